@@ -1,0 +1,2 @@
+//! args → config → logger → run; nothing else.
+fn main() {}

@@ -1,0 +1,257 @@
+//! OpenAI's Files, Batches and Responses: the trait that the steps use, and its types.
+//!
+//! Facts about the API are from OpenAI's OpenAPI document 2.3.0 and recorded traffic; where a
+//! field may be null, absent or an empty string, all three mean "none".
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::batch::RemoteStatus;
+
+/// The account that a call is made under. "Not found" is worth something only under the identity
+/// that a batch was made under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The API's base URL, without a slash at its end.
+    pub base_url: String,
+    /// `OpenAI-Organization`, or empty.
+    pub organization: String,
+    /// `OpenAI-Project`, or empty.
+    pub project: String,
+}
+
+/// A file at OpenAI (schema `OpenAIFile`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RemoteFile {
+    /// `file-…`, opaque.
+    pub id: String,
+    /// Its size in bytes.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// OpenAI's time of it, in seconds.
+    #[serde(default)]
+    pub created_at: i64,
+    /// The name it was uploaded under.
+    #[serde(default)]
+    pub filename: String,
+}
+
+/// `request_counts` of a batch: lines that never ran are counted nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RequestCounts {
+    /// Lines in the input, 0 before validation.
+    pub total: u64,
+    /// Lines answered with 2xx.
+    pub completed: u64,
+    /// Lines answered otherwise.
+    pub failed: u64,
+}
+
+/// One entry of a failed batch's `errors.data`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct BatchError {
+    /// Such as `invalid_json_line` or `token_limit_exceeded`.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The input's line, from 1, where one line is to blame.
+    #[serde(default)]
+    pub line: Option<u64>,
+}
+
+/// A batch at OpenAI (schema `Batch`), as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteBatch {
+    /// `batch_…`, opaque.
+    pub id: String,
+    /// The status as sent.
+    pub status_text: String,
+    /// The status where it is one that we know.
+    pub status: Option<RemoteStatus>,
+    /// The file it was made from.
+    pub input_file_id: String,
+    /// Answered lines; trust it in final states only.
+    pub output_file_id: Option<String>,
+    /// Lines that failed or never ran; trust it in final states only.
+    pub error_file_id: Option<String>,
+    /// OpenAI's time of it, in seconds.
+    pub created_at: i64,
+    /// When its window closes, in seconds.
+    pub expires_at: Option<i64>,
+    /// The dated model, once it runs.
+    pub model: Option<String>,
+    /// See [`RequestCounts`].
+    pub counts: RequestCounts,
+    /// Why validation failed.
+    pub errors: Vec<BatchError>,
+    /// As sent with the create.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a create sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBatch {
+    /// The uploaded input.
+    pub input_file_id: String,
+    /// At most 16 pairs of at most 64 and 512 characters.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// The endpoint of every line and batch that we make.
+pub const ENDPOINT: &str = "/v1/responses";
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Newest first.
+    pub data: Vec<T>,
+    /// Whether another page follows; pass the last element's id as `after`.
+    pub has_more: bool,
+}
+
+/// Why a call did not give its answer; the distinction that the submission protocol stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// It failed before a byte of the request was sent: it certainly had no effect.
+    NotSent {
+        /// For people.
+        message: String,
+    },
+    /// OpenAI answered with an error status.
+    Refused(Refusal),
+    /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
+    Unknown {
+        /// For people.
+        message: String,
+    },
+}
+
+/// An answer with an error status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// `error.code`, or an empty string.
+    pub code: String,
+    /// `error.param`, or an empty string.
+    pub param: String,
+    /// `error.message` (or `detail`, or the start of a body that is not JSON), cut to 500
+    /// characters, control characters replaced, `org-…` ids and keys blotted out.
+    pub message: String,
+    /// `retry-after-ms` or `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// `x-request-id`, or an empty string.
+    pub request_id: String,
+}
+
+impl CallError {
+    /// Whether the call certainly had no effect: refused with 4xx (408 and 409 apart), or never sent.
+    pub fn had_no_effect(&self) -> bool {
+        match self {
+            Self::NotSent { .. } => true,
+            Self::Refused(refusal) => {
+                (400..500).contains(&refusal.status) && !matches!(refusal.status, 408 | 409)
+            }
+            Self::Unknown { .. } => false,
+        }
+    }
+
+    /// Whether the whole account is refused: 401, 403, or want of money. All work at OpenAI waits.
+    pub fn is_account_trouble(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.status, 401 | 403)
+                    || matches!(
+                        refusal.code.as_str(),
+                        "insufficient_quota"
+                            | "billing_hard_limit_reached"
+                            | "credit_balance_exhausted"
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether OpenAI says that there is no such thing, under this identity.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.status == 404)
+    }
+
+    /// How long OpenAI asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent { message } => write!(f, "not sent: {message}"),
+            Self::Unknown { message } => write!(f, "outcome unknown: {message}"),
+            Self::Refused(refusal) => {
+                write!(f, "HTTP {}", refusal.status)?;
+                if !refusal.code.is_empty() {
+                    write!(f, " {}", refusal.code)?;
+                }
+                if !refusal.param.is_empty() {
+                    write!(f, " (param {})", refusal.param)?;
+                }
+                write!(f, ": {}", refusal.message)?;
+                if !refusal.request_id.is_empty() {
+                    write!(f, " [request {}]", refusal.request_id)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// A call's result.
+pub type Call<T> = Result<T, CallError>;
+
+/// OpenAI, as the steps see it. No call is ever repeated by itself: who calls decides.
+pub trait BatchApi: Send + Sync {
+    /// Under which account the calls are made.
+    fn identity(&self) -> &Identity;
+
+    /// `POST /files` with purpose `batch`: the file at `path` under `name` (ends in `.jsonl`).
+    fn upload(&self, name: &str, path: &Path) -> Call<RemoteFile>;
+
+    /// `GET /files/{id}`.
+    fn file(&self, id: &str) -> Call<RemoteFile>;
+
+    /// `GET /files?purpose=batch&order=desc`, one page of up to `limit`.
+    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteFile>>;
+
+    /// `DELETE /files/{id}`.
+    fn delete_file(&self, id: &str) -> Call<()>;
+
+    /// `GET /files/{id}/content`, written to `into` as it comes; gives the number of bytes.
+    /// An error may leave a part of it written.
+    fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64>;
+
+    /// `POST /batches`. Not idempotent: a repeated call is a second, paid batch.
+    fn create_batch(&self, new: &NewBatch) -> Call<RemoteBatch>;
+
+    /// `GET /batches/{id}`.
+    fn batch(&self, id: &str) -> Call<RemoteBatch>;
+
+    /// `GET /batches`, one page of up to 100, newest first.
+    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>>;
+
+    /// `POST /batches/{id}/cancel`.
+    fn cancel_batch(&self, id: &str) -> Call<RemoteBatch>;
+}
