@@ -59,7 +59,7 @@ impl Crew {
     pub fn join(&self, within: Duration) -> bool {
         let handles =
             std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
-        let (done, all_done) = bounded(1);
+        let (done, all_done) = bounded::<()>(1);
         let joiner = spawn("joiner", move || {
             for handle in handles {
                 // A panic has been told by the thread's last word.
