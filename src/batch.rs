@@ -131,6 +131,79 @@ impl RemoteStatus {
     }
 }
 
+text_enum! {
+    /// What came back for a line.
+    Outcome {
+        /// A text.
+        Answered = "answered",
+        /// The model refused.
+        Refused = "refused",
+        /// The answer's cap was too low.
+        Truncated = "truncated",
+        /// A content filter stopped it.
+        Filtered = "filtered",
+        /// OpenAI could not fetch an image.
+        ImageUnreachable = "image_unreachable",
+        /// Something that passes: 429, 5xx, a time-out, `batch_expired`, `batch_cancelled`.
+        Passing = "passing",
+        /// The request itself is wrong.
+        Wrong = "wrong",
+        /// A line that cannot be read.
+        Unreadable = "unreadable",
+        /// In neither file.
+        Missing = "missing",
+        /// The whole batch was refused before any line ran.
+        NotRun = "not_run",
+    }
+}
+
+/// What follows from a line without a text, once both files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Into a later batch; `counted`: as one more attempt.
+    Again {
+        /// Whether this was one of the request's attempts.
+        counted: bool,
+        /// With a higher cap of the answer.
+        raise: bool,
+        /// After its lot's images have been checked anew.
+        check_images: bool,
+    },
+    /// Failed for good.
+    Fail,
+}
+
+/// What a request has been through before this line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct History {
+    /// Counted attempts before this one.
+    pub attempts: u32,
+    /// Whether its cap was raised already.
+    pub raised: bool,
+    /// How often OpenAI could not fetch an image of it.
+    pub image_rounds: u32,
+}
+
+/// How often a lot whose images all pass our own check is sent again.
+const IMAGE_ROUNDS: u32 = 2;
+
+impl Outcome {
+    /// Decides between a later batch and failure. `most`: attempts in all.
+    pub fn verdict(self, history: History, most: u32) -> Verdict {
+        let again = Verdict::Again { counted: true, raise: false, check_images: false };
+        let attempts_left = history.attempts + 1 < most;
+        match self {
+            Self::NotRun => Verdict::Again { counted: false, raise: false, check_images: false },
+            Self::Passing | Self::Unreadable | Self::Missing if attempts_left => again,
+            Self::Truncated if !history.raised => Verdict::Again { counted: true, raise: true, check_images: false },
+            Self::ImageUnreachable if history.image_rounds < IMAGE_ROUNDS && attempts_left => {
+                Verdict::Again { counted: true, raise: false, check_images: true }
+            }
+            _ => Verdict::Fail,
+        }
+    }
+}
+
 /// The custom id of one of our lines: it says where the line belongs without any row.
 ///
 /// `v_<job id, 32 hex>_<position>` or `t_<job id>_<position>_<language>`, at most 64 characters of

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The last instant that is written with a four-digit year.
-const LATEST: i64 = 253_402_300_799_999;
+/// The last instant that jiff writes (9999-12-30T22:00:00Z).
+const LATEST: i64 = 253_402_207_200_999;
 
 impl Timestamp {
     /// From milliseconds since the Unix epoch; beyond the years 1970 to 9999 it is clamped.
@@ -42,6 +42,13 @@ impl Timestamp {
     /// How long after `earlier` this is; zero where it is not after it.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    /// How long from `now` until this is due, `interval` at most. A due time further away than the
+    /// interval it was made with says that the clock was set back: it is due at once.
+    pub fn due_in(self, now: Timestamp, interval: Duration) -> Duration {
+        let wait = self.since(now);
+        if wait > interval { Duration::ZERO } else { wait }
     }
 
     /// This much earlier.

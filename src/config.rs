@@ -1,0 +1,545 @@
+//! The configuration: TOML → a validated [`Config`]. Unknown keys are refused, secrets come from
+//! files or the environment and never show in `Debug`.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{self, Deserializer};
+use serde::Deserialize;
+
+use crate::signature::Key;
+use crate::translation::TranslationParameters;
+use crate::vision::VisionParameters;
+
+mod text;
+
+use text::{duration, durations, size};
+
+/// Why a configuration is no good; names the file, the key and what to do.
+#[derive(Debug)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError(message.into()))
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret; surrounding white space, as files have it, is dropped.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
+    }
+}
+
+/// Everything that can be set; `config.example.toml` says what each key is for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the client API listens; empty: nowhere.
+    pub listen: String,
+    /// Where the operator's pages listen; empty: nowhere.
+    pub ops_listen: String,
+    /// The database's file; `spool/` lies beside it.
+    pub database: PathBuf,
+    /// The log's level, or an env_logger filter; `RUST_LOG` wins.
+    pub log: String,
+    /// Who may send jobs.
+    pub clients: Vec<ClientConfig>,
+    /// OpenAI, or what stands for it.
+    pub openai: OpenAiConfig,
+    /// The first stage.
+    pub vision: VisionParameters,
+    /// The second stage.
+    pub translation: TranslationParameters,
+    /// How requests are packed.
+    pub batch: BatchConfig,
+    /// The check of images before they are sent.
+    pub images: ImagesConfig,
+    /// One-lot requests that are answered at once.
+    pub synchronous: SynchronousConfig,
+    /// Telling clients.
+    pub webhooks: WebhooksConfig,
+    /// Where outgoing connections may go.
+    pub network: NetworkConfig,
+    /// What a client may send.
+    pub limits: LimitsConfig,
+    /// What is kept for how long.
+    pub retention: RetentionConfig,
+    /// What a person is told.
+    pub alerts: AlertsConfig,
+    /// How often steps look for work.
+    pub steps: StepsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            ops_listen: "127.0.0.1:8081".into(),
+            database: "/var/lib/batchkeeper/batchkeeper.db".into(),
+            log: "info".into(),
+            clients: Vec::new(),
+            openai: OpenAiConfig::default(),
+            vision: VisionParameters::default(),
+            translation: TranslationParameters::default(),
+            batch: BatchConfig::default(),
+            images: ImagesConfig::default(),
+            synchronous: SynchronousConfig::default(),
+            webhooks: WebhooksConfig::default(),
+            network: NetworkConfig::default(),
+            limits: LimitsConfig::default(),
+            retention: RetentionConfig::default(),
+            alerts: AlertsConfig::default(),
+            steps: StepsConfig::default(),
+        }
+    }
+}
+
+/// `[[clients]]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientConfig {
+    /// What `X-Client-Id` names; `default` where a request names none.
+    pub name: String,
+    keys: Vec<Secret>,
+    key_files: Vec<PathBuf>,
+    #[serde(deserialize_with = "some")]
+    legacy: Option<bool>,
+    /// What stands before the hex in `X-Signature` of its webhooks; none: `[webhooks]` says.
+    pub signature_prefix: Option<String>,
+    #[serde(skip)]
+    loaded: Vec<Key>,
+}
+
+impl ClientConfig {
+    /// One or two keys; webhooks are signed with the first.
+    pub fn keys(&self) -> &[Key] {
+        &self.loaded
+    }
+
+    /// Whether the earlier service's signatures are taken.
+    pub fn legacy(&self) -> bool {
+        self.legacy.unwrap_or(true)
+    }
+}
+
+fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|text| Self::new(&text))
+    }
+}
+
+/// `[openai]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenAiConfig {
+    /// The API's base URL.
+    pub base_url: String,
+    /// A file that holds the API key; without it the environment's `OPENAI_API_KEY`.
+    pub api_key_file: Option<PathBuf>,
+    /// `OpenAI-Organization`, where set.
+    pub organization: String,
+    /// `OpenAI-Project`, where set.
+    pub project: String,
+    /// Plain HTTP to another machine; the key travels in the clear.
+    pub allow_plain_http: bool,
+    /// The base of the polling interval.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+    /// How long a doubtful create is looked for before it is made again.
+    #[serde(with = "duration")]
+    pub settling_time: Duration,
+    /// The first wait after a failed call; doubled with each further one, up to 32 times.
+    #[serde(with = "duration")]
+    pub retry_interval: Duration,
+    /// How long missing results of a finished batch are waited for.
+    #[serde(with = "duration")]
+    pub results_patience: Duration,
+    /// How long a create may take.
+    #[serde(with = "duration")]
+    pub create_timeout: Duration,
+    #[serde(skip)]
+    key: Secret,
+}
+
+impl Default for OpenAiConfig {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.openai.com/v1".into(),
+            api_key_file: None,
+            organization: String::new(),
+            project: String::new(),
+            allow_plain_http: false,
+            poll_interval: Duration::from_secs(30),
+            settling_time: Duration::from_mins(10),
+            retry_interval: Duration::from_secs(5),
+            results_patience: Duration::from_hours(1),
+            create_timeout: Duration::from_mins(2),
+            key: Secret::default(),
+        }
+    }
+}
+
+impl OpenAiConfig {
+    /// The API key, empty when none was given.
+    pub fn api_key(&self) -> &Secret {
+        &self.key
+    }
+}
+
+/// `[batch]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// A batch is closed when full or when its oldest request has waited this long.
+    #[serde(with = "duration")]
+    pub max_wait: Duration,
+    /// Lines in a batch, 50,000 at most.
+    pub max_requests: u32,
+    /// Bytes in an input file, 200,000,000 at most.
+    #[serde(with = "size")]
+    pub max_bytes: u64,
+    /// Batches at OpenAI at once; 0: as many as its queue takes.
+    pub max_active: u32,
+    /// How often one request is sent.
+    pub max_attempts: u32,
+    /// The first wait when OpenAI takes no batch of a model; doubled by each further refusal.
+    #[serde(with = "duration")]
+    pub queue_pause: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            max_wait: Duration::from_mins(1),
+            max_requests: 10_000,
+            max_bytes: 190_000_000,
+            max_active: 0,
+            max_attempts: 5,
+            queue_pause: Duration::from_mins(5),
+        }
+    }
+}
+
+/// `[images]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Whether image URLs are fetched before they are sent on.
+    pub check: bool,
+    /// Checks at once.
+    pub concurrency: u32,
+    /// Images of a lot in a batch.
+    pub max_per_lot: u32,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self { check: true, concurrency: 64, max_per_lot: 100 }
+    }
+}
+
+/// `[synchronous]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynchronousConfig {
+    /// Whether a job of one lot is answered at once.
+    pub enabled: bool,
+}
+
+impl Default for SynchronousConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// The waits between attempts.
+    #[serde(deserialize_with = "durations")]
+    pub retries: Vec<Duration>,
+    /// How long one attempt may take.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Attempts at once.
+    pub concurrency: u32,
+    /// What stands before the hex in `X-Signature`.
+    pub signature_prefix: String,
+    /// Beyond this a body leaves its lots out, in bytes.
+    #[serde(with = "size")]
+    pub max_body: u64,
+}
+
+impl Default for WebhooksConfig {
+    fn default() -> Self {
+        let minutes = |n| Duration::from_secs(n * 60);
+        let mut retries = vec![Duration::from_secs(30)];
+        retries.extend([1, 2, 5, 15, 60, 180, 360, 720].map(minutes));
+        Self {
+            retries,
+            timeout: Duration::from_secs(30),
+            concurrency: 32,
+            signature_prefix: String::new(),
+            max_body: 5_000_000,
+        }
+    }
+}
+
+/// `[network]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Whether webhooks and images may go to private addresses.
+    pub allow_private: Private,
+}
+
+/// `network.allow_private`: false, true, or a list of CIDRs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Private {
+    /// All or none.
+    All(bool),
+    /// These networks.
+    Networks(Vec<String>),
+}
+
+impl Default for Private {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Submissions a client and minute; 0: no limit.
+    pub submit: u32,
+    /// Synchronous requests a client and minute; 0: no limit.
+    pub synchronous: u32,
+    /// Reads a client and minute; 0: no limit.
+    pub read: u32,
+    /// Lots a client and day; 0: no limit.
+    pub lots_per_day: u32,
+    /// Languages of a job.
+    pub languages: u32,
+    /// A body's bytes.
+    #[serde(with = "size")]
+    pub body: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { submit: 120, synchronous: 100, read: 6000, lots_per_day: 500_000, languages: 10, body: 100_000_000 }
+    }
+}
+
+/// `[retention]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Texts, lots and lines of final jobs go after this; 0: never.
+    #[serde(with = "duration")]
+    pub results: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { results: Duration::from_hours(30 * 24) }
+    }
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertsConfig {
+    /// Where alerts are sent too.
+    pub webhook_url: String,
+    /// A waiting job or a finished batch not taken in.
+    #[serde(with = "duration")]
+    pub stuck_after: Duration,
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self { webhook_url: String::new(), stuck_after: Duration::from_mins(10) }
+    }
+}
+
+/// `[steps]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StepsConfig {
+    /// How often a step looks for work that nobody told it of.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+}
+
+impl Default for StepsConfig {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(1) }
+    }
+}
+
+impl Config {
+    /// Reads, completes and checks the configuration in `path`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, a key is unknown or of the wrong type, or values make no sense.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: {error}; name the configuration with --config FILE", path.display()))
+        })?;
+        Self::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// The same from a text.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        config.load_secrets()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Where the spool lies: beside the database.
+    pub fn spool(&self) -> PathBuf {
+        self.database.with_file_name("spool")
+    }
+
+    fn load_secrets(&mut self) -> Result<(), ConfigError> {
+        self.openai.key = match &self.openai.api_key_file {
+            Some(path) => Secret::new(&read_secret("openai.api_key_file", path)?),
+            None => Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default()),
+        };
+        for client in &mut self.clients {
+            let mut keys = client.keys.clone();
+            for path in &client.key_files {
+                keys.push(Secret::new(&read_secret("clients.key_files", path)?));
+            }
+            for key in &keys {
+                let key = Key::new(key.reveal().as_bytes())
+                    .map_err(|error| ConfigError(format!("client {:?}: {error}", client.name)))?;
+                client.loaded.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, text) in [("listen", &self.listen), ("ops_listen", &self.ops_listen)] {
+            if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
+                return refuse(format!("{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""));
+            }
+        }
+        if self.clients.is_empty() {
+            return refuse("no [[clients]]: add one with a name and a key, or nobody can send a job");
+        }
+        let mut names = HashSet::new();
+        for client in &self.clients {
+            if client.name.is_empty() || !names.insert(client.name.as_str()) {
+                return refuse(format!("clients.name = {:?} is empty or there twice", client.name));
+            }
+            if !(1..=2).contains(&client.keys().len()) {
+                return refuse(format!("client {:?} has {} keys; give one, or two while rotating", client.name, client.keys().len()));
+            }
+        }
+        within("batch.max_requests", self.batch.max_requests.into(), 1, 50_000)?;
+        within("batch.max_bytes", self.batch.max_bytes, 100_000, 200_000_000)?;
+        within("batch.max_attempts", self.batch.max_attempts.into(), 1, 100)?;
+        within("limits.languages", self.limits.languages.into(), 1, 100)?;
+        within("images.concurrency", self.images.concurrency.into(), 1, 1024)?;
+        within("webhooks.concurrency", self.webhooks.concurrency.into(), 1, 1024)?;
+        within("vision.max_output_tokens", self.vision.max_output_tokens.into(), 16, 1_000_000)?;
+        within("translation.max_output_tokens", self.translation.max_output_tokens.into(), 16, 1_000_000)?;
+        if self.openai.settling_time <= self.openai.create_timeout {
+            return refuse("openai.settling_time must be longer than openai.create_timeout: a create that is still under way must not be made again");
+        }
+        if !self.translation.prompt.contains("{language}") {
+            return refuse("translation.prompt must say {language} where the language's tag belongs");
+        }
+        Ok(())
+    }
+}
+
+fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    refuse(format!("{key} = {value} is not from {least} to {most}"))
+}
+
+fn read_secret(key: &str, path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{key}: {}: {error}", path.display())))
+}
+
+fn invalid<E: de::Error>(what: &str, text: &str) -> E {
+    E::custom(format!("{text:?} is no {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
+
+    fn complaint(text: &str) -> String {
+        Config::parse(text).expect_err("refused").0
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = Config::parse(include_str!("../config.example.toml")).expect("the example is valid");
+        let least = Config::parse(LEAST).expect("valid");
+        let shown = |config: &Config| format!("{:?}", Config { clients: Vec::new(), ..config.clone() });
+        assert_eq!(shown(&example), shown(&least));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(complaint("").contains("[[clients]]"));
+        assert!(complaint(&format!("{LEAST}[batch]\nmax_request = 5\n")).contains("max_request"));
+        assert!(complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs"));
+        assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
+        assert!(complaint("[[clients]]\nname = \"a\"\nkeys = [\"short\"]\n").contains("\"a\""));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let shown = format!("{:?}", Config::parse(LEAST).expect("valid"));
+        assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    }
+}

@@ -1,0 +1,52 @@
+//! The finisher: a job whose last request is settled becomes final, and its webhooks due, in one
+//! transaction.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::job::JobStatus;
+use crate::step::{Next, Step, StepError};
+use crate::store::{Store, jobs};
+
+/// Jobs finished in one tick.
+const JOBS: u32 = 20;
+
+/// See the module.
+pub struct Finisher {
+    store: Arc<Store>,
+    config: Arc<Config>,
+}
+
+impl Finisher {
+    /// A finisher.
+    pub fn new(store: Arc<Store>, config: Arc<Config>) -> Self {
+        Self { store, config }
+    }
+}
+
+impl Step for Finisher {
+    fn name(&self) -> &'static str {
+        "finisher"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        let settled = self.store.read(|view| jobs::settled(view, JOBS))?;
+        if settled.is_empty() {
+            return Ok(Next::idle(self.config.steps.idle));
+        }
+        self.store.write(now.wall, |tx| {
+            for job in &settled {
+                if job.failed_lots < job.total_lots {
+                    jobs::finish(tx, job, JobStatus::Completed, None)?;
+                    continue;
+                }
+                let first = jobs::first_failure(tx, &job.id)?.unwrap_or_default();
+                let error = format!("all {} lots failed; the first: {first}", job.total_lots);
+                jobs::finish(tx, job, JobStatus::Failed, Some(&error))?;
+            }
+            Ok(())
+        })?;
+        Ok(Next::again())
+    }
+}

@@ -1,0 +1,380 @@
+//! The ingester: both result files of an ended batch, into the spool and from there to their lots.
+//!
+//! First both files lie whole in the spool, then output lines are taken in, then error lines, then
+//! what is missing gets its verdict: nothing is sent again or failed before both were read.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::{self, Answer};
+use crate::batch::{BatchState, Outcome, RemoteStatus};
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::openai::jsonl::{Content, LineReader, sha256_file};
+use crate::openai::{BatchApi, CallError};
+use crate::step::{Next, Step, StepError, backoff};
+use crate::store::batches::{self, BatchRow, Which};
+use crate::store::settle::{self, LineResult};
+use crate::store::{Store, StoreError, Tx, alerts};
+use crate::trouble;
+
+/// Result lines, or verdicts, in one transaction.
+const CHUNK: u32 = 200;
+/// Bytes of result lines in one transaction.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// When so many batches of a model fail alike in a row, it pauses.
+const ALIKE: u32 = 3;
+
+/// See the module.
+pub struct Ingester {
+    store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
+    config: Arc<Config>,
+    spool: PathBuf,
+}
+
+impl Ingester {
+    /// An ingester.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        let spool = config.spool();
+        Self { store, api, config, spool }
+    }
+
+    fn path(&self, row: &BatchRow, which: Which) -> PathBuf {
+        self.spool.join(format!("{}.{which}.jsonl", row.key.replace('#', "-")))
+    }
+
+    fn advance(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        for which in [Which::Output, Which::Error] {
+            if !row.file(which).is_spooled() {
+                return self.spool_file(row, which, now);
+            }
+        }
+        for which in [Which::Output, Which::Error] {
+            let file = row.file(which);
+            if file.bytes.is_some_and(|bytes| file.taken < bytes) {
+                return self.take_in(row, which, now);
+            }
+        }
+        self.settle(row, now)
+    }
+
+    /// Fetches one result file whole: its size is held against what OpenAI says of it.
+    fn spool_file(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+        if row.identity != *self.api.identity() {
+            self.store.write(now.wall, |tx| {
+                trouble::other_identity(tx, row)?;
+                batches::look_again(tx, row.id, now.wall + Duration::from_mins(5))
+            })?;
+            return Ok(Next::again());
+        }
+        let id = row.file(which).id.clone().unwrap_or_default();
+        let path = self.path(row, which);
+        let part = path.with_extension("part");
+        let mut file = Spooling { into: BufWriter::with_capacity(1 << 16, File::create(&part)?), failed: None };
+        let fetched = self.api.file(&id).and_then(|remote| Ok((remote, self.api.download(&id, &mut file)?)));
+        if let Some(error) = file.failed {
+            return Err(error.into());
+        }
+        let error = match fetched {
+            Ok((remote, bytes)) if remote.bytes.is_none_or(|expected| expected == bytes) => {
+                let file = file.into.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+                file.sync_all()?;
+                fs::rename(&part, &path)?;
+                File::open(&self.spool)?.sync_all()?;
+                let (bytes, sha256) = sha256_file(&path)?;
+                self.store.write(now.wall, |tx| batches::spooled(tx, row.id, which, bytes, &sha256))?;
+                return Ok(Next::again());
+            }
+            Ok((remote, bytes)) => CallError::Unknown {
+                message: format!("file {id} has {} bytes, {bytes} arrived", remote.bytes.unwrap_or(0)),
+            },
+            Err(error) => error,
+        };
+        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
+        self.store.write(now.wall, |tx| {
+            if error.is_account_trouble() {
+                let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                return trouble::pause_openai(tx, &error, probe);
+            }
+            if error.is_not_found() || row.failures >= 5 {
+                let message = format!(
+                    "the {which} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \
+                     good, `batchkeeper batches give-up {}` sends the unanswered requests again",
+                    row.id, row.id
+                );
+                alerts::open(tx, "results_unavailable", &format!("batch:{}", row.id), &message)?;
+            }
+            batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
+        })?;
+        Ok(Next::again())
+    }
+
+    /// Takes the next lines of a spooled file in.
+    fn take_in(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+        let file = row.file(which);
+        let path = self.path(row, which);
+        let mut reader = match LineReader::open(&path, file.taken) {
+            Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
+            _ => {
+                log::warn!("batch={} the spooled {which} file is gone or another; it is fetched again", row.id);
+                self.store.write(now.wall, |tx| batches::unspooled(tx, row.id, which))?;
+                return Ok(Next::again());
+            }
+        };
+        let chunk = read_chunk(&mut reader)?;
+        self.store.write(now.wall, |tx| {
+            let mut unknown = 0;
+            for line in &chunk.lines {
+                if !take_line(tx, row, line)? {
+                    unknown += 1;
+                }
+            }
+            let taken = if chunk.is_last { file.bytes.unwrap_or(chunk.end) } else { chunk.end };
+            batches::taken(tx, row.id, which, taken, unknown)
+        })?;
+        Ok(Next::again())
+    }
+
+    /// Both files are read: verdicts on the lines that have no text.
+    fn settle(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str())).then(|| refusal(row));
+        if row.settled_to == 0 {
+            if let Some(wait) = self.patience(row, now)? {
+                self.store.write(now.wall, |tx| batches::look_again(tx, row.id, now.wall + wait))?;
+                return Ok(Next::again());
+            }
+            if refused.is_some() {
+                self.store.write(now.wall, |tx| settle::mark_not_run(tx, row.id, &blamed(row)))?;
+            }
+        }
+        let blamed = blamed(row);
+        let halve = refused.is_some() && blamed.is_empty() && !is_passing(row) || is_queue_full(row);
+        let rules = settle::Rules {
+            max_attempts: self.config.batch.max_attempts,
+            check_images: self.config.images.check,
+            batch_cap: halve.then(|| (row.lines / 2).max(1)),
+        };
+        let done = self.store.write(now.wall, |tx| {
+            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, CHUNK, rules)? {
+                batches::settled_to(tx, row.id, last)?;
+                return Ok(false);
+            }
+            batches::ingested(tx, row.id, refused.as_deref())?;
+            alerts::close_all(tx, &format!("batch:{}", row.id))?;
+            self.judge_model(tx, row, refused.as_deref())?;
+            Ok(true)
+        })?;
+        if done {
+            for which in [Which::Output, Which::Error] {
+                if let Err(error) = fs::remove_file(self.path(row, which))
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(Next::again())
+    }
+
+    /// How long what is missing is still waited for: a line is missing only when what was found
+    /// explains OpenAI's counts, or the patience is over.
+    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StepError> {
+        let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
+        let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
+        let found = u64::from(row.lines).saturating_sub(unread);
+        let explained = found >= row.counts.completed + row.counts.failed;
+        let waited = row.ended_at.map_or(Duration::MAX, |ended| now.wall.since(ended));
+        let no_file = row.output.id.is_none() && row.error_file.id.is_none();
+        if !completed || no_file || explained || waited >= self.config.openai.results_patience {
+            return Ok(None);
+        }
+        for which in [Which::Output, Which::Error] {
+            if row.file(which).id.is_some() {
+                // The same file again: a repeated line changes nothing, a late one is found.
+                self.store.write(now.wall, |tx| {
+                    batches::unspooled(tx, row.id, which)?;
+                    batches::taken(tx, row.id, which, 0, 0)
+                })?;
+            }
+        }
+        let left = self.config.openai.results_patience.saturating_sub(waited);
+        Ok(Some(self.config.openai.poll_interval.min(left)))
+    }
+}
+
+impl Ingester {
+    /// What a batch says of its model: whether it pauses, or goes on.
+    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow, refused: Option<&str>) -> Result<(), StoreError> {
+        let scope = format!("model:{}", row.model);
+        let first = self.config.batch.queue_pause;
+        if let Some(reason) = refused {
+            if !is_passing(row) {
+                return Ok(());
+            }
+            let wait = backoff(first, batches::refusals_in_a_row(tx, &row.model)?.saturating_sub(1), None);
+            let message = format!("OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}", row.model);
+            alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+            return alerts::open(tx, "model_refused", &scope, &message).map(drop);
+        }
+        match batches::fails_alike(tx, &row.model, ALIKE)? {
+            None => trouble::is_over(tx, &scope),
+            Some(error) => {
+                let message = format!("every line of the last {ALIKE} batches of {} failed with {error:?}", row.model);
+                let wait = backoff(first, u32::MAX, None);
+                alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+                alerts::open(tx, "model_fails", &scope, &message).map(drop)
+            }
+        }
+    }
+}
+
+impl Step for Ingester {
+    fn name(&self) -> &'static str {
+        "ingester"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        let first = self.store.read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
+        match first.first() {
+            None => Ok(Next::idle(self.config.steps.idle)),
+            Some(row) => match row.next_at.due_in(now.wall, Duration::from_hours(1)) {
+                Duration::ZERO => self.advance(row, now),
+                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
+            },
+        }
+    }
+}
+
+/// Tells a failing disk from a failing download.
+struct Spooling<W> {
+    into: W,
+    failed: Option<std::io::Error>,
+}
+
+impl<W: Write> Write for Spooling<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.into.write(bytes).map_err(|error| {
+            let told = std::io::Error::new(error.kind(), "the spool cannot be written");
+            self.failed = Some(error);
+            told
+        })
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.into.flush()
+    }
+}
+
+/// Some lines of a result file, as they stand there.
+struct Chunk {
+    lines: Vec<Vec<u8>>,
+    end: u64,
+    is_last: bool,
+}
+
+fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result<Chunk> {
+    let mut chunk = Chunk { lines: Vec::new(), end: reader.offset(), is_last: false };
+    let mut bytes = 0;
+    while chunk.lines.len() < CHUNK as usize && bytes < CHUNK_BYTES {
+        let Some(line) = reader.next_line()? else {
+            chunk.is_last = true;
+            break;
+        };
+        chunk.end = line.next;
+        match line.content {
+            Content::Whole(line) => {
+                bytes += line.len() as u64;
+                chunk.lines.push(line.to_vec());
+            }
+            // Too long to be an answer of ours: as good as unreadable, and it names nobody.
+            Content::TooLong { .. } => chunk.lines.push(Vec::new()),
+        }
+    }
+    Ok(chunk)
+}
+
+/// One line into its lot. False when it belongs to none of this batch.
+fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreError> {
+    let read = answer::read_line(line);
+    let (custom_id, result) = match &read {
+        Ok(line) => {
+            let (outcome, text, error) = classify(&line.answer);
+            let usage = line.usage;
+            let tokens = [usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens];
+            (line.custom_id.as_str(), (outcome, text, error, tokens))
+        }
+        Err(broken) => {
+            settle::note_broken(tx, row.id, &broken.message)?;
+            let Some(custom_id) = &broken.custom_id else { return Ok(false) };
+            (custom_id.as_str(), (Outcome::Unreadable, "", broken.message.clone(), [0; 4]))
+        }
+    };
+    let (outcome, text, error, tokens) = result;
+    settle::take_line(tx, row, &LineResult { custom_id, outcome, text, error: &error, tokens })
+}
+
+fn classify(answer: &Answer) -> (Outcome, &str, String) {
+    let said = |code: &str, message: &str| {
+        if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") }
+    };
+    match answer {
+        Answer::Text { text, .. } => (Outcome::Answered, text, String::new()),
+        Answer::Refusal { message } => (Outcome::Refused, "", message.clone()),
+        Answer::Truncated => (Outcome::Truncated, "", String::new()),
+        Answer::Filtered => (Outcome::Filtered, "", String::new()),
+        Answer::ImageUnreachable { message } => (Outcome::ImageUnreachable, "", message.clone()),
+        Answer::Retry { code, message } => (Outcome::Passing, "", said(code, message)),
+        Answer::Fail { code, message } => (Outcome::Wrong, "", said(code, message)),
+    }
+}
+
+/// Why OpenAI refused a batch, in one line.
+fn refusal(row: &BatchRow) -> String {
+    let said: BTreeSet<String> = row
+        .errors
+        .iter()
+        .take(5)
+        .map(|error| {
+            let part = |text: &Option<String>| text.clone().unwrap_or_default();
+            format!("{} {}", part(&error.code), part(&error.message)).trim().to_owned()
+        })
+        .collect();
+    let said = said.into_iter().collect::<Vec<_>>().join("; ");
+    if said.is_empty() { "OpenAI refused the batch and did not say why".to_owned() } else { said }
+}
+
+/// The lines that OpenAI blames for refusing a batch, with what is wrong with each. The only line
+/// of a batch is to blame for it.
+fn blamed(row: &BatchRow) -> Vec<(u64, String)> {
+    if is_passing(row) || row.openai_status.as_deref() != Some(RemoteStatus::Failed.as_str()) {
+        return Vec::new();
+    }
+    let lines = row.errors.iter().filter_map(|error| {
+        let message = format!("{}: {}", error.code.as_deref().unwrap_or(""), error.message.as_deref().unwrap_or(""));
+        Some((error.line?, message))
+    });
+    let blamed: Vec<_> = lines.filter(|(line, _)| (1..=u64::from(row.lines)).contains(line)).collect();
+    if blamed.is_empty() && row.lines == 1 { vec![(1, refusal(row))] } else { blamed }
+}
+
+/// OpenAI's queue of the model is full: it is waited for, and smaller batches are tried.
+fn is_queue_full(row: &BatchRow) -> bool {
+    row.errors.iter().any(|error| {
+        error.code.as_deref() == Some("token_limit_exceeded")
+            || error.message.as_deref().is_some_and(|message| message.contains("nqueued"))
+    })
+}
+
+/// Whether the refusal says nothing of the lines, and passes.
+fn is_passing(row: &BatchRow) -> bool {
+    let passing = ["server_error", "billing_hard_limit_reached", "insufficient_quota"];
+    is_queue_full(row) || row.errors.iter().any(|error| error.code.as_deref().is_some_and(|code| passing.contains(&code)))
+}

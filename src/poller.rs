@@ -1,0 +1,149 @@
+//! The poller: watches batches at OpenAI until they reach a final state, and carries cancels there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::{BatchState, RemoteStatus};
+use crate::clock::{Moment, Timestamp};
+use crate::config::Config;
+use crate::openai::{BatchApi, CallError, RemoteBatch};
+use crate::step::{Next, Step, StepError, backoff};
+use crate::store::batches::{self, BatchRow};
+use crate::store::{Store, alerts, settle};
+use crate::trouble::{self, OPENAI};
+
+/// How long after its window a batch that has not ended is reported.
+const OVERDUE: Duration = Duration::from_mins(30);
+
+/// See the module.
+pub struct Poller {
+    store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
+    config: Arc<Config>,
+}
+
+impl Poller {
+    /// A poller.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        Self { store, api, config }
+    }
+
+    /// How long until a batch is looked at again: quicker while it is young, slower when it is old.
+    fn interval(&self, age: Duration) -> Duration {
+        let base = self.config.openai.poll_interval;
+        (age / 20).clamp(base / 2, base * 10)
+    }
+
+    fn poll(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        if row.identity != *self.api.identity() {
+            self.store.write(now.wall, |tx| {
+                trouble::other_identity(tx, row)?;
+                batches::look_again(tx, row.id, now.wall + self.interval(Duration::MAX))
+            })?;
+            return Ok(Next::again());
+        }
+        let id = row.openai_batch_id.as_deref().unwrap_or_default();
+        let answer = if row.cancel_wanted || self.is_unwanted(row)? { self.cancel(id) } else { self.api.batch(id) };
+        match answer {
+            Ok(remote) => self.seen(row, &remote, now),
+            Err(error) => self.failed(row, &error, now),
+        }
+    }
+
+    /// Asks OpenAI to cancel, or how far that is; a batch that has ended refuses with 409.
+    fn cancel(&self, id: &str) -> Result<RemoteBatch, CallError> {
+        let remote = self.api.batch(id)?;
+        let done = remote.status.is_some_and(|status| status.is_final() || status == RemoteStatus::Cancelling);
+        if done {
+            return Ok(remote);
+        }
+        match self.api.cancel_batch(id) {
+            Err(CallError::Refused(refusal)) if refusal.status == 409 => self.api.batch(id),
+            answer => answer,
+        }
+    }
+
+    fn is_unwanted(&self, row: &BatchRow) -> Result<bool, StepError> {
+        Ok(row.lines > 0 && self.store.read(|view| settle::is_unwanted(view, row.id))?)
+    }
+
+    fn seen(&self, row: &BatchRow, remote: &RemoteBatch, now: Moment) -> Result<Next, StepError> {
+        let subject = format!("batch:{}", row.id);
+        let made = Timestamp::from_seconds(remote.created_at);
+        let age = now.wall.since(made);
+        let mut wait = self.interval(age);
+        let is_final = remote.status.is_some_and(RemoteStatus::is_final);
+        let no_file = remote.output_file_id.is_none() && remote.error_file_id.is_none();
+        let files_late = remote.status == Some(RemoteStatus::Completed) && no_file;
+        self.store.write(now.wall, |tx| {
+            trouble::is_over(tx, OPENAI)?;
+            alerts::close(tx, "batch_gone", &subject)?;
+            if remote.status.is_none() {
+                let message = format!("OpenAI reports the unknown state {:?} of batch {}", remote.status_text, remote.id);
+                alerts::open(tx, "unknown_state", &subject, &message)?;
+            }
+            if files_late {
+                let since = batches::files_late_since(tx, row.id)?;
+                if now.wall.since(since) < self.config.openai.results_patience {
+                    wait = wait.min(self.config.openai.poll_interval);
+                    return batches::polled(tx, row.id, remote, now.wall + wait);
+                }
+            }
+            if is_final {
+                alerts::close_all(tx, &subject)?;
+                return batches::ended(tx, row.id, remote);
+            }
+            if remote.expires_at.is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE) {
+                let message = format!(
+                    "batch {} is past its window and still {}; it is not sent again before it ends",
+                    remote.id, remote.status_text
+                );
+                alerts::open(tx, "batch_overdue", &subject, &message)?;
+            }
+            batches::polled(tx, row.id, remote, now.wall + wait)
+        })?;
+        Ok(Next::again())
+    }
+
+    fn failed(&self, row: &BatchRow, error: &CallError, now: Moment) -> Result<Next, StepError> {
+        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
+        self.store.write(now.wall, |tx| {
+            if error.is_account_trouble() {
+                let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                return trouble::pause_openai(tx, error, probe);
+            }
+            if error.is_not_found() {
+                let message = format!(
+                    "OpenAI says that there is no batch {}: {error}. It is asked again; if it is lost for good, \
+                     `batchkeeper batches give-up {}` sends its requests again",
+                    row.openai_batch_id.as_deref().unwrap_or_default(),
+                    row.id
+                );
+                alerts::open(tx, "batch_gone", &format!("batch:{}", row.id), &message)?;
+            }
+            batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
+        })?;
+        Ok(Next::again())
+    }
+}
+
+impl Step for Poller {
+    fn name(&self) -> &'static str {
+        "poller"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        let longest = self.interval(Duration::MAX).max(Duration::from_hours(1));
+        let first = self.store.read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;
+        match first.first() {
+            None => Ok(Next::idle(self.config.steps.idle)),
+            Some(row) => match row.next_at.due_in(now.wall, longest) {
+                Duration::ZERO => self.poll(row, now),
+                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
+            },
+        }
+    }
+}

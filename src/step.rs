@@ -1,0 +1,99 @@
+//! What a step is: one bounded piece of work at a time.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::store::StoreError;
+
+/// When a step wants to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Whether something was done: others may find work in it.
+    pub worked: bool,
+    /// Wait this long at most, unless woken.
+    pub after: Duration,
+}
+
+impl Next {
+    /// Something was done, and there may be more.
+    pub fn again() -> Self {
+        Self { worked: true, after: Duration::ZERO }
+    }
+
+    /// Nothing to do before that.
+    pub fn idle(after: Duration) -> Self {
+        Self { worked: false, after }
+    }
+
+    /// Something was done; nothing more before that.
+    pub fn worked(after: Duration) -> Self {
+        Self { worked: true, after }
+    }
+}
+
+/// Why a tick could not go on. What OpenAI or a receiver does wrong is no such error: it is stored
+/// with the batch or delivery that it happened to.
+#[derive(Debug)]
+pub enum StepError {
+    /// The database.
+    Store(StoreError),
+    /// A file of the spool.
+    Spool(std::io::Error),
+}
+
+impl StepError {
+    /// Whether to try again a little later; otherwise the process must end.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Store(error) => error.passes(),
+            Self::Spool(error) => matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::Interrupted
+            ),
+        }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Spool(error) => write!(f, "spool: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StepError {}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<std::io::Error> for StepError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Spool(error)
+    }
+}
+
+/// A worker: a function of the store, the clock and the outside. The daemon's threads run ticks; a
+/// simulation runs the very same ticks in one thread.
+pub trait Step: Send {
+    /// Its name: of its thread, in the log and in `/health`.
+    fn name(&self) -> &'static str;
+
+    /// Does one bounded piece of work.
+    ///
+    /// # Errors
+    /// When the store or the spool cannot be relied on; see [`StepError::passes`].
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError>;
+}
+
+/// The wait after `failures` failed calls in a row: doubled each time, 32 times `first` at most,
+/// or what the other side asks for where that is longer.
+pub fn backoff(first: Duration, failures: u32, asked: Option<Duration>) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.min(5));
+    doubled.max(asked.unwrap_or(Duration::ZERO))
+}

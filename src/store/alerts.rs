@@ -1,0 +1,114 @@
+//! What a person should know (`alerts`), what happened (`events`), what is stopped (`pauses`).
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Stored, Tx, View};
+use crate::clock::Timestamp;
+
+/// Opens an alert; one that is open already stays as it is. Gives whether it is new.
+pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<bool> {
+    let added = tx.execute(
+        "INSERT INTO alerts (kind, subject, message, opened_at) VALUES (?, ?, ?, ?)
+         ON CONFLICT (kind, subject) WHERE closed_at IS NULL DO NOTHING",
+        params![kind, subject, message, tx.now],
+    )?;
+    if added == 1 {
+        log::warn!("alert kind={kind} subject={subject} message={message:?}");
+    }
+    Ok(added == 1)
+}
+
+/// Closes an alert whose cause is gone.
+pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
+    let closed = tx.execute(
+        "UPDATE alerts SET closed_at = ? WHERE kind = ? AND subject = ? AND closed_at IS NULL",
+        params![tx.now, kind, subject],
+    )?;
+    if closed == 1 {
+        log::info!("alert closed kind={kind} subject={subject}");
+    }
+    Ok(())
+}
+
+/// Closes every alert of a subject, whose causes are gone.
+pub fn close_all(tx: &Tx<'_>, subject: &str) -> Stored<()> {
+    let mut query =
+        tx.prepare_cached("SELECT kind FROM alerts WHERE subject = ? AND closed_at IS NULL")?;
+    let kinds: Vec<String> = query.query_map([subject], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    kinds.iter().try_for_each(|kind| close(tx, kind, subject))
+}
+
+/// An alert, open or closed.
+#[derive(Clone, Debug)]
+pub struct AlertRow {
+    /// What kind of trouble.
+    pub kind: String,
+    /// Of what: a batch, a model, …
+    pub subject: String,
+    /// What is wrong and what mends it.
+    pub message: String,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// Until when.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// Alerts, newest first; the open ones alone where `open_only`.
+pub fn list(view: &View, open_only: bool, limit: u32) -> Stored<Vec<AlertRow>> {
+    let mut query = view.prepare_cached(
+        "SELECT kind, subject, message, opened_at, closed_at FROM alerts WHERE closed_at IS NULL OR NOT ?
+         ORDER BY id DESC LIMIT ?",
+    )?;
+    let rows = query.query_map(params![open_only, limit], |row| {
+        Ok(AlertRow {
+            kind: row.get(0)?,
+            subject: row.get(1)?,
+            message: row.get(2)?,
+            opened_at: row.get(3)?,
+            closed_at: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Notes what happened to a job or a batch.
+pub fn event(tx: &Tx<'_>, job: Option<&str>, batch: Option<i64>, kind: &str, detail: &str) -> Stored<()> {
+    tx.prepare_cached("INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![tx.now, job, batch, kind, detail])?;
+    log::info!("event={kind}{}{} {detail}", field(" job=", job), field(" batch=", batch));
+    Ok(())
+}
+
+fn field<T: std::fmt::Display>(name: &str, value: Option<T>) -> String {
+    value.map(|value| format!("{name}{value}")).unwrap_or_default()
+}
+
+/// What is stopped.
+#[derive(Clone, Debug)]
+pub struct Pause {
+    /// Why.
+    pub reason: String,
+    /// Until when; none: until somebody lets it go on.
+    pub until: Option<Timestamp>,
+}
+
+/// Stops a scope, or says anew why and until when it is stopped.
+pub fn pause(tx: &Tx<'_>, scope: &str, reason: &str, until: Option<Timestamp>) -> Stored<()> {
+    tx.execute(
+        "INSERT INTO pauses (scope, reason, since, until) VALUES (?, ?, ?, ?)
+         ON CONFLICT (scope) DO UPDATE SET reason = excluded.reason, until = excluded.until",
+        params![scope, reason, tx.now, until],
+    )?;
+    Ok(())
+}
+
+/// Lets a scope go on; gives whether it was stopped.
+pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
+    Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
+}
+
+/// Whether a scope is stopped.
+pub fn paused(view: &View, scope: &str) -> Stored<Option<Pause>> {
+    let mut query = view.prepare_cached("SELECT reason, until FROM pauses WHERE scope = ?")?;
+    Ok(query.query_row([scope], |row| Ok(Pause { reason: row.get(0)?, until: row.get(1)? })).optional()?)
+}

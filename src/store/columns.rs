@@ -1,0 +1,39 @@
+//! How times and enums stand in columns.
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+use crate::batch::{BatchState, Outcome, Scheme, Stage};
+use crate::clock::Timestamp;
+use crate::job::{JobStatus, LotStatus, RequestState};
+
+impl ToSql for Timestamp {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.to_string()))
+    }
+}
+
+impl FromSql for Timestamp {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map_err(FromSqlError::other)
+    }
+}
+
+macro_rules! text_columns {
+    ($($name:ident),+) => {
+        $(
+            impl ToSql for $name {
+                fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                    Ok(ToSqlOutput::from(self.as_str()))
+                }
+            }
+
+            impl FromSql for $name {
+                fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                    value.as_str()?.parse().map_err(FromSqlError::other)
+                }
+            }
+        )+
+    };
+}
+
+text_columns!(BatchState, JobStatus, LotStatus, Outcome, RequestState, Scheme, Stage);

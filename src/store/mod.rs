@@ -1,0 +1,300 @@
+//! The store: one SQLite file, the only state there is.
+//!
+//! *Locking.* One connection writes, behind a mutex and always under `BEGIN IMMEDIATE`; reads have
+//! connections of their own and see one snapshot each. Commands of other processes write by the
+//! same rules, so every move is an `UPDATE … WHERE state = <expected>`.
+//!
+//! *Durability.* WAL with `synchronous = FULL`: what was committed survives a power cut. A full
+//! disk rolls the transaction back and is an error that passes ([`StoreError::Full`]); an I/O error
+//! or a corrupt page is not ([`StoreError::Broken`]): whoever sees it stops.
+//!
+//! Nothing outside this folder names rusqlite.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::ops::Deref;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::clock::Timestamp;
+
+pub mod alerts;
+pub mod batches;
+mod columns;
+pub mod deliveries;
+pub mod jobs;
+pub mod lots;
+pub mod requests;
+pub mod settle;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Marks the file as ours: "bkpr".
+const APPLICATION_ID: i64 = 0x626b_7072;
+
+/// Why the store did not do it.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The disk is full: nothing was changed, and it works again once there is room.
+    Full,
+    /// Another process holds the write lock for too long.
+    Busy,
+    /// An I/O error or a corrupt file: go no further.
+    Broken(String),
+    /// A row was not in the state that the move starts from.
+    Conflict(String),
+    /// A mistake of the program, or a database that is not ours or newer than it.
+    Other(String),
+}
+
+impl StoreError {
+    /// Whether the same may work a little later.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Full | Self::Busy)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the disk is full"),
+            Self::Busy => f.write_str("the database is locked by another process"),
+            Self::Broken(what) => write!(f, "the database cannot be relied on: {what}"),
+            Self::Conflict(what) | Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::CannotOpen) => {
+                Self::Broken(error.to_string())
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(format!("a JSON column does not parse: {error}"))
+    }
+}
+
+/// What a store function gives.
+pub type Stored<T> = Result<T, StoreError>;
+
+/// A consistent view of the database, to read from.
+pub type View = Connection;
+
+/// A write transaction; its `now` is the one time of all that it writes.
+pub struct Tx<'c> {
+    tx: rusqlite::Transaction<'c>,
+    /// The wall clock's time of this transaction.
+    pub now: Timestamp,
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.tx
+    }
+}
+
+/// The database.
+pub struct Store {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    database_id: String,
+}
+
+impl Store {
+    /// Opens the database, makes it where there is none, and brings it to this program's schema.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is not ours, or is newer than this program.
+    pub fn open(path: &Path, now: Timestamp) -> Stored<Self> {
+        make_private_file(path)?;
+        let mut writer = connect(path)?;
+        migrate(&mut writer)?;
+        writer.execute(
+            "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
+            (uuid::Uuid::new_v4().simple().to_string(), now),
+        )?;
+        let database_id = writer.query_row("SELECT database_id FROM appliance", [], |row| row.get(0))?;
+        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default(), database_id })
+    }
+
+    /// The id that this database puts into the metadata of its batches.
+    pub fn database_id(&self) -> &str {
+        &self.database_id
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `change` in one transaction, committed when it gives `Ok` and rolled back otherwise.
+    ///
+    /// # Errors
+    /// What `change` gives, or why the commit failed.
+    pub fn write<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
+        let mut writer = guard(&self.writer);
+        let tx = Tx { tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?, now };
+        let done = change(&tx)?;
+        tx.tx.commit()?;
+        Ok(done)
+    }
+
+    /// Runs `look` on one snapshot of the database. Keep it short: a long reader makes the WAL grow.
+    ///
+    /// # Errors
+    /// What `look` gives.
+    pub fn read<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
+        let pooled = guard(&self.readers).pop();
+        let reader = match pooled {
+            Some(reader) => reader,
+            None => {
+                let reader = connect(&self.path)?;
+                reader.pragma_update(None, "query_only", true)?;
+                reader
+            }
+        };
+        let snapshot = reader.unchecked_transaction()?;
+        let seen = look(&snapshot);
+        drop(snapshot);
+        guard(&self.readers).push(reader);
+        seen
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while it was held rolled its transaction back; the connection is sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lock that makes one daemon the only one of its database; held until dropped.
+#[derive(Debug)]
+pub struct DaemonLock {
+    _file: File,
+}
+
+impl DaemonLock {
+    /// Takes the lock beside the database at `path`: a file of its own, since closing a second
+    /// descriptor of the database would drop SQLite's locks.
+    ///
+    /// # Errors
+    /// When another daemon holds it, or the file cannot be made.
+    pub fn take(path: &Path) -> Stored<Self> {
+        let path = beside(path, ".lock");
+        let file = private().create(true).truncate(false).open(&path).map_err(|error| cannot("open", &path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Other(format!(
+                "another batchkeeper serves this database (it holds {}); stop it first",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(cannot("lock", &path, &error)),
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Other(format!("cannot {what} {}: {error}", path.display()))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// A new database is for its owner alone; SQLite gives its WAL the same mode.
+fn make_private_file(path: &Path) -> Stored<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        std::fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(folder, mode).map_err(|error| cannot("protect", folder, &error))?;
+    }
+    if !path.exists() {
+        private().create_new(true).open(path).map_err(|error| cannot("make", path, &error))?;
+    }
+    Ok(())
+}
+
+fn connect(path: &Path) -> Stored<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA cell_size_check = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -16000;",
+    )?;
+    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// All migrations in one transaction (apart from it, a crash between one and its history row makes
+/// the next start fail), with foreign keys off meanwhile and checked afterwards.
+fn migrate(connection: &mut Connection) -> Stored<()> {
+    let ours: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if ours != APPLICATION_ID && tables > 0 {
+        return Err(StoreError::Other("this SQLite file is not batchkeeper's; name another database".into()));
+    }
+    let migrations = embedded::migrations::runner();
+    let known = migrations.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0);
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::Other(format!(
+            "the database has schema {found}, this program knows {known}: start the newer program that made it, \
+             or restore a backup from before"
+        )));
+    }
+    if found == known {
+        return Ok(());
+    }
+    connection.pragma_update(None, "foreign_keys", false)?;
+    migrations
+        .set_grouped(true)
+        .run(connection)
+        .map_err(|error| StoreError::Other(format!("the schema could not be brought up to date: {error}")))?;
+    let broken = connection.prepare("PRAGMA foreign_key_check")?.exists([])?;
+    if broken {
+        return Err(StoreError::Broken("rows refer to rows that are not there (PRAGMA foreign_key_check)".into()));
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", known)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Asserts that a move found its row in the state that it starts from.
+fn moved(changed: usize, what: impl FnOnce() -> String) -> Stored<()> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict(what())) }
+}

@@ -1,0 +1,143 @@
+//! `requests`: what waits, and how it is claimed for a batch.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::lots::list;
+use super::{Stored, Tx, View};
+use crate::batch::{CustomId, Stage};
+use crate::clock::Timestamp;
+use crate::parameters::Parameters;
+
+/// A job's queue of one stage.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The job's row.
+    pub job: i64,
+    /// Whose it is.
+    pub client: String,
+    /// Since when its first request waits.
+    pub since: Timestamp,
+    /// How many wait, counted up to the limit given.
+    pub length: u32,
+}
+
+/// What waits in a stage, by job, oldest job first; `cap`: of the requests whose next batch may
+/// hold so many lines (none: as many as fit).
+pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<Queue>> {
+    let mut first = view.prepare_cached(
+        "SELECT since FROM requests
+         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT 1",
+    )?;
+    let mut count = view.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM requests
+         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT ?)",
+    )?;
+    let mut jobs = view.prepare_cached(
+        "SELECT seq, client FROM batch_jobs WHERE status IN ('pending', 'processing', 'translating') ORDER BY seq",
+    )?;
+    let mut queues = Vec::new();
+    let mut rows = jobs.query([])?;
+    while let Some(row) = rows.next()? {
+        let job = row.get(0)?;
+        let since: Option<Timestamp> = first.query_row(params![job, stage, cap], |row| row.get(0)).optional()?;
+        if let Some(since) = since {
+            let length = count.query_row(params![job, stage, cap, count_to], |row| row.get(0))?;
+            queues.push(Queue { job, client: row.get(1)?, since, length });
+        }
+    }
+    Ok(queues)
+}
+
+/// The smallest cap that a waiting request of a stage has: those are sent apart.
+pub fn smallest_cap(view: &View, stage: Stage) -> Stored<Option<u32>> {
+    let mut query = view.prepare_cached(
+        "SELECT min(r.batch_cap) FROM batch_jobs j JOIN requests r ON r.job = j.seq
+         WHERE j.status IN ('pending', 'processing', 'translating')
+           AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS NOT NULL",
+    )?;
+    Ok(query.query_row([stage], |row| row.get(0))?)
+}
+
+/// All that a line of an input file is made from.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The request's row.
+    pub request: i64,
+    /// Where its answer belongs.
+    pub custom_id: CustomId,
+    /// Whether its answer may be longer than usual.
+    pub raised: bool,
+    /// The seller's text.
+    pub info: String,
+    /// Image URLs that can be fetched, as far as is known.
+    pub images: Vec<String>,
+    /// The English description; empty in the vision stage.
+    pub text: String,
+}
+
+impl Line {
+    /// The body of its request.
+    pub fn body(&self, parameters: &Parameters) -> serde_json::Value {
+        let language = self.custom_id.language.as_deref().unwrap_or("");
+        parameters.body(self.raised, &self.info, &self.images, &self.text, language)
+    }
+}
+
+const LINE: &str = "r.id, r.language, r.raised, l.position, l.batch_job_id, l.additional_info, l.images, \
+    l.missing_images, l.vision_result";
+
+fn line(row: &rusqlite::Row<'_>) -> Stored<Line> {
+    let language: String = row.get(1)?;
+    let missing = list(row.get(7)?)?;
+    let mut images = list(row.get(6)?)?;
+    images.retain(|image| !missing.contains(image));
+    Ok(Line {
+        request: row.get(0)?,
+        custom_id: CustomId {
+            job: row.get(4)?,
+            position: row.get(3)?,
+            language: (!language.is_empty()).then_some(language),
+        },
+        raised: row.get(2)?,
+        info: row.get(5)?,
+        images,
+        text: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+    })
+}
+
+/// Up to `limit` waiting requests of a queue whose row is beyond `after`.
+pub fn waiting(view: &View, job: i64, stage: Stage, cap: Option<u32>, after: i64, limit: u32) -> Stored<Vec<Line>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot
+         WHERE r.job = ? AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS ? AND r.id > ?
+         ORDER BY r.id LIMIT ?"
+    ))?;
+    query.query_and_then(params![job, stage, cap, after, limit], line)?.collect()
+}
+
+/// Up to `limit` lines of a batch beyond `after`, in the order of its input file.
+pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Line>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {LINE} FROM batch_lines b JOIN requests r ON r.id = b.request_id JOIN batch_lots l ON l.id = r.lot
+         WHERE b.batch_id = ? AND b.request_id > ? ORDER BY b.request_id LIMIT ?"
+    ))?;
+    query.query_and_then(params![batch, after, limit], line)?.collect()
+}
+
+/// Claims those of the requests that still wait for a planned batch; gives how many.
+pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
+    let mut take = tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?;
+    let mut attempt = tx.prepare_cached("INSERT INTO batch_lines (batch_id, request_id) VALUES (?, ?)")?;
+    let mut link = tx.prepare_cached(
+        "INSERT OR IGNORE INTO batch_links (batch_id, job) SELECT ?, job FROM requests WHERE id = ?",
+    )?;
+    let mut claimed = 0;
+    for request in requests {
+        if take.execute([request])? == 1 {
+            attempt.execute([batch, *request])?;
+            link.execute([batch, *request])?;
+            claimed += 1;
+        }
+    }
+    Ok(claimed)
+}

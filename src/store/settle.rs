@@ -1,0 +1,364 @@
+//! Answers reach their lots: one line taken in, one request settled, one lot finished.
+//!
+//! The counters of `batch_jobs` change here and in [`super::jobs`] only, in the transaction that
+//! changes the rows they count: `open_vision` and `open_translations` are its requests that are
+//! waiting, claimed or held; `processed_lots` and `failed_lots` its lots that are finished.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::batches::{self, BatchRow};
+use super::{Stored, Tx, View, alerts};
+use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
+use crate::job::{LotStatus, RequestState, is_english};
+
+/// What a result file says of one line.
+#[derive(Clone, Debug)]
+pub struct LineResult<'a> {
+    /// As it stands in the file.
+    pub custom_id: &'a str,
+    /// What came back.
+    pub outcome: Outcome,
+    /// The text, of an answered one.
+    pub text: &'a str,
+    /// What OpenAI said, of another.
+    pub error: &'a str,
+    /// Tokens in, of those cached, out, of those reasoning.
+    pub tokens: [u64; 4],
+}
+
+/// Takes one line of a result file in. False when it belongs to no line of this batch.
+///
+/// Repeating it changes nothing: the first success of a line wins, and the first error until then.
+pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored<bool> {
+    let requests = match batch.scheme {
+        Scheme::Own => own_request(tx, batch, line.custom_id)?.into_iter().collect(),
+        Scheme::Legacy => legacy_requests(tx, batch.id, line.custom_id)?,
+    };
+    for request in &requests {
+        note(tx, batch.id, *request, line)?;
+    }
+    Ok(!requests.is_empty())
+}
+
+fn own_request(view: &View, batch: &BatchRow, custom_id: &str) -> Stored<Option<i64>> {
+    let Ok(id) = custom_id.parse::<CustomId>() else { return Ok(None) };
+    let stage = if id.language.is_some() { Stage::Translation } else { Stage::Vision };
+    let mut query = view.prepare_cached(
+        "SELECT r.id FROM batch_lots l JOIN requests r ON r.lot = l.id AND r.stage = ? AND r.language = ?
+                JOIN batch_lines b ON b.request_id = r.id AND b.batch_id = ?
+         WHERE l.batch_job_id = ? AND l.position = ?",
+    )?;
+    let language = id.language.as_deref().unwrap_or("");
+    let found = query.query_row(params![stage, language, batch.id, id.job, id.position], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
+fn legacy_requests(view: &View, batch: i64, custom_id: &str) -> Stored<Vec<i64>> {
+    let mut query = view.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ? AND custom_id = ?")?;
+    let rows = query.query_map(params![batch, custom_id], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn note(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> Stored<()> {
+    let answered = line.outcome == Outcome::Answered;
+    let error = (!answered).then_some(line.error);
+    let [input, cached, output, reasoning] = line.tokens;
+    let first = tx
+        .prepare_cached(
+            "UPDATE batch_lines SET outcome = ?1, error = ?2, settled = max(settled, ?3), input_tokens = ?4,
+                    cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
+             WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR (?3 AND outcome <> 'answered'))",
+        )?
+        .execute(params![line.outcome, error, answered, input, cached, output, reasoning, batch, request])?;
+    if first == 1 && answered {
+        succeed(tx, &open_request(tx, request)?, line.text)?;
+    }
+    Ok(())
+}
+
+/// A request with the lot and job that it belongs to.
+struct Request {
+    id: i64,
+    lot: i64,
+    job: i64,
+    stage: Stage,
+    language: String,
+    state: RequestState,
+    history: History,
+}
+
+fn open_request(view: &View, id: i64) -> Stored<Request> {
+    let mut query = view.prepare_cached(
+        "SELECT id, lot, job, stage, language, state, attempts, raised, image_rounds FROM requests WHERE id = ?",
+    )?;
+    Ok(query.query_row([id], |row| {
+        Ok(Request {
+            id: row.get(0)?,
+            lot: row.get(1)?,
+            job: row.get(2)?,
+            stage: row.get(3)?,
+            language: row.get(4)?,
+            state: row.get(5)?,
+            history: History { attempts: row.get(6)?, raised: row.get(7)?, image_rounds: row.get(8)? },
+        })
+    })?)
+}
+
+impl Request {
+    fn is_open(&self) -> bool {
+        matches!(self.state, RequestState::Waiting | RequestState::Claimed | RequestState::Held)
+    }
+
+    fn settle(&self, tx: &Tx<'_>, state: RequestState) -> Stored<()> {
+        tx.prepare_cached("UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?")?
+            .execute(params![state, self.id])?;
+        Ok(())
+    }
+}
+
+/// A text for a request. What is paid is not thrown away: a text for a request that has its verdict
+/// already (its job was cancelled, its lot failed) is stored, and changes no state.
+fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
+    match request.stage {
+        Stage::Vision => {
+            tx.prepare_cached("UPDATE batch_lots SET vision_result = ? WHERE id = ? AND vision_result IS NULL")?
+                .execute(params![text, request.lot])?;
+        }
+        Stage::Translation => {
+            tx.prepare_cached(
+                "INSERT INTO lot_translations (lot, language, text) VALUES (?, ?, ?)
+                 ON CONFLICT DO UPDATE SET text = excluded.text, error = NULL WHERE text IS NULL",
+            )?
+            .execute(params![request.lot, request.language, text])?;
+        }
+    }
+    if !request.is_open() {
+        return Ok(());
+    }
+    request.settle(tx, RequestState::Done)?;
+    let translations = if request.stage == Stage::Vision { want_translations(tx, request)? } else { 0 };
+    count_settled(tx, request, translations)?;
+    finish_lot(tx, request, None)
+}
+
+/// Makes the translation requests of a lot that has its description; gives how many are new.
+fn want_translations(tx: &Tx<'_>, vision: &Request) -> Stored<usize> {
+    let languages: String =
+        tx.prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?.query_row([vision.job], |row| row.get(0))?;
+    let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let mut insert = tx.prepare_cached(
+        "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since)
+         VALUES (?, ?, 'translation', ?, 'waiting', ?)",
+    )?;
+    let mut made = 0;
+    for language in languages.iter().filter(|language| !is_english(language)) {
+        made += insert.execute(params![vision.lot, vision.job, language, tx.now])?;
+    }
+    Ok(made)
+}
+
+/// One request of a job is settled, and `translations` new ones are open.
+fn count_settled(tx: &Tx<'_>, request: &Request, translations: usize) -> Stored<()> {
+    let (vision, translated) = match request.stage {
+        Stage::Vision => (1, 0),
+        Stage::Translation => (0, 1),
+    };
+    tx.prepare_cached(
+        "UPDATE batch_jobs SET open_vision = open_vision - ?1, open_translations = open_translations - ?2 + ?3,
+                updated_at = ?4,
+                status = CASE WHEN status IN ('pending', 'processing') AND open_vision = ?1 THEN 'translating' ELSE status END
+         WHERE seq = ?5",
+    )?
+    .execute(params![vision, translated, translations, tx.now, request.job])?;
+    Ok(())
+}
+
+/// Finishes a request's lot when none of its requests is open any more.
+fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<()> {
+    let open: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM requests WHERE lot = ? AND state IN ('waiting', 'claimed', 'held'))")?
+        .query_row([request.lot], |row| row.get(0))?;
+    if open {
+        return Ok(());
+    }
+    let (languages, described, translated): (String, bool, bool) = tx
+        .prepare_cached(
+            "SELECT j.languages, l.vision_result IS NOT NULL,
+                    EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL)
+             FROM batch_lots l, batch_jobs j WHERE l.id = ? AND j.seq = ?",
+        )?
+        .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let has_text = translated || (described && languages.iter().any(|language| is_english(language)));
+    let status = if has_text { LotStatus::Completed } else { LotStatus::Failed };
+    let failure = (!has_text).then(|| failure.unwrap_or("no language has a text"));
+    let finished = tx
+        .prepare_cached(
+            "UPDATE batch_lots SET status = ?, error_message = ?, processed_at = ? WHERE id = ? AND status = 'pending'",
+        )?
+        .execute(params![status, failure, tx.now, request.lot])?;
+    tx.prepare_cached(
+        "UPDATE batch_jobs SET processed_lots = processed_lots + ?, failed_lots = failed_lots + ? WHERE seq = ?",
+    )?
+    .execute(params![finished, if has_text { 0 } else { finished }, request.job])?;
+    Ok(())
+}
+
+/// A request failed for good; its lot says why.
+fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
+    request.settle(tx, RequestState::Failed)?;
+    if request.stage == Stage::Translation {
+        tx.prepare_cached("INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)")?
+            .execute(params![request.lot, request.language, reason])?;
+    }
+    count_settled(tx, request, 0)?;
+    finish_lot(tx, request, Some(reason))
+}
+
+/// Fails a waiting request, before it was sent: none of its lot's images can be fetched.
+pub fn fail_waiting(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
+    let request = open_request(tx, request)?;
+    if request.state == RequestState::Waiting { fail(tx, &request, reason) } else { Ok(()) }
+}
+
+/// What decides over lines without a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// Whether images can be checked anew.
+    pub check_images: bool,
+    /// The next batch of a line that was not run holds at most so many.
+    pub batch_cap: Option<u32>,
+}
+
+/// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of
+/// its input. Gives the last request seen, or none when all are settled.
+pub fn settle_lines(tx: &Tx<'_>, batch: i64, after: i64, limit: u32, rules: Rules) -> Stored<Option<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT request_id, outcome, error, settled FROM batch_lines WHERE batch_id = ? AND request_id > ?
+         ORDER BY request_id LIMIT ?",
+    )?;
+    let mut rows = query.query(params![batch, after, limit])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let request = row.get(0)?;
+        last = Some(request);
+        let settled: bool = row.get(3)?;
+        if !settled {
+            let outcome: Option<Outcome> = row.get(1)?;
+            let error: Option<String> = row.get(2)?;
+            settle_line(tx, batch, request, outcome.unwrap_or(Outcome::Missing), error.as_deref(), rules)?;
+        }
+    }
+    Ok(last)
+}
+
+fn settle_line(
+    tx: &Tx<'_>,
+    batch: i64,
+    request: i64,
+    outcome: Outcome,
+    error: Option<&str>,
+    rules: Rules,
+) -> Stored<()> {
+    tx.prepare_cached(
+        "UPDATE batch_lines SET settled = 1, outcome = ?, error = ? WHERE batch_id = ? AND request_id = ?",
+    )?
+    .execute(params![outcome, error, batch, request])?;
+    let request = open_request(tx, request)?;
+    if request.state != RequestState::Claimed || is_in_another_batch(tx, batch, request.id)? {
+        return Ok(());
+    }
+    match outcome.verdict(request.history, rules.max_attempts) {
+        Verdict::Fail => fail(tx, &request, &reason(outcome, error, request.history)),
+        Verdict::Again { counted, raise, check_images } => {
+            tx.prepare_cached(
+                "UPDATE requests SET state = 'waiting', attempts = attempts + ?, raised = max(raised, ?),
+                        image_rounds = image_rounds + ?, images_due = ?, batch_cap = ?, since = ?
+                 WHERE id = ? AND state = 'claimed'",
+            )?
+            .execute(params![
+                counted,
+                raise,
+                check_images,
+                check_images && rules.check_images,
+                if outcome == Outcome::NotRun { rules.batch_cap } else { None },
+                tx.now,
+                request.id
+            ])?;
+            Ok(())
+        }
+    }
+}
+
+/// Whether another batch may still answer a request: two were made under one key.
+fn is_in_another_batch(view: &View, batch: i64, request: i64) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM batch_lines WHERE request_id = ? AND batch_id <> ? AND settled = 0)",
+    )?;
+    Ok(query.query_row([request, batch], |row| row.get(0))?)
+}
+
+fn reason(outcome: Outcome, error: Option<&str>, history: History) -> String {
+    let attempts = history.attempts + 1;
+    let said = error.filter(|error| !error.is_empty());
+    let what = match outcome {
+        Outcome::Missing => "OpenAI's result files say nothing of it",
+        Outcome::Truncated => "the answer was cut short twice, the second time with a higher limit",
+        Outcome::ImageUnreachable => "IMAGE_UNREACHABLE: OpenAI could not fetch its images",
+        Outcome::Refused => "the model refused",
+        Outcome::Filtered => "a content filter stopped the answer",
+        Outcome::Unreadable => "the result line cannot be read",
+        _ => "OpenAI answered with an error",
+    };
+    let tries = if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
+    match said {
+        Some(said) => format!("{what}{tries}: {said}"),
+        None => format!("{what}{tries}"),
+    }
+}
+
+/// Marks every line of a batch that OpenAI did not run; `lines`: those to blame, by their number
+/// from 1, with what is wrong with each.
+pub fn mark_not_run(tx: &Tx<'_>, batch: i64, lines: &[(u64, String)]) -> Stored<()> {
+    tx.execute("UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL", [batch])?;
+    for (line, error) in lines {
+        tx.execute(
+            "UPDATE batch_lines SET outcome = 'wrong', error = ?1 WHERE batch_id = ?2 AND request_id =
+                    (SELECT request_id FROM batch_lines WHERE batch_id = ?2 ORDER BY request_id LIMIT 1 OFFSET ?3 - 1)",
+            params![error, batch, line],
+        )?;
+    }
+    Ok(())
+}
+
+/// Settles a whole batch that never reached OpenAI, or is given up, in one transaction.
+pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()> {
+    mark_not_run(tx, batch, &[])?;
+    let mut after = 0;
+    while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
+        after = last;
+    }
+    batches::abandoned(tx, batch, reason)
+}
+
+/// Counts that explain a batch's lines: how many are read, and how many are not.
+pub fn unread_lines(view: &View, batch: i64) -> Stored<u64> {
+    let mut query = view.prepare_cached("SELECT count(*) FROM batch_lines WHERE batch_id = ? AND outcome IS NULL")?;
+    Ok(query.query_row([batch], |row| row.get(0))?)
+}
+
+/// Whether nobody wants any answer of a batch any more: every request of it is cancelled.
+pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
+                            WHERE l.batch_id = ? AND r.state <> 'cancelled')",
+    )?;
+    Ok(query.query_row([batch], |row| row.get(0))?)
+}
+
+/// Notes a broken result line that belongs to nobody in particular.
+pub fn note_broken(tx: &Tx<'_>, batch: i64, message: &str) -> Stored<()> {
+    alerts::event(tx, None, Some(batch), "broken_line", message)
+}

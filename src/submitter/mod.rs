@@ -1,0 +1,270 @@
+//! The submitter: waiting requests become batches at OpenAI, by the submission protocol.
+//!
+//! Each tick does one move of one batch: `planned → sealed → uploaded → creating → submitted`. A
+//! move that tells OpenAI something is preceded by a committed row that says so; an answer that was
+//! lost is looked for (`ask`) before anything is done twice.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::{BatchState, Stage};
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::openai::{BatchApi, CallError, NewBatch};
+use crate::parameters::Parameters;
+use crate::step::{Next, Step, StepError, backoff};
+use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
+use crate::store::{Store, Stored, alerts, settle};
+use crate::trouble::{self, CREATES, OPENAI};
+
+mod ask;
+mod input;
+mod pack;
+
+/// A file that was just uploaded may not be seen by a create for so long.
+const FILE_LAG: Duration = Duration::from_mins(1);
+
+/// See the module.
+pub struct Submitter {
+    store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
+    config: Arc<Config>,
+    spool: PathBuf,
+    /// Whether OpenAI's batches were compared with the store since the start.
+    compared: bool,
+    /// When that is tried (again), on the steady clock.
+    compare_at: Duration,
+    /// Since when, on the steady clock, each doubtful create is looked for.
+    asking: HashMap<i64, Duration>,
+    /// The stage whose turn it is not.
+    last_stage: Stage,
+}
+
+impl Submitter {
+    /// A submitter that has not looked at anything yet.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        let spool = config.spool();
+        Self {
+            store,
+            api,
+            config,
+            spool,
+            compared: false,
+            compare_at: Duration::ZERO,
+            asking: HashMap::new(),
+            last_stage: Stage::Vision,
+        }
+    }
+
+    /// One move of one batch that is on its way.
+    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        if row.identity != *self.api.identity() {
+            return self.other_identity(row, now);
+        }
+        match row.state {
+            BatchState::Planned => self.seal(row, now),
+            BatchState::Sealed => self.upload(row, now),
+            BatchState::Uploaded => self.create(row, now),
+            BatchState::Creating => self.ask(row, now),
+            BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
+                Ok(Next::idle(self.config.steps.idle))
+            }
+        }
+    }
+
+    /// A batch made under another account: its row says what is certain there, nothing can be
+    /// learned of it here, and nothing is created again.
+    fn other_identity(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        self.store.write(now.wall, |tx| {
+            if matches!(row.state, BatchState::Planned | BatchState::Sealed) {
+                return batches::set_identity(tx, row.id, self.api.identity());
+            }
+            trouble::other_identity(tx, row)?;
+            batches::look_again(tx, row.id, now.wall + self.longest_wait())
+        })?;
+        Ok(Next::again())
+    }
+
+    fn seal(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        let input = input::write(&self.store, &self.spool, row)?;
+        self.store.write(now.wall, |tx| {
+            if input.lines == 0 { batches::drop_empty(tx, row.id) } else { batches::seal(tx, row.id, &input).map(drop) }
+        })?;
+        if input.lines == 0 {
+            input::remove(&self.spool, &row.key)?;
+        }
+        Ok(Next::again())
+    }
+
+    fn upload(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        if self.is_unwanted(row, now)? {
+            return Ok(Next::again());
+        }
+        let path = input::path(&self.spool, &row.key);
+        if !input::is_there(&path, row)? {
+            let written = input::write(&self.store, &self.spool, row)?;
+            if Some(&written.sha256) != row.input_sha256.as_ref() {
+                let message = format!(
+                    "the input of batch {} is not what was sealed any more (SHA-256 {}); look at its rows, then let it \
+                     go with: batchkeeper batches give-up {}",
+                    row.id, written.sha256, row.id
+                );
+                return self.postpone(row, now, "input_changed", &message, None);
+            }
+        }
+        match self.api.upload(&input::file_name(&row.key), &path) {
+            Ok(file) => self.store.write(now.wall, |tx| {
+                trouble::is_over(tx, OPENAI)?;
+                batches::uploaded(tx, row.id, &file)
+            })?,
+            Err(error) => return self.failed(row, now, &error, "upload_failed"),
+        }
+        Ok(Next::again())
+    }
+
+    fn create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        if self.is_unwanted(row, now)? {
+            return Ok(Next::again());
+        }
+        if !self.compared || self.store.read(|view| alerts::paused(view, CREATES))?.is_some() {
+            self.store.write(now.wall, |tx| batches::look_again(tx, row.id, now.wall + self.config.steps.idle))?;
+            return Ok(Next::idle(self.config.steps.idle));
+        }
+        self.store.write(now.wall, |tx| batches::creating(tx, row.id))?;
+        self.send_create(row, now)
+    }
+
+    /// Sends the create whose intent is committed.
+    fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        self.asking.remove(&row.id);
+        let metadata = [
+            (META_DATABASE, self.store.database_id()),
+            (META_SUBMISSION, &row.key),
+            ("stage", row.stage.as_str()),
+        ];
+        let mut new = NewBatch {
+            input_file_id: row.input_file_id.clone().unwrap_or_default(),
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        };
+        if let Some(job) = &row.job_id {
+            new.metadata.insert("job".into(), job.clone());
+        }
+        match self.api.create_batch(&new) {
+            Ok(remote) => {
+                self.store.write(now.wall, |tx| {
+                    trouble::is_over(tx, OPENAI)?;
+                    trouble::is_over(tx, &format!("batch:{}", row.id))?;
+                    batches::submitted(tx, row.id, &remote)
+                })?;
+                input::remove(&self.spool, &row.key)?;
+                Ok(Next::again())
+            }
+            Err(error) if error.had_no_effect() => self.not_created(row, now, &error),
+            Err(error) => self.postpone(row, now, "", &error.to_string(), Some(self.config.openai.retry_interval)),
+        }
+    }
+
+    /// The create was refused: nothing was made.
+    fn not_created(&self, row: &BatchRow, now: Moment, error: &CallError) -> Result<Next, StepError> {
+        let no_file = matches!(error, CallError::Refused(refusal)
+            if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
+        let fresh = row.input_file_since.is_some_and(|since| now.wall.since(since) < FILE_LAG);
+        self.store.write(now.wall, |tx| {
+            batches::not_created(tx, row.id)?;
+            if no_file && !fresh { batches::input_lost(tx, row.id) } else { Ok(()) }
+        })?;
+        self.failed(row, now, error, if no_file { "" } else { "create_refused" })
+    }
+
+    /// A call for a batch failed without effect: later again; `kind`: the alert that a refusal of
+    /// it raises.
+    fn failed(&self, row: &BatchRow, now: Moment, error: &CallError, kind: &str) -> Result<Next, StepError> {
+        if error.is_account_trouble() {
+            self.store.write(now.wall, |tx| {
+                batches::look_again(tx, row.id, now.wall)?;
+                trouble::pause_openai(tx, error, self.longest_wait())
+            })?;
+            return Ok(Next::again());
+        }
+        let refused = matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
+        let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
+        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
+        self.postpone(row, now, if refused { kind } else { "" }, &message, Some(wait))
+    }
+
+    fn postpone(
+        &self,
+        row: &BatchRow,
+        now: Moment,
+        kind: &str,
+        message: &str,
+        wait: Option<Duration>,
+    ) -> Result<Next, StepError> {
+        self.store.write(now.wall, |tx| {
+            if !kind.is_empty() {
+                alerts::open(tx, kind, &format!("batch:{}", row.id), message)?;
+            }
+            batches::postpone(tx, row.id, now.wall + wait.unwrap_or(self.longest_wait()), message)
+        })?;
+        Ok(Next::again())
+    }
+
+    /// Gives a batch up that nobody wants any answer of, before it is created.
+    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Stored<bool> {
+        self.store.write(now.wall, |tx| {
+            let unwanted = settle::is_unwanted(tx, row.id)?;
+            if unwanted {
+                settle::abandon(tx, row.id, "cancelled before it was created", self.rules())?;
+            }
+            Ok(unwanted)
+        })
+    }
+
+    fn rules(&self) -> settle::Rules {
+        settle::Rules {
+            max_attempts: self.config.batch.max_attempts,
+            check_images: self.config.images.check,
+            batch_cap: None,
+        }
+    }
+
+    fn longest_wait(&self) -> Duration {
+        backoff(self.config.openai.retry_interval, u32::MAX, None)
+    }
+
+    fn parameters(&self, stage: Stage) -> Parameters {
+        match stage {
+            Stage::Vision => Parameters::Vision(self.config.vision.clone()),
+            Stage::Translation => Parameters::Translation(self.config.translation.clone()),
+        }
+    }
+}
+
+impl Step for Submitter {
+    fn name(&self) -> &'static str {
+        "submitter"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        if !self.compared && now.steady >= self.compare_at {
+            return self.compare(now);
+        }
+        let on_their_way = [BatchState::Planned, BatchState::Sealed, BatchState::Uploaded, BatchState::Creating];
+        let rows = self.store.read(|view| batches::in_states(view, &on_their_way, 100))?;
+        let longest = self.longest_wait().max(Duration::from_hours(1));
+        let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
+        if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
+            return self.advance(row, now);
+        }
+        let idle = rows.iter().map(wait).min().unwrap_or(Duration::MAX).min(self.config.steps.idle);
+        match self.choose(now)? {
+            pack::Choice::Now(batch) => self.pack(&batch, now),
+            pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Packing: which waiting requests go into the next batch, fairly between stages, clients and jobs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Submitter;
+use crate::batch::Stage;
+use crate::clock::Moment;
+use crate::openai::jsonl::request_line;
+use crate::parameters::Parameters;
+use crate::step::{Next, StepError};
+use crate::store::batches::{self, Plan};
+use crate::store::requests::{self, Queue};
+use crate::store::{StoreError, alerts};
+
+/// Requests claimed in one transaction.
+const CHUNK: u32 = 500;
+
+/// A batch that should be made.
+pub struct Packing {
+    stage: Stage,
+    cap: Option<u32>,
+    queues: Vec<Queue>,
+}
+
+/// Whether a batch should be made.
+pub enum Choice {
+    /// This one, now.
+    Now(Packing),
+    /// None for so long.
+    Later(Duration),
+}
+
+/// What still fits.
+struct Room {
+    lines: u32,
+    bytes: u64,
+}
+
+impl Submitter {
+    /// Chooses the stage whose requests are packed next: the stages take turns.
+    pub(super) fn choose(&self, now: Moment) -> Result<Choice, StepError> {
+        let most = self.config.batch.max_active;
+        if most > 0 && self.store.read(batches::active)? >= most {
+            return Ok(Choice::Later(self.config.steps.idle));
+        }
+        let turns = match self.last_stage {
+            Stage::Vision => [Stage::Translation, Stage::Vision],
+            Stage::Translation => [Stage::Vision, Stage::Translation],
+        };
+        let mut wait = self.config.steps.idle;
+        for stage in turns {
+            match self.choose_in(stage, now)? {
+                Choice::Later(later) => wait = wait.min(later),
+                now => return Ok(now),
+            }
+        }
+        Ok(Choice::Later(wait))
+    }
+
+    fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
+        let full = self.config.batch.max_requests;
+        let scope = format!("model:{}", self.parameters(stage).model());
+        let (pause, cap, queues) = self.store.read(|view| {
+            let cap = requests::smallest_cap(view, stage)?;
+            Ok((alerts::paused(view, &scope)?, cap, requests::queues(view, stage, cap, full)?))
+        })?;
+        if let Some(pause) = pause {
+            let left = pause.until.map_or(Duration::MAX, |until| until.due_in(now.wall, Duration::from_hours(2)));
+            if !left.is_zero() {
+                return Ok(Choice::Later(left));
+            }
+        }
+        let max_wait = self.config.batch.max_wait;
+        let waiting: u32 = queues.iter().map(|queue| queue.length).fold(0, u32::saturating_add);
+        let left = queues.iter().map(|queue| (queue.since + max_wait).due_in(now.wall, max_wait)).min();
+        match left {
+            None => Ok(Choice::Later(self.config.steps.idle)),
+            Some(left) if waiting < full && cap.is_none() && !left.is_zero() => Ok(Choice::Later(left)),
+            Some(_) => Ok(Choice::Now(Packing { stage, cap, queues })),
+        }
+    }
+
+    /// Plans a batch and claims its requests, chunk by chunk; sealing it is the next move.
+    pub(super) fn pack(&mut self, packing: &Packing, now: Moment) -> Result<Next, StepError> {
+        self.last_stage = packing.stage;
+        let parameters = self.parameters(packing.stage);
+        let key = uuid::Uuid::new_v4().simple().to_string();
+        let text = parameters.to_text().map_err(StoreError::from)?;
+        let plan = Plan {
+            key: &key,
+            stage: packing.stage,
+            identity: self.api.identity(),
+            model: parameters.model(),
+            parameters: &text,
+        };
+        let batch = self.store.write(now.wall, |tx| batches::plan(tx, &plan))?;
+        let full = self.config.batch.max_requests;
+        let mut room = Room { lines: packing.cap.unwrap_or(full).min(full), bytes: self.config.batch.max_bytes };
+        let mut after = BTreeMap::new();
+        // Twice: what small queues leave of their share goes to the big ones.
+        for _ in 0..2 {
+            for (queue, share) in shares(&packing.queues, room.lines) {
+                let after = after.entry(queue.job).or_insert(0);
+                self.claim(batch, packing, queue.job, share, after, &parameters, &mut room, now)?;
+            }
+        }
+        Ok(Next::again())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, in the loop above")]
+    fn claim(
+        &self,
+        batch: i64,
+        packing: &Packing,
+        job: i64,
+        share: u32,
+        after: &mut i64,
+        parameters: &Parameters,
+        room: &mut Room,
+        now: Moment,
+    ) -> Result<(), StepError> {
+        let mut left = share.min(room.lines);
+        while left > 0 {
+            let waiting = self
+                .store
+                .read(|view| requests::waiting(view, job, packing.stage, packing.cap, *after, left.min(CHUNK)))?;
+            let mut chosen = Vec::with_capacity(waiting.len());
+            for line in &waiting {
+                let length = request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
+                if length > room.bytes {
+                    room.lines = 0;
+                    left = 0;
+                    break;
+                }
+                room.bytes -= length;
+                room.lines -= 1;
+                left -= 1;
+                *after = line.request;
+                chosen.push(line.request);
+            }
+            self.store.write(now.wall, |tx| requests::claim(tx, batch, &chosen))?;
+            if waiting.len() < CHUNK as usize {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each queue's share of `lines`: even between clients, and between the jobs of one.
+fn shares(queues: &[Queue], lines: u32) -> Vec<(&Queue, u32)> {
+    let mut clients: BTreeMap<&str, Vec<&Queue>> = BTreeMap::new();
+    for queue in queues {
+        clients.entry(&queue.client).or_default().push(queue);
+    }
+    let mut shares = Vec::with_capacity(queues.len());
+    for (client, lines) in even(lines, clients.len()).zip(clients.into_values()).map(|(lines, jobs)| (jobs, lines)) {
+        shares.extend(client.iter().copied().zip(even(lines, client.len())));
+    }
+    shares
+}
+
+/// `whole` in `parts` parts that differ by one at most, the larger ones first.
+fn even(whole: u32, parts: usize) -> impl Iterator<Item = u32> {
+    let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+    (0..parts).map(move |part| whole / parts + u32::from(part < whole % parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn queue(job: i64, client: &str, length: u32) -> Queue {
+        Queue { job, client: client.into(), since: Timestamp::from_millis(0), length }
+    }
+
+    #[test]
+    fn clients_share_evenly_whatever_their_number_of_jobs() {
+        let queues = [queue(1, "a", 50_000), queue(2, "a", 50_000), queue(3, "b", 2)];
+        let shares: Vec<(i64, u32)> = shares(&queues, 1001).into_iter().map(|(queue, share)| (queue.job, share)).collect();
+        assert_eq!(shares, [(1, 251), (2, 250), (3, 500)]);
+    }
+}

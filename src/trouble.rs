@@ -1,0 +1,49 @@
+//! Trouble that stops more than one batch: what pauses, what a person is told, and how it ends.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::openai::CallError;
+use crate::store::batches::BatchRow;
+use crate::store::{Store, Stored, Tx, alerts};
+
+/// The scope of everything at OpenAI.
+pub const OPENAI: &str = "openai";
+/// The scope of creates.
+pub const CREATES: &str = "creates";
+
+/// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
+/// succeeds. `probe`: how long until the next call is tried.
+pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
+    let message = format!(
+        "OpenAI refuses the account: {error}. Nothing is lost; all work at OpenAI waits and goes on by itself once the \
+         key, its project or the balance is mended"
+    );
+    alerts::pause(tx, OPENAI, &message, Some(tx.now + probe))?;
+    alerts::open(tx, "openai_account", OPENAI, &message).map(drop)
+}
+
+/// How long all work at OpenAI still waits; none: it may be tried.
+pub fn openai_paused(store: &Store, now: Moment) -> Stored<Option<Duration>> {
+    let pause = store.read(|view| alerts::paused(view, OPENAI))?;
+    let left = pause.and_then(|pause| pause.until).map(|until| until.due_in(now.wall, Duration::from_hours(1)));
+    Ok(left.filter(|left| !left.is_zero()))
+}
+
+/// A call under a scope succeeded: its pause and its alerts end.
+pub fn is_over(tx: &Tx<'_>, scope: &str) -> Stored<()> {
+    alerts::resume(tx, scope)?;
+    alerts::close_all(tx, scope)
+}
+
+/// A batch that was made under another account than the configured one.
+pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+    let identity = &row.identity;
+    let message = format!(
+        "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
+         be learned of it under this one. Configure that account again until it is taken in, or let it go with: \
+         batchkeeper batches give-up {}",
+        row.id, identity.base_url, identity.organization, identity.project, row.id
+    );
+    alerts::open(tx, "other_identity", &format!("batch:{}", row.id), &message).map(drop)
+}
