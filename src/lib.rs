@@ -8,6 +8,7 @@ pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
 pub mod batch;
+pub mod json;
 
 // Edges: each knows one technology, and no other edge.
 pub mod http;
