@@ -182,18 +182,47 @@ fn float(number: f64) -> String {
     if number.is_infinite() {
         return format!("{sign}Infinity");
     }
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (digits, exponent) = shortest(number.abs());
     if !(-4..16).contains(&exponent) {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
         let exponent_sign = if exponent < 0 { '-' } else { '+' };
         let size = exponent.unsigned_abs();
-        return format!("{sign}{mantissa}e{exponent_sign}{size:02}");
+        return format!("{sign}{first}{point}{rest}e{exponent_sign}{size:02}");
     }
-    // In this range Rust's plain form has the same shortest digits, without an exponent.
-    let plain = number.abs().to_string();
-    let point = if plain.contains('.') { "" } else { ".0" };
-    format!("{sign}{plain}{point}")
+    let Ok(before_point) = usize::try_from(exponent + 1) else {
+        let zeros = "0".repeat(usize::try_from(-1 - exponent).unwrap_or(0));
+        return format!("{sign}0.{zeros}{digits}");
+    };
+    let padded = format!("{digits:0<before_point$}");
+    match padded.split_at(before_point) {
+        ("", fraction) => format!("{sign}0.{fraction}"),
+        (whole, "") => format!("{sign}{whole}.0"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+/// The fewest digits that read back as this number (finite, not negative), and the exponent of the
+/// first of them.
+///
+/// Where two texts of that length are equally near, Rust takes the greater and Python the one that
+/// ends in an even digit (2159256500185022.25, 2⁻²⁵). Formatting with a given number of
+/// digits rounds to even, so that is asked too, and taken where it reads back.
+fn shortest(number: f64) -> (String, i32) {
+    let first = format!("{number:e}");
+    let precision = first
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count()
+        .saturating_sub(1);
+    let even = format!("{number:.precision$e}");
+    let text = match even.parse::<f64>() {
+        Ok(back) if back.to_bits() == number.to_bits() => even,
+        _ => first,
+    };
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    (mantissa.replace('.', ""), exponent.parse().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -251,6 +280,21 @@ mod tests {
             )
         );
         assert_eq!(text_of(&parse(text.as_bytes()).unwrap()), text);
+    }
+
+    #[test]
+    fn ties_between_shortest_floats_end_in_an_even_digit_as_in_python() {
+        for (text, expected) in [
+            ("2159256500185022.25", "2159256500185022.2"),
+            ("76923072769859.125", "76923072769859.12"),
+            ("2.98023223876953125e-8", "2.9802322387695312e-08"),
+            ("9007199254740993.0", "9007199254740992.0"),
+            ("0.0001", "0.0001"),
+            ("123.0e0", "123.0"),
+            ("0.5", "0.5"),
+        ] {
+            assert_eq!(text_of(&parse(text.as_bytes()).unwrap()), expected);
+        }
     }
 
     #[test]
