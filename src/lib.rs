@@ -9,6 +9,7 @@ pub mod threads;
 // Pure: no SQL, no HTTP, no threads.
 pub mod batch;
 pub mod json;
+pub mod signature;
 
 // Edges: each knows one technology, and no other edge.
 pub mod http;
