@@ -7,7 +7,9 @@ pub mod clock;
 pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
+pub mod answer;
 pub mod batch;
+pub mod html;
 pub mod json;
 pub mod signature;
 
