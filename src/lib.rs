@@ -7,11 +7,13 @@ pub mod clock;
 pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
-pub mod answer;
 pub mod batch;
-pub mod html;
 pub mod json;
+
 pub mod signature;
+
+pub mod answer;
+pub mod html;
 
 // Edges: each knows one technology, and no other edge.
 pub mod http;

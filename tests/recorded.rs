@@ -1,6 +1,8 @@
 //! Every recorded result file is read exactly as expected; where they are from is in
 //! `tests/fixtures/openai-batches/SOURCES.md`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

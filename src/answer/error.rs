@@ -121,7 +121,9 @@ impl Error {
             return true;
         }
         let message = self.message.to_ascii_lowercase();
-        message.contains("download") && (message.contains("image") || message.contains("http"))
+        let any = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        // Not "downloaded": an image that arrived may be bad in other ways.
+        any(&["downloading", "to download", "not download"]) && any(&["image", "http"])
     }
 
     fn image(self) -> Answer {

@@ -271,6 +271,9 @@ fn images_out_of_reach_are_known_by_code_parameter_or_message() {
         let answer = api_error(400, json!(code), json!("input"), "the image is bad");
         assert_eq!(fail_code(answer), code);
     }
+    let arrived = "the downloaded image is too large";
+    let answer = api_error(400, json!("image_too_large"), Value::Null, arrived);
+    assert_eq!(fail_code(answer), "image_too_large");
     // OpenAI's own trouble stays its own.
     let trouble = api_error(
         500,
