@@ -8,6 +8,12 @@ pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
 pub mod batch;
+pub mod json;
+
+pub mod signature;
+
+pub mod answer;
+pub mod html;
 
 // Edges: each knows one technology, and no other edge.
 pub mod http;

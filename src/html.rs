@@ -1,0 +1,84 @@
+//! HTML made from a model's text.
+
+/// The text as paragraphs: escaped (`& < > " '`), split at blank lines, one `<p>` a paragraph,
+/// single line ends as `<br>`. Space around lines is dropped, since HTML shows none; a text of
+/// nothing but space gives an empty string.
+pub fn paragraphs(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let mut html = String::with_capacity(text.len() + text.len() / 8);
+    let mut open = false;
+    for line in text.split('\n').map(str::trim) {
+        if line.is_empty() {
+            if open {
+                html.push_str("</p>");
+            }
+            open = false;
+            continue;
+        }
+        html.push_str(if open { "<br>" } else { "<p>" });
+        open = true;
+        escape(line, &mut html);
+    }
+    if open {
+        html.push_str("</p>");
+    }
+    html
+}
+
+fn escape(text: &str, html: &mut String) {
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            other => html.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn blank_lines_part_paragraphs_and_line_ends_become_breaks() {
+        for (text, html) in [
+            ("", ""),
+            (" \n\t\n", ""),
+            ("One.", "<p>One.</p>"),
+            ("One.\nTwo.", "<p>One.<br>Two.</p>"),
+            ("One.\n\nTwo.", "<p>One.</p><p>Two.</p>"),
+            ("\n\nOne.\n \t \n\n\nTwo.\n", "<p>One.</p><p>Two.</p>"),
+            (
+                "One.\r\nTwo.\r\n\r\nThree.\rFour.",
+                "<p>One.<br>Two.</p><p>Three.<br>Four.</p>",
+            ),
+            ("  - dent  \n  - scratch ", "<p>- dent<br>- scratch</p>"),
+            ("Бампер — разбит", "<p>Бампер — разбит</p>"),
+        ] {
+            assert_eq!(paragraphs(text), html, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn markup_in_the_text_is_text() {
+        assert_eq!(
+            paragraphs("<script>alert('x')</script> & \"y\" &amp;"),
+            "<p>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot; &amp;amp;</p>"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_other_tags(text in "[<>&\"'a\\n\\r p/]{0,40}") {
+            let bare = paragraphs(&text)
+                .replace("<p>", "")
+                .replace("</p>", "")
+                .replace("<br>", "");
+            prop_assert!(!bare.contains(['<', '>', '"', '\'']), "{}", bare);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A JSON string that is still as it was written, and its meaning on demand.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+
+/// A string of a JSON text: the bytes between its quotes, whose escapes are known to be valid.
+///
+/// Equality and order are those of the decoded strings, by code point; a lone surrogate, which
+/// Python keeps in its strings, is a code point too.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(&'a str);
+
+/// A text holds half a surrogate pair: no character, so it has no UTF-8 form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoneSurrogate;
+
+impl fmt::Display for LoneSurrogate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text holds half a surrogate pair (such as \\ud800), which is no character")
+    }
+}
+
+impl std::error::Error for LoneSurrogate {}
+
+impl<'a> Text<'a> {
+    /// For what the parser has checked: no bare quote, valid escapes only.
+    pub(super) fn checked(raw: &'a str) -> Self {
+        Self(raw)
+    }
+
+    /// As written, escapes and all.
+    pub fn raw(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether decoding changes anything.
+    pub fn has_escapes(self) -> bool {
+        self.0.contains('\\')
+    }
+
+    /// The text it stands for; borrowed where it has no escapes.
+    ///
+    /// # Errors
+    ///
+    /// When it holds a lone surrogate.
+    pub fn decode(self) -> Result<Cow<'a, str>, LoneSurrogate> {
+        if !self.has_escapes() {
+            return Ok(Cow::Borrowed(self.0));
+        }
+        let mut text = String::with_capacity(self.0.len());
+        for point in self.points() {
+            text.push(char::from_u32(point).ok_or(LoneSurrogate)?);
+        }
+        Ok(Cow::Owned(text))
+    }
+
+    /// As [`Text::decode`], with U+FFFD for each lone surrogate.
+    pub fn decode_lossy(self) -> Cow<'a, str> {
+        if !self.has_escapes() {
+            return Cow::Borrowed(self.0);
+        }
+        let character = |point| char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER);
+        Cow::Owned(self.points().map(character).collect())
+    }
+
+    /// Whether it stands for exactly this text.
+    pub fn is(self, text: &str) -> bool {
+        if self.has_escapes() {
+            self.points().eq(text.chars().map(u32::from))
+        } else {
+            self.0 == text
+        }
+    }
+
+    /// Its code points, lone surrogates included.
+    pub(super) fn points(self) -> Points<'a> {
+        Points { rest: self.0 }
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl PartialOrd for Text<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.has_escapes() || other.has_escapes() {
+            self.points().cmp(other.points())
+        } else {
+            // The order of UTF-8 bytes is the order of code points.
+            self.0.cmp(other.0)
+        }
+    }
+}
+
+/// The code points of a text.
+pub(super) struct Points<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Points<'a> {
+    /// What is not read yet.
+    pub(super) fn rest(&self) -> &'a str {
+        self.rest
+    }
+
+    /// Leaves out so many bytes, which must end at a character's end.
+    pub(super) fn skip_bytes(&mut self, count: usize) {
+        self.rest = self.rest.get(count..).unwrap_or_default();
+    }
+
+    /// The four hex digits of an escape that starts `rest`.
+    fn unit(&self) -> Option<u32> {
+        let digits = self.rest.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok()
+    }
+
+    fn escape(&mut self) -> Option<u32> {
+        let Some(unit) = self.unit() else {
+            let mut chars = self.rest.chars();
+            chars.next();
+            let point = match chars.next()? {
+                'b' => 0x08,
+                't' => 0x09,
+                'n' => 0x0a,
+                'f' => 0x0c,
+                'r' => 0x0d,
+                same => u32::from(same),
+            };
+            self.rest = chars.as_str();
+            return Some(point);
+        };
+        self.rest = self.rest.get(6..)?;
+        if (0xd800..0xdc00).contains(&unit)
+            && let Some(low @ 0xdc00..0xe000) = self.unit()
+        {
+            self.rest = self.rest.get(6..)?;
+            return Some(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00));
+        }
+        Some(unit)
+    }
+}
+
+impl Iterator for Points<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let mut chars = self.rest.chars();
+        match chars.next()? {
+            '\\' => self.escape(),
+            plain => {
+                self.rest = chars.as_str();
+                Some(u32::from(plain))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_on_demand() {
+        let plain = Text::checked("Лот 1");
+        assert!(matches!(plain.decode(), Ok(Cow::Borrowed("Лот 1"))));
+        let escaped = Text::checked(r#"\"\\\/\b\f\n\r\t\u00E9\ud83D\uDE97x"#);
+        assert_eq!(
+            escaped.decode().unwrap(),
+            "\"\\/\u{8}\u{c}\n\r\té\u{1f697}x"
+        );
+        assert!(escaped.is("\"\\/\u{8}\u{c}\n\r\té\u{1f697}x"));
+    }
+
+    #[test]
+    fn lone_surrogates_are_told_or_replaced() {
+        for (raw, lossy) in [
+            (r"\ud800", "\u{fffd}"),
+            (r"a\udc00b", "a\u{fffd}b"),
+            (r"\ude97\ud83d", "\u{fffd}\u{fffd}"),
+            (r"\ud800\ud83d\ude97", "\u{fffd}\u{1f697}"),
+            (r"\ud800A", "\u{fffd}A"),
+        ] {
+            assert_eq!(Text::checked(raw).decode(), Err(LoneSurrogate), "{raw}");
+            assert_eq!(Text::checked(raw).decode_lossy(), lossy, "{raw}");
+        }
+    }
+
+    #[test]
+    fn order_is_by_code_point_surrogates_included() {
+        let sorted = [
+            "",
+            "a",
+            r"\u0062",
+            "é",
+            r"\ud800",
+            "\u{e000}",
+            r"\ud83d\ude97",
+        ];
+        for pair in sorted.windows(2) {
+            assert!(Text::checked(pair[0]) < Text::checked(pair[1]), "{pair:?}");
+        }
+        assert_eq!(Text::checked("é"), Text::checked(r"\u00e9"));
+    }
+}
