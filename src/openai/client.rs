@@ -9,22 +9,26 @@
 //! meanwhile, which shows only after the request is written: each such break would be a create
 //! whose outcome is unknown. A handshake per call costs less than one settling time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::{HeaderValue, Method, Request, Response, Uri, header, request};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector,
-};
+use ureq::http::{HeaderValue, Method, Request, Response, header, request};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
+mod form;
+mod settings;
+mod wire;
+
+use self::form::{Form, is_upload_name};
+pub use self::settings::{ApiKey, Settings, Timeouts, Unusable};
+use self::settings::{check_base_url, optional};
+use self::wire::{BeforeSending, agent};
 use super::answer::{self, Redactor};
 use super::{
     BatchApi, Call, CallError, ENDPOINT, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
@@ -37,115 +41,6 @@ const MAX_JSON: u64 = 8 * 1024 * 1024;
 const MAX_COMPLAINT: usize = 64 * 1024;
 /// What is read of a download at a time.
 const CHUNK: usize = 64 * 1024;
-
-/// A secret that does not show itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
-
-impl ApiKey {
-    /// White space around it, such as a file's last newline, is no part of it.
-    pub fn new(key: &str) -> Self {
-        Self(key.trim().to_owned())
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(…)")
-    }
-}
-
-/// How long is waited for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For an address, and again for a connection with its TLS handshake.
-    pub connect: Duration,
-    /// For a whole call that carries no file.
-    pub small: Duration,
-    /// For a whole `POST /batches`; the settling time must be longer.
-    pub create: Duration,
-    /// Without a single byte moved in an upload or a download.
-    pub stall: Duration,
-    /// For sending a whole input file.
-    pub upload: Duration,
-    /// For the answer to an upload once it is sent.
-    pub upload_answer: Duration,
-    /// The window over which a download must keep [`Timeouts::least_rate`].
-    pub rate_window: Duration,
-    /// In bytes a second; 0 for none.
-    pub least_rate: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            small: Duration::from_secs(60),
-            create: Duration::from_secs(120),
-            stall: Duration::from_secs(60),
-            upload: Duration::from_secs(3600),
-            upload_answer: Duration::from_secs(120),
-            rate_window: Duration::from_secs(60),
-            least_rate: 4096,
-        }
-    }
-}
-
-/// What a [`Client`] is made of.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The account, and where it is.
-    pub identity: Identity,
-    /// Sent as `Authorization: Bearer`.
-    pub api_key: ApiKey,
-    /// Lets the key travel in the clear to a host other than this machine.
-    pub allow_plain_http: bool,
-    /// See [`Timeouts`].
-    pub timeouts: Timeouts,
-    /// The longest file that is downloaded, in bytes.
-    pub max_download: u64,
-}
-
-impl Settings {
-    /// With the defaults of everything else: no plain HTTP, files up to 4 GiB.
-    pub fn new(identity: Identity, api_key: ApiKey) -> Self {
-        Self {
-            identity,
-            api_key,
-            allow_plain_http: false,
-            timeouts: Timeouts::default(),
-            max_download: 4 << 30,
-        }
-    }
-}
-
-/// Why settings make no client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// The base URL is no `http(s)://host[:port][/path]`.
-    BaseUrl(String),
-    /// The base URL is plain HTTP to this host, which is not this machine.
-    PlainHttp(String),
-    /// The key is empty, or has characters that fit no header.
-    ApiKey,
-    /// The organization or the project has characters that fit no header.
-    Identity(&'static str),
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BaseUrl(url) => write!(f, "{url:?} is no base URL"),
-            Self::PlainHttp(host) => {
-                write!(f, "the key would travel to {host} in the clear: use https")
-            }
-            Self::ApiKey => f.write_str("the API key is empty or has odd characters"),
-            Self::Identity(what) => write!(f, "the {what} has odd characters"),
-        }
-    }
-}
-
-impl std::error::Error for Unusable {}
 
 /// OpenAI over HTTP/1.1.
 pub struct Client {
@@ -489,7 +384,7 @@ struct CreateBody<'a> {
     input_file_id: &'a str,
     endpoint: &'a str,
     completion_window: &'a str,
-    metadata: &'a std::collections::BTreeMap<String, String>,
+    metadata: &'a BTreeMap<String, String>,
 }
 
 impl Client {
@@ -551,77 +446,6 @@ impl Rate {
     }
 }
 
-/// The body of an upload (RFC 7578), read from the disk as it is sent.
-///
-/// ureq has one of its own; but it writes the file's name unescaped, and when a file turns out
-/// shorter than its announced length, it spins without end. This one fails.
-struct Form {
-    boundary: String,
-    head: io::Cursor<Vec<u8>>,
-    file: io::Take<File>,
-    tail: io::Cursor<Vec<u8>>,
-    length: u64,
-}
-
-impl Form {
-    /// With the length of the file.
-    fn new(name: &str, file: File) -> io::Result<(Self, u64)> {
-        let size = file.metadata()?.len();
-        let boundary = format!("batchkeeper-{}", uuid::Uuid::new_v4().simple());
-        let head = format!(
-            "--{boundary}\r\n\
-             Content-Disposition: form-data; name=\"purpose\"\r\n\r\n\
-             batch\r\n\
-             --{boundary}\r\n\
-             Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-             Content-Type: application/jsonl\r\n\r\n"
-        );
-        let tail = format!("\r\n--{boundary}--\r\n");
-        let around = u64::try_from(head.len() + tail.len()).map_err(io::Error::other)?;
-        let form = Self {
-            boundary,
-            head: io::Cursor::new(head.into_bytes()),
-            file: file.take(size),
-            tail: io::Cursor::new(tail.into_bytes()),
-            length: size + around,
-        };
-        Ok((form, size))
-    }
-
-    fn content_type(&self) -> String {
-        format!("multipart/form-data; boundary={}", self.boundary)
-    }
-
-    fn length(&self) -> u64 {
-        self.length
-    }
-}
-
-impl Read for Form {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let head = self.head.read(buffer)?;
-        if head > 0 {
-            return Ok(head);
-        }
-        if self.file.limit() == 0 {
-            return self.tail.read(buffer);
-        }
-        match self.file.read(buffer)? {
-            0 if !buffer.is_empty() => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the input file became shorter while it was sent",
-            )),
-            read => Ok(read),
-        }
-    }
-}
-
-/// OpenAI wants `.jsonl`; the rest keeps the name out of need of quoting.
-fn is_upload_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    name.ends_with(".jsonl") && name.len() <= 200 && name.bytes().all(plain)
-}
-
 /// All but the unreserved characters of RFC 3986.
 fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -633,114 +457,6 @@ fn percent_encoded(text: &str) -> String {
         }
     }
     out
-}
-
-fn optional(value: &str, what: &'static str) -> Result<Option<HeaderValue>, Unusable> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    HeaderValue::from_str(value)
-        .map(Some)
-        .map_err(|_| Unusable::Identity(what))
-}
-
-/// Whether it is https.
-fn check_base_url(url: &str, allow_plain_http: bool) -> Result<bool, Unusable> {
-    let bad = || Unusable::BaseUrl(url.to_owned());
-    // A fragment the parser would drop without a word.
-    if url.contains(['#', '?']) {
-        return Err(bad());
-    }
-    let uri = url.parse::<Uri>().map_err(|_| bad())?;
-    let authority = uri.authority().ok_or_else(bad)?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(bad());
-    }
-    match uri.scheme_str() {
-        Some("https") => Ok(true),
-        Some("http") if allow_plain_http || is_this_machine(authority.host()) => Ok(false),
-        Some("http") => Err(Unusable::PlainHttp(authority.host().to_owned())),
-        _ => Err(bad()),
-    }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
-
-fn agent(
-    https_only: bool,
-    timeouts: &Timeouts,
-    limits: impl Fn(AgentConfig) -> AgentConfig,
-) -> Agent {
-    let config = Agent::config_builder()
-        .proxy(None)
-        .https_only(https_only)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_idle_connections(0)
-        .max_idle_connections_per_host(0)
-        .user_agent(concat!("batchkeeper/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(timeouts.connect))
-        .timeout_connect(Some(timeouts.connect));
-    // No connector for proxies is in the chain, whatever the environment says.
-    let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
-    Agent::with_parts(
-        limits(config).build(),
-        Marking(connector),
-        Marking(DefaultResolver::default()),
-    )
-}
-
-/// The mark of an error that came before the first byte of the request.
-#[derive(Debug)]
-struct BeforeSending(ureq::Error);
-
-impl fmt::Display for BeforeSending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for BeforeSending {}
-
-/// A resolver or connector whose errors are marked.
-#[derive(Debug)]
-struct Marking<T>(T);
-
-fn marked(error: ureq::Error) -> ureq::Error {
-    ureq::Error::Other(Box::new(BeforeSending(error)))
-}
-
-impl<T: Resolver> Resolver for Marking<T> {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &ureq::config::Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        self.0.resolve(uri, config, timeout).map_err(marked)
-    }
-}
-
-impl<T: Connector> Connector for Marking<T> {
-    type Out = T::Out;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        self.0.connect(details, chained).map_err(marked)
-    }
 }
 
 #[cfg(test)]
@@ -780,7 +496,7 @@ mod tests {
             "",
             "/v1",
             "api.openai.com",
-            "ftp://localhost/",
+            "ftp://localhost",
             "https://key@api.openai.com/v1",
             "http://localhost@evil.test/v1",
             "https://api.openai.com/v1?x=1",
@@ -816,29 +532,8 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_encoded_and_names_need_no_quoting() {
+    fn ids_are_encoded() {
         assert_eq!(percent_encoded("file-a_B.~1"), "file-a_B.~1");
         assert_eq!(percent_encoded("a/b?c&d é"), "a%2Fb%3Fc%26d%20%C3%A9");
-        assert!(is_upload_name("batchkeeper-0f.jsonl"));
-        for name in [
-            "a.json",
-            "a\".jsonl",
-            "a\r\nb.jsonl",
-            "a/b.jsonl",
-            "é.jsonl",
-        ] {
-            assert!(!is_upload_name(name), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_became_shorter_fails_its_upload() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(100).unwrap();
-        let (mut form, size) = Form::new("a.jsonl", file.reopen().unwrap()).unwrap();
-        assert_eq!(size, 100);
-        file.as_file().set_len(10).unwrap();
-        let error = form.read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

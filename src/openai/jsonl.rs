@@ -386,13 +386,13 @@ mod tests {
         assert_eq!(
             lines,
             [
-                (10, true, Ok("a\u{2028}\u{85}b".into())),
-                (26, true, Err(9)),
-                (36, true, Err(9)),
-                (41, false, Ok("last".into())),
+                (9, true, Ok("a\u{2028}\u{85}b".into())),
+                (25, true, Err(9)),
+                (35, true, Err(9)),
+                (40, false, Ok("last".into())),
             ]
         );
-        assert_eq!(end, 41);
+        assert_eq!(end, 40);
     }
 
     #[test]
