@@ -1,6 +1,11 @@
 //! The client against scripted servers on the loopback: what each kind of failure is taken for,
 //! what goes over the wire, and OpenAI's recorded traffic.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy takes only the #[test] functions for tests, not what serves them"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

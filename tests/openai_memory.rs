@@ -1,6 +1,10 @@
 //! Files of the largest size go up and come down without being held in memory. Alone in its
 //! process, so that the peak is its own.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy takes only the #[test] functions for tests, not what serves them"
+)]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -3,7 +3,7 @@
 //!
 //! How that is known: everything that comes before sending (finding the address, connecting, the
 //! TLS handshake) happens in ureq's resolver and connector. Ours wrap their errors in
-//! [`BeforeSending`]; an error without that mark came later and is [`CallError::Unknown`].
+//! `BeforeSending`; an error without that mark came later and is [`CallError::Unknown`].
 //!
 //! No connection is kept for the next call. A kept one may have been closed by the other side
 //! meanwhile, which shows only after the request is written: each such break would be a create
