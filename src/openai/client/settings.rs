@@ -61,7 +61,7 @@ impl Default for Timeouts {
     }
 }
 
-/// What a [`Client`] is made of.
+/// What a [`Client`](super::Client) is made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The account, and where it is.
