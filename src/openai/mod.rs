@@ -9,9 +9,11 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::batch::RemoteStatus;
+
+mod answer;
+pub mod client;
+pub mod jsonl;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity
 /// that a batch was made under.
@@ -26,24 +28,20 @@ pub struct Identity {
 }
 
 /// A file at OpenAI (schema `OpenAIFile`).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
     /// `file-…`, opaque.
     pub id: String,
     /// Its size in bytes.
-    #[serde(default)]
     pub bytes: Option<u64>,
     /// OpenAI's time of it, in seconds.
-    #[serde(default)]
     pub created_at: i64,
     /// The name it was uploaded under.
-    #[serde(default)]
     pub filename: String,
 }
 
 /// `request_counts` of a batch: lines that never ran are counted nowhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestCounts {
     /// Lines in the input, 0 before validation.
     pub total: u64,
@@ -54,16 +52,15 @@ pub struct RequestCounts {
 }
 
 /// One entry of a failed batch's `errors.data`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchError {
     /// Such as `invalid_json_line` or `token_limit_exceeded`.
-    #[serde(default)]
     pub code: Option<String>,
     /// For people.
-    #[serde(default)]
     pub message: Option<String>,
+    /// What it is about: `file_id` where OpenAI did not find the input file.
+    pub param: Option<String>,
     /// The input's line, from 1, where one line is to blame.
-    #[serde(default)]
     pub line: Option<u64>,
 }
 
@@ -125,7 +122,7 @@ pub enum CallError {
         /// For people.
         message: String,
     },
-    /// OpenAI answered with an error status.
+    /// OpenAI answered, with a status other than 2xx (3xx among them: no redirect is followed).
     Refused(Refusal),
     /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
     Unknown {
@@ -134,19 +131,20 @@ pub enum CallError {
     },
 }
 
-/// An answer with an error status.
+/// An answer with a status other than 2xx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// `error.code`, or an empty string.
+    /// `error.code`, or where that is null an `error.type` that says as much (`insufficient_quota`,
+    /// but not `invalid_request_error`), or an empty string. Numbers as text.
     pub code: String,
     /// `error.param`, or an empty string.
     pub param: String,
     /// `error.message` (or `detail`, or the start of a body that is not JSON), cut to 500
     /// characters, control characters replaced, `org-…` ids and keys blotted out.
     pub message: String,
-    /// `retry-after-ms` or `Retry-After`.
+    /// `retry-after-ms` or `Retry-After`, one hour at most.
     pub retry_after: Option<Duration>,
     /// `x-request-id`, or an empty string.
     pub request_id: String,
@@ -240,7 +238,9 @@ pub trait BatchApi: Send + Sync {
     fn delete_file(&self, id: &str) -> Call<()>;
 
     /// `GET /files/{id}/content`, written to `into` as it comes; gives the number of bytes.
-    /// An error may leave a part of it written.
+    /// An error may leave a part of it written. OpenAI sends no length with it, and where neither
+    /// a length nor chunks frame it, a cut looks like the end: hold the number against
+    /// [`RemoteFile::bytes`].
     fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64>;
 
     /// `POST /batches`. Not idempotent: a repeated call is a second, paid batch.

@@ -1,0 +1,89 @@
+//! Files of the largest size go up and come down without being held in memory. Alone in its
+//! process, so that the peak is its own.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy takes only the #[test] functions for tests, not what serves them"
+)]
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use batchkeeper::openai::client::{ApiKey, Client, Settings};
+use batchkeeper::openai::{BatchApi, Identity};
+use batchkeeper::threads;
+
+const SIZE: u64 = 200_000_000;
+
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+#[test]
+fn two_hundred_megabytes_take_little_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = threads::spawn("server", move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = read_head(&mut stream);
+        let (_, rest) = head.split_once("content-length: ").unwrap();
+        let length = rest.lines().next().unwrap().parse::<u64>().unwrap();
+        let mut body = (&mut stream).take(length);
+        assert_eq!(io::copy(&mut body, &mut io::sink()).unwrap(), length);
+        let answer = format!("{{\"id\":\"file-1\",\"bytes\":{SIZE}}}");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            answer.len()
+        );
+        stream
+            .write_all(format!("{head}{answer}").as_bytes())
+            .unwrap();
+        drop(stream);
+
+        let (mut stream, _) = listener.accept().unwrap();
+        read_head(&mut stream);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
+        let chunk = vec![b'x'; 50_000];
+        for _ in 0..SIZE / 50_000 {
+            stream.write_all(b"c350\r\n").unwrap();
+            stream.write_all(&chunk).unwrap();
+            stream.write_all(b"\r\n").unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").unwrap();
+    })
+    .unwrap();
+    let identity = Identity {
+        base_url: format!("http://{address}/v1"),
+        organization: String::new(),
+        project: String::new(),
+    };
+    let client = Client::new(Settings::new(identity, ApiKey::new("sk-1"))).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("input");
+    std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
+
+    let before = peak_kib();
+    assert_eq!(client.upload("a.jsonl", &path).unwrap().bytes, Some(SIZE));
+    let up = peak_kib();
+    let mut output = std::fs::File::create(dir.path().join("output")).unwrap();
+    assert_eq!(client.download("file-1", &mut output), Ok(SIZE));
+    let down = peak_kib();
+    served.join().unwrap();
+    println!("peak: {before} KiB before, {up} KiB after the upload, {down} KiB after the download");
+    assert!(down - before < 16 * 1024, "{before} {up} {down}");
+}
