@@ -190,14 +190,30 @@ const IMAGE_ROUNDS: u32 = 2;
 impl Outcome {
     /// Decides between a later batch and failure. `most`: attempts in all.
     pub fn verdict(self, history: History, most: u32) -> Verdict {
-        let again = Verdict::Again { counted: true, raise: false, check_images: false };
+        let again = Verdict::Again {
+            counted: true,
+            raise: false,
+            check_images: false,
+        };
         let attempts_left = history.attempts + 1 < most;
         match self {
-            Self::NotRun => Verdict::Again { counted: false, raise: false, check_images: false },
+            Self::NotRun => Verdict::Again {
+                counted: false,
+                raise: false,
+                check_images: false,
+            },
             Self::Passing | Self::Unreadable | Self::Missing if attempts_left => again,
-            Self::Truncated if !history.raised => Verdict::Again { counted: true, raise: true, check_images: false },
+            Self::Truncated if !history.raised => Verdict::Again {
+                counted: true,
+                raise: true,
+                check_images: false,
+            },
             Self::ImageUnreachable if history.image_rounds < IMAGE_ROUNDS && attempts_left => {
-                Verdict::Again { counted: true, raise: false, check_images: true }
+                Verdict::Again {
+                    counted: true,
+                    raise: false,
+                    check_images: true,
+                }
             }
             _ => Verdict::Fail,
         }

@@ -48,7 +48,11 @@ impl Timestamp {
     /// interval it was made with says that the clock was set back: it is due at once.
     pub fn due_in(self, now: Timestamp, interval: Duration) -> Duration {
         let wait = self.since(now);
-        if wait > interval { Duration::ZERO } else { wait }
+        if wait > interval {
+            Duration::ZERO
+        } else {
+            wait
+        }
     }
 
     /// This much earlier.

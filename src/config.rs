@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::{self, Deserializer};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 
 use crate::signature::Key;
 use crate::translation::TranslationParameters;
@@ -52,7 +52,11 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
+        f.write_str(if self.0.is_empty() {
+            "(none)"
+        } else {
+            "(secret)"
+        })
     }
 }
 
@@ -264,7 +268,11 @@ pub struct ImagesConfig {
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { check: true, concurrency: 64, max_per_lot: 100 }
+        Self {
+            check: true,
+            concurrency: 64,
+            max_per_lot: 100,
+        }
     }
 }
 
@@ -303,7 +311,7 @@ pub struct WebhooksConfig {
 
 impl Default for WebhooksConfig {
     fn default() -> Self {
-        let minutes = |n| Duration::from_secs(n * 60);
+        let minutes = |n: u64| Duration::from_secs(n * 60);
         let mut retries = vec![Duration::from_secs(30)];
         retries.extend([1, 2, 5, 15, 60, 180, 360, 720].map(minutes));
         Self {
@@ -361,7 +369,14 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { submit: 120, synchronous: 100, read: 6000, lots_per_day: 500_000, languages: 10, body: 100_000_000 }
+        Self {
+            submit: 120,
+            synchronous: 100,
+            read: 6000,
+            lots_per_day: 500_000,
+            languages: 10,
+            body: 100_000_000,
+        }
     }
 }
 
@@ -376,7 +391,9 @@ pub struct RetentionConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        Self { results: Duration::from_hours(30 * 24) }
+        Self {
+            results: Duration::from_hours(30 * 24),
+        }
     }
 }
 
@@ -393,7 +410,10 @@ pub struct AlertsConfig {
 
 impl Default for AlertsConfig {
     fn default() -> Self {
-        Self { webhook_url: String::new(), stuck_after: Duration::from_mins(10) }
+        Self {
+            webhook_url: String::new(),
+            stuck_after: Duration::from_mins(10),
+        }
     }
 }
 
@@ -408,7 +428,9 @@ pub struct StepsConfig {
 
 impl Default for StepsConfig {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(1) }
+        Self {
+            idle: Duration::from_secs(1),
+        }
     }
 }
 
@@ -419,7 +441,10 @@ impl Config {
     /// When a file cannot be read, a key is unknown or of the wrong type, or values make no sense.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("{}: {error}; name the configuration with --config FILE", path.display()))
+            ConfigError(format!(
+                "{}: {error}; name the configuration with --config FILE",
+                path.display()
+            ))
         })?;
         Self::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
@@ -429,7 +454,8 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        let mut config: Config =
+            toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
         config.load_secrets()?;
         config.check()?;
         Ok(config)
@@ -462,34 +488,79 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         for (key, text) in [("listen", &self.listen), ("ops_listen", &self.ops_listen)] {
             if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
-                return refuse(format!("{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""));
+                return refuse(format!(
+                    "{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""
+                ));
             }
         }
         if self.clients.is_empty() {
-            return refuse("no [[clients]]: add one with a name and a key, or nobody can send a job");
+            return refuse(
+                "no [[clients]]: add one with a name and a key, or nobody can send a job",
+            );
         }
         let mut names = HashSet::new();
         for client in &self.clients {
             if client.name.is_empty() || !names.insert(client.name.as_str()) {
-                return refuse(format!("clients.name = {:?} is empty or there twice", client.name));
+                return refuse(format!(
+                    "clients.name = {:?} is empty or there twice",
+                    client.name
+                ));
             }
             if !(1..=2).contains(&client.keys().len()) {
-                return refuse(format!("client {:?} has {} keys; give one, or two while rotating", client.name, client.keys().len()));
+                return refuse(format!(
+                    "client {:?} has {} keys; give one, or two while rotating",
+                    client.name,
+                    client.keys().len()
+                ));
             }
         }
-        within("batch.max_requests", self.batch.max_requests.into(), 1, 50_000)?;
-        within("batch.max_bytes", self.batch.max_bytes, 100_000, 200_000_000)?;
+        within(
+            "batch.max_requests",
+            self.batch.max_requests.into(),
+            1,
+            50_000,
+        )?;
+        within(
+            "batch.max_bytes",
+            self.batch.max_bytes,
+            100_000,
+            200_000_000,
+        )?;
         within("batch.max_attempts", self.batch.max_attempts.into(), 1, 100)?;
         within("limits.languages", self.limits.languages.into(), 1, 100)?;
-        within("images.concurrency", self.images.concurrency.into(), 1, 1024)?;
-        within("webhooks.concurrency", self.webhooks.concurrency.into(), 1, 1024)?;
-        within("vision.max_output_tokens", self.vision.max_output_tokens.into(), 16, 1_000_000)?;
-        within("translation.max_output_tokens", self.translation.max_output_tokens.into(), 16, 1_000_000)?;
+        within(
+            "images.concurrency",
+            self.images.concurrency.into(),
+            1,
+            1024,
+        )?;
+        within(
+            "webhooks.concurrency",
+            self.webhooks.concurrency.into(),
+            1,
+            1024,
+        )?;
+        within(
+            "vision.max_output_tokens",
+            self.vision.max_output_tokens.into(),
+            16,
+            1_000_000,
+        )?;
+        within(
+            "translation.max_output_tokens",
+            self.translation.max_output_tokens.into(),
+            16,
+            1_000_000,
+        )?;
         if self.openai.settling_time <= self.openai.create_timeout {
-            return refuse("openai.settling_time must be longer than openai.create_timeout: a create that is still under way must not be made again");
+            return refuse(
+                "openai.settling_time must be longer than openai.create_timeout: a create that is still under way must not be made again",
+            );
         }
         if !self.translation.prompt.contains("{language}") {
-            return refuse("translation.prompt must say {language} where the language's tag belongs");
+            return refuse(
+                "translation.prompt must say {language} where the language's tag belongs",
+            );
         }
         Ok(())
     }
@@ -503,7 +574,8 @@ fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigErro
 }
 
 fn read_secret(key: &str, path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{key}: {}: {error}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError(format!("{key}: {}: {error}", path.display())))
 }
 
 fn invalid<E: de::Error>(what: &str, text: &str) -> E {
@@ -522,9 +594,18 @@ mod tests {
 
     #[test]
     fn the_example_holds_the_defaults() {
-        let example = Config::parse(include_str!("../config.example.toml")).expect("the example is valid");
+        let example =
+            Config::parse(include_str!("../config.example.toml")).expect("the example is valid");
         let least = Config::parse(LEAST).expect("valid");
-        let shown = |config: &Config| format!("{:?}", Config { clients: Vec::new(), ..config.clone() });
+        let shown = |config: &Config| {
+            format!(
+                "{:?}",
+                Config {
+                    clients: Vec::new(),
+                    ..config.clone()
+                }
+            )
+        };
         assert_eq!(shown(&example), shown(&least));
     }
 
@@ -532,7 +613,9 @@ mod tests {
     fn mistakes_are_named() {
         assert!(complaint("").contains("[[clients]]"));
         assert!(complaint(&format!("{LEAST}[batch]\nmax_request = 5\n")).contains("max_request"));
-        assert!(complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs"));
+        assert!(
+            complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs")
+        );
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
         assert!(complaint("[[clients]]\nname = \"a\"\nkeys = [\"short\"]\n").contains("\"a\""));
     }

@@ -41,11 +41,17 @@ impl Ingester {
     /// An ingester.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
         let spool = config.spool();
-        Self { store, api, config, spool }
+        Self {
+            store,
+            api,
+            config,
+            spool,
+        }
     }
 
     fn path(&self, row: &BatchRow, which: Which) -> PathBuf {
-        self.spool.join(format!("{}.{which}.jsonl", row.key.replace('#', "-")))
+        self.spool
+            .join(format!("{}.{which}.jsonl", row.key.replace('#', "-")))
     }
 
     fn advance(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
@@ -75,27 +81,45 @@ impl Ingester {
         let id = row.file(which).id.clone().unwrap_or_default();
         let path = self.path(row, which);
         let part = path.with_extension("part");
-        let mut file = Spooling { into: BufWriter::with_capacity(1 << 16, File::create(&part)?), failed: None };
-        let fetched = self.api.file(&id).and_then(|remote| Ok((remote, self.api.download(&id, &mut file)?)));
+        let mut file = Spooling {
+            into: BufWriter::with_capacity(1 << 16, File::create(&part)?),
+            failed: None,
+        };
+        let fetched = self
+            .api
+            .file(&id)
+            .and_then(|remote| Ok((remote, self.api.download(&id, &mut file)?)));
         if let Some(error) = file.failed {
             return Err(error.into());
         }
         let error = match fetched {
             Ok((remote, bytes)) if remote.bytes.is_none_or(|expected| expected == bytes) => {
-                let file = file.into.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+                let file = file
+                    .into
+                    .into_inner()
+                    .map_err(std::io::IntoInnerError::into_error)?;
                 file.sync_all()?;
                 fs::rename(&part, &path)?;
                 File::open(&self.spool)?.sync_all()?;
                 let (bytes, sha256) = sha256_file(&path)?;
-                self.store.write(now.wall, |tx| batches::spooled(tx, row.id, which, bytes, &sha256))?;
+                self.store.write(now.wall, |tx| {
+                    batches::spooled(tx, row.id, which, bytes, &sha256)
+                })?;
                 return Ok(Next::again());
             }
             Ok((remote, bytes)) => CallError::Unknown {
-                message: format!("file {id} has {} bytes, {bytes} arrived", remote.bytes.unwrap_or(0)),
+                message: format!(
+                    "file {id} has {} bytes, {bytes} arrived",
+                    remote.bytes.unwrap_or(0)
+                ),
             },
             Err(error) => error,
         };
-        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
+        let wait = backoff(
+            self.config.openai.retry_interval,
+            row.failures,
+            error.retry_after(),
+        );
         self.store.write(now.wall, |tx| {
             if error.is_account_trouble() {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
@@ -121,8 +145,12 @@ impl Ingester {
         let mut reader = match LineReader::open(&path, file.taken) {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
-                log::warn!("batch={} the spooled {which} file is gone or another; it is fetched again", row.id);
-                self.store.write(now.wall, |tx| batches::unspooled(tx, row.id, which))?;
+                log::warn!(
+                    "batch={} the spooled {which} file is gone or another; it is fetched again",
+                    row.id
+                );
+                self.store
+                    .write(now.wall, |tx| batches::unspooled(tx, row.id, which))?;
                 return Ok(Next::again());
             }
         };
@@ -134,7 +162,11 @@ impl Ingester {
                     unknown += 1;
                 }
             }
-            let taken = if chunk.is_last { file.bytes.unwrap_or(chunk.end) } else { chunk.end };
+            let taken = if chunk.is_last {
+                file.bytes.unwrap_or(chunk.end)
+            } else {
+                chunk.end
+            };
             batches::taken(tx, row.id, which, taken, unknown)
         })?;
         Ok(Next::again())
@@ -142,18 +174,24 @@ impl Ingester {
 
     /// Both files are read: verdicts on the lines that have no text.
     fn settle(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str())).then(|| refusal(row));
+        let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str()))
+            .then(|| refusal(row));
         if row.settled_to == 0 {
             if let Some(wait) = self.patience(row, now)? {
-                self.store.write(now.wall, |tx| batches::look_again(tx, row.id, now.wall + wait))?;
+                self.store.write(now.wall, |tx| {
+                    batches::look_again(tx, row.id, now.wall + wait)
+                })?;
                 return Ok(Next::again());
             }
             if refused.is_some() {
-                self.store.write(now.wall, |tx| settle::mark_not_run(tx, row.id, &blamed(row)))?;
+                self.store.write(now.wall, |tx| {
+                    settle::mark_not_run(tx, row.id, &blamed(row))
+                })?;
             }
         }
         let blamed = blamed(row);
-        let halve = refused.is_some() && blamed.is_empty() && !is_passing(row) || is_queue_full(row);
+        let halve =
+            refused.is_some() && blamed.is_empty() && !is_passing(row) || is_queue_full(row);
         let rules = settle::Rules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
@@ -188,7 +226,9 @@ impl Ingester {
         let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
         let explained = found >= row.counts.completed + row.counts.failed;
-        let waited = row.ended_at.map_or(Duration::MAX, |ended| now.wall.since(ended));
+        let waited = row
+            .ended_at
+            .map_or(Duration::MAX, |ended| now.wall.since(ended));
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
         if !completed || no_file || explained || waited >= self.config.openai.results_patience {
             return Ok(None);
@@ -209,22 +249,37 @@ impl Ingester {
 
 impl Ingester {
     /// What a batch says of its model: whether it pauses, or goes on.
-    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow, refused: Option<&str>) -> Result<(), StoreError> {
+    fn judge_model(
+        &self,
+        tx: &Tx<'_>,
+        row: &BatchRow,
+        refused: Option<&str>,
+    ) -> Result<(), StoreError> {
         let scope = format!("model:{}", row.model);
         let first = self.config.batch.queue_pause;
         if let Some(reason) = refused {
             if !is_passing(row) {
                 return Ok(());
             }
-            let wait = backoff(first, batches::refusals_in_a_row(tx, &row.model)?.saturating_sub(1), None);
-            let message = format!("OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}", row.model);
+            let wait = backoff(
+                first,
+                batches::refusals_in_a_row(tx, &row.model)?.saturating_sub(1),
+                None,
+            );
+            let message = format!(
+                "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
+                row.model
+            );
             alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
             return alerts::open(tx, "model_refused", &scope, &message).map(drop);
         }
         match batches::fails_alike(tx, &row.model, ALIKE)? {
             None => trouble::is_over(tx, &scope),
             Some(error) => {
-                let message = format!("every line of the last {ALIKE} batches of {} failed with {error:?}", row.model);
+                let message = format!(
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}",
+                    row.model
+                );
                 let wait = backoff(first, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
@@ -242,7 +297,9 @@ impl Step for Ingester {
         if let Some(wait) = trouble::openai_paused(&self.store, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        let first = self.store.read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
+        let first = self
+            .store
+            .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
         match first.first() {
             None => Ok(Next::idle(self.config.steps.idle)),
             Some(row) => match row.next_at.due_in(now.wall, Duration::from_hours(1)) {
@@ -281,7 +338,11 @@ struct Chunk {
 }
 
 fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result<Chunk> {
-    let mut chunk = Chunk { lines: Vec::new(), end: reader.offset(), is_last: false };
+    let mut chunk = Chunk {
+        lines: Vec::new(),
+        end: reader.offset(),
+        is_last: false,
+    };
     let mut bytes = 0;
     while chunk.lines.len() < CHUNK as usize && bytes < CHUNK_BYTES {
         let Some(line) = reader.next_line()? else {
@@ -290,7 +351,7 @@ fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result
         };
         chunk.end = line.next;
         match line.content {
-            Content::Whole(line) => {
+            Content::Bytes(line) => {
                 bytes += line.len() as u64;
                 chunk.lines.push(line.to_vec());
             }
@@ -308,22 +369,46 @@ fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreErro
         Ok(line) => {
             let (outcome, text, error) = classify(&line.answer);
             let usage = line.usage;
-            let tokens = [usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens];
+            let tokens = [
+                usage.input_tokens,
+                usage.cached_tokens,
+                usage.output_tokens,
+                usage.reasoning_tokens,
+            ];
             (line.custom_id.as_str(), (outcome, text, error, tokens))
         }
         Err(broken) => {
             settle::note_broken(tx, row.id, &broken.message)?;
-            let Some(custom_id) = &broken.custom_id else { return Ok(false) };
-            (custom_id.as_str(), (Outcome::Unreadable, "", broken.message.clone(), [0; 4]))
+            let Some(custom_id) = &broken.custom_id else {
+                return Ok(false);
+            };
+            (
+                custom_id.as_str(),
+                (Outcome::Unreadable, "", broken.message.clone(), [0; 4]),
+            )
         }
     };
     let (outcome, text, error, tokens) = result;
-    settle::take_line(tx, row, &LineResult { custom_id, outcome, text, error: &error, tokens })
+    settle::take_line(
+        tx,
+        row,
+        &LineResult {
+            custom_id,
+            outcome,
+            text,
+            error: &error,
+            tokens,
+        },
+    )
 }
 
 fn classify(answer: &Answer) -> (Outcome, &str, String) {
     let said = |code: &str, message: &str| {
-        if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") }
+        if code.is_empty() {
+            message.to_owned()
+        } else {
+            format!("{code}: {message}")
+        }
     };
     match answer {
         Answer::Text { text, .. } => (Outcome::Answered, text, String::new()),
@@ -344,11 +429,17 @@ fn refusal(row: &BatchRow) -> String {
         .take(5)
         .map(|error| {
             let part = |text: &Option<String>| text.clone().unwrap_or_default();
-            format!("{} {}", part(&error.code), part(&error.message)).trim().to_owned()
+            format!("{} {}", part(&error.code), part(&error.message))
+                .trim()
+                .to_owned()
         })
         .collect();
     let said = said.into_iter().collect::<Vec<_>>().join("; ");
-    if said.is_empty() { "OpenAI refused the batch and did not say why".to_owned() } else { said }
+    if said.is_empty() {
+        "OpenAI refused the batch and did not say why".to_owned()
+    } else {
+        said
+    }
 }
 
 /// The lines that OpenAI blames for refusing a batch, with what is wrong with each. The only line
@@ -358,23 +449,46 @@ fn blamed(row: &BatchRow) -> Vec<(u64, String)> {
         return Vec::new();
     }
     let lines = row.errors.iter().filter_map(|error| {
-        let message = format!("{}: {}", error.code.as_deref().unwrap_or(""), error.message.as_deref().unwrap_or(""));
+        let message = format!(
+            "{}: {}",
+            error.code.as_deref().unwrap_or(""),
+            error.message.as_deref().unwrap_or("")
+        );
         Some((error.line?, message))
     });
-    let blamed: Vec<_> = lines.filter(|(line, _)| (1..=u64::from(row.lines)).contains(line)).collect();
-    if blamed.is_empty() && row.lines == 1 { vec![(1, refusal(row))] } else { blamed }
+    let blamed: Vec<_> = lines
+        .filter(|(line, _)| (1..=u64::from(row.lines)).contains(line))
+        .collect();
+    if blamed.is_empty() && row.lines == 1 {
+        vec![(1, refusal(row))]
+    } else {
+        blamed
+    }
 }
 
 /// OpenAI's queue of the model is full: it is waited for, and smaller batches are tried.
 fn is_queue_full(row: &BatchRow) -> bool {
     row.errors.iter().any(|error| {
         error.code.as_deref() == Some("token_limit_exceeded")
-            || error.message.as_deref().is_some_and(|message| message.contains("nqueued"))
+            || error
+                .message
+                .as_deref()
+                .is_some_and(|message| message.contains("nqueued"))
     })
 }
 
 /// Whether the refusal says nothing of the lines, and passes.
 fn is_passing(row: &BatchRow) -> bool {
-    let passing = ["server_error", "billing_hard_limit_reached", "insufficient_quota"];
-    is_queue_full(row) || row.errors.iter().any(|error| error.code.as_deref().is_some_and(|code| passing.contains(&code)))
+    let passing = [
+        "server_error",
+        "billing_hard_limit_reached",
+        "insufficient_quota",
+    ];
+    is_queue_full(row)
+        || row.errors.iter().any(|error| {
+            error
+                .code
+                .as_deref()
+                .is_some_and(|code| passing.contains(&code))
+        })
 }

@@ -159,10 +159,14 @@ impl Submission<'_> {
 /// The contract's refusal for the first thing that is wrong.
 pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submission<'a>, Refusal> {
     if !matches!(body, Json::Object(_)) {
-        return Err(Refusal::new(Code::InvalidParameter, "The body must be a JSON object."));
+        return Err(Refusal::new(
+            Code::InvalidParameter,
+            "The body must be a JSON object.",
+        ));
     }
     if body.field("event").is_some() {
-        let message = "A body with an `event` field is a webhook of this service, never a submission.";
+        let message =
+            "A body with an `event` field is a webhook of this service, never a submission.";
         return Err(Refusal::new(Code::InvalidParameter, message));
     }
     check_version(body)?;
@@ -170,9 +174,18 @@ pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submis
     let webhook_url = check_webhook(body, "webhook_url", rules)?;
     let lots = match required(body, "lots")? {
         Json::Array(lots) => check_lots(lots, rules)?,
-        _ => return Err(Refusal::new(Code::InvalidParameter, "`lots` must be a list of objects.")),
+        _ => {
+            return Err(Refusal::new(
+                Code::InvalidParameter,
+                "`lots` must be a list of objects.",
+            ));
+        }
     };
-    let submission = Submission { languages, webhook_url, lots };
+    let submission = Submission {
+        languages,
+        webhook_url,
+        lots,
+    };
     if submission.webhooks().len() > MAX_WEBHOOKS {
         let message = format!("A job may name at most {MAX_WEBHOOKS} distinct webhook URLs.");
         return Err(Refusal::new(Code::InvalidWebhookUrl, message));
@@ -182,23 +195,34 @@ pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submis
 
 fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, Refusal> {
     body.field(name).ok_or_else(|| {
-        Refusal::new(Code::MissingField, format!("`{name}` is missing.")).with(json!({"field": name}))
+        Refusal::new(Code::MissingField, format!("`{name}` is missing."))
+            .with(json!({"field": name}))
     })
 }
 
 fn check_version(body: &Json<'_>) -> Result<(), Refusal> {
     match required(body, "version")? {
-        Json::String(text) if text.decode().is_ok_and(|version| version == VERSION) => Ok(()),
-        _ => Err(Refusal::new(Code::UnsupportedVersion, format!("`version` must be \"{VERSION}\"."))),
+        Json::String(text) if text.is(VERSION) => Ok(()),
+        _ => Err(Refusal::new(
+            Code::UnsupportedVersion,
+            format!("`version` must be \"{VERSION}\"."),
+        )),
     }
 }
 
 fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Refusal> {
     let Json::Array(tags) = required(body, "languages")? else {
-        return Err(Refusal::new(Code::InvalidParameter, "`languages` must be a list of language tags."));
+        return Err(Refusal::new(
+            Code::InvalidParameter,
+            "`languages` must be a list of language tags.",
+        ));
     };
     if tags.is_empty() || tags.len() > rules.languages {
-        let message = format!("`languages` must hold 1 to {} tags; it holds {}.", rules.languages, tags.len());
+        let message = format!(
+            "`languages` must hold 1 to {} tags; it holds {}.",
+            rules.languages,
+            tags.len()
+        );
         return Err(Refusal::new(Code::InvalidLanguage, message));
     }
     let mut languages: Vec<String> = Vec::with_capacity(tags.len());
@@ -208,11 +232,16 @@ fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Re
             _ => None,
         };
         let Some(tag) = tag else {
-            let message = format!("`languages` must hold BCP 47 tags of at most {MAX_LANGUAGE} characters, such as \"en\" or \"pt-BR\".");
+            let message = format!(
+                "`languages` must hold BCP 47 tags of at most {MAX_LANGUAGE} characters, such as \"en\" or \"pt-BR\"."
+            );
             return Err(Refusal::new(Code::InvalidLanguage, message));
         };
         if languages.iter().any(|seen| seen.eq_ignore_ascii_case(&tag)) {
-            return Err(Refusal::new(Code::InvalidLanguage, format!("`languages` names \"{tag}\" twice.")));
+            return Err(Refusal::new(
+                Code::InvalidLanguage,
+                format!("`languages` names \"{tag}\" twice."),
+            ));
         }
         languages.push(tag.into_owned());
     }
@@ -226,20 +255,31 @@ fn is_language_tag(tag: &str) -> bool {
     tag.len() <= MAX_LANGUAGE
         && (2..=8).contains(&primary.len())
         && primary.bytes().all(|b| b.is_ascii_alphabetic())
-        && subtags.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+        && subtags.all(|part| {
+            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+        })
 }
 
 /// Whether a language takes the vision text itself: `en` and `en-*`.
 pub fn is_english(language: &str) -> bool {
-    language.split('-').next().is_some_and(|primary| primary.eq_ignore_ascii_case("en"))
+    language
+        .split('-')
+        .next()
+        .is_some_and(|primary| primary.eq_ignore_ascii_case("en"))
 }
 
-fn check_webhook<'a>(of: &Json<'a>, name: &str, rules: &Rules<'_>) -> Result<Option<Cow<'a, str>>, Refusal> {
+fn check_webhook<'a>(
+    of: &Json<'a>,
+    name: &str,
+    rules: &Rules<'_>,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
     let refuse = |why: &str| Refusal::new(Code::InvalidWebhookUrl, format!("`{name}` {why}"));
     match of.field(name) {
         None => Ok(None),
         Some(Json::String(text)) => {
-            let url = text.decode().map_err(|_| refuse("holds half of a surrogate pair."))?;
+            let url = text
+                .decode()
+                .map_err(|_| refuse("holds half of a surrogate pair."))?;
             if url.is_empty() {
                 return Ok(None);
             }
@@ -255,10 +295,16 @@ fn check_webhook<'a>(of: &Json<'a>, name: &str, rules: &Rules<'_>) -> Result<Opt
 
 fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>>, Refusal> {
     if lots.is_empty() {
-        return Err(Refusal::new(Code::InvalidParameter, "`lots` is empty; send at least one lot."));
+        return Err(Refusal::new(
+            Code::InvalidParameter,
+            "`lots` is empty; send at least one lot.",
+        ));
     }
     if lots.len() > MAX_LOTS {
-        let message = format!("A job may hold {MAX_LOTS} lots; split this one of {}.", lots.len());
+        let message = format!(
+            "A job may hold {MAX_LOTS} lots; split this one of {}.",
+            lots.len()
+        );
         let details = json!({"provided_lots": lots.len(), "max_allowed": MAX_LOTS});
         return Err(Refusal::new(Code::BatchSizeExceeded, message).with(details));
     }
@@ -269,13 +315,18 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
         let lot = check_lot(position, lot, rules, &mut unusable)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
-            return Err(Refusal::new(Code::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id})));
+            return Err(
+                Refusal::new(Code::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id}))
+            );
         }
         checked.push(lot);
     }
     if checked.iter().all(|lot| lot.images.is_empty()) {
-        let message = "No lot has an image URL that can be used (http or https, no private address).";
-        return Err(Refusal::new(Code::InvalidImageUrls, message).with(json!({"invalid_urls": unusable})));
+        let message =
+            "No lot has an image URL that can be used (http or https, no private address).";
+        return Err(
+            Refusal::new(Code::InvalidImageUrls, message).with(json!({"invalid_urls": unusable}))
+        );
     }
     Ok(checked)
 }
@@ -287,14 +338,21 @@ fn check_lot<'a>(
     unusable: &mut Vec<String>,
 ) -> Result<NewLot<'a>, Refusal> {
     let refuse = |what: String| {
-        Refusal::new(Code::InvalidLot, format!("Lot {position}: {what}")).with(json!({"position": position}))
+        Refusal::new(Code::InvalidLot, format!("Lot {position}: {what}"))
+            .with(json!({"position": position}))
     };
     if !matches!(lot, Json::Object(_)) {
         return Err(refuse("must be an object.".into()));
     }
     let text = |name: &str, text: &Text<'a>| {
-        let text = text.decode().map_err(|_| refuse(format!("`{name}` holds half of a surrogate pair.")))?;
-        if text.contains('\0') { Err(refuse(format!("`{name}` holds a NUL."))) } else { Ok(text) }
+        let text = text
+            .decode()
+            .map_err(|_| refuse(format!("`{name}` holds half of a surrogate pair.")))?;
+        if text.contains('\0') {
+            Err(refuse(format!("`{name}` holds a NUL.")))
+        } else {
+            Ok(text)
+        }
     };
     let lot_id = match lot.field("lot_id") {
         Some(Json::String(id)) => text("lot_id", id)?,
@@ -302,11 +360,17 @@ fn check_lot<'a>(
         Some(_) => return Err(refuse("`lot_id` must be a text or an integer.".into())),
         None => {
             let details = json!({"field": "lot_id", "position": position});
-            return Err(Refusal::new(Code::MissingField, format!("Lot {position}: `lot_id` is missing.")).with(details));
+            return Err(Refusal::new(
+                Code::MissingField,
+                format!("Lot {position}: `lot_id` is missing."),
+            )
+            .with(details));
         }
     };
     if lot_id.is_empty() || lot_id.chars().count() > MAX_LOT_ID {
-        return Err(refuse(format!("`lot_id` must have 1 to {MAX_LOT_ID} characters.")));
+        return Err(refuse(format!(
+            "`lot_id` must have 1 to {MAX_LOT_ID} characters."
+        )));
     }
     let additional_info = match lot.field("additional_info") {
         None => Cow::Borrowed(""),
@@ -314,18 +378,36 @@ fn check_lot<'a>(
         Some(_) => return Err(refuse("`additional_info` must be a text.".into())),
     };
     if additional_info.len() > MAX_INFO {
-        return Err(refuse(format!("`additional_info` is longer than {MAX_INFO} bytes.")));
+        return Err(refuse(format!(
+            "`additional_info` is longer than {MAX_INFO} bytes."
+        )));
     }
     let images = match lot.field("images") {
         None => Vec::new(),
-        Some(Json::Array(images)) if images.len() <= rules.images => check_images(images, rules, unusable),
-        Some(Json::Array(_)) => return Err(refuse(format!("`images` holds more than {}.", rules.images))),
+        Some(Json::Array(images)) if images.len() <= rules.images => {
+            check_images(images, rules, unusable)
+        }
+        Some(Json::Array(_)) => {
+            return Err(refuse(format!(
+                "`images` holds more than {}.",
+                rules.images
+            )));
+        }
         Some(_) => return Err(refuse("`images` must be a list.".into())),
     };
-    Ok(NewLot { lot_id, additional_info, images, webhook_url: check_webhook(lot, "webhook", rules)? })
+    Ok(NewLot {
+        lot_id,
+        additional_info,
+        images,
+        webhook_url: check_webhook(lot, "webhook", rules)?,
+    })
 }
 
-fn check_images<'a>(images: &[Json<'a>], rules: &Rules<'_>, unusable: &mut Vec<String>) -> Vec<Cow<'a, str>> {
+fn check_images<'a>(
+    images: &[Json<'a>],
+    rules: &Rules<'_>,
+    unusable: &mut Vec<String>,
+) -> Vec<Cow<'a, str>> {
     let mut usable = Vec::with_capacity(images.len());
     for image in images {
         let url = match image {
@@ -335,9 +417,11 @@ fn check_images<'a>(images: &[Json<'a>], rules: &Rules<'_>, unusable: &mut Vec<S
                 _ => None,
             },
         };
-        match url.map(Text::decode) {
+        match url.map(|url| url.decode()) {
             Some(Ok(url)) if (rules.url)(&url).is_ok() => usable.push(url),
-            Some(Ok(url)) if unusable.len() < MAX_EXAMPLES => unusable.push(url.chars().take(MAX_WEBHOOK).collect()),
+            Some(Ok(url)) if unusable.len() < MAX_EXAMPLES => {
+                unusable.push(url.chars().take(MAX_WEBHOOK).collect())
+            }
             _ => {}
         }
     }

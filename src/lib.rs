@@ -1,20 +1,54 @@
 //! batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a batch.
 //!
-//! The modules in reading order; each knows only those above it (held by `tests/architecture.rs`).
+//! The modules in reading order. Arrows go up this page, never down: `main → daemon → front → steps
+//! → edges → pure → clock` (held by `tests/architecture.rs`).
 #![warn(missing_docs)]
 
 pub mod clock;
 pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
+
 pub mod batch;
+
 pub mod json;
 
 pub mod signature;
 
+pub mod refusal;
+
+pub mod job;
+
+pub mod vision;
+
+pub mod translation;
+
+pub mod parameters;
+
 pub mod answer;
+
 pub mod html;
 
+pub mod config;
+
 // Edges: each knows one technology, and no other edge.
-pub mod http;
+
+pub mod store;
+
 pub mod openai;
+
+pub mod http;
+
+// Steps: a step knows the store and at most one edge, and no other step.
+
+pub mod step;
+
+pub mod trouble;
+
+pub mod submitter;
+
+pub mod poller;
+
+pub mod ingester;
+
+pub mod finisher;

@@ -48,10 +48,19 @@ impl Parameters {
 
     /// The body of one line. In the vision stage from the seller's text and the images, in the
     /// translation stage from the description and the language. `raised`: the answer may be longer.
-    pub fn body(&self, raised: bool, info: &str, images: &[String], text: &str, language: &str) -> Value {
+    pub fn body(
+        &self,
+        raised: bool,
+        info: &str,
+        images: &[String],
+        text: &str,
+        language: &str,
+    ) -> Value {
         match self {
             Self::Vision(parameters) => vision::request_body(parameters, raised, info, images),
-            Self::Translation(parameters) => translation::request_body(parameters, raised, text, language),
+            Self::Translation(parameters) => {
+                translation::request_body(parameters, raised, text, language)
+            }
         }
     }
 }

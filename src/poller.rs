@@ -43,7 +43,11 @@ impl Poller {
             return Ok(Next::again());
         }
         let id = row.openai_batch_id.as_deref().unwrap_or_default();
-        let answer = if row.cancel_wanted || self.is_unwanted(row)? { self.cancel(id) } else { self.api.batch(id) };
+        let answer = if row.cancel_wanted || self.is_unwanted(row)? {
+            self.cancel(id)
+        } else {
+            self.api.batch(id)
+        };
         match answer {
             Ok(remote) => self.seen(row, &remote, now),
             Err(error) => self.failed(row, &error, now),
@@ -53,7 +57,9 @@ impl Poller {
     /// Asks OpenAI to cancel, or how far that is; a batch that has ended refuses with 409.
     fn cancel(&self, id: &str) -> Result<RemoteBatch, CallError> {
         let remote = self.api.batch(id)?;
-        let done = remote.status.is_some_and(|status| status.is_final() || status == RemoteStatus::Cancelling);
+        let done = remote
+            .status
+            .is_some_and(|status| status.is_final() || status == RemoteStatus::Cancelling);
         if done {
             return Ok(remote);
         }
@@ -79,7 +85,10 @@ impl Poller {
             trouble::is_over(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
             if remote.status.is_none() {
-                let message = format!("OpenAI reports the unknown state {:?} of batch {}", remote.status_text, remote.id);
+                let message = format!(
+                    "OpenAI reports the unknown state {:?} of batch {}",
+                    remote.status_text, remote.id
+                );
                 alerts::open(tx, "unknown_state", &subject, &message)?;
             }
             if files_late {
@@ -93,7 +102,10 @@ impl Poller {
                 alerts::close_all(tx, &subject)?;
                 return batches::ended(tx, row.id, remote);
             }
-            if remote.expires_at.is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE) {
+            if remote
+                .expires_at
+                .is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE)
+            {
                 let message = format!(
                     "batch {} is past its window and still {}; it is not sent again before it ends",
                     remote.id, remote.status_text
@@ -106,7 +118,11 @@ impl Poller {
     }
 
     fn failed(&self, row: &BatchRow, error: &CallError, now: Moment) -> Result<Next, StepError> {
-        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
+        let wait = backoff(
+            self.config.openai.retry_interval,
+            row.failures,
+            error.retry_after(),
+        );
         self.store.write(now.wall, |tx| {
             if error.is_account_trouble() {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
@@ -137,7 +153,9 @@ impl Step for Poller {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
         let longest = self.interval(Duration::MAX).max(Duration::from_hours(1));
-        let first = self.store.read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;
+        let first = self
+            .store
+            .read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;
         match first.first() {
             None => Ok(Next::idle(self.config.steps.idle)),
             Some(row) => match row.next_at.due_in(now.wall, longest) {

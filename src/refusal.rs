@@ -62,7 +62,10 @@ impl Code {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            Self::InvalidJson | Self::MissingField | Self::UnsupportedVersion | Self::InvalidParameter => 400,
+            Self::InvalidJson
+            | Self::MissingField
+            | Self::UnsupportedVersion
+            | Self::InvalidParameter => 400,
             Self::MissingSignature => 401,
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
@@ -71,7 +74,10 @@ impl Code {
             Self::JobFailed | Self::JobCancelled => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,
-            Self::InvalidImageUrls | Self::InvalidWebhookUrl | Self::InvalidLanguage | Self::InvalidLot => 422,
+            Self::InvalidImageUrls
+            | Self::InvalidWebhookUrl
+            | Self::InvalidLanguage
+            | Self::InvalidLot => 422,
             Self::RateLimited => 429,
             Self::InternalError => 500,
             Self::Overloaded | Self::StorageUnavailable => 503,
@@ -102,7 +108,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without details.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Value::Null }
+        Self {
+            code,
+            message: message.into(),
+            details: Value::Null,
+        }
     }
 
     /// The same with details.
@@ -114,7 +124,11 @@ impl Refusal {
 
     /// The contract's error body.
     pub fn body(&self) -> Value {
-        let details = if self.details.is_null() { json!({}) } else { self.details.clone() };
+        let details = if self.details.is_null() {
+            json!({})
+        } else {
+            self.details.clone()
+        };
         json!({"error": self.code.words(), "message": self.message, "code": self.code.as_str(), "details": details})
     }
 }

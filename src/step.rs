@@ -18,17 +18,26 @@ pub struct Next {
 impl Next {
     /// Something was done, and there may be more.
     pub fn again() -> Self {
-        Self { worked: true, after: Duration::ZERO }
+        Self {
+            worked: true,
+            after: Duration::ZERO,
+        }
     }
 
     /// Nothing to do before that.
     pub fn idle(after: Duration) -> Self {
-        Self { worked: false, after }
+        Self {
+            worked: false,
+            after,
+        }
     }
 
     /// Something was done; nothing more before that.
     pub fn worked(after: Duration) -> Self {
-        Self { worked: true, after }
+        Self {
+            worked: true,
+            after,
+        }
     }
 }
 
@@ -49,7 +58,9 @@ impl StepError {
             Self::Store(error) => error.passes(),
             Self::Spool(error) => matches!(
                 error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::Interrupted
+                std::io::ErrorKind::StorageFull
+                    | std::io::ErrorKind::QuotaExceeded
+                    | std::io::ErrorKind::Interrupted
             ),
         }
     }

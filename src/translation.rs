@@ -33,12 +33,28 @@ impl Default for TranslationParameters {
 }
 
 /// The body that asks for `text` in `language`. `raised`: the cap of the last answer was too low.
-pub fn request_body(with: &TranslationParameters, raised: bool, text: &str, language: &str) -> Value {
+pub fn request_body(
+    with: &TranslationParameters,
+    raised: bool,
+    text: &str,
+    language: &str,
+) -> Value {
     let mut body = Map::new();
     body.insert("model".into(), json!(with.model));
-    body.insert("instructions".into(), json!(with.prompt.replace("{language}", language)));
-    body.insert("input".into(), json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]));
+    body.insert(
+        "instructions".into(),
+        json!(with.prompt.replace("{language}", language)),
+    );
+    body.insert(
+        "input".into(),
+        json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]),
+    );
     body.insert("metadata".into(), json!({"language": language}));
-    complete(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
+    complete(
+        &mut body,
+        with.max_output_tokens,
+        raised,
+        &with.reasoning_effort,
+    );
     Value::Object(body)
 }

@@ -26,7 +26,9 @@ pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<(
 /// How long all work at OpenAI still waits; none: it may be tried.
 pub fn openai_paused(store: &Store, now: Moment) -> Stored<Option<Duration>> {
     let pause = store.read(|view| alerts::paused(view, OPENAI))?;
-    let left = pause.and_then(|pause| pause.until).map(|until| until.due_in(now.wall, Duration::from_hours(1)));
+    let left = pause
+        .and_then(|pause| pause.until)
+        .map(|until| until.due_in(now.wall, Duration::from_hours(1)));
     Ok(left.filter(|left| !left.is_zero()))
 }
 

@@ -43,18 +43,34 @@ pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &
     if !info.is_empty() {
         content.push(json!({"type": "input_text", "text": info}));
     }
-    content.extend(images.iter().map(|url| json!({"type": "input_image", "image_url": url, "detail": with.detail})));
+    content.extend(
+        images
+            .iter()
+            .map(|url| json!({"type": "input_image", "image_url": url, "detail": with.detail})),
+    );
     let mut body = Map::new();
     body.insert("model".into(), json!(with.model));
     body.insert("instructions".into(), json!(with.prompt));
-    body.insert("input".into(), json!([{"role": "user", "content": content}]));
-    complete(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
+    body.insert(
+        "input".into(),
+        json!([{"role": "user", "content": content}]),
+    );
+    complete(
+        &mut body,
+        with.max_output_tokens,
+        raised,
+        &with.reasoning_effort,
+    );
     Value::Object(body)
 }
 
 /// What both stages' bodies end with.
 pub(crate) fn complete(body: &mut Map<String, Value>, cap: u32, raised: bool, effort: &str) {
-    let cap = if raised { cap.saturating_mul(RAISED) } else { cap };
+    let cap = if raised {
+        cap.saturating_mul(RAISED)
+    } else {
+        cap
+    };
     body.insert("max_output_tokens".into(), json!(cap));
     body.insert("text".into(), json!({"format": {"type": "text"}}));
     if !effort.is_empty() {

@@ -7,9 +7,20 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::invalid;
 
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 const DURATION: &str = "duration; write a whole number and ms, s, m, h or d, such as \"30s\", or 0";
-const SIZES: [(&str, u64); 4] = [("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("", 1)];
+const SIZES: [(&str, u64); 4] = [
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("", 1),
+];
 const SIZE: &str = "size; write bytes, or a whole number and kB, MB or GB, such as \"5MB\"";
 
 fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -20,7 +31,11 @@ fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" { Some(Duration::ZERO) } else { measure(text, &UNITS).map(Duration::from_millis) }
+    if text == "0" {
+        Some(Duration::ZERO)
+    } else {
+        measure(text, &UNITS).map(Duration::from_millis)
+    }
 }
 
 pub(super) mod duration {
@@ -36,7 +51,11 @@ pub(super) mod duration {
             }
 
             fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Duration, E> {
-                if number == 0 { Ok(Duration::ZERO) } else { Err(invalid(DURATION, &number.to_string())) }
+                if number == 0 {
+                    Ok(Duration::ZERO)
+                } else {
+                    Err(invalid(DURATION, &number.to_string()))
+                }
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
@@ -59,7 +78,9 @@ pub(super) fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Durati
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Duration>, A::Error> {
             let mut all = Vec::new();
             while let Some(text) = list.next_element::<String>()? {
-                all.push(parse_duration(&text).ok_or_else(|| invalid::<A::Error>(DURATION, &text))?);
+                all.push(
+                    parse_duration(&text).ok_or_else(|| invalid::<A::Error>(DURATION, &text))?,
+                );
             }
             Ok(all)
         }

@@ -20,12 +20,18 @@ pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> Call<Vec<RemoteBatch>>
         let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE)?;
         let before = listed.len();
         let reached = page.data.iter().any(|batch| batch.created_at < until);
-        listed.extend(page.data.into_iter().filter(|batch| seen.insert(batch.id.clone())));
+        listed.extend(
+            page.data
+                .into_iter()
+                .filter(|batch| seen.insert(batch.id.clone())),
+        );
         if reached || !page.has_more {
             return Ok(listed);
         }
         if listed.len() == before {
-            return Err(CallError::Unknown { message: "the listing of batches brings nothing new and does not end".into() });
+            return Err(CallError::Unknown {
+                message: "the listing of batches brings nothing new and does not end".into(),
+            });
         }
     }
 }

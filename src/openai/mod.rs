@@ -9,11 +9,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::batch::RemoteStatus;
 
 mod answer;
 pub mod client;
 pub mod jsonl;
+pub mod listing;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity
 /// that a batch was made under.
@@ -52,7 +55,7 @@ pub struct RequestCounts {
 }
 
 /// One entry of a failed batch's `errors.data`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchError {
     /// Such as `invalid_json_line` or `token_limit_exceeded`.
     pub code: Option<String>,

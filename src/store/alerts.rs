@@ -34,7 +34,9 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
 pub fn close_all(tx: &Tx<'_>, subject: &str) -> Stored<()> {
     let mut query =
         tx.prepare_cached("SELECT kind FROM alerts WHERE subject = ? AND closed_at IS NULL")?;
-    let kinds: Vec<String> = query.query_map([subject], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let kinds: Vec<String> = query
+        .query_map([subject], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     kinds.iter().try_for_each(|kind| close(tx, kind, subject))
 }
 
@@ -72,15 +74,29 @@ pub fn list(view: &View, open_only: bool, limit: u32) -> Stored<Vec<AlertRow>> {
 }
 
 /// Notes what happened to a job or a batch.
-pub fn event(tx: &Tx<'_>, job: Option<&str>, batch: Option<i64>, kind: &str, detail: &str) -> Stored<()> {
-    tx.prepare_cached("INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)")?
-        .execute(params![tx.now, job, batch, kind, detail])?;
-    log::info!("event={kind}{}{} {detail}", field(" job=", job), field(" batch=", batch));
+pub fn event(
+    tx: &Tx<'_>,
+    job: Option<&str>,
+    batch: Option<i64>,
+    kind: &str,
+    detail: &str,
+) -> Stored<()> {
+    tx.prepare_cached(
+        "INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)",
+    )?
+    .execute(params![tx.now, job, batch, kind, detail])?;
+    log::info!(
+        "event={kind}{}{} {detail}",
+        field(" job=", job),
+        field(" batch=", batch)
+    );
     Ok(())
 }
 
 fn field<T: std::fmt::Display>(name: &str, value: Option<T>) -> String {
-    value.map(|value| format!("{name}{value}")).unwrap_or_default()
+    value
+        .map(|value| format!("{name}{value}"))
+        .unwrap_or_default()
 }
 
 /// What is stopped.
@@ -110,5 +126,12 @@ pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
 /// Whether a scope is stopped.
 pub fn paused(view: &View, scope: &str) -> Stored<Option<Pause>> {
     let mut query = view.prepare_cached("SELECT reason, until FROM pauses WHERE scope = ?")?;
-    Ok(query.query_row([scope], |row| Ok(Pause { reason: row.get(0)?, until: row.get(1)? })).optional()?)
+    Ok(query
+        .query_row([scope], |row| {
+            Ok(Pause {
+                reason: row.get(0)?,
+                until: row.get(1)?,
+            })
+        })
+        .optional()?)
 }

@@ -121,7 +121,11 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         state: row.get(4)?,
         openai_batch_id: row.get(5)?,
         duplicate_of: row.get(6)?,
-        identity: Identity { base_url: row.get(7)?, organization: row.get(8)?, project: row.get(9)? },
+        identity: Identity {
+            base_url: row.get(7)?,
+            organization: row.get(8)?,
+            project: row.get(9)?,
+        },
         model: row.get(10)?,
         parameters: row.get(11)?,
         lines: row.get(12)?,
@@ -130,10 +134,25 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         input_file_time: row.get(15)?,
         openai_time: row.get(16)?,
         openai_status: row.get(17)?,
-        counts: RequestCounts { total: row.get(18)?, completed: row.get(19)?, failed: row.get(20)? },
-        errors: errors.map(|errors| serde_json::from_str(&errors)).transpose()?.unwrap_or_default(),
-        output: ResultFile { id: row.get(22)?, bytes: row.get(23)?, taken: row.get(24)? },
-        error_file: ResultFile { id: row.get(25)?, bytes: row.get(26)?, taken: row.get(27)? },
+        counts: RequestCounts {
+            total: row.get(18)?,
+            completed: row.get(19)?,
+            failed: row.get(20)?,
+        },
+        errors: errors
+            .map(|errors| serde_json::from_str(&errors))
+            .transpose()?
+            .unwrap_or_default(),
+        output: ResultFile {
+            id: row.get(22)?,
+            bytes: row.get(23)?,
+            taken: row.get(24)?,
+        },
+        error_file: ResultFile {
+            id: row.get(25)?,
+            bytes: row.get(26)?,
+            taken: row.get(27)?,
+        },
         settled_to: row.get(28)?,
         cancel_wanted: row.get(29)?,
         failures: row.get(30)?,
@@ -145,13 +164,16 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
 }
 
 fn one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Option<BatchRow>> {
-    let mut query = view.prepare_cached(&format!("SELECT {COLUMNS} FROM openai_batches WHERE {condition}"))?;
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches WHERE {condition}"
+    ))?;
     query.query_and_then([value], batch_row)?.next().transpose()
 }
 
 /// The submission of that row.
 pub fn get(view: &View, id: i64) -> Stored<BatchRow> {
-    one(view, "id = ?", id)?.ok_or_else(|| super::StoreError::Conflict(format!("batch row {id} is gone")))
+    one(view, "id = ?", id)?
+        .ok_or_else(|| super::StoreError::Conflict(format!("batch row {id} is gone")))
 }
 
 /// The submission of that key.
@@ -171,7 +193,9 @@ pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<B
         let mut query = view.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM openai_batches WHERE state = ? ORDER BY next_at LIMIT ?"
         ))?;
-        let found: Stored<Vec<_>> = query.query_and_then(params![state, limit], batch_row)?.collect();
+        let found: Stored<Vec<_>> = query
+            .query_and_then(params![state, limit], batch_row)?
+            .collect();
         rows.extend(found?);
     }
     rows.sort_by_key(|row: &BatchRow| row.next_at);
@@ -230,9 +254,15 @@ pub fn plan(tx: &Tx<'_>, plan: &Plan<'_>) -> Stored<i64> {
 
 /// Takes back a planned submission that has no line.
 pub fn drop_empty(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    tx.execute("DELETE FROM batch_links WHERE batch_id = ? AND NOT EXISTS
-                (SELECT 1 FROM batch_lines WHERE batch_id = ?)", params![id, id])?;
-    let dropped = tx.execute("DELETE FROM openai_batches WHERE id = ? AND state = 'planned'", [id])?;
+    tx.execute(
+        "DELETE FROM batch_links WHERE batch_id = ? AND NOT EXISTS
+                (SELECT 1 FROM batch_lines WHERE batch_id = ?)",
+        params![id, id],
+    )?;
+    let dropped = tx.execute(
+        "DELETE FROM openai_batches WHERE id = ? AND state = 'planned'",
+        [id],
+    )?;
     moved(dropped, || format!("batch row {id} is not planned"))
 }
 
@@ -276,7 +306,13 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
         params![input.lines, input.bytes, input.sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not planned"))?;
-    alerts::event(tx, None, Some(id), "sealed", &format!("lines={} bytes={}", input.lines, input.bytes))?;
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "sealed",
+        &format!("lines={} bytes={}", input.lines, input.bytes),
+    )?;
     Ok(true)
 }
 
@@ -304,7 +340,10 @@ pub fn creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
 
 /// The create certainly had no effect: the batch may be created (from the same input) again.
 pub fn not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    let changed = tx.execute("UPDATE openai_batches SET state = 'uploaded' WHERE id = ? AND state = 'creating'", [id])?;
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'uploaded' WHERE id = ? AND state = 'creating'",
+        [id],
+    )?;
     moved(changed, || format!("batch row {id} is not creating"))
 }
 
@@ -329,12 +368,21 @@ pub fn submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
     )?;
     moved(changed, || format!("batch row {id} is not creating"))?;
     link_jobs(tx, id)?;
-    alerts::event(tx, None, Some(id), "submitted", &format!("openai_batch={}", remote.id))
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "submitted",
+        &format!("openai_batch={}", remote.id),
+    )
 }
 
 /// Puts a batch's OpenAI id on the jobs that it works for.
 pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    for (stage, column) in [(Stage::Vision, "openai_batch_id"), (Stage::Translation, "openai_translation_batch_id")] {
+    for (stage, column) in [
+        (Stage::Vision, "openai_batch_id"),
+        (Stage::Translation, "openai_translation_batch_id"),
+    ] {
         tx.execute(
             &format!(
                 "UPDATE batch_jobs SET {column} = b.openai_batch_id, updated_at = ?,
@@ -374,11 +422,18 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     if by_openai_id(tx, &remote.id)?.is_some() {
         return Ok(Known::Yes);
     }
-    let ours = remote.metadata.get(META_DATABASE).is_some_and(|id| id == database_id);
+    let ours = remote
+        .metadata
+        .get(META_DATABASE)
+        .is_some_and(|id| id == database_id);
     let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
     let row = match key {
         Some(key) => by_key(tx, key)?,
-        None => one(tx, "input_file_id = ? AND duplicate_of IS NULL", &remote.input_file_id)?,
+        None => one(
+            tx,
+            "input_file_id = ? AND duplicate_of IS NULL",
+            &remote.input_file_id,
+        )?,
     };
     match row {
         None if ours => Ok(Known::Unheard),
@@ -414,7 +469,10 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
          SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
         [id, first.id],
     )?;
-    tx.execute("INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?", [id, first.id])?;
+    tx.execute(
+        "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
+        [id, first.id],
+    )?;
     let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
     alerts::event(tx, None, Some(id), "duplicate", &detail)?;
     let message = format!(
@@ -428,15 +486,18 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
 
 /// A call for this batch failed: look again later.
 pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<()> {
-    tx.prepare_cached("UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?")?
-        .execute(params![until, error, id])?;
+    tx.prepare_cached(
+        "UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?",
+    )?
+    .execute(params![until, error, id])?;
     log::warn!("batch={id} postponed until={until} error={error:?}");
     Ok(())
 }
 
 /// Nothing failed, but it is to be looked at later.
 pub fn look_again(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
-    tx.prepare_cached("UPDATE openai_batches SET next_at = ? WHERE id = ?")?.execute(params![at, id])?;
+    tx.prepare_cached("UPDATE openai_batches SET next_at = ? WHERE id = ?")?
+        .execute(params![at, id])?;
     Ok(())
 }
 
@@ -476,8 +537,10 @@ pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
         params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
     )?;
     let counts = remote.counts;
-    let detail =
-        format!("status={} total={} completed={} failed={}", remote.status_text, counts.total, counts.completed, counts.failed);
+    let detail = format!(
+        "status={} total={} completed={} failed={}",
+        remote.status_text, counts.total, counts.completed, counts.failed
+    );
     alerts::event(tx, None, Some(id), "ended", &detail)
 }
 
@@ -492,14 +555,24 @@ pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> 
         params![bytes, sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has not ended"))?;
-    alerts::event(tx, None, Some(id), "spooled", &format!("file={name} bytes={bytes} sha256={sha256}"))
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "spooled",
+        &format!("file={name} bytes={bytes} sha256={sha256}"),
+    )
 }
 
 /// The spooled file is gone or another: it is to be fetched again. What was taken in stays.
 pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
     let name = which.as_str();
-    let sql = format!("UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL WHERE id = ? AND state = 'ended'");
-    moved(tx.execute(&sql, [id])?, || format!("batch row {id} has not ended"))
+    let sql = format!(
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL WHERE id = ? AND state = 'ended'"
+    );
+    moved(tx.execute(&sql, [id])?, || {
+        format!("batch row {id} has not ended")
+    })
 }
 
 /// So many bytes of a result file have been taken in, so many of its lines belong to none of ours.
@@ -521,7 +594,11 @@ pub fn settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
 
 /// Every line is settled; `refused`: OpenAI's reason not to run it at all.
 pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
-    let state = if refused.is_some() { BatchState::Failed } else { BatchState::Ingested };
+    let state = if refused.is_some() {
+        BatchState::Failed
+    } else {
+        BatchState::Ingested
+    };
     let changed = tx.execute(
         "UPDATE openai_batches SET state = ?, error = ?, ingested_at = ?,
                 uniform_error = (SELECT CASE WHEN count(DISTINCT coalesce(error, outcome)) = 1 AND min(outcome <> 'answered')
@@ -552,7 +629,9 @@ pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>
                 WHERE model = ? AND state = 'ingested' AND lines > 0 ORDER BY ingested_at DESC, id DESC LIMIT ?)
          HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
     )?;
-    Ok(query.query_row(params![model, runs, runs], |row| row.get(0)).optional()?)
+    Ok(query
+        .query_row(params![model, runs, runs], |row| row.get(0))
+        .optional()?)
 }
 
 /// How many of a model's newest batches OpenAI refused one after another.

@@ -36,4 +36,12 @@ macro_rules! text_columns {
     };
 }
 
-text_columns!(BatchState, JobStatus, LotStatus, Outcome, RequestState, Scheme, Stage);
+text_columns!(
+    BatchState,
+    JobStatus,
+    LotStatus,
+    Outcome,
+    RequestState,
+    Scheme,
+    Stage
+);

@@ -68,7 +68,13 @@ pub enum Then {
 }
 
 /// Notes an attempt's outcome.
-pub fn end(tx: &Tx<'_>, delivery: &Delivery, status: Option<u16>, error: Option<&str>, then: Then) -> Stored<()> {
+pub fn end(
+    tx: &Tx<'_>,
+    delivery: &Delivery,
+    status: Option<u16>,
+    error: Option<&str>,
+    then: Then,
+) -> Stored<()> {
     let (state, next_at, delivered_at) = match then {
         Then::Delivered => ("delivered", None, Some(tx.now)),
         Then::Retry(at) => ("due", Some(at), None),
@@ -80,7 +86,9 @@ pub fn end(tx: &Tx<'_>, delivery: &Delivery, status: Option<u16>, error: Option<
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![state, next_at, delivered_at, status, error, delivery.id, attempt],
     )?;
-    moved(changed, || format!("delivery {} is not at attempt {attempt}", delivery.id))?;
+    moved(changed, || {
+        format!("delivery {} is not at attempt {attempt}", delivery.id)
+    })?;
     tx.execute(
         "UPDATE delivery_attempts SET ended_at = ?, response_status = ?, error_message = ?
          WHERE delivery_id = ? AND attempt = ?",

@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
 use super::{Stored, Tx, View, alerts, moved};
+use crate::batch::{BatchState, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, RequestState, Submission};
-use crate::batch::{BatchState, Stage};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -106,7 +106,11 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
-            (LotStatus::Failed, Some("INVALID_IMAGE_URLS: the lot has no image URL that can be used"), Some(tx.now))
+            (
+                LotStatus::Failed,
+                Some("INVALID_IMAGE_URLS: the lot has no image URL that can be used"),
+                Some(tx.now),
+            )
         } else {
             (LotStatus::Pending, None, None)
         };
@@ -123,7 +127,14 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         ])?;
         if !unusable {
             let lot = tx.tx.last_insert_rowid();
-            insert_request.execute(params![lot, job, Stage::Vision, RequestState::Waiting, new.check_images, tx.now])?;
+            insert_request.execute(params![
+                lot,
+                job,
+                Stage::Vision,
+                RequestState::Waiting,
+                new.check_images,
+                tx.now
+            ])?;
         }
     }
     let mut insert_delivery = tx.prepare_cached(
@@ -132,7 +143,12 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for url in new.submission.webhooks() {
         insert_delivery.execute(params![new.id, url, tx.now])?;
     }
-    let detail = format!("client={} lots={} languages={}", new.client, lots.len(), new.submission.languages.join(","));
+    let detail = format!(
+        "client={} lots={} languages={}",
+        new.client,
+        lots.len(),
+        new.submission.languages.join(",")
+    );
     alerts::event(tx, Some(new.id), None, "accepted", &detail)
 }
 
@@ -144,7 +160,8 @@ pub fn find(view: &View, client: &str, id: &str) -> Stored<Option<JobRow>> {
 
 /// The job of that id.
 pub fn by_id(view: &View, id: &str) -> Stored<Option<JobRow>> {
-    let mut query = view.prepare_cached(&format!("SELECT {COLUMNS} FROM batch_jobs WHERE id = ?"))?;
+    let mut query =
+        view.prepare_cached(&format!("SELECT {COLUMNS} FROM batch_jobs WHERE id = ?"))?;
     query.query_and_then([id], job_row)?.next().transpose()
 }
 
@@ -166,14 +183,19 @@ pub fn batches(view: &View, seq: i64) -> Stored<Vec<JobBatch>> {
          WHERE k.job = ? ORDER BY b.id",
     )?;
     let rows = query.query_map([seq], |row| {
-        Ok(JobBatch { openai_batch_id: row.get(0)?, stage: row.get(1)?, state: row.get(2)? })
+        Ok(JobBatch {
+            openai_batch_id: row.get(0)?,
+            stage: row.get(1)?,
+            state: row.get(2)?,
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// How many webhook deliveries a job has.
 pub fn webhooks(view: &View, id: &str) -> Stored<u32> {
-    let mut query = view.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE batch_job_id = ?")?;
+    let mut query =
+        view.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE batch_job_id = ?")?;
     Ok(query.query_row([id], |row| row.get(0))?)
 }
 
@@ -194,12 +216,23 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
          WHERE seq = ? AND status = ? AND open_vision = 0 AND open_translations = 0",
         params![status, error, tx.now, tx.now, job.seq, job.status],
     )?;
-    moved(changed, || format!("job {} is not {} with everything settled", job.id, job.status))?;
+    moved(changed, || {
+        format!(
+            "job {} is not {} with everything settled",
+            job.id, job.status
+        )
+    })?;
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    alerts::event(tx, Some(&job.id), None, status.as_str(), error.unwrap_or(""))
+    alerts::event(
+        tx,
+        Some(&job.id),
+        None,
+        status.as_str(),
+        error.unwrap_or(""),
+    )
 }
 
 /// The reason of the first failed lot of a job.
@@ -213,7 +246,8 @@ pub fn first_failure(view: &View, id: &str) -> Stored<Option<String>> {
 
 /// Jobs by state, for the summary.
 pub fn count_by_status(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
-    let mut query = view.prepare_cached("SELECT status, count(*) FROM batch_jobs GROUP BY status")?;
+    let mut query =
+        view.prepare_cached("SELECT status, count(*) FROM batch_jobs GROUP BY status")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

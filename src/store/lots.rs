@@ -41,7 +41,13 @@ pub enum Of<'a> {
 }
 
 /// Up to `limit` lots of a job from `position` on, in their order.
-pub fn page(view: &View, job_id: &str, of: Of<'_>, position: u32, limit: u32) -> Stored<Vec<LotRow>> {
+pub fn page(
+    view: &View,
+    job_id: &str,
+    of: Of<'_>,
+    position: u32,
+    limit: u32,
+) -> Stored<Vec<LotRow>> {
     let url = match of {
         Of::All => None,
         Of::Webhook(url) => Some(url),
@@ -87,7 +93,10 @@ fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>)
 
 /// A JSON list of texts; none is an empty one.
 pub(super) fn list(column: Option<String>) -> Stored<Vec<String>> {
-    Ok(column.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+    Ok(column
+        .map(|text| serde_json::from_str(&text))
+        .transpose()?
+        .unwrap_or_default())
 }
 
 /// How many images of a job were sent to OpenAI.

@@ -78,9 +78,12 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
-            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::CannotOpen) => {
-                Self::Broken(error.to_string())
-            }
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::CannotOpen,
+            ) => Self::Broken(error.to_string()),
             _ => Self::Other(error.to_string()),
         }
     }
@@ -134,8 +137,14 @@ impl Store {
             "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
             (uuid::Uuid::new_v4().simple().to_string(), now),
         )?;
-        let database_id = writer.query_row("SELECT database_id FROM appliance", [], |row| row.get(0))?;
-        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default(), database_id })
+        let database_id =
+            writer.query_row("SELECT database_id FROM appliance", [], |row| row.get(0))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            database_id,
+        })
     }
 
     /// The id that this database puts into the metadata of its batches.
@@ -154,7 +163,10 @@ impl Store {
     /// What `change` gives, or why the commit failed.
     pub fn write<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
         let mut writer = guard(&self.writer);
-        let tx = Tx { tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?, now };
+        let tx = Tx {
+            tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
+            now,
+        };
         let done = change(&tx)?;
         tx.tx.commit()?;
         Ok(done)
@@ -201,7 +213,11 @@ impl DaemonLock {
     /// When another daemon holds it, or the file cannot be made.
     pub fn take(path: &Path) -> Stored<Self> {
         let path = beside(path, ".lock");
-        let file = private().create(true).truncate(false).open(&path).map_err(|error| cannot("open", &path, &error))?;
+        let file = private()
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| cannot("open", &path, &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Other(format!(
@@ -231,13 +247,20 @@ fn private() -> OpenOptions {
 
 /// A new database is for its owner alone; SQLite gives its WAL the same mode.
 fn make_private_file(path: &Path) -> Stored<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+    {
         std::fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
         let mode = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(folder, mode).map_err(|error| cannot("protect", folder, &error))?;
+        std::fs::set_permissions(folder, mode)
+            .map_err(|error| cannot("protect", folder, &error))?;
     }
     if !path.exists() {
-        private().create_new(true).open(path).map_err(|error| cannot("make", path, &error))?;
+        private()
+            .create_new(true)
+            .open(path)
+            .map_err(|error| cannot("make", path, &error))?;
     }
     Ok(())
 }
@@ -253,7 +276,7 @@ fn connect(path: &Path) -> Stored<Connection> {
          PRAGMA foreign_keys = ON;
          PRAGMA cell_size_check = ON;
          PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -16000;",
+         PRAGMA cache_size = -4000;",
     )?;
     connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     Ok(connection)
@@ -263,12 +286,20 @@ fn connect(path: &Path) -> Stored<Connection> {
 /// the next start fail), with foreign keys off meanwhile and checked afterwards.
 fn migrate(connection: &mut Connection) -> Stored<()> {
     let ours: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     if ours != APPLICATION_ID && tables > 0 {
-        return Err(StoreError::Other("this SQLite file is not batchkeeper's; name another database".into()));
+        return Err(StoreError::Other(
+            "this SQLite file is not batchkeeper's; name another database".into(),
+        ));
     }
     let migrations = embedded::migrations::runner();
-    let known = migrations.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0);
+    let known = migrations
+        .get_migrations()
+        .iter()
+        .map(|migration| i64::from(migration.version()))
+        .max()
+        .unwrap_or(0);
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > known {
         return Err(StoreError::Other(format!(
@@ -283,10 +314,16 @@ fn migrate(connection: &mut Connection) -> Stored<()> {
     migrations
         .set_grouped(true)
         .run(connection)
-        .map_err(|error| StoreError::Other(format!("the schema could not be brought up to date: {error}")))?;
+        .map_err(|error| {
+            StoreError::Other(format!(
+                "the schema could not be brought up to date: {error}"
+            ))
+        })?;
     let broken = connection.prepare("PRAGMA foreign_key_check")?.exists([])?;
     if broken {
-        return Err(StoreError::Broken("rows refer to rows that are not there (PRAGMA foreign_key_check)".into()));
+        return Err(StoreError::Broken(
+            "rows refer to rows that are not there (PRAGMA foreign_key_check)".into(),
+        ));
     }
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", known)?;
@@ -296,5 +333,9 @@ fn migrate(connection: &mut Connection) -> Stored<()> {
 
 /// Asserts that a move found its row in the state that it starts from.
 fn moved(changed: usize, what: impl FnOnce() -> String) -> Stored<()> {
-    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict(what())) }
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict(what()))
+    }
 }

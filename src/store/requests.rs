@@ -39,10 +39,17 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
     let mut rows = jobs.query([])?;
     while let Some(row) = rows.next()? {
         let job = row.get(0)?;
-        let since: Option<Timestamp> = first.query_row(params![job, stage, cap], |row| row.get(0)).optional()?;
+        let since: Option<Timestamp> = first
+            .query_row(params![job, stage, cap], |row| row.get(0))
+            .optional()?;
         if let Some(since) = since {
             let length = count.query_row(params![job, stage, cap, count_to], |row| row.get(0))?;
-            queues.push(Queue { job, client: row.get(1)?, since, length });
+            queues.push(Queue {
+                job,
+                client: row.get(1)?,
+                since,
+                length,
+            });
         }
     }
     Ok(queues)
@@ -106,13 +113,22 @@ fn line(row: &rusqlite::Row<'_>) -> Stored<Line> {
 }
 
 /// Up to `limit` waiting requests of a queue whose row is beyond `after`.
-pub fn waiting(view: &View, job: i64, stage: Stage, cap: Option<u32>, after: i64, limit: u32) -> Stored<Vec<Line>> {
+pub fn waiting(
+    view: &View,
+    job: i64,
+    stage: Stage,
+    cap: Option<u32>,
+    after: i64,
+    limit: u32,
+) -> Stored<Vec<Line>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.job = ? AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS ? AND r.id > ?
          ORDER BY r.id LIMIT ?"
     ))?;
-    query.query_and_then(params![job, stage, cap, after, limit], line)?.collect()
+    query
+        .query_and_then(params![job, stage, cap, after, limit], line)?
+        .collect()
 }
 
 /// Up to `limit` lines of a batch beyond `after`, in the order of its input file.
@@ -121,13 +137,18 @@ pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Line
         "SELECT {LINE} FROM batch_lines b JOIN requests r ON r.id = b.request_id JOIN batch_lots l ON l.id = r.lot
          WHERE b.batch_id = ? AND b.request_id > ? ORDER BY b.request_id LIMIT ?"
     ))?;
-    query.query_and_then(params![batch, after, limit], line)?.collect()
+    query
+        .query_and_then(params![batch, after, limit], line)?
+        .collect()
 }
 
 /// Claims those of the requests that still wait for a planned batch; gives how many.
 pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
-    let mut take = tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?;
-    let mut attempt = tx.prepare_cached("INSERT INTO batch_lines (batch_id, request_id) VALUES (?, ?)")?;
+    let mut take = tx.prepare_cached(
+        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'",
+    )?;
+    let mut attempt =
+        tx.prepare_cached("INSERT INTO batch_lines (batch_id, request_id) VALUES (?, ?)")?;
     let mut link = tx.prepare_cached(
         "INSERT OR IGNORE INTO batch_links (batch_id, job) SELECT ?, job FROM requests WHERE id = ?",
     )?;

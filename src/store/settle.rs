@@ -31,7 +31,9 @@ pub struct LineResult<'a> {
 /// Repeating it changes nothing: the first success of a line wins, and the first error until then.
 pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored<bool> {
     let requests = match batch.scheme {
-        Scheme::Own => own_request(tx, batch, line.custom_id)?.into_iter().collect(),
+        Scheme::Own => own_request(tx, batch, line.custom_id)?
+            .into_iter()
+            .collect(),
         Scheme::Legacy => legacy_requests(tx, batch.id, line.custom_id)?,
     };
     for request in &requests {
@@ -41,20 +43,31 @@ pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored
 }
 
 fn own_request(view: &View, batch: &BatchRow, custom_id: &str) -> Stored<Option<i64>> {
-    let Ok(id) = custom_id.parse::<CustomId>() else { return Ok(None) };
-    let stage = if id.language.is_some() { Stage::Translation } else { Stage::Vision };
+    let Ok(id) = custom_id.parse::<CustomId>() else {
+        return Ok(None);
+    };
+    let stage = if id.language.is_some() {
+        Stage::Translation
+    } else {
+        Stage::Vision
+    };
     let mut query = view.prepare_cached(
         "SELECT r.id FROM batch_lots l JOIN requests r ON r.lot = l.id AND r.stage = ? AND r.language = ?
                 JOIN batch_lines b ON b.request_id = r.id AND b.batch_id = ?
          WHERE l.batch_job_id = ? AND l.position = ?",
     )?;
     let language = id.language.as_deref().unwrap_or("");
-    let found = query.query_row(params![stage, language, batch.id, id.job, id.position], |row| row.get(0));
+    let found = query.query_row(
+        params![stage, language, batch.id, id.job, id.position],
+        |row| row.get(0),
+    );
     Ok(found.optional()?)
 }
 
 fn legacy_requests(view: &View, batch: i64, custom_id: &str) -> Stored<Vec<i64>> {
-    let mut query = view.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ? AND custom_id = ?")?;
+    let mut query = view.prepare_cached(
+        "SELECT request_id FROM batch_lines WHERE batch_id = ? AND custom_id = ?",
+    )?;
     let rows = query.query_map(params![batch, custom_id], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -99,19 +112,28 @@ fn open_request(view: &View, id: i64) -> Stored<Request> {
             stage: row.get(3)?,
             language: row.get(4)?,
             state: row.get(5)?,
-            history: History { attempts: row.get(6)?, raised: row.get(7)?, image_rounds: row.get(8)? },
+            history: History {
+                attempts: row.get(6)?,
+                raised: row.get(7)?,
+                image_rounds: row.get(8)?,
+            },
         })
     })?)
 }
 
 impl Request {
     fn is_open(&self) -> bool {
-        matches!(self.state, RequestState::Waiting | RequestState::Claimed | RequestState::Held)
+        matches!(
+            self.state,
+            RequestState::Waiting | RequestState::Claimed | RequestState::Held
+        )
     }
 
     fn settle(&self, tx: &Tx<'_>, state: RequestState) -> Stored<()> {
-        tx.prepare_cached("UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?")?
-            .execute(params![state, self.id])?;
+        tx.prepare_cached(
+            "UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?",
+        )?
+        .execute(params![state, self.id])?;
         Ok(())
     }
 }
@@ -121,8 +143,10 @@ impl Request {
 fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
     match request.stage {
         Stage::Vision => {
-            tx.prepare_cached("UPDATE batch_lots SET vision_result = ? WHERE id = ? AND vision_result IS NULL")?
-                .execute(params![text, request.lot])?;
+            tx.prepare_cached(
+                "UPDATE batch_lots SET vision_result = ? WHERE id = ? AND vision_result IS NULL",
+            )?
+            .execute(params![text, request.lot])?;
         }
         Stage::Translation => {
             tx.prepare_cached(
@@ -136,15 +160,20 @@ fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
         return Ok(());
     }
     request.settle(tx, RequestState::Done)?;
-    let translations = if request.stage == Stage::Vision { want_translations(tx, request)? } else { 0 };
+    let translations = if request.stage == Stage::Vision {
+        want_translations(tx, request)?
+    } else {
+        0
+    };
     count_settled(tx, request, translations)?;
     finish_lot(tx, request, None)
 }
 
 /// Makes the translation requests of a lot that has its description; gives how many are new.
 fn want_translations(tx: &Tx<'_>, vision: &Request) -> Stored<usize> {
-    let languages: String =
-        tx.prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?.query_row([vision.job], |row| row.get(0))?;
+    let languages: String = tx
+        .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
+        .query_row([vision.job], |row| row.get(0))?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
     let mut insert = tx.prepare_cached(
         "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since)
@@ -189,8 +218,13 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
         )?
         .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
-    let has_text = translated || (described && languages.iter().any(|language| is_english(language)));
-    let status = if has_text { LotStatus::Completed } else { LotStatus::Failed };
+    let has_text =
+        translated || (described && languages.iter().any(|language| is_english(language)));
+    let status = if has_text {
+        LotStatus::Completed
+    } else {
+        LotStatus::Failed
+    };
     let failure = (!has_text).then(|| failure.unwrap_or("no language has a text"));
     let finished = tx
         .prepare_cached(
@@ -208,8 +242,10 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
 fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
     request.settle(tx, RequestState::Failed)?;
     if request.stage == Stage::Translation {
-        tx.prepare_cached("INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)")?
-            .execute(params![request.lot, request.language, reason])?;
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)",
+        )?
+        .execute(params![request.lot, request.language, reason])?;
     }
     count_settled(tx, request, 0)?;
     finish_lot(tx, request, Some(reason))
@@ -218,7 +254,11 @@ fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
 /// Fails a waiting request, before it was sent: none of its lot's images can be fetched.
 pub fn fail_waiting(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
     let request = open_request(tx, request)?;
-    if request.state == RequestState::Waiting { fail(tx, &request, reason) } else { Ok(()) }
+    if request.state == RequestState::Waiting {
+        fail(tx, &request, reason)
+    } else {
+        Ok(())
+    }
 }
 
 /// What decides over lines without a text.
@@ -234,7 +274,13 @@ pub struct Rules {
 
 /// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of
 /// its input. Gives the last request seen, or none when all are settled.
-pub fn settle_lines(tx: &Tx<'_>, batch: i64, after: i64, limit: u32, rules: Rules) -> Stored<Option<i64>> {
+pub fn settle_lines(
+    tx: &Tx<'_>,
+    batch: i64,
+    after: i64,
+    limit: u32,
+    rules: Rules,
+) -> Stored<Option<i64>> {
     let mut query = tx.prepare_cached(
         "SELECT request_id, outcome, error, settled FROM batch_lines WHERE batch_id = ? AND request_id > ?
          ORDER BY request_id LIMIT ?",
@@ -248,7 +294,14 @@ pub fn settle_lines(tx: &Tx<'_>, batch: i64, after: i64, limit: u32, rules: Rule
         if !settled {
             let outcome: Option<Outcome> = row.get(1)?;
             let error: Option<String> = row.get(2)?;
-            settle_line(tx, batch, request, outcome.unwrap_or(Outcome::Missing), error.as_deref(), rules)?;
+            settle_line(
+                tx,
+                batch,
+                request,
+                outcome.unwrap_or(Outcome::Missing),
+                error.as_deref(),
+                rules,
+            )?;
         }
     }
     Ok(last)
@@ -272,7 +325,11 @@ fn settle_line(
     }
     match outcome.verdict(request.history, rules.max_attempts) {
         Verdict::Fail => fail(tx, &request, &reason(outcome, error, request.history)),
-        Verdict::Again { counted, raise, check_images } => {
+        Verdict::Again {
+            counted,
+            raise,
+            check_images,
+        } => {
             tx.prepare_cached(
                 "UPDATE requests SET state = 'waiting', attempts = attempts + ?, raised = max(raised, ?),
                         image_rounds = image_rounds + ?, images_due = ?, batch_cap = ?, since = ?
@@ -312,7 +369,11 @@ fn reason(outcome: Outcome, error: Option<&str>, history: History) -> String {
         Outcome::Unreadable => "the result line cannot be read",
         _ => "OpenAI answered with an error",
     };
-    let tries = if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
+    let tries = if attempts > 1 {
+        format!(" (after {attempts} attempts)")
+    } else {
+        String::new()
+    };
     match said {
         Some(said) => format!("{what}{tries}: {said}"),
         None => format!("{what}{tries}"),
@@ -322,7 +383,10 @@ fn reason(outcome: Outcome, error: Option<&str>, history: History) -> String {
 /// Marks every line of a batch that OpenAI did not run; `lines`: those to blame, by their number
 /// from 1, with what is wrong with each.
 pub fn mark_not_run(tx: &Tx<'_>, batch: i64, lines: &[(u64, String)]) -> Stored<()> {
-    tx.execute("UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL", [batch])?;
+    tx.execute(
+        "UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL",
+        [batch],
+    )?;
     for (line, error) in lines {
         tx.execute(
             "UPDATE batch_lines SET outcome = 'wrong', error = ?1 WHERE batch_id = ?2 AND request_id =
@@ -345,7 +409,9 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
 
 /// Counts that explain a batch's lines: how many are read, and how many are not.
 pub fn unread_lines(view: &View, batch: i64) -> Stored<u64> {
-    let mut query = view.prepare_cached("SELECT count(*) FROM batch_lines WHERE batch_id = ? AND outcome IS NULL")?;
+    let mut query = view.prepare_cached(
+        "SELECT count(*) FROM batch_lines WHERE batch_id = ? AND outcome IS NULL",
+    )?;
     Ok(query.query_row([batch], |row| row.get(0))?)
 }
 

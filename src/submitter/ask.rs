@@ -2,12 +2,12 @@
 //! answer was lost.
 
 use super::Submitter;
+use crate::batch::BatchState;
 use crate::clock::Moment;
 use crate::openai::listing::batches_back_to;
 use crate::step::{Next, StepError, backoff};
-use crate::store::batches::{self, BatchRow, Known};
 use crate::store::alerts;
-use crate::batch::BatchState;
+use crate::store::batches::{self, BatchRow, Known};
 use crate::trouble::{self, CREATES, OPENAI};
 
 /// How far behind OpenAI's newest time in the store the comparison after a start begins, seconds.
@@ -27,9 +27,12 @@ impl Submitter {
             Ok(listed) => listed,
             Err(error) => {
                 log::warn!("comparison with OpenAI's batches put off error={error:?}");
-                self.compare_at = now.steady + backoff(self.config.openai.retry_interval, 1, error.retry_after());
+                self.compare_at =
+                    now.steady + backoff(self.config.openai.retry_interval, 1, error.retry_after());
                 if error.is_account_trouble() {
-                    self.store.write(now.wall, |tx| trouble::pause_openai(tx, &error, self.longest_wait()))?;
+                    self.store.write(now.wall, |tx| {
+                        trouble::pause_openai(tx, &error, self.longest_wait())
+                    })?;
                 }
                 return Ok(Next::again());
             }
@@ -58,7 +61,10 @@ impl Submitter {
             }
             Ok(unheard.len())
         })?;
-        log::info!("compared with OpenAI batches={} unheard={unheard}", listed.len());
+        log::info!(
+            "compared with OpenAI batches={} unheard={unheard}",
+            listed.len()
+        );
         self.compared = true;
         Ok(Next::again())
     }
@@ -83,13 +89,29 @@ impl Submitter {
             super::input::remove(&self.spool, &row.key)?;
             return Ok(Next::again());
         }
-        if settled && self.compared && self.store.read(|view| alerts::paused(view, CREATES))?.is_none() {
-            log::warn!("batch={} not found at OpenAI after the settling time; created again", row.id);
-            self.store.write(now.wall, |tx| batches::creating(tx, row.id))?;
+        if settled
+            && self.compared
+            && self
+                .store
+                .read(|view| alerts::paused(view, CREATES))?
+                .is_none()
+        {
+            log::warn!(
+                "batch={} not found at OpenAI after the settling time; created again",
+                row.id
+            );
+            self.store
+                .write(now.wall, |tx| batches::creating(tx, row.id))?;
             return self.send_create(row, now);
         }
-        let wait = self.config.openai.retry_interval.min(self.config.openai.settling_time);
-        self.store.write(now.wall, |tx| batches::look_again(tx, row.id, now.wall + wait))?;
+        let wait = self
+            .config
+            .openai
+            .retry_interval
+            .min(self.config.openai.settling_time);
+        self.store.write(now.wall, |tx| {
+            batches::look_again(tx, row.id, now.wall + wait)
+        })?;
         Ok(Next::again())
     }
 }

@@ -43,8 +43,13 @@ pub fn write(store: &Store, spool: &Path, row: &BatchRow) -> Result<Input, StepE
     file.sync_all()?;
     fs::rename(&part, &path)?;
     File::open(spool)?.sync_all()?;
-    let lines = u32::try_from(sealed.lines).map_err(|_| StoreError::Other("too many lines in a batch".into()))?;
-    Ok(Input { lines, bytes: sealed.bytes, sha256: sealed.sha256_hex })
+    let lines = u32::try_from(sealed.lines)
+        .map_err(|_| StoreError::Other("too many lines in a batch".into()))?;
+    Ok(Input {
+        lines,
+        bytes: sealed.bytes,
+        sha256: sealed.sha256_hex,
+    })
 }
 
 /// Whether the file that was sealed still lies there.

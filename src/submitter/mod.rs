@@ -68,9 +68,10 @@ impl Submitter {
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
             BatchState::Creating => self.ask(row, now),
-            BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
-                Ok(Next::idle(self.config.steps.idle))
-            }
+            BatchState::Submitted
+            | BatchState::Ended
+            | BatchState::Ingested
+            | BatchState::Failed => Ok(Next::idle(self.config.steps.idle)),
         }
     }
 
@@ -90,7 +91,11 @@ impl Submitter {
     fn seal(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         let input = input::write(&self.store, &self.spool, row)?;
         self.store.write(now.wall, |tx| {
-            if input.lines == 0 { batches::drop_empty(tx, row.id) } else { batches::seal(tx, row.id, &input).map(drop) }
+            if input.lines == 0 {
+                batches::drop_empty(tx, row.id)
+            } else {
+                batches::seal(tx, row.id, &input).map(drop)
+            }
         })?;
         if input.lines == 0 {
             input::remove(&self.spool, &row.key)?;
@@ -128,11 +133,19 @@ impl Submitter {
         if self.is_unwanted(row, now)? {
             return Ok(Next::again());
         }
-        if !self.compared || self.store.read(|view| alerts::paused(view, CREATES))?.is_some() {
-            self.store.write(now.wall, |tx| batches::look_again(tx, row.id, now.wall + self.config.steps.idle))?;
+        if !self.compared
+            || self
+                .store
+                .read(|view| alerts::paused(view, CREATES))?
+                .is_some()
+        {
+            self.store.write(now.wall, |tx| {
+                batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
+            })?;
             return Ok(Next::idle(self.config.steps.idle));
         }
-        self.store.write(now.wall, |tx| batches::creating(tx, row.id))?;
+        self.store
+            .write(now.wall, |tx| batches::creating(tx, row.id))?;
         self.send_create(row, now)
     }
 
@@ -146,7 +159,9 @@ impl Submitter {
         ];
         let mut new = NewBatch {
             input_file_id: row.input_file_id.clone().unwrap_or_default(),
-            metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            metadata: metadata
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
         };
         if let Some(job) = &row.job_id {
             new.metadata.insert("job".into(), job.clone());
@@ -162,25 +177,48 @@ impl Submitter {
                 Ok(Next::again())
             }
             Err(error) if error.had_no_effect() => self.not_created(row, now, &error),
-            Err(error) => self.postpone(row, now, "", &error.to_string(), Some(self.config.openai.retry_interval)),
+            Err(error) => self.postpone(
+                row,
+                now,
+                "",
+                &error.to_string(),
+                Some(self.config.openai.retry_interval),
+            ),
         }
     }
 
     /// The create was refused: nothing was made.
-    fn not_created(&self, row: &BatchRow, now: Moment, error: &CallError) -> Result<Next, StepError> {
+    fn not_created(
+        &self,
+        row: &BatchRow,
+        now: Moment,
+        error: &CallError,
+    ) -> Result<Next, StepError> {
         let no_file = matches!(error, CallError::Refused(refusal)
             if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
-        let fresh = row.input_file_since.is_some_and(|since| now.wall.since(since) < FILE_LAG);
+        let fresh = row
+            .input_file_since
+            .is_some_and(|since| now.wall.since(since) < FILE_LAG);
         self.store.write(now.wall, |tx| {
             batches::not_created(tx, row.id)?;
-            if no_file && !fresh { batches::input_lost(tx, row.id) } else { Ok(()) }
+            if no_file && !fresh {
+                batches::input_lost(tx, row.id)
+            } else {
+                Ok(())
+            }
         })?;
         self.failed(row, now, error, if no_file { "" } else { "create_refused" })
     }
 
     /// A call for a batch failed without effect: later again; `kind`: the alert that a refusal of
     /// it raises.
-    fn failed(&self, row: &BatchRow, now: Moment, error: &CallError, kind: &str) -> Result<Next, StepError> {
+    fn failed(
+        &self,
+        row: &BatchRow,
+        now: Moment,
+        error: &CallError,
+        kind: &str,
+    ) -> Result<Next, StepError> {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
                 batches::look_again(tx, row.id, now.wall)?;
@@ -188,10 +226,21 @@ impl Submitter {
             })?;
             return Ok(Next::again());
         }
-        let refused = matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
+        let refused =
+            matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
         let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
-        let wait = backoff(self.config.openai.retry_interval, row.failures, error.retry_after());
-        self.postpone(row, now, if refused { kind } else { "" }, &message, Some(wait))
+        let wait = backoff(
+            self.config.openai.retry_interval,
+            row.failures,
+            error.retry_after(),
+        );
+        self.postpone(
+            row,
+            now,
+            if refused { kind } else { "" },
+            &message,
+            Some(wait),
+        )
     }
 
     fn postpone(
@@ -206,7 +255,12 @@ impl Submitter {
             if !kind.is_empty() {
                 alerts::open(tx, kind, &format!("batch:{}", row.id), message)?;
             }
-            batches::postpone(tx, row.id, now.wall + wait.unwrap_or(self.longest_wait()), message)
+            batches::postpone(
+                tx,
+                row.id,
+                now.wall + wait.unwrap_or(self.longest_wait()),
+                message,
+            )
         })?;
         Ok(Next::again())
     }
@@ -254,14 +308,26 @@ impl Step for Submitter {
         if !self.compared && now.steady >= self.compare_at {
             return self.compare(now);
         }
-        let on_their_way = [BatchState::Planned, BatchState::Sealed, BatchState::Uploaded, BatchState::Creating];
-        let rows = self.store.read(|view| batches::in_states(view, &on_their_way, 100))?;
+        let on_their_way = [
+            BatchState::Planned,
+            BatchState::Sealed,
+            BatchState::Uploaded,
+            BatchState::Creating,
+        ];
+        let rows = self
+            .store
+            .read(|view| batches::in_states(view, &on_their_way, 100))?;
         let longest = self.longest_wait().max(Duration::from_hours(1));
         let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
         if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
             return self.advance(row, now);
         }
-        let idle = rows.iter().map(wait).min().unwrap_or(Duration::MAX).min(self.config.steps.idle);
+        let idle = rows
+            .iter()
+            .map(wait)
+            .min()
+            .unwrap_or(Duration::MAX)
+            .min(self.config.steps.idle);
         match self.choose(now)? {
             pack::Choice::Now(batch) => self.pack(&batch, now),
             pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),

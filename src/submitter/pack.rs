@@ -63,20 +63,34 @@ impl Submitter {
         let scope = format!("model:{}", self.parameters(stage).model());
         let (pause, cap, queues) = self.store.read(|view| {
             let cap = requests::smallest_cap(view, stage)?;
-            Ok((alerts::paused(view, &scope)?, cap, requests::queues(view, stage, cap, full)?))
+            Ok((
+                alerts::paused(view, &scope)?,
+                cap,
+                requests::queues(view, stage, cap, full)?,
+            ))
         })?;
         if let Some(pause) = pause {
-            let left = pause.until.map_or(Duration::MAX, |until| until.due_in(now.wall, Duration::from_hours(2)));
+            let left = pause.until.map_or(Duration::MAX, |until| {
+                until.due_in(now.wall, Duration::from_hours(2))
+            });
             if !left.is_zero() {
                 return Ok(Choice::Later(left));
             }
         }
         let max_wait = self.config.batch.max_wait;
-        let waiting: u32 = queues.iter().map(|queue| queue.length).fold(0, u32::saturating_add);
-        let left = queues.iter().map(|queue| (queue.since + max_wait).due_in(now.wall, max_wait)).min();
+        let waiting: u32 = queues
+            .iter()
+            .map(|queue| queue.length)
+            .fold(0, u32::saturating_add);
+        let left = queues
+            .iter()
+            .map(|queue| (queue.since + max_wait).due_in(now.wall, max_wait))
+            .min();
         match left {
             None => Ok(Choice::Later(self.config.steps.idle)),
-            Some(left) if waiting < full && cap.is_none() && !left.is_zero() => Ok(Choice::Later(left)),
+            Some(left) if waiting < full && cap.is_none() && !left.is_zero() => {
+                Ok(Choice::Later(left))
+            }
             Some(_) => Ok(Choice::Now(Packing { stage, cap, queues })),
         }
     }
@@ -96,13 +110,25 @@ impl Submitter {
         };
         let batch = self.store.write(now.wall, |tx| batches::plan(tx, &plan))?;
         let full = self.config.batch.max_requests;
-        let mut room = Room { lines: packing.cap.unwrap_or(full).min(full), bytes: self.config.batch.max_bytes };
+        let mut room = Room {
+            lines: packing.cap.unwrap_or(full).min(full),
+            bytes: self.config.batch.max_bytes,
+        };
         let mut after = BTreeMap::new();
         // Twice: what small queues leave of their share goes to the big ones.
         for _ in 0..2 {
             for (queue, share) in shares(&packing.queues, room.lines) {
                 let after = after.entry(queue.job).or_insert(0);
-                self.claim(batch, packing, queue.job, share, after, &parameters, &mut room, now)?;
+                self.claim(
+                    batch,
+                    packing,
+                    queue.job,
+                    share,
+                    after,
+                    &parameters,
+                    &mut room,
+                    now,
+                )?;
             }
         }
         Ok(Next::again())
@@ -122,12 +148,20 @@ impl Submitter {
     ) -> Result<(), StepError> {
         let mut left = share.min(room.lines);
         while left > 0 {
-            let waiting = self
-                .store
-                .read(|view| requests::waiting(view, job, packing.stage, packing.cap, *after, left.min(CHUNK)))?;
+            let waiting = self.store.read(|view| {
+                requests::waiting(
+                    view,
+                    job,
+                    packing.stage,
+                    packing.cap,
+                    *after,
+                    left.min(CHUNK),
+                )
+            })?;
             let mut chosen = Vec::with_capacity(waiting.len());
             for line in &waiting {
-                let length = request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
+                let length =
+                    request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
                 if length > room.bytes {
                     room.lines = 0;
                     left = 0;
@@ -139,7 +173,8 @@ impl Submitter {
                 *after = line.request;
                 chosen.push(line.request);
             }
-            self.store.write(now.wall, |tx| requests::claim(tx, batch, &chosen))?;
+            self.store
+                .write(now.wall, |tx| requests::claim(tx, batch, &chosen))?;
             if waiting.len() < CHUNK as usize {
                 break;
             }
@@ -155,7 +190,10 @@ fn shares(queues: &[Queue], lines: u32) -> Vec<(&Queue, u32)> {
         clients.entry(&queue.client).or_default().push(queue);
     }
     let mut shares = Vec::with_capacity(queues.len());
-    for (client, lines) in even(lines, clients.len()).zip(clients.into_values()).map(|(lines, jobs)| (jobs, lines)) {
+    for (client, lines) in even(lines, clients.len())
+        .zip(clients.into_values())
+        .map(|(lines, jobs)| (jobs, lines))
+    {
         shares.extend(client.iter().copied().zip(even(lines, client.len())));
     }
     shares
@@ -173,13 +211,25 @@ mod tests {
     use crate::clock::Timestamp;
 
     fn queue(job: i64, client: &str, length: u32) -> Queue {
-        Queue { job, client: client.into(), since: Timestamp::from_millis(0), length }
+        Queue {
+            job,
+            client: client.into(),
+            since: Timestamp::from_millis(0),
+            length,
+        }
     }
 
     #[test]
     fn clients_share_evenly_whatever_their_number_of_jobs() {
-        let queues = [queue(1, "a", 50_000), queue(2, "a", 50_000), queue(3, "b", 2)];
-        let shares: Vec<(i64, u32)> = shares(&queues, 1001).into_iter().map(|(queue, share)| (queue.job, share)).collect();
+        let queues = [
+            queue(1, "a", 50_000),
+            queue(2, "a", 50_000),
+            queue(3, "b", 2),
+        ];
+        let shares: Vec<(i64, u32)> = shares(&queues, 1001)
+            .into_iter()
+            .map(|(queue, share)| (queue.job, share))
+            .collect();
         assert_eq!(shares, [(1, 251), (2, 250), (3, 500)]);
     }
 }
