@@ -31,12 +31,11 @@ impl Step for Finisher {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let settled = self.store.read(|view| jobs::settled(view, JOBS))?;
-        if settled.is_empty() {
+        if self.store.read(|view| jobs::settled(view, 1))?.is_empty() {
             return Ok(Next::idle(self.config.steps.idle));
         }
         self.store.write(now.wall, |tx| {
-            for job in &settled {
+            for job in &jobs::settled(tx, JOBS)? {
                 if job.failed_lots < job.total_lots {
                     jobs::finish(tx, job, JobStatus::Completed, None)?;
                     continue;

@@ -37,6 +37,8 @@ pub mod store;
 
 pub mod openai;
 
+pub mod net;
+
 pub mod http;
 
 // Steps: a step knows the store and at most one edge, and no other step.
@@ -52,3 +54,19 @@ pub mod poller;
 pub mod ingester;
 
 pub mod finisher;
+
+pub mod results;
+
+pub mod intake;
+
+pub mod images;
+
+pub mod courier;
+
+// The front: requests to steps and store.
+
+pub mod api;
+
+// The whole.
+
+pub mod daemon;

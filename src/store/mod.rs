@@ -26,6 +26,7 @@ pub mod alerts;
 pub mod batches;
 mod columns;
 pub mod deliveries;
+pub mod images;
 pub mod jobs;
 pub mod lots;
 pub mod requests;
@@ -47,7 +48,7 @@ pub enum StoreError {
     Busy,
     /// An I/O error or a corrupt file: go no further.
     Broken(String),
-    /// A row was not in the state that the move starts from.
+    /// A row was not in the state that the move starts from: somebody else moved it.
     Conflict(String),
     /// A mistake of the program, or a database that is not ours or newer than it.
     Other(String),
@@ -56,7 +57,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same may work a little later.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Full | Self::Busy)
+        matches!(self, Self::Full | Self::Busy | Self::Conflict(_))
     }
 }
 
@@ -170,6 +171,14 @@ impl Store {
         let done = change(&tx)?;
         tx.tx.commit()?;
         Ok(done)
+    }
+
+    /// Whether something can be stored now: tried by storing.
+    ///
+    /// # Errors
+    /// Why nothing can be.
+    pub fn probe(&self, now: Timestamp) -> Stored<()> {
+        self.write(now, |tx| Ok(tx.execute("UPDATE appliance SET id = 1 WHERE id = 1", []).map(drop)?))
     }
 
     /// Runs `look` on one snapshot of the database. Keep it short: a long reader makes the WAL grow.

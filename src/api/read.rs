@@ -1,0 +1,147 @@
+//! Polls: a job's status and results.
+
+use serde_json::{Map, Value, json};
+
+use super::submit::USUAL_STAGE;
+use super::{Api, Failure, seconds};
+use crate::batch::BatchState;
+use crate::clock::Timestamp;
+use crate::http::{Request, Response};
+use crate::job::{JobStatus, MAX_LOTS};
+use crate::refusal::{Code, Refusal};
+use crate::results::{self, ResultsReader};
+use crate::store::jobs::{self, JobRow};
+use crate::store::lots;
+
+/// How long a poller is asked to wait, seconds.
+const RETRY_RESULTS: &str = "30";
+
+impl Api {
+    fn find(&self, request: &Request, id: &str, now: Timestamp) -> Result<JobRow, Failure> {
+        let client = self.reader(request, id, now)?;
+        let job = self.store.read(|view| jobs::find(view, &client.name, id))?;
+        Ok(job.ok_or_else(|| {
+            Refusal::new(Code::JobNotFound, "There is no such job, or it is another client's.").with(json!({"job_id": id}))
+        })?)
+    }
+
+    pub(super) fn status(&self, request: &Request, id: &str, now: Timestamp) -> Result<Response, Failure> {
+        let job = self.find(request, id, now)?;
+        let (batches, webhooks) =
+            self.store.read(|view| Ok((jobs::batches(view, job.seq)?, jobs::webhooks(view, &job.id)?)))?;
+        let mut answer = Map::new();
+        let fields = [
+            ("job_id", json!(job.id)),
+            ("status", json!(job.status.as_str())),
+            ("created_at", json!(job.created_at.to_seconds_text())),
+            ("updated_at", json!(job.updated_at.to_seconds_text())),
+            ("completed_at", seconds(job.completed_at)),
+            ("progress", progress(&job, now)),
+            ("languages", json!(job.languages)),
+            (
+                "processing_details",
+                json!({
+                    "openai_vision_batch_id": job.vision_batch,
+                    "openai_translation_batch_id": job.translation_batch,
+                    "current_stage": job.status.stage(),
+                }),
+            ),
+            ("openai_batch_id", json!(job.vision_batch)),
+            ("openai_vision_batch_id", json!(job.vision_batch)),
+            ("openai_translation_batch_id", json!(job.translation_batch)),
+            ("openai_batch_ids", batches.iter().map(batch).collect()),
+            ("error_message", json!(job.error_message)),
+            ("error", json!(job.error_message)),
+            ("webhook_configured", json!(webhooks > 0)),
+        ];
+        for (name, value) in fields {
+            answer.insert(name.to_owned(), value);
+        }
+        Ok(Response::json(200, &Value::Object(answer)))
+    }
+
+    pub(super) fn results(&self, request: &Request, id: &str, now: Timestamp, download: bool) -> Result<Response, Failure> {
+        let job = self.find(request, id, now)?;
+        let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
+        let limit = number(request, "limit", 1, most)?.unwrap_or(most);
+        let offset = number(request, "offset", 0, most)?.unwrap_or(0);
+        let (status, head) = match job.status {
+            JobStatus::Completed => {
+                let images = self.store.read(|view| lots::images_processed(view, &job.id))?;
+                let head = json!({
+                    "job_id": job.id,
+                    "status": job.status.as_str(),
+                    "completed_at": seconds(job.completed_at),
+                    "processing_summary": results::summary(&job, images),
+                });
+                (200, head)
+            }
+            JobStatus::Failed => (410, gone(&job, Code::JobFailed, "The job failed.")),
+            JobStatus::Cancelled => (410, gone(&job, Code::JobCancelled, "The job was cancelled.")),
+            JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
+                let answer = json!({
+                    "error": "Job not completed",
+                    "status": job.status.as_str(),
+                    "progress": progress(&job, now),
+                    "message": format!("The job is {}; ask again later, or wait for its webhook.", job.status),
+                });
+                return Ok(Response::json(202, &answer).with_header("Retry-After", RETRY_RESULTS));
+            }
+        };
+        let name = format!("attachment; filename=\"batch_results_{}.json\"", job.id);
+        let body = ResultsReader::new(self.store.clone(), job, &head, offset, limit);
+        let response = Response::stream(status, "application/json", body);
+        Ok(if download { response.with_header("Content-Disposition", &name) } else { response })
+    }
+}
+
+fn batch(batch: &jobs::JobBatch) -> Value {
+    let state = match batch.state {
+        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => "preparing",
+        BatchState::Submitted => "running",
+        BatchState::Ended => "ended",
+        BatchState::Ingested => "completed",
+        BatchState::Failed => "failed",
+    };
+    json!({"openai_batch_id": batch.openai_batch_id, "stage": batch.stage.as_str(), "state": state})
+}
+
+fn progress(job: &JobRow, now: Timestamp) -> Value {
+    let percentage = f64::from(job.processed_lots) * 100.0 / f64::from(job.total_lots.max(1));
+    let stages = match job.status {
+        JobStatus::Pending | JobStatus::Processing => 2,
+        _ => 1,
+    };
+    let estimate = (!job.status.is_final()).then(|| (job.created_at + USUAL_STAGE * 2).max(now + USUAL_STAGE * stages / 4));
+    json!({
+        "total_lots": job.total_lots,
+        "processed_lots": job.processed_lots,
+        "failed_lots": job.failed_lots,
+        "completion_percentage": (percentage * 10.0).round() / 10.0,
+        "estimated_completion": seconds(estimate),
+    })
+}
+
+/// The head of a failed or cancelled job's results: an error with its reason.
+fn gone(job: &JobRow, code: Code, what: &str) -> Value {
+    let reason = job.error_message.as_deref().unwrap_or("no reason is stored");
+    let message = format!("{what} {reason}. `results` holds what was done.");
+    let mut head = Refusal::new(code, message).body();
+    if let Value::Object(head) = &mut head {
+        head.insert("job_id".into(), json!(job.id));
+        head.insert("status".into(), json!(job.status.as_str()));
+        head.insert("completed_at".into(), seconds(job.completed_at));
+    }
+    head
+}
+
+/// A whole number of the query.
+fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option<u32>, Refusal> {
+    let Some(text) = request.parameter(name) else { return Ok(None) };
+    let number = text.parse().ok().filter(|number| *number >= least);
+    let number = number.ok_or_else(|| {
+        let message = format!("`{name}` must be a whole number from {least} on.");
+        Refusal::new(Code::InvalidParameter, message)
+    })?;
+    Ok(Some(u32::min(number, most)))
+}

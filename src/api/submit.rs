@@ -1,0 +1,44 @@
+//! `POST /api/v1/generate-descriptions`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Api, Failure, parse_body};
+use crate::clock::Timestamp;
+use crate::http::{Request, Response};
+use crate::intake;
+use crate::refusal::{Code, Refusal};
+
+/// How long a stage usually takes: four of five batches at OpenAI end within an hour.
+pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
+
+impl Api {
+    pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
+        let started = self.clock.now().steady;
+        let media_type = request.header("content-type").unwrap_or("application/json");
+        if !media_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
+            let message = "The body must be JSON: send `Content-Type: application/json`.";
+            return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
+        }
+        let body = parse_body(&request.body)?;
+        let client = self.submitter(request, &body, now)?;
+        let submission = intake::check(&body, &self.config, &self.guard)?;
+        let job = intake::store(&self.store, &self.config, &client.name, &submission, now)?;
+        (self.wake)();
+        let took = self.clock.now().steady.saturating_sub(started);
+        let answer = json!({
+            "job_id": job.id,
+            "status": "accepted",
+            "created_at": job.created_at.to_seconds_text(),
+            "total_lots": job.total_lots,
+            "lots_count": job.total_lots,
+            "languages": job.languages,
+            "estimated_completion": (job.created_at + USUAL_STAGE * 2).to_seconds_text(),
+            "creation_time": format!("{:.2}s", took.as_secs_f64()),
+            "processing_mode": "batch",
+            "webhook_configured": !submission.webhooks().is_empty(),
+        });
+        Ok(Response::json(201, &answer))
+    }
+}

@@ -1,0 +1,163 @@
+//! The courier: delivers webhooks. One sender, one form of signature, at least once under one id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::clock::{Clock, Moment};
+use crate::config::{ClientConfig, Config};
+use crate::net::Outbound;
+use crate::results;
+use crate::signature::{Key, Message, sign, webhook_signature};
+use crate::step::{Next, Step, StepError};
+use crate::store::deliveries::{self, Delivery, Then};
+use crate::store::jobs::{self, JobRow};
+use crate::store::{Store, StoreError};
+
+/// How much later or earlier than planned an attempt may be made, in percent: so that many do not
+/// come at once.
+const JITTER: u64 = 20;
+/// How long beyond its time-out an attempt is left to its courier before another takes it up.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// See the module.
+pub struct Courier {
+    store: Arc<Store>,
+    outbound: Arc<Outbound>,
+    clock: Arc<dyn Clock>,
+    config: Arc<Config>,
+}
+
+impl Courier {
+    /// A courier; several may work side by side.
+    pub fn new(store: Arc<Store>, outbound: Arc<Outbound>, clock: Arc<dyn Clock>, config: Arc<Config>) -> Self {
+        Self { store, outbound, clock, config }
+    }
+
+    fn deliver(&self, delivery: &Delivery, now: Moment) -> Result<Next, StepError> {
+        let job = self.store.read(|view| jobs::by_id(view, &delivery.job_id))?;
+        let job = job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
+        let lease = now.wall + self.config.webhooks.timeout + GRACE;
+        if !self.store.write(now.wall, |tx| deliveries::begin(tx, delivery, lease))? {
+            return Ok(Next::again());
+        }
+        let (status, error, asked) = self.send(delivery, &job, now)?;
+        let then = match (status, &error) {
+            (Some(200..300), _) => Then::Delivered,
+            (Some(410), _) => Then::GiveUp,
+            _ => self.retry(delivery, asked, now),
+        };
+        let ended = self.clock.now();
+        self.store.write(ended.wall, |tx| deliveries::end(tx, delivery, status, error.as_deref(), then))?;
+        log::info!(
+            "event=webhook job={} attempt={} status={} then={then:?} took={:?}",
+            job.id,
+            delivery.attempts + 1,
+            status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
+            ended.steady.saturating_sub(now.steady),
+        );
+        Ok(Next::again())
+    }
+
+    /// One attempt: the receiver's status or what went wrong, and how long it asks to wait.
+    #[allow(clippy::type_complexity, reason = "read by one caller")]
+    fn send(
+        &self,
+        delivery: &Delivery,
+        job: &JobRow,
+        now: Moment,
+    ) -> Result<(Option<u16>, Option<String>, Option<Duration>), StepError> {
+        let Some(client) = self.config.clients.iter().find(|client| client.name == job.client) else {
+            let error = format!("client {:?} is not configured any more: its webhooks cannot be signed", job.client);
+            return Ok((None, Some(error), None));
+        };
+        let body = results::webhook_body(&self.store, job, &delivery.url, self.config.webhooks.max_body)?;
+        let headers = self.headers(client, client.keys(), delivery, job, now, &body);
+        Ok(match self.outbound.post(&delivery.url, &headers, body, self.config.webhooks.timeout) {
+            Ok(reply) if (200..300).contains(&reply.status) => (Some(reply.status), None, None),
+            Ok(reply) => (Some(reply.status), Some(reply.body_start), reply.retry_after),
+            Err(error) => (None, Some(error.to_string()), None),
+        })
+    }
+
+    fn headers(
+        &self,
+        client: &ClientConfig,
+        keys: &[Key],
+        delivery: &Delivery,
+        job: &JobRow,
+        now: Moment,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        let id = webhook_id(&job.id, job.status.event().unwrap_or("batch_job"), &delivery.url, delivery.again);
+        let timestamp = now.wall.seconds();
+        let prefix = client.signature_prefix.as_ref().unwrap_or(&self.config.webhooks.signature_prefix);
+        let signature = keys.first().map(|key| sign(key, Message::Bytes(body))).unwrap_or_default();
+        vec![
+            ("Content-Type", "application/json".to_owned()),
+            ("User-Agent", concat!("batchkeeper/", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("X-Signature", format!("{prefix}{signature}")),
+            ("X-Delivery-Attempt", (delivery.attempts + 1).to_string()),
+            ("X-Job-ID", job.id.clone()),
+            ("webhook-id", id.clone()),
+            ("webhook-timestamp", timestamp.to_string()),
+            ("webhook-signature", webhook_signature(keys, &id, timestamp, body)),
+        ]
+    }
+
+    fn retry(&self, delivery: &Delivery, asked: Option<Duration>, now: Moment) -> Then {
+        let wait = usize::try_from(delivery.attempts).ok().and_then(|at| self.config.webhooks.retries.get(at));
+        match wait {
+            None => Then::GiveUp,
+            Some(wait) => Then::Retry(now.wall + jittered(*wait, delivery).max(asked.unwrap_or(Duration::ZERO))),
+        }
+    }
+}
+
+/// The id that a receiver drops repeats by: of job, event and URL alone, so that every attempt has
+/// the same, also after a restore. `again`: an operator's resend is another delivery.
+pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
+    let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{again}"));
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("msg_{hex}")
+}
+
+/// The wait, up to [`JITTER`] percent more or less; the same for the same attempt.
+fn jittered(wait: Duration, delivery: &Delivery) -> Duration {
+    let digest = Sha256::digest(format!("{} {}", delivery.id, delivery.attempts));
+    let percent = 100 - JITTER + u64::from(digest[0]) * 2 * JITTER / 255;
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_mul(percent) / 100)
+}
+
+impl Step for Courier {
+    fn name(&self) -> &'static str {
+        "courier"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        let longest = self.config.webhooks.retries.iter().max().copied().unwrap_or_default();
+        let longest = (longest * 2).max(Duration::from_hours(24));
+        match self.store.read(deliveries::next)? {
+            None => Ok(Next::idle(self.config.steps.idle)),
+            Some((due, delivery)) => match due.due_in(now.wall, longest) {
+                Duration::ZERO => self.deliver(&delivery, now),
+                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_webhook_id_depends_on_job_event_and_url_alone() {
+        let id = |job, url, again| webhook_id(job, "batch_job_completed", url, again);
+        assert_eq!(id("a", "u", 0), id("a", "u", 0));
+        assert_ne!(id("a", "u", 0), id("b", "u", 0));
+        assert_ne!(id("a", "u", 0), id("a", "v", 0));
+        assert_ne!(id("a", "u", 0), id("a", "u", 1));
+    }
+}

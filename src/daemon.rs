@@ -1,0 +1,304 @@
+//! The whole: every step on a thread of its own, the two listeners, signals, shutdown.
+//!
+//! Threads share nothing but the store. After a tick that did something, every other step's bell
+//! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
+//! ends unasked ends the daemon with an error, so that systemd starts it again.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::api::{Api, Health, Ops};
+use crate::clock::Clock;
+use crate::config::{Config, Private};
+use crate::courier::Courier;
+use crate::finisher::Finisher;
+use crate::http::Handler;
+use crate::http::server::{Limits, Server};
+use crate::images::Images;
+use crate::ingester::Ingester;
+use crate::net::probes::Probes;
+use crate::net::{Guard, Outbound};
+use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
+use crate::openai::{BatchApi, Identity};
+use crate::poller::Poller;
+use crate::step::{Step, StepError};
+use crate::store::{DaemonLock, Store, deliveries};
+use crate::submitter::Submitter;
+use crate::threads::{self, Crew, Ended};
+
+/// How long threads may take to finish what they are at when the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(20);
+/// How long a webhook's or an image's host may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The wait after an error that passes.
+const RECOVER: Duration = Duration::from_secs(1);
+/// The longest that a step waits without looking.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// A daemon at work.
+pub struct Daemon {
+    crew: Crew,
+    endings: Receiver<Ended>,
+    stop: Sender<Infallible>,
+    servers: Vec<Server>,
+    _lock: DaemonLock,
+}
+
+/// The steps' bells.
+#[derive(Clone)]
+struct Bells(Arc<Vec<Sender<()>>>);
+
+impl Bells {
+    fn ring_all(&self) {
+        for bell in self.0.iter() {
+            // A bell that has been rung already need not be rung again.
+            drop(bell.try_send(()));
+        }
+    }
+}
+
+impl Daemon {
+    /// Opens the database, starts the steps and the listeners.
+    ///
+    /// # Errors
+    /// A message for the operator: what cannot be opened, bound or relied on.
+    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let config = Arc::new(config);
+        let lock = DaemonLock::take(&config.database).map_err(|error| error.to_string())?;
+        let store = Store::open(&config.database, clock.now().wall)
+            .map_err(|error| format!("{}: {error}", config.database.display()))?;
+        let store = Arc::new(store);
+        make_private_folder(&config.spool())?;
+        let released = store.write(clock.now().wall, deliveries::release_unfinished);
+        released.map_err(|error| error.to_string())?;
+        let api: Arc<dyn BatchApi> = Arc::new(openai_client(&config)?);
+        let guard = guard(&config)?;
+        let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
+
+        let (crew, endings) = Crew::new();
+        let mut steps: Vec<(String, Box<dyn Step>)> = vec![
+            ("submitter".into(), Box::new(Submitter::new(store.clone(), api.clone(), config.clone()))),
+            ("poller".into(), Box::new(Poller::new(store.clone(), api.clone(), config.clone()))),
+            ("ingester".into(), Box::new(Ingester::new(store.clone(), api, config.clone()))),
+            ("finisher".into(), Box::new(Finisher::new(store.clone(), config.clone()))),
+        ];
+        if config.images.check {
+            let probes = Probes::start(&crew, &outbound, config.images.concurrency)
+                .map_err(|error| format!("threads of the image checks: {error}"))?;
+            steps.push(("images".into(), Box::new(Images::new(store.clone(), probes, config.clone()))));
+        }
+        for number in 1..=config.webhooks.concurrency {
+            let courier = Courier::new(store.clone(), outbound.clone(), clock.clone(), config.clone());
+            steps.push((format!("courier-{number}"), Box::new(courier)));
+        }
+
+        let (stop, stopped) = bounded::<Infallible>(0);
+        let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        let (senders, ears): (Vec<_>, Vec<_>) = steps.iter().map(|_| bounded(1)).unzip();
+        let bells = Bells(Arc::new(senders));
+        for ((name, step), ear) in steps.into_iter().zip(ears) {
+            let worker = Worker {
+                name: name.clone(),
+                step,
+                ear,
+                stopped: stopped.clone(),
+                bells: bells.clone(),
+                health: health.clone(),
+                clock: clock.clone(),
+            };
+            crew.spawn(&name, move || worker.run()).map_err(|error| format!("thread {name}: {error}"))?;
+        }
+
+        let wake = move || bells.ring_all();
+        let client_api =
+            Api::new(store.clone(), clock.clone(), config.clone(), guard, health.clone(), wake);
+        let ops = Ops::new(store, health);
+        let limits = Limits { body_bytes: config.limits.body, ..Limits::default() };
+        let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
+            ("api", &config.listen, limits, Arc::new(client_api)),
+            ("ops", &config.ops_listen, Limits { body_bytes: 0, workers: 2, ..Limits::default() }, Arc::new(ops)),
+        ];
+        let mut servers = Vec::new();
+        for (name, address, limits, handler) in handlers {
+            if !address.is_empty() {
+                let listener =
+                    TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                let server = Server::start(&crew, clock.clone(), name, listener, limits, handler)
+                    .map_err(|error| format!("cannot serve {address}: {error}"))?;
+                log::info!("event=listening what={name} address={}", server.address());
+                servers.push(server);
+            }
+        }
+        log::info!("event=started version={} database={}", env!("CARGO_PKG_VERSION"), config.database.display());
+        Ok(Self { crew, endings, stop, servers, _lock: lock })
+    }
+
+    /// Where it listens: the client API first, then the operator's pages, as far as they are on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(Server::address).collect()
+    }
+
+    /// Serves until a signal or until `until` says so, then stops.
+    ///
+    /// # Errors
+    /// When a thread ended unasked: its name, for the last word in the log.
+    pub fn run(self, until: &Receiver<()>) -> Result<(), String> {
+        let signals = signals()?;
+        tell_systemd(&[sd_notify::NotifyState::Ready]);
+        let outcome = select! {
+            recv(signals) -> _ => Ok(()),
+            recv(until) -> _ => Ok(()),
+            recv(self.endings) -> ended => Err(describe(ended.ok())),
+        };
+        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        log::info!("event=stopping");
+        self.stop();
+        outcome
+    }
+
+    /// Lets every thread finish its transaction and end.
+    fn stop(self) {
+        drop(self.stop);
+        for server in &self.servers {
+            server.stop(FAREWELL / 4);
+        }
+        if !self.crew.join(FAREWELL) {
+            // What they were at is in the database, as after a crash.
+            log::warn!("event=stopped with threads still in a call");
+        }
+        log::info!("event=stopped");
+    }
+}
+
+fn describe(ended: Option<Ended>) -> String {
+    match ended {
+        Some(Ended { name, panicked: true }) => format!("thread {name} panicked; the daemon ends, to be started anew"),
+        Some(Ended { name, .. }) => format!("thread {name} ended; the daemon ends, to be started anew"),
+        None => "all threads ended".to_owned(),
+    }
+}
+
+/// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
+fn signals() -> Result<Receiver<()>, String> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot watch signals: {error}"))?;
+    let (tell, told) = bounded(1);
+    threads::spawn("signals", move || {
+        for _ in signals.forever() {
+            if tell.try_send(()).is_err() {
+                std::process::exit(130);
+            }
+        }
+    })
+    .map_err(|error| format!("thread signals: {error}"))?;
+    Ok(told)
+}
+
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("systemd was not told: {error}");
+    }
+}
+
+/// One step on its thread.
+struct Worker {
+    name: String,
+    step: Box<dyn Step>,
+    ear: Receiver<()>,
+    stopped: Receiver<Infallible>,
+    bells: Bells,
+    health: Arc<Health>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Worker {
+    /// Ticks until the daemon stops, or until an error that does not pass.
+    fn run(mut self) {
+        loop {
+            let wait = match self.step.tick(self.clock.now()) {
+                Ok(next) => {
+                    self.health.beat(&self.name, None);
+                    if next.worked {
+                        self.bells.ring_all();
+                    }
+                    next.after
+                }
+                Err(error) => match self.trouble(&error) {
+                    Some(wait) => wait,
+                    None => return,
+                },
+            };
+            let stopped = &self.stopped;
+            if wait.is_zero() {
+                select! {
+                    recv(stopped) -> _ => return,
+                    default => continue,
+                }
+            }
+            select! {
+                recv(stopped) -> _ => return,
+                recv(self.ear) -> _ => {}
+                default(wait.min(LONGEST_WAIT)) => {}
+            }
+        }
+    }
+
+    /// How long to wait after an error; none: the daemon must end.
+    fn trouble(&self, error: &StepError) -> Option<Duration> {
+        log::error!("event=trouble step={} passes={} error={error}", self.name, error.passes());
+        self.health.beat(&self.name, Some(error.to_string()));
+        error.passes().then_some(RECOVER)
+    }
+}
+
+/// A channel that never speaks, for a daemon that only signals end.
+pub fn until_a_signal() -> Receiver<()> {
+    never()
+}
+
+/// The client of OpenAI's API that the configuration describes.
+///
+/// # Errors
+/// A message for the operator.
+pub fn openai_client(config: &Config) -> Result<Client, String> {
+    let openai = &config.openai;
+    if openai.api_key().reveal().is_empty() {
+        return Err("no OpenAI API key: set openai.api_key_file, or OPENAI_API_KEY in the environment".into());
+    }
+    let identity = Identity {
+        base_url: openai.base_url.clone(),
+        organization: openai.organization.clone(),
+        project: openai.project.clone(),
+    };
+    let mut settings = Settings::new(identity, ApiKey::new(openai.api_key().reveal()));
+    settings.allow_plain_http = openai.allow_plain_http;
+    settings.timeouts = Timeouts { create: openai.create_timeout, ..Timeouts::default() };
+    Client::new(settings).map_err(|error| error.to_string())
+}
+
+fn guard(config: &Config) -> Result<Guard, String> {
+    match &config.network.allow_private {
+        Private::All(true) => Ok(Guard::AllowAll),
+        Private::All(false) => Ok(Guard::DenyPrivate),
+        Private::Networks(networks) => {
+            let parse = |network: &String| {
+                network.parse().map_err(|error| format!("network.allow_private: {network:?} is {error}"))
+            };
+            networks.iter().map(parse).collect::<Result<_, _>>().map(Guard::Allow)
+        }
+    }
+}
+
+fn make_private_folder(folder: &Path) -> Result<(), String> {
+    let made = fs::create_dir_all(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)));
+    made.map_err(|error| format!("cannot make {}: {error}", folder.display()))
+}
