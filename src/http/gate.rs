@@ -303,12 +303,7 @@ impl Gate {
     }
 
     /// Writes the request to the inner server, freeing the body on the way.
-    fn hand_over(
-        &self,
-        head: &Head,
-        visit: &Visit,
-        body: Vec<Vec<u8>>,
-    ) -> io::Result<UnixStream> {
+    fn hand_over(&self, head: &Head, visit: &Visit, body: Vec<Vec<u8>>) -> io::Result<UnixStream> {
         let mut inner = self.inner.connect()?;
         let mut first = wire::request_head(head, &visit.id, visit.peer).into_bytes();
         let mut pieces = body.into_iter();
@@ -423,7 +418,10 @@ impl Gate {
         if let Err(error) = read {
             log::error!("http refusal has no body request={id} error={error:?}");
         }
-        let end = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let end = format!(
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
         text.extend_from_slice(end.as_bytes());
         if !head_only {
             text.append(&mut body);

@@ -289,10 +289,7 @@ mod tests {
             ("Transfer-Encoding: chunked\r\n", 411),
             ("Transfer-Encoding: identity\r\n", 411),
             ("Transfer-Encoding: xchunked\r\n", 411),
-            (
-                "Transfer-Encoding: identity\r\nContent-Length: 5\r\n",
-                400,
-            ),
+            ("Transfer-Encoding: identity\r\nContent-Length: 5\r\n", 400),
             ("Transfer-Encoding : chunked\r\n", 400),
             ("X-A: 1\r\n folded\r\n", 400),
             ("X-A: a\0b\r\n", 400),

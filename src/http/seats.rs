@@ -103,9 +103,9 @@ fn hang_up(taken: &Taken) {
 /// Whom a limit per peer counts as one: an IPv4 address, or the /64 that one IPv6 customer has.
 fn neighbourhood(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
         v4 => v4,
     }
 }

@@ -5,7 +5,7 @@
 //! it. A panic in the handler ends its worker, and with it, as the crew is watched, the daemon:
 //! better than to go on with what a half-done request left behind. The client gets a 500.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -209,10 +209,7 @@ impl Worker {
         let head_only = request.method == "HEAD";
         let mut response = self.handler.handle(request);
         if !(200..=599).contains(&response.status) {
-            log::error!(
-                "http answer has status={} request={id}",
-                response.status
-            );
+            log::error!("http answer has status={} request={id}", response.status);
             response.status = 500;
         }
         let streamed = matches!(response.body, Body::Stream(_)) && !head_only;
@@ -266,8 +263,18 @@ impl Download {
         let status = self.response.status;
         let body = (!self.head_only && !matches!(status, 204 | 304)).then_some(self.response.body);
         let written = wire::write_answer(&mut self.to, status, &headers, length, body);
-        if let Err(error) = written {
-            log::warn!("http answer was cut short request={} error={error:?}", self.id);
+        match written {
+            Ok(()) => {}
+            // The gate has hung up, because the client has or was too slow.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                log::debug!("http answer unwanted request={}", self.id);
+            }
+            Err(error) => {
+                log::warn!(
+                    "http answer was cut short request={} error={error:?}",
+                    self.id
+                );
+            }
         }
     }
 }

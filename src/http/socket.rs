@@ -144,3 +144,42 @@ impl Client {
         ) {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::clock::{Moment, Timestamp};
+
+    /// Each look at it takes a second.
+    #[derive(Default)]
+    struct Slow(AtomicU64);
+
+    impl Clock for Slow {
+        fn now(&self) -> Moment {
+            Moment {
+                wall: Timestamp::from_millis(0),
+                steady: Duration::from_secs(self.0.fetch_add(1, Ordering::SeqCst)),
+            }
+        }
+    }
+
+    #[test]
+    fn answers_have_a_least_rate() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _reader = listener.accept().unwrap();
+        let stall = Duration::from_secs(3);
+        let mut client = Client::new(Arc::new(stream), Arc::new(Slow::default()), stall).unwrap();
+        let piece = vec![0; 16 * 1024];
+        // At a second each: 64 KiB/s are needed, 16 are taken, and three seconds are free.
+        let pieces = (1..9).find(|_| client.write(&piece).is_err());
+        assert_eq!(pieces, Some(5));
+        client.begin_answer();
+        assert!(client.write(&piece).is_ok());
+        let error = client.read(&mut [0], Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+}
