@@ -11,4 +11,5 @@ pub mod batch;
 
 // Edges: each knows one technology, and no other edge.
 pub mod http;
+pub mod net;
 pub mod openai;
