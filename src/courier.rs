@@ -31,15 +31,31 @@ pub struct Courier {
 
 impl Courier {
     /// A courier; several may work side by side.
-    pub fn new(store: Arc<Store>, outbound: Arc<Outbound>, clock: Arc<dyn Clock>, config: Arc<Config>) -> Self {
-        Self { store, outbound, clock, config }
+    pub fn new(
+        store: Arc<Store>,
+        outbound: Arc<Outbound>,
+        clock: Arc<dyn Clock>,
+        config: Arc<Config>,
+    ) -> Self {
+        Self {
+            store,
+            outbound,
+            clock,
+            config,
+        }
     }
 
     fn deliver(&self, delivery: &Delivery, now: Moment) -> Result<Next, StepError> {
-        let job = self.store.read(|view| jobs::by_id(view, &delivery.job_id))?;
-        let job = job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
+        let job = self
+            .store
+            .read(|view| jobs::by_id(view, &delivery.job_id))?;
+        let job =
+            job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + GRACE;
-        if !self.store.write(now.wall, |tx| deliveries::begin(tx, delivery, lease))? {
+        if !self
+            .store
+            .write(now.wall, |tx| deliveries::begin(tx, delivery, lease))?
+        {
             return Ok(Next::again());
         }
         let (status, error, asked) = self.send(delivery, &job, now)?;
@@ -49,7 +65,9 @@ impl Courier {
             _ => self.retry(delivery, asked, now),
         };
         let ended = self.clock.now();
-        self.store.write(ended.wall, |tx| deliveries::end(tx, delivery, status, error.as_deref(), then))?;
+        self.store.write(ended.wall, |tx| {
+            deliveries::end(tx, delivery, status, error.as_deref(), then)
+        })?;
         log::info!(
             "event=webhook job={} attempt={} status={} then={then:?} took={:?}",
             job.id,
@@ -68,17 +86,39 @@ impl Courier {
         job: &JobRow,
         now: Moment,
     ) -> Result<(Option<u16>, Option<String>, Option<Duration>), StepError> {
-        let Some(client) = self.config.clients.iter().find(|client| client.name == job.client) else {
-            let error = format!("client {:?} is not configured any more: its webhooks cannot be signed", job.client);
+        let Some(client) = self
+            .config
+            .clients
+            .iter()
+            .find(|client| client.name == job.client)
+        else {
+            let error = format!(
+                "client {:?} is not configured any more: its webhooks cannot be signed",
+                job.client
+            );
             return Ok((None, Some(error), None));
         };
-        let body = results::webhook_body(&self.store, job, &delivery.url, self.config.webhooks.max_body)?;
+        let body = results::webhook_body(
+            &self.store,
+            job,
+            &delivery.url,
+            self.config.webhooks.max_body,
+        )?;
         let headers = self.headers(client, client.keys(), delivery, job, now, &body);
-        Ok(match self.outbound.post(&delivery.url, &headers, body, self.config.webhooks.timeout) {
-            Ok(reply) if (200..300).contains(&reply.status) => (Some(reply.status), None, None),
-            Ok(reply) => (Some(reply.status), Some(reply.body_start), reply.retry_after),
-            Err(error) => (None, Some(error.to_string()), None),
-        })
+        Ok(
+            match self
+                .outbound
+                .post(&delivery.url, &headers, body, self.config.webhooks.timeout)
+            {
+                Ok(reply) if (200..300).contains(&reply.status) => (Some(reply.status), None, None),
+                Ok(reply) => (
+                    Some(reply.status),
+                    Some(reply.body_start),
+                    reply.retry_after,
+                ),
+                Err(error) => (None, Some(error.to_string()), None),
+            },
+        )
     }
 
     fn headers(
@@ -90,27 +130,48 @@ impl Courier {
         now: Moment,
         body: &[u8],
     ) -> Vec<(&'static str, String)> {
-        let id = webhook_id(&job.id, job.status.event().unwrap_or("batch_job"), &delivery.url, delivery.again);
+        let id = webhook_id(
+            &job.id,
+            job.status.event().unwrap_or("batch_job"),
+            &delivery.url,
+            delivery.again,
+        );
         let timestamp = now.wall.seconds();
-        let prefix = client.signature_prefix.as_ref().unwrap_or(&self.config.webhooks.signature_prefix);
-        let signature = keys.first().map(|key| sign(key, Message::Bytes(body))).unwrap_or_default();
+        let prefix = client
+            .signature_prefix
+            .as_ref()
+            .unwrap_or(&self.config.webhooks.signature_prefix);
+        let signature = keys
+            .first()
+            .map(|key| sign(key, Message::Bytes(body)))
+            .unwrap_or_default();
         vec![
             ("Content-Type", "application/json".to_owned()),
-            ("User-Agent", concat!("batchkeeper/", env!("CARGO_PKG_VERSION")).to_owned()),
+            (
+                "User-Agent",
+                concat!("batchkeeper/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
             ("X-Signature", format!("{prefix}{signature}")),
             ("X-Delivery-Attempt", (delivery.attempts + 1).to_string()),
             ("X-Job-ID", job.id.clone()),
             ("webhook-id", id.clone()),
             ("webhook-timestamp", timestamp.to_string()),
-            ("webhook-signature", webhook_signature(keys, &id, timestamp, body)),
+            (
+                "webhook-signature",
+                webhook_signature(keys, &id, timestamp, body),
+            ),
         ]
     }
 
     fn retry(&self, delivery: &Delivery, asked: Option<Duration>, now: Moment) -> Then {
-        let wait = usize::try_from(delivery.attempts).ok().and_then(|at| self.config.webhooks.retries.get(at));
+        let wait = usize::try_from(delivery.attempts)
+            .ok()
+            .and_then(|at| self.config.webhooks.retries.get(at));
         match wait {
             None => Then::GiveUp,
-            Some(wait) => Then::Retry(now.wall + jittered(*wait, delivery).max(asked.unwrap_or(Duration::ZERO))),
+            Some(wait) => Then::Retry(
+                now.wall + jittered(*wait, delivery).max(asked.unwrap_or(Duration::ZERO)),
+            ),
         }
     }
 }
@@ -119,7 +180,11 @@ impl Courier {
 /// the same, also after a restore. `again`: an operator's resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
     let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{again}"));
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("msg_{hex}")
 }
 
@@ -127,7 +192,12 @@ pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
 fn jittered(wait: Duration, delivery: &Delivery) -> Duration {
     let digest = Sha256::digest(format!("{} {}", delivery.id, delivery.attempts));
     let percent = 100 - JITTER + u64::from(digest[0]) * 2 * JITTER / 255;
-    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_mul(percent) / 100)
+    Duration::from_millis(
+        u64::try_from(wait.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(percent)
+            / 100,
+    )
 }
 
 impl Step for Courier {
@@ -136,7 +206,14 @@ impl Step for Courier {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let longest = self.config.webhooks.retries.iter().max().copied().unwrap_or_default();
+        let longest = self
+            .config
+            .webhooks
+            .retries
+            .iter()
+            .max()
+            .copied()
+            .unwrap_or_default();
         let longest = (longest * 2).max(Duration::from_hours(24));
         match self.store.read(deliveries::next)? {
             None => Ok(Next::idle(self.config.steps.idle)),

@@ -61,7 +61,7 @@ impl Bells {
     fn ring_all(&self) {
         for bell in self.0.iter() {
             // A bell that has been rung already need not be rung again.
-            drop(bell.try_send(()));
+            bell.try_send(()).ok();
         }
     }
 }
@@ -86,18 +86,38 @@ impl Daemon {
 
         let (crew, endings) = Crew::new();
         let mut steps: Vec<(String, Box<dyn Step>)> = vec![
-            ("submitter".into(), Box::new(Submitter::new(store.clone(), api.clone(), config.clone()))),
-            ("poller".into(), Box::new(Poller::new(store.clone(), api.clone(), config.clone()))),
-            ("ingester".into(), Box::new(Ingester::new(store.clone(), api, config.clone()))),
-            ("finisher".into(), Box::new(Finisher::new(store.clone(), config.clone()))),
+            (
+                "submitter".into(),
+                Box::new(Submitter::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "poller".into(),
+                Box::new(Poller::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "ingester".into(),
+                Box::new(Ingester::new(store.clone(), api, config.clone())),
+            ),
+            (
+                "finisher".into(),
+                Box::new(Finisher::new(store.clone(), config.clone())),
+            ),
         ];
         if config.images.check {
             let probes = Probes::start(&crew, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
-            steps.push(("images".into(), Box::new(Images::new(store.clone(), probes, config.clone()))));
+            steps.push((
+                "images".into(),
+                Box::new(Images::new(store.clone(), probes, config.clone())),
+            ));
         }
         for number in 1..=config.webhooks.concurrency {
-            let courier = Courier::new(store.clone(), outbound.clone(), clock.clone(), config.clone());
+            let courier = Courier::new(
+                store.clone(),
+                outbound.clone(),
+                clock.clone(),
+                config.clone(),
+            );
             steps.push((format!("courier-{number}"), Box::new(courier)));
         }
 
@@ -115,31 +135,60 @@ impl Daemon {
                 health: health.clone(),
                 clock: clock.clone(),
             };
-            crew.spawn(&name, move || worker.run()).map_err(|error| format!("thread {name}: {error}"))?;
+            crew.spawn(&name, move || worker.run())
+                .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
         let wake = move || bells.ring_all();
-        let client_api =
-            Api::new(store.clone(), clock.clone(), config.clone(), guard, health.clone(), wake);
+        let client_api = Api::new(
+            store.clone(),
+            clock.clone(),
+            config.clone(),
+            guard,
+            health.clone(),
+            wake,
+        );
         let ops = Ops::new(store, health);
-        let limits = Limits { body_bytes: config.limits.body, ..Limits::default() };
+        let limits = Limits {
+            body_bytes: config.limits.body,
+            ..Limits::default()
+        };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
             ("api", &config.listen, limits, Arc::new(client_api)),
-            ("ops", &config.ops_listen, Limits { body_bytes: 0, workers: 2, ..Limits::default() }, Arc::new(ops)),
+            (
+                "ops",
+                &config.ops_listen,
+                Limits {
+                    body_bytes: 0,
+                    workers: 2,
+                    ..Limits::default()
+                },
+                Arc::new(ops),
+            ),
         ];
         let mut servers = Vec::new();
         for (name, address, limits, handler) in handlers {
             if !address.is_empty() {
-                let listener =
-                    TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+                let listener = TcpListener::bind(address)
+                    .map_err(|error| format!("cannot listen on {address}: {error}"))?;
                 let server = Server::start(&crew, clock.clone(), name, listener, limits, handler)
                     .map_err(|error| format!("cannot serve {address}: {error}"))?;
                 log::info!("event=listening what={name} address={}", server.address());
                 servers.push(server);
             }
         }
-        log::info!("event=started version={} database={}", env!("CARGO_PKG_VERSION"), config.database.display());
-        Ok(Self { crew, endings, stop, servers, _lock: lock })
+        log::info!(
+            "event=started version={} database={}",
+            env!("CARGO_PKG_VERSION"),
+            config.database.display()
+        );
+        Ok(Self {
+            crew,
+            endings,
+            stop,
+            servers,
+            _lock: lock,
+        })
     }
 
     /// Where it listens: the client API first, then the operator's pages, as far as they are on.
@@ -181,15 +230,21 @@ impl Daemon {
 
 fn describe(ended: Option<Ended>) -> String {
     match ended {
-        Some(Ended { name, panicked: true }) => format!("thread {name} panicked; the daemon ends, to be started anew"),
-        Some(Ended { name, .. }) => format!("thread {name} ended; the daemon ends, to be started anew"),
+        Some(Ended {
+            name,
+            panicked: true,
+        }) => format!("thread {name} panicked; the daemon ends, to be started anew"),
+        Some(Ended { name, .. }) => {
+            format!("thread {name} ended; the daemon ends, to be started anew")
+        }
         None => "all threads ended".to_owned(),
     }
 }
 
 /// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
 fn signals() -> Result<Receiver<()>, String> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot watch signals: {error}"))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
     threads::spawn("signals", move || {
         for _ in signals.forever() {
@@ -253,7 +308,11 @@ impl Worker {
 
     /// How long to wait after an error; none: the daemon must end.
     fn trouble(&self, error: &StepError) -> Option<Duration> {
-        log::error!("event=trouble step={} passes={} error={error}", self.name, error.passes());
+        log::error!(
+            "event=trouble step={} passes={} error={error}",
+            self.name,
+            error.passes()
+        );
         self.health.beat(&self.name, Some(error.to_string()));
         error.passes().then_some(RECOVER)
     }
@@ -271,7 +330,10 @@ pub fn until_a_signal() -> Receiver<()> {
 pub fn openai_client(config: &Config) -> Result<Client, String> {
     let openai = &config.openai;
     if openai.api_key().reveal().is_empty() {
-        return Err("no OpenAI API key: set openai.api_key_file, or OPENAI_API_KEY in the environment".into());
+        return Err(
+            "no OpenAI API key: set openai.api_key_file, or OPENAI_API_KEY in the environment"
+                .into(),
+        );
     }
     let identity = Identity {
         base_url: openai.base_url.clone(),
@@ -280,7 +342,10 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
     };
     let mut settings = Settings::new(identity, ApiKey::new(openai.api_key().reveal()));
     settings.allow_plain_http = openai.allow_plain_http;
-    settings.timeouts = Timeouts { create: openai.create_timeout, ..Timeouts::default() };
+    settings.timeouts = Timeouts {
+        create: openai.create_timeout,
+        ..Timeouts::default()
+    };
     Client::new(settings).map_err(|error| error.to_string())
 }
 
@@ -290,9 +355,15 @@ fn guard(config: &Config) -> Result<Guard, String> {
         Private::All(false) => Ok(Guard::DenyPrivate),
         Private::Networks(networks) => {
             let parse = |network: &String| {
-                network.parse().map_err(|error| format!("network.allow_private: {network:?} is {error}"))
+                network
+                    .parse()
+                    .map_err(|error| format!("network.allow_private: {network:?} is {error}"))
             };
-            networks.iter().map(parse).collect::<Result<_, _>>().map(Guard::Allow)
+            networks
+                .iter()
+                .map(parse)
+                .collect::<Result<_, _>>()
+                .map(Guard::Allow)
         }
     }
 }

@@ -33,14 +33,24 @@ pub struct Images {
 impl Images {
     /// A checker.
     pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
-        Self { store, probes, config, well: HashMap::new() }
+        Self {
+            store,
+            probes,
+            config,
+            well: HashMap::new(),
+        }
     }
 
     /// What is wrong with each URL that is not known to be well.
     fn look(&mut self, lots: &[DueLot], now: Moment) -> HashMap<String, String> {
-        self.well.retain(|_, since| now.steady.saturating_sub(*since) < FRESH);
-        let mut urls: Vec<String> =
-            lots.iter().flat_map(|lot| &lot.images).filter(|url| !self.well.contains_key(*url)).cloned().collect();
+        self.well
+            .retain(|_, since| now.steady.saturating_sub(*since) < FRESH);
+        let mut urls: Vec<String> = lots
+            .iter()
+            .flat_map(|lot| &lot.images)
+            .filter(|url| !self.well.contains_key(*url))
+            .cloned()
+            .collect();
         urls.sort_unstable();
         urls.dedup();
         let mut wrong = HashMap::new();
@@ -72,12 +82,24 @@ impl Step for Images {
         let wrong = self.look(&lots, now);
         self.store.write(now.wall, |tx| {
             for lot in &lots {
-                let missing: Vec<String> = lot.images.iter().filter(|url| wrong.contains_key(*url)).cloned().collect();
+                let missing: Vec<String> = lot
+                    .images
+                    .iter()
+                    .filter(|url| wrong.contains_key(*url))
+                    .cloned()
+                    .collect();
                 images::checked(tx, lot, &missing)?;
-                if missing.len() * 100 > lot.images.len() * MAX_MISSING || missing.len() == lot.images.len() {
-                    let first = missing.first().and_then(|url| wrong.get(url)).map_or("", String::as_str);
+                if missing.len() * 100 > lot.images.len() * MAX_MISSING
+                    || missing.len() == lot.images.len()
+                {
+                    let first = missing
+                        .first()
+                        .and_then(|url| wrong.get(url))
+                        .map_or("", String::as_str);
                     let (missing, all) = (missing.len(), lot.images.len());
-                    let reason = format!("IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}");
+                    let reason = format!(
+                        "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}"
+                    );
                     settle::fail_waiting(tx, lot.request, &reason)?;
                 }
             }

@@ -13,8 +13,17 @@ use crate::store::{Store, StoreError, Stored};
 ///
 /// # Errors
 /// The contract's refusal of the first thing that is wrong; nothing is stored then.
-pub fn check<'a>(body: &Json<'a>, config: &Config, guard: &Guard) -> Result<Submission<'a>, Refusal> {
-    let url = |url: &str| guard.check_url(url).map(drop).map_err(|problem| problem.to_string());
+pub fn check<'a>(
+    body: &Json<'a>,
+    config: &Config,
+    guard: &Guard,
+) -> Result<Submission<'a>, Refusal> {
+    let url = |url: &str| {
+        guard
+            .check_url(url)
+            .map(drop)
+            .map_err(|problem| problem.to_string())
+    };
     let rules = Rules {
         languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
         images: usize::try_from(config.images.max_per_lot).unwrap_or(usize::MAX),
@@ -27,9 +36,20 @@ pub fn check<'a>(body: &Json<'a>, config: &Config, guard: &Guard) -> Result<Subm
 ///
 /// # Errors
 /// The store's; nothing is stored then.
-pub fn store(store: &Store, config: &Config, client: &str, submission: &Submission<'_>, now: Timestamp) -> Stored<JobRow> {
+pub fn store(
+    store: &Store,
+    config: &Config,
+    client: &str,
+    submission: &Submission<'_>,
+    now: Timestamp,
+) -> Stored<JobRow> {
     let id = uuid::Uuid::new_v4().to_string();
-    let new = NewJob { id: &id, client, submission, check_images: config.images.check };
+    let new = NewJob {
+        id: &id,
+        client,
+        submission,
+        check_images: config.images.check,
+    };
     store.write(now, |tx| {
         jobs::insert(tx, &new)?;
         jobs::by_id(tx, &id)?.ok_or_else(|| StoreError::Conflict(format!("job {id} is gone")))

@@ -20,7 +20,10 @@ const PAGE: u32 = 100;
 
 /// One lot, in the form of `results.lots`.
 pub fn lot(languages: &[String], lot: &LotRow) -> Value {
-    let descriptions: Vec<Value> = languages.iter().map(|language| description(lot, language)).collect();
+    let descriptions: Vec<Value> = languages
+        .iter()
+        .map(|language| description(lot, language))
+        .collect();
     json!({
         "lot_id": lot.lot_id,
         "status": lot.status.as_str(),
@@ -36,7 +39,10 @@ fn description(lot: &LotRow, language: &str) -> Value {
     let text = if is_english(language) {
         lot.vision_result.clone().ok_or_else(|| no_text(lot))
     } else {
-        lot.translations.get(language).cloned().unwrap_or_else(|| Err(no_text(lot)))
+        lot.translations
+            .get(language)
+            .cloned()
+            .unwrap_or_else(|| Err(no_text(lot)))
     };
     match text {
         Ok(text) => json!({"language": language, "damages": paragraphs(&text)}),
@@ -50,12 +56,17 @@ fn no_text(lot: &LotRow) -> String {
         LotStatus::Cancelled => "the job was cancelled before",
         LotStatus::Completed | LotStatus::Failed => "no text",
     };
-    lot.error_message.clone().unwrap_or_else(|| waiting.to_owned())
+    lot.error_message
+        .clone()
+        .unwrap_or_else(|| waiting.to_owned())
 }
 
 /// `processing_summary`.
 pub fn summary(job: &JobRow, images: u64) -> Value {
-    let took = job.completed_at.unwrap_or(job.updated_at).since(job.created_at);
+    let took = job
+        .completed_at
+        .unwrap_or(job.updated_at)
+        .since(job.created_at);
     json!({
         "total_lots": job.total_lots,
         "processed_lots": job.processed_lots,
@@ -91,8 +102,14 @@ fn webhook_head(job: &JobRow, images: u64) -> Map<String, Value> {
         ("total_lots", json!(job.total_lots)),
         ("completed_lots", json!(completed_lots)),
         ("failed_lots", json!(job.failed_lots)),
-        ("results_available", json!(job.status == JobStatus::Completed || completed_lots > 0)),
-        ("result_url", json!(format!("/api/v1/batch-results/{}", job.id))),
+        (
+            "results_available",
+            json!(job.status == JobStatus::Completed || completed_lots > 0),
+        ),
+        (
+            "result_url",
+            json!(format!("/api/v1/batch-results/{}", job.id)),
+        ),
         ("processing_summary", summary(job, images)),
         ("error_message", json!(job.error_message)),
         ("version", json!(VERSION)),
@@ -115,12 +132,17 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
     let mut position = Some(0);
     while let Some(from) = position {
         let page = store.read(|view| lots::page(view, &job.id, Of::Webhook(url), from, PAGE))?;
-        position = page.last().filter(|_| page.len() == PAGE as usize).map(|last| last.position + 1);
+        position = page
+            .last()
+            .filter(|_| page.len() == PAGE as usize)
+            .map(|last| last.position + 1);
         for row in &page {
             if lots_text.len() > 1 {
                 lots_text.push(b',');
             }
-            canonical_value(&lot(&job.languages, row), &mut |bytes| lots_text.extend_from_slice(bytes));
+            canonical_value(&lot(&job.languages, row), &mut |bytes| {
+                lots_text.extend_from_slice(bytes)
+            });
         }
         if lots_text.len() > max {
             head.insert("lots_truncated".into(), json!(true));
@@ -129,8 +151,13 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
     }
     lots_text.push(b']');
     // `lots` goes where canonical JSON sorts it; its value is canonical already.
-    let (before, after): (Map<_, _>, Map<_, _>) = head.into_iter().partition(|(name, _)| name.as_str() < "lots");
-    let (before, after) = (canonical(&Value::Object(before)), canonical(&Value::Object(after)));
+    let (before, after): (Map<_, _>, Map<_, _>) = head
+        .into_iter()
+        .partition(|(name, _)| name.as_str() < "lots");
+    let (before, after) = (
+        canonical(&Value::Object(before)),
+        canonical(&Value::Object(after)),
+    );
     let mut body = before[..before.len() - 1].to_vec();
     body.extend_from_slice(b",\"lots\":");
     body.append(&mut lots_text);
@@ -163,8 +190,18 @@ impl ResultsReader {
         let head = head.to_string();
         let head = head.strip_suffix('}').unwrap_or(&head);
         let comma = if head.len() > 1 { "," } else { "" };
-        let pending = format!("{head}{comma}\"results\":{{\"version\":\"{VERSION}\",\"lots\":[").into_bytes();
-        Self { store, job, position: offset, left: limit, any: false, done: false, pending, sent: 0 }
+        let pending =
+            format!("{head}{comma}\"results\":{{\"version\":\"{VERSION}\",\"lots\":[").into_bytes();
+        Self {
+            store,
+            job,
+            position: offset,
+            left: limit,
+            any: false,
+            done: false,
+            pending,
+            sent: 0,
+        }
     }
 
     fn next_page(&mut self) -> Stored<()> {
@@ -174,14 +211,16 @@ impl ResultsReader {
         let page = if want == 0 {
             Vec::new()
         } else {
-            self.store.read(|view| lots::page(view, &self.job.id, Of::All, self.position, want))?
+            self.store
+                .read(|view| lots::page(view, &self.job.id, Of::All, self.position, want))?
         };
         for row in &page {
             if self.any {
                 self.pending.push(b',');
             }
             self.any = true;
-            self.pending.extend_from_slice(lot(&self.job.languages, row).to_string().as_bytes());
+            self.pending
+                .extend_from_slice(lot(&self.job.languages, row).to_string().as_bytes());
             self.position = row.position + 1;
         }
         let read = u32::try_from(page.len()).unwrap_or(want);

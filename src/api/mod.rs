@@ -43,7 +43,14 @@ impl Api {
         health: Arc<Health>,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { store, clock, config, guard, health, wake: Box::new(wake) }
+        Self {
+            store,
+            clock,
+            config,
+            guard,
+            health,
+            wake: Box::new(wake),
+        }
     }
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
@@ -53,14 +60,21 @@ impl Api {
             ("POST", ["api", "v1", "generate-descriptions"]) => self.submit(request, now),
             ("GET", ["api", "v1", "batch-status", id]) => self.status(request, id, now),
             ("GET", ["api", "v1", "batch-results", id]) => self.results(request, id, now, false),
-            ("GET", ["api", "v1", "batch-results", id, "download"]) => self.results(request, id, now, true),
+            ("GET", ["api", "v1", "batch-results", id, "download"]) => {
+                self.results(request, id, now, true)
+            }
             ("GET", ["health"]) => Ok(self.health.brief()),
             (_, ["api", "v1", "generate-descriptions"]) => Err(not_allowed("POST")),
             (_, ["api", "v1", "batch-status", _] | ["health"]) => Err(not_allowed("GET")),
-            (_, ["api", "v1", "batch-results", _] | ["api", "v1", "batch-results", _, "download"]) => {
-                Err(not_allowed("GET"))
-            }
-            _ => Err(Refusal::new(Code::NotFound, format!("There is nothing at {}.", request.path)).into()),
+            (
+                _,
+                ["api", "v1", "batch-results", _] | ["api", "v1", "batch-results", _, "download"],
+            ) => Err(not_allowed("GET")),
+            _ => Err(Refusal::new(
+                Code::NotFound,
+                format!("There is nothing at {}.", request.path),
+            )
+            .into()),
         }
     }
 }
@@ -116,7 +130,9 @@ impl Failure {
         match self {
             Self::Refused(refusal, headers) => {
                 let response = Response::json(refusal.code.status(), &refusal.body());
-                headers.iter().fold(response, |response, (name, value)| response.with_header(name, value))
+                headers.iter().fold(response, |response, (name, value)| {
+                    response.with_header(name, value)
+                })
             }
             Self::Store(error) => {
                 log::error!("a request could not be answered: {error}");
@@ -129,7 +145,10 @@ impl Failure {
 }
 
 fn not_allowed(allow: &str) -> Failure {
-    let refusal = Refusal::new(Code::MethodNotAllowed, format!("This path takes {allow} only."));
+    let refusal = Refusal::new(
+        Code::MethodNotAllowed,
+        format!("This path takes {allow} only."),
+    );
     Failure::Refused(refusal, vec![("Allow", allow.to_owned())])
 }
 

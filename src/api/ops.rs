@@ -35,18 +35,30 @@ pub struct Health {
 impl Health {
     /// With no sign of life yet.
     pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, vitals: Mutex::default() }
+        Self {
+            store,
+            clock,
+            vitals: Mutex::default(),
+        }
     }
 
     /// A thread's sign of life, with what it cannot get past.
     pub fn beat(&self, thread: &str, trouble: Option<String>) {
-        let vital = Vital { at: self.clock.now().steady, trouble };
-        self.vitals.lock().unwrap_or_else(PoisonError::into_inner).insert(thread.to_owned(), vital);
+        let vital = Vital {
+            at: self.clock.now().steady,
+            trouble,
+        };
+        self.vitals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(thread.to_owned(), vital);
     }
 
     /// Whether a job can be stored now: tried by writing.
     fn storage(&self) -> Result<(), String> {
-        self.store.probe(self.clock.now().wall).map_err(|error| error.to_string())
+        self.store
+            .probe(self.clock.now().wall)
+            .map_err(|error| error.to_string())
     }
 
     /// For clients: the status alone, 503 only when no job can be stored.
@@ -62,16 +74,26 @@ impl Health {
         let storage = self.storage();
         let mut healthy = storage.is_ok();
         let mut checks = Map::new();
-        checks.insert("storage".into(), json!({"ok": healthy, "message": storage.err()}));
-        for (thread, vital) in self.vitals.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        checks.insert(
+            "storage".into(),
+            json!({"ok": healthy, "message": storage.err()}),
+        );
+        for (thread, vital) in self
+            .vitals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             let age = now.saturating_sub(vital.at);
             let ok = age < UNWELL && vital.trouble.is_none();
             healthy &= ok;
-            let check = json!({"ok": ok, "seconds_since_tick": age.as_secs(), "message": vital.trouble});
+            let check =
+                json!({"ok": ok, "seconds_since_tick": age.as_secs(), "message": vital.trouble});
             checks.insert(thread.clone(), check);
         }
         let status = if healthy { "healthy" } else { "unhealthy" };
-        let answer = json!({"status": status, "version": env!("CARGO_PKG_VERSION"), "checks": checks});
+        let answer =
+            json!({"status": status, "version": env!("CARGO_PKG_VERSION"), "checks": checks});
         Response::json(if healthy { 200 } else { 503 }, &answer)
     }
 }
@@ -97,17 +119,30 @@ impl Ops {
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
-            _ => Err(Refusal::new(Code::NotFound, format!("There is nothing at {}.", request.path)).into()),
+            _ => Err(Refusal::new(
+                Code::NotFound,
+                format!("There is nothing at {}.", request.path),
+            )
+            .into()),
         }
     }
 
     fn summary(&self) -> Result<Response, Failure> {
         let (by_status, active, open) = self.store.read(|view| {
-            Ok((jobs::count_by_status(view)?, batches::active(view)?, alerts::list(view, true, 1000)?.len()))
+            Ok((
+                jobs::count_by_status(view)?,
+                batches::active(view)?,
+                alerts::list(view, true, 1000)?.len(),
+            ))
         })?;
-        let by_status: Map<_, _> =
-            by_status.into_iter().map(|(status, number)| (status.as_str().to_owned(), json!(number))).collect();
-        Ok(Response::json(200, &json!({"jobs": by_status, "batches_active": active, "alerts_open": open})))
+        let by_status: Map<_, _> = by_status
+            .into_iter()
+            .map(|(status, number)| (status.as_str().to_owned(), json!(number)))
+            .collect();
+        Ok(Response::json(
+            200,
+            &json!({"jobs": by_status, "batches_active": active, "alerts_open": open}),
+        ))
     }
 
     fn alerts(&self) -> Result<Response, Failure> {
@@ -117,7 +152,9 @@ impl Ops {
     }
 
     fn batches(&self) -> Result<Response, Failure> {
-        let rows = self.store.read(|view| batches::in_states(view, BatchState::ALL, 100))?;
+        let rows = self
+            .store
+            .read(|view| batches::in_states(view, BatchState::ALL, 100))?;
         let list: Value = rows.iter().map(batch).collect();
         Ok(Response::json(200, &json!({"batches": list})))
     }

@@ -21,14 +21,27 @@ impl Api {
         let client = self.reader(request, id, now)?;
         let job = self.store.read(|view| jobs::find(view, &client.name, id))?;
         Ok(job.ok_or_else(|| {
-            Refusal::new(Code::JobNotFound, "There is no such job, or it is another client's.").with(json!({"job_id": id}))
+            Refusal::new(
+                Code::JobNotFound,
+                "There is no such job, or it is another client's.",
+            )
+            .with(json!({"job_id": id}))
         })?)
     }
 
-    pub(super) fn status(&self, request: &Request, id: &str, now: Timestamp) -> Result<Response, Failure> {
+    pub(super) fn status(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response, Failure> {
         let job = self.find(request, id, now)?;
-        let (batches, webhooks) =
-            self.store.read(|view| Ok((jobs::batches(view, job.seq)?, jobs::webhooks(view, &job.id)?)))?;
+        let (batches, webhooks) = self.store.read(|view| {
+            Ok((
+                jobs::batches(view, job.seq)?,
+                jobs::webhooks(view, &job.id)?,
+            ))
+        })?;
         let mut answer = Map::new();
         let fields = [
             ("job_id", json!(job.id)),
@@ -60,14 +73,22 @@ impl Api {
         Ok(Response::json(200, &Value::Object(answer)))
     }
 
-    pub(super) fn results(&self, request: &Request, id: &str, now: Timestamp, download: bool) -> Result<Response, Failure> {
+    pub(super) fn results(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+        download: bool,
+    ) -> Result<Response, Failure> {
         let job = self.find(request, id, now)?;
         let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
         let limit = number(request, "limit", 1, most)?.unwrap_or(most);
         let offset = number(request, "offset", 0, most)?.unwrap_or(0);
         let (status, head) = match job.status {
             JobStatus::Completed => {
-                let images = self.store.read(|view| lots::images_processed(view, &job.id))?;
+                let images = self
+                    .store
+                    .read(|view| lots::images_processed(view, &job.id))?;
                 let head = json!({
                     "job_id": job.id,
                     "status": job.status.as_str(),
@@ -77,7 +98,10 @@ impl Api {
                 (200, head)
             }
             JobStatus::Failed => (410, gone(&job, Code::JobFailed, "The job failed.")),
-            JobStatus::Cancelled => (410, gone(&job, Code::JobCancelled, "The job was cancelled.")),
+            JobStatus::Cancelled => (
+                410,
+                gone(&job, Code::JobCancelled, "The job was cancelled."),
+            ),
             JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
                 let answer = json!({
                     "error": "Job not completed",
@@ -91,13 +115,19 @@ impl Api {
         let name = format!("attachment; filename=\"batch_results_{}.json\"", job.id);
         let body = ResultsReader::new(self.store.clone(), job, &head, offset, limit);
         let response = Response::stream(status, "application/json", body);
-        Ok(if download { response.with_header("Content-Disposition", &name) } else { response })
+        Ok(if download {
+            response.with_header("Content-Disposition", &name)
+        } else {
+            response
+        })
     }
 }
 
 fn batch(batch: &jobs::JobBatch) -> Value {
     let state = match batch.state {
-        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => "preparing",
+        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => {
+            "preparing"
+        }
         BatchState::Submitted => "running",
         BatchState::Ended => "ended",
         BatchState::Ingested => "completed",
@@ -112,7 +142,8 @@ fn progress(job: &JobRow, now: Timestamp) -> Value {
         JobStatus::Pending | JobStatus::Processing => 2,
         _ => 1,
     };
-    let estimate = (!job.status.is_final()).then(|| (job.created_at + USUAL_STAGE * 2).max(now + USUAL_STAGE * stages / 4));
+    let estimate = (!job.status.is_final())
+        .then(|| (job.created_at + USUAL_STAGE * 2).max(now + USUAL_STAGE * stages / 4));
     json!({
         "total_lots": job.total_lots,
         "processed_lots": job.processed_lots,
@@ -124,7 +155,10 @@ fn progress(job: &JobRow, now: Timestamp) -> Value {
 
 /// The head of a failed or cancelled job's results: an error with its reason.
 fn gone(job: &JobRow, code: Code, what: &str) -> Value {
-    let reason = job.error_message.as_deref().unwrap_or("no reason is stored");
+    let reason = job
+        .error_message
+        .as_deref()
+        .unwrap_or("no reason is stored");
     let message = format!("{what} {reason}. `results` holds what was done.");
     let mut head = Refusal::new(code, message).body();
     if let Value::Object(head) = &mut head {
@@ -137,7 +171,9 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
 
 /// A whole number of the query.
 fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option<u32>, Refusal> {
-    let Some(text) = request.parameter(name) else { return Ok(None) };
+    let Some(text) = request.parameter(name) else {
+        return Ok(None);
+    };
     let number = text.parse().ok().filter(|number| *number >= least);
     let number = number.ok_or_else(|| {
         let message = format!("`{name}` must be a whole number from {least} on.");

@@ -17,7 +17,11 @@ impl Api {
     pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
         let started = self.clock.now().steady;
         let media_type = request.header("content-type").unwrap_or("application/json");
-        if !media_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
+        if !media_type
+            .trim_start()
+            .to_ascii_lowercase()
+            .starts_with("application/json")
+        {
             let message = "The body must be JSON: send `Content-Type: application/json`.";
             return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
         }

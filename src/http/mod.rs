@@ -1,7 +1,20 @@
 //! HTTP towards our own clients: requests in, responses out. Knows nothing of jobs or of SQL.
+//!
+//! A request's way: [`gate`] (with [`head`], [`seats`] and [`socket`]) takes it in whole, [`inner`]
+//! and [`wire`] carry it to a worker of [`server`], which asks the [`Handler`].
+
+mod gate;
+pub mod head;
+mod inner;
+mod seats;
+pub mod server;
+mod socket;
+mod wire;
 
 use std::io::{Cursor, Read};
 use std::net::IpAddr;
+
+pub use server::{Limits, Server};
 
 /// One request, whole: its body has arrived before anyone sees it.
 #[derive(Debug)]

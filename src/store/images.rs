@@ -24,7 +24,11 @@ pub fn due(view: &View, limit: u32) -> Stored<Vec<DueLot>> {
          WHERE r.images_due = 1 AND r.state = 'waiting' LIMIT ?",
     )?;
     let rows = query.query_and_then([limit], |row| {
-        Ok(DueLot { request: row.get(0)?, lot: row.get(1)?, images: list(row.get(2)?)? })
+        Ok(DueLot {
+            request: row.get(0)?,
+            lot: row.get(1)?,
+            images: list(row.get(2)?)?,
+        })
     })?;
     rows.collect()
 }
@@ -32,8 +36,11 @@ pub fn due(view: &View, limit: u32) -> Stored<Vec<DueLot>> {
 /// A lot's images are checked: those `missing` are not sent, the request may be.
 pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     let missing = (!missing.is_empty()).then(|| json!(missing).to_string());
-    tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?.execute(params![missing, lot.lot])?;
-    tx.prepare_cached("UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'")?
-        .execute(params![tx.now, lot.request])?;
+    tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
+        .execute(params![missing, lot.lot])?;
+    tx.prepare_cached(
+        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'",
+    )?
+    .execute(params![tx.now, lot.request])?;
     Ok(())
 }

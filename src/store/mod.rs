@@ -178,7 +178,11 @@ impl Store {
     /// # Errors
     /// Why nothing can be.
     pub fn probe(&self, now: Timestamp) -> Stored<()> {
-        self.write(now, |tx| Ok(tx.execute("UPDATE appliance SET id = 1 WHERE id = 1", []).map(drop)?))
+        self.write(now, |tx| {
+            Ok(tx
+                .execute("UPDATE appliance SET id = 1 WHERE id = 1", [])
+                .map(drop)?)
+        })
     }
 
     /// Runs `look` on one snapshot of the database. Keep it short: a long reader makes the WAL grow.

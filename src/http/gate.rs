@@ -1,0 +1,499 @@
+//! The admission gate: it owns the public listener and lets through to the workers one whole,
+//! well-formed request at a time.
+//!
+//! Everything that an unauthenticated peer can do badly ends here, on a thread of its own
+//! connection: slowness meets a deadline, size a cap, bad framing a refusal. tiny_http behind it
+//! bounds nothing, and must never see any of that. A panic here costs its connection alone.
+
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use uuid::Uuid;
+
+use super::head::{self, Head, Refusal};
+use super::inner::Inner;
+use super::seats::{Budget, Seat, Seats};
+use super::server::Limits;
+use super::socket::{Client, patience};
+use super::wire::{self, Answer};
+use super::{Handler, Response};
+use crate::clock::Clock;
+use crate::threads;
+
+/// How long the accept loop waits when the machine has no descriptor or thread left.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a client may take to see that its connection has ended.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// A body is taken in and passed on in pieces of this size, each freed as soon as it is passed.
+const PIECE: u64 = 256 * 1024;
+/// An answer up to this length is taken from its worker at once, whatever the client's pace.
+pub const TAKEN_AT_ONCE: u64 = 1024 * 1024;
+/// A refusal's body has this length at most.
+const MOST_REFUSAL: u64 = 64 * 1024;
+/// After how many seconds a client that met `OVERLOADED` is asked to come again.
+pub const RETRY_AFTER: &str = "5";
+
+/// The gate of one server.
+pub struct Gate {
+    /// What it holds its clients to.
+    pub limits: Limits,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Whose form the refusals have.
+    pub handler: Arc<dyn Handler>,
+    /// Where requests go.
+    pub inner: Arc<Inner>,
+    /// The connections.
+    pub seats: Arc<Seats>,
+    /// The memory of all bodies together.
+    pub budget: Budget,
+}
+
+/// What becomes of the connection after an answer.
+enum Next {
+    /// Another request may follow.
+    Request,
+    /// It ends; the client gets so long to read the answer.
+    Linger(Duration),
+    /// It is dead.
+    Gone,
+}
+
+/// Why there is no proper answer.
+enum Trouble {
+    Refused(Refusal),
+    /// The client is gone, or was told in mid-answer.
+    Gone,
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// One request's circumstances.
+struct Visit {
+    id: String,
+    peer: IpAddr,
+    /// Its answer has no body.
+    head_only: bool,
+    /// This connection serves no further request.
+    last: bool,
+}
+
+impl Gate {
+    /// Accepts connections until stopped; no error of `accept` ends it.
+    pub fn accept(self: &Arc<Self>, listener: &TcpListener, stopped: &Receiver<()>) {
+        let mut failing = false;
+        loop {
+            let accepted = listener.accept();
+            if self.seats.closing() {
+                return;
+            }
+            let error = match accepted {
+                Ok((stream, address)) => self.admit(stream, address).err(),
+                Err(error) => match error.kind() {
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted => None,
+                    _ => Some(error),
+                },
+            };
+            // Out of descriptors or threads: told once, then waited out.
+            if let Some(error) = &error {
+                if !failing {
+                    log::warn!("http accept failing error={error:?}");
+                }
+                if stopped.recv_timeout(BACK_OFF) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+            failing = error.is_some();
+        }
+    }
+
+    /// Gives a connection its seat and its thread, or turns it away.
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> io::Result<()> {
+        // Behind a proxy whose word counts, X-Forwarded-For would name the peer instead.
+        let peer = address.ip().to_canonical();
+        let stream = Arc::new(stream);
+        let Some(seat) = self.seats.take(&stream, peer) else {
+            self.turn_away(&stream, peer);
+            return Ok(());
+        };
+        let gate = Arc::clone(self);
+        threads::spawn("http-client", move || gate.converse(stream, &seat, peer)).map(drop)
+    }
+
+    /// Says why, as far as that is possible without waiting for anything.
+    fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
+        let refusal = overloaded("too many connections are open: try again later");
+        let text = self.refusal_text(&Uuid::new_v4().to_string(), peer, &refusal, false);
+        let said = stream.set_nonblocking(true).and_then(|()| {
+            let mut stream = stream;
+            // Unread bytes would turn the close into a reset.
+            drop(stream.read(&mut [0; 4096]));
+            stream.write_all(&text)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        if let Err(error) = said {
+            log::debug!("http peer={peer} turned away without a word error={error:?}");
+        }
+    }
+
+    /// One connection, from its first request to its end.
+    fn converse(&self, stream: Arc<TcpStream>, seat: &Seat, peer: IpAddr) {
+        let clock = Arc::clone(&self.clock);
+        let Ok(mut client) = Client::new(stream, clock, self.limits.write_stall) else {
+            return;
+        };
+        let mut next = Next::Request;
+        let most = self.limits.requests_per_connection.max(1);
+        for served in 1..=most {
+            // Who has just connected has something to say.
+            let patience = match served {
+                1 => self.limits.head_deadline,
+                _ => self.limits.idle,
+            };
+            if !seat.set_idle(true)
+                || (client.ahead.is_empty() && !matches!(client.read_ahead(patience), Ok(1..)))
+                || !seat.set_idle(false)
+            {
+                next = Next::Linger(GOODBYE);
+                break;
+            }
+            let mut visit = Visit {
+                id: Uuid::new_v4().to_string(),
+                peer,
+                head_only: false,
+                last: served == most,
+            };
+            next = match self.serve(&mut client, &mut visit) {
+                Ok(next) => next,
+                Err(Trouble::Gone) => Next::Gone,
+                Err(Trouble::Refused(refusal)) => {
+                    let text = self.refusal_text(&visit.id, peer, &refusal, visit.head_only);
+                    client.begin_answer();
+                    match client.write(&text) {
+                        // Much of the request may be under way still.
+                        Ok(()) => Next::Linger(self.limits.head_deadline),
+                        Err(_) => Next::Gone,
+                    }
+                }
+            };
+            if !matches!(next, Next::Request) {
+                break;
+            }
+        }
+        if let Next::Linger(within) = next
+            && seat.set_idle(true)
+        {
+            client.linger(within);
+        }
+    }
+
+    /// Takes in one request and passes on its answer.
+    fn serve(&self, client: &mut Client, visit: &mut Visit) -> Result<Next, Trouble> {
+        let head = self.read_head(client)?;
+        visit.head_only = head.method == "HEAD";
+        if head.length > self.limits.body_bytes {
+            return Err(Refusal::new(
+                413,
+                "REQUEST_TOO_LARGE",
+                format!("the body has more than {} bytes", self.limits.body_bytes),
+            )
+            .into());
+        }
+        let Some(share) = self.budget.take(head.length) else {
+            return Err(overloaded(
+                "too many large requests are arriving at once: try again later",
+            )
+            .into());
+        };
+        if head.expects_continue && client.ahead.is_empty() {
+            client.begin_answer();
+            client.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        let body = self.read_body(client, head.length)?;
+        let inner = self.hand_over(&head, visit, body).map_err(|error| {
+            log::error!("http hand-over failed request={} error={error:?}", visit.id);
+            overloaded("the request could not be taken: try again later")
+        })?;
+        let mut inner = BufReader::with_capacity(64 * 1024, inner);
+        let answer = wire::read_answer(&mut inner).map_err(|error| broken_off(visit, &error))?;
+        drop(share);
+        self.pass_on(client, visit, &head, &answer, &mut inner)
+    }
+
+    fn read_head(&self, client: &mut Client) -> Result<Head, Trouble> {
+        let deadline = client.now() + self.limits.head_deadline;
+        let mut seen = 0;
+        let end = loop {
+            // An empty line before a request is passed over (RFC 9112, 2.2).
+            while seen == 0 && client.ahead.starts_with(b"\r\n") {
+                client.ahead.drain(..2);
+            }
+            let end = head::end_of_head(&client.ahead, seen)?;
+            seen = client.ahead.len();
+            if end.unwrap_or(seen) > self.limits.head_bytes {
+                return Err(Refusal::new(
+                    431,
+                    "REQUEST_TOO_LARGE",
+                    format!(
+                        "the request's head has more than {} bytes",
+                        self.limits.head_bytes
+                    ),
+                )
+                .into());
+            }
+            if let Some(end) = end {
+                break end;
+            }
+            if read_on(client, deadline)? == 0 {
+                return Err(Trouble::Gone);
+            }
+        };
+        let parsed = head::parse(&client.ahead[..end], self.limits.headers);
+        client.ahead.drain(..end);
+        Ok(parsed?)
+    }
+
+    /// The whole body, in pieces.
+    fn read_body(&self, client: &mut Client, length: u64) -> Result<Vec<Vec<u8>>, Trouble> {
+        let stall = self.limits.body_stall;
+        let deadline = client.now() + stall + patience(length);
+        let mut pieces = Vec::new();
+        let mut left = length;
+        while left > 0 {
+            let size = usize::try_from(left.min(PIECE)).unwrap_or(usize::MAX);
+            let mut piece = vec![0; size];
+            let early = client.ahead.len().min(size);
+            piece[..early].copy_from_slice(&client.ahead[..early]);
+            client.ahead.drain(..early);
+            let mut filled = early;
+            while filled < size {
+                let within = stall.min(deadline.saturating_sub(client.now()));
+                let room = &mut piece[filled..];
+                match client.read(room, within) {
+                    Ok(0) => {
+                        return Err(Refusal::new(
+                            400,
+                            "INVALID_PARAMETER",
+                            "the body is shorter than its Content-Length",
+                        )
+                        .into());
+                    }
+                    Ok(count) => filled += count,
+                    Err(error) => return Err(too_slow(&error, "body")),
+                }
+            }
+            left -= left.min(PIECE);
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// Writes the request to the inner server, freeing the body on the way.
+    fn hand_over(&self, head: &Head, visit: &Visit, body: Vec<Vec<u8>>) -> io::Result<UnixStream> {
+        let mut inner = self.inner.connect()?;
+        let mut first = wire::request_head(head, &visit.id, visit.peer).into_bytes();
+        let mut pieces = body.into_iter();
+        if let Some(piece) = pieces.next() {
+            first.extend_from_slice(&piece);
+        }
+        inner.write_all(&first)?;
+        drop(first);
+        for piece in pieces {
+            inner.write_all(&piece)?;
+        }
+        Ok(inner)
+    }
+
+    /// Passes the answer on at the client's pace.
+    fn pass_on(
+        &self,
+        client: &mut Client,
+        visit: &Visit,
+        head: &Head,
+        answer: &Answer,
+        inner: &mut BufReader<UnixStream>,
+    ) -> Result<Next, Trouble> {
+        let empty = visit.head_only || matches!(answer.status, 204 | 304);
+        let chunked = answer.length.is_none();
+        // HTTP/1.0 knows no chunks: there, the end of the connection ends the body.
+        let keep = head.keep_alive
+            && !visit.last
+            && !self.seats.closing()
+            && (empty || head.v11 || !chunked);
+        let framing = match answer.length {
+            _ if matches!(answer.status, 204 | 304) => String::new(),
+            Some(length) => format!("Content-Length: {length}\r\n"),
+            None if head.v11 => "Transfer-Encoding: chunked\r\n".to_owned(),
+            None => String::new(),
+        };
+        let connection = match (keep, head.v11) {
+            (true, true) => "",
+            (true, false) => "Connection: keep-alive\r\n",
+            (false, _) => "Connection: close\r\n",
+        };
+        let mut text = self.status_line(answer.status, &visit.id);
+        for (name, value) in &answer.headers {
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value);
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(format!("{framing}{connection}\r\n").as_bytes());
+
+        client.begin_answer();
+        match answer.length {
+            _ if empty => client.write(&text)?,
+            Some(length) if length <= TAKEN_AT_ONCE => {
+                wire::read_exactly(inner, length, |piece| {
+                    text.extend_from_slice(piece);
+                    Ok(())
+                })
+                .map_err(|error| broken_off(visit, &error))?;
+                client.write(&text)?;
+            }
+            Some(length) => {
+                client.write(&text)?;
+                wire::read_exactly(inner, length, |piece| client.write(piece))?;
+            }
+            None => {
+                client.write(&text)?;
+                let mut chunk = Vec::new();
+                while wire::read_chunk(inner, |piece| {
+                    if !head.v11 {
+                        return client.write(piece);
+                    }
+                    chunk.clear();
+                    write!(chunk, "{:x}\r\n", piece.len())?;
+                    chunk.extend_from_slice(piece);
+                    chunk.extend_from_slice(b"\r\n");
+                    client.write(&chunk)
+                })? {}
+                if head.v11 {
+                    client.write(b"0\r\n\r\n")?;
+                }
+            }
+        }
+        Ok(if keep {
+            Next::Request
+        } else {
+            Next::Linger(GOODBYE)
+        })
+    }
+
+    /// A refusal in the handler's form, whole.
+    fn refusal_text(&self, id: &str, peer: IpAddr, refusal: &Refusal, head_only: bool) -> Vec<u8> {
+        let Refusal {
+            status,
+            code,
+            message,
+        } = refusal;
+        log::info!("http refused request={id} peer={peer} status={status} code={code}");
+        let mut response = self.handler.refuse(*status, code, message);
+        if *status == 503 {
+            response = retry_later(response);
+        }
+        let mut text = self.status_line(response.status, id);
+        for (name, value) in plain_headers(&response) {
+            text.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        let mut body = Vec::new();
+        let read = response
+            .into_reader()
+            .take(MOST_REFUSAL)
+            .read_to_end(&mut body);
+        if let Err(error) = read {
+            log::error!("http refusal has no body request={id} error={error:?}");
+        }
+        let end = format!(
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        text.extend_from_slice(end.as_bytes());
+        if !head_only {
+            text.append(&mut body);
+        }
+        text
+    }
+
+    fn status_line(&self, status: u16, id: &str) -> Vec<u8> {
+        let reason = tiny_http::StatusCode(status).default_reason_phrase();
+        let now = self.clock.now().wall.millis();
+        let date = jiff::Timestamp::from_millisecond(now)
+            .map(|now| now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+            .unwrap_or_default();
+        format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nX-Request-Id: {id}\r\n").into_bytes()
+    }
+}
+
+/// The header fields that are the handler's to set.
+pub fn plain_headers(response: &Response) -> impl Iterator<Item = &(String, String)> {
+    const OURS: [&str; 6] = [
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "transfer-encoding",
+        "x-request-id",
+    ];
+    response
+        .headers
+        .iter()
+        .filter(|(name, _)| !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)))
+}
+
+/// The same with `Retry-After`, where it has none.
+pub fn retry_later(response: Response) -> Response {
+    let has = response
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+    if has {
+        response
+    } else {
+        response.with_header("Retry-After", RETRY_AFTER)
+    }
+}
+
+fn read_on(client: &mut Client, deadline: Duration) -> Result<usize, Trouble> {
+    let within = deadline.saturating_sub(client.now());
+    client
+        .read_ahead(within)
+        .map_err(|error| too_slow(&error, "head"))
+}
+
+fn too_slow(error: &io::Error, part: &str) -> Trouble {
+    if error.kind() == ErrorKind::TimedOut {
+        let message = format!("the request's {part} did not arrive in time");
+        Refusal::new(408, "REQUEST_TIMEOUT", message).into()
+    } else {
+        Trouble::Gone
+    }
+}
+
+fn overloaded(message: &str) -> Refusal {
+    Refusal::new(503, "OVERLOADED", message)
+}
+
+/// The worker ended before its answer did; nothing of it has reached the client.
+fn broken_off(visit: &Visit, error: &io::Error) -> Refusal {
+    log::error!("http worker broke off request={} error={error:?}", visit.id);
+    Refusal::new(
+        500,
+        "INTERNAL_ERROR",
+        "the request failed here; whether it took effect is not known",
+    )
+}

@@ -1,0 +1,19 @@
+//! Requests to where a client says: its webhooks, its images. Nobody can make this machine talk to
+//! itself or to its neighbours with them.
+//!
+//! A [`Guard`] judges addresses. It is asked twice: about the URL as it is written
+//! ([`Guard::check_url`]), so that a submission can be refused, and about the addresses that the
+//! name has at the moment of connecting, by the very resolver whose answer is connected to: a name
+//! that changes its address in between changes nothing. Redirects are followed by hand, each hop
+//! through both. Proxies of the environment are ignored: they would resolve names themselves.
+
+mod guard;
+mod image;
+mod outbound;
+pub mod probes;
+mod url;
+
+pub use guard::{Cidr, Guard, NotACidr};
+pub use image::{ImageLimits, ImageProblem};
+pub use outbound::{NetError, Outbound, PostReply};
+pub use url::{ParsedUrl, UrlProblem};
