@@ -29,6 +29,8 @@ pub mod answer;
 
 pub mod html;
 
+pub mod legacy;
+
 pub mod config;
 
 // Edges: each knows one technology, and no other edge.
@@ -63,6 +65,8 @@ pub mod images;
 
 pub mod courier;
 
+pub mod recovery;
+
 // The front: requests to steps and store.
 
 pub mod api;
@@ -70,3 +74,5 @@ pub mod api;
 // The whole.
 
 pub mod daemon;
+
+pub mod commands;

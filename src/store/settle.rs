@@ -428,3 +428,20 @@ pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
 pub fn note_broken(tx: &Tx<'_>, batch: i64, message: &str) -> Stored<()> {
     alerts::event(tx, None, Some(batch), "broken_line", message)
 }
+
+/// An operator's word that an orphan's held requests are to be sent; gives how many.
+pub fn release_held(tx: &Tx<'_>, job_id: &str) -> Stored<usize> {
+    let released = tx.execute(
+        "UPDATE requests SET state = 'waiting', since = ?
+         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?)",
+        params![tx.now, job_id],
+    )?;
+    alerts::event(
+        tx,
+        Some(job_id),
+        None,
+        "released",
+        &format!("requests={released}"),
+    )?;
+    Ok(released)
+}

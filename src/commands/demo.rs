@@ -1,0 +1,5 @@
+//! `demo`
+use super::Outcome;
+pub(super) fn run(_keep: bool) -> Outcome {
+    Ok(false)
+}

@@ -1,0 +1,93 @@
+//! `import-legacy`: the earlier service's jobs taken over.
+
+use super::{Command, Outcome, Refused, configuration, print};
+use crate::clock::{Clock, SystemClock};
+use crate::daemon::openai_client;
+use crate::legacy::parse_dump;
+use crate::recovery::Recovery;
+use crate::store::{Store, legacy};
+use std::sync::Arc;
+
+pub(super) fn run(command: &Command) -> Outcome {
+    let path = command
+        .operands
+        .first()
+        .ok_or_else(|| Refused::Usage("name the dump's file".into()))?;
+    let text = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let dump = parse_dump(&text).map_err(|error| format!("{path}: {error}"))?;
+    let config = configuration(command)?;
+    let now = SystemClock::new().now().wall;
+    let store = Arc::new(Store::open(&config.database, now)?);
+    let (mut taken, mut lots, mut here) = (0, 0, 0);
+    let mut named = Vec::new();
+    for job in &dump.jobs {
+        let new = match command.dry_run {
+            true => store.read(|view| Ok(crate::store::jobs::by_id(view, &job.id)?.is_none()))?,
+            false => store.write(now, |tx| legacy::insert(tx, job))?,
+        };
+        if new {
+            taken += 1;
+            lots += job.lots.len();
+            if !job.status.is_final() {
+                named.extend(
+                    job.batches
+                        .iter()
+                        .map(|batch| (job.id.clone(), batch.clone())),
+                );
+            }
+        } else {
+            here += 1;
+        }
+    }
+    let mut report = String::new();
+    for (table, rows) in &dump.read {
+        report.push_str(&format!("{table}: {rows} rows read\n"));
+    }
+    report.push_str(&format!(
+        "{taken} jobs with {lots} lots taken, {here} here already, {} rows refused\n",
+        dump.refused.len()
+    ));
+    for line in dump
+        .refused
+        .iter()
+        .map(|why| format!("refused: {why}\n"))
+        .chain(dump.notes.iter().map(|note| format!("note: {note}\n")))
+    {
+        report.push_str(&line);
+    }
+    if command.dry_run {
+        report.push_str("nothing was changed (--dry-run)\n");
+        return print(&report);
+    }
+    report.push_str(&confirm(&config, &store, &named));
+    print(&report)
+}
+
+/// A job's own link counts where OpenAI confirms it; otherwise the job is an orphan.
+fn confirm(
+    config: &crate::config::Config,
+    store: &Arc<Store>,
+    named: &[(String, String)],
+) -> String {
+    let mut report = String::new();
+    if named.is_empty() {
+        return report;
+    }
+    let client = match openai_client(config) {
+        Ok(client) => client,
+        Err(error) => {
+            return format!("links were not confirmed ({error}); run: batchkeeper recover\n");
+        }
+    };
+    let recovery = Recovery::new(store.clone(), Arc::new(client));
+    for (job, batch) in named {
+        let now = SystemClock::new().now().wall;
+        report.push_str(&match recovery.adopt(job, batch, now) {
+            Ok(_) => format!("job {job}: its batch {batch} is confirmed and linked\n"),
+            Err(error) => {
+                format!("job {job}: not linked to {batch}: {error}; run: batchkeeper recover\n")
+            }
+        });
+    }
+    report
+}

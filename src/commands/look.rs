@@ -1,0 +1,142 @@
+//! Commands that look: `jobs`, `batches`, `alerts`, `doctor`, and the small moves of an operator.
+
+use serde_json::{Value, json};
+
+use super::{Command, Outcome, Refused, configuration, open_store, print};
+use crate::clock::{Clock, SystemClock};
+use crate::store::{Store, inspect, settle};
+
+/// A table from the store, printed for people or as JSON.
+fn show(command: &Command, table: &inspect::Table) -> Outcome {
+    if command.json {
+        let rows: Vec<Value> = table
+            .rows
+            .iter()
+            .map(|row| {
+                table
+                    .columns
+                    .iter()
+                    .cloned()
+                    .zip(row.iter().cloned().map(Value::from))
+                    .collect()
+            })
+            .collect();
+        return print(&format!("{}\n", json!(rows)));
+    }
+    let mut widths: Vec<usize> = table
+        .columns
+        .iter()
+        .map(|column| column.chars().count())
+        .collect();
+    for row in &table.rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in std::iter::once(&table.columns).chain(&table.rows) {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    print(&text)
+}
+
+fn operand(command: &Command, what: &str) -> Result<String, Refused> {
+    command
+        .operands
+        .get(1)
+        .cloned()
+        .ok_or_else(|| Refused::Usage(format!("name the {what}")))
+}
+
+fn verb(command: &Command) -> &str {
+    command.operands.first().map_or("list", String::as_str)
+}
+
+fn open(command: &Command) -> Result<(crate::config::Config, Store), Refused> {
+    let config = configuration(command)?;
+    let store = open_store(&config)?;
+    Ok((config, store))
+}
+
+pub(super) fn jobs(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    match verb(command) {
+        "list" => show(command, &store.read(inspect::jobs)?),
+        "show" => {
+            let id = operand(command, "job")?;
+            show(command, &store.read(|view| inspect::job(view, &id))?)?;
+            show(command, &store.read(|view| inspect::job_events(view, &id))?)
+        }
+        "retry" => {
+            let id = operand(command, "job")?;
+            let sent = store.write(SystemClock::new().now().wall, |tx| {
+                settle::release_held(tx, &id)
+            })?;
+            print(&format!(
+                "{sent} held requests of job {id} wait to be sent now\n"
+            ))
+        }
+        other => Err(Refused::Usage(format!("there is no `jobs {other}`"))),
+    }
+}
+
+pub(super) fn batches(command: &Command) -> Outcome {
+    let (config, store) = open(command)?;
+    let id = |command: &Command| {
+        let id = operand(command, "batch by its row's id")?;
+        id.parse::<i64>()
+            .map_err(|_| Refused::Usage(format!("{id:?} is no row id of `batches list`")))
+    };
+    match verb(command) {
+        "list" => show(command, &store.read(inspect::batches)?),
+        "show" => {
+            let id = id(command)?;
+            show(command, &store.read(|view| inspect::batch(view, id))?)?;
+            show(
+                command,
+                &store.read(|view| inspect::batch_events(view, id))?,
+            )
+        }
+        "give-up" => {
+            let id = id(command)?;
+            let rules = settle::Rules {
+                max_attempts: config.batch.max_attempts,
+                check_images: config.images.check,
+                batch_cap: None,
+            };
+            let reason = "given up by the operator";
+            store.write(SystemClock::new().now().wall, |tx| {
+                settle::abandon(tx, id, reason, rules)
+            })?;
+            print(&format!(
+                "batch {id} is given up; its unanswered requests wait to be sent again\n"
+            ))
+        }
+        other => Err(Refused::Usage(format!("there is no `batches {other}`"))),
+    }
+}
+
+pub(super) fn alerts(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    let table = store.read(inspect::alerts)?;
+    show(command, &table)?;
+    Ok(table.rows.is_empty())
+}
+
+pub(super) fn doctor(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    let table = store.read(inspect::findings)?;
+    if table.rows.is_empty() && !command.json {
+        return print(
+            "nothing found: the file is whole, every link holds, every counter equals its rows\n",
+        );
+    }
+    show(command, &table)?;
+    Ok(table.rows.is_empty())
+}

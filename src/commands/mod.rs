@@ -1,0 +1,242 @@
+//! The command line: what was asked for, and what it prints.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::daemon::{Daemon, until_a_signal};
+use crate::store::Store;
+
+mod demo;
+mod incoming;
+mod look;
+mod repair;
+mod serve_sandbox;
+mod sign;
+
+/// What `--help` prints.
+const HELP: &str = "\
+batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a batch.
+
+    batchkeeper serve                  the daemon
+    batchkeeper demo [--keep]          the whole chain on the built-in sandbox; nothing else is needed
+    batchkeeper sandbox --listen ADDR --state DIR
+                                       the simulated OpenAI alone
+    batchkeeper check-config           whether the configuration is good
+    batchkeeper sign [FILE]            the signature of a request body (FILE, or standard input)
+                                       [--job ID] of a read; [--webhook-secret] for receivers
+    batchkeeper import-legacy FILE [--dry-run]
+                                       takes the earlier service's jobs over
+    batchkeeper recover [--apply]      what is orphaned on either side, with the evidence; --apply links it
+                [--new-identity]       makes a copied database another one
+    batchkeeper adopt --job JOB --batch BATCH
+                                       links an OpenAI batch by hand
+    batchkeeper jobs [list | show JOB | retry JOB]
+    batchkeeper batches [list | show ID | give-up ID]
+    batchkeeper alerts                 what a person should know
+    batchkeeper doctor                 integrity, links, invariants; status 1 with findings
+
+Every command takes --config FILE (default: the environment's BATCHKEEPER_CONFIG, else
+/etc/batchkeeper/config.toml), --json where it prints a table, and exits with 0, 1 (findings, or
+refused) or 2 (usage).
+";
+
+/// Where the configuration lies when nobody says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/batchkeeper/config.toml";
+
+/// A command line that asks for nothing that there is.
+#[derive(Debug)]
+pub struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<lexopt::Error> for Usage {
+    fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub struct Command {
+    name: String,
+    operands: Vec<String>,
+    config: Option<PathBuf>,
+    json: bool,
+    apply: bool,
+    dry_run: bool,
+    keep: bool,
+    new_identity: bool,
+    webhook_secret: bool,
+    job: Option<String>,
+    batch: Option<String>,
+    client: Option<String>,
+    listen: Option<String>,
+    state: Option<PathBuf>,
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// When it names an option that there is not, or lacks a value.
+pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
+    let mut command = Command::default();
+    let text = |value: OsString| value.string();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("config") => command.config = Some(parser.value()?.into()),
+            Arg::Long("json") => command.json = true,
+            Arg::Long("apply") => command.apply = true,
+            Arg::Long("dry-run") => command.dry_run = true,
+            Arg::Long("keep") => command.keep = true,
+            Arg::Long("new-identity") => command.new_identity = true,
+            Arg::Long("webhook-secret") => command.webhook_secret = true,
+            Arg::Long("job") => command.job = Some(text(parser.value()?)?),
+            Arg::Long("batch") => command.batch = Some(text(parser.value()?)?),
+            Arg::Long("client") => command.client = Some(text(parser.value()?)?),
+            Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
+            Arg::Long("state") => command.state = Some(parser.value()?.into()),
+            Arg::Long("help") | Arg::Short('h') => command.name = "help".into(),
+            Arg::Long("version") | Arg::Short('V') => command.name = "version".into(),
+            Arg::Value(value) if command.name.is_empty() => command.name = text(value)?,
+            Arg::Value(value) => command.operands.push(text(value)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(command)
+}
+
+/// Says what is wrong with a command line.
+pub fn refuse(usage: &Usage) -> ExitCode {
+    complain(&format!("{usage}\nTry: batchkeeper --help"));
+    ExitCode::from(2)
+}
+
+/// Why a command did not do it.
+enum Refused {
+    Usage(String),
+    Failed(String),
+}
+
+impl From<String> for Refused {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl From<crate::store::StoreError> for Refused {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What a command came to: whether it found nothing to complain of.
+type Outcome = Result<bool, Refused>;
+
+/// Runs a command; its exit status says how it went.
+pub fn run(command: Command) -> ExitCode {
+    let outcome = match command.name.as_str() {
+        "help" => print(HELP),
+        "version" => print(concat!("batchkeeper ", env!("CARGO_PKG_VERSION"), "\n")),
+        "serve" => serve(&command),
+        "demo" => demo::run(command.keep),
+        "sandbox" => serve_sandbox::run(&command),
+        "check-config" => {
+            configuration(&command).and_then(|_| print("the configuration is good\n"))
+        }
+        "sign" => sign::run(&command),
+        "import-legacy" => incoming::run(&command),
+        "recover" => repair::recover(&command),
+        "adopt" => repair::adopt(&command),
+        "jobs" => look::jobs(&command),
+        "batches" => look::batches(&command),
+        "alerts" => look::alerts(&command),
+        "doctor" => look::doctor(&command),
+        "" => Err(Refused::Usage("no command".into())),
+        other => Err(Refused::Usage(format!("there is no command {other:?}"))),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(Refused::Failed(message)) => {
+            complain(&message);
+            ExitCode::from(1)
+        }
+        Err(Refused::Usage(message)) => refuse(&Usage(message)),
+    }
+}
+
+fn serve(command: &Command) -> Outcome {
+    let config = configuration(command)?;
+    start_log(&config.log);
+    let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
+    daemon
+        .run(&until_a_signal())
+        .inspect_err(|error| log::error!("{error}"))?;
+    Ok(true)
+}
+
+fn configuration(command: &Command) -> Result<Config, Refused> {
+    let path = command
+        .config
+        .clone()
+        .or_else(|| std::env::var_os("BATCHKEEPER_CONFIG").map(PathBuf::from))
+        .unwrap_or_else(|| DEFAULT_CONFIG.into());
+    Ok(Config::load(&path).map_err(|error| error.to_string())?)
+}
+
+/// The database of a command that looks or mends while the daemon may run.
+fn open_store(config: &Config) -> Result<Store, Refused> {
+    if !config.database.exists() {
+        return Err(format!("there is no database at {}", config.database.display()).into());
+    }
+    Ok(Store::open(
+        &config.database,
+        SystemClock::new().now().wall,
+    )?)
+}
+
+/// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
+fn start_log(filter: &str) {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
+    let mut builder = env_logger::Builder::new();
+    builder
+        .parse_filters(&filter)
+        .format_timestamp_millis()
+        .format_target(false);
+    if builder.try_init().is_err() {
+        log::debug!("the logger was there already");
+    }
+}
+
+fn print(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(true),
+    }
+}
+
+fn complain(message: &str) {
+    let written = writeln!(std::io::stderr(), "batchkeeper: {message}");
+    // There is nowhere left to say it.
+    drop(written);
+}

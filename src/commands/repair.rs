@@ -1,0 +1,103 @@
+//! `recover` and `adopt`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Command, Outcome, Refused, configuration, open_store, print};
+use crate::clock::{Clock, SystemClock};
+use crate::daemon::openai_client;
+use crate::recovery::{Finding, Recovery};
+use crate::store::{DaemonLock, Store, legacy};
+
+fn recovery(command: &Command) -> Result<Recovery, Refused> {
+    let config = configuration(command)?;
+    let store: Store = open_store(&config)?;
+    Ok(Recovery::new(
+        Arc::new(store),
+        Arc::new(openai_client(&config)?),
+    ))
+}
+
+pub(super) fn recover(command: &Command) -> Outcome {
+    if command.new_identity {
+        return new_identity(command);
+    }
+    let recovery = recovery(command)?;
+    let findings = recovery.survey()?;
+    let mut text = String::new();
+    for finding in &findings {
+        text.push_str(&if command.json {
+            format!("{}\n", as_json(finding))
+        } else {
+            as_line(finding)
+        });
+    }
+    print(&text)?;
+    let linkable = findings.iter().filter(|finding| finding.linkable).count();
+    let left = findings.len() - linkable;
+    if command.apply {
+        let linked = recovery.apply(&findings, SystemClock::new().now().wall)?;
+        return say(
+            command,
+            &format!("{linked} batches linked, {left} findings left as they are\n"),
+        );
+    }
+    if findings.is_empty() {
+        return say(command, "nothing is orphaned\n");
+    }
+    say(
+        command,
+        &format!(
+            "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
+        ),
+    )?;
+    Ok(false)
+}
+
+fn say(command: &Command, text: &str) -> Outcome {
+    if command.json { Ok(true) } else { print(text) }
+}
+
+fn as_line(finding: &Finding) -> String {
+    let batch = finding
+        .batch
+        .as_ref()
+        .map_or("(no batch)", |batch| batch.id.as_str());
+    let job = finding.job.as_deref().unwrap_or("(no one job)");
+    let stage = finding.stage.map_or("", |stage| stage.as_str());
+    let mark = if finding.linkable { "link " } else { "leave" };
+    format!("{mark}  {job}  {stage:11}  {batch}  {}\n", finding.evidence)
+}
+
+fn as_json(finding: &Finding) -> Value {
+    json!({
+        "job": finding.job,
+        "batch": finding.batch.as_ref().map(|batch| batch.id.clone()),
+        "stage": finding.stage.map(|stage| stage.as_str()),
+        "evidence": finding.evidence,
+        "linkable": finding.linkable,
+    })
+}
+
+fn new_identity(command: &Command) -> Outcome {
+    let config = configuration(command)?;
+    // The daemon puts the id into what it creates: it must not run.
+    let lock = DaemonLock::take(&config.database)?;
+    let store = open_store(&config)?;
+    let id = store.write(SystemClock::new().now().wall, legacy::new_identity)?;
+    drop(lock);
+    print(&format!(
+        "this database is {id} now; batches of the original are left alone\n"
+    ))
+}
+
+pub(super) fn adopt(command: &Command) -> Outcome {
+    let (Some(job), Some(batch)) = (&command.job, &command.batch) else {
+        return Err(Refused::Usage(
+            "adopt needs --job JOB and --batch BATCH".into(),
+        ));
+    };
+    recovery(command)?.adopt(job, batch, SystemClock::new().now().wall)?;
+    print(&format!("batch {batch} is linked to job {job}\n"))
+}

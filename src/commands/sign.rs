@@ -1,0 +1,49 @@
+//! `sign`: the signature of a request, for people writing clients.
+
+use std::io::Read;
+
+use super::{Command, Outcome, Refused, configuration, print};
+use crate::json::{self, Json};
+use crate::signature::{Message, sign, webhook_secret};
+
+pub(super) fn run(command: &Command) -> Outcome {
+    let config = configuration(command)?;
+    let name = command.client.as_deref().unwrap_or("default");
+    let client = config.clients.iter().find(|client| client.name == name);
+    let key = client.and_then(|client| client.keys().first());
+    let key = key.ok_or_else(|| {
+        Refused::Failed(format!("there is no client {name:?} in the configuration"))
+    })?;
+    if command.webhook_secret {
+        return print(&format!("{}\n", webhook_secret(key)));
+    }
+    if let Some(job) = &command.job {
+        return print(&format!(
+            "X-Signature: {}\n",
+            sign(key, Message::Bytes(job.as_bytes()))
+        ));
+    }
+    let mut body = Vec::new();
+    match command.operands.first() {
+        Some(path) => {
+            std::fs::File::open(path)
+                .map_err(|error| format!("{path}: {error}"))?
+                .read_to_end(&mut body)?;
+        }
+        None => {
+            std::io::stdin().lock().read_to_end(&mut body)?;
+        }
+    }
+    let parsed = json::parse(&body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    let mut text = format!("X-Signature: {}\n", sign(key, Message::Bytes(&body)));
+    if let Some(lots) = parsed
+        .field("lots")
+        .filter(|lots| matches!(lots, Json::Array(_)))
+    {
+        text.push_str(&format!(
+            "\"signature\": \"{}\"\n",
+            sign(key, Message::Canonical(lots))
+        ));
+    }
+    print(&text)
+}

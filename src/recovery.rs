@@ -1,0 +1,428 @@
+//! Recovery: what is orphaned on either side, and the links that evidence allows. For what came
+//! from outside the protocol: an import, a restore, a hand.
+//!
+//! Evidence is our key in the metadata, the job that the metadata names, or the custom ids in the
+//! batch's files; never time alone.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer;
+use crate::batch::{CustomId, Scheme, Stage};
+use crate::clock::Timestamp;
+use crate::job::is_english;
+use crate::legacy::{self, custom_ids};
+use crate::openai::jsonl::{self, Content, LineReader, MAX_LINE};
+use crate::openai::listing::batches_back_to;
+use crate::openai::{BatchApi, CallError, RemoteBatch};
+use crate::store::Store;
+use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
+use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans};
+use crate::trouble::{self, CREATES};
+
+/// How far before the oldest orphan the listing goes.
+const BACK: Duration = Duration::from_hours(24);
+
+/// One thing that was found.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The job, where one is concerned.
+    pub job: Option<String>,
+    /// The batch, where one is concerned.
+    pub batch: Option<RemoteBatch>,
+    /// What the batch asks for.
+    pub stage: Option<Stage>,
+    /// Why they belong together, or why nothing is done.
+    pub evidence: String,
+    /// Whether it can be linked.
+    pub linkable: bool,
+    custom_ids: Vec<String>,
+}
+
+/// See the module.
+pub struct Recovery {
+    store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
+}
+
+impl Recovery {
+    /// A recovery.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>) -> Self {
+        Self { store, api }
+    }
+
+    /// Lists what is orphaned on either side, with the evidence for each match. Changes nothing.
+    ///
+    /// # Errors
+    /// When the store or OpenAI cannot be read: then nothing is known.
+    pub fn survey(&self) -> Result<Vec<Finding>, String> {
+        let (orphans, since) = self
+            .store
+            .read(|view| {
+                let orphans = orphans(view, None)?;
+                let newest = batches::newest_openai_time(view)?.map(Timestamp::from_seconds);
+                let since = orphans
+                    .iter()
+                    .map(|orphan| orphan.created_at)
+                    .chain(newest)
+                    .min();
+                Ok((orphans, since.unwrap_or(batches::database_made_at(view)?)))
+            })
+            .map_err(|error| error.to_string())?;
+        let listed = batches_back_to(self.api.as_ref(), since.before(BACK).seconds())
+            .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
+        let mut findings = Vec::new();
+        for remote in listed {
+            if let Some(finding) = self.judge(remote, &orphans)? {
+                findings.push(finding);
+            }
+        }
+        for orphan in &orphans {
+            findings.extend(self.named(orphan, &findings)?);
+            if !findings
+                .iter()
+                .any(|finding| finding.linkable && finding.job.as_ref() == Some(&orphan.id))
+            {
+                findings.push(Finding {
+                    job: Some(orphan.id.clone()),
+                    batch: None,
+                    stage: None,
+                    evidence: "no batch at OpenAI belongs to it; `batchkeeper jobs retry` sends it, paid anew".into(),
+                    linkable: false,
+                    custom_ids: Vec::new(),
+                });
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Links what has evidence, both stages of a job in one transaction, and lets creates go on.
+    /// Gives how many batches were linked.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn apply(&self, findings: &[Finding], now: Timestamp) -> Result<usize, String> {
+        let linkable: Vec<&Finding> = findings.iter().filter(|finding| finding.linkable).collect();
+        let jobs: BTreeSet<Option<&str>> = linkable
+            .iter()
+            .map(|finding| finding.job.as_deref())
+            .collect();
+        for job in jobs {
+            let of_job = linkable
+                .iter()
+                .filter(|finding| finding.job.as_deref() == job);
+            let mut of_job: Vec<_> = of_job
+                .filter_map(|it| Some((*it, it.batch.as_ref()?, it.stage?)))
+                .collect();
+            of_job.sort_by_key(|(_, remote, stage)| (*stage, remote.created_at));
+            self.store
+                .write(now, |tx| {
+                    for (finding, remote, stage) in of_job {
+                        let key = remote
+                            .metadata
+                            .get(META_SUBMISSION)
+                            .filter(|_| job.is_none());
+                        let link = Link {
+                            remote,
+                            identity: self.api.identity(),
+                            stage,
+                            scheme: if job.is_some() {
+                                Scheme::Legacy
+                            } else {
+                                Scheme::Own
+                            },
+                            key: key.unwrap_or(&remote.id),
+                            custom_ids: &finding.custom_ids,
+                            evidence: &finding.evidence,
+                        };
+                        match job {
+                            Some(job) => link_legacy(tx, job, &link)?,
+                            None => link_own(tx, &link)?,
+                        };
+                    }
+                    Ok(())
+                })
+                .map_err(|error| error.to_string())?;
+        }
+        self.store
+            .write(now, |tx| trouble::is_over(tx, CREATES))
+            .map_err(|error| error.to_string())?;
+        Ok(linkable.len())
+    }
+
+    /// Links a batch to a job by hand.
+    ///
+    /// # Errors
+    /// When either is not there, the batch has its row already, or its custom ids don't fit the job.
+    pub fn adopt(&self, job: &str, batch: &str, now: Timestamp) -> Result<usize, String> {
+        let (orphan, known) = self
+            .store
+            .read(|view| {
+                Ok((
+                    orphans(view, Some(job))?.pop(),
+                    batches::by_openai_id(view, batch)?,
+                ))
+            })
+            .map_err(|error| error.to_string())?;
+        let orphan = orphan.ok_or_else(|| format!("there is no job {job}"))?;
+        if let Some(row) = known {
+            return Err(format!(
+                "batch {batch} has its row already: batchkeeper batches show {}",
+                row.id
+            ));
+        }
+        let remote = self
+            .api
+            .batch(batch)
+            .map_err(|error| format!("batch {batch}: {error}"))?;
+        let custom_ids = self
+            .custom_ids(&remote)
+            .map_err(|error| format!("batch {batch}: {error}"))?;
+        let stage = fits(&custom_ids, &orphan).ok_or_else(|| {
+            format!("the custom ids of batch {batch} don't fit job {job}; nothing is linked")
+        })?;
+        let finding = Finding {
+            job: Some(orphan.id),
+            batch: Some(remote),
+            stage: Some(stage),
+            evidence: "linked by hand; custom ids fit".into(),
+            linkable: true,
+            custom_ids,
+        };
+        self.apply(&[finding], now)
+    }
+
+    /// What a listed batch is to us; none: its row is there, or it is somebody else's.
+    fn judge(&self, remote: RemoteBatch, orphans: &[Orphan]) -> Result<Option<Finding>, String> {
+        let known = self
+            .store
+            .read(|view| Ok(batches::by_openai_id(view, &remote.id)?.is_some()));
+        if known.map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
+        if remote
+            .metadata
+            .get(META_DATABASE)
+            .is_some_and(|id| id == self.store.database_id())
+        {
+            return Ok(Some(self.judge_own(remote)));
+        }
+        if let Some((stage, job)) = remote
+            .metadata
+            .get("description")
+            .and_then(|text| legacy::described(text))
+        {
+            let Some(orphan) = orphans.iter().find(|orphan| orphan.id == job) else {
+                let evidence = "its metadata names a job that is no orphan here".to_owned();
+                return Ok(Some(left(Some(job), remote, Some(stage), evidence)));
+            };
+            return Ok(Some(self.judge_described(remote, stage, orphan)));
+        }
+        if remote.metadata.contains_key(META_DATABASE) || !remote.metadata.is_empty() {
+            return Ok(None);
+        }
+        // No metadata at all: what its custom ids say, where they fit one job and no other.
+        let Ok(custom_ids) = self.custom_ids(&remote) else {
+            return Ok(None);
+        };
+        let fitting: Vec<(&Orphan, Stage)> = orphans
+            .iter()
+            .filter_map(|orphan| Some((orphan, fits(&custom_ids, orphan)?)))
+            .collect();
+        Ok(match fitting.as_slice() {
+            [] => None,
+            [(orphan, stage)] => Some(Finding {
+                job: Some(orphan.id.clone()),
+                evidence: format!(
+                    "all of its {} custom ids fit this job and no other",
+                    custom_ids.len()
+                ),
+                stage: Some(*stage),
+                batch: Some(remote),
+                linkable: true,
+                custom_ids,
+            }),
+            several => {
+                let evidence = format!(
+                    "its custom ids fit {} jobs; link it by hand with `batchkeeper adopt`",
+                    several.len()
+                );
+                Some(left(None, remote, None, evidence))
+            }
+        })
+    }
+
+    /// A batch of our own whose row is not there: the store is older than the world.
+    fn judge_own(&self, remote: RemoteBatch) -> Finding {
+        let custom_ids = match self.custom_ids(&remote) {
+            Ok(ids) => ids,
+            Err(error) => {
+                return left(
+                    None,
+                    remote,
+                    None,
+                    format!("our own, but its files cannot be read: {error}"),
+                );
+            }
+        };
+        let translation = custom_ids
+            .first()
+            .and_then(|id| id.parse::<CustomId>().ok())
+            .and_then(|id| id.language);
+        let stage = if translation.is_some() {
+            Stage::Translation
+        } else {
+            Stage::Vision
+        };
+        Finding {
+            job: None,
+            batch: Some(remote),
+            stage: Some(stage),
+            evidence: "our key is in its metadata".into(),
+            linkable: true,
+            custom_ids,
+        }
+    }
+
+    /// A batch whose metadata names an orphan.
+    fn judge_described(&self, remote: RemoteBatch, stage: Stage, orphan: &Orphan) -> Finding {
+        let custom_ids = match self.custom_ids(&remote) {
+            Ok(ids) => ids,
+            Err(error) => {
+                let evidence =
+                    format!("its metadata names the job, but its files cannot be read: {error}");
+                return left(Some(orphan.id.clone()), remote, Some(stage), evidence);
+            }
+        };
+        let fitting = fitting(&custom_ids, orphan, stage);
+        if fitting == 0 {
+            let evidence =
+                "its metadata names the job, but none of its custom ids is a lot of it".to_owned();
+            return left(Some(orphan.id.clone()), remote, Some(stage), evidence);
+        }
+        Finding {
+            job: Some(orphan.id.clone()),
+            evidence: format!(
+                "its metadata names the job; {fitting} of {} custom ids fit",
+                custom_ids.len()
+            ),
+            stage: Some(stage),
+            batch: Some(remote),
+            linkable: true,
+            custom_ids,
+        }
+    }
+
+    /// Batches that an orphan named itself, as far as the listing did not bring them.
+    fn named(&self, orphan: &Orphan, found: &[Finding]) -> Result<Vec<Finding>, String> {
+        let mut named = Vec::new();
+        for id in &orphan.batches {
+            let seen =
+                |finding: &Finding| finding.batch.as_ref().is_some_and(|batch| batch.id == *id);
+            if found.iter().any(seen) {
+                continue;
+            }
+            let remote = match self.api.batch(id) {
+                Ok(remote) => remote,
+                Err(CallError::Refused(refusal)) if refusal.status == 404 => continue,
+                Err(error) => return Err(format!("batch {id}: {error}")),
+            };
+            let Ok(custom_ids) = self.custom_ids(&remote) else {
+                continue;
+            };
+            if let Some(stage) = fits(&custom_ids, orphan) {
+                named.push(Finding {
+                    job: Some(orphan.id.clone()),
+                    batch: Some(remote),
+                    stage: Some(stage),
+                    evidence: "the job named it, and its custom ids fit".into(),
+                    linkable: true,
+                    custom_ids,
+                });
+            }
+        }
+        Ok(named)
+    }
+
+    /// The custom ids of a batch: from its input, or where that is gone from its results.
+    fn custom_ids(&self, remote: &RemoteBatch) -> Result<Vec<String>, CallError> {
+        let mut text = Vec::new();
+        match self.api.download(&remote.input_file_id, &mut text) {
+            Ok(_) => {
+                let ids = jsonl::custom_ids(Cursor::new(text))
+                    .filter_map(Result::ok)
+                    .map(|line| line.custom_id);
+                return Ok(ids.collect());
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        let mut ids = Vec::new();
+        for file in [&remote.output_file_id, &remote.error_file_id]
+            .into_iter()
+            .flatten()
+        {
+            let mut text = Vec::new();
+            self.api.download(file, &mut text)?;
+            let mut reader = LineReader::new(Cursor::new(text), 0, MAX_LINE);
+            while let Ok(Some(line)) = reader.next_line() {
+                if let Content::Bytes(line) = line.content
+                    && let Ok(line) = answer::read_line(line)
+                {
+                    ids.push(line.custom_id);
+                }
+            }
+        }
+        if ids.is_empty() {
+            let message = "its input file is gone, and it has no results".to_owned();
+            return Err(CallError::Unknown { message });
+        }
+        Ok(ids)
+    }
+}
+
+fn left(
+    job: Option<String>,
+    remote: RemoteBatch,
+    stage: Option<Stage>,
+    evidence: String,
+) -> Finding {
+    Finding {
+        job,
+        batch: Some(remote),
+        stage,
+        evidence,
+        linkable: false,
+        custom_ids: Vec::new(),
+    }
+}
+
+/// How many of the custom ids are lines of the job in that stage.
+fn fitting(ids: &[String], orphan: &Orphan, stage: Stage) -> usize {
+    let mut of_job = HashSet::new();
+    for lot in &orphan.lots {
+        match stage {
+            Stage::Vision => of_job.extend(custom_ids(&orphan.id, lot, None)),
+            Stage::Translation => {
+                for language in orphan
+                    .languages
+                    .iter()
+                    .filter(|language| !is_english(language))
+                {
+                    of_job.extend(custom_ids(&orphan.id, lot, Some(language)));
+                }
+            }
+        }
+    }
+    ids.iter().filter(|id| of_job.contains(*id)).count()
+}
+
+/// The stage in which every custom id is a line of the job.
+fn fits(ids: &[String], orphan: &Orphan) -> Option<Stage> {
+    Stage::ALL
+        .iter()
+        .copied()
+        .find(|stage| !ids.is_empty() && fitting(ids, orphan, *stage) == ids.len())
+}

@@ -1,0 +1,391 @@
+//! Jobs of the earlier service taken in, and batches linked after the fact.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, named_params, params};
+use serde_json::json;
+
+use super::{Stored, Tx, View, alerts, batches};
+use crate::batch::{BatchState, CustomId, Scheme, Stage};
+use crate::clock::Timestamp;
+use crate::job::{JobStatus, LotStatus, RequestState, is_english};
+use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
+use crate::openai::{Identity, RemoteBatch};
+
+/// Whose the imported jobs are.
+const CLIENT: &str = "default";
+
+/// Takes a job of the earlier service in; false when it is here already.
+pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
+    if super::jobs::by_id(tx, &job.id)?.is_some() {
+        return Ok(false);
+    }
+    let is_final = job.status.is_final();
+    tx.execute(
+        "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
+                error_message, legacy_batches, created_at, updated_at, completed_at)
+         VALUES (:id, :client, 'import', 'batch', :status, :languages, :webhook, :total, :error, :batches, :created,
+                :updated, :completed)",
+        named_params! {
+            ":id": job.id, ":client": CLIENT, ":status": job.status, ":languages": json!(job.languages).to_string(),
+            ":webhook": job.webhook_url, ":total": if job.lots.is_empty() { job.total_lots as usize } else { job.lots.len() },
+            ":error": job.error_message, ":batches": json!(job.batches).to_string(), ":created": job.created_at,
+            ":updated": job.updated_at, ":completed": is_final.then_some(job.updated_at),
+        },
+    )?;
+    let seq = tx.tx.last_insert_rowid();
+    for (position, lot) in job.lots.iter().enumerate() {
+        insert_lot(tx, job, seq, position, lot)?;
+    }
+    if let Some(url) = job.webhook_url.as_ref().filter(|_| !is_final) {
+        tx.execute(
+            "INSERT INTO webhook_deliveries (batch_job_id, url, state, created_at) VALUES (?, ?, 'scheduled', ?)",
+            params![job.id, url, tx.now],
+        )?;
+    }
+    tx.execute(
+        "UPDATE batch_jobs SET
+            processed_lots = (SELECT count(*) FROM batch_lots WHERE batch_job_id = ?1 AND status IN ('completed', 'failed')),
+            failed_lots = (SELECT count(*) FROM batch_lots WHERE batch_job_id = ?1 AND status = 'failed'),
+            open_vision = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held' AND stage = 'vision'),
+            open_translations = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held' AND stage = 'translation')
+         WHERE id = ?1",
+        [&job.id],
+    )?;
+    alerts::event(
+        tx,
+        Some(&job.id),
+        None,
+        "imported",
+        &format!("status={} lots={}", job.status, job.lots.len()),
+    )?;
+    Ok(true)
+}
+
+fn insert_lot(
+    tx: &Tx<'_>,
+    job: &LegacyJob,
+    seq: i64,
+    position: usize,
+    lot: &LegacyLot,
+) -> Stored<()> {
+    let is_final = job.status.is_final();
+    let wanted = |language: &&String| !is_english(language);
+    let translated = |language: &String| lot.translations.contains_key(language);
+    let has_text = (lot.vision_result.is_some()
+        && job.languages.iter().any(|language| is_english(language)))
+        || job.languages.iter().any(translated);
+    let all_done =
+        lot.vision_result.is_some() && job.languages.iter().filter(wanted).all(translated);
+    let (status, error) = match (is_final || all_done, has_text) {
+        (false, _) => (LotStatus::Pending, None),
+        (true, true) => (LotStatus::Completed, None),
+        (true, false) if job.status == JobStatus::Cancelled => (LotStatus::Cancelled, None),
+        (true, false) => (
+            LotStatus::Failed,
+            Some(
+                lot.error_message
+                    .as_deref()
+                    .unwrap_or("imported without a text"),
+            ),
+        ),
+    };
+    let missing = (!lot.missing_images.is_empty()).then(|| json!(lot.missing_images).to_string());
+    let processed_at = (status != LotStatus::Pending).then_some(job.updated_at);
+    tx.prepare_cached(
+        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, status,
+                vision_result, error_message, processed_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        job.id,
+        position,
+        lot.lot_id,
+        lot.additional_info,
+        json!(lot.images).to_string(),
+        missing,
+        status,
+        lot.vision_result,
+        error,
+        processed_at
+    ])?;
+    let id = tx.tx.last_insert_rowid();
+    for (language, text) in &lot.translations {
+        tx.prepare_cached("INSERT INTO lot_translations (lot, language, text) VALUES (?, ?, ?)")?
+            .execute(params![id, language, text])?;
+    }
+    if is_final {
+        return Ok(());
+    }
+    let state = |done: bool| {
+        if done {
+            RequestState::Done
+        } else {
+            RequestState::Held
+        }
+    };
+    let described = lot.vision_result.is_some();
+    insert_request(tx, id, seq, Stage::Vision, "", state(described))?;
+    for language in job.languages.iter().filter(wanted).filter(|_| described) {
+        insert_request(
+            tx,
+            id,
+            seq,
+            Stage::Translation,
+            language,
+            state(translated(language)),
+        )?;
+    }
+    Ok(())
+}
+
+/// A request, where there is none yet; gives whether it is new.
+fn insert_request(
+    tx: &Tx<'_>,
+    lot: i64,
+    job: i64,
+    stage: Stage,
+    language: &str,
+    state: RequestState,
+) -> Stored<bool> {
+    let added = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![lot, job, stage, language, state, tx.now])?;
+    Ok(added == 1)
+}
+
+/// A job some of whose requests are held.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// Its UUID.
+    pub id: String,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// Languages wanted.
+    pub languages: Vec<String>,
+    /// Batches that it named, not confirmed.
+    pub batches: Vec<String>,
+    /// Its lots' ids.
+    pub lots: Vec<String>,
+}
+
+/// The jobs that nobody looks after, or the one of that id, orphan or not.
+pub fn orphans(view: &View, only: Option<&str>) -> Stored<Vec<Orphan>> {
+    let mut query = view.prepare(
+        "SELECT id, created_at, languages, coalesce(legacy_batches, '[]') FROM batch_jobs j
+         WHERE CASE WHEN ?1 IS NULL
+                    THEN status IN ('pending', 'processing', 'translating')
+                         AND EXISTS (SELECT 1 FROM requests r WHERE r.job = j.seq AND r.state = 'held')
+                    ELSE id = ?1 END
+         ORDER BY created_at",
+    )?;
+    let mut lots =
+        view.prepare("SELECT lot_id FROM batch_lots WHERE batch_job_id = ? ORDER BY position")?;
+    let mut orphans = Vec::new();
+    let mut rows = query.query([only])?;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        let lots = lots
+            .query_map([&id], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        orphans.push(Orphan {
+            created_at: row.get(1)?,
+            languages: serde_json::from_str(&row.get::<_, String>(2)?)?,
+            batches: serde_json::from_str(&row.get::<_, String>(3)?)?,
+            lots,
+            id,
+        });
+    }
+    Ok(orphans)
+}
+
+/// What is linked.
+pub struct Link<'a> {
+    /// OpenAI's batch.
+    pub remote: &'a RemoteBatch,
+    /// The account that it was found under.
+    pub identity: &'a Identity,
+    /// What it asks for.
+    pub stage: Stage,
+    /// How its custom ids are made.
+    pub scheme: Scheme,
+    /// The key of its row.
+    pub key: &'a str,
+    /// The custom ids in its files.
+    pub custom_ids: &'a [String],
+    /// Why it is linked.
+    pub evidence: &'a str,
+}
+
+/// Links a batch of the earlier service to the job whose lots it names; gives how many lines fit.
+pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> {
+    let Some(job) = super::jobs::by_id(tx, job_id)? else {
+        return Ok(0);
+    };
+    let row = insert_batch(tx, link, Some(job_id))?;
+    let mut belongs: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+    let mut lots = tx.prepare_cached("SELECT id, lot_id FROM batch_lots WHERE batch_job_id = ?")?;
+    let mut rows = lots.query([job_id])?;
+    while let Some(lot) = rows.next()? {
+        let (lot, lot_id): (i64, String) = (lot.get(0)?, lot.get(1)?);
+        let languages: Vec<Option<&str>> = match link.stage {
+            Stage::Vision => vec![None],
+            Stage::Translation => job
+                .languages
+                .iter()
+                .filter(|it| !is_english(it))
+                .map(|it| Some(it.as_str()))
+                .collect(),
+        };
+        for language in languages {
+            for id in custom_ids(job_id, &lot_id, language) {
+                belongs
+                    .entry(id)
+                    .or_default()
+                    .push((lot, language.unwrap_or("").to_owned()));
+            }
+        }
+    }
+    let mut fitting = 0;
+    for custom_id in link.custom_ids {
+        for (lot, language) in belongs.get(custom_id).into_iter().flatten() {
+            fitting += claim_line(
+                tx,
+                row,
+                *lot,
+                job.seq,
+                link.stage,
+                language,
+                Some(custom_id),
+            )?;
+        }
+    }
+    complete_link(tx, row, link, fitting)
+}
+
+/// Takes a batch of our own up whose row is lost; gives how many lines fit.
+pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
+    let row = match batches::by_key(tx, link.key)? {
+        Some(row) if row.state == BatchState::Planned => {
+            tx.execute(
+                "UPDATE requests SET state = 'waiting' WHERE state = 'claimed' AND id IN
+                        (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+                [row.id],
+            )?;
+            tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [row.id])?;
+            tx.execute(
+                "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, input_file_id = ?, openai_time = ?,
+                        openai_status = ?, submitted_at = ?, next_at = ? WHERE id = ?",
+                params![
+                    link.remote.id,
+                    link.remote.input_file_id,
+                    link.remote.created_at,
+                    link.remote.status_text,
+                    tx.now,
+                    tx.now,
+                    row.id
+                ],
+            )?;
+            row.id
+        }
+        Some(_) => return Ok(0),
+        None => insert_batch(tx, link, None)?,
+    };
+    let mut lot = tx.prepare_cached(
+        "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
+         WHERE l.batch_job_id = ? AND l.position = ?",
+    )?;
+    let mut fitting = 0;
+    for text in link.custom_ids {
+        let Ok(id) = text.parse::<CustomId>() else {
+            continue;
+        };
+        let found: Option<(i64, i64)> = lot
+            .query_row(params![id.job, id.position], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        if let Some((lot, job)) = found {
+            let language = id.language.as_deref().unwrap_or("");
+            fitting += claim_line(tx, row, lot, job, link.stage, language, None)?;
+        }
+    }
+    complete_link(tx, row, link, fitting)
+}
+
+fn insert_batch(tx: &Tx<'_>, link: &Link<'_>, job_id: Option<&str>) -> Stored<i64> {
+    let remote = link.remote;
+    tx.execute(
+        "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, base_url,
+                organization, project, model, parameters, input_file_id, openai_time, openai_expires, openai_status,
+                next_at, created_at, submitted_at)
+         VALUES (:key, :stage, :scheme, 'submitted', :remote, :job, :base_url, :organization, :project, :model, '{}',
+                :input, :time, :expires, :status, :now, :now, :now)",
+        named_params! {
+            ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": remote.id, ":job": job_id,
+            ":base_url": link.identity.base_url, ":organization": link.identity.organization,
+            ":project": link.identity.project, ":model": remote.model.as_deref().unwrap_or(""),
+            ":input": remote.input_file_id, ":time": remote.created_at, ":expires": remote.expires_at,
+            ":status": remote.status_text, ":now": tx.now,
+        },
+    )?;
+    Ok(tx.tx.last_insert_rowid())
+}
+
+/// One line of a linked batch: its request exists then and is claimed, unless it has its answer.
+fn claim_line(
+    tx: &Tx<'_>,
+    batch: i64,
+    lot: i64,
+    job: i64,
+    stage: Stage,
+    language: &str,
+    custom_id: Option<&str>,
+) -> Stored<usize> {
+    if insert_request(tx, lot, job, stage, language, RequestState::Claimed)? {
+        tx.prepare_cached(
+            "UPDATE batch_jobs SET open_translations = open_translations + 1 WHERE seq = ?",
+        )?
+        .execute([job])?;
+    }
+    let request: i64 = tx
+        .prepare_cached("SELECT id FROM requests WHERE lot = ? AND stage = ? AND language = ?")?
+        .query_row(params![lot, stage, language], |row| row.get(0))?;
+    tx.prepare_cached(
+        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')",
+    )?
+    .execute([request])?;
+    tx.prepare_cached("INSERT OR IGNORE INTO batch_links (batch_id, job) VALUES (?, ?)")?
+        .execute([batch, job])?;
+    Ok(tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO batch_lines (batch_id, request_id, custom_id) VALUES (?, ?, ?)",
+        )?
+        .execute(params![batch, request, custom_id])?)
+}
+
+fn complete_link(tx: &Tx<'_>, batch: i64, link: &Link<'_>, lines: usize) -> Stored<usize> {
+    tx.execute(
+        "UPDATE openai_batches SET lines = ? WHERE id = ?",
+        params![lines, batch],
+    )?;
+    batches::link_jobs(tx, batch)?;
+    let detail = format!(
+        "openai_batch={} lines={lines} evidence={}",
+        link.remote.id, link.evidence
+    );
+    alerts::event(tx, None, Some(batch), "linked", &detail)?;
+    Ok(lines)
+}
+
+/// Makes a copied database another one than its original.
+pub fn new_identity(tx: &Tx<'_>) -> Stored<String> {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    tx.execute(
+        "UPDATE appliance SET database_id = ?, created_at = ?",
+        params![id, tx.now],
+    )?;
+    Ok(id)
+}
