@@ -88,9 +88,19 @@ impl Handler for Tester {
     }
 }
 
+/// Waits for its threads when dropped, so that no test leaves anything behind.
+struct Joined(Crew);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        assert!(self.0.join(LONG) || thread::panicking());
+    }
+}
+
+/// Its fields are dropped in this order.
 struct World {
     server: Server,
-    crew: Crew,
+    crew: Joined,
     endings: Receiver<Ended>,
     tester: Arc<Tester>,
     arrived: Receiver<()>,
@@ -113,7 +123,7 @@ fn world(limits: Limits) -> World {
     let server = Server::start(&crew, clock, "test", listener, limits, handler).unwrap();
     World {
         server,
-        crew,
+        crew: Joined(crew),
         endings,
         tester,
         arrived,
@@ -806,7 +816,7 @@ fn stopping_lets_running_requests_end_and_closes_the_rest() {
         stopping.join().unwrap();
     });
     assert!(TcpStream::connect(world.server.address()).is_err());
-    assert!(world.crew.join(LONG));
+    assert!(world.crew.0.join(LONG));
     world.server.stop(Duration::ZERO);
 }
 
@@ -822,7 +832,7 @@ fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
         .send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n")
         .unwrap();
     drop(world.server);
-    assert!(world.crew.join(LONG));
+    assert!(world.crew.0.join(LONG));
     assert!(world.endings.iter().take(17).all(|ended| !ended.panicked));
     let mut rest = Vec::new();
     drop(endless.0.read_to_end(&mut rest));
