@@ -88,9 +88,19 @@ impl Handler for Tester {
     }
 }
 
+/// Waits for its threads when dropped, so that no test leaves anything behind.
+struct Joined(Crew);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        assert!(self.0.join(LONG) || thread::panicking());
+    }
+}
+
+/// Its fields are dropped in this order.
 struct World {
     server: Server,
-    crew: Crew,
+    crew: Joined,
     endings: Receiver<Ended>,
     tester: Arc<Tester>,
     arrived: Receiver<()>,
@@ -113,7 +123,7 @@ fn world(limits: Limits) -> World {
     let server = Server::start(&crew, clock, "test", listener, limits, handler).unwrap();
     World {
         server,
-        crew,
+        crew: Joined(crew),
         endings,
         tester,
         arrived,
@@ -806,7 +816,7 @@ fn stopping_lets_running_requests_end_and_closes_the_rest() {
         stopping.join().unwrap();
     });
     assert!(TcpStream::connect(world.server.address()).is_err());
-    assert!(world.crew.join(LONG));
+    assert!(world.crew.0.join(LONG));
     world.server.stop(Duration::ZERO);
 }
 
@@ -817,23 +827,23 @@ fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
     endless.send(&get("/zeroes")).unwrap();
     assert_eq!(endless.head().unwrap().status, 200);
     let mut stalled = world.connect();
+    stalled.ask(&get("/")).unwrap();
     stalled
         .send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n")
         .unwrap();
     drop(world.server);
-    assert!(world.crew.join(LONG));
+    assert!(world.crew.0.join(LONG));
     assert!(world.endings.iter().take(17).all(|ended| !ended.panicked));
     let mut rest = Vec::new();
     drop(endless.0.read_to_end(&mut rest));
     assert!(stalled.at_end());
 }
 
-/// Runs in a process of its own, where descriptors are scarce.
-#[test]
-fn running_out_of_descriptors_is_survived() {
+/// Runs one ignored test of this file in a process of its own, after some shell commands.
+fn alone(test: &str, setup: &str) {
     let program = std::env::current_exe().unwrap();
     let command = format!(
-        "ulimit -n 150 && exec '{}' --exact --ignored scarce_descriptors",
+        "{setup} && exec '{}' --exact --ignored {test}",
         program.display()
     );
     let output = std::process::Command::new("sh")
@@ -841,6 +851,35 @@ fn running_out_of_descriptors_is_survived() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_large_body_is_there_once() {
+    alone("peak_memory", "true");
+}
+
+#[test]
+#[ignore = "run by a_large_body_is_there_once"]
+fn peak_memory() {
+    let world = world(Limits::default());
+    let mut client = world.connect();
+    client
+        .send(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n")
+        .unwrap();
+    for _ in 0..100 {
+        client.send(&[b'x'; 1_000_000]).unwrap();
+    }
+    assert_eq!(client.answer().unwrap().body, b"100000000");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|it| it.starts_with("VmHWM")).unwrap();
+    let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // Kilobytes. While it is handed over, the worker's part grows as the gate's shrinks.
+    assert!(peak < 150_000, "{line}");
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    alone("scarce_descriptors", "ulimit -n 150");
 }
 
 #[test]

@@ -19,23 +19,16 @@ use super::inner::Inner;
 use super::seats::{Budget, Seat, Seats};
 use super::server::Limits;
 use super::socket::{Client, patience};
-use super::wire::{self, Answer};
-use super::{Handler, Response};
+use super::{Handler, reply, wire};
 use crate::clock::Clock;
 use crate::threads;
 
 /// How long the accept loop waits when the machine has no descriptor or thread left.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a client may take to see that its connection has ended.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub const GOODBYE: Duration = Duration::from_secs(1);
 /// A body is taken in and passed on in pieces of this size, each freed as soon as it is passed.
 const PIECE: u64 = 256 * 1024;
-/// An answer up to this length is taken from its worker at once, whatever the client's pace.
-pub const TAKEN_AT_ONCE: u64 = 1024 * 1024;
-/// A refusal's body has this length at most.
-const MOST_REFUSAL: u64 = 64 * 1024;
-/// After how many seconds a client that met `OVERLOADED` is asked to come again.
-pub const RETRY_AFTER: &str = "5";
 
 /// The gate of one server.
 pub struct Gate {
@@ -54,7 +47,7 @@ pub struct Gate {
 }
 
 /// What becomes of the connection after an answer.
-enum Next {
+pub enum Next {
     /// Another request may follow.
     Request,
     /// It ends; the client gets so long to read the answer.
@@ -64,7 +57,8 @@ enum Next {
 }
 
 /// Why there is no proper answer.
-enum Trouble {
+pub enum Trouble {
+    /// It is answered so.
     Refused(Refusal),
     /// The client is gone, or was told in mid-answer.
     Gone,
@@ -83,13 +77,15 @@ impl From<io::Error> for Trouble {
 }
 
 /// One request's circumstances.
-struct Visit {
-    id: String,
-    peer: IpAddr,
+pub struct Visit {
+    /// The request's id.
+    pub id: String,
+    /// Who sent it.
+    pub peer: IpAddr,
     /// Its answer has no body.
-    head_only: bool,
+    pub head_only: bool,
     /// This connection serves no further request.
-    last: bool,
+    pub last: bool,
 }
 
 impl Gate {
@@ -229,7 +225,8 @@ impl Gate {
             overloaded("the request could not be taken: try again later")
         })?;
         let mut inner = BufReader::with_capacity(64 * 1024, inner);
-        let answer = wire::read_answer(&mut inner).map_err(|error| broken_off(visit, &error))?;
+        let answer =
+            wire::read_answer(&mut inner).map_err(|error| reply::broken_off(visit, &error))?;
         drop(share);
         self.pass_on(client, visit, &head, &answer, &mut inner)
     }
@@ -317,155 +314,6 @@ impl Gate {
         }
         Ok(inner)
     }
-
-    /// Passes the answer on at the client's pace.
-    fn pass_on(
-        &self,
-        client: &mut Client,
-        visit: &Visit,
-        head: &Head,
-        answer: &Answer,
-        inner: &mut BufReader<UnixStream>,
-    ) -> Result<Next, Trouble> {
-        let empty = visit.head_only || matches!(answer.status, 204 | 304);
-        let chunked = answer.length.is_none();
-        // HTTP/1.0 knows no chunks: there, the end of the connection ends the body.
-        let keep = head.keep_alive
-            && !visit.last
-            && !self.seats.closing()
-            && (empty || head.v11 || !chunked);
-        let framing = match answer.length {
-            _ if matches!(answer.status, 204 | 304) => String::new(),
-            Some(length) => format!("Content-Length: {length}\r\n"),
-            None if head.v11 => "Transfer-Encoding: chunked\r\n".to_owned(),
-            None => String::new(),
-        };
-        let connection = match (keep, head.v11) {
-            (true, true) => "",
-            (true, false) => "Connection: keep-alive\r\n",
-            (false, _) => "Connection: close\r\n",
-        };
-        let mut text = self.status_line(answer.status, &visit.id);
-        for (name, value) in &answer.headers {
-            text.extend_from_slice(name.as_bytes());
-            text.extend_from_slice(b": ");
-            text.extend_from_slice(value);
-            text.extend_from_slice(b"\r\n");
-        }
-        text.extend_from_slice(format!("{framing}{connection}\r\n").as_bytes());
-
-        client.begin_answer();
-        match answer.length {
-            _ if empty => client.write(&text)?,
-            Some(length) if length <= TAKEN_AT_ONCE => {
-                wire::read_exactly(inner, length, |piece| {
-                    text.extend_from_slice(piece);
-                    Ok(())
-                })
-                .map_err(|error| broken_off(visit, &error))?;
-                client.write(&text)?;
-            }
-            Some(length) => {
-                client.write(&text)?;
-                wire::read_exactly(inner, length, |piece| client.write(piece))?;
-            }
-            None => {
-                client.write(&text)?;
-                let mut chunk = Vec::new();
-                while wire::read_chunk(inner, |piece| {
-                    if !head.v11 {
-                        return client.write(piece);
-                    }
-                    chunk.clear();
-                    write!(chunk, "{:x}\r\n", piece.len())?;
-                    chunk.extend_from_slice(piece);
-                    chunk.extend_from_slice(b"\r\n");
-                    client.write(&chunk)
-                })? {}
-                if head.v11 {
-                    client.write(b"0\r\n\r\n")?;
-                }
-            }
-        }
-        Ok(if keep {
-            Next::Request
-        } else {
-            Next::Linger(GOODBYE)
-        })
-    }
-
-    /// A refusal in the handler's form, whole.
-    fn refusal_text(&self, id: &str, peer: IpAddr, refusal: &Refusal, head_only: bool) -> Vec<u8> {
-        let Refusal {
-            status,
-            code,
-            message,
-        } = refusal;
-        log::info!("http refused request={id} peer={peer} status={status} code={code}");
-        let mut response = self.handler.refuse(*status, code, message);
-        if *status == 503 {
-            response = retry_later(response);
-        }
-        let mut text = self.status_line(response.status, id);
-        for (name, value) in plain_headers(&response) {
-            text.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        let mut body = Vec::new();
-        let read = response
-            .into_reader()
-            .take(MOST_REFUSAL)
-            .read_to_end(&mut body);
-        if let Err(error) = read {
-            log::error!("http refusal has no body request={id} error={error:?}");
-        }
-        let end = format!(
-            "Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        text.extend_from_slice(end.as_bytes());
-        if !head_only {
-            text.append(&mut body);
-        }
-        text
-    }
-
-    fn status_line(&self, status: u16, id: &str) -> Vec<u8> {
-        let reason = tiny_http::StatusCode(status).default_reason_phrase();
-        let now = self.clock.now().wall.millis();
-        let date = jiff::Timestamp::from_millisecond(now)
-            .map(|now| now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-            .unwrap_or_default();
-        format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nX-Request-Id: {id}\r\n").into_bytes()
-    }
-}
-
-/// The header fields that are the handler's to set.
-pub fn plain_headers(response: &Response) -> impl Iterator<Item = &(String, String)> {
-    const OURS: [&str; 6] = [
-        "connection",
-        "content-length",
-        "date",
-        "keep-alive",
-        "transfer-encoding",
-        "x-request-id",
-    ];
-    response
-        .headers
-        .iter()
-        .filter(|(name, _)| !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)))
-}
-
-/// The same with `Retry-After`, where it has none.
-pub fn retry_later(response: Response) -> Response {
-    let has = response
-        .headers
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
-    if has {
-        response
-    } else {
-        response.with_header("Retry-After", RETRY_AFTER)
-    }
 }
 
 fn read_on(client: &mut Client, deadline: Duration) -> Result<usize, Trouble> {
@@ -486,14 +334,4 @@ fn too_slow(error: &io::Error, part: &str) -> Trouble {
 
 fn overloaded(message: &str) -> Refusal {
     Refusal::new(503, "OVERLOADED", message)
-}
-
-/// The worker ended before its answer did; nothing of it has reached the client.
-fn broken_off(visit: &Visit, error: &io::Error) -> Refusal {
-    log::error!("http worker broke off request={} error={error:?}", visit.id);
-    Refusal::new(
-        500,
-        "INTERNAL_ERROR",
-        "the request failed here; whether it took effect is not known",
-    )
 }

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiny_http::ConfigListenAddr;
@@ -21,11 +21,10 @@ const LONGEST_PATH: usize = 107;
 
 /// The inner server.
 pub struct Inner {
-    current: Mutex<Arc<Listening>>,
-    folder: Arc<Folder>,
+    /// None once closed; the last thread to let go of it removes socket and folder.
+    current: Mutex<Option<Arc<Listening>>>,
     sockets: AtomicU64,
     receivers: usize,
-    closed: AtomicBool,
 }
 
 /// One tiny_http and its socket. Its fields are dropped in this order: tiny_http removes the
@@ -33,7 +32,7 @@ pub struct Inner {
 struct Listening {
     tiny: tiny_http::Server,
     path: PathBuf,
-    _folder: Arc<Folder>,
+    folder: Arc<Folder>,
 }
 
 impl Inner {
@@ -44,18 +43,16 @@ impl Inner {
     pub fn start(receivers: usize) -> io::Result<Self> {
         let folder = Arc::new(Folder::create()?);
         Ok(Self {
-            current: Mutex::new(Arc::new(Listening::start(&folder, 0)?)),
-            folder,
+            current: Mutex::new(Some(Arc::new(Listening::start(&folder, 0)?))),
             sockets: AtomicU64::new(1),
             receivers,
-            closed: AtomicBool::new(false),
         })
     }
 
     /// The next request; none once closed.
     pub fn next(&self) -> Option<tiny_http::Request> {
-        while !self.closed.load(Ordering::SeqCst) {
-            let listening = self.current();
+        loop {
+            let listening = self.current()?;
             match listening.tiny.recv() {
                 Ok(request) => return Some(request),
                 // Woken up to look again. (What the system reports has a number.)
@@ -68,15 +65,15 @@ impl Inner {
                 }
             }
         }
-        None
     }
 
     /// A connection to the inner server.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// When the system gives none, or once closed.
     pub fn connect(&self) -> io::Result<UnixStream> {
-        let listening = self.current();
+        let closed = || io::Error::from(ErrorKind::NotConnected);
+        let listening = self.current().ok_or_else(closed)?;
         match UnixStream::connect(&listening.path) {
             Err(error)
                 if matches!(
@@ -85,7 +82,7 @@ impl Inner {
                 ) =>
             {
                 self.renew(&listening, &error)?;
-                UnixStream::connect(&self.current().path)
+                UnixStream::connect(&self.current().ok_or_else(closed)?.path)
             }
             result => result,
         }
@@ -93,17 +90,19 @@ impl Inner {
 
     /// Ends every [`Inner::next`].
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.wake_receivers(&self.current());
+        let closed = self.lock().take();
+        if let Some(listening) = closed {
+            self.wake_receivers(&listening);
+        }
     }
 
     fn renew(&self, broken: &Arc<Listening>, why: &io::Error) -> io::Result<()> {
         let mut current = self.lock();
         // Another thread may have seen it first.
-        if Arc::ptr_eq(&current, broken) {
+        if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
             log::warn!("http inner listener failed, starting another error={why:?}");
             let number = self.sockets.fetch_add(1, Ordering::Relaxed);
-            *current = Arc::new(Listening::start(&self.folder, number)?);
+            *current = Some(Arc::new(Listening::start(&broken.folder, number)?));
             drop(current);
             self.wake_receivers(broken);
         }
@@ -116,11 +115,11 @@ impl Inner {
         }
     }
 
-    fn current(&self) -> Arc<Listening> {
-        Arc::clone(&self.lock())
+    fn current(&self) -> Option<Arc<Listening>> {
+        self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Listening>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,7 +139,7 @@ impl Listening {
         Ok(Self {
             tiny,
             path,
-            _folder: Arc::clone(folder),
+            folder: Arc::clone(folder),
         })
     }
 }
@@ -191,7 +190,8 @@ mod tests {
     #[test]
     fn a_dead_listener_is_replaced_and_nothing_stays_behind() {
         let inner = Arc::new(Inner::start(1).unwrap());
-        let mode = std::fs::metadata(&inner.folder.0).unwrap().permissions();
+        let folder = inner.current().unwrap().folder.0.clone();
+        let mode = std::fs::metadata(&folder).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o700);
         let receiver = {
             let inner = Arc::clone(&inner);
@@ -205,15 +205,14 @@ mod tests {
         assert!(ask(&inner).starts_with("HTTP/1.1 204"));
 
         // As after a panic in tiny_http's accept thread: nobody listens on the path.
-        let path = inner.current().path.clone();
+        let path = inner.current().unwrap().path.clone();
         std::fs::remove_file(path).unwrap();
         assert!(ask(&inner).starts_with("HTTP/1.1 204"));
         assert!(ask(&inner).starts_with("HTTP/1.1 204"));
 
         inner.close();
         receiver.join().unwrap();
-        let folder = inner.folder.0.clone();
-        drop(inner);
+        assert!(inner.connect().is_err());
         assert!(!folder.exists());
     }
 }

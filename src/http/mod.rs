@@ -1,11 +1,13 @@
 //! HTTP towards our own clients: requests in, responses out. Knows nothing of jobs or of SQL.
 //!
-//! A request's way: [`gate`] (with [`head`], [`seats`] and [`socket`]) takes it in whole, [`inner`]
-//! and [`wire`] carry it to a worker of [`server`], which asks the [`Handler`].
+//! A request's way: `gate` (with [`head`], `seats` and `socket`) takes it in whole, `inner` and
+//! `wire` carry it to a worker of [`server`], which asks the [`Handler`]; the answer goes back
+//! through `wire` and `reply`.
 
 mod gate;
 pub mod head;
 mod inner;
+mod reply;
 mod seats;
 pub mod server;
 mod socket;

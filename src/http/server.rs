@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::gate::{Gate, TAKEN_AT_ONCE, plain_headers, retry_later};
+use super::gate::Gate;
 use super::inner::Inner;
+use super::reply::{TAKEN_AT_ONCE, plain_headers, retry_later};
 use super::seats::{Budget, Seats};
 use super::wire;
 use super::{Body, Handler, Response};
