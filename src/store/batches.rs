@@ -363,10 +363,10 @@ pub fn submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, openai_time = ?, openai_expires = ?,
                 openai_status = ?, submitted_at = ?, next_at = ?, failures = 0, error = NULL
-         WHERE id = ? AND state = 'creating'",
+         WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating')",
         params![remote.id, remote.created_at, remote.expires_at, remote.status_text, tx.now, tx.now, id],
     )?;
-    moved(changed, || format!("batch row {id} is not creating"))?;
+    moved(changed, || format!("batch row {id} is not on its way"))?;
     link_jobs(tx, id)?;
     alerts::event(
         tx,
@@ -438,7 +438,9 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     match row {
         None if ours => Ok(Known::Unheard),
         None => Ok(Known::Foreign),
-        Some(row) if row.state == BatchState::Creating => {
+        // The lines of a planned one are not fixed here, but OpenAI has some: so an older store.
+        Some(row) if row.state == BatchState::Planned => Ok(Known::Unheard),
+        Some(row) if row.openai_batch_id.is_none() && row.state != BatchState::Failed => {
             submitted(tx, row.id, remote)?;
             Ok(Known::Linked(row.id))
         }

@@ -18,7 +18,6 @@ fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     let mut query = view.prepare(sql)?;
     let columns: Vec<String> = query
         .column_names()
-        .into_iter()
         .map(str::to_owned)
         .collect();
     let cells = |row: &Row<'_>| {
