@@ -12,3 +12,6 @@ pub mod batch;
 // Edges: each knows one technology, and no other edge.
 pub mod http;
 pub mod openai;
+
+// A simulated OpenAI: knows the types of http, and nothing of ours beyond `batch`.
+pub mod sandbox;
