@@ -241,8 +241,22 @@ fn describe(ended: Option<Ended>) -> String {
     }
 }
 
+/// Waits for a signal, or for a thread that ends unasked.
+///
+/// # Errors
+/// The thread's name.
+pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Result<(), String> {
+    select! {
+        recv(signals) -> _ => Ok(()),
+        recv(endings) -> ended => Err(describe(ended.ok())),
+    }
+}
+
 /// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
-fn signals() -> Result<Receiver<()>, String> {
+///
+/// # Errors
+/// When signals cannot be watched.
+pub fn signals() -> Result<Receiver<()>, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);

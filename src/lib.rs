@@ -43,6 +43,10 @@ pub mod net;
 
 pub mod http;
 
+// The sandbox: a simulated OpenAI, served through `http`.
+
+pub mod sandbox;
+
 // Steps: a step knows the store and at most one edge, and no other step.
 
 pub mod step;

@@ -28,7 +28,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper serve                  the daemon
     batchkeeper demo [--keep]          the whole chain on the built-in sandbox; nothing else is needed
     batchkeeper sandbox --listen ADDR --state DIR
-                                       the simulated OpenAI alone
+                [--pace P]             the simulated OpenAI alone; P: fast, real, or milliseconds a state
     batchkeeper check-config           whether the configuration is good
     batchkeeper sign [FILE]            the signature of a request body (FILE, or standard input)
                                        [--job ID] of a read; [--webhook-secret] for receivers
@@ -84,6 +84,7 @@ pub struct Command {
     client: Option<String>,
     listen: Option<String>,
     state: Option<PathBuf>,
+    pace: Option<String>,
 }
 
 /// Reads a command line.
@@ -106,6 +107,7 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("batch") => command.batch = Some(text(parser.value()?)?),
             Arg::Long("client") => command.client = Some(text(parser.value()?)?),
             Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
+            Arg::Long("pace") => command.pace = Some(text(parser.value()?)?),
             Arg::Long("state") => command.state = Some(parser.value()?.into()),
             Arg::Long("help") | Arg::Short('h') => command.name = "help".into(),
             Arg::Long("version") | Arg::Short('V') => command.name = "version".into(),

@@ -7,12 +7,14 @@
 //! that changes its address in between changes nothing. Redirects are followed by hand, each hop
 //! through both. Proxies of the environment are ignored: they would resolve names themselves.
 
+mod call;
 mod guard;
 mod image;
 mod outbound;
 pub mod probes;
 mod url;
 
+pub use call::Caller;
 pub use guard::{Cidr, Guard, NotACidr};
 pub use image::{ImageLimits, ImageProblem};
 pub use outbound::{NetError, Outbound, PostReply};

@@ -14,12 +14,10 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
+/// What a query gives.
+pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     let mut query = view.prepare(sql)?;
-    let columns: Vec<String> = query
-        .column_names()
-        .map(str::to_owned)
-        .collect();
+    let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
     let cells = |row: &Row<'_>| {
         (0..columns.len())
             .map(|at| row.get_ref(at).map(cell))
@@ -107,6 +105,19 @@ pub fn alerts(view: &View) -> Stored<Table> {
         "SELECT opened_at, kind, subject, message FROM alerts WHERE closed_at IS NULL ORDER BY id",
         [],
     )
+}
+
+/// The operator's two queries, of one job (a UUID): they work as they stand.
+pub fn operator_queries(job: &str) -> [String; 2] {
+    [
+        format!(
+            "SELECT id, status, openai_batch_id, updated_at FROM batch_jobs WHERE id IN ('{job}');"
+        ),
+        format!(
+            "SELECT lot_id, LENGTH(vision_result) AS result_length, status FROM batch_lots \
+             WHERE batch_job_id = '{job}' LIMIT 3;"
+        ),
+    ]
 }
 
 /// Every check of `doctor`, each a query that must be empty.

@@ -1,5 +1,0 @@
-//! `demo`
-use super::Outcome;
-pub(super) fn run(_keep: bool) -> Outcome {
-    Ok(false)
-}

@@ -1,0 +1,532 @@
+//! The Batches API: records, their form on the wire, and the calls.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::disk::{self, OpenError};
+use super::faults::Fault;
+use super::ledger::Entry;
+use super::response::Usage;
+use super::wire::{self, List, Refusal, ok};
+use super::{Caller, Sandbox, create, lock};
+use crate::batch::RemoteStatus;
+use crate::clock::Timestamp;
+use crate::http::{Request, Response};
+
+/// An entry of `errors.data`, members in the order of the schema `BatchErrors`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LineError {
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) param: Option<String>,
+    pub(super) line: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    pub(super) total: u64,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+}
+
+/// A batch, as it is kept. Times are milliseconds since the epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct BatchRecord {
+    pub(super) id: String,
+    pub(super) seq: u64,
+    pub(super) project: String,
+    #[serde(with = "wire::text")]
+    pub(super) status: RemoteStatus,
+    pub(super) endpoint: String,
+    pub(super) completion_window: String,
+    pub(super) input_file_id: String,
+    /// None where there was no such file.
+    pub(super) input_name: Option<String>,
+    pub(super) metadata: Option<BTreeMap<String, String>>,
+    /// Lifetime of the result files, in seconds.
+    pub(super) output_lifetime: u64,
+    pub(super) model: Option<String>,
+    pub(super) errors: Vec<LineError>,
+    pub(super) output_file_id: Option<String>,
+    pub(super) error_file_id: Option<String>,
+    pub(super) created_ms: i64,
+    pub(super) in_progress_ms: Option<i64>,
+    pub(super) finalizing_ms: Option<i64>,
+    pub(super) completed_ms: Option<i64>,
+    pub(super) failed_ms: Option<i64>,
+    pub(super) expired_ms: Option<i64>,
+    pub(super) cancelling_ms: Option<i64>,
+    pub(super) cancelled_ms: Option<i64>,
+    pub(super) expires_at: i64,
+    pub(super) counts: Counts,
+    pub(super) usage: Usage,
+    /// What it holds of its model's queue: estimated input tokens and output caps.
+    pub(super) tokens: u64,
+    /// Lines that will certainly fail.
+    pub(super) doomed: u64,
+    /// How many lines were run before it was stopped; none: all.
+    pub(super) limit: Option<u64>,
+    pub(super) executed: bool,
+    /// Its window closed; `finalizing` ends in `expired`.
+    pub(super) expiring: bool,
+    /// Planted, not made by a client.
+    #[serde(default)]
+    pub(super) seeded: bool,
+    /// Faults that struck it, with their values.
+    pub(super) drawn: BTreeMap<String, Value>,
+    /// What was shown last; nothing of it may go back.
+    #[serde(skip)]
+    pub(super) shown: Option<(RemoteStatus, Counts)>,
+}
+
+/// Members in the order of recorded answers; what is not set is null.
+#[derive(Serialize)]
+struct BatchObject<'a> {
+    id: &'a str,
+    object: &'static str,
+    endpoint: &'a str,
+    model: Option<&'a str>,
+    errors: Option<Errors<'a>>,
+    input_file_id: &'a str,
+    completion_window: &'a str,
+    status: &'static str,
+    output_file_id: Option<&'a str>,
+    error_file_id: Option<&'a str>,
+    created_at: i64,
+    in_progress_at: Option<i64>,
+    expires_at: i64,
+    finalizing_at: Option<i64>,
+    completed_at: Option<i64>,
+    failed_at: Option<i64>,
+    expired_at: Option<i64>,
+    cancelling_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    request_counts: Counts,
+    usage: Usage,
+    metadata: Option<&'a BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+struct Errors<'a> {
+    object: &'static str,
+    data: &'a [LineError],
+}
+
+impl BatchRecord {
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.drawn.contains_key(fault.as_str())
+    }
+
+    pub(super) fn drawn(&self, fault: Fault) -> Option<&Value> {
+        self.drawn.get(fault.as_str())
+    }
+
+    /// Counts before anything was run.
+    pub(super) fn counts_of_total(&self) -> Counts {
+        Counts {
+            total: self.counts.total,
+            ..Counts::default()
+        }
+    }
+
+    /// When it reached its final state.
+    fn ended_ms(&self) -> Option<i64> {
+        self.completed_ms
+            .or(self.failed_ms)
+            .or(self.expired_ms)
+            .or(self.cancelled_ms)
+    }
+}
+
+/// One batch, shared.
+pub(super) type Shared = Arc<Mutex<BatchRecord>>;
+
+/// A batch with its place in a listing: when it was made, and its number.
+type Listed = ((i64, u64), Shared);
+
+/// All batches. A batch's own lock is taken after this one is released, never within it.
+pub(super) struct Batches {
+    folder: PathBuf,
+    records: Mutex<BTreeMap<String, Shared>>,
+}
+
+impl Batches {
+    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+        let folder = folder.join("batches");
+        let records = disk::read_records::<BatchRecord>(&folder)?
+            .into_iter()
+            .map(|record| (record.id.clone(), Arc::new(Mutex::new(record))))
+            .collect();
+        Ok(Self {
+            folder,
+            records: Mutex::new(records),
+        })
+    }
+
+    /// Keeps a new batch.
+    pub(super) fn put(&self, record: BatchRecord) -> io::Result<Shared> {
+        self.save(&record)?;
+        let id = record.id.clone();
+        let shared = Arc::new(Mutex::new(record));
+        self.lock().insert(id, Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    /// Writes a changed record down.
+    pub(super) fn save(&self, record: &BatchRecord) -> io::Result<()> {
+        disk::write_json(&self.folder.join(format!("{}.json", record.id)), record)
+    }
+
+    /// Its own copy of the input.
+    pub(super) fn input(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.input"))
+    }
+
+    /// What its execution gave, between the results and the record.
+    pub(super) fn result(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.result"))
+    }
+
+    /// The highest number of any record.
+    pub(super) fn newest_seq(&self) -> u64 {
+        let newest = self.all().iter().map(|batch| lock(batch).seq).max();
+        newest.unwrap_or(0)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Shared> {
+        self.lock().get(id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Shared> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Shared>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sandbox {
+    /// `POST /batches`.
+    pub(super) fn create_batch(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        let wanted = create::check(&request.body)?;
+        let now = self.now();
+        self.check_create_rate(caller, now)?;
+        let record = self.plan(caller, wanted, now)?;
+        let twin = self
+            .draw_first(&record, Fault::CreateTwice)
+            .then(|| record.clone());
+        let shared = self.make(caller, record, now, false)?;
+        if let Some(twin) = twin {
+            let again = self.renamed(twin, now);
+            self.make(caller, again, now, true)?;
+        }
+        self.show(&mut lock(&shared))
+    }
+
+    /// `GET /batches/{id}`.
+    pub(super) fn get_batch(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+        let shared = self.find_batch(caller, id)?;
+        let mut batch = lock(&shared);
+        self.advance(&mut batch)?;
+        self.show(&mut batch)
+    }
+
+    /// `POST /batches/{id}/cancel`.
+    pub(super) fn cancel_batch(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+        let shared = self.find_batch(caller, id)?;
+        let mut batch = lock(&shared);
+        self.advance(&mut batch)?;
+        match batch.status {
+            RemoteStatus::Cancelling | RemoteStatus::Cancelled => {}
+            RemoteStatus::Completed | RemoteStatus::Failed | RemoteStatus::Expired => {
+                return Err(Refusal::new(
+                    409,
+                    format!("Cannot cancel a batch with status '{}'.", batch.status),
+                ));
+            }
+            RemoteStatus::Validating | RemoteStatus::InProgress | RemoteStatus::Finalizing => {
+                self.start_cancel(&mut batch)?;
+                let entry = Entry::Cancel { batch: id.into() };
+                self.ledger.note(self.now(), entry)?;
+                // With no latency it is cancelled before the answer is written.
+                self.advance(&mut batch)?;
+            }
+        }
+        self.show(&mut batch)
+    }
+
+    /// `GET /batches`.
+    pub(super) fn list_batches(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        let limit = match request.parameter("limit") {
+            None => 20,
+            Some(text) => text
+                .parse::<usize>()
+                .ok()
+                .filter(|limit| (1..=100).contains(limit))
+                .ok_or_else(|| {
+                    Refusal::new(400, "Invalid 'limit': expected 1 to 100.")
+                        .code("invalid_value")
+                        .param("limit")
+                })?,
+        };
+        let mut listed = self.listed(caller)?;
+        listed.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let looping = self
+            .strike(Fault::ListLoop, &[&request.target()], &request.id)?
+            .is_some();
+        let start = match request.parameter("after") {
+            Some(after) if !looping => self.place_after(caller, &after, &listed)?,
+            _ => 0,
+        };
+        let has_more = looping || listed.len() > start + limit;
+        let mut page = Vec::new();
+        for (_, shared) in listed.iter().skip(start).take(limit) {
+            let mut batch = lock(shared);
+            self.advance(&mut batch)?;
+            page.push((batch.id.clone(), self.view(&mut batch)?));
+        }
+        ok(&List::new(page, has_more))
+    }
+
+    /// The batches that a project sees in a listing, each with its place in time.
+    fn listed(&self, caller: &Caller) -> Result<Vec<Listed>, Refusal> {
+        let now = self.now();
+        let mut listed = Vec::new();
+        for shared in self.batches.all() {
+            let mut batch = lock(&shared);
+            if batch.project != caller.project || self.draw(&mut batch, Fault::BatchGone)?.is_some()
+            {
+                continue;
+            }
+            let lag = self
+                .draw(&mut batch, Fault::ListLag)?
+                .map_or(0, |value| value.as_i64().unwrap_or(1_000));
+            if now.millis() >= batch.created_ms.saturating_add(lag) {
+                let place = (batch.created_ms, batch.seq);
+                drop(batch);
+                listed.push((place, shared));
+            }
+        }
+        Ok(listed)
+    }
+
+    fn place_after(
+        &self,
+        caller: &Caller,
+        after: &str,
+        listed: &[Listed],
+    ) -> Result<usize, Refusal> {
+        let shared = self.find_batch(caller, after)?;
+        let batch = lock(&shared);
+        let place = (batch.created_ms, batch.seq);
+        Ok(listed.iter().filter(|(other, _)| *other >= place).count())
+    }
+
+    /// A project's batch.
+    pub(super) fn find_batch(&self, caller: &Caller, id: &str) -> Result<Shared, Refusal> {
+        let unknown = || Refusal::new(404, format!("No batch found with id '{id}'."));
+        let shared = self.batches.get(id).ok_or_else(unknown)?;
+        let mut batch = lock(&shared);
+        if batch.project != caller.project || self.draw(&mut batch, Fault::BatchGone)?.is_some() {
+            return Err(unknown());
+        }
+        drop(batch);
+        Ok(shared)
+    }
+
+    /// The batch as an answer.
+    pub(super) fn show(&self, batch: &mut BatchRecord) -> Result<Response, Refusal> {
+        ok(&self.view(batch)?)
+    }
+
+    /// The batch as it is seen from outside, now.
+    fn view(&self, batch: &mut BatchRecord) -> Result<Box<serde_json::value::RawValue>, Refusal> {
+        let now = self.now();
+        let ended = batch.ended_ms();
+        let off = self.draw(batch, Fault::CountsMismatch)?;
+        let zero = self.draw(batch, Fault::ZeroCounts)?.is_some();
+        let late = self
+            .draw(batch, Fault::LateFileIds)?
+            .map_or(0, |value| value.as_i64().unwrap_or(1_000));
+        let empty = self.draw(batch, Fault::EmptyStringIds)?.is_some();
+        let absent = self.draw(batch, Fault::NullVsAbsent)?.is_some();
+        let mut counts = self.counts_now(batch, now);
+        if ended.is_some() {
+            if let Some(value) = &off {
+                counts.completed = counts
+                    .completed
+                    .saturating_add_signed(value.as_i64().unwrap_or(-1));
+            }
+        } else if zero {
+            counts = Counts::default();
+        }
+        if off.is_none() && !zero {
+            self.self_check(batch, counts)?;
+        }
+        let ids_shown = ended.is_some_and(|end| now.millis() >= end.saturating_add(late));
+        let id = |id: &'_ Option<String>| match id {
+            Some(id) if ids_shown => Some(id.clone()),
+            _ if empty => Some(String::new()),
+            _ => None,
+        };
+        let output = id(&batch.output_file_id);
+        let error = id(&batch.error_file_id);
+        let seconds = |millis: Option<i64>| millis.map(|millis| millis / 1000);
+        let object = BatchObject {
+            id: &batch.id,
+            object: "batch",
+            endpoint: &batch.endpoint,
+            model: batch.model.as_deref(),
+            errors: (batch.status == RemoteStatus::Failed).then_some(Errors {
+                object: "list",
+                data: &batch.errors,
+            }),
+            input_file_id: &batch.input_file_id,
+            completion_window: &batch.completion_window,
+            status: batch.status.as_str(),
+            output_file_id: output.as_deref(),
+            error_file_id: error.as_deref(),
+            created_at: batch.created_ms / 1000,
+            in_progress_at: seconds(batch.in_progress_ms),
+            expires_at: batch.expires_at,
+            finalizing_at: seconds(batch.finalizing_ms),
+            completed_at: seconds(batch.completed_ms),
+            failed_at: seconds(batch.failed_ms),
+            expired_at: seconds(batch.expired_ms),
+            cancelling_at: seconds(batch.cancelling_ms),
+            cancelled_at: seconds(batch.cancelled_ms),
+            request_counts: counts,
+            usage: if ended.is_some() {
+                batch.usage
+            } else {
+                Usage::default()
+            },
+            metadata: batch.metadata.as_ref(),
+        };
+        let raw = if absent {
+            let mut value = serde_json::to_value(&object).map_err(io::Error::from)?;
+            if let Some(members) = value.as_object_mut() {
+                members.retain(|_, member| !member.is_null());
+            }
+            serde_json::value::to_raw_value(&value)
+        } else {
+            serde_json::value::to_raw_value(&object)
+        };
+        Ok(raw.map_err(io::Error::from)?)
+    }
+
+    /// Flags what the real one never does: a status or a count that goes back.
+    fn self_check(&self, batch: &mut BatchRecord, counts: Counts) -> io::Result<()> {
+        if let Some((status, before)) = batch.shown {
+            let back = (status.is_final() && status != batch.status)
+                || rank(batch.status) < rank(status)
+                || counts.completed < before.completed
+                || counts.failed < before.failed
+                || (before.total != 0 && counts.total != before.total);
+            // `expire_with_output` lies about its counts by design.
+            if back && !batch.has(Fault::ExpireWithOutput) {
+                let entry = Entry::Flag {
+                    flag: "self_check".into(),
+                    request: batch.id.clone(),
+                    detail: format!("{status} {before:?} → {} {counts:?}", batch.status),
+                };
+                self.ledger.note(self.now(), entry)?;
+            }
+        }
+        batch.shown = Some((batch.status, counts));
+        Ok(())
+    }
+
+    /// Draws a fault for a batch: once it struck, it stays with the batch.
+    pub(super) fn draw(&self, batch: &mut BatchRecord, fault: Fault) -> io::Result<Option<Value>> {
+        if let Some(value) = batch.drawn(fault) {
+            return Ok(Some(value.clone()));
+        }
+        if self.faults.is_empty() {
+            return Ok(None);
+        }
+        let Some(value) = self.strike(fault, &names(batch), &batch.id)? else {
+            return Ok(None);
+        };
+        batch.drawn.insert(fault.to_string(), value.clone());
+        self.batches.save(batch)?;
+        Ok(Some(value))
+    }
+
+    /// The same for a batch that is not kept yet.
+    fn draw_first(&self, batch: &BatchRecord, fault: Fault) -> bool {
+        self.strike(fault, &names(batch), &batch.id)
+            .is_ok_and(|value| value.is_some())
+    }
+
+    /// Takes a fault and notes in the ledger that it struck.
+    pub(super) fn strike(
+        &self,
+        fault: Fault,
+        names: &[&str],
+        seed: &str,
+    ) -> io::Result<Option<Value>> {
+        let Some(value) = self.faults.take(fault, names, seed) else {
+            return Ok(None);
+        };
+        let entry = Entry::Fault {
+            fault: fault.to_string(),
+            target: names.first().copied().unwrap_or("").to_owned(),
+        };
+        self.ledger.note(self.now(), entry)?;
+        Ok(Some(value))
+    }
+
+    /// What is counted now: while it runs, never more than what will be there at its end.
+    pub(super) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
+        if batch.status != RemoteStatus::InProgress {
+            return batch.counts;
+        }
+        let shown = batch.shown.map_or(0, |(_, counts)| counts.completed);
+        Counts {
+            completed: self.progress(batch, now).max(shown),
+            ..batch.counts
+        }
+    }
+}
+
+fn rank(status: RemoteStatus) -> u8 {
+    match status {
+        RemoteStatus::Validating => 0,
+        RemoteStatus::InProgress => 1,
+        RemoteStatus::Finalizing => 2,
+        RemoteStatus::Cancelling => 3,
+        RemoteStatus::Failed
+        | RemoteStatus::Completed
+        | RemoteStatus::Expired
+        | RemoteStatus::Cancelled => 4,
+    }
+}
+
+/// What a fault's `match` is held against.
+pub(super) fn names(batch: &BatchRecord) -> Vec<&str> {
+    let mut names = vec![batch.id.as_str(), batch.input_file_id.as_str()];
+    names.extend(batch.input_name.as_deref());
+    names.extend(
+        batch
+            .metadata
+            .iter()
+            .flat_map(|metadata| metadata.values())
+            .map(String::as_str),
+    );
+    names
+}

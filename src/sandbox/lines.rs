@@ -1,0 +1,143 @@
+//! Runs one request, in a batch or synchronously, and applies the faults of single requests.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Sandbox;
+use super::faults::Fault;
+use super::ledger::Entry;
+use super::response::{Twist, Usage, answer};
+use super::wire::Refusal;
+use super::{images, request};
+
+/// What a request got.
+pub(super) struct Outcome {
+    pub(super) status: u16,
+    pub(super) body: Box<RawValue>,
+    pub(super) usage: Usage,
+    /// Whether a whole answer came.
+    pub(super) whole: bool,
+}
+
+impl Outcome {
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        Self {
+            status: refusal.status,
+            body: refusal.raw(),
+            usage: Usage::default(),
+            whole: false,
+        }
+    }
+}
+
+/// Who a request is, for faults: its names, and what its luck depends on.
+pub(super) struct Target<'a> {
+    pub(super) names: &'a [&'a str],
+    pub(super) seed: &'a str,
+    /// Faults that struck, for the ledger.
+    pub(super) struck: &'a mut Vec<Entry>,
+}
+
+impl Target<'_> {
+    /// Takes a fault and remembers it for the ledger.
+    pub(super) fn take(&mut self, sandbox: &Sandbox, fault: Fault) -> Option<Value> {
+        let value = sandbox.faults.take(fault, self.names, self.seed)?;
+        self.struck.push(Entry::Fault {
+            fault: fault.to_string(),
+            target: self.names.first().copied().unwrap_or("").to_owned(),
+        });
+        Some(value)
+    }
+}
+
+impl Sandbox {
+    /// Runs a request.
+    pub(super) fn run(
+        &self,
+        body: &Value,
+        target: &mut Target<'_>,
+        mut twist: Twist,
+        now: i64,
+    ) -> Outcome {
+        if !self.faults.is_empty() {
+            if let Some(refusal) = self.refused_by_fault(target) {
+                return Outcome::refused(&refusal);
+            }
+            self.twist(target, &mut twist);
+        }
+        let ask = match request::check(body, &self.settings) {
+            Ok(ask) => ask,
+            Err(refusal) => return Outcome::refused(&refusal),
+        };
+        if let Some(url) = ask.images.iter().find(|url| !images::can_fetch(url)) {
+            return Outcome::refused(&image_timeout(url));
+        }
+        let answer = answer(&ask, &twist, target.seed, now);
+        Outcome {
+            status: 200,
+            body: answer.body,
+            usage: answer.usage,
+            whole: answer.whole,
+        }
+    }
+
+    fn refused_by_fault(&self, target: &mut Target<'_>) -> Option<Refusal> {
+        if target.take(self, Fault::ImageTimeout).is_some() {
+            return Some(image_timeout("an image"));
+        }
+        if target.take(self, Fault::Line429).is_some() {
+            return Some(
+                Refusal::new(429, "Rate limit reached. Please try again in 20s.")
+                    .kind("requests")
+                    .code("rate_limit_exceeded"),
+            );
+        }
+        if target.take(self, Fault::Line500).is_some() {
+            return Some(server_error());
+        }
+        if target.take(self, Fault::Line403).is_some() {
+            return Some(Refusal::new(
+                403,
+                "Project does not have access to this model.",
+            ));
+        }
+        target.take(self, Fault::BadParam).map(|_| {
+            Refusal::new(
+                400,
+                "Unsupported parameter: 'temperature' is not supported with this model.",
+            )
+            .code("unsupported_parameter")
+            .param("temperature")
+        })
+    }
+
+    fn twist(&self, target: &mut Target<'_>, twist: &mut Twist) {
+        if let Some(value) = target.take(self, Fault::TruncatedLine) {
+            twist.truncated = Some(value == "empty");
+        }
+        twist.refusal = target.take(self, Fault::RefusalLine).is_some();
+        twist.nested = target.take(self, Fault::NestedParts).is_some();
+        twist.odd_unicode = target.take(self, Fault::OddUnicode).is_some();
+        if let Some(value) = target.take(self, Fault::HugeLine) {
+            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+            twist.huge = Some(size.unwrap_or(5_000_000));
+        }
+    }
+}
+
+/// The transient failure that OpenAI shows for anything of its own.
+pub(super) fn server_error() -> Refusal {
+    Refusal::new(
+        500,
+        "The server had an error while processing your request. Sorry about that!",
+    )
+    .kind("server_error")
+    .code("server_error")
+}
+
+fn image_timeout(url: &str) -> Refusal {
+    let shown = url.chars().take(200).collect::<String>();
+    Refusal::new(400, format!("timeout while downloading the image {shown}"))
+        .code("invalid_value")
+        .param("url")
+}

@@ -1,0 +1,531 @@
+//! Checks the body of a Responses request and finds out what it asks for.
+
+use serde_json::{Map, Value};
+
+use super::settings::{Model, Reasoning, Settings};
+use super::wire::Refusal;
+
+/// Members that a request may have (openai-openapi 2.3.0, `CreateResponse`).
+const MEMBERS: [&str; 29] = [
+    "background",
+    "context_management",
+    "conversation",
+    "include",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "model",
+    "parallel_tool_calls",
+    "previous_response_id",
+    "prompt",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "reasoning",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "stream",
+    "stream_options",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+];
+
+const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+
+/// A valid request.
+pub(super) struct Ask<'a> {
+    pub(super) model: &'a Model,
+    /// The language of a translation; none: a description.
+    pub(super) language: Option<String>,
+    /// All `input_text` parts, joined by line breaks.
+    pub(super) text: String,
+    /// The image URLs in their order.
+    pub(super) images: Vec<&'a str>,
+    pub(super) instructions: &'a str,
+    pub(super) max_output_tokens: Option<u64>,
+    /// Whether a reasoning item comes first.
+    pub(super) reasons: bool,
+    pub(super) metadata: Value,
+}
+
+fn invalid(code: &str, param: &str, message: impl Into<String>) -> Refusal {
+    Refusal::new(400, message).code(code).param(param)
+}
+
+fn invalid_type(param: &str, expected: &str) -> Refusal {
+    invalid(
+        "invalid_type",
+        param,
+        format!("Invalid type for '{param}': expected {expected}."),
+    )
+}
+
+/// Checks a request.
+pub(super) fn check<'a>(body: &'a Value, settings: &'a Settings) -> Result<Ask<'a>, Refusal> {
+    let body = body
+        .as_object()
+        .ok_or_else(|| Refusal::new(400, "The body of the request must be a JSON object."))?;
+    if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
+        return Err(invalid(
+            "unknown_parameter",
+            unknown,
+            format!("Unknown parameter: '{unknown}'."),
+        ));
+    }
+    let model = model(body, settings)?;
+    if body.get("stream").is_some_and(|stream| *stream == true) {
+        return Err(invalid(
+            "unsupported_value",
+            "stream",
+            "The sandbox does not stream.",
+        ));
+    }
+    let instructions = optional_text(body, "instructions")?.unwrap_or("");
+    let max_output_tokens = max_output_tokens(body)?;
+    let reasons = reasons(body, model)?;
+    temperature(body, reasons)?;
+    text_format(body)?;
+    let metadata = body.get("metadata").cloned().unwrap_or(Value::Null);
+    check_metadata(&metadata)?;
+    let (text, images) = input(body)?;
+    let language = metadata
+        .get("language")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .or_else(|| {
+            images
+                .is_empty()
+                .then(|| language_in(instructions))
+                .flatten()
+        });
+    Ok(Ask {
+        model,
+        language,
+        text,
+        images,
+        instructions,
+        max_output_tokens,
+        reasons,
+        metadata,
+    })
+}
+
+fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Model, Refusal> {
+    let name = match body.get("model") {
+        Some(Value::String(name)) => name,
+        Some(_) => return Err(invalid_type("model", "a string")),
+        None => {
+            return Err(invalid(
+                "missing_required_parameter",
+                "model",
+                "Missing required parameter: 'model'.",
+            ));
+        }
+    };
+    settings.model(name).ok_or_else(|| {
+        Refusal::new(
+            404,
+            format!("The model '{name}' does not exist or you do not have access to it."),
+        )
+        .code("model_not_found")
+        .param("model")
+    })
+}
+
+fn optional_text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Refusal> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(invalid_type(name, "a string")),
+    }
+}
+
+fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, Refusal> {
+    const NAME: &str = "max_output_tokens";
+    match body.get(NAME) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            None => Err(invalid_type(NAME, "an integer")),
+            Some(number) if number < 16 => Err(invalid(
+                "integer_below_min_value",
+                NAME,
+                format!(
+                    "Invalid '{NAME}': integer below minimum value. Expected a value >= 16, but got {number} instead."
+                ),
+            )),
+            Some(number) => Ok(u64::try_from(number).ok()),
+        },
+    }
+}
+
+fn reasons(body: &Map<String, Value>, model: &Model) -> Result<bool, Refusal> {
+    let reasoning = body.get("reasoning").filter(|value| !value.is_null());
+    if let Some(value) = reasoning {
+        if model.reasoning == Reasoning::Never {
+            return Err(invalid(
+                "unsupported_parameter",
+                "reasoning.effort",
+                "Unsupported parameter: 'reasoning.effort' is not supported with this model.",
+            ));
+        }
+        if !value.is_object() {
+            return Err(invalid_type("reasoning", "an object"));
+        }
+    }
+    let effort = match reasoning.and_then(|value| value.get("effort")) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(effort)) => Some(effort.as_str()),
+        Some(_) => return Err(invalid_type("reasoning.effort", "a string")),
+    };
+    match effort {
+        Some(effort) if !EFFORTS.contains(&effort) => Err(invalid(
+            "invalid_value",
+            "reasoning.effort",
+            format!("Invalid value: '{effort}'."),
+        )),
+        Some("none") if model.reasoning == Reasoning::Always => Err(invalid(
+            "unsupported_value",
+            "reasoning.effort",
+            "Unsupported value: 'none' is not supported with this model.",
+        )),
+        _ => Ok(model.reasoning != Reasoning::Never && effort != Some("none")),
+    }
+}
+
+fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), Refusal> {
+    for (name, highest) in [("temperature", 2.0), ("top_p", 1.0)] {
+        let Some(value) = body.get(name).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let Some(number) = value.as_f64() else {
+            return Err(invalid_type(name, "a number"));
+        };
+        if !(0.0..=highest).contains(&number) {
+            return Err(invalid(
+                "decimal_out_of_range",
+                name,
+                format!("Invalid '{name}': expected 0 to {highest}."),
+            ));
+        }
+        if reasons {
+            return Err(invalid(
+                "unsupported_parameter",
+                name,
+                format!("Unsupported parameter: '{name}' is not supported with this model."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn text_format(body: &Map<String, Value>) -> Result<(), Refusal> {
+    let Some(text) = body.get("text").filter(|value| !value.is_null()) else {
+        return Ok(());
+    };
+    if !text.is_object() {
+        return Err(invalid_type("text", "an object"));
+    }
+    match text.get("format").map(|format| format.get("type")) {
+        None => Ok(()),
+        Some(Some(Value::String(kind)))
+            if ["text", "json_object", "json_schema"].contains(&kind.as_str()) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(invalid(
+            "invalid_value",
+            "text.format.type",
+            "Invalid value of 'text.format.type'.",
+        )),
+    }
+}
+
+/// The rule for metadata of responses and of batches: 16 pairs, keys of 64, values of 512.
+pub(super) fn check_metadata(metadata: &Value) -> Result<(), Refusal> {
+    let pairs = match metadata {
+        Value::Null => return Ok(()),
+        Value::Object(pairs) => pairs,
+        _ => return Err(invalid_type("metadata", "an object")),
+    };
+    if pairs.len() > 16 {
+        return Err(invalid(
+            "object_above_max_properties",
+            "metadata",
+            "Invalid 'metadata': too many properties. Expected at most 16.",
+        ));
+    }
+    for (key, value) in pairs {
+        let param = format!("metadata.{key}");
+        let Some(text) = value.as_str() else {
+            return Err(invalid_type(&param, "a string"));
+        };
+        if key.chars().count() > 64 {
+            return Err(invalid(
+                "invalid_value",
+                &param,
+                "Invalid 'metadata': a key is longer than 64 characters.",
+            ));
+        }
+        if text.chars().count() > 512 {
+            return Err(invalid(
+                "string_above_max_length",
+                &param,
+                format!("Invalid '{param}': string too long. Expected at most 512 characters."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), Refusal> {
+    let items = match body.get("input") {
+        Some(Value::String(text)) => return Ok((text.clone(), Vec::new())),
+        Some(Value::Array(items)) if !items.is_empty() => items,
+        Some(Value::Array(_)) => {
+            return Err(invalid(
+                "empty_array",
+                "input",
+                "Invalid 'input': empty array.",
+            ));
+        }
+        Some(_) => return Err(invalid_type("input", "a string or an array")),
+        None => {
+            return Err(invalid(
+                "missing_required_parameter",
+                "input",
+                "Missing required parameter: 'input'.",
+            ));
+        }
+    };
+    let mut texts = Vec::new();
+    let mut images = Vec::new();
+    for (number, item) in items.iter().enumerate() {
+        let at = format!("input[{number}]");
+        let role = item.get("role").and_then(Value::as_str).unwrap_or("");
+        if !["user", "assistant", "system", "developer"].contains(&role) {
+            return Err(invalid(
+                "invalid_value",
+                &format!("{at}.role"),
+                format!("Invalid value: '{role}'."),
+            ));
+        }
+        match item.get("content") {
+            Some(Value::String(text)) => texts.push(text.as_str()),
+            Some(Value::Array(parts)) => {
+                for (number, part) in parts.iter().enumerate() {
+                    content_part(
+                        part,
+                        &format!("{at}.content[{number}]"),
+                        &mut texts,
+                        &mut images,
+                    )?;
+                }
+            }
+            _ => {
+                return Err(invalid_type(
+                    &format!("{at}.content"),
+                    "a string or an array",
+                ));
+            }
+        }
+    }
+    Ok((texts.join("\n"), images))
+}
+
+fn content_part<'a>(
+    part: &'a Value,
+    at: &str,
+    texts: &mut Vec<&'a str>,
+    images: &mut Vec<&'a str>,
+) -> Result<(), Refusal> {
+    let text = |name: &str| part.get(name).and_then(Value::as_str);
+    match text("type") {
+        Some("input_text") => match text("text") {
+            Some(text) => {
+                texts.push(text);
+                Ok(())
+            }
+            None => Err(invalid_type(&format!("{at}.text"), "a string")),
+        },
+        Some("input_image") => {
+            if let Some(detail) = part.get("detail")
+                && !["low", "high", "auto", "original"]
+                    .iter()
+                    .any(|known| detail == known)
+            {
+                return Err(invalid(
+                    "invalid_value",
+                    &format!("{at}.detail"),
+                    "Invalid value of 'detail'.",
+                ));
+            }
+            match text("image_url") {
+                Some(url)
+                    if ["http://", "https://", "data:image/"]
+                        .iter()
+                        .any(|start| url.starts_with(start)) =>
+                {
+                    images.push(url);
+                    Ok(())
+                }
+                _ => Err(invalid(
+                    "invalid_value",
+                    &format!("{at}.image_url"),
+                    "Invalid 'image_url': expected a URL of the scheme http, https or data.",
+                )),
+            }
+        }
+        other => Err(invalid(
+            "invalid_value",
+            &format!("{at}.type"),
+            format!("Invalid value: '{}'.", other.unwrap_or("")),
+        )),
+    }
+}
+
+/// The language tag that a prompt names after "into".
+fn language_in(instructions: &str) -> Option<String> {
+    let words = instructions.split_whitespace().collect::<Vec<_>>();
+    words.windows(2).find_map(|pair| {
+        let tag = pair[1].trim_matches(|c: char| !c.is_alphanumeric());
+        let mut parts = tag.split('-');
+        let plausible = pair[0].eq_ignore_ascii_case("into")
+            && parts.next().is_some_and(|first| {
+                (2..=3).contains(&first.len()) && first.chars().all(|c| c.is_ascii_alphabetic())
+            })
+            && parts.all(|part| (1..=8).contains(&part.len()));
+        plausible.then(|| tag.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(body: Value) -> (u16, String, String) {
+        let settings = Settings::default();
+        match check(&body, &settings) {
+            Ok(_) => panic!("taken: {body}"),
+            Err(refusal) => (
+                refusal.status,
+                refusal.code.unwrap_or_default(),
+                refusal.param.unwrap_or_default(),
+            ),
+        }
+    }
+
+    #[test]
+    fn requests_are_held_against_the_contract() {
+        let with = |name: &str, value: Value| {
+            let mut body = json!({"model": "gpt-6-luna", "input": "x"});
+            body[name] = value;
+            refused(body)
+        };
+        for (got, status, code, param) in [
+            (refused(json!([])), 400, "", ""),
+            (
+                refused(json!({"input": "x"})),
+                400,
+                "missing_required_parameter",
+                "model",
+            ),
+            (
+                refused(json!({"model": "gpt-6-luna"})),
+                400,
+                "missing_required_parameter",
+                "input",
+            ),
+            (
+                with("model", json!("gpt-9")),
+                404,
+                "model_not_found",
+                "model",
+            ),
+            (
+                with("max_output_tokens", json!(15)),
+                400,
+                "integer_below_min_value",
+                "max_output_tokens",
+            ),
+            (
+                with("max_tokens", json!(100)),
+                400,
+                "unknown_parameter",
+                "max_tokens",
+            ),
+            (
+                with("stream", json!(true)),
+                400,
+                "unsupported_value",
+                "stream",
+            ),
+            (
+                with("metadata", json!({"a": 1})),
+                400,
+                "invalid_type",
+                "metadata.a",
+            ),
+            (
+                with("temperature", json!(0.5)),
+                400,
+                "unsupported_parameter",
+                "temperature",
+            ),
+            (
+                with("reasoning", json!({"effort": "hard"})),
+                400,
+                "invalid_value",
+                "reasoning.effort",
+            ),
+            (
+                with(
+                    "input",
+                    json!([{"role": "user", "content": [{"type": "text"}]}]),
+                ),
+                400,
+                "invalid_value",
+                "input[0].content[0].type",
+            ),
+            (
+                with(
+                    "input",
+                    json!([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]),
+                ),
+                400,
+                "invalid_value",
+                "input[0].content[0].image_url",
+            ),
+        ] {
+            assert_eq!(got, (status, code.to_owned(), param.to_owned()));
+        }
+    }
+
+    #[test]
+    fn translations_are_told_from_descriptions() {
+        let settings = Settings::default();
+        let body = json!({"model": "gpt-4.1-mini", "instructions": "Take it into account, and translate into pt-BR.", "input": "x"});
+        assert_eq!(
+            check(&body, &settings).map(|ask| ask.language).ok(),
+            Some(Some("pt-BR".to_owned()))
+        );
+        let body = json!({"model": "gpt-4.1-mini", "instructions": "Take the text into account.", "input": "x"});
+        assert_eq!(
+            check(&body, &settings).map(|ask| ask.language).ok(),
+            Some(None)
+        );
+        let body = json!({"model": "gpt-4.1-mini", "input": "x", "metadata": {"language": "ru"}});
+        assert_eq!(
+            check(&body, &settings).map(|ask| ask.language).ok(),
+            Some(Some("ru".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! Writes the lines of result files, and applies the faults of how they are written.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::batches::{BatchRecord, Counts};
+use super::execute::Sink;
+use super::faults::Fault;
+use super::ledger::Entry;
+use super::lines::{Outcome, Target, server_error};
+use super::response::{Twist, Usage};
+use super::wire::Refusal;
+use super::{Sandbox, ids};
+
+/// Why lines were not run.
+#[derive(Clone, Copy)]
+pub(super) enum Unrun {
+    Expired,
+    Cancelled,
+    ServerError,
+}
+
+#[derive(Deserialize)]
+struct InputLine {
+    custom_id: String,
+    body: Value,
+}
+
+/// Members in the order of recorded files.
+#[derive(Serialize)]
+struct ResultLine<'a> {
+    id: &'a str,
+    custom_id: &'a str,
+    response: Option<ResultResponse<'a>>,
+    error: Option<ResultError<'a>>,
+}
+
+#[derive(Serialize)]
+struct ResultResponse<'a> {
+    status_code: u16,
+    request_id: &'a str,
+    body: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct ResultError<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+/// One execution of a batch.
+pub(super) struct Run<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) batch: &'a BatchRecord,
+    /// What every line gets.
+    pub(super) whole: Option<Refusal>,
+    pub(super) alias: bool,
+    /// In seconds.
+    pub(super) at: i64,
+    pub(super) output: Sink,
+    pub(super) error: Sink,
+    pub(super) counts: Counts,
+    pub(super) usage: Usage,
+    pub(super) entries: Vec<Entry>,
+    pub(super) struck: Vec<Entry>,
+}
+
+impl Run<'_> {
+    /// Runs one line and writes what it got.
+    pub(super) fn run(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let line: InputLine = serde_json::from_slice(bytes)?;
+        let (batch, sandbox) = (self.batch, self.sandbox);
+        let seed = format!("{} {}", batch.id, line.custom_id);
+        let names = [
+            line.custom_id.as_str(),
+            batch.id.as_str(),
+            batch.input_name.as_deref().unwrap_or(""),
+        ];
+        let mut struck = std::mem::take(&mut self.struck);
+        let mut target = Target {
+            names: &names,
+            seed: &seed,
+            struck: &mut struck,
+        };
+        let twist = Twist {
+            alias: self.alias,
+            ..Twist::default()
+        };
+        let outcome = match &self.whole {
+            Some(refusal) => Outcome::refused(refusal),
+            None => sandbox.run(&line.body, &mut target, twist, self.at),
+        };
+        let whole = self.write(&line.custom_id, &outcome, &mut target)?;
+        self.struck = struck;
+        if outcome.status < 300 {
+            self.counts.completed += 1;
+        } else {
+            self.counts.failed += 1;
+        }
+        self.usage.add(outcome.usage);
+        self.entries.push(Entry::Executed {
+            batch: Some(batch.id.clone()),
+            custom_id: line.custom_id,
+            status: outcome.status,
+            answered: whole,
+        });
+        Ok(())
+    }
+
+    /// Writes a line that was not run.
+    pub(super) fn leave(&mut self, bytes: &[u8], why: Unrun) -> io::Result<()> {
+        let line: InputLine = serde_json::from_slice(bytes)?;
+        let written = match why {
+            Unrun::ServerError => self.line(
+                &line.custom_id,
+                Some((500, Some(&server_error().raw()))),
+                None,
+            )?,
+            Unrun::Expired => self.line(
+                &line.custom_id,
+                None,
+                Some((
+                    "batch_expired",
+                    "This request could not be executed before the completion window expired.",
+                )),
+            )?,
+            Unrun::Cancelled => self.line(
+                &line.custom_id,
+                None,
+                Some((
+                    "batch_cancelled",
+                    "This request was not executed because the batch was cancelled.",
+                )),
+            )?,
+        };
+        self.error.line(&written)
+    }
+
+    /// Writes an outcome; whether a whole answer can be read from it.
+    fn write(
+        &mut self,
+        custom_id: &str,
+        outcome: &Outcome,
+        target: &mut Target<'_>,
+    ) -> io::Result<bool> {
+        let sandbox = self.sandbox;
+        let faulty = !sandbox.faults.is_empty();
+        let mut take = |fault| faulty && target.take(sandbox, fault).is_some();
+        let (status, body) = if take(Fault::StatusZeroLines) {
+            (0, None)
+        } else {
+            (outcome.status, Some(&*outcome.body))
+        };
+        if take(Fault::MissingLines) {
+            return Ok(false);
+        }
+        let mut written = self.line(custom_id, Some((status, body)), None)?;
+        let mut whole = outcome.whole && status == 200;
+        if take(Fault::CutLine) {
+            written.truncate(written.len() / 2);
+            whole = false;
+        }
+        if take(Fault::InvalidUtf8Line) {
+            let middle = written.len() / 2;
+            written.insert(middle, 0xFF);
+            whole = false;
+        }
+        let twice = take(Fault::DuplicateLines);
+        let extra = take(Fault::ExtraLines);
+        let extra = match extra {
+            true => Some(self.line(&format!("{custom_id}-extra"), Some((status, body)), None)?),
+            false => None,
+        };
+        let sink = if status < 300 {
+            &mut self.output
+        } else {
+            &mut self.error
+        };
+        sink.line(&written)?;
+        if twice {
+            sink.line(&written)?;
+        }
+        if let Some(extra) = extra {
+            sink.line(&extra)?;
+        }
+        Ok(whole)
+    }
+
+    fn line(
+        &self,
+        custom_id: &str,
+        response: Option<(u16, Option<&RawValue>)>,
+        error: Option<(&str, &str)>,
+    ) -> io::Result<Vec<u8>> {
+        let hash = ids::hex(&["line", &self.batch.id, custom_id]);
+        let line = ResultLine {
+            id: &format!("batch_req_{}", &hash[..32]),
+            custom_id,
+            response: response.map(|(status_code, body)| ResultResponse {
+                status_code,
+                request_id: &hash[32..],
+                body,
+            }),
+            error: error.map(|(code, message)| ResultError { code, message }),
+        };
+        Ok(serde_json::to_vec(&line)?)
+    }
+}
