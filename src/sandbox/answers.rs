@@ -147,7 +147,11 @@ fn replace_words(text: &str, column: usize) -> String {
 
 /// The text's beginning without line breaks and quotes.
 fn excerpt(text: &str) -> String {
-    let clean = text
+    let start = text
+        .char_indices()
+        .nth(400)
+        .map_or(text, |(end, _)| &text[..end]);
+    let clean = start
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
