@@ -11,6 +11,8 @@ pub mod threads;
 
 pub mod batch;
 
+pub mod remote;
+
 pub mod json;
 
 pub mod signature;

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 use super::{Stored, Tx, View, alerts, moved};
 use crate::batch::{BatchState, RemoteStatus, Scheme, Stage, text_enum};
 use crate::clock::Timestamp;
-use crate::openai::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
+use crate::remote::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
 
 /// One of a batch's two result files, as far as it has been taken in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

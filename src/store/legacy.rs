@@ -10,7 +10,7 @@ use crate::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, RequestState, is_english};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
-use crate::openai::{Identity, RemoteBatch};
+use crate::remote::{Identity, RemoteBatch};
 
 /// Whose the imported jobs are.
 const CLIENT: &str = "default";

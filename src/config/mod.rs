@@ -595,7 +595,7 @@ mod tests {
     #[test]
     fn the_example_holds_the_defaults() {
         let example =
-            Config::parse(include_str!("../config.example.toml")).expect("the example is valid");
+            Config::parse(include_str!("../../config.example.toml")).expect("the example is valid");
         let least = Config::parse(LEAST).expect("valid");
         let shown = |config: &Config| {
             format!(
