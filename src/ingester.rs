@@ -156,11 +156,15 @@ impl Ingester {
         };
         let chunk = read_chunk(&mut reader)?;
         self.store.write(now.wall, |tx| {
-            let mut unknown = 0;
+            let (mut unknown, mut broken) = (0, Vec::new());
             for line in &chunk.lines {
-                if !take_line(tx, row, line)? {
+                if !take_line(tx, row, line, &mut broken)? {
                     unknown += 1;
                 }
+            }
+            if let Some(first) = broken.first() {
+                let detail = format!("file={which} lines={} first={first:?}", broken.len());
+                alerts::event(tx, None, Some(row.id), "broken_lines", &detail)?;
             }
             let taken = if chunk.is_last {
                 file.bytes.unwrap_or(chunk.end)
@@ -362,8 +366,14 @@ fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result
     Ok(chunk)
 }
 
-/// One line into its lot. False when it belongs to none of this batch.
-fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreError> {
+/// One line into its lot. False when it belongs to none of this batch; what is broken about it is
+/// added to `noted`.
+fn take_line(
+    tx: &Tx<'_>,
+    row: &BatchRow,
+    line: &[u8],
+    noted: &mut Vec<String>,
+) -> Result<bool, StoreError> {
     let read = answer::read_line(line);
     let (custom_id, result) = match &read {
         Ok(line) => {
@@ -378,7 +388,7 @@ fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreErro
             (line.custom_id.as_str(), (outcome, text, error, tokens))
         }
         Err(broken) => {
-            settle::note_broken(tx, row.id, &broken.message)?;
+            noted.push(broken.message.clone());
             let Some(custom_id) = &broken.custom_id else {
                 return Ok(false);
             };

@@ -1,4 +1,5 @@
 //! The arrows of the house: who may name whom. Read from the `use` lines and paths of the sources.
+#![allow(clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -73,6 +73,8 @@ pub struct BatchRow {
     pub parameters: String,
     /// Lines of its input.
     pub lines: u32,
+    /// Bytes of its input, once sealed.
+    pub input_bytes: Option<u64>,
     /// SHA-256 of its input, once sealed.
     pub input_sha256: Option<String>,
     /// OpenAI's id of its input file.
@@ -109,7 +111,7 @@ const COLUMNS: &str = "id, submission_key, stage, scheme, state, openai_batch_id
     organization, project, model, parameters, lines, input_sha256, input_file_id, input_file_time, openai_time, \
     openai_status, openai_total, openai_completed, openai_failed, openai_errors, output_file_id, output_bytes, \
     output_taken, error_file_id, error_bytes, error_taken, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
-    input_file_since";
+    input_file_since, input_bytes";
 
 fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
     let errors: Option<String> = row.get(21)?;
@@ -160,6 +162,7 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         ended_at: row.get(32)?,
         job_id: row.get(33)?,
         input_file_since: row.get(34)?,
+        input_bytes: row.get(35)?,
     })
 }
 
@@ -617,7 +620,7 @@ pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
 pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
-         WHERE id = ? AND state IN ('sealed', 'uploaded', 'submitted', 'ended')",
+         WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
         params![reason, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} cannot be given up now"))?;

@@ -424,11 +424,6 @@ pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
     Ok(query.query_row([batch], |row| row.get(0))?)
 }
 
-/// Notes a broken result line that belongs to nobody in particular.
-pub fn note_broken(tx: &Tx<'_>, batch: i64, message: &str) -> Stored<()> {
-    alerts::event(tx, None, Some(batch), "broken_line", message)
-}
-
 /// An operator's word that an orphan's held requests are to be sent; gives how many.
 pub fn release_held(tx: &Tx<'_>, job_id: &str) -> Stored<usize> {
     let released = tx.execute(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::batch::{BatchState, Stage};
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::openai::{BatchApi, CallError, NewBatch};
+use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
@@ -23,6 +23,8 @@ mod ask;
 mod input;
 mod pack;
 
+/// How many of the newest input files at OpenAI are looked through for one of ours.
+const RECENT_FILES: u32 = 100;
 /// A file that was just uploaded may not be seen by a create for so long.
 const FILE_LAG: Duration = Duration::from_mins(1);
 
@@ -119,7 +121,12 @@ impl Submitter {
                 return self.postpone(row, now, "input_changed", &message, None);
             }
         }
-        match self.api.upload(&input::file_name(&row.key), &path) {
+        let file = match self.uploaded_before(row) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => self.api.upload(&input::file_name(&row.key), &path),
+            Err(error) => Err(error),
+        };
+        match file {
             Ok(file) => self.store.write(now.wall, |tx| {
                 trouble::is_over(tx, OPENAI)?;
                 batches::uploaded(tx, row.id, &file)
@@ -127,6 +134,21 @@ impl Submitter {
             Err(error) => return self.failed(row, now, &error, "upload_failed"),
         }
         Ok(Next::again())
+    }
+
+    /// The input of an upload whose answer was lost: found by its name, which holds the key, and its
+    /// size. Parts of it are removed.
+    fn uploaded_before(&self, row: &BatchRow) -> Result<Option<RemoteFile>, CallError> {
+        let name = input::file_name(&row.key);
+        let listed = self.api.input_files(None, RECENT_FILES)?.data;
+        let (whole, parts): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .filter(|file| file.filename == name)
+            .partition(|file| file.bytes == row.input_bytes);
+        for part in parts {
+            self.api.delete_file(&part.id)?;
+        }
+        Ok(whole.into_iter().next())
     }
 
     fn create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
