@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::api::{Api, Health, Ops};
+use crate::auditor::Auditor;
 use crate::clock::Clock;
 use crate::config::{Config, Private};
 use crate::courier::Courier;
@@ -96,7 +97,11 @@ impl Daemon {
             ),
             (
                 "ingester".into(),
-                Box::new(Ingester::new(store.clone(), api, config.clone())),
+                Box::new(Ingester::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "auditor".into(),
+                Box::new(Auditor::new(store.clone(), api, config.clone())),
             ),
             (
                 "finisher".into(),

@@ -63,6 +63,8 @@ pub mod ingester;
 
 pub mod finisher;
 
+pub mod reconcile;
+
 pub mod results;
 
 pub mod intake;
@@ -70,6 +72,8 @@ pub mod intake;
 pub mod images;
 
 pub mod courier;
+
+pub mod auditor;
 
 pub mod recovery;
 

@@ -15,7 +15,7 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "submitter",
     "poller",
     "ingester",
@@ -23,6 +23,7 @@ const STEPS: [&str; 8] = [
     "intake",
     "images",
     "courier",
+    "auditor",
     "recovery",
 ];
 
@@ -62,7 +63,7 @@ const HOUSE: [Floor; 9] = [
         never: &["store", "openai", "net", "config"],
     },
     Floor {
-        rooms: &["step", "trouble", "results"],
+        rooms: &["step", "trouble", "reconcile", "results"],
         in_order: true,
         never: &["net", "http", "sandbox"],
     },

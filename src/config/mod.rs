@@ -424,12 +424,20 @@ pub struct StepsConfig {
     /// How often a step looks for work that nobody told it of.
     #[serde(with = "duration")]
     pub idle: Duration,
+    /// How often the invariants are checked.
+    #[serde(with = "duration")]
+    pub audit: Duration,
+    /// How often OpenAI's listing is held against the store.
+    #[serde(with = "duration")]
+    pub reconcile: Duration,
 }
 
 impl Default for StepsConfig {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(1),
+            audit: Duration::from_mins(1),
+            reconcile: Duration::from_mins(10),
         }
     }
 }

@@ -30,6 +30,22 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
     Ok(())
 }
 
+/// Makes the open alerts of a kind these and no others: each a subject and its message.
+pub fn only(tx: &Tx<'_>, kind: &str, now: &[(String, String)]) -> Stored<()> {
+    for (subject, message) in now {
+        open(tx, kind, subject, message)?;
+    }
+    let mut query =
+        tx.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
+    let subjects: Vec<String> = query
+        .query_map([kind], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut gone = subjects
+        .iter()
+        .filter(|subject| !now.iter().any(|(known, _)| known == *subject));
+    gone.try_for_each(|subject| close(tx, kind, subject))
+}
+
 /// Closes every alert of a subject, whose causes are gone.
 pub fn close_all(tx: &Tx<'_>, subject: &str) -> Stored<()> {
     let mut query =

@@ -5,9 +5,10 @@ use super::Submitter;
 use crate::batch::BatchState;
 use crate::clock::Moment;
 use crate::openai::listing::batches_back_to;
+use crate::reconcile;
 use crate::step::{Next, StepError, backoff};
 use crate::store::alerts;
-use crate::store::batches::{self, BatchRow, Known};
+use crate::store::batches::{self, BatchRow};
 use crate::trouble::{self, CREATES, OPENAI};
 
 /// How far behind OpenAI's newest time in the store the comparison after a start begins, seconds.
@@ -38,28 +39,7 @@ impl Submitter {
             }
         };
         let unheard = self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
-            let mut unheard = Vec::new();
-            for remote in &listed {
-                if batches::recognise(tx, self.store.database_id(), remote)? == Known::Unheard {
-                    unheard.push(remote.id.as_str());
-                }
-            }
-            if unheard.is_empty() {
-                trouble::is_over(tx, CREATES)?;
-            } else {
-                let reason = format!(
-                    "OpenAI has {} batches of this database that it knows nothing of ({} among them): it is older than \
-                     the world, as after the restore of a backup. Nothing is created until `batchkeeper recover --apply` \
-                     has taken them up; if this is a copy that is to live beside the original, make it another one with \
-                     `batchkeeper recover --new-identity`",
-                    unheard.len(),
-                    unheard[0]
-                );
-                alerts::pause(tx, CREATES, &reason, None)?;
-                alerts::open(tx, "restored_database", CREATES, &reason)?;
-            }
-            Ok(unheard.len())
+            Ok(reconcile::with_listing(tx, &self.store, &listed)?.len())
         })?;
         log::info!(
             "compared with OpenAI batches={} unheard={unheard}",
