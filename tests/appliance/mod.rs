@@ -95,7 +95,7 @@ pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> A
         request = request.header(*name, *value);
     }
     let agent = config.build().new_agent();
-    let answer = if body.is_empty() && method != "POST" {
+    let answer = if body.is_empty() && matches!(method, "GET" | "DELETE") {
         agent.run(request.body(()).unwrap())
     } else {
         agent.run(request.body(body).unwrap())
@@ -482,9 +482,18 @@ impl Appliance {
         dump
     }
 
+    /// Every batch is taken in: nothing changes any more by itself.
+    pub fn settled(&self) {
+        let live = "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed')";
+        wait_for("the last batch's end", || {
+            (self.cell::<i64>(live) == 0).then_some(())
+        });
+    }
+
     /// Nothing to complain of: `doctor` finds nothing, nobody is an orphan, the sandbox saw nothing
     /// odd and was asked nothing twice that it had answered.
     pub fn is_sound(&self) {
+        self.settled();
         let doctor = self.run(&["doctor"]);
         assert_eq!(doctor.status, 0, "{}{}", doctor.out, doctor.err);
         assert_eq!(self.cell::<i64>("SELECT count(*) FROM v_orphans"), 0);
