@@ -247,7 +247,8 @@ impl Ingester {
             }
         }
         let left = self.config.openai.results_patience.saturating_sub(waited);
-        Ok(Some(self.config.openai.poll_interval.min(left)))
+        // Each time twice as late: the files may be large.
+        Ok(Some(self.config.openai.poll_interval.max(waited).min(left)))
     }
 }
 
