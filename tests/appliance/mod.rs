@@ -296,6 +296,17 @@ impl Appliance {
         self.daemon = None;
     }
 
+    /// The most memory that the daemon has had at once, in kB.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.daemon.as_ref().unwrap().child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
