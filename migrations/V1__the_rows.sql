@@ -128,11 +128,13 @@ CREATE TABLE openai_batches (
     submitted_at       TEXT,
     ended_at           TEXT,
     ingested_at        TEXT,
+    cleaned_at         TEXT,                     -- when its files at OpenAI were removed
     CHECK (state NOT IN ('submitted', 'ended', 'ingested') OR openai_batch_id IS NOT NULL),
     CHECK (state NOT IN ('uploaded', 'creating') OR input_file_id IS NOT NULL),
     CHECK (state <> 'failed' OR error IS NOT NULL)
 ) STRICT;
 CREATE INDEX openai_batches_live ON openai_batches (state, next_at) WHERE state NOT IN ('ingested', 'failed');
+CREATE INDEX openai_batches_unclean ON openai_batches (ingested_at) WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL;
 CREATE INDEX openai_batches_job ON openai_batches (job_id);
 CREATE INDEX openai_batches_duplicate ON openai_batches (duplicate_of);
 

@@ -26,6 +26,7 @@ use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::images::Images;
 use crate::ingester::Ingester;
+use crate::janitor::Janitor;
 use crate::net::probes::Probes;
 use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
@@ -101,7 +102,11 @@ impl Daemon {
             ),
             (
                 "auditor".into(),
-                Box::new(Auditor::new(store.clone(), api, config.clone())),
+                Box::new(Auditor::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "janitor".into(),
+                Box::new(Janitor::new(store.clone(), api, config.clone())),
             ),
             (
                 "finisher".into(),

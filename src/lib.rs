@@ -75,6 +75,8 @@ pub mod courier;
 
 pub mod auditor;
 
+pub mod janitor;
+
 pub mod recovery;
 
 // The front: requests to steps and store.

@@ -387,12 +387,16 @@ pub struct RetentionConfig {
     /// Texts, lots and lines of final jobs go after this; 0: never.
     #[serde(with = "duration")]
     pub results: Duration,
+    /// Files of settled batches at OpenAI are removed after this; 0: never.
+    #[serde(with = "duration")]
+    pub remote_files: Duration,
 }
 
 impl Default for RetentionConfig {
     fn default() -> Self {
         Self {
             results: Duration::from_hours(30 * 24),
+            remote_files: Duration::from_hours(7 * 24),
         }
     }
 }

@@ -647,3 +647,38 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     )?;
     Ok(query.query_row([model], |row| row.get(0))?)
 }
+
+/// A batch of our own that was settled before `before` and whose files are still at OpenAI.
+pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
+           AND (base_url, organization, project) = (?, ?, ?)
+         ORDER BY ingested_at LIMIT 1"
+    ))?;
+    let of = params![
+        before,
+        identity.base_url,
+        identity.organization,
+        identity.project
+    ];
+    query.query_and_then(of, batch_row)?.next().transpose()
+}
+
+/// A batch's files at OpenAI are gone.
+pub fn cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET cleaned_at = ? WHERE id = ? AND cleaned_at IS NULL",
+        params![tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is clean already"))?;
+    alerts::event(tx, None, Some(id), "cleaned", "")
+}
+
+/// Whether another batch whose files are still at OpenAI was made from the same input.
+pub fn shares_input(view: &View, row: &BatchRow) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE input_file_id = ? AND id <> ? AND cleaned_at IS NULL)",
+    )?;
+    Ok(query.query_row(params![row.input_file_id, row.id], |row| row.get(0))?)
+}
