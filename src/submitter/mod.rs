@@ -133,12 +133,7 @@ impl Submitter {
         if self.is_unwanted(row, now)? {
             return Ok(Next::again());
         }
-        if !self.compared
-            || self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_some()
-        {
+        if !self.may_create()? {
             self.store.write(now.wall, |tx| {
                 batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
             })?;
@@ -147,6 +142,17 @@ impl Submitter {
         self.store
             .write(now.wall, |tx| batches::creating(tx, row.id))?;
         self.send_create(row, now)
+    }
+
+    /// Whether OpenAI's batches were compared with the store since the start, and none of them is
+    /// unheard of. Until then no request is bound to a batch either: one of those may hold it, and
+    /// whoever takes that batch up must find the request free.
+    fn may_create(&self) -> Stored<bool> {
+        Ok(self.compared
+            && self
+                .store
+                .read(|view| alerts::paused(view, CREATES))?
+                .is_none())
     }
 
     /// Sends the create whose intent is committed.
@@ -308,12 +314,15 @@ impl Step for Submitter {
         if !self.compared && now.steady >= self.compare_at {
             return self.compare(now);
         }
-        let on_their_way = [
-            BatchState::Planned,
+        let may_create = self.may_create()?;
+        let mut on_their_way = vec![
             BatchState::Sealed,
             BatchState::Uploaded,
             BatchState::Creating,
         ];
+        if may_create {
+            on_their_way.push(BatchState::Planned);
+        }
         let rows = self
             .store
             .read(|view| batches::in_states(view, &on_their_way, 100))?;
@@ -328,6 +337,9 @@ impl Step for Submitter {
             .min()
             .unwrap_or(Duration::MAX)
             .min(self.config.steps.idle);
+        if !may_create {
+            return Ok(Next::idle(idle));
+        }
         match self.choose(now)? {
             pack::Choice::Now(batch) => self.pack(&batch, now),
             pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),
