@@ -37,12 +37,15 @@ impl Submitter {
                 return Ok(Next::again());
             }
         };
-        let unheard = self.store.write(now.wall, |tx| {
+        let (unheard, linked) = self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
             let mut unheard = Vec::new();
+            let mut linked = Vec::new();
             for remote in &listed {
-                if batches::recognise(tx, self.store.database_id(), remote)? == Known::Unheard {
-                    unheard.push(remote.id.as_str());
+                match batches::recognise(tx, self.store.database_id(), remote)? {
+                    Known::Unheard => unheard.push(remote.id.as_str()),
+                    Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
+                    Known::Yes | Known::Duplicate(_) | Known::Foreign => {}
                 }
             }
             if unheard.is_empty() {
@@ -59,8 +62,11 @@ impl Submitter {
                 alerts::pause(tx, CREATES, &reason, None)?;
                 alerts::open(tx, "restored_database", CREATES, &reason)?;
             }
-            Ok(unheard.len())
+            Ok((unheard.len(), linked))
         })?;
+        for key in &linked {
+            super::input::remove(&self.spool, key)?;
+        }
         log::info!(
             "compared with OpenAI batches={} unheard={unheard}",
             listed.len()
@@ -77,25 +83,27 @@ impl Submitter {
             Ok(listed) => listed,
             Err(error) => return self.failed(row, now, &error, ""),
         };
-        let found = self.store.write(now.wall, |tx| {
+        let (found, linked) = self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
+            let mut linked = Vec::new();
             for remote in &listed {
-                batches::recognise(tx, self.store.database_id(), remote)?;
+                // Another's too: it was created while nobody could hear the answer.
+                let known = batches::recognise(tx, self.store.database_id(), remote)?;
+                if let Known::Linked(row) = known {
+                    linked.push(batches::get(tx, row)?.key);
+                }
             }
-            Ok(batches::get(tx, row.id)?.state != BatchState::Creating)
+            let found = batches::get(tx, row.id)?.state != BatchState::Creating;
+            Ok((found, linked))
         })?;
+        for key in &linked {
+            super::input::remove(&self.spool, key)?;
+        }
         if found {
             self.asking.remove(&row.id);
-            super::input::remove(&self.spool, &row.key)?;
             return Ok(Next::again());
         }
-        if settled
-            && self.compared
-            && self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_none()
-        {
+        if settled && self.may_create()? {
             log::warn!(
                 "batch={} not found at OpenAI after the settling time; created again",
                 row.id
