@@ -263,10 +263,12 @@ pub fn signals() -> Result<Receiver<()>, String> {
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
     threads::spawn("signals", move || {
+        let mut asked = false;
         for _ in signals.forever() {
-            if tell.try_send(()).is_err() {
+            if asked || tell.try_send(()).is_err() {
                 std::process::exit(130);
             }
+            asked = true;
         }
     })
     .map_err(|error| format!("thread signals: {error}"))?;
