@@ -272,14 +272,18 @@ impl Submitter {
     }
 
     /// Gives a batch up that nobody wants any answer of, before it is created.
-    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Stored<bool> {
-        self.store.write(now.wall, |tx| {
+    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, StepError> {
+        let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
                 settle::abandon(tx, row.id, "cancelled before it was created", self.rules())?;
             }
             Ok(unwanted)
-        })
+        })?;
+        if unwanted {
+            input::remove(&self.spool, &row.key)?;
+        }
+        Ok(unwanted)
     }
 
     fn rules(&self) -> settle::Rules {
