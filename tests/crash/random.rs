@@ -22,11 +22,14 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn seed() -> u64 {
+    environment("BATCHKEEPER_CRASH_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
+}
+
 /// Kills `kills` times while three jobs or more run; `sandbox`: how many of a hundred kills are the
 /// sandbox's, and how many both's.
 fn kill_at_random(kills: u64, sandbox: u64, both: u64) {
-    let seed = environment("BATCHKEEPER_CRASH_SEED")
-        .unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let seed = seed();
     println!("BATCHKEEPER_CRASH_SEED={seed} kills={kills}");
     let mut draw = Draw(seed);
     let mut rig = Rig::new(Options { pace: 60 });
@@ -68,6 +71,39 @@ fn the_daemon_at_random_moments() {
 #[test]
 fn the_daemon_and_openai_at_random_moments() {
     kill_at_random(10, 40, 30);
+}
+
+/// Backups at random moments, each put back at another random moment.
+#[test]
+fn older_databases_at_random_moments() {
+    restore_at_random(6);
+}
+
+fn restore_at_random(restores: u64) {
+    let seed = seed();
+    let mut draw = Draw(seed);
+    for round in 0..restores {
+        println!("BATCHKEEPER_CRASH_SEED={seed} restore={round}");
+        let mut rig = Rig::new(Options { pace: 60 });
+        for lots in [7, 40, 260] {
+            rig.submit(lots, &["en", "ru"]);
+        }
+        pause(Duration::from_millis(draw.below(700)));
+        rig.back_up("backup.db");
+        pause(Duration::from_millis(draw.below(900)));
+        if draw.below(2) == 0 {
+            rig.kill();
+        } else {
+            assert_eq!(rig.terminate().code(), Some(0));
+        }
+        rig.restore("backup.db");
+        rig.start();
+        pause(Duration::from_millis(draw.below(300)));
+        let (status, said) = rig.command(&["recover", "--apply"]);
+        assert_eq!(status, Some(0), "{said}");
+        println!("{said}");
+        rig.finish(Expected::default());
+    }
 }
 
 #[test]

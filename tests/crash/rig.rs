@@ -12,6 +12,7 @@ use batchkeeper::html::paragraphs;
 use batchkeeper::net::Caller;
 use batchkeeper::sandbox::{expected_description, expected_translation, image_names};
 use batchkeeper::signature::{Key, Message, sign};
+use batchkeeper::threads;
 use crossbeam_channel::never;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -88,11 +89,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and the status that it exits with.
-    fn terminate(&mut self) -> ExitStatus {
+    /// SIGTERM.
+    fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// The status that it exits with.
+    fn end(&mut self) -> ExitStatus {
         let child = &mut self.child;
         until("the end after SIGTERM", || child.try_wait().unwrap())
     }
@@ -160,6 +165,13 @@ pub struct Expected {
 impl Rig {
     /// Both started.
     pub fn new(options: Options) -> Self {
+        let mut rig = Self::without_daemon(options);
+        rig.start();
+        rig
+    }
+
+    /// The sandbox started, and the configuration written.
+    pub fn without_daemon(options: Options) -> Self {
         let mut rig = Self {
             folder: tempfile::tempdir().unwrap(),
             options,
@@ -176,7 +188,6 @@ impl Rig {
         rig.start_sandbox();
         fs::write(rig.path("openai.key"), "sk-sandbox\n").unwrap();
         fs::write(rig.path("config.toml"), rig.config()).unwrap();
-        rig.start();
         rig
     }
 
@@ -238,11 +249,16 @@ impl Rig {
 
     /// Starts the daemon, and waits until it serves.
     pub fn start(&mut self) {
+        self.start_blindly();
+        self.api = self.daemon.as_mut().unwrap().told("what=api address=");
+    }
+
+    /// Starts the daemon, and waits for nothing.
+    pub fn start_blindly(&mut self) {
         let log = self.log("serve");
         let config = self.path("config.toml");
-        let mut daemon = Process::start(&["serve", "--config", config.to_str().unwrap()], log);
-        self.api = daemon.told("what=api address=");
-        self.daemon = Some(daemon);
+        let args = ["serve", "--config", config.to_str().unwrap()];
+        self.daemon = Some(Process::start(&args, log));
     }
 
     /// SIGKILL, at whatever it is.
@@ -251,9 +267,26 @@ impl Rig {
         self.daemon.take().unwrap().kill();
     }
 
-    /// SIGTERM.
+    /// SIGTERM, and the status that the daemon exits with.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.daemon.take().unwrap().terminate()
+        self.ask_to_end();
+        self.end()
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        self.daemon.as_ref().unwrap().ask_to_end();
+    }
+
+    /// The status that the daemon exits with.
+    pub fn end(&mut self) -> ExitStatus {
+        self.daemon.take().unwrap().end()
+    }
+
+    /// What the newest process has said.
+    pub fn said(&self) -> String {
+        let log = &self.daemon.as_ref().unwrap().log;
+        fs::read_to_string(log).unwrap()
     }
 
     /// Runs a command of the binary beside the daemon: its exit status, and what it wrote.
@@ -304,8 +337,8 @@ impl Rig {
 
     // The client.
 
-    /// Sends a job of so many lots, each unlike any other.
-    pub fn submit(&mut self, lots: usize, languages: &[&str]) {
+    /// A job of so many lots, each unlike any other, that nobody has sent yet.
+    fn draft(&self, lots: usize, languages: &[&str]) -> (Job, String) {
         let number = self.jobs.len();
         let lots: Vec<Lot> = (0..lots)
             .map(|lot| Lot {
@@ -330,26 +363,44 @@ impl Rig {
                 "images": lot.images.iter().map(|url| json!({"url": url})).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         });
-        let body = body.to_string();
-        let signature = sign(&self.key, Message::Bytes(body.as_bytes()));
-        let url = format!("http://{}/api/v1/generate-descriptions", self.api);
-        let (status, answer) = self
-            .caller
-            .post(
-                &url,
-                &[("X-Signature", &signature)],
-                body.as_bytes(),
-                MAX_ANSWER,
-            )
-            .unwrap();
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(status, 201, "{answer}");
-        self.jobs.push(Job {
-            id: answer["job_id"].as_str().unwrap().to_owned(),
+        let job = Job {
+            id: String::new(),
             hook,
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             lots,
-        });
+        };
+        (job, body.to_string())
+    }
+
+    /// Sends a job of so many lots.
+    pub fn submit(&mut self, lots: usize, languages: &[&str]) {
+        let (mut job, body) = self.draft(lots, languages);
+        job.id = post_job(&self.api, &body).unwrap();
+        self.jobs.push(job);
+    }
+
+    /// Sends a job and kills the daemon meanwhile. What was answered with 201 must be there after
+    /// the next start; what was not may be, but then whole.
+    pub fn submit_and_kill(&mut self, lots: usize, languages: &[&str], after: Duration) {
+        let (mut job, body) = self.draft(lots, languages);
+        let api = self.api.clone();
+        let client = threads::spawn("client", move || post_job(&api, &body)).unwrap();
+        pause(after);
+        self.kill();
+        let accepted = client.join().unwrap();
+        self.start();
+        let of_lot = "SELECT batch_job_id FROM batch_lots WHERE lot_id = ?";
+        let stored: Option<String> = self
+            .look()
+            .query_row(of_lot, [&job.lots[0].id], |row| row.get(0))
+            .ok();
+        if accepted.is_some() {
+            assert_eq!(stored, accepted);
+        }
+        if let Some(id) = stored {
+            job.id = id;
+            self.jobs.push(job);
+        }
     }
 
     // The database.
@@ -404,6 +455,9 @@ impl Rig {
     /// Puts a copy of the database as it is now beside it.
     pub fn back_up(&self, name: &str) {
         let copy = self.path(name);
+        if copy.exists() {
+            fs::remove_file(&copy).unwrap();
+        }
         let database = self.look();
         database
             .execute("VACUUM INTO ?", [copy.to_str().unwrap()])
@@ -421,14 +475,20 @@ impl Rig {
     }
 
     /// Puts the copy in the database's place. Nothing may have it open.
-    pub fn restore(&self, name: &str) {
-        for suffix in ["-wal", "-shm"] {
+    pub fn restore(&mut self, name: &str) {
+        self.forget_database();
+        fs::copy(self.path(name), self.database()).unwrap();
+        // What was uploaded since is not known any more.
+        self.kills += 1;
+    }
+
+    pub fn forget_database(&self) {
+        for suffix in ["", "-wal", "-shm"] {
             let file = self.path(&format!("batchkeeper.db{suffix}"));
             if file.exists() {
                 fs::remove_file(file).unwrap();
             }
         }
-        fs::copy(self.path(name), self.database()).unwrap();
     }
 
     // The oracle.
@@ -562,6 +622,20 @@ impl Drop for Rig {
         let (_, batches) = self.command(&["batches", "list"]);
         println!("---- batches\n{batches}");
     }
+}
+
+/// The id of the job, where it was accepted.
+fn post_job(api: &str, body: &str) -> Option<String> {
+    let key = Key::new(KEY).unwrap();
+    let signature = sign(&key, Message::Bytes(body.as_bytes()));
+    let url = format!("http://{api}/api/v1/generate-descriptions");
+    let headers = [("X-Signature", signature.as_str())];
+    let (status, answer) = Caller::new()
+        .post(&url, &headers, body.as_bytes(), MAX_ANSWER)
+        .ok()?;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(status, 201, "{answer}");
+    Some(answer["job_id"].as_str().unwrap().to_owned())
 }
 
 fn check_lots(job: &Job, lots: &Value) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchkeeper::clock::{Clock, SystemClock};
 use serde_json::json;
 
-use super::rig::{Expected, Options, Rig};
+use super::rig::{Expected, Options, Rig, pause, until};
 
 #[test]
 fn sigterm_ends_it_in_seconds_and_loses_nothing() {
@@ -52,4 +52,28 @@ fn a_second_daemon_refuses_to_start() {
     // What killed the first one left no lock behind.
     rig.kill();
     rig.start();
+}
+
+#[test]
+fn a_second_sigterm_ends_it_at_once() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([{"fault": "delay", "value": 20_000, "match": "\"custom_id\"", "times": 1}]));
+    rig.submit(3, &["en"]);
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'sealed'");
+    pause(Duration::from_millis(50));
+    rig.ask_to_end();
+    until("the first one's word", || {
+        rig.said().contains("event=stopping").then_some(())
+    });
+    let clock = SystemClock::new();
+    let asked = clock.now().steady;
+    assert_eq!(rig.terminate().code(), Some(130));
+    let took = clock.now().steady.saturating_sub(asked);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    rig.kills += 1;
+    rig.start();
+    rig.finish(Expected {
+        batches: Some(1),
+        again: 0,
+    });
 }
