@@ -115,3 +115,9 @@ fn torture() {
         10,
     );
 }
+
+#[test]
+#[ignore = "long: BATCHKEEPER_CRASH_RESTORES says how long"]
+fn torture_with_older_databases() {
+    restore_at_random(environment("BATCHKEEPER_CRASH_RESTORES").unwrap_or(40));
+}
