@@ -196,7 +196,8 @@ CREATE TABLE pauses (
     scope  TEXT PRIMARY KEY,                -- openai, creates, model:<name>, intake, submissions, webhooks
     reason TEXT NOT NULL,
     since  TEXT NOT NULL,
-    until  TEXT
+    until  TEXT,
+    openai_time INTEGER                     -- of the oldest batch that it is about, seconds
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE alerts (

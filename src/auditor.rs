@@ -16,8 +16,6 @@ use crate::step::{Next, Step, StepError};
 use crate::store::{Store, alerts, batches, inspect};
 use crate::trouble;
 
-/// How far behind OpenAI's newest time in the store a reconciliation begins, seconds.
-const BACK: i64 = 3600;
 /// Batches at OpenAI that one reconciliation looks for.
 const BATCHES: u32 = 10_000;
 
@@ -73,21 +71,20 @@ impl Auditor {
 
     /// Both directions: batches of ours that no row knows, and rows whose batch is not listed.
     fn reconcile(&self, now: Moment) -> Result<(), StepError> {
-        let (running, newest) = self.store.read(|view| {
+        let (running, reach) = self.store.read(|view| {
             let running = batches::in_states(view, &[BatchState::Submitted], BATCHES)?;
-            Ok((running, batches::newest_openai_time(view)?))
+            Ok((running, reconcile::reach(view)?))
         })?;
         let ours: Vec<_> = running
             .iter()
             .filter(|row| row.identity == *self.api.identity())
             .collect();
-        let oldest = ours
+        let from = ours
             .iter()
             .filter_map(|row| row.openai_time)
-            .chain(newest.map(|time| time - BACK))
-            .min();
-        let Some(oldest) = oldest else { return Ok(()) };
-        let listed = match batches_back_to(self.api.as_ref(), oldest) {
+            .min()
+            .map_or(reach, |oldest| oldest.min(reach));
+        let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => {
                 log::warn!("event=reconciliation put off error={:?}", error.to_string());
@@ -109,7 +106,7 @@ impl Auditor {
             })
             .collect();
         self.store.write(now.wall, |tx| {
-            reconcile::with_listing(tx, &self.store, &listed)?;
+            reconcile::with_listing(tx, &self.store, &listed, from)?;
             alerts::only(tx, "batch_not_listed", &gone)
         })?;
         Ok(())

@@ -4,6 +4,7 @@
 //! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
 //! ends unasked ends the daemon with an error, so that systemd starts it again.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +34,7 @@ use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::step::{Step, StepError};
-use crate::store::{DaemonLock, Store, deliveries};
+use crate::store::{DaemonLock, Store, batches, deliveries};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -80,6 +81,7 @@ impl Daemon {
             .map_err(|error| format!("{}: {error}", config.database.display()))?;
         let store = Arc::new(store);
         make_private_folder(&config.spool())?;
+        sweep_spool(&store, &config.spool())?;
         let released = store.write(clock.now().wall, deliveries::release_unfinished);
         released.map_err(|error| error.to_string())?;
         let api: Arc<dyn BatchApi> = Arc::new(openai_client(&config)?);
@@ -271,10 +273,12 @@ pub fn signals() -> Result<Receiver<()>, String> {
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
     threads::spawn("signals", move || {
+        let mut asked = false;
         for _ in signals.forever() {
-            if tell.try_send(()).is_err() {
+            if asked || tell.try_send(()).is_err() {
                 std::process::exit(130);
             }
+            asked = true;
         }
     })
     .map_err(|error| format!("thread signals: {error}"))?;
@@ -390,6 +394,28 @@ fn guard(config: &Config) -> Result<Guard, String> {
                 .map(Guard::Allow)
         }
     }
+}
+
+/// Removes what a process that was killed left in the spool after its batch was through: the row is
+/// settled first, the file goes after it. Nobody works there yet.
+fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
+    let live = store.read(batches::live_keys);
+    let live: HashSet<String> = live
+        .map_err(|error| error.to_string())?
+        .iter()
+        .map(|key| batches::file_stem(key))
+        .collect();
+    for entry in fs::read_dir(spool).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let stem = name.to_str().and_then(|name| name.split('.').next());
+        if stem.is_some_and(|stem| !live.contains(stem)) {
+            fs::remove_file(entry.path()).map_err(failed)?;
+            log::info!("event=swept file={}", name.display());
+        }
+    }
+    Ok(())
 }
 
 fn make_private_folder(folder: &Path) -> Result<(), String> {

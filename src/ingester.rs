@@ -50,8 +50,8 @@ impl Ingester {
     }
 
     fn path(&self, row: &BatchRow, which: Which) -> PathBuf {
-        self.spool
-            .join(format!("{}.{which}.jsonl", row.key.replace('#', "-")))
+        let stem = batches::file_stem(&row.key);
+        self.spool.join(format!("{stem}.{which}.jsonl"))
     }
 
     fn advance(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {

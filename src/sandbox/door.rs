@@ -172,6 +172,9 @@ impl Sandbox {
         if lost || self.strike_call(Fault::LostReply, request)?.is_some() {
             return Ok(broken());
         }
+        if let Some(value) = self.strike_call(Fault::LateReply, request)? {
+            wait(value.as_u64().unwrap_or(1_000));
+        }
         Ok(response)
     }
 

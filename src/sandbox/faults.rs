@@ -44,6 +44,8 @@ text_enum! {
         LostCreateReply = "lost_create_reply",
         /// Any call under `/v1` is done, its answer is lost.
         LostReply = "lost_reply",
+        /// Any call under `/v1` is done, its answer is held back for value ms (1000).
+        LateReply = "late_reply",
         /// A file's content is answered with 502 and HTML.
         Content502 = "content_502",
         /// The connection breaks off after half of a file's content.

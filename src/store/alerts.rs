@@ -122,6 +122,8 @@ pub struct Pause {
     pub reason: String,
     /// Until when; none: until somebody lets it go on.
     pub until: Option<Timestamp>,
+    /// OpenAI's time, in seconds, of the oldest thing that it is about.
+    pub openai_time: Option<i64>,
 }
 
 /// Stops a scope, or says anew why and until when it is stopped.
@@ -134,6 +136,16 @@ pub fn pause(tx: &Tx<'_>, scope: &str, reason: &str, until: Option<Timestamp>) -
     Ok(())
 }
 
+/// Stops a scope for something at OpenAI, of that time or a later one, until somebody mends it.
+pub fn pause_since(tx: &Tx<'_>, scope: &str, reason: &str, openai_time: i64) -> Stored<()> {
+    pause(tx, scope, reason, None)?;
+    tx.execute(
+        "UPDATE pauses SET openai_time = min(coalesce(openai_time, ?1), ?1) WHERE scope = ?2",
+        params![openai_time, scope],
+    )?;
+    Ok(())
+}
+
 /// Lets a scope go on; gives whether it was stopped.
 pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
@@ -141,12 +153,14 @@ pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
 
 /// Whether a scope is stopped.
 pub fn paused(view: &View, scope: &str) -> Stored<Option<Pause>> {
-    let mut query = view.prepare_cached("SELECT reason, until FROM pauses WHERE scope = ?")?;
+    let mut query =
+        view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
     Ok(query
         .query_row([scope], |row| {
             Ok(Pause {
                 reason: row.get(0)?,
                 until: row.get(1)?,
+                openai_time: row.get(2)?,
             })
         })
         .optional()?)

@@ -1,6 +1,8 @@
 //! `openai_batches`: the intent first, then OpenAI's batch. Every move names the state that it
 //! starts from.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::{Stored, Tx, View, alerts, moved};
@@ -203,6 +205,20 @@ pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<B
     }
     rows.sort_by_key(|row: &BatchRow| row.next_at);
     Ok(rows)
+}
+
+/// A key as the names of its files in the spool begin: up to their first dot.
+pub fn file_stem(key: &str) -> String {
+    key.replace('#', "-")
+}
+
+/// The keys of those that are not through: what is in the spool under another is of no use.
+pub fn live_keys(view: &View) -> Stored<HashSet<String>> {
+    let mut query = view.prepare(
+        "SELECT submission_key FROM openai_batches WHERE state NOT IN ('ingested', 'failed')",
+    )?;
+    let keys = query.query_map([], |row| row.get(0))?;
+    Ok(keys.collect::<Result<_, _>>()?)
 }
 
 /// How many batches run at OpenAI, or may do so.

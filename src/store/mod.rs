@@ -332,6 +332,8 @@ fn migrate(connection: &mut Connection) -> Stored<()> {
     if found == known {
         return Ok(());
     }
+    // Ours from now on: a process killed within the next lines leaves what the next one goes on with.
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     migrations
         .set_grouped(true)
@@ -347,7 +349,6 @@ fn migrate(connection: &mut Connection) -> Stored<()> {
             "rows refer to rows that are not there (PRAGMA foreign_key_check)".into(),
         ));
     }
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", known)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(())

@@ -5,25 +5,16 @@ use super::Submitter;
 use crate::batch::BatchState;
 use crate::clock::Moment;
 use crate::openai::listing::batches_back_to;
-use crate::reconcile;
+use crate::reconcile::{self, Reconciled};
 use crate::step::{Next, StepError, backoff};
-use crate::store::alerts;
 use crate::store::batches::{self, BatchRow};
-use crate::trouble::{self, CREATES, OPENAI};
-
-/// How far behind OpenAI's newest time in the store the comparison after a start begins, seconds.
-const BACK: i64 = 3600;
-/// The same where the store has none yet, behind our own clock's time of the database.
-const BACK_OF_NEW: i64 = 24 * 3600;
+use crate::trouble;
 
 impl Submitter {
     /// After a start: whether OpenAI has batches of this database that it knows nothing of. Then
     /// the store is older than the world (a restored backup), and all creates stop.
     pub(super) fn compare(&mut self, now: Moment) -> Result<Next, StepError> {
-        let since = self.store.read(|view| {
-            let newest = batches::newest_openai_time(view)?.map(|time| time - BACK);
-            Ok(newest.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW))
-        })?;
+        let since = self.store.read(reconcile::reach)?;
         let listed = match batches_back_to(self.api.as_ref(), since) {
             Ok(listed) => listed,
             Err(error) => {
@@ -38,44 +29,47 @@ impl Submitter {
                 return Ok(Next::again());
             }
         };
-        let unheard = self.store.write(now.wall, |tx| {
-            Ok(reconcile::with_listing(tx, &self.store, &listed)?.len())
+        let found = self.store.write(now.wall, |tx| {
+            reconcile::with_listing(tx, &self.store, &listed, since)
         })?;
+        self.forget_inputs(&found)?;
         log::info!(
-            "compared with OpenAI batches={} unheard={unheard}",
-            listed.len()
+            "event=compared batches={} unheard={}",
+            listed.len(),
+            found.unheard
         );
         self.compared = true;
         Ok(Next::again())
+    }
+
+    /// The inputs of batches that OpenAI has are not needed here any more.
+    fn forget_inputs(&self, found: &Reconciled) -> Result<(), StepError> {
+        found
+            .linked
+            .iter()
+            .try_for_each(|key| super::input::remove(&self.spool, key))
     }
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.
     pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         let since = *self.asking.entry(row.id).or_insert(now.steady);
         let settled = now.steady.saturating_sub(since) >= self.config.openai.settling_time;
-        let listed = match batches_back_to(self.api.as_ref(), row.input_file_time.unwrap_or(0)) {
+        let from = row.input_file_time.unwrap_or(0);
+        let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => return self.failed(row, now, &error, ""),
         };
-        let found = self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
-            for remote in &listed {
-                batches::recognise(tx, self.store.database_id(), remote)?;
-            }
-            Ok(batches::get(tx, row.id)?.state != BatchState::Creating)
+        // Others that are found in it are linked too: they were created while nobody could hear.
+        let (reconciled, state) = self.store.write(now.wall, |tx| {
+            let reconciled = reconcile::with_listing(tx, &self.store, &listed, from)?;
+            Ok((reconciled, batches::get(tx, row.id)?.state))
         })?;
-        if found {
+        self.forget_inputs(&reconciled)?;
+        if state != BatchState::Creating {
             self.asking.remove(&row.id);
-            super::input::remove(&self.spool, &row.key)?;
             return Ok(Next::again());
         }
-        if settled
-            && self.compared
-            && self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_none()
-        {
+        if settled && self.may_create()? {
             log::warn!(
                 "batch={} not found at OpenAI after the settling time; created again",
                 row.id

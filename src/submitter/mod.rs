@@ -155,12 +155,7 @@ impl Submitter {
         if self.is_unwanted(row, now)? {
             return Ok(Next::again());
         }
-        if !self.compared
-            || self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_some()
-        {
+        if !self.may_create()? {
             self.store.write(now.wall, |tx| {
                 batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
             })?;
@@ -169,6 +164,15 @@ impl Submitter {
         self.store
             .write(now.wall, |tx| batches::creating(tx, row.id))?;
         self.send_create(row, now)
+    }
+
+    /// Whether OpenAI has no batch that the store never heard of. While it has, no request is bound to
+    /// a batch either: one of those may hold it, and whoever takes that batch up must find it free.
+    fn may_create(&self) -> Stored<bool> {
+        Ok(self
+            .store
+            .read(|view| alerts::paused(view, CREATES))?
+            .is_none())
     }
 
     /// Sends the create whose intent is committed.
@@ -288,14 +292,18 @@ impl Submitter {
     }
 
     /// Gives a batch up that nobody wants any answer of, before it is created.
-    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Stored<bool> {
-        self.store.write(now.wall, |tx| {
+    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, StepError> {
+        let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
                 settle::abandon(tx, row.id, "cancelled before it was created", self.rules())?;
             }
             Ok(unwanted)
-        })
+        })?;
+        if unwanted {
+            input::remove(&self.spool, &row.key)?;
+        }
+        Ok(unwanted)
     }
 
     fn rules(&self) -> settle::Rules {
@@ -327,15 +335,23 @@ impl Step for Submitter {
         if let Some(wait) = trouble::openai_paused(&self.store, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        if !self.compared && now.steady >= self.compare_at {
-            return self.compare(now);
+        if !self.compared {
+            let wait = self.compare_at.saturating_sub(now.steady);
+            return if wait.is_zero() {
+                self.compare(now)
+            } else {
+                Ok(Next::idle(wait))
+            };
         }
-        let on_their_way = [
-            BatchState::Planned,
+        let may_create = self.may_create()?;
+        let mut on_their_way = vec![
             BatchState::Sealed,
             BatchState::Uploaded,
             BatchState::Creating,
         ];
+        if may_create {
+            on_their_way.push(BatchState::Planned);
+        }
         let rows = self
             .store
             .read(|view| batches::in_states(view, &on_their_way, 100))?;
@@ -350,6 +366,9 @@ impl Step for Submitter {
             .min()
             .unwrap_or(Duration::MAX)
             .min(self.config.steps.idle);
+        if !may_create {
+            return Ok(Next::idle(idle));
+        }
         match self.choose(now)? {
             pack::Choice::Now(batch) => self.pack(&batch, now),
             pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),

@@ -1,0 +1,13 @@
+//! The real binary, killed with SIGKILL at every point of a batch's way and started again on the
+//! same files: nothing is lost, nothing is done twice.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod random;
+mod restore;
+mod rig;
+mod states;
+mod stop;

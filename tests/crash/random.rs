@@ -1,0 +1,123 @@
+//! SIGKILL at random moments under load. A run is told by its seed: set `BATCHKEEPER_CRASH_SEED`
+//! to draw the same moments again, `BATCHKEEPER_CRASH_KILLS` for a longer one.
+
+use std::time::Duration;
+
+use super::rig::{Expected, Options, Rig, pause};
+
+/// SplitMix64.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+fn environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn seed() -> u64 {
+    environment("BATCHKEEPER_CRASH_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
+}
+
+/// Kills `kills` times while three jobs or more run; `sandbox`: how many of a hundred kills are the
+/// sandbox's, and how many both's.
+fn kill_at_random(kills: u64, sandbox: u64, both: u64) {
+    let seed = seed();
+    println!("BATCHKEEPER_CRASH_SEED={seed} kills={kills}");
+    let mut draw = Draw(seed);
+    let mut rig = Rig::new(Options { pace: 60 });
+    let sizes = [7, 40, 260];
+    for lots in sizes {
+        rig.submit(lots, &["en", "ru"]);
+    }
+    for _ in 0..kills {
+        // Most moments within the first second, where all is decided; some much later.
+        let longest = [30, 150, 400, 900][usize::try_from(draw.below(4)).unwrap()];
+        pause(Duration::from_millis(draw.below(longest)));
+        let which = draw.below(100);
+        if which < sandbox {
+            rig.kill_sandbox();
+            pause(Duration::from_millis(draw.below(200)));
+            rig.start_sandbox();
+        } else if which < sandbox + both {
+            rig.kill();
+            rig.kill_sandbox();
+            rig.start_sandbox();
+            rig.start();
+        } else {
+            rig.kill();
+            rig.start();
+        }
+        if rig.is_done() {
+            let lots = sizes[usize::try_from(draw.below(3)).unwrap()];
+            rig.submit(lots, &["en", "de"]);
+        }
+    }
+    rig.finish(Expected::default());
+}
+
+#[test]
+fn the_daemon_at_random_moments() {
+    kill_at_random(15, 0, 0);
+}
+
+#[test]
+fn the_daemon_and_openai_at_random_moments() {
+    kill_at_random(10, 40, 30);
+}
+
+/// Backups at random moments, each put back at another random moment.
+#[test]
+fn older_databases_at_random_moments() {
+    restore_at_random(6);
+}
+
+fn restore_at_random(restores: u64) {
+    let seed = seed();
+    let mut draw = Draw(seed);
+    for round in 0..restores {
+        println!("BATCHKEEPER_CRASH_SEED={seed} restore={round}");
+        let mut rig = Rig::new(Options { pace: 60 });
+        for lots in [7, 40, 260] {
+            rig.submit(lots, &["en", "ru"]);
+        }
+        pause(Duration::from_millis(draw.below(700)));
+        rig.back_up("backup.db");
+        pause(Duration::from_millis(draw.below(900)));
+        if draw.below(2) == 0 {
+            rig.kill();
+        } else {
+            assert_eq!(rig.terminate().code(), Some(0));
+        }
+        rig.restore("backup.db");
+        rig.start();
+        pause(Duration::from_millis(draw.below(300)));
+        let (status, said) = rig.command(&["recover", "--apply"]);
+        assert_eq!(status, Some(0), "{said}");
+        println!("{said}");
+        rig.finish(Expected::default());
+    }
+}
+
+#[test]
+#[ignore = "long: BATCHKEEPER_CRASH_KILLS says how long"]
+fn torture() {
+    kill_at_random(
+        environment("BATCHKEEPER_CRASH_KILLS").unwrap_or(200),
+        15,
+        10,
+    );
+}
+
+#[test]
+#[ignore = "long: BATCHKEEPER_CRASH_RESTORES says how long"]
+fn torture_with_older_databases() {
+    restore_at_random(environment("BATCHKEEPER_CRASH_RESTORES").unwrap_or(40));
+}

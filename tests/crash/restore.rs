@@ -1,0 +1,84 @@
+//! A database that is older than the world: a backup put in its place.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::rig::{Expected, Options, Rig, pause};
+
+const LANGUAGES: [&str; 2] = ["en", "ru"];
+
+/// Puts the backup in place, starts, and mends with `recover`.
+fn restore_and_recover(rig: &mut Rig) {
+    assert_eq!(rig.terminate().code(), Some(0));
+    let creates = rig.sandbox_state()["creates"].clone();
+    rig.restore("backup.db");
+    rig.start();
+    rig.wait_for("SELECT 1 FROM pauses WHERE scope = 'creates' AND until IS NULL");
+    rig.wait_for("SELECT 1 FROM alerts WHERE kind = 'restored_database' AND closed_at IS NULL");
+    rig.no_faults();
+    // Time enough to do what must not be done.
+    pause(Duration::from_millis(500));
+    assert_eq!(rig.sandbox_state()["creates"], creates);
+    let (status, said) = rig.command(&["recover"]);
+    assert_eq!(status, Some(1), "{said}");
+    let (status, said) = rig.command(&["recover", "--apply"]);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn from_before_the_translations_were_created() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([
+        {"fault": "stall_in_progress", "value": 500, "match": "vision"},
+        {"fault": "stall_in_progress", "match": "translation"},
+    ]));
+    rig.submit(5, &LANGUAGES);
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'submitted'");
+    rig.back_up("backup.db");
+    rig.wait_for(
+        "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
+    );
+    restore_and_recover(&mut rig);
+    rig.finish(Expected {
+        batches: Some(2),
+        again: 0,
+    });
+}
+
+#[test]
+fn from_before_any_batch() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([{"fault": "delay", "value": 300, "match": "\"custom_id\":\"v_"}]));
+    rig.submit(5, &LANGUAGES);
+    assert!(rig.kill_when("SELECT 1 FROM openai_batches", "SELECT 1 WHERE 0"));
+    // As it was a moment earlier: the job is there, nothing of it is claimed.
+    rig.back_up("backup.db");
+    rig.forget_batches("backup.db");
+    rig.start();
+    rig.wait_for(
+        "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
+    );
+    restore_and_recover(&mut rig);
+    rig.finish(Expected {
+        batches: Some(2),
+        again: 0,
+    });
+}
+
+#[test]
+fn from_while_its_batch_was_planned() {
+    let mut rig = Rig::new(Options::default());
+    rig.submit(600, &["ru"]);
+    assert!(rig.kill_when(
+        "SELECT 1 FROM openai_batches WHERE state = 'planned'
+                AND (SELECT count(*) FROM batch_lines WHERE batch_id = openai_batches.id) < 600",
+        "SELECT 1 FROM openai_batches WHERE state = 'submitted'",
+    ));
+    rig.back_up("backup.db");
+    rig.faults(&json!([{"fault": "stall_in_progress", "match": "vision"}]));
+    rig.start();
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'submitted'");
+    restore_and_recover(&mut rig);
+    rig.finish(Expected::default());
+}

@@ -1,0 +1,295 @@
+//! SIGKILL in each state of the submission protocol, once in the vision stage and once in the
+//! translation stage of the same job.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::rig::{Expected, Options, Rig, until};
+
+const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
+const ALL_DONE: &str =
+    "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)";
+
+/// A place on a batch's way.
+struct Place {
+    /// What holds a batch of this stage there.
+    faults: fn(stage: &str) -> Value,
+    /// What a row of `openai_batches` is like there.
+    row: &'static str,
+    lots: usize,
+    languages: &'static [&'static str],
+    expected: Expected,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            faults: |_| json!([]),
+            row: "",
+            lots: 5,
+            languages: &LANGUAGES,
+            expected: Expected {
+                batches: Some(2),
+                again: 0,
+            },
+        }
+    }
+}
+
+/// In the body of a create of that stage.
+fn create_of(stage: &str) -> String {
+    format!("\"stage\":\"{stage}\"")
+}
+
+/// In the first line of an input of that stage.
+fn line_of(stage: &str) -> String {
+    format!("\"custom_id\":\"{}_", &stage[..1])
+}
+
+fn kill_at(place: &Place) {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&(place.faults)("vision"));
+    rig.submit(place.lots, place.languages);
+    for (stage, next) in [("vision", Some("translation")), ("translation", None)] {
+        let condition = format!(
+            "SELECT 1 FROM openai_batches WHERE stage = '{stage}' AND {}",
+            place.row
+        );
+        // What nothing holds there may be through too quickly: then with another job.
+        while !rig.kill_when(&condition, ALL_DONE) {
+            let quick = place.expected.batches.is_none() && rig.jobs.len() < 20;
+            assert!(quick, "no {stage} batch was seen where {}", place.row);
+            rig.submit(place.lots, place.languages);
+        }
+        rig.no_faults();
+        if let Some(next) = next {
+            rig.faults(&(place.faults)(next));
+        }
+        rig.start();
+    }
+    rig.finish(place.expected);
+}
+
+#[test]
+fn planned_with_a_part_of_its_lines() {
+    kill_at(&Place {
+        row: "state = 'planned' AND (SELECT count(*) FROM batch_lines WHERE batch_id = openai_batches.id) < 600",
+        lots: 600,
+        languages: &["ru"],
+        expected: Expected::default(),
+        ..Place::default()
+    });
+}
+
+#[test]
+fn sealed_and_being_uploaded() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "delay", "value": 300, "match": line_of(stage)}]),
+        row: "state = 'sealed'",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn uploaded_and_the_answer_lost() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "lost_upload_reply", "match": line_of(stage), "times": 1}]),
+        row: "state = 'sealed' AND failures > 0",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn uploaded() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "file_lag_create", "match": create_of(stage)}]),
+        row: "state = 'uploaded' AND failures > 0",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn creating_while_openai_takes_nothing() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "refuse", "value": 503, "match": create_of(stage)}]),
+        row: "state = 'creating' AND failures > 0",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn creating_and_the_create_comes_in_after_the_restart() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "delay", "value": 800, "match": create_of(stage)}]),
+        row: "state = 'creating'",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn creating_and_made_before_the_answer_comes() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "late_reply", "value": 900, "match": create_of(stage)}]),
+        row: "state = 'creating'",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn creating_and_the_answer_lost() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "lost_create_reply", "match": create_of(stage)}]),
+        row: "state = 'creating' AND failures > 0",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn creating_and_the_listing_lags_behind() {
+    // A lag is drawn with the batch, and stays when the faults are deleted.
+    kill_at(&Place {
+        faults: |stage| {
+            json!([
+                {"fault": "list_lag", "value": 1000, "match": stage},
+                {"fault": "lost_create_reply", "match": create_of(stage)},
+            ])
+        },
+        row: "state = 'creating' AND failures > 0",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn submitted() {
+    kill_at(&Place {
+        faults: |stage| json!([{"fault": "stall_in_progress", "match": stage}]),
+        row: "state = 'submitted' AND openai_status = 'in_progress'",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn ended_with_nothing_spooled() {
+    kill_at(&Place {
+        faults: |_| json!([{"fault": "delay", "value": 200, "match": "/content"}]),
+        row: "state = 'ended' AND output_bytes IS NULL",
+        ..Place::default()
+    });
+}
+
+#[test]
+fn ended_with_one_of_two_files_spooled() {
+    kill_at(&Place {
+        faults: |stage| {
+            json!([
+                {"fault": "line_500", "match": format!("{}_", &stage[..1]), "times": 1},
+                {"fault": "delay", "value": 200, "match": "_error.jsonl"},
+            ])
+        },
+        row: "state = 'ended' AND output_bytes IS NOT NULL AND error_file_id IS NOT NULL AND error_bytes IS NULL",
+        expected: Expected {
+            batches: None,
+            again: 2,
+        },
+        ..Place::default()
+    });
+}
+
+#[test]
+fn ended_and_half_taken_in() {
+    kill_at(&Place {
+        row: "state = 'ended' AND output_taken > 0 AND output_taken < output_bytes",
+        lots: 700,
+        languages: &["ru"],
+        expected: Expected::default(),
+        ..Place::default()
+    });
+}
+
+#[test]
+fn taken_in_and_half_settled() {
+    kill_at(&Place {
+        row: "state = 'ended' AND output_taken = output_bytes AND settled_to > 0",
+        lots: 450,
+        languages: &["ru"],
+        expected: Expected::default(),
+        ..Place::default()
+    });
+}
+
+#[test]
+fn answered_before_the_finisher_saw_it() {
+    let mut rig = Rig::new(Options { pace: 10 });
+    // The finisher is quick: it may take some jobs to be quicker.
+    for _ in 0..30 {
+        rig.submit(2, &LANGUAGES);
+        let answered = "SELECT 1 FROM batch_jobs WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0";
+        if rig.kill_when(answered, ALL_DONE) {
+            rig.start();
+            return rig.finish(Expected::default());
+        }
+    }
+    panic!("the finisher was quicker {} times", rig.jobs.len());
+}
+
+#[test]
+fn webhook_due_again() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([{"fault": "hook_status", "value": 500}]));
+    rig.submit(3, &LANGUAGES);
+    let due = "SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND response_status = 500 AND attempts = 2";
+    assert!(rig.kill_when(due, "SELECT 1 WHERE 0"));
+    rig.no_faults();
+    rig.start();
+    rig.finish(Place::default().expected);
+    assert!(rig.number("SELECT attempts FROM webhook_deliveries") >= 3);
+}
+
+#[test]
+fn webhook_being_sent() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([{"fault": "delay", "value": 500, "match": "/hooks/"}]));
+    rig.submit(3, &LANGUAGES);
+    let sent = "SELECT 1 FROM delivery_attempts WHERE ended_at IS NULL";
+    assert!(rig.kill_when(sent, "SELECT 1 WHERE 0"));
+    rig.no_faults();
+    rig.start();
+    rig.finish(Place::default().expected);
+    // It was made anew at once, under the same id, and the lost one stays on record as such.
+    assert_eq!(rig.number("SELECT attempts FROM webhook_deliveries"), 2);
+    assert_eq!(
+        rig.number("SELECT count(*) FROM delivery_attempts WHERE ended_at IS NULL"),
+        1
+    );
+}
+
+#[test]
+fn while_it_makes_its_database() {
+    let mut rig = Rig::without_daemon(Options::default());
+    for _ in 0..20 {
+        rig.start_blindly();
+        let database = rig.database();
+        until("a database", || database.exists().then_some(()));
+        let half = "SELECT 1 FROM sqlite_master, pragma_user_version WHERE name = 'openai_batches' AND user_version = 0";
+        let whole = "SELECT 1 FROM pragma_user_version WHERE user_version > 0";
+        if rig.kill_when(half, whole) {
+            rig.start();
+            rig.submit(3, &LANGUAGES);
+            return rig.finish(Place::default().expected);
+        }
+        rig.kill();
+        rig.forget_database();
+    }
+    panic!("it was quicker 20 times");
+}
+
+#[test]
+fn a_submission_is_taken_whole_or_not_at_all() {
+    let mut rig = Rig::new(Options::default());
+    for round in 0..12 {
+        rig.submit_and_kill(200, &["en"], Duration::from_micros(1_500 * round));
+    }
+    assert!(!rig.jobs.is_empty());
+    rig.finish(Expected::default());
+}

@@ -1,0 +1,79 @@
+//! Stopping as asked, and one daemon a database.
+
+use std::time::Duration;
+
+use batchkeeper::clock::{Clock, SystemClock};
+use serde_json::json;
+
+use super::rig::{Expected, Options, Rig, pause, until};
+
+#[test]
+fn sigterm_ends_it_in_seconds_and_loses_nothing() {
+    let mut rig = Rig::new(Options::default());
+    let clock = SystemClock::new();
+    rig.faults(&json!([{"fault": "delay", "value": 100, "match": "/v1/"}]));
+    rig.submit(20, &["en", "ru"]);
+    for condition in [
+        "SELECT 1 FROM openai_batches WHERE state IN ('sealed', 'uploaded', 'creating')",
+        "SELECT 1 FROM openai_batches WHERE state IN ('submitted', 'ended')",
+        "SELECT 1 FROM openai_batches WHERE stage = 'translation'",
+    ] {
+        rig.wait_for(condition);
+        let asked = clock.now().steady;
+        let status = rig.terminate();
+        let took = clock.now().steady.saturating_sub(asked);
+        assert_eq!(status.code(), Some(0));
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        // Nothing of it is left open: the next start finds no WAL to recover.
+        assert!(!rig.path("batchkeeper.db-wal").exists());
+        rig.start();
+    }
+    rig.no_faults();
+    rig.finish(Expected {
+        batches: Some(2),
+        again: 0,
+    });
+}
+
+#[test]
+fn a_second_daemon_refuses_to_start() {
+    let mut rig = Rig::new(Options::default());
+    rig.submit(2, &["en"]);
+    let (status, said) = rig.command(&["serve"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("another batchkeeper serves this database"),
+        "{said}"
+    );
+    rig.finish(Expected {
+        batches: Some(1),
+        again: 0,
+    });
+    // What killed the first one left no lock behind.
+    rig.kill();
+    rig.start();
+}
+
+#[test]
+fn a_second_sigterm_ends_it_at_once() {
+    let mut rig = Rig::new(Options::default());
+    rig.faults(&json!([{"fault": "delay", "value": 20_000, "match": "\"custom_id\"", "times": 1}]));
+    rig.submit(3, &["en"]);
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'sealed'");
+    pause(Duration::from_millis(50));
+    rig.ask_to_end();
+    until("the first one's word", || {
+        rig.said().contains("event=stopping").then_some(())
+    });
+    let clock = SystemClock::new();
+    let asked = clock.now().steady;
+    assert_eq!(rig.terminate().code(), Some(130));
+    let took = clock.now().steady.saturating_sub(asked);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    rig.kills += 1;
+    rig.start();
+    rig.finish(Expected {
+        batches: Some(1),
+        again: 0,
+    });
+}
