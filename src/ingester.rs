@@ -127,6 +127,9 @@ impl Ingester {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                 return trouble::pause_openai(tx, &error, probe);
             }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
             if error.is_not_found() || row.failures >= 5 {
                 let message = format!(
                     "the {which} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \

@@ -624,6 +624,12 @@ pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     alerts::event(tx, None, Some(id), "abandoned", reason)
 }
 
+/// Whether a submission was let go of while a call for it was under way: what the call says does not
+/// matter any more.
+pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {
+    Ok(get(view, id)?.state == BatchState::Failed)
+}
+
 /// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
 /// sake of a lot or two: at least so many requests were new to OpenAI since it last did well. (A
 /// lot that always fails makes batches of itself alone.)
