@@ -502,7 +502,10 @@ fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
     );
     assert_eq!(
         lot(1)["descriptions"],
-        in_languages(&described(&lots[1], &[missing.clone()]), &LANGUAGES)
+        in_languages(
+            &described(&lots[1], std::slice::from_ref(&missing)),
+            &LANGUAGES
+        )
     );
     for (position, missing) in [
         (2, json!([missing])),
