@@ -28,6 +28,8 @@ const CHUNK: u32 = 200;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// When so many batches of a model fail alike in a row, it pauses.
 const ALIKE: u32 = 3;
+/// The longest that a batch is put off; a due time further away says that the clock was set back.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// See the module.
 pub struct Ingester {
@@ -124,6 +126,9 @@ impl Ingester {
             if error.is_account_trouble() {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                 return trouble::pause_openai(tx, &error, probe);
+            }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
             }
             if error.is_not_found() || row.failures >= 5 {
                 let message = format!(
@@ -248,7 +253,8 @@ impl Ingester {
         }
         let left = self.config.openai.results_patience.saturating_sub(waited);
         // Each time twice as late: the files may be large.
-        Ok(Some(self.config.openai.poll_interval.max(waited).min(left)))
+        let wait = self.config.openai.poll_interval.max(waited);
+        Ok(Some(wait.min(left).min(LONGEST_WAIT)))
     }
 }
 
@@ -307,7 +313,7 @@ impl Step for Ingester {
             .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
         match first.first() {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, Duration::from_hours(1)) {
+            Some(row) => match row.next_at.due_in(now.wall, LONGEST_WAIT) {
                 Duration::ZERO => self.advance(row, now),
                 wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
             },

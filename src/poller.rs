@@ -128,6 +128,9 @@ impl Poller {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                 return trouble::pause_openai(tx, error, probe);
             }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
             if error.is_not_found() {
                 let message = format!(
                     "OpenAI says that there is no batch {}: {error}. It is asked again; if it is lost for good, \

@@ -643,16 +643,35 @@ pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     alerts::event(tx, None, Some(id), "abandoned", reason)
 }
 
-/// Whether the last `runs` batches of a model that were taken in all failed alike.
+/// Whether a submission was let go of while a call for it was under way: what the call says does not
+/// matter any more.
+pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {
+    Ok(get(view, id)?.state == BatchState::Failed)
+}
+
+/// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
+/// sake of a lot or two: at least so many requests were new to OpenAI since it last did well. (A
+/// lot that always fails makes batches of itself alone.)
 pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
     let mut query = view.prepare_cached(
         "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
                 WHERE model = ? AND state = 'ingested' AND lines > 0 ORDER BY ingested_at DESC, id DESC LIMIT ?)
          HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
     )?;
-    Ok(query
+    let error: Option<String> = query
         .query_row(params![model, runs, runs], |row| row.get(0))
-        .optional()?)
+        .optional()?;
+    let Some(error) = error else { return Ok(None) };
+    let mut query = view.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
+                WHERE b.model = ?1 AND b.state = 'ingested' AND b.uniform_error = ?2
+                  AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
+                                       AND lines > 0 AND uniform_error IS NOT ?2), 0)
+                  AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < b.id)
+                LIMIT ?3)",
+    )?;
+    let new: u32 = query.query_row(params![model, error, runs], |row| row.get(0))?;
+    Ok((new >= runs).then_some(error))
 }
 
 /// How many of a model's newest batches OpenAI refused one after another.

@@ -404,6 +404,7 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
     while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
         after = last;
     }
+    alerts::close_all(tx, &format!("batch:{batch}"))?;
     batches::abandoned(tx, batch, reason)
 }
 

@@ -278,6 +278,9 @@ impl Submitter {
         wait: Option<Duration>,
     ) -> Result<Next, StepError> {
         self.store.write(now.wall, |tx| {
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
             if !kind.is_empty() {
                 alerts::open(tx, kind, &format!("batch:{}", row.id), message)?;
             }

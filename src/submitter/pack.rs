@@ -8,7 +8,7 @@ use crate::batch::Stage;
 use crate::clock::Moment;
 use crate::openai::jsonl::request_line;
 use crate::parameters::Parameters;
-use crate::step::{Next, StepError};
+use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::requests::{self, Queue};
 use crate::store::{StoreError, alerts};
@@ -70,9 +70,10 @@ impl Submitter {
             ))
         })?;
         if let Some(pause) = pause {
-            let left = pause.until.map_or(Duration::MAX, |until| {
-                until.due_in(now.wall, Duration::from_hours(2))
-            });
+            let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
+            let left = pause
+                .until
+                .map_or(Duration::MAX, |until| until.due_in(now.wall, longest));
             if !left.is_zero() {
                 return Ok(Choice::Later(left));
             }
