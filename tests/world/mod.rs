@@ -203,9 +203,11 @@ impl World {
         openai.advance();
     }
 
-    /// Somebody sets our wall clock; OpenAI's and the steady one go on as they were.
-    pub fn set_clock(&mut self, wall: Timestamp) {
-        self.clock.set(wall);
+    /// Somebody sets our wall clock by so many milliseconds; OpenAI's and the steady one go on as
+    /// they were.
+    pub fn shift_clock(&mut self, millis: i64) {
+        let now = self.clock.now().wall.millis();
+        self.clock.set(Timestamp::from_millis(now + millis));
     }
 
     // Work.
@@ -240,6 +242,14 @@ impl World {
 
     /// One tick of one step, and a look at the invariants.
     pub fn tick(&mut self, step: &str) -> Ticked {
+        match self.try_tick(step) {
+            Ok(ticked) => ticked,
+            Err(error) => panic!("{step} ends the daemon: {error}\n{}", self.dump()),
+        }
+    }
+
+    /// The same, where an error that ends the daemon is expected.
+    pub fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
         let at = STEPS.iter().position(|name| *name == step).expect("a step");
         let now = self.clock.now();
         let running = self.running.as_mut().expect("it runs");
@@ -247,7 +257,7 @@ impl World {
         let ticked = match ticked {
             Ok(Ok(next)) => Ticked::Did(next),
             Ok(Err(error)) if error.passes() => Ticked::Troubled,
-            Ok(Err(error)) => panic!("{step} ends the daemon: {error}\n{}", self.dump()),
+            Ok(Err(error)) => return Err(error.to_string()),
             Err(thrown) if thrown.is::<Crash>() => {
                 self.crash();
                 Ticked::Crashed
@@ -255,7 +265,7 @@ impl World {
             Err(thrown) => resume_unwind(thrown),
         };
         self.invariants();
-        ticked
+        Ok(ticked)
     }
 
     /// Each step in turn until none has anything to do at this time; gives how long until one may.
@@ -425,6 +435,12 @@ impl World {
         self.is_restored = true;
         self.seen_version = -1;
         self.start();
+    }
+
+    /// Expects nothing of jobs that the restored database does not have.
+    pub fn forget_jobs_that_are_gone(&mut self) {
+        let known = self.texts("SELECT id FROM batch_jobs");
+        self.sent.retain(|job, _| known.contains(job));
     }
 
     // What must hold.

@@ -348,6 +348,14 @@ impl OpenAi {
         state.calls.iter().filter(|(call, _)| *call == op).count()
     }
 
+    /// An input file that another program uploaded.
+    pub fn upload_theirs(&self) -> String {
+        let line = json!({"custom_id": "theirs", "method": "POST", "url": ENDPOINT,
+                          "body": {"model": "m", "input": []}});
+        self.state()
+            .add_file("theirs.jsonl", format!("{line}\n").into_bytes())
+    }
+
     fn call<T>(
         &self,
         op: Op,
