@@ -294,7 +294,7 @@ impl Step for Ingester {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
         let first = self
@@ -302,7 +302,10 @@ impl Step for Ingester {
             .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
         match first.first() {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, Duration::from_hours(1)) {
+            Some(row) => match row
+                .next_at
+                .due_in(now.wall, trouble::longest_wait(&self.config))
+            {
                 Duration::ZERO => self.advance(row, now),
                 wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
             },

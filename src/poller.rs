@@ -31,7 +31,7 @@ impl Poller {
     /// How long until a batch is looked at again: quicker while it is young, slower when it is old.
     fn interval(&self, age: Duration) -> Duration {
         let base = self.config.openai.poll_interval;
-        (age / 20).clamp(base / 2, base * 10)
+        (age / 20).clamp(base / 2, base * trouble::SLOWEST_POLL)
     }
 
     fn poll(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
@@ -149,10 +149,10 @@ impl Step for Poller {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        let longest = self.interval(Duration::MAX).max(Duration::from_hours(1));
+        let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
             .read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
 use batchkeeper::job::JobStatus;
-use world::openai::{Course, End, Fate, Fault, Ids, OpenAi, Op, Rule, error_entry};
+use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -50,7 +50,10 @@ fn jobs_of_several_clients_share_a_batch() {
 #[test]
 fn more_than_a_batch_holds_goes_into_several() {
     let mut world = World::with(|config| config.batch.max_requests = 3);
-    let job = world.submit(&["one", "two", "three", "four", "five", "six", "seven"], &["de"]);
+    let job = world.submit(
+        &["one", "two", "three", "four", "five", "six", "seven"],
+        &["de"],
+    );
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 6);
@@ -313,7 +316,11 @@ fn an_input_that_openai_lost_is_uploaded_again() {
     let mut world = World::new();
     let job = world.submit(&["dented door"], &["en"]);
     let row = world.run_to(BatchState::Uploaded);
-    world.openai.state().always.push((Op::Create, Fault::NotSent));
+    world
+        .openai
+        .state()
+        .always
+        .push((Op::Create, Fault::NotSent));
     world.run_for(5 * MINUTE);
     let api: &dyn batchkeeper::openai::BatchApi = world.openai.as_ref();
     api.delete_file(&row.input_file_id.unwrap()).unwrap();
@@ -509,12 +516,11 @@ fn a_refused_key_pauses_everything_and_goes_on_by_itself() {
 #[test]
 fn both_files_are_read_before_anything_is_sent_again() {
     let mut world = World::new();
-    world.openai.state().fates.push((
-        "dented",
-        Stage::Vision,
-        Fate::Status(500),
-        1,
-    ));
+    world
+        .openai
+        .state()
+        .fates
+        .push(("dented", Stage::Vision, Fate::Status(500), 1));
     world
         .openai
         .state()
@@ -747,7 +753,9 @@ fn a_batch_refused_without_a_line_is_halved_until_it_is_found() {
     let mut world = World::new();
     world.openai.state().rules.push(Rule::Poison("dented"));
     let job = world.submit(
-        &["one", "two", "three", "four", "dented", "six", "seven", "eight"],
+        &[
+            "one", "two", "three", "four", "dented", "six", "seven", "eight",
+        ],
         &["en"],
     );
     world.settle();
@@ -763,7 +771,10 @@ fn a_batch_refused_without_a_line_is_halved_until_it_is_found() {
 fn a_full_queue_is_waited_for_with_smaller_batches() {
     let mut world = World::new();
     world.openai.state().rules.push(Rule::QueueOf(2));
-    let job = world.submit(&["one", "two", "three", "four", "five", "six", "seven"], &["en"]);
+    let job = world.submit(
+        &["one", "two", "three", "four", "five", "six", "seven"],
+        &["en"],
+    );
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT sum(attempts) FROM requests"), 0);
@@ -848,10 +859,7 @@ fn a_second_batch_under_one_key_is_taken_in_too() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 2);
-    assert_eq!(
-        world.texts("SELECT kind FROM alerts"),
-        ["duplicate_batch"]
-    );
+    assert_eq!(world.texts("SELECT kind FROM alerts"), ["duplicate_batch"]);
     assert_eq!(
         world.number("SELECT count(*) FROM openai_batches WHERE duplicate_of IS NOT NULL AND state = 'ingested'"),
         1
@@ -916,7 +924,10 @@ fn a_clock_that_is_set_delays_nothing_by_more_than_an_interval() {
             BatchState::Ended,
         ] {
             let mut world = World::with(|config| config.batch.max_requests = 2);
-            let job = world.submit(&["one", "two", "three", "four", "five", "six"], &["en", "de"]);
+            let job = world.submit(
+                &["one", "two", "three", "four", "five", "six"],
+                &["en", "de"],
+            );
             world.run_to(state);
             world.shift_clock(by);
             let settled = world.settle_within(60 * MINUTE);

@@ -302,7 +302,7 @@ impl Step for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
         if !self.compared && now.steady >= self.compare_at {
@@ -317,7 +317,7 @@ impl Step for Submitter {
         let rows = self
             .store
             .read(|view| batches::in_states(view, &on_their_way, 100))?;
-        let longest = self.longest_wait().max(Duration::from_hours(1));
+        let longest = trouble::longest_wait(&self.config);
         let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
         if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
             return self.advance(row, now);

@@ -8,7 +8,7 @@ use crate::batch::Stage;
 use crate::clock::Moment;
 use crate::openai::jsonl::request_line;
 use crate::parameters::Parameters;
-use crate::step::{Next, StepError};
+use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::requests::{self, Queue};
 use crate::store::{StoreError, alerts};
@@ -71,7 +71,10 @@ impl Submitter {
         })?;
         if let Some(pause) = pause {
             let left = pause.until.map_or(Duration::MAX, |until| {
-                until.due_in(now.wall, Duration::from_hours(2))
+                until.due_in(
+                    now.wall,
+                    backoff(self.config.batch.queue_pause, u32::MAX, None),
+                )
             });
             if !left.is_zero() {
                 return Ok(Choice::Later(left));
