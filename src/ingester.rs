@@ -297,18 +297,14 @@ impl Step for Ingester {
         if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
+        let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
-            .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
-        match first.first() {
+            .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row
-                .next_at
-                .due_in(now.wall, trouble::longest_wait(&self.config))
-            {
-                Duration::ZERO => self.advance(row, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(row)) => self.advance(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }

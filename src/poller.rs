@@ -155,13 +155,11 @@ impl Step for Poller {
         let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
-            .read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;
-        match first.first() {
+            .read(|view| batches::next_due(view, &[BatchState::Submitted], now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, longest) {
-                Duration::ZERO => self.poll(row, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(row)) => self.poll(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }

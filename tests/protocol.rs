@@ -939,6 +939,22 @@ fn a_clock_that_is_set_delays_nothing_by_more_than_an_interval() {
 }
 
 #[test]
+fn a_clock_set_back_lets_no_batch_starve_behind_another() {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    for minutes in [600, 30, 30] {
+        world.openai.state().courses.push_back(Course {
+            latency: minutes * MINUTE,
+            ..Course::default()
+        });
+    }
+    let job = world.submit(&["one", "two", "three"], &["en"]);
+    world.run_for(10 * MINUTE);
+    world.shift_clock(-24 * 3_600_000);
+    world.run_for(60 * MINUTE);
+    assert_eq!(world.job(&job).processed_lots, 2, "{}", world.dump());
+}
+
+#[test]
 fn a_clock_set_back_delays_missing_lines_by_their_patience_at_most() {
     let mut world = World::new();
     let fate = ("dented", Stage::Vision, Fate::Missing, 1);

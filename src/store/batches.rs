@@ -1,6 +1,8 @@
 //! `openai_batches`: the intent first, then OpenAI's batch. Every move names the state that it
 //! starts from.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::{Stored, Tx, View, alerts, moved};
@@ -202,10 +204,48 @@ pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<B
     Ok(rows)
 }
 
+/// The submission in one of `states` that is due, or else when the next one is; none where there is
+/// none. One due later than in `longest` has its time from a clock that was set back since: it is
+/// due, and comes first, so that those with times of the new clock do not keep it waiting.
+pub fn next_due(
+    view: &View,
+    states: &[BatchState],
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<BatchRow, Timestamp>>> {
+    // The last condition says what the index holds, which SQLite cannot see from a parameter.
+    let mut due = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE state = ?1 AND (next_at <= ?2 OR next_at > ?3) AND state NOT IN ('ingested', 'failed')
+         ORDER BY next_at <= ?2, next_at LIMIT 1"
+    ))?;
+    let mut later = view.prepare_cached(
+        "SELECT min(next_at) FROM openai_batches WHERE state = ? AND state NOT IN ('ingested', 'failed')",
+    )?;
+    let mut first: Option<BatchRow> = None;
+    let mut next: Option<Timestamp> = None;
+    for state in states {
+        let found = due.query_and_then(params![state, now, now + longest], batch_row)?;
+        if let Some(row) = { found }.next().transpose()? {
+            if first
+                .as_ref()
+                .is_none_or(|first| row.next_at < first.next_at)
+            {
+                first = Some(row);
+            }
+        } else if first.is_none() {
+            let at: Option<Timestamp> = later.query_row([state], |row| row.get(0))?;
+            next = next.into_iter().chain(at).min();
+        }
+    }
+    Ok(first.map(Ok).or(next.map(Err)))
+}
+
 /// How many batches run at OpenAI, or may do so.
 pub fn active(view: &View) -> Stored<u32> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM openai_batches WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')",
+        "SELECT count(*) FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')",
     )?;
     Ok(query.query_row([], |row| row.get(0))?)
 }

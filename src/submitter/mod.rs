@@ -314,20 +314,16 @@ impl Step for Submitter {
             BatchState::Uploaded,
             BatchState::Creating,
         ];
-        let rows = self
-            .store
-            .read(|view| batches::in_states(view, &on_their_way, 100))?;
         let longest = trouble::longest_wait(&self.config);
-        let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
-        if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
-            return self.advance(row, now);
+        let first = self
+            .store
+            .read(|view| batches::next_due(view, &on_their_way, now.wall, longest))?;
+        let mut idle = self.config.steps.idle;
+        match first {
+            Some(Ok(row)) => return self.advance(&row, now),
+            Some(Err(at)) => idle = idle.min(at.since(now.wall)),
+            None => {}
         }
-        let idle = rows
-            .iter()
-            .map(wait)
-            .min()
-            .unwrap_or(Duration::MAX)
-            .min(self.config.steps.idle);
         match self.choose(now)? {
             pack::Choice::Now(batch) => self.pack(&batch, now),
             pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),
