@@ -408,7 +408,11 @@ fn a_restored_backup_finds_the_batch_of_a_submission_that_it_has_under_way() {
 
 #[test]
 fn a_restored_backup_does_not_trust_a_batch_that_it_had_not_sealed() {
-    let world = restore_to(BatchState::Planned);
+    let mut world = restore_to(BatchState::Planned);
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    world.crash();
+    world.run_for(60 * MINUTE);
+    assert_eq!(world.made(), 1);
     assert_eq!(world.open_alerts(), ["restored_database"]);
 }
 

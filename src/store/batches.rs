@@ -447,7 +447,8 @@ pub enum Known {
     Duplicate(i64),
     /// Not made by this database.
     Foreign,
-    /// Made by this database under a key that no row has: the store is older than the world.
+    /// Made by this database under a key that no row has, or whose row does not know its lines: the
+    /// store is older than the world.
     Unheard,
 }
 
@@ -478,12 +479,51 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     match row {
         None if ours => Ok(Known::Unheard),
         None => Ok(Known::Foreign),
-        Some(row) if row.state == BatchState::Creating => {
-            submitted(tx, row.id, remote)?;
-            Ok(Known::Linked(row.id))
-        }
-        Some(row) => duplicate(tx, &row, remote).map(Known::Duplicate),
+        Some(row) => match row.state {
+            BatchState::Creating => {
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Rows from before its create, in a restored backup. Once sealed, its lines are these.
+            BatchState::Sealed | BatchState::Uploaded => {
+                created_unseen(tx, row.id, remote)?;
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Which lines it was made with, no row says.
+            BatchState::Planned => {
+                unplan(tx, row.id)?;
+                Ok(Known::Unheard)
+            }
+            BatchState::Submitted
+            | BatchState::Ended
+            | BatchState::Ingested
+            | BatchState::Failed => duplicate(tx, &row, remote).map(Known::Duplicate),
+        },
     }
+}
+
+/// Takes back a planned submission; its requests wait again.
+fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    tx.execute(
+        "UPDATE requests SET state = 'waiting'
+         WHERE state = 'claimed' AND id IN (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+        [id],
+    )?;
+    tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [id])?;
+    drop_empty(tx, id)
+}
+
+/// OpenAI has a batch whose create this database has not seen.
+fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', input_file_id = ?
+         WHERE id = ? AND state IN ('sealed', 'uploaded')",
+        params![remote.input_file_id, id],
+    )?;
+    moved(changed, || {
+        format!("batch row {id} is not sealed or uploaded")
+    })
 }
 
 /// A row of its own for a second batch under one key.

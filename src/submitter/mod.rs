@@ -64,6 +64,8 @@ impl Submitter {
             return self.other_identity(row, now);
         }
         match row.state {
+            // A plan from before a restore may have become a batch with other lines than it has now.
+            BatchState::Planned if !self.compared => self.wait(row, now),
             BatchState::Planned => self.seal(row, now),
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
@@ -133,20 +135,21 @@ impl Submitter {
         if self.is_unwanted(row, now)? {
             return Ok(Next::again());
         }
-        if !self.compared
-            || self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_some()
-        {
-            self.store.write(now.wall, |tx| {
-                batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
-            })?;
-            return Ok(Next::idle(self.config.steps.idle));
+        let creates_are_paused = self.store.read(|view| alerts::paused(view, CREATES))?;
+        if !self.compared || creates_are_paused.is_some() {
+            return self.wait(row, now);
         }
         self.store
             .write(now.wall, |tx| batches::creating(tx, row.id))?;
         self.send_create(row, now)
+    }
+
+    /// Nothing can be done for this batch now; others may go on.
+    fn wait(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        self.store.write(now.wall, |tx| {
+            batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
+        })?;
+        Ok(Next::again())
     }
 
     /// Sends the create whose intent is committed.
