@@ -79,8 +79,7 @@ impl Poller {
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
         let is_final = remote.status.is_some_and(RemoteStatus::is_final);
-        let no_file = remote.output_file_id.is_none() && remote.error_file_id.is_none();
-        let files_late = remote.status == Some(RemoteStatus::Completed) && no_file;
+        let files_late = are_files_late(remote);
         self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
@@ -140,6 +139,22 @@ impl Poller {
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;
         Ok(Next::again())
+    }
+}
+
+/// Whether OpenAI has yet to name a file that a batch which ended must have, by its status or its
+/// counts. An answered line whose file came too late would be sent, and paid, again.
+fn are_files_late(remote: &RemoteBatch) -> bool {
+    let (no_output, no_errors) = (
+        remote.output_file_id.is_none(),
+        remote.error_file_id.is_none(),
+    );
+    match remote.status {
+        Some(RemoteStatus::Completed) if no_output && no_errors => true,
+        Some(RemoteStatus::Completed | RemoteStatus::Expired | RemoteStatus::Cancelled) => {
+            no_output && remote.counts.completed > 0 || no_errors && remote.counts.failed > 0
+        }
+        _ => false,
     }
 }
 

@@ -600,7 +600,7 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// Since when OpenAI has called a batch completed without naming a file.
+/// Since when OpenAI has called a batch ended without naming its files.
 pub fn files_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
     let mut query =
         tx.prepare_cached("UPDATE openai_batches SET ended_at = coalesce(ended_at, ?) WHERE id = ? RETURNING ended_at")?;
