@@ -476,18 +476,22 @@ fn is_queue_full(row: &BatchRow) -> bool {
     })
 }
 
-/// Whether the refusal says nothing of the lines, and passes.
+/// Whether the refusal says nothing of the lines, and passes: with time, or once a person has mended
+/// the model's name or the account.
 fn is_passing(row: &BatchRow) -> bool {
     let passing = [
         "server_error",
         "billing_hard_limit_reached",
         "insufficient_quota",
+        // Said of each line, but all have the same model.
+        "model_not_found",
+        "mismatched_model",
     ];
     is_queue_full(row)
         || row.errors.iter().any(|error| {
-            error
-                .code
-                .as_deref()
-                .is_some_and(|code| passing.contains(&code))
+            let code = error.code.as_deref().unwrap_or("");
+            let no_input = error.line.is_none()
+                && matches!(error.param.as_deref(), Some("file_id" | "input_file_id"));
+            passing.contains(&code) || no_input
         })
 }
