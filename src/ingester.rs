@@ -20,7 +20,7 @@ use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::settle::{self, LineResult};
 use crate::store::{Store, StoreError, Tx, alerts};
-use crate::trouble;
+use crate::trouble::{self, OPENAI};
 
 /// Result lines, or verdicts, in one transaction.
 const CHUNK: u32 = 200;
@@ -103,6 +103,7 @@ impl Ingester {
                 File::open(&self.spool)?.sync_all()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
+                    trouble::is_over(tx, OPENAI)?;
                     batches::spooled(tx, row.id, which, bytes, &sha256)
                 })?;
                 return Ok(Next::again());
