@@ -222,29 +222,31 @@ impl Ingester {
 
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
-    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StepError> {
+    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
         let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
         let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
         let explained = found >= row.counts.completed + row.counts.failed;
-        let waited = row
-            .ended_at
-            .map_or(Duration::MAX, |ended| now.wall.since(ended));
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
-        if !completed || no_file || explained || waited >= self.config.openai.results_patience {
+        if !completed || no_file || explained {
             return Ok(None);
         }
-        for which in [Which::Output, Which::Error] {
-            if row.file(which).id.is_some() {
-                // The same file again: a repeated line changes nothing, a late one is found.
-                self.store.write(now.wall, |tx| {
-                    batches::unspooled(tx, row.id, which)?;
-                    batches::taken(tx, row.id, which, 0, 0)
-                })?;
+        let patience = self.config.openai.results_patience;
+        self.store.write(now.wall, |tx| {
+            let waited = now.wall.since(batches::results_late_since(tx, row.id)?);
+            if waited >= patience {
+                return Ok(None);
             }
-        }
-        let left = self.config.openai.results_patience.saturating_sub(waited);
-        Ok(Some(self.config.openai.poll_interval.min(left)))
+            for which in [Which::Output, Which::Error] {
+                if row.file(which).id.is_some() {
+                    // The same file again: a repeated line changes nothing, a late one is found.
+                    batches::unspooled(tx, row.id, which)?;
+                }
+            }
+            // Ever more seldom: the file may be large, and mostly it is whole.
+            let wait = self.config.openai.poll_interval.max(waited / 2);
+            Ok(Some(wait.min(patience - waited)))
+        })
     }
 }
 

@@ -91,7 +91,7 @@ impl Poller {
                 alerts::open(tx, "unknown_state", &subject, &message)?;
             }
             if files_late {
-                let since = batches::files_late_since(tx, row.id)?;
+                let since = batches::results_late_since(tx, row.id)?;
                 if now.wall.since(since) < self.config.openai.results_patience {
                     wait = wait.min(self.config.openai.poll_interval);
                     return batches::polled(tx, row.id, remote, now.wall + wait);

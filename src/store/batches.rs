@@ -600,10 +600,11 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// Since when OpenAI has called a batch ended without naming its files.
-pub fn files_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
+/// Since when OpenAI has called a batch ended whose results are not all there. Where the clock was
+/// set back since, the wait begins anew.
+pub fn results_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
     let mut query =
-        tx.prepare_cached("UPDATE openai_batches SET ended_at = coalesce(ended_at, ?) WHERE id = ? RETURNING ended_at")?;
+        tx.prepare_cached("UPDATE openai_batches SET ended_at = min(coalesce(ended_at, ?1), ?1) WHERE id = ?2 RETURNING ended_at")?;
     Ok(query.query_row(params![tx.now, id], |row| row.get(0))?)
 }
 
@@ -644,11 +645,12 @@ pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> 
     )
 }
 
-/// The spooled file is gone or another: it is to be fetched again. What was taken in stays.
+/// The spooled file is gone or another: it is to be fetched and read again from its beginning.
 pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
     let name = which.as_str();
     let sql = format!(
-        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL WHERE id = ? AND state = 'ended'"
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
+         WHERE id = ? AND state = 'ended'"
     );
     moved(tx.execute(&sql, [id])?, || {
         format!("batch row {id} has not ended")

@@ -201,7 +201,7 @@ impl Submitter {
             if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
         let fresh = row
             .input_file_since
-            .is_some_and(|since| now.wall.since(since) < FILE_LAG);
+            .is_some_and(|since| !(since + FILE_LAG).due_in(now.wall, FILE_LAG).is_zero());
         self.store.write(now.wall, |tx| {
             batches::not_created(tx, row.id)?;
             if no_file && !fresh {
