@@ -126,7 +126,7 @@ impl Step for Auditor {
         let due = *self
             .reconcile_at
             .get_or_insert(now.steady + self.config.steps.reconcile);
-        if now.steady >= due && trouble::openai_paused(&self.store, now)?.is_none() {
+        if now.steady >= due && trouble::openai_paused(&self.store, &self.config, now)?.is_none() {
             self.reconcile(now)?;
             self.reconcile_at = Some(now.steady + self.config.steps.reconcile);
         }

@@ -231,12 +231,13 @@ impl Step for Courier {
             .copied()
             .unwrap_or_default();
         let longest = (longest * 2).max(Duration::from_hours(24));
-        match self.store.read(deliveries::next)? {
+        let first = self
+            .store
+            .read(|view| deliveries::next_due(view, now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some((due, delivery)) => match due.due_in(now.wall, longest) {
-                Duration::ZERO => self.deliver(&delivery, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(delivery)) => self.deliver(&delivery, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }

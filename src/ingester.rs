@@ -20,7 +20,7 @@ use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::settle::{self, LineResult};
 use crate::store::{Store, StoreError, Tx, alerts};
-use crate::trouble;
+use crate::trouble::{self, OPENAI};
 
 /// Result lines, or verdicts, in one transaction.
 const CHUNK: u32 = 200;
@@ -28,8 +28,6 @@ const CHUNK: u32 = 200;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// When so many batches of a model fail alike in a row, it pauses.
 const ALIKE: u32 = 3;
-/// The longest that a batch is put off; a due time further away says that the clock was set back.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// See the module.
 pub struct Ingester {
@@ -105,6 +103,7 @@ impl Ingester {
                 File::open(&self.spool)?.sync_all()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
+                    trouble::is_over(tx, OPENAI)?;
                     batches::spooled(tx, row.id, which, bytes, &sha256)
                 })?;
                 return Ok(Next::again());
@@ -230,31 +229,34 @@ impl Ingester {
 
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
-    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StepError> {
+    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
         let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
         let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
         let explained = found >= row.counts.completed + row.counts.failed;
-        let waited = row
-            .ended_at
-            .map_or(Duration::MAX, |ended| now.wall.since(ended));
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
-        if !completed || no_file || explained || waited >= self.config.openai.results_patience {
+        if !completed || no_file || explained {
             return Ok(None);
         }
-        for which in [Which::Output, Which::Error] {
-            if row.file(which).id.is_some() {
-                // The same file again: a repeated line changes nothing, a late one is found.
-                self.store.write(now.wall, |tx| {
-                    batches::unspooled(tx, row.id, which)?;
-                    batches::taken(tx, row.id, which, 0, 0)
-                })?;
+        let patience = self.config.openai.results_patience;
+        self.store.write(now.wall, |tx| {
+            let waited = now.wall.since(batches::results_late_since(tx, row.id)?);
+            if waited >= patience {
+                return Ok(None);
             }
-        }
-        let left = self.config.openai.results_patience.saturating_sub(waited);
-        // Each time twice as late: the files may be large.
-        let wait = self.config.openai.poll_interval.max(waited);
-        Ok(Some(wait.min(left).min(LONGEST_WAIT)))
+            for which in [Which::Output, Which::Error] {
+                if row.file(which).id.is_some() {
+                    // The same file again: a repeated line changes nothing, a late one is found.
+                    batches::unspooled(tx, row.id, which)?;
+                }
+            }
+            // Each time twice as late: the files may be large, and mostly they are whole.
+            let wait = self.config.openai.poll_interval.max(waited);
+            Ok(Some(
+                wait.min(patience - waited)
+                    .min(trouble::longest_wait(&self.config)),
+            ))
+        })
     }
 }
 
@@ -305,18 +307,17 @@ impl Step for Ingester {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
+        let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
-            .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
-        match first.first() {
+            .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, LONGEST_WAIT) {
-                Duration::ZERO => self.advance(row, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(row)) => self.advance(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }
@@ -494,18 +495,22 @@ fn is_queue_full(row: &BatchRow) -> bool {
     })
 }
 
-/// Whether the refusal says nothing of the lines, and passes.
+/// Whether the refusal says nothing of the lines, and passes: with time, or once a person has mended
+/// the model's name or the account.
 fn is_passing(row: &BatchRow) -> bool {
     let passing = [
         "server_error",
         "billing_hard_limit_reached",
         "insufficient_quota",
+        // Said of each line, but all have the same model.
+        "model_not_found",
+        "mismatched_model",
     ];
     is_queue_full(row)
         || row.errors.iter().any(|error| {
-            error
-                .code
-                .as_deref()
-                .is_some_and(|code| passing.contains(&code))
+            let code = error.code.as_deref().unwrap_or("");
+            let no_input = error.line.is_none()
+                && matches!(error.param.as_deref(), Some("file_id" | "input_file_id"));
+            passing.contains(&code) || no_input
         })
 }

@@ -63,7 +63,7 @@ impl Step for Janitor {
         let age = self.config.retention.remote_files;
         if age.is_zero()
             || now.steady < self.rest_until
-            || trouble::openai_paused(&self.store, now)?.is_some()
+            || trouble::openai_paused(&self.store, &self.config, now)?.is_some()
         {
             return Ok(idle);
         }

@@ -2,6 +2,7 @@
 //! starts from.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
@@ -221,10 +222,48 @@ pub fn live_keys(view: &View) -> Stored<HashSet<String>> {
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
+/// The submission in one of `states` that is due, or else when the next one is; none where there is
+/// none. One due later than in `longest` has its time from a clock that was set back since: it is
+/// due, and comes first, so that those with times of the new clock do not keep it waiting.
+pub fn next_due(
+    view: &View,
+    states: &[BatchState],
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<BatchRow, Timestamp>>> {
+    // The last condition says what the index holds, which SQLite cannot see from a parameter.
+    let mut due = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE state = ?1 AND (next_at <= ?2 OR next_at > ?3) AND state NOT IN ('ingested', 'failed')
+         ORDER BY next_at <= ?2, next_at LIMIT 1"
+    ))?;
+    let mut later = view.prepare_cached(
+        "SELECT min(next_at) FROM openai_batches WHERE state = ? AND state NOT IN ('ingested', 'failed')",
+    )?;
+    let mut first: Option<BatchRow> = None;
+    let mut next: Option<Timestamp> = None;
+    for state in states {
+        let found = due.query_and_then(params![state, now, now + longest], batch_row)?;
+        if let Some(row) = { found }.next().transpose()? {
+            if first
+                .as_ref()
+                .is_none_or(|first| row.next_at < first.next_at)
+            {
+                first = Some(row);
+            }
+        } else if first.is_none() {
+            let at: Option<Timestamp> = later.query_row([state], |row| row.get(0))?;
+            next = next.into_iter().chain(at).min();
+        }
+    }
+    Ok(first.map(Ok).or(next.map(Err)))
+}
+
 /// How many batches run at OpenAI, or may do so.
 pub fn active(view: &View) -> Stored<u32> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM openai_batches WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')",
+        "SELECT count(*) FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')",
     )?;
     Ok(query.query_row([], |row| row.get(0))?)
 }
@@ -426,7 +465,8 @@ pub enum Known {
     Duplicate(i64),
     /// Not made by this database.
     Foreign,
-    /// Made by this database under a key that no row has: the store is older than the world.
+    /// Made by this database under a key that no row has, or whose row does not know its lines: the
+    /// store is older than the world.
     Unheard,
 }
 
@@ -457,14 +497,51 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     match row {
         None if ours => Ok(Known::Unheard),
         None => Ok(Known::Foreign),
-        // The lines of a planned one are not fixed here, but OpenAI has some: so an older store.
-        Some(row) if row.state == BatchState::Planned => Ok(Known::Unheard),
-        Some(row) if row.openai_batch_id.is_none() && row.state != BatchState::Failed => {
-            submitted(tx, row.id, remote)?;
-            Ok(Known::Linked(row.id))
-        }
-        Some(row) => duplicate(tx, &row, remote).map(Known::Duplicate),
+        Some(row) => match row.state {
+            BatchState::Creating => {
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Rows from before its create, in a restored backup. Once sealed, its lines are these.
+            BatchState::Sealed | BatchState::Uploaded => {
+                created_unseen(tx, row.id, remote)?;
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Which lines it was made with, no row says.
+            BatchState::Planned => {
+                unplan(tx, row.id)?;
+                Ok(Known::Unheard)
+            }
+            BatchState::Submitted
+            | BatchState::Ended
+            | BatchState::Ingested
+            | BatchState::Failed => duplicate(tx, &row, remote).map(Known::Duplicate),
+        },
     }
+}
+
+/// Takes back a planned submission; its requests wait again.
+pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    tx.execute(
+        "UPDATE requests SET state = 'waiting'
+         WHERE state = 'claimed' AND id IN (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+        [id],
+    )?;
+    tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [id])?;
+    drop_empty(tx, id)
+}
+
+/// OpenAI has a batch whose create this database has not seen.
+fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', input_file_id = ?
+         WHERE id = ? AND state IN ('sealed', 'uploaded')",
+        params![remote.input_file_id, id],
+    )?;
+    moved(changed, || {
+        format!("batch row {id} is not sealed or uploaded")
+    })
 }
 
 /// A row of its own for a second batch under one key.
@@ -541,10 +618,11 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// Since when OpenAI has called a batch completed without naming a file.
-pub fn files_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
+/// Since when OpenAI has called a batch ended whose results are not all there. Where the clock was
+/// set back since, the wait begins anew.
+pub fn results_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
     let mut query =
-        tx.prepare_cached("UPDATE openai_batches SET ended_at = coalesce(ended_at, ?) WHERE id = ? RETURNING ended_at")?;
+        tx.prepare_cached("UPDATE openai_batches SET ended_at = min(coalesce(ended_at, ?1), ?1) WHERE id = ?2 RETURNING ended_at")?;
     Ok(query.query_row(params![tx.now, id], |row| row.get(0))?)
 }
 
@@ -585,11 +663,12 @@ pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> 
     )
 }
 
-/// The spooled file is gone or another: it is to be fetched again. What was taken in stays.
+/// The spooled file is gone or another: it is to be fetched and read again from its beginning.
 pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
     let name = which.as_str();
     let sql = format!(
-        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL WHERE id = ? AND state = 'ended'"
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
+         WHERE id = ? AND state = 'ended'"
     );
     moved(tx.execute(&sql, [id])?, || {
         format!("batch row {id} has not ended")

@@ -66,6 +66,8 @@ impl Submitter {
             return self.other_identity(row, now);
         }
         match row.state {
+            // A plan from before a restore may have become a batch with other lines than it has now.
+            BatchState::Planned if !self.compared => self.wait(row, now),
             BatchState::Planned => self.seal(row, now),
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
@@ -156,10 +158,7 @@ impl Submitter {
             return Ok(Next::again());
         }
         if !self.may_create()? {
-            self.store.write(now.wall, |tx| {
-                batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
-            })?;
-            return Ok(Next::idle(self.config.steps.idle));
+            return self.wait(row, now);
         }
         self.store
             .write(now.wall, |tx| batches::creating(tx, row.id))?;
@@ -173,6 +172,14 @@ impl Submitter {
             .store
             .read(|view| alerts::paused(view, CREATES))?
             .is_none())
+    }
+
+    /// Nothing can be done for this batch now; others may go on.
+    fn wait(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        self.store.write(now.wall, |tx| {
+            batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
+        })?;
+        Ok(Next::again())
     }
 
     /// Sends the create whose intent is committed.
@@ -224,7 +231,7 @@ impl Submitter {
             if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
         let fresh = row
             .input_file_since
-            .is_some_and(|since| now.wall.since(since) < FILE_LAG);
+            .is_some_and(|since| !(since + FILE_LAG).due_in(now.wall, FILE_LAG).is_zero());
         self.store.write(now.wall, |tx| {
             batches::not_created(tx, row.id)?;
             if no_file && !fresh {
@@ -335,7 +342,7 @@ impl Step for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
         if !self.compared {
@@ -355,20 +362,16 @@ impl Step for Submitter {
         if may_create {
             on_their_way.push(BatchState::Planned);
         }
-        let rows = self
+        let longest = trouble::longest_wait(&self.config);
+        let first = self
             .store
-            .read(|view| batches::in_states(view, &on_their_way, 100))?;
-        let longest = self.longest_wait().max(Duration::from_hours(1));
-        let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
-        if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
-            return self.advance(row, now);
+            .read(|view| batches::next_due(view, &on_their_way, now.wall, longest))?;
+        let mut idle = self.config.steps.idle;
+        match first {
+            Some(Ok(row)) => return self.advance(&row, now),
+            Some(Err(at)) => idle = idle.min(at.since(now.wall)),
+            None => {}
         }
-        let idle = rows
-            .iter()
-            .map(wait)
-            .min()
-            .unwrap_or(Duration::MAX)
-            .min(self.config.steps.idle);
         if !may_create {
             return Ok(Next::idle(idle));
         }
