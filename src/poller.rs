@@ -79,8 +79,7 @@ impl Poller {
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
         let is_final = remote.status.is_some_and(RemoteStatus::is_final);
-        let no_file = remote.output_file_id.is_none() && remote.error_file_id.is_none();
-        let files_late = remote.status == Some(RemoteStatus::Completed) && no_file;
+        let files_late = is_final && lacks_a_file(remote);
         self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
@@ -141,6 +140,16 @@ impl Poller {
         })?;
         Ok(Next::again())
     }
+}
+
+/// Whether a batch that ended names less files than its counts ask for. They may come a little
+/// later than the final state, and lines whose file is not known yet would be sent, and paid, again.
+fn lacks_a_file(remote: &RemoteBatch) -> bool {
+    let (output, error) = (&remote.output_file_id, &remote.error_file_id);
+    let completed = remote.status == Some(RemoteStatus::Completed);
+    (output.is_none() && remote.counts.completed > 0)
+        || (error.is_none() && remote.counts.failed > 0)
+        || (completed && output.is_none() && error.is_none())
 }
 
 impl Step for Poller {
