@@ -29,10 +29,7 @@ impl Default for Place {
             row: "",
             lots: 5,
             languages: &LANGUAGES,
-            expected: Expected {
-                batches: Some(2),
-                again: 0,
-            },
+            expected: Expected { batches: Some(2) },
         }
     }
 }
@@ -170,6 +167,21 @@ fn submitted() {
 }
 
 #[test]
+fn expired_with_its_files_not_named_yet() {
+    kill_at(&Place {
+        faults: |stage| {
+            json!([
+                {"fault": "expire_partial", "match": stage, "times": 1},
+                {"fault": "late_file_ids", "value": 400, "match": stage},
+            ])
+        },
+        row: "state = 'submitted' AND openai_status = 'expired'",
+        expected: Expected::default(),
+        ..Place::default()
+    });
+}
+
+#[test]
 fn ended_with_nothing_spooled() {
     kill_at(&Place {
         faults: |_| json!([{"fault": "delay", "value": 200, "match": "/content"}]),
@@ -188,10 +200,7 @@ fn ended_with_one_of_two_files_spooled() {
             ])
         },
         row: "state = 'ended' AND output_bytes IS NOT NULL AND error_file_id IS NOT NULL AND error_bytes IS NULL",
-        expected: Expected {
-            batches: None,
-            again: 2,
-        },
+        expected: Expected { batches: None },
         ..Place::default()
     });
 }
