@@ -128,11 +128,13 @@ CREATE TABLE openai_batches (
     submitted_at       TEXT,
     ended_at           TEXT,
     ingested_at        TEXT,
+    cleaned_at         TEXT,                     -- when its files at OpenAI were removed
     CHECK (state NOT IN ('submitted', 'ended', 'ingested') OR openai_batch_id IS NOT NULL),
     CHECK (state NOT IN ('uploaded', 'creating') OR input_file_id IS NOT NULL),
     CHECK (state <> 'failed' OR error IS NOT NULL)
 ) STRICT;
 CREATE INDEX openai_batches_live ON openai_batches (state, next_at) WHERE state NOT IN ('ingested', 'failed');
+CREATE INDEX openai_batches_unclean ON openai_batches (ingested_at) WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL;
 CREATE INDEX openai_batches_job ON openai_batches (job_id);
 CREATE INDEX openai_batches_duplicate ON openai_batches (duplicate_of);
 
@@ -194,7 +196,8 @@ CREATE TABLE pauses (
     scope  TEXT PRIMARY KEY,                -- openai, creates, model:<name>, intake, submissions, webhooks
     reason TEXT NOT NULL,
     since  TEXT NOT NULL,
-    until  TEXT
+    until  TEXT,
+    openai_time INTEGER                     -- of the oldest batch that it is about, seconds
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE alerts (
@@ -261,3 +264,50 @@ SELECT b.id AS batch_id, b.openai_batch_id, b.stage, b.model, b.job_id, count(*)
        sum(l.reasoning_tokens) AS reasoning_tokens
 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
 GROUP BY b.id;
+
+-- Invariants: each of these views must be empty. The auditor looks every minute at what is not
+-- final, `batchkeeper doctor` at everything.
+
+CREATE VIEW v_bad_open_requests AS
+SELECT j.id AS subject, j.status,
+       'counts ' || j.open_vision || ' open vision and ' || j.open_translations || ' open translation requests, has other rows' AS finding
+FROM batch_jobs j
+WHERE (j.open_vision, j.open_translations) <>
+      (SELECT coalesce(sum(r.stage = 'vision'), 0), coalesce(sum(r.stage = 'translation'), 0) FROM requests r
+       WHERE r.job = j.seq AND r.state IN ('waiting', 'claimed', 'held'));
+
+CREATE VIEW v_bad_finished_lots AS
+SELECT j.id AS subject, j.status,
+       'counts ' || j.processed_lots || ' finished and ' || j.failed_lots || ' failed lots, has other rows' AS finding
+FROM batch_jobs j
+WHERE (j.processed_lots, j.failed_lots) <>
+      (SELECT coalesce(sum(l.status IN ('completed', 'failed')), 0), coalesce(sum(l.status = 'failed'), 0)
+       FROM batch_lots l WHERE l.batch_job_id = j.id);
+
+CREATE VIEW v_bad_links AS
+SELECT j.id AS subject, j.status, 'batch ' || b.openai_batch_id || ' works for it, but it names none of that stage' AS finding
+FROM openai_batches b JOIN batch_links k ON k.batch_id = b.id JOIN batch_jobs j ON j.seq = k.job
+WHERE b.openai_batch_id IS NOT NULL
+  AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id ELSE j.openai_translation_batch_id END IS NULL;
+
+CREATE VIEW v_bad_deliveries AS
+SELECT j.id AS subject, j.status, 'the webhook to ' || d.url || ' is ' || d.state AS finding
+FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
+WHERE (d.state = 'scheduled') = (j.completed_at IS NOT NULL);
+
+CREATE VIEW v_bad_batches AS
+SELECT CAST(b.id AS TEXT) AS subject, b.state AS status, 'was sealed with ' || b.lines || ' lines, has other rows' AS finding
+FROM openai_batches b
+WHERE b.state <> 'planned' AND b.lines <> (SELECT count(*) FROM batch_lines l WHERE l.batch_id = b.id)
+UNION ALL
+SELECT CAST(b.id AS TEXT), b.state, 'is over, but some of its lines have no verdict'
+FROM openai_batches b
+WHERE b.state IN ('ingested', 'failed')
+  AND EXISTS (SELECT 1 FROM batch_lines l WHERE l.batch_id = b.id AND l.settled = 0);
+
+CREATE VIEW v_bad_states AS
+SELECT l.batch_job_id AS subject, '' AS status, 'lot ' || l.lot_id || ' has the state ' || l.status AS finding FROM batch_lots l
+WHERE l.status NOT IN ('pending', 'completed', 'failed', 'cancelled')
+UNION ALL
+SELECT j.id, '', 'request ' || r.id || ' has the state ' || r.state FROM requests r JOIN batch_jobs j ON j.seq = r.job
+WHERE r.state NOT IN ('waiting', 'claimed', 'done', 'failed', 'held', 'cancelled');

@@ -13,7 +13,7 @@ use crate::signature::{Key, Message, sign, webhook_signature};
 use crate::step::{Next, Step, StepError};
 use crate::store::deliveries::{self, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, alerts};
 
 /// How much later or earlier than planned an attempt may be made, in percent: so that many do not
 /// come at once.
@@ -66,7 +66,23 @@ impl Courier {
         };
         let ended = self.clock.now();
         self.store.write(ended.wall, |tx| {
-            deliveries::end(tx, delivery, status, error.as_deref(), then)
+            deliveries::end(tx, delivery, status, error.as_deref(), then)?;
+            if then == Then::GiveUp {
+                let message = format!(
+                    "the webhook of job {} to {} is given up after {} attempts: {}",
+                    job.id,
+                    delivery.url,
+                    delivery.attempts + 1,
+                    error.as_deref().unwrap_or("no reason"),
+                );
+                alerts::open(
+                    tx,
+                    "webhook_failed",
+                    &format!("delivery:{}", delivery.id),
+                    &message,
+                )?;
+            }
+            Ok(())
         })?;
         log::info!(
             "event=webhook job={} attempt={} status={} then={then:?} took={:?}",
@@ -215,12 +231,13 @@ impl Step for Courier {
             .copied()
             .unwrap_or_default();
         let longest = (longest * 2).max(Duration::from_hours(24));
-        match self.store.read(deliveries::next)? {
+        let first = self
+            .store
+            .read(|view| deliveries::next_due(view, now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some((due, delivery)) => match due.due_in(now.wall, longest) {
-                Duration::ZERO => self.deliver(&delivery, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(delivery)) => self.deliver(&delivery, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }

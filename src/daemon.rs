@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::api::{Api, Health, Ops};
+use crate::auditor::Auditor;
 use crate::clock::Clock;
 use crate::config::{Config, Private};
 use crate::courier::Courier;
@@ -26,6 +27,7 @@ use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::images::Images;
 use crate::ingester::Ingester;
+use crate::janitor::Janitor;
 use crate::net::probes::Probes;
 use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
@@ -98,7 +100,15 @@ impl Daemon {
             ),
             (
                 "ingester".into(),
-                Box::new(Ingester::new(store.clone(), api, config.clone())),
+                Box::new(Ingester::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "auditor".into(),
+                Box::new(Auditor::new(store.clone(), api.clone(), config.clone())),
+            ),
+            (
+                "janitor".into(),
+                Box::new(Janitor::new(store.clone(), api, config.clone())),
             ),
             (
                 "finisher".into(),

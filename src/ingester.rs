@@ -20,7 +20,7 @@ use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::settle::{self, LineResult};
 use crate::store::{Store, StoreError, Tx, alerts};
-use crate::trouble;
+use crate::trouble::{self, OPENAI};
 
 /// Result lines, or verdicts, in one transaction.
 const CHUNK: u32 = 200;
@@ -103,6 +103,7 @@ impl Ingester {
                 File::open(&self.spool)?.sync_all()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
+                    trouble::is_over(tx, OPENAI)?;
                     batches::spooled(tx, row.id, which, bytes, &sha256)
                 })?;
                 return Ok(Next::again());
@@ -124,6 +125,9 @@ impl Ingester {
             if error.is_account_trouble() {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                 return trouble::pause_openai(tx, &error, probe);
+            }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
             }
             if error.is_not_found() || row.failures >= 5 {
                 let message = format!(
@@ -156,11 +160,15 @@ impl Ingester {
         };
         let chunk = read_chunk(&mut reader)?;
         self.store.write(now.wall, |tx| {
-            let mut unknown = 0;
+            let (mut unknown, mut broken) = (0, Vec::new());
             for line in &chunk.lines {
-                if !take_line(tx, row, line)? {
+                if !take_line(tx, row, line, &mut broken)? {
                     unknown += 1;
                 }
+            }
+            if let Some(first) = broken.first() {
+                let detail = format!("file={which} lines={} first={first:?}", broken.len());
+                alerts::event(tx, None, Some(row.id), "broken_lines", &detail)?;
             }
             let taken = if chunk.is_last {
                 file.bytes.unwrap_or(chunk.end)
@@ -221,29 +229,34 @@ impl Ingester {
 
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
-    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StepError> {
+    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
         let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
         let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
         let explained = found >= row.counts.completed + row.counts.failed;
-        let waited = row
-            .ended_at
-            .map_or(Duration::MAX, |ended| now.wall.since(ended));
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
-        if !completed || no_file || explained || waited >= self.config.openai.results_patience {
+        if !completed || no_file || explained {
             return Ok(None);
         }
-        for which in [Which::Output, Which::Error] {
-            if row.file(which).id.is_some() {
-                // The same file again: a repeated line changes nothing, a late one is found.
-                self.store.write(now.wall, |tx| {
-                    batches::unspooled(tx, row.id, which)?;
-                    batches::taken(tx, row.id, which, 0, 0)
-                })?;
+        let patience = self.config.openai.results_patience;
+        self.store.write(now.wall, |tx| {
+            let waited = now.wall.since(batches::results_late_since(tx, row.id)?);
+            if waited >= patience {
+                return Ok(None);
             }
-        }
-        let left = self.config.openai.results_patience.saturating_sub(waited);
-        Ok(Some(self.config.openai.poll_interval.min(left)))
+            for which in [Which::Output, Which::Error] {
+                if row.file(which).id.is_some() {
+                    // The same file again: a repeated line changes nothing, a late one is found.
+                    batches::unspooled(tx, row.id, which)?;
+                }
+            }
+            // Each time twice as late: the files may be large, and mostly they are whole.
+            let wait = self.config.openai.poll_interval.max(waited);
+            Ok(Some(
+                wait.min(patience - waited)
+                    .min(trouble::longest_wait(&self.config)),
+            ))
+        })
     }
 }
 
@@ -294,18 +307,17 @@ impl Step for Ingester {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
+        let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
-            .read(|view| batches::in_states(view, &[BatchState::Ended], 1))?;
-        match first.first() {
+            .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, Duration::from_hours(1)) {
-                Duration::ZERO => self.advance(row, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(row)) => self.advance(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }
@@ -362,8 +374,14 @@ fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result
     Ok(chunk)
 }
 
-/// One line into its lot. False when it belongs to none of this batch.
-fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreError> {
+/// One line into its lot. False when it belongs to none of this batch; what is broken about it is
+/// added to `noted`.
+fn take_line(
+    tx: &Tx<'_>,
+    row: &BatchRow,
+    line: &[u8],
+    noted: &mut Vec<String>,
+) -> Result<bool, StoreError> {
     let read = answer::read_line(line);
     let (custom_id, result) = match &read {
         Ok(line) => {
@@ -378,7 +396,7 @@ fn take_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8]) -> Result<bool, StoreErro
             (line.custom_id.as_str(), (outcome, text, error, tokens))
         }
         Err(broken) => {
-            settle::note_broken(tx, row.id, &broken.message)?;
+            noted.push(broken.message.clone());
             let Some(custom_id) = &broken.custom_id else {
                 return Ok(false);
             };
@@ -477,18 +495,22 @@ fn is_queue_full(row: &BatchRow) -> bool {
     })
 }
 
-/// Whether the refusal says nothing of the lines, and passes.
+/// Whether the refusal says nothing of the lines, and passes: with time, or once a person has mended
+/// the model's name or the account.
 fn is_passing(row: &BatchRow) -> bool {
     let passing = [
         "server_error",
         "billing_hard_limit_reached",
         "insufficient_quota",
+        // Said of each line, but all have the same model.
+        "model_not_found",
+        "mismatched_model",
     ];
     is_queue_full(row)
         || row.errors.iter().any(|error| {
-            error
-                .code
-                .as_deref()
-                .is_some_and(|code| passing.contains(&code))
+            let code = error.code.as_deref().unwrap_or("");
+            let no_input = error.line.is_none()
+                && matches!(error.param.as_deref(), Some("file_id" | "input_file_id"));
+            passing.contains(&code) || no_input
         })
 }

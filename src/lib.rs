@@ -11,6 +11,8 @@ pub mod threads;
 
 pub mod batch;
 
+pub mod remote;
+
 pub mod json;
 
 pub mod signature;
@@ -61,6 +63,8 @@ pub mod ingester;
 
 pub mod finisher;
 
+pub mod reconcile;
+
 pub mod results;
 
 pub mod intake;
@@ -68,6 +72,10 @@ pub mod intake;
 pub mod images;
 
 pub mod courier;
+
+pub mod auditor;
+
+pub mod janitor;
 
 pub mod recovery;
 

@@ -31,7 +31,7 @@ impl Poller {
     /// How long until a batch is looked at again: quicker while it is young, slower when it is old.
     fn interval(&self, age: Duration) -> Duration {
         let base = self.config.openai.poll_interval;
-        (age / 20).clamp(base / 2, base * 10)
+        (age / 20).clamp(base / 2, base * trouble::SLOWEST_POLL)
     }
 
     fn poll(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
@@ -79,7 +79,7 @@ impl Poller {
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
         let is_final = remote.status.is_some_and(RemoteStatus::is_final);
-        let files_late = is_final && lacks_a_file(remote);
+        let files_late = are_files_late(remote);
         self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
@@ -91,7 +91,7 @@ impl Poller {
                 alerts::open(tx, "unknown_state", &subject, &message)?;
             }
             if files_late {
-                let since = batches::files_late_since(tx, row.id)?;
+                let since = batches::results_late_since(tx, row.id)?;
                 if now.wall.since(since) < self.config.openai.results_patience {
                     wait = wait.min(self.config.openai.poll_interval);
                     return batches::polled(tx, row.id, remote, now.wall + wait);
@@ -127,6 +127,9 @@ impl Poller {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                 return trouble::pause_openai(tx, error, probe);
             }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
             if error.is_not_found() {
                 let message = format!(
                     "OpenAI says that there is no batch {}: {error}. It is asked again; if it is lost for good, \
@@ -142,14 +145,20 @@ impl Poller {
     }
 }
 
-/// Whether a batch that ended names less files than its counts ask for. They may come a little
-/// later than the final state, and lines whose file is not known yet would be sent, and paid, again.
-fn lacks_a_file(remote: &RemoteBatch) -> bool {
-    let (output, error) = (&remote.output_file_id, &remote.error_file_id);
-    let completed = remote.status == Some(RemoteStatus::Completed);
-    (output.is_none() && remote.counts.completed > 0)
-        || (error.is_none() && remote.counts.failed > 0)
-        || (completed && output.is_none() && error.is_none())
+/// Whether OpenAI has yet to name a file that a batch which ended must have, by its status or its
+/// counts. An answered line whose file came too late would be sent, and paid, again.
+fn are_files_late(remote: &RemoteBatch) -> bool {
+    let (no_output, no_errors) = (
+        remote.output_file_id.is_none(),
+        remote.error_file_id.is_none(),
+    );
+    match remote.status {
+        Some(RemoteStatus::Completed) if no_output && no_errors => true,
+        Some(RemoteStatus::Completed | RemoteStatus::Expired | RemoteStatus::Cancelled) => {
+            no_output && remote.counts.completed > 0 || no_errors && remote.counts.failed > 0
+        }
+        _ => false,
+    }
 }
 
 impl Step for Poller {
@@ -158,19 +167,17 @@ impl Step for Poller {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        let longest = self.interval(Duration::MAX).max(Duration::from_hours(1));
+        let longest = trouble::longest_wait(&self.config);
         let first = self
             .store
-            .read(|view| batches::in_states(view, &[BatchState::Submitted], 1))?;
-        match first.first() {
+            .read(|view| batches::next_due(view, &[BatchState::Submitted], now.wall, longest))?;
+        match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(row) => match row.next_at.due_in(now.wall, longest) {
-                Duration::ZERO => self.poll(row, now),
-                wait => Ok(Next::idle(wait.min(self.config.steps.idle))),
-            },
+            Some(Ok(row)) => self.poll(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::legacy::{self, custom_ids};
 use crate::openai::jsonl::{self, Content, LineReader, MAX_LINE};
 use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, CallError, RemoteBatch};
+use crate::reconcile;
 use crate::store::Store;
 use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans};
@@ -58,20 +59,16 @@ impl Recovery {
     /// # Errors
     /// When the store or OpenAI cannot be read: then nothing is known.
     pub fn survey(&self) -> Result<Vec<Finding>, String> {
-        let (orphans, since) = self
+        let (orphans, reach) = self
             .store
-            .read(|view| {
-                let orphans = orphans(view, None)?;
-                let newest = batches::newest_openai_time(view)?.map(Timestamp::from_seconds);
-                let since = orphans
-                    .iter()
-                    .map(|orphan| orphan.created_at)
-                    .chain(newest)
-                    .min();
-                Ok((orphans, since.unwrap_or(batches::database_made_at(view)?)))
-            })
+            .read(|view| Ok((orphans(view, None)?, reconcile::reach(view)?)))
             .map_err(|error| error.to_string())?;
-        let listed = batches_back_to(self.api.as_ref(), since.before(BACK).seconds())
+        let oldest = orphans
+            .iter()
+            .map(|orphan| orphan.created_at.before(BACK).seconds())
+            .min();
+        let from = oldest.map_or(reach, |oldest| oldest.min(reach));
+        let listed = batches_back_to(self.api.as_ref(), from)
             .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
         let mut findings = Vec::new();
         for remote in listed {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::config::Config;
 use crate::openai::CallError;
+use crate::step::backoff;
 use crate::store::batches::BatchRow;
 use crate::store::{Store, Stored, Tx, alerts};
 
@@ -23,12 +25,25 @@ pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<(
     alerts::open(tx, "openai_account", OPENAI, &message).map(drop)
 }
 
+/// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
+/// further away than that says that the clock was set back.
+pub fn longest_wait(config: &Config) -> Duration {
+    let retry = backoff(config.openai.retry_interval, u32::MAX, None);
+    let poll = config.openai.poll_interval * SLOWEST_POLL;
+    retry.max(poll).max(MOST_RETRY_AFTER)
+}
+
+/// The slowest polling, in poll intervals.
+pub const SLOWEST_POLL: u32 = 10;
+/// The longest that OpenAI's `Retry-After` is followed.
+const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
 /// How long all work at OpenAI still waits; none: it may be tried.
-pub fn openai_paused(store: &Store, now: Moment) -> Stored<Option<Duration>> {
+pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
     let pause = store.read(|view| alerts::paused(view, OPENAI))?;
     let left = pause
         .and_then(|pause| pause.until)
-        .map(|until| until.due_in(now.wall, Duration::from_hours(1)));
+        .map(|until| until.due_in(now.wall, longest_wait(config)));
     Ok(left.filter(|left| !left.is_zero()))
 }
 

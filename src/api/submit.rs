@@ -13,15 +13,15 @@ use crate::refusal::{Code, Refusal};
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
 
+/// The media type of a submission, whatever parameters follow it.
+const JSON: &str = "application/json";
+
 impl Api {
     pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
         let started = self.clock.now().steady;
-        let media_type = request.header("content-type").unwrap_or("application/json");
-        if !media_type
-            .trim_start()
-            .to_ascii_lowercase()
-            .starts_with("application/json")
-        {
+        let media_type = request.header("content-type").unwrap_or(JSON);
+        let essence = media_type.split(';').next().unwrap_or(media_type);
+        if !essence.trim().eq_ignore_ascii_case(JSON) {
             let message = "The body must be JSON: send `Content-Type: application/json`.";
             return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
         }

@@ -131,7 +131,17 @@ pub(super) fn alerts(command: &Command) -> Outcome {
 
 pub(super) fn doctor(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
-    let table = store.read(inspect::findings)?;
+    let findings = store.read(inspect::findings)?;
+    let rows = findings
+        .into_iter()
+        .map(|it| vec![it.invariant, it.subject, it.finding])
+        .collect();
+    let table = inspect::Table {
+        columns: ["invariant", "subject", "finding"]
+            .map(str::to_owned)
+            .into(),
+        rows,
+    };
     if table.rows.is_empty() && !command.json {
         return print(
             "nothing found: the file is whole, every link holds, every counter equals its rows\n",

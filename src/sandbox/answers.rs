@@ -26,7 +26,8 @@ const VERDICTS: [&str; 4] = [
     "An inspection of the frame is recommended before repair.",
 ];
 
-/// The description of a lot with this text and these image URLs, in their order.
+/// The description of a lot with this text and these image URLs, in their order. The text is all
+/// `input_text` parts of the request, joined by line breaks.
 pub fn expected_description(text: &str, images: &[&str]) -> String {
     let hash = ids::hex(&[&["description", text][..], images].concat());
     let pick = |list: &[&'static str], salt: &str| -> &'static str {
@@ -146,7 +147,11 @@ fn replace_words(text: &str, column: usize) -> String {
 
 /// The text's beginning without line breaks and quotes.
 fn excerpt(text: &str) -> String {
-    let clean = text
+    let start = text
+        .char_indices()
+        .nth(400)
+        .map_or(text, |(end, _)| &text[..end]);
+    let clean = start
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")

@@ -15,7 +15,6 @@ use super::response::Usage;
 use super::wire::{self, List, Refusal, ok};
 use super::{Caller, Sandbox, create, lock};
 use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
 use crate::http::{Request, Response};
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.
@@ -84,39 +83,6 @@ pub(super) struct BatchRecord {
     pub(super) shown: Option<(RemoteStatus, Counts)>,
 }
 
-/// Members in the order of recorded answers; what is not set is null.
-#[derive(Serialize)]
-struct BatchObject<'a> {
-    id: &'a str,
-    object: &'static str,
-    endpoint: &'a str,
-    model: Option<&'a str>,
-    errors: Option<Errors<'a>>,
-    input_file_id: &'a str,
-    completion_window: &'a str,
-    status: &'static str,
-    output_file_id: Option<&'a str>,
-    error_file_id: Option<&'a str>,
-    created_at: i64,
-    in_progress_at: Option<i64>,
-    expires_at: i64,
-    finalizing_at: Option<i64>,
-    completed_at: Option<i64>,
-    failed_at: Option<i64>,
-    expired_at: Option<i64>,
-    cancelling_at: Option<i64>,
-    cancelled_at: Option<i64>,
-    request_counts: Counts,
-    usage: Usage,
-    metadata: Option<&'a BTreeMap<String, String>>,
-}
-
-#[derive(Serialize)]
-struct Errors<'a> {
-    object: &'static str,
-    data: &'a [LineError],
-}
-
 impl BatchRecord {
     pub(super) fn has(&self, fault: Fault) -> bool {
         self.drawn.contains_key(fault.as_str())
@@ -135,7 +101,7 @@ impl BatchRecord {
     }
 
     /// When it reached its final state.
-    fn ended_ms(&self) -> Option<i64> {
+    pub(super) fn ended_ms(&self) -> Option<i64> {
         self.completed_ms
             .or(self.failed_ms)
             .or(self.expired_ms)
@@ -348,109 +314,6 @@ impl Sandbox {
         Ok(shared)
     }
 
-    /// The batch as an answer.
-    pub(super) fn show(&self, batch: &mut BatchRecord) -> Result<Response, Refusal> {
-        ok(&self.view(batch)?)
-    }
-
-    /// The batch as it is seen from outside, now.
-    fn view(&self, batch: &mut BatchRecord) -> Result<Box<serde_json::value::RawValue>, Refusal> {
-        let now = self.now();
-        let ended = batch.ended_ms();
-        let off = self.draw(batch, Fault::CountsMismatch)?;
-        let zero = self.draw(batch, Fault::ZeroCounts)?.is_some();
-        let late = self
-            .draw(batch, Fault::LateFileIds)?
-            .map_or(0, |value| value.as_i64().unwrap_or(1_000));
-        let empty = self.draw(batch, Fault::EmptyStringIds)?.is_some();
-        let absent = self.draw(batch, Fault::NullVsAbsent)?.is_some();
-        let mut counts = self.counts_now(batch, now);
-        if ended.is_some() {
-            if let Some(value) = &off {
-                counts.completed = counts
-                    .completed
-                    .saturating_add_signed(value.as_i64().unwrap_or(-1));
-            }
-        } else if zero {
-            counts = Counts::default();
-        }
-        if off.is_none() && !zero {
-            self.self_check(batch, counts)?;
-        }
-        let ids_shown = ended.is_some_and(|end| now.millis() >= end.saturating_add(late));
-        let id = |id: &'_ Option<String>| match id {
-            Some(id) if ids_shown => Some(id.clone()),
-            _ if empty => Some(String::new()),
-            _ => None,
-        };
-        let output = id(&batch.output_file_id);
-        let error = id(&batch.error_file_id);
-        let seconds = |millis: Option<i64>| millis.map(|millis| millis / 1000);
-        let object = BatchObject {
-            id: &batch.id,
-            object: "batch",
-            endpoint: &batch.endpoint,
-            model: batch.model.as_deref(),
-            errors: (batch.status == RemoteStatus::Failed).then_some(Errors {
-                object: "list",
-                data: &batch.errors,
-            }),
-            input_file_id: &batch.input_file_id,
-            completion_window: &batch.completion_window,
-            status: batch.status.as_str(),
-            output_file_id: output.as_deref(),
-            error_file_id: error.as_deref(),
-            created_at: batch.created_ms / 1000,
-            in_progress_at: seconds(batch.in_progress_ms),
-            expires_at: batch.expires_at,
-            finalizing_at: seconds(batch.finalizing_ms),
-            completed_at: seconds(batch.completed_ms),
-            failed_at: seconds(batch.failed_ms),
-            expired_at: seconds(batch.expired_ms),
-            cancelling_at: seconds(batch.cancelling_ms),
-            cancelled_at: seconds(batch.cancelled_ms),
-            request_counts: counts,
-            usage: if ended.is_some() {
-                batch.usage
-            } else {
-                Usage::default()
-            },
-            metadata: batch.metadata.as_ref(),
-        };
-        let raw = if absent {
-            let mut value = serde_json::to_value(&object).map_err(io::Error::from)?;
-            if let Some(members) = value.as_object_mut() {
-                members.retain(|_, member| !member.is_null());
-            }
-            serde_json::value::to_raw_value(&value)
-        } else {
-            serde_json::value::to_raw_value(&object)
-        };
-        Ok(raw.map_err(io::Error::from)?)
-    }
-
-    /// Flags what the real one never does: a status or a count that goes back.
-    fn self_check(&self, batch: &mut BatchRecord, counts: Counts) -> io::Result<()> {
-        if let Some((status, before)) = batch.shown {
-            let back = (status.is_final() && status != batch.status)
-                || rank(batch.status) < rank(status)
-                || counts.completed < before.completed
-                || counts.failed < before.failed
-                || (before.total != 0 && counts.total != before.total);
-            // `expire_with_output` lies about its counts by design.
-            if back && !batch.has(Fault::ExpireWithOutput) {
-                let entry = Entry::Flag {
-                    flag: "self_check".into(),
-                    request: batch.id.clone(),
-                    detail: format!("{status} {before:?} → {} {counts:?}", batch.status),
-                };
-                self.ledger.note(self.now(), entry)?;
-            }
-        }
-        batch.shown = Some((batch.status, counts));
-        Ok(())
-    }
-
     /// Draws a fault for a batch: once it struck, it stays with the batch.
     pub(super) fn draw(&self, batch: &mut BatchRecord, fault: Fault) -> io::Result<Option<Value>> {
         if let Some(value) = batch.drawn(fault) {
@@ -489,31 +352,6 @@ impl Sandbox {
         };
         self.ledger.note(self.now(), entry)?;
         Ok(Some(value))
-    }
-
-    /// What is counted now: while it runs, never more than what will be there at its end.
-    pub(super) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
-        if batch.status != RemoteStatus::InProgress {
-            return batch.counts;
-        }
-        let shown = batch.shown.map_or(0, |(_, counts)| counts.completed);
-        Counts {
-            completed: self.progress(batch, now).max(shown),
-            ..batch.counts
-        }
-    }
-}
-
-fn rank(status: RemoteStatus) -> u8 {
-    match status {
-        RemoteStatus::Validating => 0,
-        RemoteStatus::InProgress => 1,
-        RemoteStatus::Finalizing => 2,
-        RemoteStatus::Cancelling => 3,
-        RemoteStatus::Failed
-        | RemoteStatus::Completed
-        | RemoteStatus::Expired
-        | RemoteStatus::Cancelled => 4,
     }
 }
 

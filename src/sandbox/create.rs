@@ -6,8 +6,8 @@ use std::io;
 use serde_json::{Map, Value};
 
 use super::batches::{BatchRecord, Counts, Shared};
+use super::input::{check_metadata, invalid};
 use super::ledger::Entry;
-use super::request::check_metadata;
 use super::response::Usage;
 use super::settings::UnknownFile;
 use super::wire::Refusal;
@@ -43,22 +43,18 @@ pub(super) struct Wanted {
     output_lifetime: Option<u64>,
 }
 
-fn invalid(code: &str, param: &str, message: &str) -> Refusal {
-    Refusal::new(400, message).code(code).param(param)
-}
-
 fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, Refusal> {
     match body.get(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => Err(invalid(
             "missing_required_parameter",
             name,
-            &format!("Missing required parameter: '{name}'."),
+            format!("Missing required parameter: '{name}'."),
         )),
         Some(_) => Err(invalid(
             "invalid_type",
             name,
-            &format!("Invalid type for '{name}': expected a string."),
+            format!("Invalid type for '{name}': expected a string."),
         )),
     }
 }
@@ -77,21 +73,21 @@ pub(super) fn check(body: &[u8]) -> Result<Wanted, Refusal> {
         return Err(invalid(
             "unknown_parameter",
             unknown,
-            &format!("Unknown parameter: '{unknown}'."),
+            format!("Unknown parameter: '{unknown}'."),
         ));
     }
     if !ENDPOINTS.contains(&endpoint) {
         return Err(invalid(
             "invalid_value",
             "endpoint",
-            &format!("Invalid value: '{endpoint}'."),
+            format!("Invalid value: '{endpoint}'."),
         ));
     }
     if window != "24h" {
         return Err(invalid(
             "invalid_value",
             "completion_window",
-            &format!("Invalid value: '{window}'. Value must be '24h'."),
+            format!("Invalid value: '{window}'. Value must be '24h'."),
         ));
     }
     let metadata = body.get("metadata").unwrap_or(&Value::Null);

@@ -158,7 +158,8 @@ pub(super) struct Order {
     /// How likely it strikes a target; the same target always has the same luck.
     #[serde(default)]
     probability: Option<f64>,
-    /// Strikes only where one of the target's names contains this.
+    /// Strikes only where one of the target's names contains this; with a `$` at its end, where one
+    /// ends with what stands before that.
     #[serde(default, rename = "match")]
     target: Option<String>,
     #[serde(default)]
@@ -172,11 +173,18 @@ impl Order {
             && self
                 .target
                 .as_deref()
-                .is_none_or(|part| names.iter().any(|name| name.contains(part)))
+                .is_none_or(|part| names.iter().any(|name| is_meant(name, part)))
             && self.probability.is_none_or(|chance| {
                 let luck = ids::number(&[&self.id.to_string(), seed]) % 1_000_000;
                 (luck as f64) < chance * 1e6
             })
+    }
+}
+
+fn is_meant(name: &str, part: &str) -> bool {
+    match part.strip_suffix('$') {
+        Some(end) => name.ends_with(end),
+        None => name.contains(part),
     }
 }
 
@@ -298,6 +306,7 @@ mod tests {
             Ok(2)
         );
         assert_eq!(book.take(Fault::Line429, &["v_2"], "a"), None);
+        assert!(is_meant("v_1a_1", "a_1$") && !is_meant("v_1a_12", "a_1$"));
         assert_eq!(
             book.take(Fault::Line429, &["x", "v_12"], "a"),
             Some(Value::Null)

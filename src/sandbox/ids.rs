@@ -19,9 +19,15 @@ pub(super) fn hex(parts: &[&str]) -> String {
     hex_of(&digest(parts))
 }
 
-/// Bytes in hexadecimal.
+/// Bytes in hexadecimal. By table: a batch of 50,000 lines does this some 200,000 times.
 pub(super) fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
 }
 
 /// A number that looks like chance.

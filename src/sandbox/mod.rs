@@ -17,6 +17,7 @@ mod files;
 mod hooks;
 mod ids;
 mod images;
+mod input;
 mod ledger;
 mod lines;
 mod multipart;
@@ -26,6 +27,7 @@ mod response;
 mod seed;
 mod settings;
 mod validate;
+mod view;
 mod wire;
 mod written;
 

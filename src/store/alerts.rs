@@ -30,6 +30,22 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
     Ok(())
 }
 
+/// Makes the open alerts of a kind these and no others: each a subject and its message.
+pub fn only(tx: &Tx<'_>, kind: &str, now: &[(String, String)]) -> Stored<()> {
+    for (subject, message) in now {
+        open(tx, kind, subject, message)?;
+    }
+    let mut query =
+        tx.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
+    let subjects: Vec<String> = query
+        .query_map([kind], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut gone = subjects
+        .iter()
+        .filter(|subject| !now.iter().any(|(known, _)| known == *subject));
+    gone.try_for_each(|subject| close(tx, kind, subject))
+}
+
 /// Closes every alert of a subject, whose causes are gone.
 pub fn close_all(tx: &Tx<'_>, subject: &str) -> Stored<()> {
     let mut query =
@@ -106,6 +122,8 @@ pub struct Pause {
     pub reason: String,
     /// Until when; none: until somebody lets it go on.
     pub until: Option<Timestamp>,
+    /// OpenAI's time, in seconds, of the oldest thing that it is about.
+    pub openai_time: Option<i64>,
 }
 
 /// Stops a scope, or says anew why and until when it is stopped.
@@ -118,6 +136,16 @@ pub fn pause(tx: &Tx<'_>, scope: &str, reason: &str, until: Option<Timestamp>) -
     Ok(())
 }
 
+/// Stops a scope for something at OpenAI, of that time or a later one, until somebody mends it.
+pub fn pause_since(tx: &Tx<'_>, scope: &str, reason: &str, openai_time: i64) -> Stored<()> {
+    pause(tx, scope, reason, None)?;
+    tx.execute(
+        "UPDATE pauses SET openai_time = min(coalesce(openai_time, ?1), ?1) WHERE scope = ?2",
+        params![openai_time, scope],
+    )?;
+    Ok(())
+}
+
 /// Lets a scope go on; gives whether it was stopped.
 pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
@@ -125,12 +153,14 @@ pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
 
 /// Whether a scope is stopped.
 pub fn paused(view: &View, scope: &str) -> Stored<Option<Pause>> {
-    let mut query = view.prepare_cached("SELECT reason, until FROM pauses WHERE scope = ?")?;
+    let mut query =
+        view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
     Ok(query
         .query_row([scope], |row| {
             Ok(Pause {
                 reason: row.get(0)?,
                 until: row.get(1)?,
+                openai_time: row.get(2)?,
             })
         })
         .optional()?)

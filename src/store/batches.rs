@@ -2,13 +2,14 @@
 //! starts from.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::{Stored, Tx, View, alerts, moved};
 use crate::batch::{BatchState, RemoteStatus, Scheme, Stage, text_enum};
 use crate::clock::Timestamp;
-use crate::openai::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
+use crate::remote::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
 
 /// One of a batch's two result files, as far as it has been taken in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct BatchRow {
     pub parameters: String,
     /// Lines of its input.
     pub lines: u32,
+    /// Bytes of its input, once sealed.
+    pub input_bytes: Option<u64>,
     /// SHA-256 of its input, once sealed.
     pub input_sha256: Option<String>,
     /// OpenAI's id of its input file.
@@ -111,7 +114,7 @@ const COLUMNS: &str = "id, submission_key, stage, scheme, state, openai_batch_id
     organization, project, model, parameters, lines, input_sha256, input_file_id, input_file_time, openai_time, \
     openai_status, openai_total, openai_completed, openai_failed, openai_errors, output_file_id, output_bytes, \
     output_taken, error_file_id, error_bytes, error_taken, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
-    input_file_since";
+    input_file_since, input_bytes";
 
 fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
     let errors: Option<String> = row.get(21)?;
@@ -162,6 +165,7 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         ended_at: row.get(32)?,
         job_id: row.get(33)?,
         input_file_since: row.get(34)?,
+        input_bytes: row.get(35)?,
     })
 }
 
@@ -218,10 +222,48 @@ pub fn live_keys(view: &View) -> Stored<HashSet<String>> {
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
+/// The submission in one of `states` that is due, or else when the next one is; none where there is
+/// none. One due later than in `longest` has its time from a clock that was set back since: it is
+/// due, and comes first, so that those with times of the new clock do not keep it waiting.
+pub fn next_due(
+    view: &View,
+    states: &[BatchState],
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<BatchRow, Timestamp>>> {
+    // The last condition says what the index holds, which SQLite cannot see from a parameter.
+    let mut due = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE state = ?1 AND (next_at <= ?2 OR next_at > ?3) AND state NOT IN ('ingested', 'failed')
+         ORDER BY next_at <= ?2, next_at LIMIT 1"
+    ))?;
+    let mut later = view.prepare_cached(
+        "SELECT min(next_at) FROM openai_batches WHERE state = ? AND state NOT IN ('ingested', 'failed')",
+    )?;
+    let mut first: Option<BatchRow> = None;
+    let mut next: Option<Timestamp> = None;
+    for state in states {
+        let found = due.query_and_then(params![state, now, now + longest], batch_row)?;
+        if let Some(row) = { found }.next().transpose()? {
+            if first
+                .as_ref()
+                .is_none_or(|first| row.next_at < first.next_at)
+            {
+                first = Some(row);
+            }
+        } else if first.is_none() {
+            let at: Option<Timestamp> = later.query_row([state], |row| row.get(0))?;
+            next = next.into_iter().chain(at).min();
+        }
+    }
+    Ok(first.map(Ok).or(next.map(Err)))
+}
+
 /// How many batches run at OpenAI, or may do so.
 pub fn active(view: &View) -> Stored<u32> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM openai_batches WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')",
+        "SELECT count(*) FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')",
     )?;
     Ok(query.query_row([], |row| row.get(0))?)
 }
@@ -423,7 +465,8 @@ pub enum Known {
     Duplicate(i64),
     /// Not made by this database.
     Foreign,
-    /// Made by this database under a key that no row has: the store is older than the world.
+    /// Made by this database under a key that no row has, or whose row does not know its lines: the
+    /// store is older than the world.
     Unheard,
 }
 
@@ -454,14 +497,51 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     match row {
         None if ours => Ok(Known::Unheard),
         None => Ok(Known::Foreign),
-        // The lines of a planned one are not fixed here, but OpenAI has some: so an older store.
-        Some(row) if row.state == BatchState::Planned => Ok(Known::Unheard),
-        Some(row) if row.openai_batch_id.is_none() && row.state != BatchState::Failed => {
-            submitted(tx, row.id, remote)?;
-            Ok(Known::Linked(row.id))
-        }
-        Some(row) => duplicate(tx, &row, remote).map(Known::Duplicate),
+        Some(row) => match row.state {
+            BatchState::Creating => {
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Rows from before its create, in a restored backup. Once sealed, its lines are these.
+            BatchState::Sealed | BatchState::Uploaded => {
+                created_unseen(tx, row.id, remote)?;
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Which lines it was made with, no row says.
+            BatchState::Planned => {
+                unplan(tx, row.id)?;
+                Ok(Known::Unheard)
+            }
+            BatchState::Submitted
+            | BatchState::Ended
+            | BatchState::Ingested
+            | BatchState::Failed => duplicate(tx, &row, remote).map(Known::Duplicate),
+        },
     }
+}
+
+/// Takes back a planned submission; its requests wait again.
+pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    tx.execute(
+        "UPDATE requests SET state = 'waiting'
+         WHERE state = 'claimed' AND id IN (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+        [id],
+    )?;
+    tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [id])?;
+    drop_empty(tx, id)
+}
+
+/// OpenAI has a batch whose create this database has not seen.
+fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', input_file_id = ?
+         WHERE id = ? AND state IN ('sealed', 'uploaded')",
+        params![remote.input_file_id, id],
+    )?;
+    moved(changed, || {
+        format!("batch row {id} is not sealed or uploaded")
+    })
 }
 
 /// A row of its own for a second batch under one key.
@@ -538,10 +618,11 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// Since when OpenAI has called a batch completed without naming a file.
-pub fn files_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
+/// Since when OpenAI has called a batch ended whose results are not all there. Where the clock was
+/// set back since, the wait begins anew.
+pub fn results_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
     let mut query =
-        tx.prepare_cached("UPDATE openai_batches SET ended_at = coalesce(ended_at, ?) WHERE id = ? RETURNING ended_at")?;
+        tx.prepare_cached("UPDATE openai_batches SET ended_at = min(coalesce(ended_at, ?1), ?1) WHERE id = ?2 RETURNING ended_at")?;
     Ok(query.query_row(params![tx.now, id], |row| row.get(0))?)
 }
 
@@ -582,11 +663,12 @@ pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> 
     )
 }
 
-/// The spooled file is gone or another: it is to be fetched again. What was taken in stays.
+/// The spooled file is gone or another: it is to be fetched and read again from its beginning.
 pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
     let name = which.as_str();
     let sql = format!(
-        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL WHERE id = ? AND state = 'ended'"
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
+         WHERE id = ? AND state = 'ended'"
     );
     moved(tx.execute(&sql, [id])?, || {
         format!("batch row {id} has not ended")
@@ -633,23 +715,42 @@ pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
 pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
-         WHERE id = ? AND state IN ('sealed', 'uploaded', 'submitted', 'ended')",
+         WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
         params![reason, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} cannot be given up now"))?;
     alerts::event(tx, None, Some(id), "abandoned", reason)
 }
 
-/// Whether the last `runs` batches of a model that were taken in all failed alike.
+/// Whether a submission was let go of while a call for it was under way: what the call says does not
+/// matter any more.
+pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {
+    Ok(get(view, id)?.state == BatchState::Failed)
+}
+
+/// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
+/// sake of a lot or two: at least so many requests were new to OpenAI since it last did well. (A
+/// lot that always fails makes batches of itself alone.)
 pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
     let mut query = view.prepare_cached(
         "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
                 WHERE model = ? AND state = 'ingested' AND lines > 0 ORDER BY ingested_at DESC, id DESC LIMIT ?)
          HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
     )?;
-    Ok(query
+    let error: Option<String> = query
         .query_row(params![model, runs, runs], |row| row.get(0))
-        .optional()?)
+        .optional()?;
+    let Some(error) = error else { return Ok(None) };
+    let mut query = view.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
+                WHERE b.model = ?1 AND b.state = 'ingested' AND b.uniform_error = ?2
+                  AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
+                                       AND lines > 0 AND uniform_error IS NOT ?2), 0)
+                  AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < b.id)
+                LIMIT ?3)",
+    )?;
+    let new: u32 = query.query_row(params![model, error, runs], |row| row.get(0))?;
+    Ok((new >= runs).then_some(error))
 }
 
 /// How many of a model's newest batches OpenAI refused one after another.
@@ -659,4 +760,39 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
                 (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)",
     )?;
     Ok(query.query_row([model], |row| row.get(0))?)
+}
+
+/// A batch of our own that was settled before `before` and whose files are still at OpenAI.
+pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
+           AND (base_url, organization, project) = (?, ?, ?)
+         ORDER BY ingested_at LIMIT 1"
+    ))?;
+    let of = params![
+        before,
+        identity.base_url,
+        identity.organization,
+        identity.project
+    ];
+    query.query_and_then(of, batch_row)?.next().transpose()
+}
+
+/// A batch's files at OpenAI are gone.
+pub fn cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET cleaned_at = ? WHERE id = ? AND cleaned_at IS NULL",
+        params![tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is clean already"))?;
+    alerts::event(tx, None, Some(id), "cleaned", "")
+}
+
+/// Whether another batch whose files are still at OpenAI was made from the same input.
+pub fn shares_input(view: &View, row: &BatchRow) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE input_file_id = ? AND id <> ? AND cleaned_at IS NULL)",
+    )?;
+    Ok(query.query_row(params![row.input_file_id, row.id], |row| row.get(0))?)
 }

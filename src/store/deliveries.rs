@@ -1,5 +1,7 @@
 //! `webhook_deliveries` and `delivery_attempts`.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, moved};
@@ -20,23 +22,33 @@ pub struct Delivery {
     pub attempts: u32,
 }
 
-/// When the next delivery is due, and which it is.
-pub fn next(view: &View) -> Stored<Option<(Timestamp, Delivery)>> {
-    let mut query = view.prepare_cached(
-        "SELECT next_at, id, batch_job_id, url, again, attempts FROM webhook_deliveries
-         WHERE state = 'due' ORDER BY next_at LIMIT 1",
+/// The delivery that is due, or else when the next one is; none where there is none. One due later
+/// than in `longest` has its time from a clock that was set back since: it is due, and comes first.
+pub fn next_due(
+    view: &View,
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<Delivery, Timestamp>>> {
+    let mut due = view.prepare_cached(
+        "SELECT id, batch_job_id, url, again, attempts FROM webhook_deliveries
+         WHERE state = 'due' AND (next_at <= ?1 OR next_at > ?2) ORDER BY next_at <= ?1, next_at LIMIT 1",
     )?;
-    let row = query.query_row([], |row| {
-        let delivery = Delivery {
-            id: row.get(1)?,
-            job_id: row.get(2)?,
-            url: row.get(3)?,
-            again: row.get(4)?,
-            attempts: row.get(5)?,
-        };
-        Ok((row.get(0)?, delivery))
+    let delivery = due.query_row([now, now + longest], |row| {
+        Ok(Delivery {
+            id: row.get(0)?,
+            job_id: row.get(1)?,
+            url: row.get(2)?,
+            again: row.get(3)?,
+            attempts: row.get(4)?,
+        })
     });
-    Ok(row.optional()?)
+    if let Some(delivery) = delivery.optional()? {
+        return Ok(Some(Ok(delivery)));
+    }
+    let mut later =
+        view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
+    let at: Option<Timestamp> = later.query_row([], |row| row.get(0))?;
+    Ok(at.map(Err))
 }
 
 /// Notes that an attempt is about to be made. Until `lease` nobody else makes one; if the process

@@ -4,6 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Params, Row};
 
 use super::{Stored, View};
+use crate::clock::Timestamp;
 
 /// A table of texts.
 #[derive(Clone, Debug, Default)]
@@ -120,54 +121,141 @@ pub fn operator_queries(job: &str) -> [String; 2] {
     ]
 }
 
-/// Every check of `doctor`, each a query that must be empty.
-const CHECKS: [(&str, &str); 7] = [
-    ("orphan", "SELECT what || ' ' || id || ' ' || detail FROM v_orphans"),
-    ("foreign key", "SELECT \"table\" || ' row ' || rowid || ' refers to no row of ' || parent FROM pragma_foreign_key_check"),
-    (
-        "open requests",
-        "SELECT 'job ' || j.id || ' counts ' || j.open_vision || ' and ' || j.open_translations FROM batch_jobs j
-         WHERE (j.open_vision, j.open_translations) <>
-               (SELECT coalesce(sum(r.stage = 'vision'), 0), coalesce(sum(r.stage = 'translation'), 0) FROM requests r
-                WHERE r.job = j.seq AND r.state IN ('waiting', 'claimed', 'held'))",
-    ),
-    (
-        "finished lots",
-        "SELECT 'job ' || j.id || ' counts ' || j.processed_lots || ' and ' || j.failed_lots FROM batch_jobs j
-         WHERE (j.processed_lots, j.failed_lots) <>
-               (SELECT coalesce(sum(l.status IN ('completed', 'failed')), 0), coalesce(sum(l.status = 'failed'), 0)
-                FROM batch_lots l WHERE l.batch_job_id = j.id)",
-    ),
-    (
-        "state",
-        "SELECT 'request ' || id || ' is ' || state FROM requests
-         WHERE state NOT IN ('waiting', 'claimed', 'done', 'failed', 'held', 'cancelled')
-         UNION ALL
-         SELECT 'lot ' || id || ' is ' || status FROM batch_lots
-         WHERE status NOT IN ('pending', 'completed', 'failed', 'cancelled')",
-    ),
-    (
-        "sealed lines",
-        "SELECT 'batch ' || b.id || ' was sealed with ' || b.lines || ' lines' FROM openai_batches b
-         WHERE b.state NOT IN ('planned') AND b.lines <> (SELECT count(*) FROM batch_lines l WHERE l.batch_id = b.id)",
-    ),
-    ("integrity", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
+/// The views that must be empty, and what each is about: a job, a batch, or either.
+const INVARIANTS: [(&str, About); 7] = [
+    ("v_orphans", About::Live),
+    ("v_bad_open_requests", About::Jobs),
+    ("v_bad_finished_lots", About::Jobs),
+    ("v_bad_links", About::Jobs),
+    ("v_bad_deliveries", About::Jobs),
+    ("v_bad_batches", About::Batches),
+    ("v_bad_states", About::Everything),
 ];
 
-/// What `doctor` finds.
-pub fn findings(view: &View) -> Stored<Table> {
-    let mut findings = Table {
-        columns: vec!["check".into(), "finding".into()],
-        rows: Vec::new(),
-    };
-    for (name, sql) in CHECKS {
-        let found = table(view, sql, [])?;
-        findings.rows.extend(
-            found
-                .rows
-                .into_iter()
-                .map(|row| vec![name.to_owned(), row.concat()]),
+/// How the auditor's look at an invariant is kept to what is not final.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The view speaks of what is not final alone.
+    Live,
+    /// Jobs: by their state.
+    Jobs,
+    /// Batches: by theirs.
+    Batches,
+    /// Too much to be looked at every minute.
+    Everything,
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The invariant: the view that should be empty.
+    pub invariant: String,
+    /// The job, batch or row.
+    pub subject: String,
+    /// What is wrong.
+    pub finding: String,
+}
+
+fn findings_of(view: &View, invariant: &str, sql: &str, into: &mut Vec<Finding>) -> Stored<()> {
+    for row in table(view, sql, [])?.rows {
+        let mut cells = row.into_iter();
+        let (subject, finding) = (
+            cells.next().unwrap_or_default(),
+            cells.next().unwrap_or_default(),
         );
+        into.push(Finding {
+            invariant: invariant.to_owned(),
+            subject,
+            finding,
+        });
+    }
+    Ok(())
+}
+
+/// What the auditor finds among what is not final; at most a few of each kind.
+pub fn live_findings(view: &View) -> Stored<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, about) in INVARIANTS {
+        let sql = match about {
+            About::Everything => continue,
+            About::Live => format!("SELECT id, what || ': ' || detail FROM {name} LIMIT 5"),
+            About::Jobs => format!(
+                "SELECT subject, finding FROM {name} WHERE status IN ('pending', 'processing', 'translating') LIMIT 5"
+            ),
+            About::Batches => {
+                format!(
+                    "SELECT subject, finding FROM {name} WHERE status NOT IN ('ingested', 'failed') LIMIT 5"
+                )
+            }
+        };
+        findings_of(view, name, &sql, &mut findings)?;
     }
     Ok(findings)
+}
+
+/// What `doctor` finds: every invariant over everything, foreign keys, the file itself.
+pub fn findings(view: &View) -> Stored<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, about) in INVARIANTS {
+        let columns = if about == About::Live {
+            "id, what || ': ' || detail"
+        } else {
+            "subject, finding"
+        };
+        findings_of(
+            view,
+            name,
+            &format!("SELECT {columns} FROM {name}"),
+            &mut findings,
+        )?;
+    }
+    let foreign = "SELECT \"table\" || ' row ' || rowid, 'refers to no row of ' || parent FROM pragma_foreign_key_check";
+    findings_of(view, "foreign_key_check", foreign, &mut findings)?;
+    let integrity =
+        "SELECT 'file', integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
+    findings_of(view, "integrity_check", integrity, &mut findings)?;
+    Ok(findings)
+}
+
+/// Work that stands still, as subjects and what is wrong with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stuck {
+    /// Jobs with a request that waits since before the time given.
+    pub jobs: Vec<(String, String)>,
+    /// Submissions that are on their way to OpenAI since before it, or ended and are not taken in.
+    pub batches: Vec<(String, String)>,
+}
+
+/// What has stood still since `before`.
+pub fn stuck(view: &View, before: Timestamp) -> Stored<Stuck> {
+    let mut jobs = view.prepare_cached(
+        "SELECT j.id, min(r.since), count(*) FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
+         WHERE j.status IN ('pending', 'processing', 'translating') AND r.since < ? GROUP BY j.seq LIMIT 20",
+    )?;
+    let mut batches = view.prepare_cached(
+        "SELECT id, state, coalesce(ended_at, created_at), coalesce(error, 'no reason is stored') FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'ended') AND coalesce(ended_at, created_at) < ?
+         LIMIT 20",
+    )?;
+    let job = |row: &Row<'_>| {
+        let (id, since, number): (String, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let message = format!(
+            "{number} requests of job {id} wait since {since}; what holds them: batchkeeper alerts"
+        );
+        Ok((id, message))
+    };
+    let batch = |row: &Row<'_>| {
+        let (id, state, since, error): (i64, String, String, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let message = format!(
+            "batch {id} is {state} since {since}: {error}. Look at it: batchkeeper batches show {id}"
+        );
+        Ok((format!("batch:{id}"), message))
+    };
+    Ok(Stuck {
+        jobs: jobs.query_map([before], job)?.collect::<Result<_, _>>()?,
+        batches: batches
+            .query_map([before], batch)?
+            .collect::<Result<_, _>>()?,
+    })
 }

@@ -10,7 +10,7 @@ use crate::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, RequestState, is_english};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
-use crate::openai::{Identity, RemoteBatch};
+use crate::remote::{Identity, RemoteBatch};
 
 /// Whose the imported jobs are.
 const CLIENT: &str = "default";
@@ -267,32 +267,14 @@ pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> 
 
 /// Takes a batch of our own up whose row is lost; gives how many lines fit.
 pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
-    let row = match batches::by_key(tx, link.key)? {
-        Some(row) if row.state == BatchState::Planned => {
-            tx.execute(
-                "UPDATE requests SET state = 'waiting' WHERE state = 'claimed' AND id IN
-                        (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
-                [row.id],
-            )?;
-            tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [row.id])?;
-            tx.execute(
-                "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, input_file_id = ?, openai_time = ?,
-                        openai_status = ?, submitted_at = ?, next_at = ? WHERE id = ?",
-                params![
-                    link.remote.id,
-                    link.remote.input_file_id,
-                    link.remote.created_at,
-                    link.remote.status_text,
-                    tx.now,
-                    tx.now,
-                    row.id
-                ],
-            )?;
-            row.id
-        }
+    match batches::by_key(tx, link.key)? {
+        // Which lines it was made with, no row says.
+        Some(row) if row.state == BatchState::Planned => batches::unplan(tx, row.id)?,
+        // Its lines are fixed: the daemon links it by its key.
         Some(_) => return Ok(0),
-        None => insert_batch(tx, link, None)?,
-    };
+        None => {}
+    }
+    let row = insert_batch(tx, link, None)?;
     let mut lot = tx.prepare_cached(
         "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ? AND l.position = ?",

@@ -227,6 +227,7 @@ impl DaemonLock {
     /// # Errors
     /// When another daemon holds it, or the file cannot be made.
     pub fn take(path: &Path) -> Stored<Self> {
+        make_private_folder_of(path)?;
         let path = beside(path, ".lock");
         let file = private()
             .create(true)
@@ -260,17 +261,23 @@ fn private() -> OpenOptions {
     options
 }
 
-/// A new database is for its owner alone; SQLite gives its WAL the same mode.
-fn make_private_file(path: &Path) -> Stored<()> {
-    if let Some(folder) = path
+/// A new folder is for its owner alone.
+fn make_private_folder_of(path: &Path) -> Stored<()> {
+    let folder = path
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
-    {
+        .filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    if let Some(folder) = folder {
         std::fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
         let mode = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(folder, mode)
             .map_err(|error| cannot("protect", folder, &error))?;
     }
+    Ok(())
+}
+
+/// A new database is for its owner alone; SQLite gives its WAL the same mode.
+fn make_private_file(path: &Path) -> Stored<()> {
+    make_private_folder_of(path)?;
     if !path.exists() {
         private()
             .create_new(true)

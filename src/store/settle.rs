@@ -404,6 +404,7 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
     while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
         after = last;
     }
+    alerts::close_all(tx, &format!("batch:{batch}"))?;
     batches::abandoned(tx, batch, reason)
 }
 
@@ -422,11 +423,6 @@ pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
                             WHERE l.batch_id = ? AND r.state <> 'cancelled')",
     )?;
     Ok(query.query_row([batch], |row| row.get(0))?)
-}
-
-/// Notes a broken result line that belongs to nobody in particular.
-pub fn note_broken(tx: &Tx<'_>, batch: i64, message: &str) -> Stored<()> {
-    alerts::event(tx, None, Some(batch), "broken_line", message)
 }
 
 /// An operator's word that an orphan's held requests are to be sent; gives how many.

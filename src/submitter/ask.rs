@@ -5,24 +5,16 @@ use super::Submitter;
 use crate::batch::BatchState;
 use crate::clock::Moment;
 use crate::openai::listing::batches_back_to;
+use crate::reconcile::{self, Reconciled};
 use crate::step::{Next, StepError, backoff};
-use crate::store::alerts;
-use crate::store::batches::{self, BatchRow, Known};
-use crate::trouble::{self, CREATES, OPENAI};
-
-/// How far behind OpenAI's newest time in the store the comparison after a start begins, seconds.
-const BACK: i64 = 3600;
-/// The same where the store has none yet, behind our own clock's time of the database.
-const BACK_OF_NEW: i64 = 24 * 3600;
+use crate::store::batches::{self, BatchRow};
+use crate::trouble;
 
 impl Submitter {
     /// After a start: whether OpenAI has batches of this database that it knows nothing of. Then
     /// the store is older than the world (a restored backup), and all creates stop.
     pub(super) fn compare(&mut self, now: Moment) -> Result<Next, StepError> {
-        let since = self.store.read(|view| {
-            let newest = batches::newest_openai_time(view)?.map(|time| time - BACK);
-            Ok(newest.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW))
-        })?;
+        let since = self.store.read(reconcile::reach)?;
         let listed = match batches_back_to(self.api.as_ref(), since) {
             Ok(listed) => listed,
             Err(error) => {
@@ -37,69 +29,43 @@ impl Submitter {
                 return Ok(Next::again());
             }
         };
-        let (unheard, linked) = self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
-            let mut unheard = Vec::new();
-            let mut linked = Vec::new();
-            for remote in &listed {
-                match batches::recognise(tx, self.store.database_id(), remote)? {
-                    Known::Unheard => unheard.push(remote.id.as_str()),
-                    Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
-                    Known::Yes | Known::Duplicate(_) | Known::Foreign => {}
-                }
-            }
-            if unheard.is_empty() {
-                trouble::is_over(tx, CREATES)?;
-            } else {
-                let reason = format!(
-                    "OpenAI has {} batches of this database that it knows nothing of ({} among them): it is older than \
-                     the world, as after the restore of a backup. Nothing is created until `batchkeeper recover --apply` \
-                     has taken them up; if this is a copy that is to live beside the original, make it another one with \
-                     `batchkeeper recover --new-identity`",
-                    unheard.len(),
-                    unheard[0]
-                );
-                alerts::pause(tx, CREATES, &reason, None)?;
-                alerts::open(tx, "restored_database", CREATES, &reason)?;
-            }
-            Ok((unheard.len(), linked))
+        let found = self.store.write(now.wall, |tx| {
+            reconcile::with_listing(tx, &self.store, &listed, since)
         })?;
-        for key in &linked {
-            super::input::remove(&self.spool, key)?;
-        }
+        self.forget_inputs(&found)?;
         log::info!(
-            "compared with OpenAI batches={} unheard={unheard}",
-            listed.len()
+            "event=compared batches={} unheard={}",
+            listed.len(),
+            found.unheard
         );
         self.compared = true;
         Ok(Next::again())
+    }
+
+    /// The inputs of batches that OpenAI has are not needed here any more.
+    fn forget_inputs(&self, found: &Reconciled) -> Result<(), StepError> {
+        found
+            .linked
+            .iter()
+            .try_for_each(|key| super::input::remove(&self.spool, key))
     }
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.
     pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         let since = *self.asking.entry(row.id).or_insert(now.steady);
         let settled = now.steady.saturating_sub(since) >= self.config.openai.settling_time;
-        let listed = match batches_back_to(self.api.as_ref(), row.input_file_time.unwrap_or(0)) {
+        let from = row.input_file_time.unwrap_or(0);
+        let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => return self.failed(row, now, &error, ""),
         };
-        let (found, linked) = self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
-            let mut linked = Vec::new();
-            for remote in &listed {
-                // Another's too: it was created while nobody could hear the answer.
-                let known = batches::recognise(tx, self.store.database_id(), remote)?;
-                if let Known::Linked(row) = known {
-                    linked.push(batches::get(tx, row)?.key);
-                }
-            }
-            let found = batches::get(tx, row.id)?.state != BatchState::Creating;
-            Ok((found, linked))
+        // Others that are found in it are linked too: they were created while nobody could hear.
+        let (reconciled, state) = self.store.write(now.wall, |tx| {
+            let reconciled = reconcile::with_listing(tx, &self.store, &listed, from)?;
+            Ok((reconciled, batches::get(tx, row.id)?.state))
         })?;
-        for key in &linked {
-            super::input::remove(&self.spool, key)?;
-        }
-        if found {
+        self.forget_inputs(&reconciled)?;
+        if state != BatchState::Creating {
             self.asking.remove(&row.id);
             return Ok(Next::again());
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::batch::{BatchState, Stage};
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::openai::{BatchApi, CallError, NewBatch};
+use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
@@ -23,6 +23,8 @@ mod ask;
 mod input;
 mod pack;
 
+/// How many of the newest input files at OpenAI are looked through for one of ours.
+const RECENT_FILES: u32 = 100;
 /// A file that was just uploaded may not be seen by a create for so long.
 const FILE_LAG: Duration = Duration::from_mins(1);
 
@@ -64,6 +66,8 @@ impl Submitter {
             return self.other_identity(row, now);
         }
         match row.state {
+            // A plan from before a restore may have become a batch with other lines than it has now.
+            BatchState::Planned if !self.compared => self.wait(row, now),
             BatchState::Planned => self.seal(row, now),
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
@@ -119,7 +123,12 @@ impl Submitter {
                 return self.postpone(row, now, "input_changed", &message, None);
             }
         }
-        match self.api.upload(&input::file_name(&row.key), &path) {
+        let file = match self.uploaded_before(row) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => self.api.upload(&input::file_name(&row.key), &path),
+            Err(error) => Err(error),
+        };
+        match file {
             Ok(file) => self.store.write(now.wall, |tx| {
                 trouble::is_over(tx, OPENAI)?;
                 batches::uploaded(tx, row.id, &file)
@@ -129,30 +138,48 @@ impl Submitter {
         Ok(Next::again())
     }
 
+    /// The input of an upload whose answer was lost: found by its name, which holds the key, and its
+    /// size. Parts of it are removed.
+    fn uploaded_before(&self, row: &BatchRow) -> Result<Option<RemoteFile>, CallError> {
+        let name = input::file_name(&row.key);
+        let listed = self.api.input_files(None, RECENT_FILES)?.data;
+        let (whole, parts): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .filter(|file| file.filename == name)
+            .partition(|file| file.bytes == row.input_bytes);
+        for part in parts {
+            self.api.delete_file(&part.id)?;
+        }
+        Ok(whole.into_iter().next())
+    }
+
     fn create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         if self.is_unwanted(row, now)? {
             return Ok(Next::again());
         }
         if !self.may_create()? {
-            self.store.write(now.wall, |tx| {
-                batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
-            })?;
-            return Ok(Next::idle(self.config.steps.idle));
+            return self.wait(row, now);
         }
         self.store
             .write(now.wall, |tx| batches::creating(tx, row.id))?;
         self.send_create(row, now)
     }
 
-    /// Whether OpenAI's batches were compared with the store since the start, and none of them is
-    /// unheard of. Until then no request is bound to a batch either: one of those may hold it, and
-    /// whoever takes that batch up must find the request free.
+    /// Whether OpenAI has no batch that the store never heard of. While it has, no request is bound to
+    /// a batch either: one of those may hold it, and whoever takes that batch up must find it free.
     fn may_create(&self) -> Stored<bool> {
-        Ok(self.compared
-            && self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_none())
+        Ok(self
+            .store
+            .read(|view| alerts::paused(view, CREATES))?
+            .is_none())
+    }
+
+    /// Nothing can be done for this batch now; others may go on.
+    fn wait(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        self.store.write(now.wall, |tx| {
+            batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
+        })?;
+        Ok(Next::again())
     }
 
     /// Sends the create whose intent is committed.
@@ -204,7 +231,7 @@ impl Submitter {
             if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
         let fresh = row
             .input_file_since
-            .is_some_and(|since| now.wall.since(since) < FILE_LAG);
+            .is_some_and(|since| !(since + FILE_LAG).due_in(now.wall, FILE_LAG).is_zero());
         self.store.write(now.wall, |tx| {
             batches::not_created(tx, row.id)?;
             if no_file && !fresh {
@@ -258,6 +285,9 @@ impl Submitter {
         wait: Option<Duration>,
     ) -> Result<Next, StepError> {
         self.store.write(now.wall, |tx| {
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
             if !kind.is_empty() {
                 alerts::open(tx, kind, &format!("batch:{}", row.id), message)?;
             }
@@ -312,11 +342,16 @@ impl Step for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, now)? {
+        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        if !self.compared && now.steady >= self.compare_at {
-            return self.compare(now);
+        if !self.compared {
+            let wait = self.compare_at.saturating_sub(now.steady);
+            return if wait.is_zero() {
+                self.compare(now)
+            } else {
+                Ok(Next::idle(wait))
+            };
         }
         let may_create = self.may_create()?;
         let mut on_their_way = vec![
@@ -327,20 +362,16 @@ impl Step for Submitter {
         if may_create {
             on_their_way.push(BatchState::Planned);
         }
-        let rows = self
+        let longest = trouble::longest_wait(&self.config);
+        let first = self
             .store
-            .read(|view| batches::in_states(view, &on_their_way, 100))?;
-        let longest = self.longest_wait().max(Duration::from_hours(1));
-        let wait = |row: &BatchRow| row.next_at.due_in(now.wall, longest);
-        if let Some(row) = rows.iter().find(|row| wait(row).is_zero()) {
-            return self.advance(row, now);
+            .read(|view| batches::next_due(view, &on_their_way, now.wall, longest))?;
+        let mut idle = self.config.steps.idle;
+        match first {
+            Some(Ok(row)) => return self.advance(&row, now),
+            Some(Err(at)) => idle = idle.min(at.since(now.wall)),
+            None => {}
         }
-        let idle = rows
-            .iter()
-            .map(wait)
-            .min()
-            .unwrap_or(Duration::MAX)
-            .min(self.config.steps.idle);
         if !may_create {
             return Ok(Next::idle(idle));
         }

@@ -8,10 +8,13 @@ use crate::batch::Stage;
 use crate::clock::Moment;
 use crate::openai::jsonl::request_line;
 use crate::parameters::Parameters;
-use crate::step::{Next, StepError};
+use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::requests::{self, Queue};
-use crate::store::{StoreError, alerts};
+use crate::store::{StoreError, alerts, settle};
+
+/// Why a request that no batch has room for fails.
+const TOO_LONG: &str = "REQUEST_TOO_LONG: the request is longer than a batch's input may be";
 
 /// Requests claimed in one transaction.
 const CHUNK: u32 = 500;
@@ -70,9 +73,10 @@ impl Submitter {
             ))
         })?;
         if let Some(pause) = pause {
-            let left = pause.until.map_or(Duration::MAX, |until| {
-                until.due_in(now.wall, Duration::from_hours(2))
-            });
+            let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
+            let left = pause
+                .until
+                .map_or(Duration::MAX, |until| until.due_in(now.wall, longest));
             if !left.is_zero() {
                 return Ok(Choice::Later(left));
             }
@@ -158,10 +162,15 @@ impl Submitter {
                     left.min(CHUNK),
                 )
             })?;
-            let mut chosen = Vec::with_capacity(waiting.len());
+            let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
             for line in &waiting {
                 let length =
                     request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
+                if length > self.config.batch.max_bytes {
+                    *after = line.request;
+                    too_long.push(line.request);
+                    continue;
+                }
                 if length > room.bytes {
                     room.lines = 0;
                     left = 0;
@@ -173,8 +182,12 @@ impl Submitter {
                 *after = line.request;
                 chosen.push(line.request);
             }
-            self.store
-                .write(now.wall, |tx| requests::claim(tx, batch, &chosen))?;
+            self.store.write(now.wall, |tx| {
+                for request in &too_long {
+                    settle::fail_waiting(tx, *request, TOO_LONG)?;
+                }
+                requests::claim(tx, batch, &chosen)
+            })?;
             if waiting.len() < CHUNK as usize {
                 break;
             }

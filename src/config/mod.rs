@@ -387,12 +387,16 @@ pub struct RetentionConfig {
     /// Texts, lots and lines of final jobs go after this; 0: never.
     #[serde(with = "duration")]
     pub results: Duration,
+    /// Files of settled batches at OpenAI are removed after this; 0: never.
+    #[serde(with = "duration")]
+    pub remote_files: Duration,
 }
 
 impl Default for RetentionConfig {
     fn default() -> Self {
         Self {
             results: Duration::from_hours(30 * 24),
+            remote_files: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -424,12 +428,20 @@ pub struct StepsConfig {
     /// How often a step looks for work that nobody told it of.
     #[serde(with = "duration")]
     pub idle: Duration,
+    /// How often the invariants are checked.
+    #[serde(with = "duration")]
+    pub audit: Duration,
+    /// How often OpenAI's listing is held against the store.
+    #[serde(with = "duration")]
+    pub reconcile: Duration,
 }
 
 impl Default for StepsConfig {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(1),
+            audit: Duration::from_mins(1),
+            reconcile: Duration::from_mins(10),
         }
     }
 }
@@ -595,7 +607,7 @@ mod tests {
     #[test]
     fn the_example_holds_the_defaults() {
         let example =
-            Config::parse(include_str!("../config.example.toml")).expect("the example is valid");
+            Config::parse(include_str!("../../config.example.toml")).expect("the example is valid");
         let least = Config::parse(LEAST).expect("valid");
         let shown = |config: &Config| {
             format!(

@@ -1,0 +1,76 @@
+//! What OpenAI lists, held against the store: what carries our key is linked, what the store never
+//! heard of stops all creates until it is taken up.
+
+use crate::remote::RemoteBatch;
+use crate::store::batches::{self, Known};
+use crate::store::{Store, Stored, Tx, View, alerts};
+use crate::trouble::{self, CREATES, OPENAI};
+
+/// How far behind OpenAI's newest time in the store a listing must reach, seconds.
+const BACK: i64 = 3600;
+/// The same where the store has none yet, behind our own clock's time of the database.
+const BACK_OF_NEW: i64 = 24 * 3600;
+
+/// What a listing brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Batches of this database that it knows nothing of.
+    pub unheard: usize,
+    /// Keys of submissions whose batch was found.
+    pub linked: Vec<String>,
+}
+
+/// OpenAI's time, in seconds, back to which a listing shows whether the store is older than the
+/// world. What is unheard of already stays in it, however much is linked or uploaded since.
+///
+/// # Errors
+/// The store's.
+pub fn reach(view: &View) -> Stored<i64> {
+    let newest = batches::newest_openai_time(view)?.map(|time| time - BACK);
+    let usual = newest.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW);
+    let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
+    Ok(usual.min(unheard.unwrap_or(usual)))
+}
+
+/// Looks at every batch of a listing that goes back to `from`, in one transaction.
+///
+/// # Errors
+/// The store's.
+pub fn with_listing(
+    tx: &Tx<'_>,
+    store: &Store,
+    listed: &[RemoteBatch],
+    from: i64,
+) -> Stored<Reconciled> {
+    trouble::is_over(tx, OPENAI)?;
+    let mut linked = Vec::new();
+    let mut unheard = Vec::new();
+    for remote in listed {
+        match batches::recognise(tx, store.database_id(), remote)? {
+            Known::Unheard => unheard.push(remote),
+            Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
+            Known::Yes | Known::Duplicate(_) | Known::Foreign => {}
+        }
+    }
+    if let Some(oldest) = unheard.iter().min_by_key(|remote| remote.created_at) {
+        stop_creates(tx, oldest, unheard.len())?;
+    } else if from <= reach(tx)? {
+        trouble::is_over(tx, CREATES)?;
+    }
+    Ok(Reconciled {
+        unheard: unheard.len(),
+        linked,
+    })
+}
+
+fn stop_creates(tx: &Tx<'_>, oldest: &RemoteBatch, number: usize) -> Stored<()> {
+    let reason = format!(
+        "OpenAI has {number} batches of this database that it knows nothing of ({} among them): it is older than the \
+         world, as after the restore of a backup. Nothing is created until `batchkeeper recover --apply` has taken them \
+         up; if this is a copy that is to live beside the original, make it another one with `batchkeeper recover \
+         --new-identity`",
+        oldest.id
+    );
+    alerts::pause_since(tx, CREATES, &reason, oldest.created_at)?;
+    alerts::open(tx, "restored_database", CREATES, &reason).map(drop)
+}

@@ -1,0 +1,579 @@
+//! The real program as its users run it: a sandbox and a daemon, each a process of its own, spoken
+//! to over HTTP. Both are killed when the test lets go of them.
+#![allow(dead_code, reason = "each test file uses the part of it that it needs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use batchkeeper::clock::{Clock, SystemClock, Timestamp};
+use batchkeeper::html::paragraphs;
+use batchkeeper::sandbox::{expected_description, expected_translation};
+use batchkeeper::signature::{Key, Message, sign};
+use batchkeeper::threads;
+use crossbeam_channel::{never, unbounded};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The key of the client `default`.
+pub const KEY: &str = "the key of these tests, 16 bytes or more";
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(15);
+
+static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
+
+/// The time now.
+pub fn now() -> Timestamp {
+    CLOCK.now().wall
+}
+
+/// The default client's key.
+pub fn key() -> Key {
+    Key::new(KEY).unwrap()
+}
+
+/// The default client's signature of these bytes.
+pub fn sign_bytes(bytes: &[u8]) -> String {
+    sign(&key(), Message::Bytes(bytes))
+}
+
+/// Looks again and again until there is something to see.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = CLOCK.now().steady;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            CLOCK.now().steady - started < PATIENCE,
+            "{what} did not come within {PATIENCE:?}"
+        );
+        // Nothing is ever sent: a pause.
+        never::<()>().recv_timeout(LOOK).ok();
+    }
+}
+
+/// An HTTP answer.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(known, _)| known == name);
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+}
+
+/// Sends one request. Headers are sent as given; nothing is added but what HTTP needs.
+pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(PATIENCE));
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let agent = config.build().new_agent();
+    let answer = if body.is_empty() && matches!(method, "GET" | "DELETE") {
+        agent.run(request.body(()).unwrap())
+    } else {
+        agent.run(request.body(body).unwrap())
+    };
+    let answer = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+    let text = |value: &ureq::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
+    let headers = answer.headers().iter();
+    let headers = headers.map(|(name, value)| (name.to_string(), text(value)));
+    Answer {
+        status: answer.status().as_u16(),
+        headers: headers.collect(),
+        body: answer.into_body().read_to_vec().unwrap(),
+    }
+}
+
+/// A child process with what it prints.
+struct Process {
+    child: Child,
+    printed: Arc<Mutex<Vec<String>>>,
+    name: &'static str,
+}
+
+impl Process {
+    /// Starts the program and gives what `found` finds in its lines, once for each of `wanted`.
+    fn start(
+        name: &'static str,
+        command: &mut Command,
+        wanted: usize,
+        found: fn(&str) -> Option<&str>,
+    ) -> (Self, Vec<String>) {
+        let mut child = program(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = unbounded();
+        let pipes: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for pipe in pipes {
+            let (printed, tell) = (printed.clone(), tell.clone());
+            threads::spawn(name, move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if let Some(found) = found(&line) {
+                        tell.send(found.to_owned()).ok();
+                    }
+                    printed.lock().unwrap().push(line);
+                }
+            })
+            .unwrap();
+        }
+        let process = Self {
+            child,
+            printed,
+            name,
+        };
+        drop(tell);
+        let found = (0..wanted).map(|_| {
+            told.recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("{name} says: {:?}", process.printed.lock()))
+        });
+        let found = found.collect();
+        (process, found)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            let printed = self.printed.lock().unwrap();
+            let last = printed.len().saturating_sub(80);
+            eprintln!("--- {}\n{}", self.name, printed[last..].join("\n"));
+        }
+    }
+}
+
+fn program(command: &mut Command) -> &mut Command {
+    command.env_remove("RUST_LOG").env_remove("OPENAI_API_KEY")
+}
+
+/// What a command printed, and its exit status.
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// A sandbox, and a daemon that takes it for OpenAI.
+pub struct Appliance {
+    pub sandbox: String,
+    pub api: String,
+    pub ops: String,
+    daemon: Option<Process>,
+    _sandbox: Process,
+    folder: TempDir,
+}
+
+impl Appliance {
+    /// Both, with the test configuration.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Both, with what `config` (TOML) says besides and instead.
+    pub fn with(config: &str) -> Self {
+        let mut appliance = Self::without_daemon(config);
+        appliance.start_daemon();
+        appliance
+    }
+
+    /// The sandbox alone; the configuration of a daemon is there.
+    pub fn without_daemon(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
+        command.args(["sandbox", "--listen", "127.0.0.1:0", "--pace", "fast"]);
+        command.arg("--state").arg(folder.path().join("sandbox"));
+        let (sandbox, found) = Process::start("sandbox", &mut command, 1, |line| {
+            let rest = line.strip_prefix("the sandbox serves ")?;
+            rest.split_once("/v1").map(|(address, _)| address)
+        });
+        let appliance = Self {
+            sandbox: found.into_iter().next().unwrap(),
+            api: String::new(),
+            ops: String::new(),
+            daemon: None,
+            _sandbox: sandbox,
+            folder,
+        };
+        std::fs::write(appliance.path("openai.key"), "sk-sandbox\n").unwrap();
+        appliance.configure(config);
+        appliance
+    }
+
+    /// Writes the configuration anew, for the next start.
+    pub fn configure(&self, config: &str) {
+        let mut table: toml::Table = toml::from_str(&format!(
+            r#"
+            listen = "127.0.0.1:0"
+            ops_listen = "127.0.0.1:0"
+            database = {database:?}
+            [[clients]]
+            name = "default"
+            keys = [{KEY:?}]
+            [openai]
+            base_url = "{sandbox}/v1"
+            api_key_file = {key_file:?}
+            poll_interval = "20ms"
+            retry_interval = "20ms"
+            create_timeout = "1s"
+            settling_time = "1500ms"
+            results_patience = "700ms"
+            [batch]
+            max_wait = "60ms"
+            queue_pause = "60ms"
+            [images]
+            concurrency = 4
+            [synchronous]
+            enabled = false
+            [webhooks]
+            retries = ["40ms", "80ms", "160ms", "320ms"]
+            concurrency = 2
+            [network]
+            allow_private = ["127.0.0.0/8"]
+            [limits]
+            submit = 0
+            read = 0
+            [steps]
+            idle = "20ms"
+            "#,
+            database = self.database(),
+            key_file = self.path("openai.key"),
+            sandbox = self.sandbox,
+        ))
+        .unwrap();
+        merge(&mut table, toml::from_str(config).unwrap());
+        std::fs::write(self.config(), toml::to_string(&table).unwrap()).unwrap();
+    }
+
+    pub fn start_daemon(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
+        command.arg("serve").arg("--config").arg(self.config());
+        let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
+            let (_, rest) = line.split_once("event=listening what=")?;
+            rest.split_once("address=").map(|(_, address)| address)
+        });
+        self.daemon = Some(daemon);
+        self.api = format!("http://{}", found[0]);
+        self.ops = format!("http://{}", found[1]);
+    }
+
+    /// Kills the daemon, as a power cut would.
+    pub fn kill_daemon(&mut self) {
+        self.daemon = None;
+    }
+
+    /// The most memory that the daemon has had at once, in kB.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.daemon.as_ref().unwrap().child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path("batchkeeper.db")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("config.toml")
+    }
+
+    /// Runs a command of the program beside the daemon.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
+        command.args(arguments).arg("--config").arg(self.config());
+        let output = program(&mut command).output().unwrap();
+        Ran {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    // The sandbox.
+
+    pub fn image(&self, name: &str) -> String {
+        format!("{}/images/{name}", self.sandbox)
+    }
+
+    pub fn hook(&self, name: &str) -> String {
+        format!("{}/hooks/{name}", self.sandbox)
+    }
+
+    pub fn fault(&self, order: &Value) {
+        let url = format!("{}/sandbox/faults", self.sandbox);
+        let answer = call("POST", &url, &[], order.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.json());
+    }
+
+    pub fn clear_faults(&self) {
+        call(
+            "DELETE",
+            &format!("{}/sandbox/faults", self.sandbox),
+            &[],
+            b"",
+        );
+    }
+
+    pub fn seed(&self, batch: &Value) {
+        let url = format!("{}/sandbox/batches/seed", self.sandbox);
+        let answer = call("POST", &url, &[], batch.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.json());
+    }
+
+    pub fn state(&self) -> Value {
+        call("GET", &format!("{}/sandbox/state", self.sandbox), &[], b"").json()
+    }
+
+    /// What was delivered to a sink, once there are `count` deliveries.
+    pub fn delivered(&self, name: &str, count: usize) -> Vec<Value> {
+        let url = format!("{}/sandbox/hooks/{name}", self.sandbox);
+        wait_for(&format!("delivery {count} to {name}"), || {
+            let hooks = call("GET", &url, &[], b"").json();
+            let hooks = hooks["deliveries"].as_array().unwrap();
+            (hooks.len() >= count).then(|| hooks.clone())
+        })
+    }
+
+    // A client.
+
+    /// Lots with a text and two images each.
+    pub fn lots(&self, count: usize) -> Vec<Value> {
+        let names = ["truck.jpg", "rocket.jpg", "flower.jpg", "china.jpg"];
+        let lot = |number: usize| {
+            json!({
+                "lot_id": format!("LOT-{number:04}"),
+                "additional_info": format!("{} Volvo V70, <dent> & \"scratch\" no. {number}, не бит", 1990 + number),
+                "images": [{"url": self.image(names[number % 4])}, self.image(names[(number + 1) % 4])],
+            })
+        };
+        (0..count).map(lot).collect()
+    }
+
+    /// Posts a signed submission.
+    pub fn submit(&self, body: &Value) -> Answer {
+        let body = body.to_string();
+        let signature = sign_bytes(body.as_bytes());
+        self.post(&[("X-Signature", &signature)], body.as_bytes())
+    }
+
+    /// Posts a submission with these headers.
+    pub fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let url = format!("{}/api/v1/generate-descriptions", self.api);
+        call("POST", &url, headers, body)
+    }
+
+    /// Has a job taken; its id.
+    pub fn job(&self, lots: &[Value], languages: &[&str]) -> String {
+        let answer = self.submit(&submission(lots, languages));
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        answer.json()["job_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Reads something of a job, signed.
+    pub fn read(&self, path: &str, job: &str) -> Answer {
+        let signature = sign_bytes(job.as_bytes());
+        call(
+            "GET",
+            &format!("{}{path}", self.api),
+            &[("X-Signature", &signature)],
+            b"",
+        )
+    }
+
+    pub fn status(&self, job: &str) -> Value {
+        let answer = self.read(&format!("/api/v1/batch-status/{job}"), job);
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        answer.json()
+    }
+
+    /// The job's status once it is final.
+    pub fn ended(&self, job: &str) -> Value {
+        wait_for("the job's end", || {
+            let status = self.status(job);
+            (!status["completed_at"].is_null()).then_some(status)
+        })
+    }
+
+    /// The results of a job that completes.
+    pub fn results(&self, job: &str) -> Value {
+        let status = self.ended(job);
+        assert_eq!(status["status"], "completed", "{status}");
+        self.read(&format!("/api/v1/batch-results/{job}"), job)
+            .json()
+    }
+
+    // The database.
+
+    /// The first cell of what a query gives.
+    pub fn cell<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        open(&self.database())
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap()
+    }
+
+    /// The first row of what a query gives.
+    pub fn row(&self, sql: &str) -> Vec<Value> {
+        let database = open(&self.database());
+        let mut query = database.prepare(sql).unwrap();
+        let columns = query.column_count();
+        let cell = |row: &rusqlite::Row<'_>, at| match row.get_ref(at).unwrap() {
+            rusqlite::types::ValueRef::Integer(number) => json!(number),
+            rusqlite::types::ValueRef::Text(text) => json!(String::from_utf8_lossy(text)),
+            _ => Value::Null,
+        };
+        query
+            .query_row([], |row| Ok((0..columns).map(|at| cell(row, at)).collect()))
+            .unwrap()
+    }
+
+    /// Every row of every table, as text; with it two moments can be compared.
+    pub fn dump(&self) -> String {
+        let tables = open(&self.database());
+        let mut names = tables
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+            .unwrap();
+        let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let mut dump = String::new();
+        for name in names.map(Result::unwrap) {
+            let mut query = tables
+                .prepare(&format!("SELECT * FROM \"{name}\""))
+                .unwrap();
+            let columns = query.column_count();
+            let mut rows = query.query([]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                let cells = (0..columns).map(|at| format!("{:?}", row.get_ref(at).unwrap()));
+                dump.push_str(&format!(
+                    "{name}: {}\n",
+                    cells.collect::<Vec<_>>().join(" ")
+                ));
+            }
+        }
+        dump
+    }
+
+    /// Every batch is taken in: nothing changes any more by itself.
+    pub fn settled(&self) {
+        let live = "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed')";
+        wait_for("the last batch's end", || {
+            (self.cell::<i64>(live) == 0).then_some(())
+        });
+    }
+
+    /// Nothing to complain of: `doctor` finds nothing, nobody is an orphan, the sandbox saw nothing
+    /// odd and was asked nothing twice that it had answered.
+    pub fn is_sound(&self) {
+        self.settled();
+        let doctor = self.run(&["doctor"]);
+        assert_eq!(doctor.status, 0, "{}{}", doctor.out, doctor.err);
+        assert_eq!(self.cell::<i64>("SELECT count(*) FROM v_orphans"), 0);
+        let state = self.state();
+        assert_eq!(state["answered_more_than_once"], 0, "{state}");
+        assert_eq!(state["duplicate_submissions"], json!([]), "{state}");
+        assert_eq!(state["flags"], json!([]), "{state}");
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Connection {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    rusqlite::Connection::open_with_flags(path, flags).unwrap()
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (name, value) in from {
+        match (into.get_mut(&name), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The body of a submission.
+pub fn submission(lots: &[Value], languages: &[&str]) -> Value {
+    json!({"version": "1.0.0", "languages": languages, "lots": lots})
+}
+
+/// The description that a lot as sent must get; `missing`: URLs that are left away.
+pub fn described(lot: &Value, missing: &[String]) -> String {
+    let images = lot["images"].as_array().unwrap().iter();
+    let images: Vec<&str> = images
+        .filter_map(|image| image.as_str().or_else(|| image["url"].as_str()))
+        .filter(|url| !missing.iter().any(|missing| missing == url))
+        .collect();
+    expected_description(lot["additional_info"].as_str().unwrap_or(""), &images)
+}
+
+/// What `descriptions` must hold for a text.
+pub fn in_languages(text: &str, languages: &[&str]) -> Value {
+    let html = |language: &str| match language {
+        "en" => paragraphs(text),
+        other => paragraphs(&expected_translation(text, other)),
+    };
+    languages
+        .iter()
+        .map(|language| json!({"language": language, "damages": html(language)}))
+        .collect()
+}
+
+/// Holds a job's results against what was sent: every lot not in `but` is right.
+pub fn all_right(results: &Value, lots: &[Value], languages: &[&str], but: &[usize]) {
+    let found = results["results"]["lots"].as_array().unwrap();
+    assert_eq!(found.len(), lots.len());
+    for (position, (sent, found)) in lots.iter().zip(found).enumerate() {
+        assert_eq!(found["lot_id"], sent["lot_id"]);
+        if but.contains(&position) {
+            continue;
+        }
+        assert_eq!(found["status"], "completed", "{found}");
+        assert_eq!(found["error_message"], Value::Null);
+        assert_eq!(found["missing_images"], json!([]));
+        assert_eq!(
+            found["descriptions"],
+            in_languages(&described(sent, &[]), languages),
+            "{found}"
+        );
+    }
+}

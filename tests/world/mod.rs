@@ -1,0 +1,657 @@
+//! A world for the steps: the real store on a real file, a clock that is moved by hand, an OpenAI
+//! in memory. One thread, no real time, no chance but from a seed: a run can be had again.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each test file uses its part; a test that cannot go on has failed"
+)]
+
+pub mod openai;
+pub mod random;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchkeeper::batch::BatchState;
+use batchkeeper::clock::{Clock, Moment, Timestamp};
+use batchkeeper::config::Config;
+use batchkeeper::finisher::Finisher;
+use batchkeeper::ingester::Ingester;
+use batchkeeper::intake;
+use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
+use batchkeeper::poller::Poller;
+use batchkeeper::step::{Next, Step};
+use batchkeeper::store::batches::BatchRow;
+use batchkeeper::store::jobs::{self, JobRow};
+use batchkeeper::store::lots::{self, LotRow, Of};
+use batchkeeper::store::{Store, batches};
+use batchkeeper::submitter::Submitter;
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use openai::{Crash, OpenAi, described, translated};
+
+/// When the world begins.
+const BEGINNING: i64 = 1_795_400_000_000;
+/// Where OpenAI is.
+pub const OPENAI: &str = "https://api.openai.test/v1";
+/// Rounds of all steps without time moving: more is an endless loop.
+const MOST_ROUNDS: u32 = 5000;
+
+/// A clock that stands until it is moved.
+pub struct HandClock(Mutex<Moment>);
+
+impl HandClock {
+    fn new() -> Self {
+        Self(Mutex::new(Moment {
+            wall: Timestamp::from_millis(BEGINNING),
+            steady: Duration::ZERO,
+        }))
+    }
+
+    /// Time goes on.
+    fn advance(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap();
+        now.wall = now.wall + by;
+        now.steady += by;
+    }
+
+    /// Somebody sets the wall clock.
+    fn set(&self, wall: Timestamp) {
+        self.0.lock().unwrap().wall = wall;
+    }
+
+    /// A new process: the steady clock starts anew.
+    fn restart(&self) {
+        self.0.lock().unwrap().steady = Duration::ZERO;
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Moment {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// The four steps between intake and courier.
+pub const STEPS: [&str; 4] = ["submitter", "poller", "ingester", "finisher"];
+
+/// What came of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ticked {
+    Did(Next),
+    /// It could not go on for now.
+    Troubled,
+    /// The process ended in it; it has been started again.
+    Crashed,
+}
+
+/// See the module.
+pub struct World {
+    pub config: Arc<Config>,
+    pub openai: Arc<OpenAi>,
+    pub clock: Arc<HandClock>,
+    /// Batches that no row may know are expected: the store is older than the world.
+    pub is_restored: bool,
+    /// Simulated time since the beginning.
+    pub elapsed: Duration,
+    running: Option<Running>,
+    /// What was submitted: by job, the lots' texts.
+    sent: BTreeMap<String, Vec<String>>,
+    sql: Connection,
+    seen_version: i64,
+    folder: tempfile::TempDir,
+}
+
+/// What a crash takes away.
+struct Running {
+    store: Arc<Store>,
+    steps: Vec<Box<dyn Step>>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With a configuration that differs from the usual one.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        // In memory where that can be had: each commit waits for the disk.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.expect("a folder");
+        let mut config = Config::parse(
+            "[[clients]]\nname = \"a\"\nkeys = [\"0123456789abcdef0123\"]\n\
+             [[clients]]\nname = \"b\"\nkeys = [\"0123456789abcdef0123\"]\n",
+        )
+        .expect("a configuration");
+        config.database = folder.path().join("batchkeeper.db");
+        config.images.check = false;
+        config.batch.max_wait = Duration::from_secs(10);
+        config.steps.idle = Duration::from_secs(20);
+        config.openai.base_url = OPENAI.into();
+        change(&mut config);
+        std::fs::create_dir(config.spool()).expect("a spool");
+        let clock = Arc::new(HandClock::new());
+        let store = Store::open(&config.database, clock.now().wall).expect("a store");
+        let sql = Connection::open(store.path()).expect("a second connection");
+        drop(store);
+        let mut world = Self {
+            openai: Arc::new(OpenAi::new(&config.openai.base_url)),
+            config: Arc::new(config),
+            clock,
+            is_restored: false,
+            elapsed: Duration::ZERO,
+            running: None,
+            sent: BTreeMap::new(),
+            sql,
+            seen_version: -1,
+            folder,
+        };
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        let store = Store::open(&self.config.database, self.clock.now().wall).expect("a store");
+        let store = Arc::new(store);
+        let api = || Arc::clone(&self.openai) as Arc<dyn batchkeeper::openai::BatchApi>;
+        let config = || Arc::clone(&self.config);
+        let steps: Vec<Box<dyn Step>> = vec![
+            Box::new(Submitter::new(store.clone(), api(), config())),
+            Box::new(Poller::new(store.clone(), api(), config())),
+            Box::new(Ingester::new(store.clone(), api(), config())),
+            Box::new(Finisher::new(store.clone(), config())),
+        ];
+        self.running = Some(Running { store, steps });
+    }
+
+    /// The process ends, at once, and is started again.
+    pub fn crash(&mut self) {
+        self.running = None;
+        self.clock.restart();
+        self.start();
+    }
+
+    /// The same with another configuration, or another OpenAI.
+    pub fn restart_with(&mut self, openai: Arc<OpenAi>, change: impl FnOnce(&mut Config)) {
+        self.running = None;
+        let mut config = Config::clone(&self.config);
+        change(&mut config);
+        self.config = Arc::new(config);
+        self.openai = openai;
+        self.clock.restart();
+        self.start();
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.running.as_ref().expect("it runs").store
+    }
+
+    // Time.
+
+    /// Time goes on, everywhere.
+    pub fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.elapsed += by;
+        let mut openai = self.openai.state();
+        openai.now += by;
+        openai.advance();
+    }
+
+    /// Somebody sets our wall clock by so many milliseconds; OpenAI's and the steady one go on as
+    /// they were.
+    pub fn shift_clock(&mut self, millis: i64) {
+        let now = self.clock.now().wall.millis();
+        self.clock.set(Timestamp::from_millis(now + millis));
+    }
+
+    // Work.
+
+    /// Submits a job of the first client; its lots are known by their texts.
+    pub fn submit(&mut self, lots: &[&str], languages: &[&str]) -> String {
+        self.submit_as("a", lots, languages)
+    }
+
+    pub fn submit_as(&mut self, client: &str, lots: &[&str], languages: &[&str]) -> String {
+        let submission = Submission {
+            languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
+            webhook_url: Some("https://client.test/hook".into()),
+            lots: lots
+                .iter()
+                .enumerate()
+                .map(|(number, text)| NewLot {
+                    lot_id: format!("lot-{number}").into(),
+                    additional_info: (*text).into(),
+                    images: vec!["https://images.test/1.jpg".into()],
+                    webhook_url: None,
+                })
+                .collect(),
+        };
+        let now = self.clock.now().wall;
+        let job = intake::store(self.store(), &self.config, client, &submission, now);
+        let id = job.expect("a job").id;
+        let lots = lots.iter().map(|text| (*text).to_owned()).collect();
+        self.sent.insert(id.clone(), lots);
+        id
+    }
+
+    /// One tick of one step, and a look at the invariants.
+    pub fn tick(&mut self, step: &str) -> Ticked {
+        match self.try_tick(step) {
+            Ok(ticked) => ticked,
+            Err(error) => panic!("{step} ends the daemon: {error}\n{}", self.dump()),
+        }
+    }
+
+    /// The same, where an error that ends the daemon is expected.
+    pub fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
+        let at = STEPS.iter().position(|name| *name == step).expect("a step");
+        let now = self.clock.now();
+        let running = self.running.as_mut().expect("it runs");
+        let ticked = catch_unwind(AssertUnwindSafe(|| running.steps[at].tick(now)));
+        let ticked = match ticked {
+            Ok(Ok(next)) => Ticked::Did(next),
+            Ok(Err(error)) if error.passes() => Ticked::Troubled,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(thrown) if thrown.is::<Crash>() => {
+                self.crash();
+                Ticked::Crashed
+            }
+            Err(thrown) => resume_unwind(thrown),
+        };
+        self.invariants();
+        Ok(ticked)
+    }
+
+    /// Each step in turn until none has anything to do at this time; gives how long until one may.
+    pub fn work(&mut self) -> Duration {
+        for _ in 0..MOST_ROUNDS {
+            let mut worked = false;
+            let mut wait = Duration::from_hours(1);
+            for step in STEPS {
+                match self.tick(step) {
+                    Ticked::Did(next) => {
+                        worked |= next.worked || next.after.is_zero();
+                        wait = wait.min(next.after);
+                    }
+                    Ticked::Troubled => wait = wait.min(Duration::from_secs(1)),
+                    Ticked::Crashed => worked = true,
+                }
+            }
+            if !worked {
+                return wait;
+            }
+        }
+        panic!(
+            "the steps go round in circles without time moving\n{}",
+            self.dump()
+        );
+    }
+
+    /// Time and work go on until everything is settled, or for `limit`; gives whether it is.
+    pub fn settle_within(&mut self, limit: Duration) -> bool {
+        let end = self.elapsed + limit;
+        loop {
+            let wait = self.work();
+            if self.is_settled() {
+                return true;
+            }
+            if self.elapsed >= end {
+                return false;
+            }
+            self.advance(wait.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Until everything is settled, which it must be within four days.
+    pub fn settle(&mut self) {
+        let settled = self.settle_within(Duration::from_hours(96));
+        assert!(settled, "not settled after four days\n{}", self.dump());
+    }
+
+    /// Goes on for so long.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.elapsed + time;
+        loop {
+            let wait = self.work();
+            if self.elapsed >= end {
+                return;
+            }
+            let left = end.saturating_sub(self.elapsed);
+            self.advance(wait.max(Duration::from_millis(1)).min(left));
+        }
+    }
+
+    /// Goes on until a batch is in that state, for an hour at most.
+    pub fn run_to(&mut self, state: BatchState) -> BatchRow {
+        let end = self.elapsed + Duration::from_hours(1);
+        while self.elapsed < end {
+            let mut wait = Duration::from_secs(20);
+            let mut worked = false;
+            for step in STEPS {
+                if let Some(row) = self.batch_in(state) {
+                    return row;
+                }
+                if let Ticked::Did(next) = self.tick(step) {
+                    worked |= next.worked || next.after.is_zero();
+                    wait = wait.min(next.after);
+                }
+            }
+            if !worked {
+                self.advance(wait.max(Duration::from_millis(1)));
+            }
+        }
+        panic!("no batch became {state}\n{}", self.dump());
+    }
+
+    /// Every job final, and nothing on its way.
+    pub fn is_settled(&self) -> bool {
+        let open = self.number(
+            "SELECT (SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL)
+                  + (SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed'))",
+        );
+        open == 0
+    }
+
+    // Looking.
+
+    pub fn job(&self, id: &str) -> JobRow {
+        let job = self.store().read(|view| jobs::by_id(view, id));
+        job.expect("readable").expect("a job")
+    }
+
+    pub fn lots(&self, id: &str) -> Vec<LotRow> {
+        let lots = self
+            .store()
+            .read(|view| lots::page(view, id, Of::All, 0, 60_000));
+        lots.expect("readable")
+    }
+
+    pub fn batch_in(&self, state: BatchState) -> Option<BatchRow> {
+        let rows = self
+            .store()
+            .read(|view| batches::in_states(view, &[state], 1));
+        rows.expect("readable").into_iter().next()
+    }
+
+    /// The first column of the first row, a number.
+    pub fn number(&self, query: &str) -> i64 {
+        self.sql
+            .query_row(query, [], |row| row.get(0))
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// The first column of every row.
+    pub fn texts(&self, query: &str) -> Vec<String> {
+        let mut query = self.sql.prepare(query).expect("SQL");
+        let rows = query.query_map([], |row| row.get(0)).expect("SQL");
+        rows.collect::<Result<_, _>>().expect("texts")
+    }
+
+    /// Runs SQL beside the program, as another process would.
+    pub fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.sql.execute_batch(sql)
+    }
+
+    /// How many batches OpenAI has.
+    pub fn made(&self) -> usize {
+        self.openai.state().batches.len()
+    }
+
+    pub fn open_alerts(&self) -> Vec<String> {
+        self.texts("SELECT kind FROM alerts WHERE closed_at IS NULL ORDER BY id")
+    }
+
+    // The backup.
+
+    /// A copy of the database as it is now.
+    pub fn back_up(&self) -> PathBuf {
+        let copy = self.folder.path().join("backup.db");
+        self.execute(&format!("VACUUM INTO '{}'", copy.display()))
+            .expect("a backup");
+        copy
+    }
+
+    /// Puts a backup in the database's place and starts on it.
+    pub fn restore(&mut self, backup: &PathBuf) {
+        self.running = None;
+        self.sql = Connection::open_in_memory().expect("a connection");
+        let database = &self.config.database;
+        for suffix in ["-wal", "-shm"] {
+            let mut name = database.clone().into_os_string();
+            name.push(suffix);
+            if let Err(error) = std::fs::remove_file(&name) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+            }
+        }
+        std::fs::copy(backup, database).expect("a restore");
+        self.sql = Connection::open(database).expect("a connection");
+        self.clock.restart();
+        self.is_restored = true;
+        self.seen_version = -1;
+        self.start();
+    }
+
+    /// Expects nothing of jobs that the restored database does not have.
+    pub fn forget_jobs_that_are_gone(&mut self) {
+        let known = self.texts("SELECT id FROM batch_jobs");
+        self.sent.retain(|job, _| known.contains(job));
+    }
+
+    // What must hold.
+
+    /// What holds after each tick, whatever went wrong.
+    pub fn invariants(&mut self) {
+        let violations = self.openai.state().violations.clone();
+        assert!(violations.is_empty(), "{violations:?}\n{}", self.dump());
+        let version = self.number("PRAGMA data_version");
+        if version == self.seen_version {
+            return;
+        }
+        self.seen_version = version;
+        for (what, query) in INVARIANTS {
+            let found = self.rows(query);
+            assert!(found.is_empty(), "{what}: {found:?}\n{}", self.dump());
+        }
+        if !self.is_restored {
+            self.no_batch_is_unheard_of();
+        }
+    }
+
+    /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
+    fn no_batch_is_unheard_of(&self) {
+        let known = self
+            .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
+        let creating =
+            self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
+        for batch in &self.openai.state().batches {
+            let is_looked_for = batch
+                .metadata
+                .get("submission")
+                .is_some_and(|key| creating.contains(key));
+            assert!(
+                batch.is_twin || is_looked_for || known.contains(&batch.id),
+                "{} belongs to no row\n{}",
+                batch.id,
+                self.dump()
+            );
+        }
+    }
+
+    /// A job is completed, and every lot has the right text in every language.
+    pub fn assert_answered(&self, job: &str) {
+        let row = self.job(job);
+        assert_eq!(row.status, JobStatus::Completed, "{}", self.dump());
+        assert_eq!(row.failed_lots, 0, "{}", self.dump());
+        for (lot, sent) in self.lots(job).iter().zip(&self.sent[job]) {
+            assert_eq!(lot.status, LotStatus::Completed, "{}", self.dump());
+            for language in &row.languages {
+                assert!(
+                    self.has_text(lot, sent, language),
+                    "{lot:?} has no {language} text\n{}",
+                    self.dump()
+                );
+            }
+        }
+    }
+
+    /// Every job is final, and everything of it has the right text or a reason.
+    pub fn assert_accounted_for(&self) {
+        for (job, sent) in &self.sent {
+            let row = self.job(job);
+            assert!(row.status.is_final(), "{job} is not final\n{}", self.dump());
+            for (lot, sent) in self.lots(job).iter().zip(sent) {
+                for language in &row.languages {
+                    let has_reason = lot.error_message.is_some()
+                        || matches!(lot.translations.get(language), Some(Err(_)));
+                    assert!(
+                        self.has_text(lot, sent, language) || has_reason,
+                        "{lot:?} has neither {language} text nor reason\n{}",
+                        self.dump()
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether a lot has the text in a language; a wrong one is the end.
+    fn has_text(&self, lot: &LotRow, sent: &str, language: &str) -> bool {
+        let seen = described(sent);
+        if let Some(text) = &lot.vision_result {
+            assert_eq!(*text, seen, "the text of another lot");
+        }
+        if is_english(language) {
+            return lot.vision_result.is_some();
+        }
+        match lot.translations.get(language) {
+            Some(Ok(text)) => {
+                assert_eq!(*text, translated(language, &seen), "another's text");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn rows(&self, query: &str) -> Vec<String> {
+        let mut query = self.sql.prepare(query).expect("SQL");
+        let columns = query.column_count();
+        let rows = query.query_map([], |row| {
+            let cells: Result<Vec<String>, _> = (0..columns)
+                .map(|at| row.get(at).map(|value: Value| cell(&value)))
+                .collect();
+            Ok(cells?.join(" "))
+        });
+        let rows = rows.expect("SQL").collect::<Result<_, _>>();
+        rows.expect("rows")
+    }
+
+    /// The world as text, for whoever has to find out.
+    pub fn dump(&self) -> String {
+        let mut text = format!("elapsed={:?} now={}\n", self.elapsed, self.clock.now().wall);
+        for (what, query) in DUMP {
+            text += &format!("{what}\n  {}\n", self.rows(query).join("\n  "));
+        }
+        let openai = self.openai.state();
+        for batch in &openai.batches {
+            text += &format!(
+                "at OpenAI {} {} lines={} key={:?}\n",
+                batch.id,
+                batch.status,
+                batch.lines.len(),
+                batch.metadata.get("submission")
+            );
+        }
+        let calls = openai.calls.iter().rev().take(40).rev();
+        text += &format!("last calls {:?}\n", calls.collect::<Vec<_>>());
+        text
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => number.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::Blob(bytes) => format!("{} bytes", bytes.len()),
+    }
+}
+
+/// Queries that must give no row.
+const INVARIANTS: &[(&str, &str)] = &[
+    ("orphans", "SELECT * FROM v_orphans"),
+    ("rows that refer to nothing", "PRAGMA foreign_key_check"),
+    (
+        "counters that differ from what they count",
+        "SELECT j.id, j.open_vision, j.open_translations, j.processed_lots, j.failed_lots FROM batch_jobs j
+         WHERE j.open_vision <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'vision'
+                                 AND r.state IN ('waiting', 'claimed', 'held'))
+            OR j.open_translations <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'translation'
+                                       AND r.state IN ('waiting', 'claimed', 'held'))
+            OR j.processed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id
+                                    AND l.status IN ('completed', 'failed'))
+            OR j.failed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id AND l.status = 'failed')",
+    ),
+    (
+        "requests in two live batches",
+        "SELECT l.request_id FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id
+         WHERE l.settled = 0 AND b.duplicate_of IS NULL AND b.state NOT IN ('ingested', 'failed')
+         GROUP BY l.request_id HAVING count(*) > 1",
+    ),
+    (
+        "submitted batches that their jobs do not know",
+        "SELECT b.id, j.id FROM openai_batches b JOIN batch_links k ON k.batch_id = b.id JOIN batch_jobs j ON j.seq = k.job
+         WHERE b.state = 'submitted' AND b.duplicate_of IS NULL
+           AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id ELSE j.openai_translation_batch_id END IS NULL",
+    ),
+    (
+        "final jobs with open requests",
+        "SELECT j.id, r.id FROM batch_jobs j JOIN requests r ON r.job = j.seq
+         WHERE j.completed_at IS NOT NULL AND r.state IN ('waiting', 'claimed', 'held')",
+    ),
+    (
+        "final jobs whose webhooks are not due",
+        "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
+         WHERE (j.completed_at IS NULL) <> (d.state = 'scheduled')",
+    ),
+    (
+        "open lots of final jobs, or finished lots without text and reason",
+        "SELECT l.id FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
+         WHERE (j.completed_at IS NOT NULL AND l.status = 'pending')
+            OR (l.status = 'failed' AND l.error_message IS NULL)",
+    ),
+];
+
+const DUMP: &[(&str, &str)] = &[
+    (
+        "jobs",
+        "SELECT seq, status, total_lots, processed_lots, failed_lots, open_vision, open_translations, openai_batch_id,
+                openai_translation_batch_id, error_message FROM batch_jobs",
+    ),
+    (
+        "batches",
+        "SELECT id, submission_key, stage, state, openai_batch_id, openai_status, lines, output_file_id, output_bytes,
+                output_taken, error_file_id, error_bytes, error_taken, settled_to, duplicate_of, failures, next_at, error
+         FROM openai_batches ORDER BY id DESC LIMIT 30",
+    ),
+    (
+        "open requests",
+        "SELECT id, job, stage, language, state, attempts, raised, image_rounds, batch_cap, since FROM requests
+         WHERE state NOT IN ('done', 'failed') LIMIT 30",
+    ),
+    (
+        "open lines",
+        "SELECT batch_id, request_id, outcome, error, settled FROM batch_lines WHERE settled = 0 LIMIT 30",
+    ),
+    ("pauses", "SELECT * FROM pauses"),
+    ("alerts", "SELECT * FROM alerts ORDER BY id DESC LIMIT 10"),
+    (
+        "events",
+        "SELECT at, batch_id, kind, detail FROM (SELECT * FROM events ORDER BY id DESC LIMIT 30) ORDER BY id",
+    ),
+];
