@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::rig::{Expected, Options, Rig, pause};
 
 /// SplitMix64.
@@ -28,11 +30,12 @@ fn seed() -> u64 {
 
 /// Kills `kills` times while three jobs or more run; `sandbox`: how many of a hundred kills are the
 /// sandbox's, and how many both's.
-fn kill_at_random(kills: u64, sandbox: u64, both: u64) {
+fn kill_at_random(kills: u64, sandbox: u64, both: u64, faults: &Value) {
     let seed = seed();
     println!("BATCHKEEPER_CRASH_SEED={seed} kills={kills}");
     let mut draw = Draw(seed);
     let mut rig = Rig::new(Options { pace: 60 });
+    rig.faults(faults);
     let sizes = [7, 40, 260];
     for lots in sizes {
         rig.submit(lots, &["en", "ru"]);
@@ -60,17 +63,47 @@ fn kill_at_random(kills: u64, sandbox: u64, both: u64) {
             rig.submit(lots, &["en", "de"]);
         }
     }
+    rig.no_faults();
     rig.finish(Expected::default());
 }
 
 #[test]
 fn the_daemon_at_random_moments() {
-    kill_at_random(15, 0, 0);
+    kill_at_random(15, 0, 0, &json!([]));
+}
+
+#[test]
+fn the_daemon_at_random_moments_while_everything_goes_wrong() {
+    kill_at_random(10, 0, 0, &troubles());
+}
+
+/// What goes wrong beside the kills. Nothing of it makes OpenAI answer a line twice.
+fn troubles() -> Value {
+    json!([
+        {"fault": "refuse", "value": 503, "probability": 0.05},
+        {"fault": "lost_reply", "probability": 0.05},
+        {"fault": "lost_upload_reply", "probability": 0.1},
+        {"fault": "lost_create_reply", "probability": 0.3},
+        {"fault": "late_reply", "value": 300, "probability": 0.1},
+        {"fault": "list_lag", "value": 600, "probability": 0.3},
+        {"fault": "file_lag_create", "value": 200, "probability": 0.2},
+        {"fault": "html_502_on_poll", "probability": 0.1},
+        {"fault": "content_502", "probability": 0.1},
+        {"fault": "content_truncated", "probability": 0.2},
+        {"fault": "late_file_ids", "value": 200, "probability": 0.2},
+        {"fault": "token_limit_async", "times": 1},
+        {"fault": "expire_partial", "times": 2},
+        {"fault": "line_500", "times": 9},
+        {"fault": "line_429", "times": 3},
+        {"fault": "duplicate_lines", "probability": 0.05},
+        {"fault": "extra_lines", "probability": 0.05},
+        {"fault": "hook_status", "value": 503, "times": 2},
+    ])
 }
 
 #[test]
 fn the_daemon_and_openai_at_random_moments() {
-    kill_at_random(10, 40, 30);
+    kill_at_random(10, 40, 30, &json!([]));
 }
 
 /// Backups at random moments, each put back at another random moment.
@@ -109,11 +142,8 @@ fn restore_at_random(restores: u64) {
 #[test]
 #[ignore = "long: BATCHKEEPER_CRASH_KILLS says how long"]
 fn torture() {
-    kill_at_random(
-        environment("BATCHKEEPER_CRASH_KILLS").unwrap_or(200),
-        15,
-        10,
-    );
+    let kills = environment("BATCHKEEPER_CRASH_KILLS").unwrap_or(200);
+    kill_at_random(kills, 15, 10, &troubles());
 }
 
 #[test]

@@ -40,10 +40,7 @@ fn from_before_the_translations_were_created() {
         "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
     );
     restore_and_recover(&mut rig);
-    rig.finish(Expected {
-        batches: Some(2),
-        again: 0,
-    });
+    rig.finish(Expected { batches: Some(2) });
 }
 
 #[test]
@@ -60,10 +57,7 @@ fn from_before_any_batch() {
         "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
     );
     restore_and_recover(&mut rig);
-    rig.finish(Expected {
-        batches: Some(2),
-        again: 0,
-    });
+    rig.finish(Expected { batches: Some(2) });
 }
 
 #[test]

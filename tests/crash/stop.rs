@@ -29,10 +29,7 @@ fn sigterm_ends_it_in_seconds_and_loses_nothing() {
         rig.start();
     }
     rig.no_faults();
-    rig.finish(Expected {
-        batches: Some(2),
-        again: 0,
-    });
+    rig.finish(Expected { batches: Some(2) });
 }
 
 #[test]
@@ -45,10 +42,7 @@ fn a_second_daemon_refuses_to_start() {
         said.contains("another batchkeeper serves this database"),
         "{said}"
     );
-    rig.finish(Expected {
-        batches: Some(1),
-        again: 0,
-    });
+    rig.finish(Expected { batches: Some(1) });
     // What killed the first one left no lock behind.
     rig.kill();
     rig.start();
@@ -72,8 +66,5 @@ fn a_second_sigterm_ends_it_at_once() {
     assert!(took < Duration::from_secs(3), "{took:?}");
     rig.kills += 1;
     rig.start();
-    rig.finish(Expected {
-        batches: Some(1),
-        again: 0,
-    });
+    rig.finish(Expected { batches: Some(1) });
 }
