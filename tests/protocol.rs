@@ -688,6 +688,23 @@ fn files_that_come_late_are_waited_for() {
 }
 
 #[test]
+fn a_clock_set_forward_makes_nobody_miss_late_files() {
+    let mut world = World::new();
+    world.openai.state().courses.push_back(Course {
+        ids: Ids::OutputLate(30 * MINUTE),
+        ..Course::default()
+    });
+    let fate = ("dented", Stage::Vision, Fate::Status(400), 1);
+    world.openai.state().fates.push(fate);
+    world.submit(&["dented door", "cracked lamp"], &["en"]);
+    world.run_for(10 * MINUTE);
+    world.shift_clock(24 * 3_600_000);
+    world.settle();
+    world.assert_accounted_for();
+    assert_eq!(world.made(), 1);
+}
+
+#[test]
 fn files_that_never_come_are_given_up_after_the_patience() {
     let mut world = World::new();
     world.openai.state().courses.push_back(Course {

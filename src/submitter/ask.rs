@@ -71,8 +71,7 @@ impl Submitter {
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.
     pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        let since = *self.asking.entry(row.id).or_insert(now.steady);
-        let settled = now.steady.saturating_sub(since) >= self.config.openai.settling_time;
+        let settled = self.asking.waited(row.id, now) >= self.config.openai.settling_time;
         let listed = match batches_back_to(self.api.as_ref(), row.input_file_time.unwrap_or(0)) {
             Ok(listed) => listed,
             Err(error) => return self.failed(row, now, &error, ""),
@@ -85,7 +84,7 @@ impl Submitter {
             Ok(batches::get(tx, row.id)?.state != BatchState::Creating)
         })?;
         if found {
-            self.asking.remove(&row.id);
+            self.asking.end(row.id);
             super::input::remove(&self.spool, &row.key)?;
             return Ok(Next::again());
         }
