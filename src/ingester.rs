@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::jsonl::{Content, LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
-use crate::step::{Next, Step, StepError, backoff};
+use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::settle::{self, LineResult};
 use crate::store::{Store, StoreError, Tx, alerts};
@@ -35,6 +35,8 @@ pub struct Ingester {
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
     spool: PathBuf,
+    /// Since when the missing lines of each batch are waited for.
+    missing: Waits,
 }
 
 impl Ingester {
@@ -46,6 +48,7 @@ impl Ingester {
             api,
             config,
             spool,
+            missing: Waits::default(),
         }
     }
 
@@ -54,7 +57,7 @@ impl Ingester {
         self.spool.join(format!("{stem}.{which}.jsonl"))
     }
 
-    fn advance(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         for which in [Which::Output, Which::Error] {
             if !row.file(which).is_spooled() {
                 return self.spool_file(row, which, now);
@@ -181,7 +184,7 @@ impl Ingester {
     }
 
     /// Both files are read: verdicts on the lines that have no text.
-    fn settle(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str()))
             .then(|| refusal(row));
         if row.settled_to == 0 {
@@ -216,6 +219,7 @@ impl Ingester {
             Ok(true)
         })?;
         if done {
+            self.missing.end(row.id);
             for which in [Which::Output, Which::Error] {
                 if let Err(error) = fs::remove_file(self.path(row, which))
                     && error.kind() != std::io::ErrorKind::NotFound
@@ -229,7 +233,7 @@ impl Ingester {
 
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
-    fn patience(&self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
+    fn patience(&mut self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
         let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
         let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
@@ -238,25 +242,26 @@ impl Ingester {
         if !completed || no_file || explained {
             return Ok(None);
         }
+        let waited = self.missing.waited(row.id, now);
         let patience = self.config.openai.results_patience;
+        if waited >= patience {
+            return Ok(None);
+        }
         self.store.write(now.wall, |tx| {
-            let waited = now.wall.since(batches::results_late_since(tx, row.id)?);
-            if waited >= patience {
-                return Ok(None);
-            }
             for which in [Which::Output, Which::Error] {
                 if row.file(which).id.is_some() {
                     // The same file again: a repeated line changes nothing, a late one is found.
                     batches::unspooled(tx, row.id, which)?;
                 }
             }
-            // Each time twice as late: the files may be large, and mostly they are whole.
-            let wait = self.config.openai.poll_interval.max(waited);
-            Ok(Some(
-                wait.min(patience - waited)
-                    .min(trouble::longest_wait(&self.config)),
-            ))
-        })
+            Ok(())
+        })?;
+        // Each time twice as late: the files may be large, and mostly they are whole.
+        let wait = self.config.openai.poll_interval.max(waited);
+        Ok(Some(
+            wait.min(patience - waited)
+                .min(trouble::longest_wait(&self.config)),
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::batch::{BatchState, RemoteStatus};
 use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::{BatchApi, CallError, RemoteBatch};
-use crate::step::{Next, Step, StepError, backoff};
+use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
 use crate::trouble::{self, OPENAI};
@@ -20,12 +20,19 @@ pub struct Poller {
     store: Arc<Store>,
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
+    /// Since when each ended batch whose files are not named is waited for.
+    late: Waits,
 }
 
 impl Poller {
     /// A poller.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
-        Self { store, api, config }
+        Self {
+            store,
+            api,
+            config,
+            late: Waits::default(),
+        }
     }
 
     /// How long until a batch is looked at again: quicker while it is young, slower when it is old.
@@ -34,7 +41,7 @@ impl Poller {
         (age / 20).clamp(base / 2, base * trouble::SLOWEST_POLL)
     }
 
-    fn poll(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn poll(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         if row.identity != *self.api.identity() {
             self.store.write(now.wall, |tx| {
                 trouble::other_identity(tx, row)?;
@@ -73,13 +80,19 @@ impl Poller {
         Ok(row.lines > 0 && self.store.read(|view| settle::is_unwanted(view, row.id))?)
     }
 
-    fn seen(&self, row: &BatchRow, remote: &RemoteBatch, now: Moment) -> Result<Next, StepError> {
+    fn seen(
+        &mut self,
+        row: &BatchRow,
+        remote: &RemoteBatch,
+        now: Moment,
+    ) -> Result<Next, StepError> {
         let subject = format!("batch:{}", row.id);
         let made = Timestamp::from_seconds(remote.created_at);
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
         let is_final = remote.status.is_some_and(RemoteStatus::is_final);
-        let files_late = are_files_late(remote);
+        let files_late = are_files_late(remote)
+            && self.late.waited(row.id, now) < self.config.openai.results_patience;
         self.store.write(now.wall, |tx| {
             trouble::is_over(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
@@ -91,11 +104,8 @@ impl Poller {
                 alerts::open(tx, "unknown_state", &subject, &message)?;
             }
             if files_late {
-                let since = batches::results_late_since(tx, row.id)?;
-                if now.wall.since(since) < self.config.openai.results_patience {
-                    wait = wait.min(self.config.openai.poll_interval);
-                    return batches::polled(tx, row.id, remote, now.wall + wait);
-                }
+                wait = wait.min(self.config.openai.poll_interval);
+                return batches::polled(tx, row.id, remote, now.wall + wait);
             }
             if is_final {
                 alerts::close_all(tx, &subject)?;
@@ -113,6 +123,9 @@ impl Poller {
             }
             batches::polled(tx, row.id, remote, now.wall + wait)
         })?;
+        if is_final && !files_late {
+            self.late.end(row.id);
+        }
         Ok(Next::again())
     }
 

@@ -1,5 +1,6 @@
 //! What a step is: one bounded piece of work at a time.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -107,4 +108,22 @@ pub trait Step: Send {
 pub fn backoff(first: Duration, failures: u32, asked: Option<Duration>) -> Duration {
     let doubled = first.saturating_mul(1 << failures.min(5));
     doubled.max(asked.unwrap_or(Duration::ZERO))
+}
+
+/// Since when rows are waited for, on the steady clock: setting the wall clock neither cuts a wait
+/// short nor draws it out, a restart begins it anew.
+#[derive(Debug, Default)]
+pub struct Waits(HashMap<i64, Duration>);
+
+impl Waits {
+    /// How long a row has been waited for; the first call begins the wait.
+    pub fn waited(&mut self, row: i64, now: Moment) -> Duration {
+        let since = *self.0.entry(row).or_insert(now.steady);
+        now.steady.saturating_sub(since)
+    }
+
+    /// The row is not waited for any more.
+    pub fn end(&mut self, row: i64) {
+        self.0.remove(&row);
+    }
 }

@@ -2,7 +2,7 @@
 //! set. Then the faults stop, and everything must be accounted for.
 //!
 //! A failing seed is printed; `SIMULATION_SEED=<seed>` runs that one alone, `SIMULATION_SEEDS=<n>`
-//! runs so many.
+//! runs so many, `SIMULATION_SHOW=1` with `--nocapture` shows how each ended.
 
 mod world;
 
@@ -30,18 +30,24 @@ fn whatever_goes_wrong_every_lot_has_its_text_or_a_reason() {
         None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
     for seed in seeds {
-        if let Err(failure) = catch_unwind(AssertUnwindSafe(|| live(seed))) {
-            eprintln!("SIMULATION_SEED={seed} fails");
-            resume_unwind(failure);
+        match catch_unwind(AssertUnwindSafe(|| live(seed))) {
+            Ok(end) if std::env::var_os("SIMULATION_SHOW").is_some() => println!("{seed}: {end}"),
+            Ok(_) => {}
+            Err(failure) => {
+                eprintln!("SIMULATION_SEED={seed} fails");
+                resume_unwind(failure);
+            }
         }
     }
 }
 
-/// One world, from its first job to the day when all is settled.
-fn live(seed: u64) {
+/// One world, from its first job to the day when all is settled; gives how it ended.
+fn live(seed: u64) -> String {
     let mut random = Random::new(seed);
     let mut world = World::with(|config| {
         config.batch.max_requests = random.pick(&[3, 10, 1000]);
+        config.steps.idle = Duration::from_mins(10);
+        config.openai.poll_interval = Duration::from_mins(5);
         config.batch.max_active = random.pick(&[0, 0, 2]);
     });
     {
@@ -91,6 +97,7 @@ fn live(seed: u64) {
     world.crash();
     world.settle();
     world.assert_accounted_for();
+    world.dump()
 }
 
 fn submit(world: &mut World, random: &mut Random, job: u64) {

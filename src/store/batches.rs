@@ -618,14 +618,6 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// Since when OpenAI has called a batch ended whose results are not all there. Where the clock was
-/// set back since, the wait begins anew.
-pub fn results_late_since(tx: &Tx<'_>, id: i64) -> Stored<Timestamp> {
-    let mut query =
-        tx.prepare_cached("UPDATE openai_batches SET ended_at = min(coalesce(ended_at, ?1), ?1) WHERE id = ?2 RETURNING ended_at")?;
-    Ok(query.query_row(params![tx.now, id], |row| row.get(0))?)
-}
-
 /// OpenAI's final state and file ids.
 pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
     polled(tx, id, remote, tx.now)?;

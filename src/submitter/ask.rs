@@ -52,8 +52,7 @@ impl Submitter {
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.
     pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        let since = *self.asking.entry(row.id).or_insert(now.steady);
-        let settled = now.steady.saturating_sub(since) >= self.config.openai.settling_time;
+        let settled = self.asking.waited(row.id, now) >= self.config.openai.settling_time;
         let from = row.input_file_time.unwrap_or(0);
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
@@ -66,7 +65,7 @@ impl Submitter {
         })?;
         self.forget_inputs(&reconciled)?;
         if state != BatchState::Creating {
-            self.asking.remove(&row.id);
+            self.asking.end(row.id);
             return Ok(Next::again());
         }
         if settled && self.may_create()? {

@@ -4,7 +4,6 @@
 //! move that tells OpenAI something is preceded by a committed row that says so; an answer that was
 //! lost is looked for (`ask`) before anything is done twice.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::parameters::Parameters;
-use crate::step::{Next, Step, StepError, backoff};
+use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, alerts, settle};
 use crate::trouble::{self, CREATES, OPENAI};
@@ -38,8 +37,8 @@ pub struct Submitter {
     compared: bool,
     /// When that is tried (again), on the steady clock.
     compare_at: Duration,
-    /// Since when, on the steady clock, each doubtful create is looked for.
-    asking: HashMap<i64, Duration>,
+    /// Since when each doubtful create is looked for.
+    asking: Waits,
     /// The stage whose turn it is not.
     last_stage: Stage,
 }
@@ -55,7 +54,7 @@ impl Submitter {
             spool,
             compared: false,
             compare_at: Duration::ZERO,
-            asking: HashMap::new(),
+            asking: Waits::default(),
             last_stage: Stage::Vision,
         }
     }
@@ -184,7 +183,7 @@ impl Submitter {
 
     /// Sends the create whose intent is committed.
     fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        self.asking.remove(&row.id);
+        self.asking.end(row.id);
         let metadata = [
             (META_DATABASE, self.store.database_id()),
             (META_SUBMISSION, &row.key),

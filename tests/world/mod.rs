@@ -13,7 +13,7 @@ pub mod random;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ impl World {
         std::fs::create_dir(config.spool()).expect("a spool");
         let clock = Arc::new(HandClock::new());
         let store = Store::open(&config.database, clock.now().wall).expect("a store");
-        let sql = Connection::open(store.path()).expect("a second connection");
+        let sql = look_into(store.path());
         drop(store);
         let mut world = Self {
             openai: Arc::new(OpenAi::new(&config.openai.base_url)),
@@ -382,13 +382,14 @@ impl World {
     /// The first column of the first row, a number.
     pub fn number(&self, query: &str) -> i64 {
         self.sql
-            .query_row(query, [], |row| row.get(0))
+            .prepare_cached(query)
+            .and_then(|mut query| query.query_row([], |row| row.get(0)))
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
     /// The first column of every row.
     pub fn texts(&self, query: &str) -> Vec<String> {
-        let mut query = self.sql.prepare(query).expect("SQL");
+        let mut query = self.sql.prepare_cached(query).expect("SQL");
         let rows = query.query_map([], |row| row.get(0)).expect("SQL");
         rows.collect::<Result<_, _>>().expect("texts")
     }
@@ -430,7 +431,7 @@ impl World {
             }
         }
         std::fs::copy(backup, database).expect("a restore");
-        self.sql = Connection::open(database).expect("a connection");
+        self.sql = look_into(database);
         self.clock.restart();
         self.is_restored = true;
         self.seen_version = -1;
@@ -538,7 +539,7 @@ impl World {
     }
 
     fn rows(&self, query: &str) -> Vec<String> {
-        let mut query = self.sql.prepare(query).expect("SQL");
+        let mut query = self.sql.prepare_cached(query).expect("SQL");
         let columns = query.column_count();
         let rows = query.query_map([], |row| {
             let cells: Result<Vec<String>, _> = (0..columns)
@@ -566,10 +567,18 @@ impl World {
                 batch.metadata.get("submission")
             );
         }
+        text += &format!("{} calls\n", openai.calls.len());
         let calls = openai.calls.iter().rev().take(40).rev();
         text += &format!("last calls {:?}\n", calls.collect::<Vec<_>>());
         text
     }
+}
+
+/// A connection beside the program's.
+fn look_into(database: &Path) -> Connection {
+    let sql = Connection::open(database).expect("a second connection");
+    sql.set_prepared_statement_cache_capacity(64);
+    sql
 }
 
 fn cell(value: &Value) -> String {

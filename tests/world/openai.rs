@@ -289,8 +289,8 @@ pub struct State {
     /// What must never be asked of OpenAI.
     pub violations: Vec<String>,
     files: Vec<File>,
-    /// By custom id: in how many batches it was answered whole.
-    answered: BTreeMap<String, u32>,
+    /// By custom id: the batches in which it was answered whole.
+    answered: BTreeMap<String, Vec<String>>,
 }
 
 /// Faults by chance.
@@ -631,13 +631,12 @@ impl State {
             let fate = self.fate(line);
             let files = run_line(line, fate);
             if files.is_whole && !never && !is_twin {
-                let times = self.answered.entry(line.custom_id.clone()).or_insert(0);
-                *times += 1;
-                if *times > 1 {
-                    self.violations.push(format!(
-                        "{} was answered whole {times} times",
-                        line.custom_id
-                    ));
+                let id = self.batches[at].id.clone();
+                let batches = self.answered.entry(line.custom_id.clone()).or_default();
+                batches.push(id);
+                if batches.len() > 1 {
+                    let twice = format!("{} was answered whole in {batches:?}", line.custom_id);
+                    self.violations.push(twice);
                 }
             }
             if files.counts_as_completed {
