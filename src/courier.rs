@@ -85,7 +85,7 @@ impl Courier {
             Ok(())
         })?;
         log::info!(
-            "event=webhook job={} attempt={} status={} then={then:?} took={:?}",
+            "event=webhook job={} attempt={} status={} then={then} took={:?}",
             job.id,
             delivery.attempts + 1,
             status.map_or_else(|| "none".to_owned(), |status| status.to_string()),

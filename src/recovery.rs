@@ -143,9 +143,15 @@ impl Recovery {
                 })
                 .map_err(|error| error.to_string())?;
         }
-        self.store
-            .write(now, |tx| trouble::is_over(tx, CREATES))
-            .map_err(|error| error.to_string())?;
+        // A batch of our own that cannot be taken up now still holds its requests at OpenAI.
+        let left_behind = |it: &Finding| {
+            !it.linkable && it.batch.as_ref().is_some_and(|batch| self.is_ours(batch))
+        };
+        if !findings.iter().any(left_behind) {
+            self.store
+                .write(now, |tx| trouble::is_over(tx, CREATES))
+                .map_err(|error| error.to_string())?;
+        }
         Ok(linkable.len())
     }
 
@@ -199,11 +205,7 @@ impl Recovery {
         if known.map_err(|error| error.to_string())? {
             return Ok(None);
         }
-        if remote
-            .metadata
-            .get(META_DATABASE)
-            .is_some_and(|id| id == self.store.database_id())
-        {
+        if self.is_ours(&remote) {
             return Ok(Some(self.judge_own(remote)));
         }
         if let Some((stage, job)) = remote
@@ -249,6 +251,14 @@ impl Recovery {
                 Some(left(None, remote, None, evidence))
             }
         })
+    }
+
+    /// Whether a batch was made by this database.
+    fn is_ours(&self, remote: &RemoteBatch) -> bool {
+        remote
+            .metadata
+            .get(META_DATABASE)
+            .is_some_and(|id| id == self.store.database_id())
     }
 
     /// A batch of our own whose row is not there: the store is older than the world.

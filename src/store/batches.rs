@@ -578,7 +578,7 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
          is taken in. Look at both with: batchkeeper batches show {id}",
         remote.id, first.key
     );
-    alerts::open(tx, "duplicate_batch", &remote.id, &message)?;
+    alerts::open(tx, "duplicate_batch", &format!("batch:{id}"), &message)?;
     Ok(id)
 }
 

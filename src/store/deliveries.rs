@@ -79,6 +79,16 @@ pub enum Then {
     GiveUp,
 }
 
+impl std::fmt::Display for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Delivered => f.write_str("delivered"),
+            Self::Retry(at) => write!(f, "retry_at_{at}"),
+            Self::GiveUp => f.write_str("given_up"),
+        }
+    }
+}
+
 /// Notes an attempt's outcome.
 pub fn end(
     tx: &Tx<'_>,

@@ -294,6 +294,16 @@ pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
             fitting += claim_line(tx, row, lot, job, link.stage, language, None)?;
         }
     }
+    let lost = link.custom_ids.len() - fitting;
+    if lost > 0 {
+        let message = format!(
+            "{lost} of the {} lines of batch {} are of jobs that this database does not have: they were accepted after the \
+             backup, and their clients must send them again. OpenAI's answers to them are in the batch's files",
+            link.custom_ids.len(),
+            link.remote.id
+        );
+        alerts::open(tx, "lines_without_a_job", &link.remote.id, &message)?;
+    }
     complete_link(tx, row, link, fitting)
 }
 
