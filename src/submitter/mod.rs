@@ -65,8 +65,6 @@ impl Submitter {
             return self.other_identity(row, now);
         }
         match row.state {
-            // A plan from before a restore may have become a batch with other lines than it has now.
-            BatchState::Planned if !self.compared => self.wait(row, now),
             BatchState::Planned => self.seal(row, now),
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
