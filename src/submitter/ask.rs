@@ -88,20 +88,15 @@ impl Submitter {
             super::input::remove(&self.spool, &row.key)?;
             return Ok(Next::again());
         }
-        if settled
-            && self.compared
-            && self
-                .store
-                .read(|view| alerts::paused(view, CREATES))?
-                .is_none()
-        {
+        if settled {
             log::warn!(
-                "batch={} not found at OpenAI after the settling time; created again",
+                "batch={} not found at OpenAI after the settling time",
                 row.id
             );
             self.store
-                .write(now.wall, |tx| batches::creating(tx, row.id))?;
-            return self.send_create(row, now);
+                .write(now.wall, |tx| batches::not_created(tx, row.id))?;
+            self.asking.end(row.id);
+            return self.create(row, now);
         }
         let wait = self
             .config
