@@ -510,18 +510,22 @@ impl World {
             .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
         let creating =
             self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
-        for batch in &self.openai.state().batches {
-            let is_looked_for = batch
-                .metadata
-                .get("submission")
-                .is_some_and(|key| creating.contains(key));
-            assert!(
-                batch.is_twin || is_looked_for || known.contains(&batch.id),
-                "{} belongs to no row\n{}",
-                batch.id,
-                self.dump()
-            );
-        }
+        let is_known = |batch: &openai::Batch| {
+            let key = batch.metadata.get("submission");
+            batch.is_twin
+                || known.contains(&batch.id)
+                || key.is_some_and(|key| creating.contains(key))
+        };
+        let unheard: Vec<String> = {
+            let openai = self.openai.state();
+            let unheard = openai.batches.iter().filter(|batch| !is_known(batch));
+            unheard.map(|batch| batch.id.clone()).collect()
+        };
+        assert!(
+            unheard.is_empty(),
+            "{unheard:?} belong to no row\n{}",
+            self.dump()
+        );
     }
 
     /// A job is completed, and every lot has the right text in every language.
