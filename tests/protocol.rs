@@ -91,18 +91,10 @@ fn a_crash_while_planned_seals_what_is_there() {
 fn a_crash_before_anything_was_claimed_drops_the_empty_batch() {
     let mut world = World::new();
     let job = world.submit(&["dented door"], &["en"]);
-    world
-        .execute(
-            "CREATE TRIGGER power_cut BEFORE INSERT ON batch_lines
-             BEGIN SELECT RAISE(ROLLBACK, 'the power went'); END",
-        )
-        .unwrap();
     world.advance(MINUTE);
     world.tick("submitter");
-    let died = world.try_tick("submitter");
-    assert!(died.is_err(), "{died:?}");
-    world.execute("DROP TRIGGER power_cut").unwrap();
-    world.crash();
+    world.cut_power("INSERT", "batch_lines");
+    assert_eq!(world.tick("submitter"), Ticked::Crashed);
     assert!(world.batch_in(BatchState::Planned).is_some());
     world.settle();
     world.assert_answered(&job);
@@ -930,6 +922,42 @@ fn a_second_batch_that_still_runs_is_cancelled() {
     let openai = world.openai.state();
     let cancelled = |batch: &&world::openai::Batch| batch.status == RemoteStatus::Cancelled;
     assert_eq!(openai.batches.iter().filter(cancelled).count(), 1);
+}
+
+// Jobs that are cancelled.
+
+#[test]
+fn a_batch_that_nobody_wants_any_more_is_not_created() {
+    for state in [
+        BatchState::Sealed,
+        BatchState::Uploaded,
+        BatchState::Creating,
+    ] {
+        let mut world = World::new();
+        let job = world.submit(&["dented door"], &["en"]);
+        world.openai.state().fail(Op::Create, Fault::Lost);
+        world.run_to(state);
+        world.cancel(&job);
+        world.settle();
+        assert_eq!(world.made(), 0, "{state}");
+        assert_eq!(world.job(&job).status, JobStatus::Cancelled);
+    }
+}
+
+#[test]
+fn a_batch_that_nobody_wants_any_more_is_cancelled_and_what_it_answered_is_kept() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en", "de"]);
+    world.run_to(BatchState::Ended);
+    world.cancel(&job);
+    let other = world.submit(&["cracked lamp"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    world.cancel(&other);
+    world.settle();
+    assert!(world.lots(&job)[0].vision_result.is_some());
+    assert_eq!(world.job(&job).status, JobStatus::Cancelled);
+    assert_eq!(world.openai.count(Op::Cancel), 1);
+    assert_eq!(world.made(), 2);
 }
 
 // Clocks that are set.

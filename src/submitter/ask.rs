@@ -68,14 +68,15 @@ impl Submitter {
             self.asking.end(row.id);
             return Ok(Next::again());
         }
-        if settled && self.may_create()? {
+        if settled {
             log::warn!(
-                "batch={} not found at OpenAI after the settling time; created again",
+                "batch={} not found at OpenAI after the settling time",
                 row.id
             );
             self.store
-                .write(now.wall, |tx| batches::creating(tx, row.id))?;
-            return self.send_create(row, now);
+                .write(now.wall, |tx| batches::not_created(tx, row.id))?;
+            self.asking.end(row.id);
+            return self.create(row, now);
         }
         let wait = self
             .config

@@ -101,6 +101,8 @@ pub struct World {
     /// Simulated time since the beginning.
     pub elapsed: Duration,
     running: Option<Running>,
+    /// The next change of some rows ends the process.
+    power_cut: bool,
     /// What was submitted: by job, the lots' texts.
     sent: BTreeMap<String, Vec<String>>,
     sql: Connection,
@@ -147,6 +149,7 @@ impl World {
             is_restored: false,
             elapsed: Duration::ZERO,
             running: None,
+            power_cut: false,
             sent: BTreeMap::new(),
             sql,
             seen_version: -1,
@@ -173,11 +176,30 @@ impl World {
     /// The process ends, at once, and is started again.
     pub fn crash(&mut self) {
         self.running = None;
+        self.power_cut = false;
+        self.execute("DROP TRIGGER IF EXISTS power_cut")
+            .expect("dropped");
         self.clock.restart();
         self.start();
     }
 
-    /// The same with another configuration, or another OpenAI.
+    /// The power fails when one of a table's rows is next changed so (`INSERT` or `UPDATE`): that
+    /// transaction is lost, those before it are not.
+    pub fn cut_power(&mut self, change: &str, table: &str) {
+        self.execute(&format!(
+            "DROP TRIGGER IF EXISTS power_cut;
+             CREATE TRIGGER power_cut BEFORE {change} ON {table} BEGIN SELECT RAISE(ABORT, 'the power fails'); END"
+        ))
+        .expect("a trigger");
+        self.power_cut = true;
+    }
+
+    /// Whether the next change may end the process.
+    pub fn is_power_failing(&self) -> bool {
+        self.power_cut
+    }
+
+    /// A crash, and a start with another configuration, or another OpenAI.
     pub fn restart_with(&mut self, openai: Arc<OpenAi>, change: impl FnOnce(&mut Config)) {
         self.running = None;
         let mut config = Config::clone(&self.config);
@@ -240,6 +262,21 @@ impl World {
         id
     }
 
+    /// What a cancel does to a job's rows.
+    pub fn cancel(&self, job: &str) {
+        self.execute(&format!(
+            "BEGIN IMMEDIATE;
+             UPDATE requests SET state = 'cancelled' WHERE state IN ('waiting', 'claimed')
+                AND job = (SELECT seq FROM batch_jobs WHERE id = '{job}');
+             UPDATE batch_lots SET status = 'cancelled' WHERE status = 'pending' AND batch_job_id = '{job}';
+             UPDATE webhook_deliveries SET state = 'due', next_at = created_at WHERE batch_job_id = '{job}';
+             UPDATE batch_jobs SET status = 'cancelled', open_vision = 0, open_translations = 0,
+                completed_at = created_at WHERE id = '{job}';
+             COMMIT"
+        ))
+        .expect("cancelled");
+    }
+
     /// One tick of one step, and a look at the invariants.
     pub fn tick(&mut self, step: &str) -> Ticked {
         match self.try_tick(step) {
@@ -248,8 +285,7 @@ impl World {
         }
     }
 
-    /// The same, where an error that ends the daemon is expected.
-    pub fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
+    fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
         let at = STEPS.iter().position(|name| *name == step).expect("a step");
         let now = self.clock.now();
         let running = self.running.as_mut().expect("it runs");
@@ -257,6 +293,10 @@ impl World {
         let ticked = match ticked {
             Ok(Ok(next)) => Ticked::Did(next),
             Ok(Err(error)) if error.passes() => Ticked::Troubled,
+            Ok(Err(_)) if self.power_cut => {
+                self.crash();
+                Ticked::Crashed
+            }
             Ok(Err(error)) => return Err(error.to_string()),
             Err(thrown) if thrown.is::<Crash>() => {
                 self.crash();
@@ -470,18 +510,22 @@ impl World {
             .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
         let creating =
             self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
-        for batch in &self.openai.state().batches {
-            let is_looked_for = batch
-                .metadata
-                .get("submission")
-                .is_some_and(|key| creating.contains(key));
-            assert!(
-                batch.is_twin || is_looked_for || known.contains(&batch.id),
-                "{} belongs to no row\n{}",
-                batch.id,
-                self.dump()
-            );
-        }
+        let is_known = |batch: &openai::Batch| {
+            let key = batch.metadata.get("submission");
+            batch.is_twin
+                || known.contains(&batch.id)
+                || key.is_some_and(|key| creating.contains(key))
+        };
+        let unheard: Vec<String> = {
+            let openai = self.openai.state();
+            let unheard = openai.batches.iter().filter(|batch| !is_known(batch));
+            unheard.map(|batch| batch.id.clone()).collect()
+        };
+        assert!(
+            unheard.is_empty(),
+            "{unheard:?} belong to no row\n{}",
+            self.dump()
+        );
     }
 
     /// A job is completed, and every lot has the right text in every language.
