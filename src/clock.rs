@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The last instant that jiff writes (9999-12-30T22:00:00Z).
-const LATEST: i64 = 253_402_207_200_999;
+/// The last instant that jiff makes of milliseconds: 9999-12-30T22:00:00Z.
+const LATEST: i64 = 253_402_207_200_000;
 
 impl Timestamp {
     /// From milliseconds since the Unix epoch; beyond the years 1970 to 9999 it is clamped.
