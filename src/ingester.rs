@@ -126,7 +126,9 @@ impl Ingester {
         );
         self.store.write(now.wall, |tx| {
             if error.is_account_trouble() {
+                // Others come first when the pause is over: it may be this one alone that is refused.
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                batches::look_again(tx, row.id, now.wall + probe)?;
                 return trouble::pause_openai(tx, &error, probe);
             }
             if batches::is_given_up(tx, row.id)? {

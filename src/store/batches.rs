@@ -693,7 +693,8 @@ pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
     };
     let changed = tx.execute(
         "UPDATE openai_batches SET state = ?, error = ?, ingested_at = ?,
-                uniform_error = (SELECT CASE WHEN count(DISTINCT coalesce(error, outcome)) = 1 AND min(outcome <> 'answered')
+                uniform_error = (SELECT CASE WHEN count(DISTINCT coalesce(error, outcome)) = 1
+                                              AND min(outcome IN ('wrong', 'passing', 'unreadable', 'missing'))
                                              THEN min(coalesce(error, outcome)) END
                                  FROM batch_lines WHERE batch_id = openai_batches.id)
          WHERE id = ? AND state = 'ended'",

@@ -160,6 +160,11 @@ fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
         return Ok(());
     }
     request.settle(tx, RequestState::Done)?;
+    // A batch that is not sealed yet lets go of it: it was answered by a twin of an earlier one.
+    tx.prepare_cached(
+        "DELETE FROM batch_lines WHERE request_id = ? AND batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')",
+    )?
+    .execute([request.id])?;
     let translations = if request.stage == Stage::Vision {
         want_translations(tx, request)?
     } else {

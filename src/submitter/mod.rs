@@ -251,7 +251,7 @@ impl Submitter {
     ) -> Result<Next, StepError> {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
-                batches::look_again(tx, row.id, now.wall)?;
+                batches::look_again(tx, row.id, now.wall + self.longest_wait())?;
                 trouble::pause_openai(tx, error, self.longest_wait())
             })?;
             return Ok(Next::again());

@@ -118,22 +118,16 @@ impl Submitter {
             lines: packing.cap.unwrap_or(full).min(full),
             bytes: self.config.batch.max_bytes,
         };
-        let mut after = BTreeMap::new();
-        // Twice: what small queues leave of their share goes to the big ones.
-        for _ in 0..2 {
-            for (queue, share) in shares(&packing.queues, room.lines) {
-                let after = after.entry(queue.job).or_insert(0);
-                self.claim(
-                    batch,
-                    packing,
-                    queue.job,
-                    share,
-                    after,
-                    &parameters,
-                    &mut room,
-                    now,
-                )?;
-            }
+        for (queue, share) in shares(&packing.queues, room.lines) {
+            self.claim(
+                batch,
+                packing,
+                queue.job,
+                share,
+                &parameters,
+                &mut room,
+                now,
+            )?;
         }
         Ok(Next::again())
     }
@@ -145,12 +139,11 @@ impl Submitter {
         packing: &Packing,
         job: i64,
         share: u32,
-        after: &mut i64,
         parameters: &Parameters,
         room: &mut Room,
         now: Moment,
     ) -> Result<(), StepError> {
-        let mut left = share.min(room.lines);
+        let (mut left, mut after) = (share.min(room.lines), 0);
         while left > 0 {
             let waiting = self.store.read(|view| {
                 requests::waiting(
@@ -158,7 +151,7 @@ impl Submitter {
                     job,
                     packing.stage,
                     packing.cap,
-                    *after,
+                    after,
                     left.min(CHUNK),
                 )
             })?;
@@ -167,7 +160,7 @@ impl Submitter {
                 let length =
                     request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
                 if length > self.config.batch.max_bytes {
-                    *after = line.request;
+                    after = line.request;
                     too_long.push(line.request);
                     continue;
                 }
@@ -179,7 +172,7 @@ impl Submitter {
                 room.bytes -= length;
                 room.lines -= 1;
                 left -= 1;
-                *after = line.request;
+                after = line.request;
                 chosen.push(line.request);
             }
             self.store.write(now.wall, |tx| {
@@ -196,26 +189,38 @@ impl Submitter {
     }
 }
 
-/// Each queue's share of `lines`: even between clients, and between the jobs of one.
+/// Each queue's share of `lines`: even between clients, and between the jobs of one; what a small
+/// queue does not need goes to the others.
 fn shares(queues: &[Queue], lines: u32) -> Vec<(&Queue, u32)> {
     let mut clients: BTreeMap<&str, Vec<&Queue>> = BTreeMap::new();
     for queue in queues {
         clients.entry(&queue.client).or_default().push(queue);
     }
+    let lengths = |jobs: &[&Queue]| jobs.iter().map(|queue| queue.length).collect::<Vec<_>>();
+    let wanted: Vec<u32> = clients
+        .values()
+        .map(|jobs| lengths(jobs).into_iter().fold(0, u32::saturating_add))
+        .collect();
     let mut shares = Vec::with_capacity(queues.len());
-    for (client, lines) in even(lines, clients.len())
-        .zip(clients.into_values())
-        .map(|(lines, jobs)| (jobs, lines))
-    {
-        shares.extend(client.iter().copied().zip(even(lines, client.len())));
+    for (jobs, lines) in clients.into_values().zip(even(&wanted, lines)) {
+        let of_jobs = even(&lengths(&jobs), lines);
+        shares.extend(jobs.into_iter().zip(of_jobs));
     }
     shares
 }
 
-/// `whole` in `parts` parts that differ by one at most, the larger ones first.
-fn even(whole: u32, parts: usize) -> impl Iterator<Item = u32> {
-    let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
-    (0..parts).map(move |part| whole / parts + u32::from(part < whole % parts))
+/// `whole` shared out evenly, to nobody more than is wanted.
+fn even(wanted: &[u32], whole: u32) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|at| wanted[*at]);
+    let mut shares = vec![0; wanted.len()];
+    let mut left = whole;
+    for (served, at) in order.into_iter().enumerate() {
+        let still = u32::try_from(wanted.len() - served).unwrap_or(u32::MAX);
+        shares[at] = wanted[at].min(left / still);
+        left -= shares[at];
+    }
+    shares
 }
 
 #[cfg(test)]
@@ -238,11 +243,19 @@ mod tests {
             queue(1, "a", 50_000),
             queue(2, "a", 50_000),
             queue(3, "b", 2),
+            queue(4, "c", 50_000),
         ];
         let shares: Vec<(i64, u32)> = shares(&queues, 1001)
             .into_iter()
             .map(|(queue, share)| (queue.job, share))
             .collect();
-        assert_eq!(shares, [(1, 251), (2, 250), (3, 500)]);
+        assert_eq!(shares, [(1, 250), (2, 250), (3, 2), (4, 499)]);
+    }
+
+    #[test]
+    fn nobody_gets_more_than_is_wanted_and_nothing_is_left_over_that_is() {
+        assert_eq!(even(&[5, 1, 9], 100), [5, 1, 9]);
+        assert_eq!(even(&[5, 1, 9], 9), [4, 1, 4]);
+        assert!(even(&[], 9).is_empty());
     }
 }
