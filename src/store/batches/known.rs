@@ -1,0 +1,137 @@
+//! What a listed batch is to us: ours by its row, ours by evidence, a twin, a stranger's, unheard of.
+
+use rusqlite::{named_params, params};
+
+use super::{BatchRow, by_key, by_openai_id, drop_empty, one, submitted};
+use crate::batch::{BatchState, RemoteStatus};
+use crate::remote::RemoteBatch;
+use crate::store::{Stored, Tx, alerts, moved};
+
+/// What a listed batch is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its row has its id already.
+    Yes,
+    /// A row waited for it; now it has its id.
+    Linked(i64),
+    /// A second batch under one key; a row of its own now, to be cancelled and taken in.
+    Duplicate(i64),
+    /// Not made by this database.
+    Foreign,
+    /// Made by this database under a key that no row has, or whose row does not know its lines: the
+    /// store is older than the world.
+    Unheard,
+}
+
+/// The metadata's name of the database.
+pub const META_DATABASE: &str = "batchkeeper";
+
+/// The metadata's name of the submission's key.
+pub const META_SUBMISSION: &str = "submission";
+
+/// Looks at one batch of a listing, and links it where the evidence (our key in its metadata, or
+/// our input file) says that it is ours.
+pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored<Known> {
+    if by_openai_id(tx, &remote.id)?.is_some() {
+        return Ok(Known::Yes);
+    }
+    let ours = remote
+        .metadata
+        .get(META_DATABASE)
+        .is_some_and(|id| id == database_id);
+    let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
+    let row = match key {
+        Some(key) => by_key(tx, key)?,
+        None => one(
+            tx,
+            "input_file_id = ? AND duplicate_of IS NULL",
+            &remote.input_file_id,
+        )?,
+    };
+    match row {
+        None if ours => Ok(Known::Unheard),
+        None => Ok(Known::Foreign),
+        Some(row) => match row.state {
+            BatchState::Creating => {
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Rows from before its create, in a restored backup. Once sealed, its lines are these.
+            BatchState::Sealed | BatchState::Uploaded => {
+                created_unseen(tx, row.id, remote)?;
+                submitted(tx, row.id, remote)?;
+                Ok(Known::Linked(row.id))
+            }
+            // Which lines it was made with, no row says.
+            BatchState::Planned => {
+                unplan(tx, row.id)?;
+                Ok(Known::Unheard)
+            }
+            BatchState::Submitted
+            | BatchState::Ended
+            | BatchState::Ingested
+            | BatchState::Failed => duplicate(tx, &row, remote).map(Known::Duplicate),
+        },
+    }
+}
+
+/// Takes back a planned submission; its requests wait again.
+pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    tx.execute(
+        "UPDATE requests SET state = 'waiting'
+         WHERE state = 'claimed' AND id IN (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+        [id],
+    )?;
+    tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [id])?;
+    drop_empty(tx, id)
+}
+
+/// OpenAI has a batch whose create this database has not seen.
+fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', input_file_id = ?
+         WHERE id = ? AND state IN ('sealed', 'uploaded')",
+        params![remote.input_file_id, id],
+    )?;
+    moved(changed, || {
+        format!("batch row {id} is not sealed or uploaded")
+    })
+}
+
+/// A row of its own for a second batch under one key.
+fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64> {
+    let running = !remote.status.is_some_and(RemoteStatus::is_final);
+    tx.execute(
+        "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, duplicate_of,
+                base_url, organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
+                input_file_time, openai_time, openai_expires, openai_status, cancel_wanted, next_at, created_at,
+                submitted_at)
+         SELECT submission_key || '#' || :remote, stage, scheme, 'submitted', :remote, job_id, id, base_url,
+                organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
+                input_file_time, :time, :expires, :status, :cancel, :now, :now, :now
+         FROM openai_batches WHERE id = :first",
+        named_params! {
+            ":remote": remote.id, ":time": remote.created_at, ":expires": remote.expires_at,
+            ":status": remote.status_text, ":cancel": running, ":now": tx.now, ":first": first.id,
+        },
+    )?;
+    let id = tx.tx.last_insert_rowid();
+    tx.execute(
+        "INSERT INTO batch_lines (batch_id, request_id, custom_id)
+         SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
+        [id, first.id],
+    )?;
+    tx.execute(
+        "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
+        [id, first.id],
+    )?;
+    let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
+    alerts::event(tx, None, Some(id), "duplicate", &detail)?;
+    let message = format!(
+        "OpenAI has a second batch, {}, under the key of {}; it is cancelled if it still runs, and what it answered \
+         is taken in. Look at both with: batchkeeper batches show {id}",
+        remote.id, first.key
+    );
+    alerts::open(tx, "duplicate_batch", &format!("batch:{id}"), &message)?;
+    Ok(id)
+}

@@ -1,0 +1,210 @@
+//! The moves of the submission protocol, up to OpenAI's id: each names the state that it starts from.
+
+use rusqlite::{named_params, params};
+
+use super::{count_lines, get};
+use crate::batch::{BatchState, Stage};
+use crate::clock::Timestamp;
+use crate::remote::{Identity, RemoteBatch, RemoteFile};
+use crate::store::{Stored, Tx, View, alerts, moved};
+
+/// What a submission is planned with.
+pub struct Plan<'a> {
+    /// Unique for ever.
+    pub key: &'a str,
+    /// What it asks for.
+    pub stage: Stage,
+    /// The account it will be made under.
+    pub identity: &'a Identity,
+    /// Its model.
+    pub model: &'a str,
+    /// Its parameters, JSON.
+    pub parameters: &'a str,
+}
+
+/// A new submission, whose requests are about to be claimed.
+pub fn plan(tx: &Tx<'_>, plan: &Plan<'_>) -> Stored<i64> {
+    tx.execute(
+        "INSERT INTO openai_batches (submission_key, stage, scheme, state, base_url, organization, project, model,
+                                     parameters, next_at, created_at)
+         VALUES (:key, :stage, 'own', 'planned', :base_url, :organization, :project, :model, :parameters, :now, :now)",
+        named_params! {
+            ":key": plan.key, ":stage": plan.stage, ":base_url": plan.identity.base_url,
+            ":organization": plan.identity.organization, ":project": plan.identity.project, ":model": plan.model,
+            ":parameters": plan.parameters, ":now": tx.now,
+        },
+    )?;
+    Ok(tx.tx.last_insert_rowid())
+}
+
+/// Takes back a planned submission that has no line.
+pub fn drop_empty(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    tx.execute(
+        "DELETE FROM batch_links WHERE batch_id = ? AND NOT EXISTS
+                (SELECT 1 FROM batch_lines WHERE batch_id = ?)",
+        params![id, id],
+    )?;
+    let dropped = tx.execute(
+        "DELETE FROM openai_batches WHERE id = ? AND state = 'planned'",
+        [id],
+    )?;
+    moved(dropped, || format!("batch row {id} is not planned"))
+}
+
+/// What OpenAI has heard nothing of is made under the account that is configured now.
+pub fn set_identity(tx: &Tx<'_>, id: i64, identity: &Identity) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET base_url = ?, organization = ?, project = ? WHERE id = ? AND state IN ('planned', 'sealed')",
+        params![identity.base_url, identity.organization, identity.project, id],
+    )?;
+    moved(changed, || format!("batch row {id} is known to OpenAI"))
+}
+
+/// The written input of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its lines.
+    pub lines: u32,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its SHA-256, hex.
+    pub sha256: String,
+}
+
+/// Fixes the lines of a planned submission: no request leaves it any more. False when some left
+/// while the input was written; then it is to be written again.
+pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
+    if count_lines(tx, id)? != input.lines {
+        return Ok(false);
+    }
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'sealed', lines = ?, input_bytes = ?, input_sha256 = ?, next_at = ?,
+                job_id = (SELECT min(j.id) FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
+                          WHERE k.batch_id = openai_batches.id HAVING count(*) = 1)
+         WHERE id = ? AND state = 'planned'",
+        params![input.lines, input.bytes, input.sha256, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is not planned"))?;
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "sealed",
+        &format!("lines={} bytes={}", input.lines, input.bytes),
+    )?;
+    Ok(true)
+}
+
+/// OpenAI has the input.
+pub fn uploaded(tx: &Tx<'_>, id: i64, file: &RemoteFile) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'uploaded', input_file_id = ?, input_file_time = ?, input_file_since = ?, next_at = ?,
+                failures = 0, error = NULL
+         WHERE id = ? AND state = 'sealed'",
+        params![file.id, file.created_at, tx.now, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is not sealed"))?;
+    alerts::event(tx, None, Some(id), "uploaded", &format!("file={}", file.id))
+}
+
+/// A create is about to be sent: the intent.
+pub fn creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', next_at = ? WHERE id = ? AND state IN ('uploaded', 'creating')",
+        params![tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is not uploaded"))?;
+    alerts::event(tx, None, Some(id), "creating", "")
+}
+
+/// The create certainly had no effect: the batch may be created (from the same input) again.
+pub fn not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'uploaded' WHERE id = ? AND state = 'creating'",
+        [id],
+    )?;
+    moved(changed, || format!("batch row {id} is not creating"))
+}
+
+/// OpenAI does not have the input any more: it is to be uploaded again.
+pub fn input_lost(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'sealed', input_file_id = NULL, input_file_time = NULL, next_at = ?
+         WHERE id = ? AND state = 'uploaded'",
+        params![tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is not uploaded"))?;
+    alerts::event(tx, None, Some(id), "input_lost", "")
+}
+
+/// OpenAI's id is certain: stored with the batch and on its jobs.
+pub fn submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, openai_time = ?, openai_expires = ?,
+                openai_status = ?, submitted_at = ?, next_at = ?, failures = 0, error = NULL
+         WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating')",
+        params![remote.id, remote.created_at, remote.expires_at, remote.status_text, tx.now, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is not on its way"))?;
+    link_jobs(tx, id)?;
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "submitted",
+        &format!("openai_batch={}", remote.id),
+    )
+}
+
+/// Puts a batch's OpenAI id on the jobs that it works for.
+pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    for (stage, column) in [
+        (Stage::Vision, "openai_batch_id"),
+        (Stage::Translation, "openai_translation_batch_id"),
+    ] {
+        tx.execute(
+            &format!(
+                "UPDATE batch_jobs SET {column} = b.openai_batch_id, updated_at = ?,
+                        status = CASE WHEN status = 'pending' THEN 'processing' ELSE status END
+                 FROM openai_batches b, batch_links k
+                 WHERE b.id = ? AND b.stage = ? AND k.batch_id = b.id AND batch_jobs.seq = k.job"
+            ),
+            params![tx.now, id, stage],
+        )?;
+    }
+    Ok(())
+}
+
+/// A call for this batch failed: look again later.
+pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<()> {
+    tx.prepare_cached(
+        "UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?",
+    )?
+    .execute(params![until, error, id])?;
+    log::warn!("batch={id} postponed until={until} error={error:?}");
+    Ok(())
+}
+
+/// Nothing failed, but it is to be looked at later.
+pub fn look_again(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
+    tx.prepare_cached("UPDATE openai_batches SET next_at = ? WHERE id = ?")?
+        .execute(params![at, id])?;
+    Ok(())
+}
+
+/// A submission that came to nothing before OpenAI had it: failed with its reason.
+pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
+         WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
+        params![reason, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} cannot be given up now"))?;
+    alerts::event(tx, None, Some(id), "abandoned", reason)
+}
+
+/// Whether a submission was let go of while a call for it was under way: what the call says does not
+/// matter any more.
+pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {
+    Ok(get(view, id)?.state == BatchState::Failed)
+}

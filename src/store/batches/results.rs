@@ -1,0 +1,184 @@
+//! From a batch's first poll to the removal of its files: what OpenAI says of it, and how far its
+//! results are taken in.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{BatchRow, COLUMNS, Which, batch_row};
+use crate::batch::BatchState;
+use crate::clock::Timestamp;
+use crate::remote::{Identity, RemoteBatch};
+use crate::store::{Stored, Tx, View, alerts, moved};
+
+/// What a poll saw, with the batch still running.
+pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) -> Stored<()> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE openai_batches SET openai_status = ?, openai_total = ?, openai_completed = ?, openai_failed = ?,
+                    next_at = ?, failures = 0, error = NULL
+             WHERE id = ? AND state = 'submitted'",
+        )?
+        .execute(params![
+            remote.status_text,
+            remote.counts.total,
+            remote.counts.completed,
+            remote.counts.failed,
+            next_at,
+            id
+        ])?;
+    moved(changed, || format!("batch row {id} is not submitted"))
+}
+
+/// OpenAI's final state and file ids.
+pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    polled(tx, id, remote, tx.now)?;
+    let errors = serde_json::to_string(&remote.errors)?;
+    tx.execute(
+        "UPDATE openai_batches SET state = 'ended', output_file_id = ?, error_file_id = ?, openai_errors = ?, ended_at = ?
+         WHERE id = ? AND state = 'submitted'",
+        params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
+    )?;
+    let counts = remote.counts;
+    let detail = format!(
+        "status={} total={} completed={} failed={}",
+        remote.status_text, counts.total, counts.completed, counts.failed
+    );
+    alerts::event(tx, None, Some(id), "ended", &detail)
+}
+
+/// A result file lies whole in the spool.
+pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> Stored<()> {
+    let name = which.as_str();
+    let changed = tx.execute(
+        &format!(
+            "UPDATE openai_batches SET {name}_bytes = ?, {name}_sha256 = ?, failures = 0, error = NULL, next_at = ?
+             WHERE id = ? AND state = 'ended'"
+        ),
+        params![bytes, sha256, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} has not ended"))?;
+    alerts::event(
+        tx,
+        None,
+        Some(id),
+        "spooled",
+        &format!("file={name} bytes={bytes} sha256={sha256}"),
+    )
+}
+
+/// The spooled file is gone or another: it is to be fetched and read again from its beginning.
+pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
+    let name = which.as_str();
+    let sql = format!(
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
+         WHERE id = ? AND state = 'ended'"
+    );
+    moved(tx.execute(&sql, [id])?, || {
+        format!("batch row {id} has not ended")
+    })
+}
+
+/// So many bytes of a result file have been taken in, so many of its lines belong to none of ours.
+pub fn taken(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, unknown: u32) -> Stored<()> {
+    let name = which.as_str();
+    tx.prepare_cached(&format!(
+        "UPDATE openai_batches SET {name}_taken = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
+    ))?
+    .execute(params![bytes, unknown, id])?;
+    Ok(())
+}
+
+/// Lines up to this request have their verdict.
+pub fn settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
+    tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ? AND state = 'ended'")?
+        .execute(params![request, id])?;
+    Ok(())
+}
+
+/// Every line is settled; `refused`: OpenAI's reason not to run it at all.
+pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
+    let state = if refused.is_some() {
+        BatchState::Failed
+    } else {
+        BatchState::Ingested
+    };
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = ?, error = ?, ingested_at = ?,
+                uniform_error = (SELECT CASE WHEN count(DISTINCT coalesce(error, outcome)) = 1
+                                              AND min(outcome IN ('wrong', 'passing', 'unreadable', 'missing'))
+                                             THEN min(coalesce(error, outcome)) END
+                                 FROM batch_lines WHERE batch_id = openai_batches.id)
+         WHERE id = ? AND state = 'ended'",
+        params![state, refused, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} has not ended"))?;
+    alerts::event(tx, None, Some(id), state.as_str(), refused.unwrap_or(""))
+}
+
+/// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
+/// sake of a lot or two: at least so many requests were new to OpenAI since it last did well. (A
+/// lot that always fails makes batches of itself alone.)
+pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
+    let mut query = view.prepare_cached(
+        "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
+                WHERE model = ? AND state = 'ingested' AND lines > 0 ORDER BY ingested_at DESC, id DESC LIMIT ?)
+         HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
+    )?;
+    let error: Option<String> = query
+        .query_row(params![model, runs, runs], |row| row.get(0))
+        .optional()?;
+    let Some(error) = error else { return Ok(None) };
+    let mut query = view.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
+                WHERE b.model = ?1 AND b.state = 'ingested' AND b.uniform_error = ?2
+                  AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
+                                       AND lines > 0 AND uniform_error IS NOT ?2), 0)
+                  AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < b.id)
+                LIMIT ?3)",
+    )?;
+    let new: u32 = query.query_row(params![model, error, runs], |row| row.get(0))?;
+    Ok((new >= runs).then_some(error))
+}
+
+/// How many of a model's newest batches OpenAI refused one after another.
+pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
+    let mut query = view.prepare_cached(
+        "SELECT count(*) FROM openai_batches WHERE model = ?1 AND state = 'failed' AND id > coalesce(
+                (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)",
+    )?;
+    Ok(query.query_row([model], |row| row.get(0))?)
+}
+
+/// A batch of our own that was settled before `before` and whose files are still at OpenAI.
+pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
+           AND (base_url, organization, project) = (?, ?, ?)
+         ORDER BY ingested_at LIMIT 1"
+    ))?;
+    let of = params![
+        before,
+        identity.base_url,
+        identity.organization,
+        identity.project
+    ];
+    query.query_and_then(of, batch_row)?.next().transpose()
+}
+
+/// A batch's files at OpenAI are gone.
+pub fn cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET cleaned_at = ? WHERE id = ? AND cleaned_at IS NULL",
+        params![tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} is clean already"))?;
+    alerts::event(tx, None, Some(id), "cleaned", "")
+}
+
+/// Whether another batch whose files are still at OpenAI was made from the same input.
+pub fn shares_input(view: &View, row: &BatchRow) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE input_file_id = ? AND id <> ? AND cleaned_at IS NULL)",
+    )?;
+    Ok(query.query_row(params![row.input_file_id, row.id], |row| row.get(0))?)
+}
