@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 use crate::remote::{Identity, RemoteBatch};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
+/// More lines than any batch has: a count beyond it says nothing.
+const MOST_LINES: u64 = 1 << 32;
+
 /// What a poll saw, with the batch still running.
 pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) -> Stored<()> {
     let changed = tx
@@ -19,9 +22,9 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
         )?
         .execute(params![
             remote.status_text,
-            remote.counts.total,
-            remote.counts.completed,
-            remote.counts.failed,
+            remote.counts.total.min(MOST_LINES),
+            remote.counts.completed.min(MOST_LINES),
+            remote.counts.failed.min(MOST_LINES),
             next_at,
             id
         ])?;

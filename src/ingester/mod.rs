@@ -3,29 +3,30 @@
 //! First both files lie whole in the spool, then output lines are taken in, then error lines, then
 //! what is missing gets its verdict: nothing is sent again or failed before both were read.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{self, Answer};
-use crate::batch::{BatchState, Outcome, RemoteStatus};
+use crate::batch::{BatchState, RemoteStatus};
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::openai::jsonl::{Content, LineReader, sha256_file};
+use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, Which};
-use crate::store::settle::{self, LineResult};
-use crate::store::{Store, StoreError, Tx, alerts};
+use crate::store::{Store, StoreError, Tx, alerts, settle};
 use crate::trouble::{self, OPENAI};
 
-/// Result lines, or verdicts, in one transaction.
-const CHUNK: u32 = 200;
-/// Bytes of result lines in one transaction.
-const CHUNK_BYTES: u64 = 1 << 20;
+mod lines;
+mod refusal;
+
+use lines::{read_chunk, take_line};
+use refusal::{blamed, is_passing, is_queue_full, refusal};
+
+/// Verdicts in one transaction.
+const VERDICTS: u32 = 200;
 /// When so many batches of a model fail alike in a row, it pauses.
 const ALIKE: u32 = 3;
 
@@ -211,7 +212,7 @@ impl Ingester {
             batch_cap: halve.then(|| (row.lines / 2).max(1)),
         };
         let done = self.store.write(now.wall, |tx| {
-            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, CHUNK, rules)? {
+            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, rules)? {
                 batches::settled_to(tx, row.id, last)?;
                 return Ok(false);
             }
@@ -347,177 +348,4 @@ impl<W: Write> Write for Spooling<W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.into.flush()
     }
-}
-
-/// Some lines of a result file, as they stand there.
-struct Chunk {
-    lines: Vec<Vec<u8>>,
-    end: u64,
-    is_last: bool,
-}
-
-fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result<Chunk> {
-    let mut chunk = Chunk {
-        lines: Vec::new(),
-        end: reader.offset(),
-        is_last: false,
-    };
-    let mut bytes = 0;
-    while chunk.lines.len() < CHUNK as usize && bytes < CHUNK_BYTES {
-        let Some(line) = reader.next_line()? else {
-            chunk.is_last = true;
-            break;
-        };
-        chunk.end = line.next;
-        match line.content {
-            Content::Bytes(line) => {
-                bytes += line.len() as u64;
-                chunk.lines.push(line.to_vec());
-            }
-            // Too long to be an answer of ours: as good as unreadable, and it names nobody.
-            Content::TooLong { .. } => chunk.lines.push(Vec::new()),
-        }
-    }
-    Ok(chunk)
-}
-
-/// One line into its lot. False when it belongs to none of this batch; what is broken about it is
-/// added to `noted`.
-fn take_line(
-    tx: &Tx<'_>,
-    row: &BatchRow,
-    line: &[u8],
-    noted: &mut Vec<String>,
-) -> Result<bool, StoreError> {
-    let read = answer::read_line(line);
-    let (custom_id, result) = match &read {
-        Ok(line) => {
-            let (outcome, text, error) = classify(&line.answer);
-            let usage = line.usage;
-            let tokens = [
-                usage.input_tokens,
-                usage.cached_tokens,
-                usage.output_tokens,
-                usage.reasoning_tokens,
-            ];
-            (line.custom_id.as_str(), (outcome, text, error, tokens))
-        }
-        Err(broken) => {
-            noted.push(broken.message.clone());
-            let Some(custom_id) = &broken.custom_id else {
-                return Ok(false);
-            };
-            (
-                custom_id.as_str(),
-                (Outcome::Unreadable, "", broken.message.clone(), [0; 4]),
-            )
-        }
-    };
-    let (outcome, text, error, tokens) = result;
-    settle::take_line(
-        tx,
-        row,
-        &LineResult {
-            custom_id,
-            outcome,
-            text,
-            error: &error,
-            tokens,
-        },
-    )
-}
-
-fn classify(answer: &Answer) -> (Outcome, &str, String) {
-    let said = |code: &str, message: &str| {
-        if code.is_empty() {
-            message.to_owned()
-        } else {
-            format!("{code}: {message}")
-        }
-    };
-    match answer {
-        Answer::Text { text, .. } => (Outcome::Answered, text, String::new()),
-        Answer::Refusal { message } => (Outcome::Refused, "", message.clone()),
-        Answer::Truncated => (Outcome::Truncated, "", String::new()),
-        Answer::Filtered => (Outcome::Filtered, "", String::new()),
-        Answer::ImageUnreachable { message } => (Outcome::ImageUnreachable, "", message.clone()),
-        Answer::Retry { code, message } => (Outcome::Passing, "", said(code, message)),
-        Answer::Fail { code, message } => (Outcome::Wrong, "", said(code, message)),
-    }
-}
-
-/// Why OpenAI refused a batch, in one line.
-fn refusal(row: &BatchRow) -> String {
-    let said: BTreeSet<String> = row
-        .errors
-        .iter()
-        .take(5)
-        .map(|error| {
-            let part = |text: &Option<String>| text.clone().unwrap_or_default();
-            format!("{} {}", part(&error.code), part(&error.message))
-                .trim()
-                .to_owned()
-        })
-        .collect();
-    let said = said.into_iter().collect::<Vec<_>>().join("; ");
-    if said.is_empty() {
-        "OpenAI refused the batch and did not say why".to_owned()
-    } else {
-        said
-    }
-}
-
-/// The lines that OpenAI blames for refusing a batch, with what is wrong with each. The only line
-/// of a batch is to blame for it.
-fn blamed(row: &BatchRow) -> Vec<(u64, String)> {
-    if is_passing(row) || row.openai_status.as_deref() != Some(RemoteStatus::Failed.as_str()) {
-        return Vec::new();
-    }
-    let lines = row.errors.iter().filter_map(|error| {
-        let message = format!(
-            "{}: {}",
-            error.code.as_deref().unwrap_or(""),
-            error.message.as_deref().unwrap_or("")
-        );
-        Some((error.line?, message))
-    });
-    let blamed: Vec<_> = lines
-        .filter(|(line, _)| (1..=u64::from(row.lines)).contains(line))
-        .collect();
-    if blamed.is_empty() && row.lines == 1 {
-        vec![(1, refusal(row))]
-    } else {
-        blamed
-    }
-}
-
-/// OpenAI's queue of the model is full: it is waited for, and smaller batches are tried.
-fn is_queue_full(row: &BatchRow) -> bool {
-    row.errors.iter().any(|error| {
-        error.code.as_deref() == Some("token_limit_exceeded")
-            || error
-                .message
-                .as_deref()
-                .is_some_and(|message| message.contains("nqueued"))
-    })
-}
-
-/// Whether the refusal says nothing of the lines, and passes: with time, or once a person has mended
-/// the model's name or the account.
-fn is_passing(row: &BatchRow) -> bool {
-    let passing = [
-        "server_error",
-        "billing_hard_limit_reached",
-        "insufficient_quota",
-        // Said of each line, but all have the same model.
-        "model_not_found",
-        "mismatched_model",
-    ];
-    is_queue_full(row)
-        || row.errors.iter().any(|error| {
-            let code = error.code.as_deref().unwrap_or("");
-            let no_input = error.line.is_none()
-                && matches!(error.param.as_deref(), Some("file_id" | "input_file_id"));
-            passing.contains(&code) || no_input
-        })
 }
