@@ -73,7 +73,7 @@ impl Courier {
                     job.id,
                     delivery.url,
                     delivery.attempts + 1,
-                    error.as_deref().unwrap_or("no reason"),
+                    why(status, error.as_deref()),
                 );
                 alerts::open(
                     tx,
@@ -192,6 +192,16 @@ impl Courier {
     }
 }
 
+/// Why an attempt failed, for people: many receivers say it by their status alone.
+fn why(status: Option<u16>, error: Option<&str>) -> String {
+    let said = error.filter(|said| !said.is_empty());
+    match (status, said) {
+        (Some(status), None) => format!("HTTP {status}"),
+        (Some(status), Some(said)) => format!("HTTP {status}: {said}"),
+        (None, said) => said.unwrap_or("no reason").to_owned(),
+    }
+}
+
 /// The id that a receiver drops repeats by: of job, event and URL alone, so that every attempt has
 /// the same, also after a restore. `again`: an operator's resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
@@ -245,6 +255,13 @@ impl Step for Courier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_that_says_nothing_is_quoted_by_its_status() {
+        assert_eq!(why(Some(410), Some("")), "HTTP 410");
+        assert_eq!(why(Some(500), Some("oops")), "HTTP 500: oops");
+        assert_eq!(why(None, Some("timed out")), "timed out");
+    }
 
     #[test]
     fn the_webhook_id_depends_on_job_event_and_url_alone() {

@@ -152,8 +152,24 @@ pub fn parse_dump(text: &[u8]) -> Result<Dump, String> {
             ));
         }
     }
-    dump.jobs = jobs;
+    for job in jobs {
+        match lack_of_lots(&job) {
+            Some(lack) if job.lots.is_empty() && !job.status.is_final() => dump.refused.push(lack),
+            lack => {
+                dump.notes.extend(lack);
+                dump.jobs.push(job);
+            }
+        }
+    }
     Ok(dump)
+}
+
+/// What is said of a job of which the dump holds fewer lots than the job counts. An open job with no
+/// lot at all would have nothing left to do, and so be "completed" without a result.
+fn lack_of_lots(job: &LegacyJob) -> Option<String> {
+    let (there, said) = (job.lots.len(), job.total_lots);
+    let lacks = there == 0 || u32::try_from(there).is_ok_and(|there| there < said);
+    lacks.then(|| format!("job {}: {there} of its {said} lots are in the dump", job.id))
 }
 
 fn rows<'t>(
@@ -277,7 +293,7 @@ fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
         _ => BTreeMap::new(),
     };
     Ok(LegacyLot {
-        lot_id: text_of(row, "lot_id").ok_or("it has no lot_id")?.to_owned(),
+        lot_id: lot_id(row).ok_or("it has no lot_id")?,
         additional_info: text_of(row, "additional_info").unwrap_or("").to_owned(),
         images: texts(&json_of(row, "image_urls")),
         missing_images: texts(&json_of(row, "missing_images")),
@@ -287,6 +303,14 @@ fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
         translations,
         error_message: text_of(row, "error_message").map(str::to_owned),
     })
+}
+
+/// A lot's id: an integer is taken as its text, as in a submission.
+fn lot_id(row: &Map<String, Value>) -> Option<String> {
+    match row.get("lot_id") {
+        Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),
+        _ => text_of(row, "lot_id").map(str::to_owned),
+    }
 }
 
 /// The earlier service stored the answer's formatting options as a description, at times.
@@ -368,6 +392,38 @@ mod tests {
             "formatting options are no description"
         );
         assert_eq!(job.lots[0].translations["ru"], "x");
+    }
+
+    #[test]
+    fn an_open_job_without_lots_is_refused_and_a_gap_is_said() {
+        let job = |digit: char, status: &str| {
+            format!(
+                r#"{{"id": "{digit}908f1d2-39b9-4721-bb8a-dba18120df5f", "status": "{status}",
+                     "created_at": "2025-08-06 14:02:11.123456", "total_lots": 2}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"batch_jobs": [{}, {}, {}], "batch_lots": [
+                 {{"batch_job_id": "3908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": 1234567890123}}]}}"#,
+            job('1', "processing"),
+            job('2', "failed"),
+            job('3', "pending"),
+        );
+        let dump = parse_dump(text.as_bytes()).expect("a dump");
+        let taken: Vec<_> = dump.jobs.iter().map(|job| &job.id[..1]).collect();
+        assert_eq!(taken, ["2", "3"]);
+        assert_eq!(
+            dump.refused,
+            ["job 1908f1d2-39b9-4721-bb8a-dba18120df5f: 0 of its 2 lots are in the dump"]
+        );
+        assert_eq!(
+            dump.notes,
+            [
+                "job 2908f1d2-39b9-4721-bb8a-dba18120df5f: 0 of its 2 lots are in the dump",
+                "job 3908f1d2-39b9-4721-bb8a-dba18120df5f: 1 of its 2 lots are in the dump"
+            ]
+        );
+        assert_eq!(dump.jobs[1].lots[0].lot_id, "1234567890123");
     }
 
     #[test]

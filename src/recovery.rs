@@ -20,6 +20,7 @@ use crate::openai::{BatchApi, CallError, RemoteBatch};
 use crate::reconcile;
 use crate::store::Store;
 use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
+use crate::store::jobs;
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans};
 use crate::trouble::{self, CREATES};
 
@@ -158,13 +159,15 @@ impl Recovery {
     /// Links a batch to a job by hand.
     ///
     /// # Errors
-    /// When either is not there, the batch has its row already, or its custom ids don't fit the job.
+    /// When either is not there, the job is final, the batch has its row already, or its custom ids
+    /// don't fit the job.
     pub fn adopt(&self, job: &str, batch: &str, now: Timestamp) -> Result<usize, String> {
-        let (orphan, known) = self
+        let (orphan, kept, known) = self
             .store
             .read(|view| {
                 Ok((
                     orphans(view, Some(job))?.pop(),
+                    jobs::by_id(view, job)?,
                     batches::by_openai_id(view, batch)?,
                 ))
             })
@@ -174,6 +177,12 @@ impl Recovery {
             return Err(format!(
                 "batch {batch} has its row already: batchkeeper batches show {}",
                 row.id
+            ));
+        }
+        if let Some(kept) = kept.filter(|kept| kept.status.is_final()) {
+            return Err(format!(
+                "job {job} is {} for good; nothing is linked",
+                kept.status
             ));
         }
         let remote = self

@@ -17,13 +17,20 @@ pub(super) fn run(command: &Command) -> Outcome {
     let dump = parse_dump(&text).map_err(|error| format!("{path}: {error}"))?;
     let config = configuration(command)?;
     let now = SystemClock::new().now().wall;
-    let store = Arc::new(Store::open(&config.database, now)?);
+    // Opening makes the database where there is none, and a dry run changes nothing.
+    let store = match command.dry_run && !config.database.exists() {
+        true => None,
+        false => Some(Arc::new(Store::open(&config.database, now)?)),
+    };
     let (mut taken, mut lots, mut here) = (0, 0, 0);
     let mut named = Vec::new();
     for job in &dump.jobs {
-        let new = match command.dry_run {
-            true => store.read(|view| Ok(crate::store::jobs::by_id(view, &job.id)?.is_none()))?,
-            false => store.write(now, |tx| legacy::insert(tx, job))?,
+        let new = match &store {
+            None => true,
+            Some(store) if command.dry_run => {
+                store.read(|view| Ok(crate::store::jobs::by_id(view, &job.id)?.is_none()))?
+            }
+            Some(store) => store.write(now, |tx| legacy::insert(tx, job))?,
         };
         if new {
             taken += 1;
@@ -59,7 +66,9 @@ pub(super) fn run(command: &Command) -> Outcome {
         report.push_str("nothing was changed (--dry-run)\n");
         return print(&report);
     }
-    report.push_str(&confirm(&config, &store, &named));
+    if let Some(store) = &store {
+        report.push_str(&confirm(&config, store, &named));
+    }
     print(&report)
 }
 

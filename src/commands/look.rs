@@ -17,7 +17,7 @@ fn show(command: &Command, table: &inspect::Table) -> Outcome {
                     .columns
                     .iter()
                     .cloned()
-                    .zip(row.iter().cloned().map(Value::from))
+                    .zip(row.iter().cloned())
                     .collect()
             })
             .collect();
@@ -28,13 +28,18 @@ fn show(command: &Command, table: &inspect::Table) -> Outcome {
         .iter()
         .map(|column| column.chars().count())
         .collect();
-    for row in &table.rows {
+    let rows: Vec<Vec<String>> = table
+        .rows
+        .iter()
+        .map(|row| row.iter().map(inspect::plain).collect())
+        .collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in std::iter::once(&table.columns).chain(&table.rows) {
+    for row in std::iter::once(&table.columns).chain(&rows) {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
@@ -54,6 +59,14 @@ fn operand(command: &Command, what: &str) -> Result<String, Refused> {
         .ok_or_else(|| Refused::Usage(format!("name the {what}")))
 }
 
+/// The table of one thing, where there is that thing.
+fn found(table: inspect::Table) -> Result<inspect::Table, Refused> {
+    match table.rows.is_empty() {
+        true => Err(Refused::Failed("there is no such id here".into())),
+        false => Ok(table),
+    }
+}
+
 fn verb(command: &Command) -> &str {
     command.operands.first().map_or("list", String::as_str)
 }
@@ -70,11 +83,15 @@ pub(super) fn jobs(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::jobs)?),
         "show" => {
             let id = operand(command, "job")?;
-            show(command, &store.read(|view| inspect::job(view, &id))?)?;
+            show(
+                command,
+                &found(store.read(|view| inspect::job(view, &id))?)?,
+            )?;
             show(command, &store.read(|view| inspect::job_events(view, &id))?)
         }
         "retry" => {
             let id = operand(command, "job")?;
+            found(store.read(|view| inspect::job(view, &id))?)?;
             let sent = store.write(SystemClock::new().now().wall, |tx| {
                 settle::release_held(tx, &id)
             })?;
@@ -97,7 +114,10 @@ pub(super) fn batches(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::batches)?),
         "show" => {
             let id = id(command)?;
-            show(command, &store.read(|view| inspect::batch(view, id))?)?;
+            show(
+                command,
+                &found(store.read(|view| inspect::batch(view, id))?)?,
+            )?;
             show(
                 command,
                 &store.read(|view| inspect::batch_events(view, id))?,
@@ -134,7 +154,11 @@ pub(super) fn doctor(command: &Command) -> Outcome {
     let findings = store.read(inspect::findings)?;
     let rows = findings
         .into_iter()
-        .map(|it| vec![it.invariant, it.subject, it.finding])
+        .map(|it| {
+            [it.invariant, it.subject, it.finding]
+                .map(Value::from)
+                .into()
+        })
         .collect();
     let table = inspect::Table {
         columns: ["invariant", "subject", "finding"]

@@ -176,7 +176,7 @@ pub fn request_line(custom_id: &str, body: &impl Serialize) -> io::Result<Vec<u8
         url: &'a str,
         body: &'a B,
     }
-    let mut line = serde_json::to_vec(&RequestLine {
+    let line = serde_json::to_vec(&RequestLine {
         custom_id,
         method: "POST",
         url: ENDPOINT,
@@ -189,8 +189,38 @@ pub fn request_line(custom_id: &str, body: &impl Serialize) -> io::Result<Vec<u8
             format!("the body of {custom_id} is not on one line"),
         ));
     }
+    let mut line = escape_line_separators(line);
     line.push(b'\n');
     Ok(line)
+}
+
+/// Writes U+0085, U+2028 and U+2029 as escapes: JSON lets them stand in strings as they are, but
+/// readers that split a text into lines by Unicode's rules (Python's `splitlines` does) end one there.
+fn escape_line_separators(line: Vec<u8>) -> Vec<u8> {
+    const SEPARATORS: [(&[u8], &[u8]); 3] = [
+        ("\u{85}".as_bytes(), b"\\u0085"),
+        ("\u{2028}".as_bytes(), b"\\u2028"),
+        ("\u{2029}".as_bytes(), b"\\u2029"),
+    ];
+    let separator = |rest: &[u8]| SEPARATORS.iter().find(|(raw, _)| rest.starts_with(raw));
+    if !(0..line.len()).any(|at| separator(&line[at..]).is_some()) {
+        return line;
+    }
+    let mut escaped = Vec::with_capacity(line.len() + 64);
+    let mut rest = line.as_slice();
+    while let [first, after @ ..] = rest {
+        match separator(rest) {
+            Some((raw, written)) => {
+                escaped.extend_from_slice(written);
+                rest = &rest[raw.len()..];
+            }
+            None => {
+                escaped.push(*first);
+                rest = after;
+            }
+        }
+    }
+    escaped
 }
 
 /// What was written: the seal that a second writing must reproduce.
@@ -431,11 +461,15 @@ mod tests {
 
     #[test]
     fn a_request_line_is_exactly_so() {
-        let line = request_line("v_1", &json!({"input": "a\nb\u{2028}é"})).unwrap();
+        let line = request_line(
+            "v_1",
+            &json!({"input": "a\nb\u{2028}\u{85}é\u{2029}\u{2027}"}),
+        )
+        .unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"custom_id\":\"v_1\",\"method\":\"POST\",\"url\":\"/v1/responses\",\
-             \"body\":{\"input\":\"a\\nb\u{2028}é\"}}\n"
+             \"body\":{\"input\":\"a\\nb\\u2028\\u0085é\\u2029\u{2027}\"}}\n"
         );
         let spread = RawValue::from_string("{\n}".to_owned()).unwrap();
         let mut out = Vec::new();
