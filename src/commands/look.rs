@@ -54,6 +54,14 @@ fn operand(command: &Command, what: &str) -> Result<String, Refused> {
         .ok_or_else(|| Refused::Usage(format!("name the {what}")))
 }
 
+/// The table of one thing, where there is that thing.
+fn found(table: inspect::Table) -> Result<inspect::Table, Refused> {
+    match table.rows.is_empty() {
+        true => Err(Refused::Failed("there is no such id here".into())),
+        false => Ok(table),
+    }
+}
+
 fn verb(command: &Command) -> &str {
     command.operands.first().map_or("list", String::as_str)
 }
@@ -70,11 +78,15 @@ pub(super) fn jobs(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::jobs)?),
         "show" => {
             let id = operand(command, "job")?;
-            show(command, &store.read(|view| inspect::job(view, &id))?)?;
+            show(
+                command,
+                &found(store.read(|view| inspect::job(view, &id))?)?,
+            )?;
             show(command, &store.read(|view| inspect::job_events(view, &id))?)
         }
         "retry" => {
             let id = operand(command, "job")?;
+            found(store.read(|view| inspect::job(view, &id))?)?;
             let sent = store.write(SystemClock::new().now().wall, |tx| {
                 settle::release_held(tx, &id)
             })?;
@@ -97,7 +109,10 @@ pub(super) fn batches(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::batches)?),
         "show" => {
             let id = id(command)?;
-            show(command, &store.read(|view| inspect::batch(view, id))?)?;
+            show(
+                command,
+                &found(store.read(|view| inspect::batch(view, id))?)?,
+            )?;
             show(
                 command,
                 &store.read(|view| inspect::batch_events(view, id))?,

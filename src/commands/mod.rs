@@ -94,7 +94,11 @@ pub struct Command {
 pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
     let mut command = Command::default();
     let text = |value: OsString| value.string();
+    let mut options = Vec::new();
     while let Some(arg) = parser.next()? {
+        if let Arg::Long(name) = arg {
+            options.push(name.to_owned());
+        }
         match arg {
             Arg::Long("config") => command.config = Some(parser.value()?.into()),
             Arg::Long("json") => command.json = true,
@@ -116,7 +120,41 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             other => return Err(other.unexpected().into()),
         }
     }
+    check(&command, &options)?;
     Ok(command)
+}
+
+/// Refuses what a command does not take: an option that is passed over, such as `jobs retry JOB
+/// --dry-run`, would have done what nobody asked for.
+fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
+    let verb = command.operands.first().map(String::as_str);
+    let (takes, operands): (&[&str], usize) = match (command.name.as_str(), verb) {
+        ("serve" | "check-config" | "alerts" | "doctor", _) => (&[], 0),
+        ("demo", _) => (&["keep"], 0),
+        ("sandbox", _) => (&["listen", "state", "pace"], 0),
+        ("sign", _) => (&["job", "webhook-secret", "client"], 1),
+        ("import-legacy", _) => (&["dry-run"], 1),
+        ("recover", _) => (&["apply", "new-identity"], 0),
+        ("adopt", _) => (&["job", "batch"], 0),
+        ("jobs" | "batches", None | Some("list")) => (&[], 1),
+        ("jobs", Some("show" | "retry")) | ("batches", Some("show" | "give-up")) => (&[], 2),
+        ("jobs" | "batches", Some(verb)) => {
+            return Err(Usage(format!("there is no `{} {verb}`", command.name)));
+        }
+        _ => return Ok(()),
+    };
+    let everywhere = ["config", "json"];
+    if let Some(option) = options
+        .iter()
+        .map(String::as_str)
+        .find(|option| !takes.contains(option) && !everywhere.contains(option))
+    {
+        return Err(Usage(format!("{} takes no --{option}", command.name)));
+    }
+    match command.operands.get(operands) {
+        None => Ok(()),
+        Some(extra) => Err(Usage(format!("{} takes no {extra:?}", command.name))),
+    }
 }
 
 /// Says what is wrong with a command line.
@@ -241,4 +279,38 @@ fn complain(message: &str) {
     let written = writeln!(std::io::stderr(), "batchkeeper: {message}");
     // There is nowhere left to say it.
     drop(written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_does_not_take_is_refused() {
+        let parsed = |line: &str| parse(Parser::from_args(line.split(' '))).is_ok();
+        for line in [
+            "serve --config c.toml",
+            "--json jobs",
+            "jobs retry J",
+            "batches show 1 --json",
+            "recover --apply",
+            "sign job.json --client a",
+            "import-legacy dump.json --dry-run",
+            "serve --help",
+        ] {
+            assert!(parsed(line), "{line}");
+        }
+        for line in [
+            "jobs retry J --dry-run",
+            "adopt --job J --batch B --dry-run",
+            "recover --dry-run",
+            "jobs frob",
+            "jobs list J",
+            "demo all",
+            "serve --keep",
+            "batches retry 1",
+        ] {
+            assert!(!parsed(line), "{line}");
+        }
+    }
 }
