@@ -17,7 +17,7 @@ fn show(command: &Command, table: &inspect::Table) -> Outcome {
                     .columns
                     .iter()
                     .cloned()
-                    .zip(row.iter().cloned().map(Value::from))
+                    .zip(row.iter().cloned())
                     .collect()
             })
             .collect();
@@ -28,13 +28,18 @@ fn show(command: &Command, table: &inspect::Table) -> Outcome {
         .iter()
         .map(|column| column.chars().count())
         .collect();
-    for row in &table.rows {
+    let rows: Vec<Vec<String>> = table
+        .rows
+        .iter()
+        .map(|row| row.iter().map(inspect::plain).collect())
+        .collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in std::iter::once(&table.columns).chain(&table.rows) {
+    for row in std::iter::once(&table.columns).chain(&rows) {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
@@ -149,7 +154,11 @@ pub(super) fn doctor(command: &Command) -> Outcome {
     let findings = store.read(inspect::findings)?;
     let rows = findings
         .into_iter()
-        .map(|it| vec![it.invariant, it.subject, it.finding])
+        .map(|it| {
+            [it.invariant, it.subject, it.finding]
+                .map(Value::from)
+                .into()
+        })
         .collect();
     let table = inspect::Table {
         columns: ["invariant", "subject", "finding"]

@@ -2,17 +2,36 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Params, Row};
+use serde_json::Value;
 
 use super::{Stored, View};
 use crate::clock::Timestamp;
 
-/// A table of texts.
+/// A table for people and programs.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     /// The columns' names.
     pub columns: Vec<String>,
     /// The rows' cells, one a column.
-    pub rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<Value>>,
+}
+
+/// A cell as people read it: in one line, with control characters escaped.
+pub fn plain(cell: &Value) -> String {
+    match cell {
+        Value::Null => String::new(),
+        Value::String(text) => text
+            .chars()
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().collect()
+                } else {
+                    vec![c]
+                }
+            })
+            .collect(),
+        other => other.to_string(),
+    }
 }
 
 /// What a query gives.
@@ -28,24 +47,12 @@ pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     Ok(Table { columns, rows })
 }
 
-/// A cell as text, with control characters escaped.
-fn cell(value: ValueRef<'_>) -> String {
+fn cell(value: ValueRef<'_>) -> Value {
     match value {
-        ValueRef::Null => String::new(),
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => number.to_string(),
-        ValueRef::Text(text) | ValueRef::Blob(text) => {
-            let text = String::from_utf8_lossy(text);
-            text.chars()
-                .flat_map(|c| {
-                    if c.is_control() {
-                        c.escape_default().collect()
-                    } else {
-                        vec![c]
-                    }
-                })
-                .collect()
-        }
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.into(),
+        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into(),
     }
 }
 
@@ -160,8 +167,8 @@ fn findings_of(view: &View, invariant: &str, sql: &str, into: &mut Vec<Finding>)
     for row in table(view, sql, [])?.rows {
         let mut cells = row.into_iter();
         let (subject, finding) = (
-            cells.next().unwrap_or_default(),
-            cells.next().unwrap_or_default(),
+            cells.next().as_ref().map(plain).unwrap_or_default(),
+            cells.next().as_ref().map(plain).unwrap_or_default(),
         );
         into.push(Finding {
             invariant: invariant.to_owned(),

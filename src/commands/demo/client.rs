@@ -274,7 +274,8 @@ fn show_queries(demo: &Demo, job: &str) -> Result<(), String> {
             .map_err(|error| error.to_string())?;
         say(&format!("\nsqlite> {sql}"))?;
         for row in &table.rows {
-            say(&row.join("|"))?;
+            let cells: Vec<String> = row.iter().map(inspect::plain).collect();
+            say(&cells.join("|"))?;
         }
     }
     Ok(())
