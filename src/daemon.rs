@@ -356,19 +356,35 @@ pub fn until_a_signal() -> Receiver<()> {
 /// # Errors
 /// A message for the operator.
 pub fn openai_client(config: &Config) -> Result<Client, String> {
-    let openai = &config.openai;
-    if openai.api_key().reveal().is_empty() {
+    let key = config.openai.api_key().reveal();
+    if key.is_empty() {
         return Err(
             "no OpenAI API key: set openai.api_key_file, or OPENAI_API_KEY in the environment"
                 .into(),
         );
     }
+    client(config, key)
+}
+
+/// What a start checks beyond the configuration's form, the key of OpenAI apart: it may be in the
+/// environment of the service alone.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn check(config: &Config) -> Result<(), String> {
+    guard(config)?;
+    let key = config.openai.api_key().reveal();
+    client(config, if key.is_empty() { "none" } else { key }).map(drop)
+}
+
+fn client(config: &Config, key: &str) -> Result<Client, String> {
+    let openai = &config.openai;
     let identity = Identity {
         base_url: openai.base_url.clone(),
         organization: openai.organization.clone(),
         project: openai.project.clone(),
     };
-    let mut settings = Settings::new(identity, ApiKey::new(openai.api_key().reveal()));
+    let mut settings = Settings::new(identity, ApiKey::new(key));
     settings.allow_plain_http = openai.allow_plain_http;
     settings.timeouts = Timeouts {
         create: openai.create_timeout,

@@ -11,7 +11,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon::{Daemon, until_a_signal};
+use crate::daemon::{self, Daemon, until_a_signal};
 use crate::store::Store;
 
 mod demo;
@@ -198,9 +198,10 @@ pub fn run(command: Command) -> ExitCode {
         "serve" => serve(&command),
         "demo" => demo::run(command.keep),
         "sandbox" => serve_sandbox::run(&command),
-        "check-config" => {
-            configuration(&command).and_then(|_| print("the configuration is good\n"))
-        }
+        "check-config" => configuration(&command).and_then(|config| {
+            daemon::check(&config)?;
+            print("the configuration is good\n")
+        }),
         "sign" => sign::run(&command),
         "import-legacy" => incoming::run(&command),
         "recover" => repair::recover(&command),
