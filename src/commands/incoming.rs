@@ -64,12 +64,12 @@ pub(super) fn run(command: &Command) -> Outcome {
     }
     if command.dry_run {
         report.push_str("nothing was changed (--dry-run)\n");
-        return print(&report);
     }
     if let Some(store) = &store {
         report.push_str(&confirm(&config, store, &named));
     }
-    print(&report)
+    print(&report)?;
+    Ok(dump.refused.is_empty())
 }
 
 /// A job's own link counts where OpenAI confirms it; otherwise the job is an orphan.

@@ -18,6 +18,9 @@ mod text;
 
 use text::{duration, durations, size};
 
+/// What the key of `config.example.toml` begins with: everybody knows it.
+const EXAMPLE_KEY: &str = "change-me";
+
 /// Why a configuration is no good; names the file, the key and what to do.
 #[derive(Debug)]
 pub struct ConfigError(pub String);
@@ -489,6 +492,13 @@ impl Config {
                 keys.push(Secret::new(&read_secret("clients.key_files", path)?));
             }
             for key in &keys {
+                if key.reveal().starts_with(EXAMPLE_KEY) {
+                    return refuse(format!(
+                        "client {:?} still has the key of the example: give it one of its own, such as the output of \
+                         `openssl rand -hex 32`",
+                        client.name
+                    ));
+                }
                 let key = Key::new(key.reveal().as_bytes())
                     .map_err(|error| ConfigError(format!("client {:?}: {error}", client.name)))?;
                 client.loaded.push(key);
@@ -606,8 +616,10 @@ mod tests {
 
     #[test]
     fn the_example_holds_the_defaults() {
-        let example =
-            Config::parse(include_str!("../../config.example.toml")).expect("the example is valid");
+        let example = include_str!("../../config.example.toml");
+        assert!(complaint(example).contains("key of the example"));
+        let example = example.replace(EXAMPLE_KEY, "changed");
+        let example = Config::parse(&example).expect("the example is valid");
         let least = Config::parse(LEAST).expect("valid");
         let shown = |config: &Config| {
             format!(
