@@ -259,6 +259,7 @@ fn start_log(filter: &str) {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
     let mut builder = env_logger::Builder::new();
     builder
+        .filter_module("refinery_core", log::LevelFilter::Warn)
         .parse_filters(&filter)
         .format_timestamp_millis()
         .format_target(false);
