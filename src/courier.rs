@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::{Clock, Moment};
 use crate::config::{ClientConfig, Config};
-use crate::net::Outbound;
+use crate::net::Post;
 use crate::results;
 use crate::signature::{Key, Message, sign, webhook_signature};
 use crate::step::{Next, Step, StepError};
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_mins(1);
 /// See the module.
 pub struct Courier {
     store: Arc<Store>,
-    outbound: Arc<Outbound>,
+    outbound: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
 }
@@ -33,7 +33,7 @@ impl Courier {
     /// A courier; several may work side by side.
     pub fn new(
         store: Arc<Store>,
-        outbound: Arc<Outbound>,
+        outbound: Arc<dyn Post>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
     ) -> Self {

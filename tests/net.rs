@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::clock::{Clock, SystemClock};
-use batchkeeper::net::{Guard, ImageLimits, ImageProblem, NetError, Outbound, UrlProblem};
+use batchkeeper::net::{Guard, ImageLimits, ImageProblem, NetError, Outbound, Post, UrlProblem};
 use batchkeeper::threads;
 use crossbeam_channel::{Receiver, never, unbounded};
 

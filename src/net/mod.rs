@@ -17,5 +17,5 @@ mod url;
 pub use call::Caller;
 pub use guard::{Cidr, Guard, NotACidr};
 pub use image::{ImageLimits, ImageProblem};
-pub use outbound::{NetError, Outbound, PostReply};
+pub use outbound::{NetError, Outbound, Post, PostReply};
 pub use url::{ParsedUrl, UrlProblem};

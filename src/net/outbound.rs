@@ -121,6 +121,21 @@ impl From<io::Error> for NetError {
     }
 }
 
+/// Takes webhooks to their receivers: what the courier needs of the net.
+pub trait Post: Send + Sync {
+    /// Posts `body`, all within `timeout`. Any status is an answer; redirects are not followed.
+    ///
+    /// # Errors
+    /// When there is no answer; the receiver may have got the request all the same.
+    fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<PostReply, NetError>;
+}
+
 impl Outbound {
     /// Requests through `guard`; connecting may take `connect` (resolving as long again).
     pub fn new(guard: Guard, clock: Arc<dyn Clock>, connect: Duration) -> Self {
@@ -130,12 +145,10 @@ impl Outbound {
             clock,
         }
     }
+}
 
-    /// Posts `body`, all within `timeout`. Any status is an answer; redirects are not followed.
-    ///
-    /// # Errors
-    /// When there is no answer; the receiver may have got the request all the same.
-    pub fn post(
+impl Post for Outbound {
+    fn post(
         &self,
         url: &str,
         headers: &[(&str, String)],
