@@ -218,6 +218,8 @@ impl Ingester {
             }
             batches::ingested(tx, row.id, refused.as_deref())?;
             alerts::close_all(tx, &format!("batch:{}", row.id))?;
+            // Of a second batch under one key a person was told; it is accounted for now.
+            alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
             self.judge_model(tx, row, refused.as_deref())?;
             Ok(true)
         })?;
@@ -276,6 +278,11 @@ impl Ingester {
         row: &BatchRow,
         refused: Option<&str>,
     ) -> Result<(), StoreError> {
+        if row.model.is_empty() {
+            // Taken up by a recovery, and OpenAI does not say of which model it is: a pause under
+            // no name would stop nothing, and nothing would end it.
+            return Ok(());
+        }
         let scope = format!("model:{}", row.model);
         let first = self.config.batch.queue_pause;
         if let Some(reason) = refused {
