@@ -21,7 +21,7 @@ use crate::reconcile;
 use crate::store::Store;
 use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
 use crate::store::jobs;
-use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans};
+use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
 use crate::trouble::{self, CREATES};
 
 /// How far before the oldest orphan the listing goes.
@@ -215,7 +215,7 @@ impl Recovery {
             return Ok(None);
         }
         if self.is_ours(&remote) {
-            return Ok(Some(self.judge_own(remote)));
+            return self.judge_own(remote).map(Some);
         }
         if let Some((stage, job)) = remote
             .metadata
@@ -271,17 +271,23 @@ impl Recovery {
     }
 
     /// A batch of our own whose row is not there: the store is older than the world.
-    fn judge_own(&self, remote: RemoteBatch) -> Finding {
+    fn judge_own(&self, remote: RemoteBatch) -> Result<Finding, String> {
         let custom_ids = match self.custom_ids(&remote) {
             Ok(ids) => ids,
             Err(error) => {
-                return left(
-                    None,
-                    remote,
-                    None,
-                    format!("our own, but its files cannot be read: {error}"),
-                );
+                let evidence = format!("our own, but its files cannot be read: {error}");
+                return Ok(left(None, remote, None, evidence));
             }
+        };
+        let lost = self.store.read(|view| without_a_job(view, &custom_ids));
+        let lost = lost.map_err(|error| error.to_string())?;
+        let evidence = match lost {
+            0 => "our key is in its metadata".to_owned(),
+            lost => format!(
+                "our key is in its metadata; {lost} of its {} lines are of jobs accepted after the backup: their clients \
+                 must send them again",
+                custom_ids.len()
+            ),
         };
         let translation = custom_ids
             .first()
@@ -292,14 +298,14 @@ impl Recovery {
         } else {
             Stage::Vision
         };
-        Finding {
+        Ok(Finding {
             job: None,
             batch: Some(remote),
             stage: Some(stage),
-            evidence: "our key is in its metadata".into(),
+            evidence,
             linkable: true,
             custom_ids,
-        }
+        })
     }
 
     /// A batch whose metadata names an orphan.

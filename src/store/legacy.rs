@@ -294,16 +294,6 @@ pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
             fitting += claim_line(tx, row, lot, job, link.stage, language, None)?;
         }
     }
-    let lost = link.custom_ids.len() - fitting;
-    if lost > 0 {
-        let message = format!(
-            "{lost} of the {} lines of batch {} are of jobs that this database does not have: they were accepted after the \
-             backup, and their clients must send them again. OpenAI's answers to them are in the batch's files",
-            link.custom_ids.len(),
-            link.remote.id
-        );
-        alerts::open(tx, "lines_without_a_job", &link.remote.id, &message)?;
-    }
     complete_link(tx, row, link, fitting)
 }
 
@@ -370,6 +360,29 @@ fn complete_link(tx: &Tx<'_>, batch: i64, link: &Link<'_>, lines: usize) -> Stor
     );
     alerts::event(tx, None, Some(batch), "linked", &detail)?;
     Ok(lines)
+}
+
+/// How many of these custom ids of our own are lines of jobs that this database does not have.
+pub fn without_a_job(view: &View, custom_ids: &[String]) -> Stored<usize> {
+    let mut exists =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM batch_jobs WHERE id = ?)")?;
+    let mut jobs: HashMap<String, bool> = HashMap::new();
+    let mut missing = 0;
+    for id in custom_ids
+        .iter()
+        .filter_map(|id| id.parse::<CustomId>().ok())
+    {
+        let known = match jobs.get(&id.job) {
+            Some(known) => *known,
+            None => {
+                let known = exists.query_row([&id.job], |row| row.get(0))?;
+                jobs.insert(id.job, known);
+                known
+            }
+        };
+        missing += usize::from(!known);
+    }
+    Ok(missing)
 }
 
 /// Makes a copied database another one than its original.
