@@ -119,12 +119,25 @@ impl Deref for Tx<'_> {
     }
 }
 
+/// A moment of a write transaction at which a process may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Nothing of it is stored yet.
+    Ahead,
+    /// All of it is.
+    Done,
+}
+
+/// Told of every commit, before and after it.
+pub type Watcher = Box<dyn Fn(Commit) + Send + Sync>;
+
 /// The database.
 pub struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     database_id: String,
+    watcher: Option<Watcher>,
 }
 
 impl Store {
@@ -147,7 +160,22 @@ impl Store {
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             database_id,
+            watcher: None,
         })
+    }
+
+    /// The same store with a watcher, for tests alone: one that unwinds ends the process in their
+    /// world, with the transaction rolled back or committed as it was at that moment.
+    #[must_use]
+    pub fn watched(mut self, watcher: Watcher) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    fn tell(&self, commit: Commit) {
+        if let Some(watcher) = &self.watcher {
+            watcher(commit);
+        }
     }
 
     /// The id that this database puts into the metadata of its batches.
@@ -171,7 +199,9 @@ impl Store {
             now,
         };
         let done = change(&tx)?;
+        self.tell(Commit::Ahead);
         tx.tx.commit()?;
+        self.tell(Commit::Done);
         Ok(done)
     }
 
