@@ -8,33 +8,44 @@
     reason = "each test file uses its part; a test that cannot go on has failed"
 )]
 
+pub mod life;
 pub mod openai;
 pub mod random;
+pub mod receiver;
+pub mod sabotage;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use batchkeeper::auditor::Auditor;
 use batchkeeper::batch::BatchState;
 use batchkeeper::clock::{Clock, Moment, Timestamp};
 use batchkeeper::config::Config;
+use batchkeeper::courier::Courier;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
 use batchkeeper::intake;
+use batchkeeper::janitor::Janitor;
 use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
+use batchkeeper::openai::BatchApi;
 use batchkeeper::poller::Poller;
+use batchkeeper::recovery::Recovery;
 use batchkeeper::step::{Next, Step};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
-use batchkeeper::store::{Store, batches};
+use batchkeeper::store::{Store, Watcher, batches, deliveries, inspect};
 use batchkeeper::submitter::Submitter;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use openai::{Crash, OpenAi, described, translated};
+use random::Random;
+use receiver::Receiver;
+use sabotage::Bug;
 
 /// When the world begins.
 const BEGINNING: i64 = 1_795_400_000_000;
@@ -79,7 +90,17 @@ impl Clock for HandClock {
 }
 
 /// The four steps between intake and courier.
-pub const STEPS: [&str; 4] = ["submitter", "poller", "ingester", "finisher"];
+pub const STEPS: &[&str] = &["submitter", "poller", "ingester", "finisher"];
+/// Every step of the daemon, apart from the look at images.
+pub const ALL_STEPS: &[&str] = &[
+    "submitter",
+    "poller",
+    "ingester",
+    "finisher",
+    "courier",
+    "auditor",
+    "janitor",
+];
 
 /// What came of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +121,18 @@ pub struct World {
     pub is_restored: bool,
     /// Simulated time since the beginning.
     pub elapsed: Duration,
+    /// The steps that take turns.
+    pub turns: &'static [&'static str],
+    /// After so many changes of the database all invariants are looked at.
+    pub check_every: u32,
+    /// Who takes the webhooks.
+    pub receiver: Arc<Receiver>,
+    /// Whether the process ends at a commit, by chance: of a thousand commits so many times.
+    pub commit_crashes: Arc<Mutex<(Random, u64)>>,
+    /// OpenAI as the program sees it.
+    api: Arc<dyn BatchApi>,
+    bug: Option<Bug>,
+    unchecked: u32,
     running: Option<Running>,
     /// The next change of some rows ends the process.
     power_cut: bool,
@@ -139,15 +172,22 @@ impl World {
         change(&mut config);
         std::fs::create_dir(config.spool()).expect("a spool");
         let clock = Arc::new(HandClock::new());
-        let store = Store::open(&config.database, clock.now().wall).expect("a store");
-        let sql = look_into(store.path());
-        drop(store);
+        std::fs::write(&config.database, new_database(clock.now().wall)).expect("a database");
+        let sql = look_into(&config.database);
+        let openai = Arc::new(OpenAi::new(&config.openai.base_url));
         let mut world = Self {
-            openai: Arc::new(OpenAi::new(&config.openai.base_url)),
+            api: openai.clone(),
+            openai,
             config: Arc::new(config),
             clock,
             is_restored: false,
             elapsed: Duration::ZERO,
+            turns: STEPS,
+            check_every: 1,
+            receiver: Arc::default(),
+            commit_crashes: Arc::new(Mutex::new((Random::new(0), 0))),
+            bug: None,
+            unchecked: 0,
             running: None,
             power_cut: false,
             sent: BTreeMap::new(),
@@ -160,17 +200,62 @@ impl World {
     }
 
     fn start(&mut self) {
-        let store = Store::open(&self.config.database, self.clock.now().wall).expect("a store");
-        let store = Arc::new(store);
-        let api = || Arc::clone(&self.openai) as Arc<dyn batchkeeper::openai::BatchApi>;
+        let now = self.clock.now().wall;
+        let store = Store::open(&self.config.database, now).expect("a store");
+        let released = store.write(now, deliveries::release_unfinished);
+        released.expect("a write");
+        let store = Arc::new(store.watched(self.watcher()));
+        let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
         let steps: Vec<Box<dyn Step>> = vec![
             Box::new(Submitter::new(store.clone(), api(), config())),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),
+            Box::new(Courier::new(
+                store.clone(),
+                self.receiver.clone(),
+                self.clock.clone(),
+                config(),
+            )),
+            Box::new(Auditor::new(store.clone(), api(), config())),
+            Box::new(Janitor::new(store.clone(), api(), config())),
         ];
         self.running = Some(Running { store, steps });
+        self.unchecked = self.check_every;
+    }
+
+    /// Ends the process at a commit, before or after it.
+    fn watcher(&self) -> Watcher {
+        let chance = self.commit_crashes.clone();
+        Box::new(move |_| {
+            let ends = {
+                let (random, permille) = &mut *chance.lock().unwrap();
+                *permille > 0 && random.chance(*permille)
+            };
+            if ends {
+                resume_unwind(Box::new(Crash));
+            }
+        })
+    }
+
+    /// From now on the program has that bug.
+    pub fn sabotage(&mut self, bug: Bug) {
+        self.bug = Some(bug);
+        self.api = sabotage::api(bug, self.openai.clone());
+        self.crash();
+    }
+
+    /// Does something that the process may end in; none: it has, and has been started again.
+    pub fn survive<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| act(self))) {
+            Ok(done) => Some(done),
+            Err(thrown) if thrown.is::<Crash>() => {
+                self.crash();
+                None
+            }
+            Err(thrown) => resume_unwind(thrown),
+        }
     }
 
     /// The process ends, at once, and is started again.
@@ -205,6 +290,7 @@ impl World {
         let mut config = Config::clone(&self.config);
         change(&mut config);
         self.config = Arc::new(config);
+        self.api = openai.clone();
         self.openai = openai;
         self.clock.restart();
         self.start();
@@ -255,8 +341,19 @@ impl World {
                 .collect(),
         };
         let now = self.clock.now().wall;
-        let job = intake::store(self.store(), &self.config, client, &submission, now);
-        let id = job.expect("a job").id;
+        let job = self.survive(|world| {
+            intake::store(world.store(), &world.config, client, &submission, now)
+                .expect("a job")
+                .id
+        });
+        // Where the process ended in it, the client does not know; what is stored counts all the same.
+        let stored = || {
+            let jobs = self.texts("SELECT id FROM batch_jobs");
+            jobs.into_iter().find(|id| !self.sent.contains_key(id))
+        };
+        let Some(id) = job.or_else(stored) else {
+            return String::new();
+        };
         let lots = lots.iter().map(|text| (*text).to_owned()).collect();
         self.sent.insert(id.clone(), lots);
         id
@@ -277,6 +374,36 @@ impl World {
         .expect("cancelled");
     }
 
+    /// An operator's `recover --apply`; gives what went wrong with it.
+    pub fn recover(&mut self) -> Option<String> {
+        let done = self.survive(|world| {
+            let store = world.running.as_ref().expect("it runs").store.clone();
+            let recovery = Recovery::new(store, world.api.clone());
+            let findings = recovery.survey()?;
+            recovery.apply(&findings, world.clock.now().wall)
+        });
+        self.look_everywhere();
+        done.and_then(Result::err)
+    }
+
+    /// An operator's `batches give-up` of a batch that is on its way still.
+    pub fn give_up(&mut self, batch: i64) {
+        self.survive(|world| {
+            let rules = batchkeeper::store::settle::Rules {
+                max_attempts: world.config.batch.max_attempts,
+                check_images: world.config.images.check,
+                batch_cap: None,
+            };
+            let now = world.clock.now().wall;
+            let store = world.store();
+            store
+                .write(now, |tx| {
+                    batchkeeper::store::settle::abandon(tx, batch, "given up", rules)
+                })
+                .expect("given up");
+        });
+    }
+
     /// One tick of one step, and a look at the invariants.
     pub fn tick(&mut self, step: &str) -> Ticked {
         match self.try_tick(step) {
@@ -285,8 +412,12 @@ impl World {
         }
     }
 
-    fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
-        let at = STEPS.iter().position(|name| *name == step).expect("a step");
+    /// The same, where an error that ends the daemon is expected.
+    pub fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
+        let at = ALL_STEPS
+            .iter()
+            .position(|name| *name == step)
+            .expect("a step");
         let now = self.clock.now();
         let running = self.running.as_mut().expect("it runs");
         let ticked = catch_unwind(AssertUnwindSafe(|| running.steps[at].tick(now)));
@@ -304,6 +435,9 @@ impl World {
             }
             Err(thrown) => resume_unwind(thrown),
         };
+        if let Some(bug) = self.bug {
+            sabotage::rows(bug, &self.sql);
+        }
         self.invariants();
         Ok(ticked)
     }
@@ -313,7 +447,7 @@ impl World {
         for _ in 0..MOST_ROUNDS {
             let mut worked = false;
             let mut wait = Duration::from_hours(1);
-            for step in STEPS {
+            for step in self.turns {
                 match self.tick(step) {
                     Ticked::Did(next) => {
                         worked |= next.worked || next.after.is_zero();
@@ -453,6 +587,9 @@ impl World {
     /// A copy of the database as it is now.
     pub fn back_up(&self) -> PathBuf {
         let copy = self.folder.path().join("backup.db");
+        if copy.exists() {
+            std::fs::remove_file(&copy).expect("the last backup goes");
+        }
         self.execute(&format!("VACUUM INTO '{}'", copy.display()))
             .expect("a backup");
         copy
@@ -473,6 +610,7 @@ impl World {
         std::fs::copy(backup, database).expect("a restore");
         self.sql = look_into(database);
         self.clock.restart();
+        self.forget_jobs_that_are_gone();
         self.is_restored = true;
         self.seen_version = -1;
         self.start();
@@ -495,12 +633,25 @@ impl World {
             return;
         }
         self.seen_version = version;
-        for (what, query) in INVARIANTS {
-            let found = self.rows(query);
-            assert!(found.is_empty(), "{what}: {found:?}\n{}", self.dump());
-        }
         if !self.is_restored {
             self.no_batch_is_unheard_of();
+        }
+        self.unchecked += 1;
+        if self.unchecked >= self.check_every {
+            self.look_everywhere();
+        }
+    }
+
+    /// All invariants, now.
+    pub fn look_everywhere(&mut self) {
+        self.unchecked = 0;
+        for (what, query) in INVARIANTS {
+            // A recovery takes all attempts of a request up at once, those long over among them.
+            if self.is_restored && *what == TWO_BATCHES {
+                continue;
+            }
+            let found = self.rows(query);
+            assert!(found.is_empty(), "{what}: {found:?}\n{}", self.dump());
         }
     }
 
@@ -513,6 +664,7 @@ impl World {
         let is_known = |batch: &openai::Batch| {
             let key = batch.metadata.get("submission");
             batch.is_twin
+                || batch.is_theirs()
                 || known.contains(&batch.id)
                 || key.is_some_and(|key| creating.contains(key))
         };
@@ -526,6 +678,46 @@ impl World {
             "{unheard:?} belong to no row\n{}",
             self.dump()
         );
+    }
+
+    /// What holds when all is over: doctor finds nothing, nobody need be told anything, every batch
+    /// at OpenAI is known, and every final job's receiver knows it, under one id.
+    pub fn assert_at_rest(&mut self) {
+        self.look_everywhere();
+        self.assert_accounted_for();
+        let findings = self.store().read(inspect::findings).expect("readable");
+        assert!(findings.is_empty(), "{findings:?}\n{}", self.dump());
+        let alerts = self.open_alerts();
+        assert!(
+            alerts.is_empty(),
+            "{alerts:?} are still open\n{}",
+            self.dump()
+        );
+        let open = self.texts("SELECT id FROM batch_jobs WHERE completed_at IS NULL");
+        assert!(open.is_empty(), "{open:?} are not final\n{}", self.dump());
+        let known = self
+            .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
+        let unknown: Vec<String> = self
+            .openai
+            .state()
+            .batches
+            .iter()
+            .filter(|batch| !batch.is_theirs() && !known.contains(&batch.id))
+            .map(|batch| batch.id.clone())
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "{unknown:?} belong to no row\n{}",
+            self.dump()
+        );
+        for job in self.texts("SELECT id FROM batch_jobs") {
+            let ids = self.receiver.ids(&job);
+            assert!(
+                ids.len() == 1 || self.is_restored && !ids.is_empty(),
+                "job {job} was told of under {ids:?}\n{}",
+                self.dump()
+            );
+        }
     }
 
     /// A job is completed, and every lot has the right text in every language.
@@ -597,10 +789,7 @@ impl World {
 
     /// The world as text, for whoever has to find out.
     pub fn dump(&self) -> String {
-        let mut text = format!("elapsed={:?} now={}\n", self.elapsed, self.clock.now().wall);
-        for (what, query) in DUMP {
-            text += &format!("{what}\n  {}\n", self.rows(query).join("\n  "));
-        }
+        let mut text = self.dump_of_rows();
         let openai = self.openai.state();
         for batch in &openai.batches {
             text += &format!(
@@ -616,6 +805,26 @@ impl World {
         text += &format!("last calls {:?}\n", calls.collect::<Vec<_>>());
         text
     }
+
+    fn dump_of_rows(&self) -> String {
+        let mut text = format!("elapsed={:?} now={}\n", self.elapsed, self.clock.now().wall);
+        for (what, query) in DUMP {
+            text += &format!("{what}\n  {}\n", self.rows(query).join("\n  "));
+        }
+        text
+    }
+}
+
+/// The bytes of a database that was just made: making one takes longer than most of what is done
+/// with it.
+fn new_database(now: Timestamp) -> &'static [u8] {
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new.db");
+        drop(Store::open(&path, now).expect("a store"));
+        std::fs::read(&path).expect("a database")
+    })
 }
 
 /// A connection beside the program's.
@@ -635,6 +844,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
+const TWO_BATCHES: &str = "requests in two live batches";
+
 /// Queries that must give no row.
 const INVARIANTS: &[(&str, &str)] = &[
     ("orphans", "SELECT * FROM v_orphans"),
@@ -651,7 +862,7 @@ const INVARIANTS: &[(&str, &str)] = &[
             OR j.failed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id AND l.status = 'failed')",
     ),
     (
-        "requests in two live batches",
+        TWO_BATCHES,
         "SELECT l.request_id FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id
          WHERE l.settled = 0 AND b.duplicate_of IS NULL AND b.state NOT IN ('ingested', 'failed')
          GROUP BY l.request_id HAVING count(*) > 1",

@@ -289,6 +289,8 @@ pub struct State {
     /// What must never be asked of OpenAI.
     pub violations: Vec<String>,
     files: Vec<File>,
+    /// Files ever made: an id is never given twice.
+    made_files: u32,
     /// By custom id: the batches in which it was answered whole.
     answered: BTreeMap<String, Vec<String>>,
 }
@@ -332,6 +334,7 @@ impl OpenAi {
                 chaos: None,
                 violations: Vec::new(),
                 files: Vec::new(),
+                made_files: 0,
                 answered: BTreeMap::new(),
             }),
         }
@@ -422,7 +425,8 @@ impl State {
     }
 
     fn add_file(&mut self, name: &str, bytes: Vec<u8>) -> String {
-        let id = format!("file-{:04}", self.files.len() + 1);
+        self.made_files += 1;
+        let id = format!("file-{:04}", self.made_files);
         self.files.push(File {
             id: id.clone(),
             name: name.into(),
@@ -630,7 +634,7 @@ impl State {
             }
             let fate = self.fate(line);
             let files = run_line(line, fate);
-            if files.is_whole && !never && !is_twin {
+            if files.is_whole && !never && !is_twin && line.custom_id != "theirs" {
                 let id = self.batches[at].id.clone();
                 let batches = self.answered.entry(line.custom_id.clone()).or_default();
                 batches.push(id);
@@ -676,6 +680,11 @@ impl State {
 }
 
 impl Batch {
+    /// Another program's, in the same project.
+    pub fn is_theirs(&self) -> bool {
+        self.lines.iter().all(|line| line.custom_id == "theirs")
+    }
+
     fn remote(&self, now: Duration) -> RemoteBatch {
         let since_end = self.ended.map(|ended| now.saturating_sub(ended));
         let shown = |late: bool| {

@@ -1,0 +1,231 @@
+//! A world's life by chance: jobs, faults at every call and commit, odd lines and files, crashes,
+//! clocks that are set, receivers that fail, operators, restored backups. Then the faults stop, and
+//! everything must be accounted for.
+
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::openai::{Chaos, Rule};
+use super::random::Random;
+use super::sabotage::Bug;
+use super::{ALL_STEPS, Ticked, World};
+
+/// Ticks with faults in a life.
+const TICKS: u64 = 600;
+/// Jobs in a life, at most.
+const JOBS: u64 = 6;
+/// Longer than OpenAI may take to list a batch.
+const LISTED: Duration = Duration::from_mins(10);
+
+/// One life, from its first job to the day when all is settled; gives how it ended. Panics where
+/// something is not as it must be.
+pub fn live(seed: u64, bug: Option<Bug>) -> String {
+    let mut random = Random::new(seed);
+    let restores = random.chance(250);
+    let mut world = World::with(|config| {
+        config.batch.max_requests = random.pick(&[3, 10, 1000]);
+        config.steps.idle = Duration::from_mins(10);
+        config.steps.audit = Duration::from_mins(10);
+        config.openai.poll_interval = Duration::from_mins(5);
+        config.batch.max_active = random.pick(&[0, 0, 2]);
+        // A backup holds what it needs as long as OpenAI does.
+        let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
+        config.retention.remote_files = if restores { Duration::ZERO } else { kept };
+        if bug == Some(Bug::NoSettling) {
+            config.openai.settling_time = Duration::ZERO;
+        }
+    });
+    world.turns = ALL_STEPS;
+    world.check_every = if is_replayed() { 1 } else { 10 };
+    if let Some(bug) = bug {
+        world.sabotage(bug);
+    }
+    begin_faults(&mut world, &mut random);
+    let (mut jobs, mut backup) = (0, None);
+    for _ in 0..TICKS {
+        if jobs < JOBS && random.chance(20) {
+            jobs += 1;
+            submit(&mut world, &mut random, jobs);
+        }
+        let step = random.pick(ALL_STEPS);
+        match world.tick(step) {
+            Ticked::Did(next) if next.worked => {}
+            _ => world.advance(Duration::from_secs(random.below(90))),
+        }
+        if random.chance(5) {
+            world.crash();
+        }
+        if random.chance(3) {
+            let hours = i64::try_from(random.below(60)).unwrap_or(0) - 30;
+            world.shift_clock(hours * 3_600_000);
+        }
+        if random.chance(10) {
+            another_program(&world, &mut random);
+        }
+        if random.chance(5) {
+            // What it cannot do now, it is asked for again.
+            world.recover();
+        }
+        if restores && random.chance(6) {
+            backup = Some(world.back_up());
+        }
+        if let Some(backup) = backup.as_ref().filter(|_| random.chance(4)) {
+            // Nobody restores a backup faster than this.
+            world.advance(LISTED);
+            world.restore(backup);
+        }
+    }
+    end_faults(&mut world);
+    rest(&mut world);
+    world.assert_at_rest();
+    world.dump()
+}
+
+fn begin_faults(world: &mut World, random: &mut Random) {
+    let mut openai = world.openai.state();
+    openai.list_lag = Duration::from_secs(random.below(300));
+    openai.page = random.pick(&[2, 7, 100]);
+    openai.rules = random.pick(&[
+        vec![],
+        vec![],
+        vec![Rule::QueueOf(4)],
+        vec![Rule::Poison("poison")],
+        vec![Rule::Blame("poison")],
+    ]);
+    openai.chaos = Some(Chaos {
+        calls: random.pick(&[0, 50, 300]),
+        lines: random.pick(&[0, 50, 300]),
+        batches: random.pick(&[0, 200, 800]),
+        random: Random::new(random.next()),
+    });
+    let of_receiver = random.pick(&[0, 100, 700]);
+    world
+        .receiver
+        .fails(Random::new(random.next()), of_receiver);
+    let of_commits = random.pick(&[0, 5, 30]);
+    *world.commit_crashes.lock().unwrap() = (Random::new(random.next()), of_commits);
+}
+
+fn end_faults(world: &mut World) {
+    {
+        let mut openai = world.openai.state();
+        openai.chaos = None;
+        openai.faults.clear();
+    }
+    world.receiver.fails(Random::new(0), 0);
+    world.commit_crashes.lock().unwrap().1 = 0;
+}
+
+/// Everything comes to its end; where the program says that it needs an operator, one comes.
+fn rest(world: &mut World) {
+    for _ in 0..2 {
+        for _ in 0..8 {
+            let creates = "SELECT count(*) FROM pauses WHERE scope = 'creates'";
+            if world.settle_within(Duration::from_hours(12)) && world.number(creates) == 0 {
+                break;
+            }
+            if let Some(error) = world.recover() {
+                panic!("recover: {error}\n{}", world.dump());
+            }
+        }
+        world.settle();
+        // What nobody has seen yet comes to light at the next start.
+        world.advance(LISTED);
+        world.crash();
+    }
+    let due = "SELECT count(*) FROM webhook_deliveries WHERE state = 'due'";
+    for _ in 0..48 {
+        world.run_for(Duration::from_hours(1));
+        if world.number(due) == 0 {
+            break;
+        }
+    }
+    world.settle();
+}
+
+fn submit(world: &mut World, random: &mut Random, job: u64) {
+    let lots: Vec<String> = (0..1 + random.below(12))
+        .map(|lot| {
+            let bad = if random.chance(50) { " poison" } else { "" };
+            format!("lot {lot} of job {job}{bad}.")
+        })
+        .collect();
+    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
+    let languages = random.pick(&[
+        &["en"][..],
+        &["de"],
+        &["en", "de", "fr"],
+        &["en-GB", "zh-Hant"],
+    ]);
+    let client = random.pick(&["a", "b"]);
+    world.submit_as(client, &lots, languages);
+}
+
+/// Another program makes a batch in the same project.
+fn another_program(world: &World, random: &mut Random) {
+    let file = world.openai.upload_theirs();
+    let metadata = random.pick(&[&[][..], &[("app", "another")]]);
+    let metadata = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let made = world.openai.state().add_batch(&file, metadata, false);
+    assert!(made.is_ok());
+}
+
+/// One seed is looked at: every change of the database is.
+fn is_replayed() -> bool {
+    std::env::var_os("SIMULATION_SEED").is_some()
+}
+
+/// A seed that failed, and the first lines of why.
+pub struct Failure {
+    pub seed: u64,
+    pub why: String,
+}
+
+/// Lives of all these seeds, on so many threads; `tell` hears of each that is over.
+pub fn run(
+    seeds: Range<u64>,
+    threads: u32,
+    bug: Option<Bug>,
+    until_one_fails: bool,
+    tell: impl Fn(u64, Result<&str, &str>) + Sync,
+) -> Vec<Failure> {
+    let next = AtomicU64::new(seeds.start);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while !until_one_fails || failures.lock().unwrap().is_empty() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| live(seed, bug))) {
+                Ok(end) => tell(seed, Ok(&end)),
+                Err(thrown) => {
+                    let why = said(thrown.as_ref());
+                    tell(seed, Err(&why));
+                    failures.lock().unwrap().push(Failure { seed, why });
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut failures = failures.into_inner().unwrap();
+    failures.sort_by_key(|failure| failure.seed);
+    failures
+}
+
+fn said(thrown: &(dyn Any + Send)) -> String {
+    let text = thrown.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| thrown.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "it panicked".to_owned())
+}
