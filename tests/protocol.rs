@@ -1036,6 +1036,147 @@ fn a_batch_given_up_meanwhile_is_not_created() {
     assert_eq!(world.made(), 1);
 }
 
+// What is said of batches that were never OpenAI's, or that nobody wanted.
+
+#[test]
+fn batches_that_clients_cancel_say_nothing_of_their_model() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        let job = world.submit(&["one", "two"], &["en"]);
+        world.run_to(BatchState::Submitted);
+        world.cancel(&job);
+        world.settle();
+    }
+    assert_eq!(world.number("SELECT count(*) FROM pauses"), 0);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn what_a_full_queue_did_not_take_is_not_sent_again_before_the_pause() {
+    let mut world = World::new();
+    let texts: Vec<String> = (0..700).map(|n| format!("lot number {n}.")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let refused = vec![error_entry("token_limit_exceeded", None)];
+    let refused = Course::ends(End::Refused(refused));
+    world.openai.state().courses.push_back(refused);
+    let job = world.submit(&texts, &["en"]);
+    world.run_for(world.config.batch.queue_pause - MINUTE);
+    assert_eq!(world.made(), 1);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 3, "it was halved");
+}
+
+#[test]
+fn a_refusal_is_not_counted_together_with_batches_that_nobody_wanted() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        let job = world.submit(&["dented door"], &["en"]);
+        world.run_to(BatchState::Sealed);
+        world.cancel(&job);
+        world.settle();
+    }
+    let job = world.submit(&["dented door"], &["en"]);
+    let refused = vec![error_entry("token_limit_exceeded", None)];
+    world
+        .openai
+        .state()
+        .courses
+        .push_back(Course::ends(End::Refused(refused)));
+    world.run_for(world.config.batch.queue_pause * 3);
+    world.assert_answered(&job);
+}
+
+#[test]
+fn a_batch_whose_requests_are_all_answered_elsewhere_is_not_created() {
+    let mut world = World::new();
+    world.is_restored = true; // Of what is given up no row knows, for a while.
+    let job = world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let row = world.run_to(BatchState::Creating);
+    world.give_up(row.id);
+    let busy = Fault::Refused(429, "rate_limit_exceeded", "");
+    world.openai.state().always.push((Op::Create, busy));
+    world.run_for(10 * MINUTE);
+    assert!(world.batch_in(BatchState::Uploaded).is_some());
+    world.crash();
+    world.run_for(60 * MINUTE);
+    world.openai.state().always.clear();
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_batch_that_was_given_up_and_is_found_is_on_its_jobs() {
+    let mut world = World::new();
+    world.is_restored = true; // Of what is given up no row knows, for a while.
+    world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let row = world.run_to(BatchState::Creating);
+    world.give_up(row.id);
+    world.crash();
+    world.tick("submitter");
+    assert!(world.batch_in(BatchState::Submitted).is_some());
+    assert_eq!(world.number("SELECT count(*) FROM v_bad_links"), 0);
+}
+
+// What cannot be learned.
+
+#[test]
+fn a_batch_past_its_window_that_cannot_be_polled_is_reported() {
+    let mut world = World::new();
+    world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    world.openai.state().always.push((Op::Batch, Fault::Html(502)));
+    world.run_for(Duration::from_hours(23));
+    assert!(world.open_alerts().is_empty());
+    world.run_for(Duration::from_hours(2));
+    assert_eq!(world.open_alerts(), ["batch_overdue"]);
+    world.openai.state().always.clear();
+    world.settle();
+    assert!(world.open_alerts().is_empty());
+}
+
+#[test]
+fn lines_missing_from_an_expired_batch_are_waited_for() {
+    let mut world = World::new();
+    {
+        let mut openai = world.openai.state();
+        openai.courses.push_back(Course::ends(End::Expires(2)));
+        openai
+            .fates
+            .push(("dented", Stage::Vision, Fate::Missing, 1));
+    }
+    let job = world.submit(&["dented door", "cracked lamp", "worn seat"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    world.run_for(Duration::from_hours(25));
+    assert_eq!(world.made(), 1, "{}", world.dump());
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 2);
+}
+
+#[test]
+fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let row = world.run_to(BatchState::Sealed);
+    let part = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(part.path(), "a part\n").unwrap();
+    let api: &dyn batchkeeper::openai::BatchApi = world.openai.as_ref();
+    api.upload(&format!("batchkeeper-{}.jsonl", row.key), part.path())
+        .unwrap();
+    world
+        .openai
+        .state()
+        .always
+        .push((Op::Delete, Fault::Refused(404, "", "id")));
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1);
+}
+
 // What the database itself refuses.
 
 #[test]

@@ -197,9 +197,11 @@ impl Ingester {
                 })?;
                 return Ok(Next::again());
             }
-            if refused.is_some() {
+            if let Some(reason) = &refused {
+                // The pause comes first: a request that waits again may be sent again at once.
                 self.store.write(now.wall, |tx| {
-                    settle::mark_not_run(tx, row.id, &blamed(row))
+                    settle::mark_not_run(tx, row.id, &blamed(row))?;
+                    self.pause_model(tx, row, reason)
                 })?;
             }
         }
@@ -220,7 +222,9 @@ impl Ingester {
             alerts::close_all(tx, &format!("batch:{}", row.id))?;
             // Of a second batch under one key a person was told; it is accounted for now.
             alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
-            self.judge_model(tx, row, refused.as_deref())?;
+            if refused.is_none() {
+                self.judge_model(tx, row)?;
+            }
             Ok(true)
         })?;
         if done {
@@ -271,36 +275,32 @@ impl Ingester {
 }
 
 impl Ingester {
-    /// What a batch says of its model: whether it pauses, or goes on.
-    fn judge_model(
-        &self,
-        tx: &Tx<'_>,
-        row: &BatchRow,
-        refused: Option<&str>,
-    ) -> Result<(), StoreError> {
-        if row.model.is_empty() {
-            // Taken up by a recovery, and OpenAI does not say of which model it is: a pause under
-            // no name would stop nothing, and nothing would end it.
+    /// What a refused batch says of its model: where that passes, it pauses.
+    fn pause_model(&self, tx: &Tx<'_>, row: &BatchRow, reason: &str) -> Result<(), StoreError> {
+        if !is_passing(row) || row.model.is_empty() {
             return Ok(());
         }
         let scope = format!("model:{}", row.model);
-        let first = self.config.batch.queue_pause;
-        if let Some(reason) = refused {
-            if !is_passing(row) {
-                return Ok(());
-            }
-            let wait = backoff(
-                first,
-                batches::refusals_in_a_row(tx, &row.model)?.saturating_sub(1),
-                None,
-            );
-            let message = format!(
-                "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
-                row.model
-            );
-            alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
-            return alerts::open(tx, "model_refused", &scope, &message).map(drop);
+        let before = batches::refusals_in_a_row(tx, &row.model)?;
+        let wait = backoff(self.config.batch.queue_pause, before, None);
+        let message = format!(
+            "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
+            row.model
+        );
+        alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+        alerts::open(tx, "model_refused", &scope, &message).map(drop)
+    }
+
+    /// What a batch that ran says of its model: whether it pauses, or goes on.
+    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Result<(), StoreError> {
+        let was_cancelled =
+            row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
+        if row.model.is_empty() || was_cancelled {
+            // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
+            // say of which model it is. (A pause under no name would stop nothing.)
+            return Ok(());
         }
+        let scope = format!("model:{}", row.model);
         match batches::fails_alike(tx, &row.model, ALIKE)? {
             None => trouble::is_over(tx, &scope),
             Some(error) => {
@@ -308,7 +308,7 @@ impl Ingester {
                     "every line of the last {ALIKE} batches of {} failed with {error:?}",
                     row.model
                 );
-                let wait = backoff(first, u32::MAX, None);
+                let wait = backoff(self.config.batch.queue_pause, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
             }

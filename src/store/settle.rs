@@ -421,11 +421,12 @@ pub fn unread_lines(view: &View, batch: i64) -> Stored<u64> {
     Ok(query.query_row([batch], |row| row.get(0))?)
 }
 
-/// Whether nobody wants any answer of a batch any more: every request of it is cancelled.
+/// Whether nobody wants any answer of a batch any more: no request of it is open. Its jobs were
+/// cancelled, or another batch under an earlier key answered them after all.
 pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
-                            WHERE l.batch_id = ? AND r.state <> 'cancelled')",
+                            WHERE l.batch_id = ? AND r.state IN ('waiting', 'claimed', 'held'))",
     )?;
     Ok(query.query_row([batch], |row| row.get(0))?)
 }

@@ -92,7 +92,7 @@ impl Submitter {
             .min();
         match left {
             None => Ok(Choice::Later(self.config.steps.idle)),
-            Some(left) if waiting < full && cap.is_none() && !left.is_zero() => {
+            Some(left) if waiting < cap.unwrap_or(full).min(full) && !left.is_zero() => {
                 Ok(Choice::Later(left))
             }
             Some(_) => Ok(Choice::Now(Packing { stage, cap, queues })),
