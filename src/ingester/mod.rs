@@ -243,12 +243,19 @@ impl Ingester {
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
     fn patience(&mut self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
-        let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
-        let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
+        let (unread, answered) = self
+            .store
+            .read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
-        let explained = found >= row.counts.completed + row.counts.failed;
+        let status = row.openai_status.as_deref();
+        // Of a batch that was cut short, lines that never ran are found too, and counted nowhere.
+        let explained = if status == Some(RemoteStatus::Completed.as_str()) {
+            found >= row.counts.completed + row.counts.failed
+        } else {
+            answered >= row.counts.completed
+        };
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
-        if !completed || no_file || explained {
+        if unread == 0 || no_file || explained {
             return Ok(None);
         }
         let waited = self.missing.waited(row.id, now);

@@ -413,12 +413,15 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
     batches::abandoned(tx, batch, reason)
 }
 
-/// Counts that explain a batch's lines: how many are read, and how many are not.
-pub fn unread_lines(view: &View, batch: i64) -> Stored<u64> {
+/// What OpenAI's counts are held against: how many of a batch's lines are in neither file as read so
+/// far, and how many the model has answered, one way or another.
+pub fn unread_lines(view: &View, batch: i64) -> Stored<(u64, u64)> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM batch_lines WHERE batch_id = ? AND outcome IS NULL",
+        "SELECT coalesce(sum(outcome IS NULL), 0),
+                coalesce(sum(outcome IN ('answered', 'refused', 'truncated', 'filtered')), 0)
+         FROM batch_lines WHERE batch_id = ?",
     )?;
-    Ok(query.query_row([batch], |row| row.get(0))?)
+    Ok(query.query_row([batch], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
 /// Whether nobody wants any answer of a batch any more: no request of it is open. Its jobs were

@@ -95,6 +95,8 @@ pub struct BatchRow {
     pub input_file_since: Option<Timestamp>,
     /// OpenAI's time of it, seconds.
     pub openai_time: Option<i64>,
+    /// When its window closes, OpenAI's time in seconds.
+    pub openai_expires: Option<i64>,
     /// OpenAI's state of it.
     pub openai_status: Option<String>,
     /// OpenAI's counts.
@@ -121,7 +123,7 @@ const COLUMNS: &str = "id, submission_key, stage, scheme, state, openai_batch_id
     organization, project, model, parameters, lines, input_sha256, input_file_id, input_file_time, openai_time, \
     openai_status, openai_total, openai_completed, openai_failed, openai_errors, output_file_id, output_bytes, \
     output_taken, error_file_id, error_bytes, error_taken, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
-    input_file_since, input_bytes";
+    input_file_since, input_bytes, openai_expires";
 
 fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
     let errors: Option<String> = row.get(21)?;
@@ -145,6 +147,7 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         input_file_id: row.get(14)?,
         input_file_time: row.get(15)?,
         openai_time: row.get(16)?,
+        openai_expires: row.get(36)?,
         openai_status: row.get(17)?,
         counts: RequestCounts {
             total: row.get(18)?,
