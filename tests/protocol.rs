@@ -6,7 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
+use batchkeeper::clock::Clock;
 use batchkeeper::job::JobStatus;
+use batchkeeper::legacy::parse_dump;
+use batchkeeper::openai::BatchApi;
+use batchkeeper::recovery::Recovery;
+use batchkeeper::store::{Store, legacy};
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
 
@@ -314,7 +319,7 @@ fn an_input_that_openai_lost_is_uploaded_again() {
         .always
         .push((Op::Create, Fault::NotSent));
     world.run_for(5 * MINUTE);
-    let api: &dyn batchkeeper::openai::BatchApi = world.openai.as_ref();
+    let api: &dyn BatchApi = world.openai.as_ref();
     api.delete_file(&row.input_file_id.unwrap()).unwrap();
     world.openai.state().always.clear();
     world.settle();
@@ -1128,7 +1133,11 @@ fn a_batch_past_its_window_that_cannot_be_polled_is_reported() {
     let mut world = World::new();
     world.submit(&["dented door"], &["en"]);
     world.run_to(BatchState::Submitted);
-    world.openai.state().always.push((Op::Batch, Fault::Html(502)));
+    world
+        .openai
+        .state()
+        .always
+        .push((Op::Batch, Fault::Html(502)));
     world.run_for(Duration::from_hours(23));
     assert!(world.open_alerts().is_empty());
     world.run_for(Duration::from_hours(2));
@@ -1164,7 +1173,7 @@ fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
     let row = world.run_to(BatchState::Sealed);
     let part = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(part.path(), "a part\n").unwrap();
-    let api: &dyn batchkeeper::openai::BatchApi = world.openai.as_ref();
+    let api: &dyn BatchApi = world.openai.as_ref();
     api.upload(&format!("batchkeeper-{}.jsonl", row.key), part.path())
         .unwrap();
     world
@@ -1175,6 +1184,100 @@ fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 1);
+}
+
+// Recovery.
+
+#[test]
+fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
+    let mut world = World::new();
+    let backup = world.back_up();
+    world.submit(&["cracked lamp"], &["en"]);
+    world.settle();
+    // The files go a week after they were taken in, the batch stays listed.
+    let api: &dyn BatchApi = world.openai.as_ref();
+    for file in ["file-0001", "file-0002"] {
+        api.delete_file(file).unwrap();
+    }
+    world.restore(&backup);
+    let job = world.submit(&["worn seat"], &["en"]);
+    world.run_for(30 * MINUTE);
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn what_a_recovered_batch_holds_leaves_the_batch_that_was_being_planned() {
+    let mut world = World::new();
+    world.openai.state().courses.push_back(Course {
+        latency: 300 * MINUTE,
+        ..Course::default()
+    });
+    let job = world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Planned);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    // As if what was being planned then had come to nothing, and another batch held its request.
+    world
+        .execute("UPDATE openai_batches SET submission_key = 'came to nothing'")
+        .unwrap();
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_recovery_takes_no_part_of_an_input_for_the_whole() {
+    let mut world = World::new();
+    let job = world.submit(&["one", "two", "three", "four"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    world.openai.state().fail(Op::Download, Fault::QuietCut);
+    assert_eq!(world.recover(), None);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn recover_may_be_run_again_while_a_job_is_an_orphan_still() {
+    const JOB: &str = "6908f1d2-39b9-4721-bb8a-dba18120df5f";
+    // The batch that the job names asked for the first of its two lots alone.
+    let world = World::new();
+    let line = r#"{"custom_id":"vision:A","method":"POST","url":"/v1/responses","body":{"model":"o4-mini","input":[]}}"#;
+    let input = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(input.path(), format!("{line}\n")).unwrap();
+    let api: Arc<dyn BatchApi> = world.openai.clone();
+    let input = api.upload("theirs.jsonl", input.path()).unwrap();
+    let batch = world
+        .openai
+        .state()
+        .add_batch(&input.id, [].into(), true)
+        .unwrap();
+    let dump = format!(
+        r#"{{"batch_jobs": [{{"id": "{JOB}", "status": "processing", "created_at": "2026-11-23T02:00:00",
+              "openai_batch_id": "{}", "languages": ["en"]}}],
+            "batch_lots": [{{"batch_job_id": "{JOB}", "lot_id": "A"}}, {{"batch_job_id": "{JOB}", "lot_id": "B"}}]}}"#,
+        batch.id
+    );
+    let dump = parse_dump(dump.as_bytes()).unwrap();
+    let now = world.clock.now().wall;
+    let store = Arc::new(Store::open(&world.config.database, now).unwrap());
+    let taken = store.write(now, |tx| legacy::insert(tx, &dump.jobs[0]));
+    assert!(taken.unwrap());
+    let recovery = Recovery::new(store, api);
+    let linked = [1, 2].map(|_| recovery.apply(&recovery.survey().unwrap(), now));
+    assert_eq!(linked, [Ok(1), Ok(0)]);
 }
 
 // What the database itself refuses.

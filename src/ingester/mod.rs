@@ -243,9 +243,7 @@ impl Ingester {
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
     fn patience(&mut self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
-        let (unread, answered) = self
-            .store
-            .read(|view| settle::unread_lines(view, row.id))?;
+        let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
         let status = row.openai_status.as_deref();
         // Of a batch that was cut short, lines that never ran are found too, and counted nowhere.
@@ -300,8 +298,7 @@ impl Ingester {
 
     /// What a batch that ran says of its model: whether it pauses, or goes on.
     fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Result<(), StoreError> {
-        let was_cancelled =
-            row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
+        let was_cancelled = row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
         if row.model.is_empty() || was_cancelled {
             // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
             // say of which model it is. (A pause under no name would stop nothing.)

@@ -162,3 +162,13 @@ pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
     }
     Ok(claimed)
 }
+
+/// A batch that is not sealed yet lets go of a request.
+pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
+    tx.prepare_cached(
+        "DELETE FROM batch_lines WHERE request_id = ?
+            AND (SELECT state FROM openai_batches b WHERE b.id = batch_id) = 'planned'",
+    )?
+    .execute([request])?;
+    Ok(())
+}

@@ -7,7 +7,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View, alerts};
+use super::{Stored, Tx, View, alerts, requests};
 use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::job::{LotStatus, RequestState, is_english};
 
@@ -160,11 +160,8 @@ fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
         return Ok(());
     }
     request.settle(tx, RequestState::Done)?;
-    // A batch that is not sealed yet lets go of it: it was answered by a twin of an earlier one.
-    tx.prepare_cached(
-        "DELETE FROM batch_lines WHERE request_id = ? AND batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')",
-    )?
-    .execute([request.id])?;
+    // It was answered by a twin of an earlier batch.
+    requests::leave_planned(tx, request.id)?;
     let translations = if request.stage == Stage::Vision {
         want_translations(tx, request)?
     } else {

@@ -306,7 +306,12 @@ impl Submitter {
         let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
-                settle::abandon(tx, row.id, "not wanted any more before it was created", self.rules())?;
+                settle::abandon(
+                    tx,
+                    row.id,
+                    "not wanted any more before it was created",
+                    self.rules(),
+                )?;
             }
             Ok(unwanted)
         })?;
