@@ -11,6 +11,7 @@ use batchkeeper::job::JobStatus;
 use batchkeeper::legacy::parse_dump;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
+use batchkeeper::results::webhook_body;
 use batchkeeper::store::{Store, legacy};
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
@@ -1186,6 +1187,51 @@ fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
     assert_eq!(world.made(), 1);
 }
 
+#[test]
+fn a_listing_without_times_proves_nothing() {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    world.openai.state().page = 2;
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let job = world.submit(&["one", "two", "three", "four", "five", "six"], &["en"]);
+    world.openai.state().without_times = true;
+    world.run_for(60 * MINUTE);
+    world.openai.state().without_times = false;
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 6);
+}
+
+#[test]
+fn nothing_is_left_in_the_spool_of_a_batch_that_the_auditor_found() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    world.run_to(BatchState::Creating);
+    while world.batch_in(BatchState::Submitted).is_none() {
+        world.advance(MINUTE);
+        world.tick("auditor");
+    }
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(std::fs::read_dir(world.config.spool()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_webhook_whose_body_would_be_too_long_leaves_the_lots_out() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door", "cracked lamp"], &["en"]);
+    world.settle();
+    let url = "https://client.test/hook";
+    let body = |max| webhook_body(world.store(), &world.job(&job), url, max).unwrap();
+    let whole = body(1_000_000);
+    let length = whole.len() as u64;
+    assert_eq!(body(length), whole);
+    for max in [length - 1, 100] {
+        let text = String::from_utf8(body(max)).unwrap();
+        assert!(text.contains(r#""lots_truncated":true"#) && !text.contains("\"lots\""));
+    }
+}
+
 // Recovery.
 
 #[test]
@@ -1230,6 +1276,22 @@ fn what_a_recovered_batch_holds_leaves_the_batch_that_was_being_planned() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_recovered_batch_that_was_refused_blames_no_lot() {
+    let mut world = World::new();
+    let refused = vec![error_entry("invalid_json_line", Some(1))];
+    let refused = Course::ends(End::Refused(refused));
+    world.openai.state().courses.push_back(refused);
+    let job = world.submit(&["one", "two"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Ingester {
         }
     }
 
-    fn path(&self, row: &BatchRow, which: Which) -> PathBuf {
+    fn path(&self, row: &BatchRow, which: &str) -> PathBuf {
         let stem = batches::file_stem(&row.key);
         self.spool.join(format!("{stem}.{which}.jsonl"))
     }
@@ -83,7 +83,7 @@ impl Ingester {
             return Ok(Next::again());
         }
         let id = row.file(which).id.clone().unwrap_or_default();
-        let path = self.path(row, which);
+        let path = self.path(row, which.as_str());
         let part = path.with_extension("part");
         let mut file = Spooling {
             into: BufWriter::with_capacity(1 << 16, File::create(&part)?),
@@ -151,7 +151,7 @@ impl Ingester {
     /// Takes the next lines of a spooled file in.
     fn take_in(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
         let file = row.file(which);
-        let path = self.path(row, which);
+        let path = self.path(row, which.as_str());
         let mut reader = match LineReader::open(&path, file.taken) {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
@@ -229,7 +229,8 @@ impl Ingester {
         })?;
         if done {
             self.missing.end(row.id);
-            for which in [Which::Output, Which::Error] {
+            // Its input too: where the auditor found the batch, nobody has removed that.
+            for which in [Which::Output.as_str(), Which::Error.as_str(), "input"] {
                 if let Err(error) = fs::remove_file(self.path(row, which))
                     && error.kind() != std::io::ErrorKind::NotFound
                 {

@@ -389,12 +389,23 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, lines: &[(u64, String)]) -> Stored<
         "UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL",
         [batch],
     )?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut requests = tx.prepare_cached(
+        "SELECT request_id FROM batch_lines WHERE batch_id = ? ORDER BY request_id",
+    )?;
+    let requests: Vec<i64> = requests
+        .query_map([batch], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut blame = tx.prepare_cached(
+        "UPDATE batch_lines SET outcome = 'wrong', error = ? WHERE batch_id = ? AND request_id = ?",
+    )?;
     for (line, error) in lines {
-        tx.execute(
-            "UPDATE batch_lines SET outcome = 'wrong', error = ?1 WHERE batch_id = ?2 AND request_id =
-                    (SELECT request_id FROM batch_lines WHERE batch_id = ?2 ORDER BY request_id LIMIT 1 OFFSET ?3 - 1)",
-            params![error, batch, line],
-        )?;
+        let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        if let Some(request) = at.and_then(|at| requests.get(at)) {
+            blame.execute(params![error, batch, request])?;
+        }
     }
     Ok(())
 }
