@@ -29,21 +29,23 @@ pub fn next_due(
     now: Timestamp,
     longest: Duration,
 ) -> Stored<Option<Result<Delivery, Timestamp>>> {
-    let mut due = view.prepare_cached(
-        "SELECT id, batch_job_id, url, again, attempts FROM webhook_deliveries
-         WHERE state = 'due' AND (next_at <= ?1 OR next_at > ?2) ORDER BY next_at <= ?1, next_at LIMIT 1",
-    )?;
-    let delivery = due.query_row([now, now + longest], |row| {
-        Ok(Delivery {
-            id: row.get(0)?,
-            job_id: row.get(1)?,
-            url: row.get(2)?,
-            again: row.get(3)?,
-            attempts: row.get(4)?,
-        })
-    });
-    if let Some(delivery) = delivery.optional()? {
-        return Ok(Some(Ok(delivery)));
+    for (condition, bound) in [(">", now + longest), ("<=", now)] {
+        let mut query = view.prepare_cached(&format!(
+            "SELECT id, batch_job_id, url, again, attempts FROM webhook_deliveries
+             WHERE state = 'due' AND next_at {condition} ? ORDER BY next_at LIMIT 1"
+        ))?;
+        let delivery = query.query_row([bound], |row| {
+            Ok(Delivery {
+                id: row.get(0)?,
+                job_id: row.get(1)?,
+                url: row.get(2)?,
+                again: row.get(3)?,
+                attempts: row.get(4)?,
+            })
+        });
+        if let Some(delivery) = delivery.optional()? {
+            return Ok(Some(Ok(delivery)));
+        }
     }
     let mut later =
         view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;

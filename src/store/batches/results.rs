@@ -132,7 +132,7 @@ pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>
         .optional()?;
     let Some(error) = error else { return Ok(None) };
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
+        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b CROSS JOIN batch_lines l ON l.batch_id = b.id
                 WHERE b.model = ?1 AND b.state = 'ingested' AND b.openai_status IS NOT 'cancelled' AND b.uniform_error = ?2
                   AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
                                        AND lines > 0 AND openai_status IS NOT 'cancelled' AND uniform_error IS NOT ?2), 0)
