@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::job::Mode;
 use crate::net::probes::Probes;
 use crate::step::{Next, Step, StepError};
 use crate::store::images::{self, DueLot};
@@ -26,17 +27,20 @@ pub struct Images {
     store: Arc<Store>,
     probes: Probes,
     config: Arc<Config>,
+    /// Which jobs it looks at: those that are answered at once need not wait behind the others.
+    mode: Mode,
     /// URLs that were well, and since when on the steady clock.
     well: HashMap<String, Duration>,
 }
 
 impl Images {
-    /// A checker.
-    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
+    /// A checker of the images of jobs that are answered so.
+    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>, mode: Mode) -> Self {
         Self {
             store,
             probes,
             config,
+            mode,
             well: HashMap::new(),
         }
     }
@@ -75,7 +79,7 @@ impl Step for Images {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let lots = self.store.read(|view| images::due(view, LOTS))?;
+        let lots = self.store.read(|view| images::due(view, self.mode, LOTS))?;
         if lots.is_empty() {
             return Ok(Next::idle(self.config.steps.idle));
         }
@@ -100,7 +104,7 @@ impl Step for Images {
                     let reason = format!(
                         "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}"
                     );
-                    settle::fail_waiting(tx, lot.request, &reason)?;
+                    settle::fail_unsent(tx, lot.request, &reason)?;
                 }
             }
             Ok(())

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::job::{self, Rules, Submission};
+use crate::job::{self, Mode, Rules, Submission};
 use crate::json::Json;
 use crate::net::Guard;
 use crate::refusal::Refusal;
@@ -41,6 +41,7 @@ pub fn store(
     config: &Config,
     client: &str,
     submission: &Submission<'_>,
+    mode: Mode,
     now: Timestamp,
 ) -> Stored<JobRow> {
     let id = uuid::Uuid::new_v4().to_string();
@@ -49,6 +50,7 @@ pub fn store(
         client,
         submission,
         check_images: config.images.check,
+        mode,
     };
     store.write(now, |tx| {
         jobs::insert(tx, &new)?;

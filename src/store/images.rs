@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::lots::list;
 use super::{Stored, Tx, View};
+use crate::job::Mode;
 
 /// A lot whose images are due.
 #[derive(Clone, Debug)]
@@ -17,12 +18,19 @@ pub struct DueLot {
     pub images: Vec<String>,
 }
 
-/// Up to `limit` lots whose images are due.
-pub fn due(view: &View, limit: u32) -> Stored<Vec<DueLot>> {
-    let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE r.images_due = 1 AND r.state = 'waiting' LIMIT ?",
-    )?;
+/// Up to `limit` lots whose images are due, of jobs that are answered so.
+pub fn due(view: &View, mode: Mode, limit: u32) -> Stored<Vec<DueLot>> {
+    let mut query = view.prepare_cached(match mode {
+        Mode::Batch => {
+            "SELECT r.id, r.lot, l.images FROM requests r JOIN batch_lots l ON l.id = r.lot
+             WHERE r.images_due = 1 AND r.state = 'waiting' LIMIT ?"
+        }
+        Mode::Synchronous => {
+            "SELECT r.id, r.lot, l.images FROM direct_calls d JOIN requests r ON r.id = d.request_id
+                    JOIN batch_lots l ON l.id = r.lot
+             WHERE d.ended_at IS NULL AND r.images_due = 1 AND r.state = 'claimed' LIMIT ?"
+        }
+    })?;
     let rows = query.query_and_then([limit], |row| {
         Ok(DueLot {
             request: row.get(0)?,
@@ -39,7 +47,7 @@ pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
         .execute(params![missing, lot.lot])?;
     tx.prepare_cached(
-        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'",
+        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1",
     )?
     .execute(params![tx.now, lot.request])?;
     Ok(())
