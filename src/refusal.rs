@@ -27,6 +27,8 @@ text_enum! {
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
         /// Two lots of one id.
         DuplicateLotId = "DUPLICATE_LOT_ID",
+        /// An Idempotency-Key that was used for another body.
+        IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The job is final already.
         JobNotCancellable = "JOB_NOT_CANCELLABLE",
         /// The job failed; its results are what there is.
@@ -70,7 +72,7 @@ impl Code {
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::DuplicateLotId | Self::JobNotCancellable => 409,
+            Self::DuplicateLotId | Self::IdempotencyKeyReused | Self::JobNotCancellable => 409,
             Self::JobFailed | Self::JobCancelled => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,

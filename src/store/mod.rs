@@ -24,6 +24,7 @@ use crate::clock::Timestamp;
 
 pub mod alerts;
 pub mod batches;
+pub mod cancel;
 mod columns;
 pub mod deliveries;
 pub mod images;
@@ -31,6 +32,7 @@ pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod once;
 pub mod requests;
 pub mod settle;
 

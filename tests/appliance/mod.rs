@@ -267,6 +267,7 @@ impl Appliance {
             [limits]
             submit = 0
             read = 0
+            dedupe_window = 0
             [steps]
             idle = "20ms"
             "#,

@@ -27,7 +27,7 @@ use batchkeeper::config::Config;
 use batchkeeper::courier::Courier;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
-use batchkeeper::intake;
+use batchkeeper::intake::{self, Incoming, Marks, Taken};
 use batchkeeper::janitor::Janitor;
 use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
@@ -341,10 +341,19 @@ impl World {
                 .collect(),
         };
         let now = self.clock.now().wall;
+        let incoming = Incoming {
+            client,
+            submission: &submission,
+            marks: &Marks::default(),
+            content_sha256: &format!("of submission {}", self.sent.len()),
+        };
         let job = self.survive(|world| {
-            intake::store(world.store(), &world.config, client, &submission, now)
-                .expect("a job")
-                .id
+            let answer = |_: &JobRow| serde_json::json!({});
+            let taken = intake::accept(world.store(), &world.config, &incoming, answer, now);
+            match taken.expect("taken") {
+                Taken::New(job, _) => job.id,
+                other => panic!("{other:?}"),
+            }
         });
         // Where the process ended in it, the client does not know; what is stored counts all the same.
         let stored = || {
