@@ -33,6 +33,7 @@ CREATE TABLE lots_taken (
 -- A delivery's receiver, as host and port; whether an attempt is under way (until next_at).
 ALTER TABLE webhook_deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
 ALTER TABLE webhook_deliveries ADD COLUMN under_way INTEGER NOT NULL DEFAULT 0 CHECK (under_way IN (0, 1));
+CREATE INDEX webhook_deliveries_hosts ON webhook_deliveries (host, next_at) WHERE state = 'due';
 CREATE INDEX webhook_deliveries_under_way ON webhook_deliveries (host) WHERE under_way = 1;
 
 -- Receivers whose last attempt failed.

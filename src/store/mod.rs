@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
+pub mod again;
 pub mod alerts;
 pub mod batches;
 pub mod cancel;
