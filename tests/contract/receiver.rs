@@ -36,6 +36,7 @@ impl Seen {
 pub struct Reply {
     pub status: u16,
     pub headers: String,
+    pub body: &'static str,
     pub after: Duration,
 }
 
@@ -43,6 +44,7 @@ pub fn status(status: u16) -> Reply {
     Reply {
         status,
         headers: String::new(),
+        body: "",
         after: Duration::ZERO,
     }
 }
@@ -51,6 +53,11 @@ impl Reply {
     pub fn with(mut self, header: &str) -> Self {
         self.headers.push_str(header);
         self.headers.push_str("\r\n");
+        self
+    }
+
+    pub fn body(mut self, body: &'static str) -> Self {
+        self.body = body;
         self
     }
 
@@ -163,12 +170,15 @@ fn answer(
     let Reply {
         status,
         headers,
+        body,
         after,
     } = reply(nth, &request);
     // Nothing is ever sent: a slow receiver.
     never::<()>().recv_timeout(after).ok();
+    let length = body.len();
+    let body = if line.starts_with("HEAD ") { "" } else { body };
     let text = format!(
-        "HTTP/1.1 {status} Said\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     // Whoever has asked may have given up.
     stream.write_all(text.as_bytes()).ok();
