@@ -20,6 +20,10 @@ CREATE TABLE direct_calls (
 CREATE INDEX direct_calls_request ON direct_calls (request_id);
 CREATE INDEX direct_calls_open ON direct_calls (next_at) WHERE ended_at IS NULL;
 
+-- Those of claimed requests are checked, too.
+DROP INDEX requests_images;
+CREATE INDEX requests_images ON requests (job) WHERE images_due = 1;
+
 -- A request may now be claimed by a direct call, too.
 DROP VIEW v_orphans;
 CREATE VIEW v_orphans AS

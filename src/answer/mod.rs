@@ -110,13 +110,8 @@ impl Usage {
             output_tokens,
             reasoning_tokens,
         } = self;
-        [
-            input_tokens,
-            cached_tokens,
-            output_tokens,
-            reasoning_tokens,
-        ]
-        .map(|number| number.min(MOST_TOKENS))
+        [input_tokens, cached_tokens, output_tokens, reasoning_tokens]
+            .map(|number| number.min(MOST_TOKENS))
     }
 }
 

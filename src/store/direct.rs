@@ -213,11 +213,13 @@ pub fn accepted_at(view: &View, request: i64) -> Stored<Timestamp> {
     Ok(query.query_row([request], |row| row.get(0))?)
 }
 
-/// Whether something of a job is still asked directly.
-pub fn is_at_it(view: &View, job: i64) -> Stored<bool> {
+/// Whether a part of a job is left to the batches: nothing of it is asked directly any more.
+pub fn is_released(view: &View, job: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM requests r JOIN direct_calls d ON d.request_id = r.id AND d.ended_at IS NULL
-                        WHERE r.job = ? AND r.state = 'claimed')",
+        "SELECT open_vision + open_translations > 0
+                AND NOT EXISTS (SELECT 1 FROM requests r JOIN direct_calls d ON d.request_id = r.id AND d.ended_at IS NULL
+                                WHERE r.job = seq AND r.state = 'claimed')
+         FROM batch_jobs WHERE seq = ?",
     )?;
     Ok(query.query_row([job], |row| row.get(0))?)
 }
