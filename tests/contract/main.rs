@@ -16,6 +16,7 @@ mod once;
 mod receiver;
 mod retry;
 mod signing;
+mod synchronous;
 mod webhooks;
 
 use appliance::{Answer, Appliance, KEY, call, now};
