@@ -298,15 +298,10 @@ impl Recovery {
                 custom_ids.len()
             ),
         };
-        let translation = custom_ids
+        let first = custom_ids
             .first()
-            .and_then(|id| id.parse::<CustomId>().ok())
-            .and_then(|id| id.language);
-        let stage = if translation.is_some() {
-            Stage::Translation
-        } else {
-            Stage::Vision
-        };
+            .and_then(|id| id.parse::<CustomId>().ok());
+        let stage = first.map_or(Stage::Vision, |id| id.stage());
         Ok(Finding {
             job: None,
             batch: Some(remote),

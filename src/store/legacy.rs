@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Stored, Tx, View, alerts, batches};
 use crate::batch::{CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, is_english};
+use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
 use crate::remote::{Identity, RemoteBatch};
 
@@ -39,8 +39,8 @@ pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
     }
     if let Some(url) = job.webhook_url.as_ref().filter(|_| !is_final) {
         tx.execute(
-            "INSERT INTO webhook_deliveries (batch_job_id, url, state, created_at) VALUES (?, ?, 'scheduled', ?)",
-            params![job.id, url, tx.now],
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            params![job.id, url, receiver(url), tx.now],
         )?;
     }
     tx.execute(

@@ -23,15 +23,19 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
+pub mod again;
 pub mod alerts;
 pub mod batches;
+pub mod cancel;
 mod columns;
 pub mod deliveries;
+pub mod direct;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod once;
 pub mod requests;
 pub mod settle;
 

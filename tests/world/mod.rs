@@ -27,9 +27,9 @@ use batchkeeper::config::Config;
 use batchkeeper::courier::Courier;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
-use batchkeeper::intake;
+use batchkeeper::intake::{self, Incoming, Marks, Taken};
 use batchkeeper::janitor::Janitor;
-use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
+use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::poller::Poller;
 use batchkeeper::recovery::Recovery;
@@ -352,10 +352,20 @@ impl World {
                 .collect(),
         };
         let now = self.clock.now().wall;
+        let incoming = Incoming {
+            client,
+            submission: &submission,
+            marks: &Marks::default(),
+            content_sha256: &format!("of submission {}", self.sent.len()),
+            mode: Mode::Batch,
+        };
         let job = self.survive(|world| {
-            intake::store(world.store(), &world.config, client, &submission, now)
-                .expect("a job")
-                .id
+            let answer = |_: &JobRow| serde_json::json!({});
+            let taken = intake::accept(world.store(), &world.config, &incoming, answer, now);
+            match taken.expect("taken") {
+                Taken::New(job, _) => job.id,
+                other => panic!("{other:?}"),
+            }
         });
         // Where the process ended in it, the client does not know; what is stored counts all the same.
         let stored = || {
