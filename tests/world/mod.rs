@@ -1013,7 +1013,8 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "final jobs whose webhooks are not due",
         "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-         WHERE (j.completed_at IS NULL) <> (d.state = 'scheduled')",
+         WHERE d.again = (SELECT max(again) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
+           AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
     ),
     (
         "open lots of final jobs, or finished lots without text and reason",
