@@ -17,10 +17,10 @@ use crate::openai::jsonl::{self, EachLine};
 use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, CallError, RemoteBatch};
 use crate::reconcile;
-use crate::store::Store;
-use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
+use crate::store::batches::{self, Known, META_DATABASE, META_SUBMISSION};
 use crate::store::jobs;
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
+use crate::store::{Store, Stored, Tx};
 use crate::trouble::{self, CREATES};
 
 /// How far before the oldest orphan the listing goes.
@@ -140,7 +140,7 @@ impl Recovery {
                         };
                         match job {
                             Some(job) => link_legacy(tx, job, &link)?,
-                            None => link_own(tx, &link)?,
+                            None => self.take_up(tx, &link)?,
                         };
                     }
                     Ok(())
@@ -157,6 +157,15 @@ impl Recovery {
                 .map_err(|error| error.to_string())?;
         }
         Ok(linkable.len())
+    }
+
+    /// Takes a batch of our own up. Where a row has its key, it is that row's, or a second batch under
+    /// the key: this is the last time that it is sure to be listed.
+    fn take_up(&self, tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
+        match batches::recognise(tx, self.store.database_id(), link.remote)? {
+            Known::Unheard => link_own(tx, link),
+            _ => Ok(0),
+        }
     }
 
     /// Links a batch to a job by hand.
@@ -314,15 +323,10 @@ impl Recovery {
                 custom_ids.len()
             ),
         };
-        let translation = custom_ids
+        let first = custom_ids
             .first()
-            .and_then(|id| id.parse::<CustomId>().ok())
-            .and_then(|id| id.language);
-        let stage = if translation.is_some() {
-            Stage::Translation
-        } else {
-            Stage::Vision
-        };
+            .and_then(|id| id.parse::<CustomId>().ok());
+        let stage = first.map_or(Stage::Vision, |id| id.stage());
         Ok(Finding {
             job: None,
             batch: Some(remote),
