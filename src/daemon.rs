@@ -115,14 +115,16 @@ impl Daemon {
                 Box::new(Finisher::new(store.clone(), config.clone())),
             ),
         ];
-        if config.images.check {
-            let probes = Probes::start(&crew, &outbound, config.images.concurrency)
-                .map_err(|error| format!("threads of the image checks: {error}"))?;
-            steps.push((
-                "images".into(),
-                Box::new(Images::new(store.clone(), probes, config.clone())),
-            ));
-        }
+        let probes = config
+            .images
+            .check
+            .then(|| Probes::start(&crew, &outbound, config.images.concurrency))
+            .transpose()
+            .map_err(|error| format!("threads of the image checks: {error}"))?;
+        steps.push((
+            "images".into(),
+            Box::new(Images::new(store.clone(), probes, config.clone())),
+        ));
         for number in 1..=config.webhooks.concurrency {
             let courier = Courier::new(
                 store.clone(),

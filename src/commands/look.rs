@@ -95,6 +95,10 @@ pub(super) fn jobs(command: &Command) -> Outcome {
             let sent = store.write(SystemClock::new().now().wall, |tx| {
                 settle::release_held(tx, &id)
             })?;
+            if sent == 0 {
+                let message = format!("job {id} has no held requests: nothing to send");
+                return Err(Refused::Failed(message));
+            }
             print(&format!(
                 "{sent} held requests of job {id} wait to be sent now\n"
             ))

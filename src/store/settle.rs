@@ -433,7 +433,7 @@ pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
 /// An operator's word that an orphan's held requests are to be sent; gives how many.
 pub fn release_held(tx: &Tx<'_>, job_id: &str) -> Stored<usize> {
     let released = tx.execute(
-        "UPDATE requests SET state = 'waiting', since = ?
+        "UPDATE requests SET state = 'waiting', images_due = (stage = 'vision'), since = ?
          WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?)",
         params![tx.now, job_id],
     )?;
