@@ -34,7 +34,7 @@ use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::step::{Step, StepError};
-use crate::store::{DaemonLock, Store, batches, deliveries};
+use crate::store::{DaemonLock, Store, batches, deliveries, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -115,16 +115,19 @@ impl Daemon {
                 Box::new(Finisher::new(store.clone(), config.clone())),
             ),
         ];
-        let probes = config
-            .images
-            .check
-            .then(|| Probes::start(&crew, &outbound, config.images.concurrency))
-            .transpose()
-            .map_err(|error| format!("threads of the image checks: {error}"))?;
-        steps.push((
-            "images".into(),
-            Box::new(Images::new(store.clone(), probes, config.clone())),
-        ));
+        if config.images.check {
+            let probes = Probes::start(&crew, &outbound, config.images.concurrency)
+                .map_err(|error| format!("threads of the image checks: {error}"))?;
+            steps.push((
+                "images".into(),
+                Box::new(Images::new(store.clone(), probes, config.clone())),
+            ));
+        } else {
+            // What waits for a check since it was on would wait for ever.
+            store
+                .write(clock.now().wall, requests::pass_unchecked)
+                .map_err(|error| error.to_string())?;
+        }
         for number in 1..=config.webhooks.concurrency {
             let courier = Courier::new(
                 store.clone(),

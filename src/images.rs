@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::job::NO_IMAGE;
 use crate::net::probes::Probes;
 use crate::step::{Next, Step, StepError};
 use crate::store::images::{self, DueLot};
@@ -25,15 +24,15 @@ const REMEMBERED: usize = 20_000;
 /// See the module.
 pub struct Images {
     store: Arc<Store>,
-    probes: Option<Probes>,
+    probes: Probes,
     config: Arc<Config>,
     /// URLs that were well, and since when on the steady clock.
     well: HashMap<String, Duration>,
 }
 
 impl Images {
-    /// A checker; without `probes` it lets pass what waits for it.
-    pub fn new(store: Arc<Store>, probes: Option<Probes>, config: Arc<Config>) -> Self {
+    /// A checker.
+    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
         Self {
             store,
             probes,
@@ -44,9 +43,6 @@ impl Images {
 
     /// What is wrong with each URL that is not known to be well.
     fn look(&mut self, lots: &[DueLot], now: Moment) -> HashMap<String, String> {
-        let Some(probes) = &self.probes else {
-            return HashMap::new();
-        };
         self.well
             .retain(|_, since| now.steady.saturating_sub(*since) < FRESH);
         let mut urls: Vec<String> = lots
@@ -58,7 +54,7 @@ impl Images {
         urls.sort_unstable();
         urls.dedup();
         let mut wrong = HashMap::new();
-        for (url, found) in probes.check(urls) {
+        for (url, found) in self.probes.check(urls) {
             match found {
                 Ok(()) if self.well.len() < REMEMBERED => {
                     self.well.insert(url, now.steady);
@@ -92,9 +88,18 @@ impl Step for Images {
                     .filter(|url| wrong.contains_key(*url))
                     .cloned()
                     .collect();
-                let looked = self.probes.is_some().then_some(missing.as_slice());
-                images::checked(tx, lot, looked)?;
-                if let Some(reason) = why_not(lot, &missing, &wrong) {
+                images::checked(tx, lot, &missing)?;
+                if missing.len() * 100 > lot.images.len() * MAX_MISSING
+                    || missing.len() == lot.images.len()
+                {
+                    let first = missing
+                        .first()
+                        .and_then(|url| wrong.get(url))
+                        .map_or("", String::as_str);
+                    let (missing, all) = (missing.len(), lot.images.len());
+                    let reason = format!(
+                        "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}"
+                    );
                     settle::fail_waiting(tx, lot.request, &reason)?;
                 }
             }
@@ -102,16 +107,4 @@ impl Step for Images {
         })?;
         Ok(Next::again())
     }
-}
-
-/// Why a lot is not sent, where it is not.
-fn why_not(lot: &DueLot, missing: &[String], wrong: &HashMap<String, String>) -> Option<String> {
-    let all = lot.images.len();
-    if all == 0 {
-        return Some(NO_IMAGE.to_owned());
-    }
-    let first = missing.first().and_then(|url| wrong.get(url))?;
-    let missing = missing.len();
-    (missing * 100 > all * MAX_MISSING)
-        .then(|| format!("IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}"))
 }

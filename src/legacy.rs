@@ -152,7 +152,7 @@ pub fn parse_dump(text: &[u8]) -> Result<Dump, String> {
                     ": results are taken from batch_lots, and a lot without a text there has none here"
                 }
                 "webhook_deliveries" => {
-                    ": open jobs get deliveries of their own, final ones were told"
+                    ": open jobs get deliveries of their own, of final ones nothing is told again"
                 }
                 _ => "",
             };

@@ -81,7 +81,7 @@ fn open(command: &Command) -> Result<(crate::config::Config, Store), Refused> {
 }
 
 pub(super) fn jobs(command: &Command) -> Outcome {
-    let (_, store) = open(command)?;
+    let (config, store) = open(command)?;
     match verb(command) {
         "list" => show(command, &store.read(inspect::jobs)?),
         "show" => {
@@ -96,7 +96,7 @@ pub(super) fn jobs(command: &Command) -> Outcome {
             let id = operand(command, "job")?;
             found(store.read(|view| inspect::job(view, &id))?)?;
             let sent = store.write(SystemClock::new().now().wall, |tx| {
-                settle::release_held(tx, &id)
+                settle::release_held(tx, &id, config.images.check)
             })?;
             if sent == 0 {
                 let message = format!("job {id} has no held requests: nothing to send");

@@ -33,14 +33,11 @@ pub fn due(view: &View, limit: u32) -> Stored<Vec<DueLot>> {
     rows.collect()
 }
 
-/// A lot's images are checked, those `missing` are not sent; or nobody looks at them any more, and
-/// what was known stays. The request may be sent.
-pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: Option<&[String]>) -> Stored<()> {
-    if let Some(missing) = missing {
-        let missing = (!missing.is_empty()).then(|| json!(missing).to_string());
-        tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
-            .execute(params![missing, lot.lot])?;
-    }
+/// A lot's images are checked: those `missing` are not sent, the request may be.
+pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
+    let missing = (!missing.is_empty()).then(|| json!(missing).to_string());
+    tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
+        .execute(params![missing, lot.lot])?;
     tx.prepare_cached(
         "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'",
     )?

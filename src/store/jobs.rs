@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Stored, Tx, View, alerts, moved};
 use crate::batch::{BatchState, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, NO_IMAGE, RequestState, Submission};
+use crate::job::{JobStatus, LotStatus, RequestState, Submission};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
-            (LotStatus::Failed, Some(NO_IMAGE), Some(tx.now))
+            (LotStatus::Failed, Some(crate::job::NO_IMAGE), Some(tx.now))
         } else {
             (LotStatus::Pending, None, None)
         };

@@ -162,3 +162,11 @@ pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
     }
     Ok(claimed)
 }
+
+/// Lets every request go on that waits for its images to be checked: nobody checks them any more.
+pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
+    Ok(tx.execute(
+        "UPDATE requests SET images_due = 0, since = ? WHERE images_due = 1",
+        [tx.now],
+    )?)
+}
