@@ -155,7 +155,7 @@ pub(super) fn doctor(command: &Command) -> Outcome {
     let rows = findings
         .into_iter()
         .map(|it| {
-            [it.invariant, it.subject, it.finding]
+            [it.invariant.to_owned(), it.subject, it.finding]
                 .map(Value::from)
                 .into()
         })

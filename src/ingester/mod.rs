@@ -283,7 +283,7 @@ impl Ingester {
             // no name would stop nothing, and nothing would end it.
             return Ok(());
         }
-        let scope = format!("model:{}", row.model);
+        let scope = format!("{}{}", trouble::MODEL, row.model);
         let first = self.config.batch.queue_pause;
         if let Some(reason) = refused {
             if !is_passing(row) {

@@ -32,8 +32,10 @@ pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod notices;
 pub mod requests;
 pub mod settle;
+pub mod stuck;
 
 mod embedded {
     refinery::embed_migrations!("migrations");

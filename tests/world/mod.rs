@@ -687,6 +687,9 @@ impl World {
         self.assert_accounted_for();
         let findings = self.store().read(inspect::findings).expect("readable");
         assert!(findings.is_empty(), "{findings:?}\n{}", self.dump());
+        // Not even for a minute: every invariant holds after every commit.
+        let broken = self.texts("SELECT message FROM alerts WHERE kind = 'invariant'");
+        assert!(broken.is_empty(), "{broken:?}\n{}", self.dump());
         let alerts = self.open_alerts();
         assert!(
             alerts.is_empty(),
