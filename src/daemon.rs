@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Private};
 use crate::courier::Courier;
 use crate::finisher::Finisher;
+use crate::herald::Herald;
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::images::Images;
@@ -86,6 +87,7 @@ impl Daemon {
         released.map_err(|error| error.to_string())?;
         let api: Arc<dyn BatchApi> = Arc::new(openai_client(&config)?);
         let guard = guard(&config)?;
+        check_alert_url(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let (crew, endings) = Crew::new();
@@ -115,6 +117,13 @@ impl Daemon {
                 Box::new(Finisher::new(store.clone(), config.clone())),
             ),
         ];
+        let herald = Herald::new(
+            store.clone(),
+            outbound.clone(),
+            clock.clone(),
+            config.clone(),
+        );
+        steps.push(("herald".into(), Box::new(herald)));
         if config.images.check {
             let probes = Probes::start(&crew, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
@@ -372,7 +381,7 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
 /// # Errors
 /// What is wrong, for a person.
 pub fn check(config: &Config) -> Result<(), String> {
-    guard(config)?;
+    check_alert_url(config, &guard(config)?)?;
     let key = config.openai.api_key().reveal();
     client(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -410,6 +419,17 @@ fn guard(config: &Config) -> Result<Guard, String> {
                 .map(Guard::Allow)
         }
     }
+}
+
+fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
+    let url = &config.alerts.webhook_url;
+    if url.is_empty() {
+        return Ok(());
+    }
+    guard
+        .check_url(url)
+        .map(drop)
+        .map_err(|error| format!("alerts.webhook_url: {error}"))
 }
 
 /// Removes what a process that was killed left in the spool after its batch was through: the row is

@@ -73,6 +73,8 @@ pub mod images;
 
 pub mod courier;
 
+pub mod herald;
+
 pub mod auditor;
 
 pub mod janitor;

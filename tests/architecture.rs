@@ -15,7 +15,7 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "submitter",
     "poller",
     "ingester",
@@ -23,6 +23,7 @@ const STEPS: [&str; 10] = [
     "intake",
     "images",
     "courier",
+    "herald",
     "auditor",
     "janitor",
     "recovery",

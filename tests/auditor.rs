@@ -1,6 +1,12 @@
 //! The auditor: what it finds, what it mends by itself, and that every alert closes when its cause is
 //! gone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
 mod world;
 
 use std::sync::Arc;
