@@ -124,13 +124,8 @@ SELECT CAST(l.batch_id AS TEXT), '', 'the job of request ' || r.id || ' is not l
 FROM batch_lines l JOIN requests r ON r.id = l.request_id
 WHERE NOT EXISTS (SELECT 1 FROM batch_links k WHERE k.batch_id = l.batch_id AND k.job = r.job);
 
-DROP VIEW v_bad_deliveries;
-CREATE VIEW v_bad_deliveries AS
-SELECT j.id AS subject, j.status, 'the webhook to ' || d.url || ' is ' || d.state AS finding
-FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-WHERE (d.state = 'scheduled') = (j.completed_at IS NOT NULL)
-UNION ALL
-SELECT j.id, j.status, 'no webhook to ' || j.webhook_url || ' is planned'
+CREATE VIEW v_bad_webhooks AS
+SELECT j.id AS subject, j.status, 'no webhook to ' || j.webhook_url || ' is planned' AS finding
 FROM batch_jobs j
 WHERE j.webhook_url IS NOT NULL AND j.processing_mode = 'batch' AND (j.origin = 'api' OR j.completed_at IS NULL)
   AND EXISTS (SELECT 1 FROM batch_lots l WHERE l.batch_job_id = j.id AND l.webhook_url IS NULL)
@@ -238,14 +233,4 @@ CREATE TABLE alert_notices (
     CHECK ((state = 'told') = (told_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX alert_notices_due ON alert_notices (next_at) WHERE state = 'due';
-
--- Hosts that take no webhook at present, or of which some were given up; forgotten a day after the
--- last failure.
-CREATE TABLE failing_receivers (
-    origin     TEXT PRIMARY KEY,            -- scheme, host and port
-    since      TEXT NOT NULL,               -- the first failure in a row
-    last_at    TEXT NOT NULL,               -- the last one
-    attempts   INTEGER NOT NULL,            -- failures in a row
-    given_up   INTEGER NOT NULL,            -- what it is not told any more
-    last_error TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+CREATE INDEX alert_notices_failed ON alert_notices (created_at) WHERE state = 'failed';

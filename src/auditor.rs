@@ -22,7 +22,7 @@ use crate::trouble;
 const BATCHES: u32 = 10_000;
 /// How long after its window a batch that has not ended is told of.
 const OVERDUE: Duration = Duration::from_mins(30);
-/// How long after its last failure a receiver is told of.
+/// How long it is told of that a notice was given up.
 const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// See the module.
@@ -67,6 +67,7 @@ impl Auditor {
             + self.config.batch.max_wait
             + self.config.openai.settling_time;
         let before = now.wall.before(patience);
+        let day_ago = now.wall.before(FORGOTTEN);
         // While OpenAI refuses the account nothing moves there, and a person knows why.
         let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
         let told = self.store.read(|view| {
@@ -83,10 +84,7 @@ impl Auditor {
                     "batch_overdue",
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
-                (
-                    "webhooks_failing",
-                    stuck::receivers(view, now.wall.before(self.config.alerts.stuck_after))?,
-                ),
+                ("alerts_not_told", stuck::notices(view, before, day_ago)?),
                 (
                     trouble::OTHER_IDENTITY,
                     other_identity
@@ -104,8 +102,7 @@ impl Auditor {
             alerts::close_outlived(tx)?;
             rested
                 .iter()
-                .try_for_each(|scope| trouble::is_over(tx, scope))?;
-            stuck::forget_receivers(tx, now.wall.before(FORGOTTEN))
+                .try_for_each(|scope| trouble::is_over(tx, scope))
         })?;
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::signature::{Key, webhook_headers};
 use crate::step::{Next, Step, StepError};
 use crate::store::deliveries::{self, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, alerts};
 
 /// How much later or earlier than planned an attempt may be made, in percent: so that many do not
 /// come at once.
@@ -66,7 +66,23 @@ impl Courier {
         };
         let ended = self.clock.now();
         self.store.write(ended.wall, |tx| {
-            deliveries::end(tx, delivery, status, error.as_deref(), then)
+            deliveries::end(tx, delivery, status, error.as_deref(), then)?;
+            if then == Then::GiveUp {
+                let message = format!(
+                    "the webhook of job {} to {} is given up after {} attempts: {}",
+                    job.id,
+                    delivery.url,
+                    delivery.attempts + 1,
+                    why(status, error.as_deref()),
+                );
+                alerts::open(
+                    tx,
+                    "webhook_failed",
+                    &format!("delivery:{}", delivery.id),
+                    &message,
+                )?;
+            }
+            Ok(())
         })?;
         log::info!(
             "event=webhook job={} attempt={} status={} then={then} took={:?}",
@@ -159,6 +175,16 @@ impl Courier {
     }
 }
 
+/// Why an attempt failed, for people: many receivers say it by their status alone.
+fn why(status: Option<u16>, error: Option<&str>) -> String {
+    let said = error.filter(|said| !said.is_empty());
+    match (status, said) {
+        (Some(status), None) => format!("HTTP {status}"),
+        (Some(status), Some(said)) => format!("HTTP {status}: {said}"),
+        (None, said) => said.unwrap_or("no reason").to_owned(),
+    }
+}
+
 /// The id that a receiver drops repeats by: of job, event and URL alone, so that every attempt has
 /// the same, also after a restore. `again`: an operator's resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
@@ -212,6 +238,13 @@ impl Step for Courier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_that_says_nothing_is_quoted_by_its_status() {
+        assert_eq!(why(Some(410), Some("")), "HTTP 410");
+        assert_eq!(why(Some(500), Some("oops")), "HTTP 500: oops");
+        assert_eq!(why(None, Some("timed out")), "timed out");
+    }
 
     #[test]
     fn the_webhook_id_depends_on_job_event_and_url_alone() {

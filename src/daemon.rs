@@ -34,19 +34,21 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
-use crate::step::{Step, StepError};
+use crate::step::Step;
 use crate::store::{DaemonLock, Store, batches, deliveries};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
+
+mod watch;
+mod worker;
+
+use watch::Watch;
+use worker::{Bells, Worker};
 
 /// How long threads may take to finish what they are at when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How long a webhook's or an image's host may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The wait after an error that passes.
-const RECOVER: Duration = Duration::from_secs(1);
-/// The longest that a step waits without looking.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// A daemon at work.
 pub struct Daemon {
@@ -55,19 +57,6 @@ pub struct Daemon {
     stop: Sender<Infallible>,
     servers: Vec<Server>,
     _lock: DaemonLock,
-}
-
-/// The steps' bells.
-#[derive(Clone)]
-struct Bells(Arc<Vec<Sender<()>>>);
-
-impl Bells {
-    fn ring_all(&self) {
-        for bell in self.0.iter() {
-            // A bell that has been rung already need not be rung again.
-            bell.try_send(()).ok();
-        }
-    }
 }
 
 impl Daemon {
@@ -144,6 +133,10 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        // Whoever does not even begin is missed, too.
+        for (name, _) in &steps {
+            health.expect(name, longest_tick(name));
+        }
         let (senders, ears): (Vec<_>, Vec<_>) = steps.iter().map(|_| bounded(1)).unzip();
         let bells = Bells(Arc::new(senders));
         for ((name, step), ear) in steps.into_iter().zip(ears) {
@@ -160,7 +153,10 @@ impl Daemon {
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
-        let wake = move || bells.ring_all();
+        let wake = {
+            let bells = bells.clone();
+            move || bells.ring_all()
+        };
         let client_api = Api::new(
             store.clone(),
             clock.clone(),
@@ -169,7 +165,7 @@ impl Daemon {
             health.clone(),
             wake,
         );
-        let ops = Ops::new(store, health);
+        let ops = Ops::new(store.clone(), health.clone(), clock.clone());
         let limits = Limits {
             body_bytes: config.limits.body,
             ..Limits::default()
@@ -198,6 +194,20 @@ impl Daemon {
                 servers.push(server);
             }
         }
+        let port = (!config.listen.is_empty()).then(|| servers.first().map(Server::address));
+        let watchdog = sd_notify::watchdog_enabled();
+        let watch = Watch::new(store, health.clone(), port.flatten(), watchdog);
+        let worker = Worker {
+            name: "watch".into(),
+            step: Box::new(watch),
+            ear: never(),
+            stopped,
+            bells,
+            health,
+            clock,
+        };
+        crew.spawn("watch", move || worker.run())
+            .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
             "event=started version={} database={}",
             env!("CARGO_PKG_VERSION"),
@@ -225,10 +235,13 @@ impl Daemon {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let outcome = select! {
-            recv(signals) -> _ => Ok(()),
+            recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
             recv(until) -> _ => Ok(()),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
         };
+        if let Err(reason) = &outcome {
+            log::error!("event=ending reason={reason:?}");
+        }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         log::info!("event=stopping");
         self.stop();
@@ -273,6 +286,16 @@ pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Re
     }
 }
 
+/// How long a tick of a step may take: those that move whole files are bounded by the least rate of
+/// a transfer, the look at images by its time-outs.
+fn longest_tick(step: &str) -> Duration {
+    match step {
+        "ingester" => Duration::from_hours(12),
+        "submitter" | "images" => Duration::from_hours(2),
+        _ => Duration::from_mins(30),
+    }
+}
+
 /// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
 ///
 /// # Errors
@@ -297,61 +320,6 @@ pub fn signals() -> Result<Receiver<()>, String> {
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::debug!("systemd was not told: {error}");
-    }
-}
-
-/// One step on its thread.
-struct Worker {
-    name: String,
-    step: Box<dyn Step>,
-    ear: Receiver<()>,
-    stopped: Receiver<Infallible>,
-    bells: Bells,
-    health: Arc<Health>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Worker {
-    /// Ticks until the daemon stops, or until an error that does not pass.
-    fn run(mut self) {
-        loop {
-            let wait = match self.step.tick(self.clock.now()) {
-                Ok(next) => {
-                    self.health.beat(&self.name, None);
-                    if next.worked {
-                        self.bells.ring_all();
-                    }
-                    next.after
-                }
-                Err(error) => match self.trouble(&error) {
-                    Some(wait) => wait,
-                    None => return,
-                },
-            };
-            let stopped = &self.stopped;
-            if wait.is_zero() {
-                select! {
-                    recv(stopped) -> _ => return,
-                    default => continue,
-                }
-            }
-            select! {
-                recv(stopped) -> _ => return,
-                recv(self.ear) -> _ => {}
-                default(wait.min(LONGEST_WAIT)) => {}
-            }
-        }
-    }
-
-    /// How long to wait after an error; none: the daemon must end.
-    fn trouble(&self, error: &StepError) -> Option<Duration> {
-        log::error!(
-            "event=trouble step={} passes={} error={error}",
-            self.name,
-            error.passes()
-        );
-        self.health.beat(&self.name, Some(error.to_string()));
-        error.passes().then_some(RECOVER)
     }
 }
 

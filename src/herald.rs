@@ -12,7 +12,7 @@ use crate::net::Post;
 use crate::signature::webhook_headers;
 use crate::step::{Next, Step, StepError};
 use crate::store::Store;
-use crate::store::deliveries::{Then, said};
+use crate::store::deliveries::Then;
 use crate::store::notices::{self, Notice, What};
 
 /// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
@@ -70,7 +70,7 @@ impl Herald {
         let timeout = self.config.webhooks.timeout;
         let (status, error, asked) = match self.outbound.post(url, &headers, body, timeout) {
             Ok(reply) => {
-                let error = said(Some(reply.status), Some(&reply.body_start));
+                let error = format!("HTTP {} {}", reply.status, reply.body_start);
                 (Some(reply.status), error, reply.retry_after)
             }
             Err(error) => (None, error.to_string(), None),
@@ -85,7 +85,7 @@ impl Herald {
             _ => error.as_str(),
         };
         self.store.write(ended.wall, |tx| {
-            notices::end(tx, notice, url, status, error, then)
+            notices::end(tx, notice, status, error, then)
         })?;
         let (what, kind, subject) = (notice.what, &notice.alert.kind, &notice.alert.subject);
         let attempt = notice.attempts + 1;

@@ -12,6 +12,9 @@ use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
 use crate::trouble::{self, OPENAI};
 
+/// How long after its window a batch that has not ended is reported.
+const OVERDUE: Duration = Duration::from_mins(30);
+
 /// See the module.
 pub struct Poller {
     store: Arc<Store>,
@@ -109,6 +112,16 @@ impl Poller {
             if is_final {
                 alerts::close_all(tx, &subject)?;
                 return batches::ended(tx, row.id, remote);
+            }
+            if remote
+                .expires_at
+                .is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE)
+            {
+                let message = format!(
+                    "batch {} is past its window and still {}; it is not sent again before it ends",
+                    remote.id, remote.status_text
+                );
+                alerts::open(tx, "batch_overdue", &subject, &message)?;
             }
             batches::polled(tx, row.id, remote, now.wall + wait)
         })?;

@@ -154,7 +154,7 @@ fn what_must_hold_of_a_job_under_way_is_watched() {
     );
     breaks(
         &world,
-        "v_bad_deliveries",
+        "v_bad_webhooks",
         true,
         "UPDATE webhook_deliveries SET url = 'https://elsewhere.test/'",
         "UPDATE webhook_deliveries SET url = 'https://client.test/hook'",
@@ -443,34 +443,4 @@ fn an_id_under_which_openai_has_another_submission_is_told_of() {
         .unwrap();
     world.run_for(15 * MINUTE);
     assert!(world.open_alerts().is_empty());
-}
-
-#[test]
-fn a_receiver_that_takes_nothing_is_told_of_until_it_does() {
-    let mut world = World::new();
-    world.turns = ALL;
-    world.receiver.refuses(Some(503));
-    let job = world.submit(&["dented door"], &["en"]);
-    world.settle();
-    world.run_for(5 * MINUTE);
-    assert!(world.open_alerts().is_empty());
-    world.run_for(20 * MINUTE);
-    assert_eq!(open(&world, "webhooks_failing"), ["https://client.test"]);
-    world.receiver.refuses(None);
-    world.run_for(Duration::from_hours(2));
-    assert_eq!(world.receiver.ids(&job).len(), 1);
-    assert!(world.open_alerts().is_empty(), "{}", world.dump());
-    // What is given up nobody was told of: a person is, for a day.
-    world.receiver.refuses(Some(410));
-    world.submit(&["cracked lamp"], &["en"]);
-    world.settle();
-    world.run_for(5 * MINUTE);
-    assert_eq!(open(&world, "webhooks_failing"), ["https://client.test"]);
-    world.receiver.refuses(None);
-    world.submit(&["worn seat"], &["en"]);
-    world.settle();
-    world.run_for(5 * MINUTE);
-    assert_eq!(open(&world, "webhooks_failing"), ["https://client.test"]);
-    world.run_for(Duration::from_hours(24));
-    assert!(world.open_alerts().is_empty(), "{}", world.dump());
 }

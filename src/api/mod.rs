@@ -14,11 +14,14 @@ use crate::refusal::{Code, Refusal};
 use crate::store::{Store, StoreError};
 
 mod auth;
+mod health;
+mod metrics;
 mod ops;
 mod read;
 mod submit;
 
-pub use ops::{Health, Ops, Vital};
+pub use health::{Health, Vital};
+pub use ops::Ops;
 
 /// How long a client is asked to wait when nothing can be stored, seconds.
 const RETRY_STORAGE: &str = "30";
@@ -83,7 +86,13 @@ impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         let started = self.clock.now().steady;
         let response = self.answer(&request).unwrap_or_else(Failure::into_response);
-        log::info!(
+        // Whoever watches asks every few seconds.
+        let level = match request.path.as_str() {
+            "/health" => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level,
             "event=request id={} peer={} method={} path={:?} status={} bytes={} took={:?}",
             request.id,
             request.peer,

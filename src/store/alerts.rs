@@ -186,20 +186,6 @@ pub fn pause_since(tx: &Tx<'_>, scope: &str, reason: &str, openai_time: i64) -> 
     Ok(())
 }
 
-/// What is stopped now, with the reason.
-pub fn pauses(view: &View) -> Stored<Vec<(String, Pause)>> {
-    let mut query = view.prepare_cached("SELECT scope, reason, until, openai_time FROM pauses")?;
-    let rows = query.query_map([], |row| {
-        let pause = Pause {
-            reason: row.get(1)?,
-            until: row.get(2)?,
-            openai_time: row.get(3)?,
-        };
-        Ok((row.get(0)?, pause))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 /// Lets a scope go on; gives whether it was stopped.
 pub fn resume(tx: &Tx<'_>, scope: &str) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Stored, Tx, View, moved, stuck};
+use super::{Stored, Tx, View, moved};
 use crate::clock::Timestamp;
 
 /// A delivery that is due.
@@ -116,25 +116,7 @@ pub fn end(
          WHERE delivery_id = ? AND attempt = ?",
         params![tx.now, status, error, delivery.id, attempt],
     )?;
-    let failed = |given_up| {
-        let said = said(status, error);
-        stuck::receiver_failed(tx, &delivery.url, &said, given_up)
-    };
-    match then {
-        Then::Delivered => stuck::receiver_took(tx, &delivery.url),
-        Then::Retry(_) => failed(false),
-        Then::GiveUp => failed(true),
-    }
-}
-
-/// Why an attempt failed, for people: many receivers say it by their status alone.
-pub fn said(status: Option<u16>, error: Option<&str>) -> String {
-    let said = error.filter(|said| !said.is_empty());
-    match (status, said) {
-        (Some(status), None) => format!("HTTP {status}"),
-        (Some(status), Some(said)) => format!("HTTP {status}: {said}"),
-        (None, said) => said.unwrap_or("no reason").to_owned(),
-    }
+    Ok(())
 }
 
 /// After a start: attempts whose outcome nobody saw are due at once.
@@ -145,16 +127,4 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
                WHERE a.delivery_id = webhook_deliveries.id AND a.attempt = attempts AND a.ended_at IS NULL)",
         [tx.now],
     )?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_receiver_that_says_nothing_is_quoted_by_its_status() {
-        assert_eq!(said(Some(410), Some("")), "HTTP 410");
-        assert_eq!(said(Some(500), Some("oops")), "HTTP 500: oops");
-        assert_eq!(said(None, Some("timed out")), "timed out");
-    }
 }

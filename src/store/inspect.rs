@@ -129,7 +129,7 @@ pub fn operator_queries(job: &str) -> [String; 2] {
 
 /// The views that must be empty, and how the auditor's look at each is kept to what is not final:
 /// by the `status` of what it is about. None: it is left to `doctor`.
-const INVARIANTS: [(&str, Option<&str>); 14] = [
+const INVARIANTS: [(&str, Option<&str>); 15] = [
     ("v_orphans", Some("TRUE")),
     ("v_bad_links", Some(LIVE_JOBS)),
     ("v_bad_claims", Some(LIVE_JOBS)),
@@ -138,6 +138,7 @@ const INVARIANTS: [(&str, Option<&str>); 14] = [
     ("v_bad_open_requests", Some(LIVE_JOBS)),
     ("v_bad_finished_lots", Some(LIVE_JOBS)),
     ("v_bad_deliveries", Some(LIVE_JOBS)),
+    ("v_bad_webhooks", Some(LIVE_JOBS)),
     (
         "v_bad_batches",
         Some("status NOT IN ('ingested', 'failed')"),

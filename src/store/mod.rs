@@ -27,6 +27,7 @@ pub mod alerts;
 pub mod batches;
 mod columns;
 pub mod deliveries;
+pub mod figures;
 pub mod images;
 pub mod inspect;
 pub mod jobs;

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::alerts::AlertRow;
 use super::deliveries::Then;
-use super::{Stored, Tx, View, moved, stuck};
+use super::{Stored, Tx, View, moved};
 use crate::batch::text_enum;
 use crate::clock::Timestamp;
 
@@ -100,7 +100,6 @@ pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
 pub fn end(
     tx: &Tx<'_>,
     notice: &Notice,
-    url: &str,
     status: Option<u16>,
     error: &str,
     then: Then,
@@ -117,12 +116,7 @@ pub fn end(
     )?;
     moved(changed, || {
         format!("notice {} is not at that attempt", notice.id)
-    })?;
-    match then {
-        Then::Delivered => stuck::receiver_took(tx, url),
-        Then::Retry(_) => stuck::receiver_failed(tx, url, error, false),
-        Then::GiveUp => stuck::receiver_failed(tx, url, error, true),
-    }
+    })
 }
 
 /// Whether something is due that nobody wants to be told.

@@ -1,9 +1,9 @@
-//! Work that stands still, and receivers that take nothing: what the auditor tells a person of.
+//! Work that stands still: what the auditor tells a person of.
 
 use rusqlite::{Row, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View};
+use super::{Stored, View};
 use crate::batch::Stage;
 use crate::clock::Timestamp;
 use crate::remote::Identity;
@@ -133,80 +133,23 @@ pub fn is_wanted(view: &View, model: &str, stages: &[Stage]) -> Stored<bool> {
     Ok(under_way.query_row([model], |row| row.get(0))?)
 }
 
-/// Receivers that have taken nothing since before `since`, or of which webhooks were given up.
-pub fn receivers(view: &View, since: Timestamp) -> Stored<Vec<Told>> {
+/// What should have been told of alerts since before `before`, and was not; or was given up after
+/// `given_up_after`.
+pub fn notices(view: &View, before: Timestamp, given_up_after: Timestamp) -> Stored<Vec<Told>> {
     let mut query = view.prepare_cached(
-        "SELECT origin, since, attempts, given_up, last_error FROM failing_receivers
-         WHERE attempts > 0 AND since < ? OR given_up > 0 LIMIT ?",
+        "SELECT count(*), max(n.error_message) FROM alert_notices n
+         WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed' AND n.created_at > ?",
     )?;
-    let told = |row: &Row<'_>| {
-        let (origin, since, attempts, given_up, error): (String, String, u64, u64, String) = (
-            row.get(0)?,
-            row.get(1)?,
-            row.get(2)?,
-            row.get(3)?,
-            row.get(4)?,
-        );
-        let message = format!(
-            "{origin} took no webhook since {since} ({attempts} attempts failed in a row), and {given_up} are given up; \
-             the last: {error}. See them: SELECT * FROM webhook_deliveries WHERE state = 'failed'"
-        );
-        Ok((origin, message))
-    };
-    Ok(query
-        .query_map(params![since, MOST], told)?
-        .collect::<Result<_, _>>()?)
-}
-
-/// Forgets receivers that nothing was sent to since `before`: nobody waits for them any more.
-pub fn forget_receivers(tx: &Tx<'_>, before: Timestamp) -> Stored<()> {
-    tx.prepare_cached("DELETE FROM failing_receivers WHERE last_at < ?")?
-        .execute([before])?;
-    Ok(())
-}
-
-/// An attempt to tell a receiver something failed; `given_up`: it is not told that any more.
-pub fn receiver_failed(tx: &Tx<'_>, url: &str, error: &str, given_up: bool) -> Stored<()> {
-    tx.prepare_cached(
-        "INSERT INTO failing_receivers (origin, since, last_at, attempts, given_up, last_error) VALUES (?1, ?2, ?2, 1, ?3, ?4)
-         ON CONFLICT DO UPDATE SET since = CASE attempts WHEN 0 THEN ?2 ELSE since END, last_at = ?2,
-                attempts = attempts + 1, given_up = given_up + ?3, last_error = ?4",
-    )?
-    .execute(params![origin(url), tx.now, given_up, error])?;
-    Ok(())
-}
-
-/// A receiver has taken something. What was given up it was never told, and a person is still.
-pub fn receiver_took(tx: &Tx<'_>, url: &str) -> Stored<()> {
-    let origin = origin(url);
-    tx.prepare_cached("UPDATE failing_receivers SET attempts = 0 WHERE origin = ?")?
-        .execute([&origin])?;
-    tx.prepare_cached("DELETE FROM failing_receivers WHERE origin = ? AND given_up = 0")?
-        .execute([&origin])?;
-    Ok(())
-}
-
-/// Scheme, host and port of a URL, without what may be secret in it.
-fn origin(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_origin_holds_nothing_secret() {
-        for (url, wanted) in [
-            ("https://a.example/hook?token=x", "https://a.example"),
-            ("http://a.example:8080?token=x", "http://a.example:8080"),
-            ("https://a.example", "https://a.example"),
-            ("https://me:secret@a.example/", "https://a.example"),
-        ] {
-            assert_eq!(origin(url), wanted);
-        }
+    let (number, error): (u64, Option<String>) = query
+        .query_row([before, given_up_after], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if number == 0 {
+        return Ok(Vec::new());
     }
+    let message = format!(
+        "{number} alerts could not be told to alerts.webhook_url: {}. They are here: batchkeeper alerts",
+        error.unwrap_or_default()
+    );
+    Ok(vec![("alerts.webhook_url".to_owned(), message)])
 }

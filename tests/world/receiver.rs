@@ -22,18 +22,12 @@ struct State {
     /// By job: the ids under which it was told of, and how often that failed.
     jobs: BTreeMap<String, (BTreeSet<String>, u32)>,
     chaos: Option<(Random, u64)>,
-    refuses: Option<u16>,
 }
 
 impl Receiver {
     /// From now on so many of a thousand deliveries go wrong.
     pub fn fails(&self, random: Random, permille: u64) {
         self.0.lock().unwrap().chaos = Some((random, permille));
-    }
-
-    /// From now on every delivery gets this status, and is not taken.
-    pub fn refuses(&self, status: Option<u16>) {
-        self.0.lock().unwrap().refuses = status;
     }
 
     /// The ids under which a job was told of.
@@ -58,17 +52,7 @@ impl Post for Receiver {
             found.expect("the header is there").1.clone()
         };
         let mut state = self.0.lock().unwrap();
-        let reply = |status, wait: Option<u64>| {
-            Ok(PostReply {
-                status,
-                retry_after: wait.map(Duration::from_secs),
-                body_start: String::new(),
-            })
-        };
-        if let Some(status) = state.refuses {
-            return reply(status, None);
-        }
-        let State { jobs, chaos, .. } = &mut *state;
+        let State { jobs, chaos } = &mut *state;
         let (ids, failures) = jobs.entry(header("X-Job-ID")).or_default();
         let goes_wrong = *failures < MOST_FAILURES
             && chaos
@@ -84,6 +68,13 @@ impl Post for Receiver {
             ids.insert(header("webhook-id"));
         }
         drop(state);
+        let reply = |status, wait: Option<u64>| {
+            Ok(PostReply {
+                status,
+                retry_after: wait.map(Duration::from_secs),
+                body_start: String::new(),
+            })
+        };
         match how {
             1 => Err(NetError::Connection("refused".into())),
             2 => reply(503, Some(600)),
