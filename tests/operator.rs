@@ -255,3 +255,81 @@ fn systemds_watchdog_is_fed_once_all_is_well() {
     }
     assert!(heard.iter().any(|it| it == "READY=1"), "{heard:?}");
 }
+
+/// The report as JSON, and its exit status.
+fn report(appliance: &Appliance, arguments: &[&str]) -> (i32, Value) {
+    let mut all = vec!["report", "--json"];
+    all.extend(arguments);
+    let ran = appliance.run(&all);
+    let report = serde_json::from_str(&ran.out);
+    (
+        ran.status,
+        report.unwrap_or_else(|error| panic!("{error}: {}{}", ran.out, ran.err)),
+    )
+}
+
+#[test]
+fn the_report_accounts_for_everything_or_says_that_it_cannot() {
+    let mut appliance = Appliance::start();
+    let mut lots = appliance.lots(4);
+    lots[3]["images"] = json!([appliance.image("missing.jpg")]);
+    let job = appliance.job(&lots, &["en", "de", "ru"]);
+    appliance.results(&job);
+    wait_for("the last batch", || {
+        let open = "SELECT count(*) FROM openai_batches WHERE state <> 'ingested'";
+        let open = sql(&appliance).query_row(open, [], |row| row.get::<_, u32>(0));
+        (open == Ok(0)).then_some(())
+    });
+    let (status, whole) = report(&appliance, &[]);
+    assert_eq!((status, &whole["balances"]), (0, &json!(true)), "{whole}");
+    let account = |report: &Value, what: &str| {
+        let accounts = report["accounts"].as_array().unwrap();
+        let found = accounts.iter().find(|it| it["what"] == what).unwrap();
+        ["accepted", "answered", "failed", "open", "unexplained"]
+            .map(|name| found[name].as_u64().unwrap())
+    };
+    assert_eq!(account(&whole, "jobs"), [1, 1, 0, 0, 0]);
+    assert_eq!(account(&whole, "lots"), [4, 3, 1, 0, 0]);
+    assert_eq!(account(&whole, "descriptions"), [4, 3, 1, 0, 0]);
+    assert_eq!(account(&whole, "translations"), [6, 6, 0, 0, 0]);
+    let batches = whole["batches"].as_array().unwrap();
+    assert_eq!(batches.len(), 2);
+    for batch in batches {
+        assert_eq!(batch["owner"], json!(job));
+        assert_eq!(batch["lines"], batch["answered"]);
+        assert!(batch["tokens"]["output"].as_u64() > Some(0), "{batch}");
+    }
+    // People see the same.
+    let table = appliance.run(&["report"]);
+    assert_eq!(table.status, 0, "{}", table.err);
+    assert!(table.out.contains("It balances"), "{}", table.out);
+    // Before it there was nothing.
+    let (status, nothing) = report(&appliance, &["--from", "2020-01-01", "--to", "2020-01-02"]);
+    assert_eq!(status, 0);
+    assert_eq!(account(&nothing, "jobs"), [0; 5]);
+    assert_eq!(nothing["batches"], json!([]));
+    assert_eq!(appliance.run(&["report", "--from", "soon"]).status, 2);
+
+    // A lot that is lost, and a batch whose row is.
+    let broken = sql(&appliance);
+    broken
+        .execute_batch("UPDATE batch_lots SET error_message = NULL WHERE status = 'failed'")
+        .unwrap();
+    let (status, lost) = report(&appliance, &[]);
+    assert_eq!((status, &lost["balances"]), (1, &json!(false)));
+    assert_eq!(account(&lost, "lots"), [4, 3, 0, 0, 1]);
+    broken
+        .execute_batch(
+            "UPDATE batch_lots SET error_message = 'found' WHERE status = 'failed';
+             PRAGMA foreign_keys = OFF;
+             DELETE FROM openai_batches WHERE stage = 'translation'",
+        )
+        .unwrap();
+    let (status, lost) = report(&appliance, &[]);
+    assert_eq!((status, &lost["balances"]), (1, &json!(false)));
+    let unowned = lost["batches"].as_array().unwrap().iter();
+    let unowned: Vec<&Value> = unowned.filter(|it| it["balances"] == false).collect();
+    assert_eq!(unowned.len(), 1);
+    assert_eq!(unowned[0]["owner"], Value::Null);
+    appliance.kill_daemon();
+}

@@ -7,7 +7,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::store::{Store, inspect, settle};
 
 /// A table from the store, printed for people or as JSON.
-fn show(command: &Command, table: &inspect::Table) -> Outcome {
+pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
         let rows: Vec<Value> = table
             .rows

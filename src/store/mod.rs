@@ -34,6 +34,7 @@ pub mod jobs;
 pub mod legacy;
 pub mod lots;
 pub mod notices;
+pub mod report;
 pub mod requests;
 pub mod settle;
 pub mod stuck;
