@@ -295,8 +295,9 @@ impl Ingester {
                 None,
             );
             let message = format!(
-                "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
-                row.model
+                "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}. What it refused: batchkeeper \
+                 batches show {}",
+                row.model, row.id
             );
             alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
             return alerts::open(tx, "model_refused", &scope, &message).map(drop);
@@ -305,8 +306,9 @@ impl Ingester {
             None => trouble::is_over(tx, &scope),
             Some(error) => {
                 let message = format!(
-                    "every line of the last {ALIKE} batches of {} failed with {error:?}",
-                    row.model
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
+                     batches show {}",
+                    row.model, row.id
                 );
                 let wait = backoff(first, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;

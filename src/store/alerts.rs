@@ -68,7 +68,7 @@ pub fn close_outlived(tx: &Tx<'_>) -> Stored<()> {
         "SELECT a.kind, a.subject FROM alerts a LEFT JOIN openai_batches b ON b.id = CAST(substr(a.subject, 7) AS INTEGER)
          WHERE a.closed_at IS NULL AND a.subject GLOB 'batch:[0-9]*'
            AND (b.id IS NULL OR b.state IN ('ingested', 'failed')
-                OR b.state IN ('submitted', 'ended') AND a.kind IN ('upload_failed', 'create_refused', 'input_changed'))",
+                OR b.state IN ('submitted', 'ended') AND a.kind IN ('upload_failed', 'create_refused', 'input_changed', 'other_project'))",
     )?;
     let outlived: Vec<(String, String)> = query
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
+use super::settle::{self, Rules};
 use super::{Stored, Tx, View, alerts, batches};
 use crate::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
@@ -385,12 +386,38 @@ pub fn without_a_job(view: &View, custom_ids: &[String]) -> Stored<usize> {
     Ok(missing)
 }
 
-/// Makes a copied database another one than its original.
-pub fn new_identity(tx: &Tx<'_>) -> Stored<String> {
+/// Makes a copied database another one than its original, and leaves the original's open work to it:
+/// nothing of that is asked about, taken in or sent here. Its requests are held; gives the new id and
+/// how many they are.
+pub fn new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
     let id = uuid::Uuid::new_v4().simple().to_string();
     tx.execute(
         "UPDATE appliance SET database_id = ?, created_at = ?",
         params![id, tx.now],
     )?;
-    Ok(id)
+    let rules = Rules {
+        max_attempts: u32::MAX,
+        check_images: false,
+        batch_cap: None,
+    };
+    let live = BatchState::ALL
+        .iter()
+        .filter(|state| !matches!(state, BatchState::Ingested | BatchState::Failed));
+    let live: Vec<BatchState> = live.copied().collect();
+    for row in batches::in_states(tx, &live, u32::MAX)? {
+        match row.state {
+            BatchState::Planned => batches::unplan(tx, row.id)?,
+            _ => settle::abandon(tx, row.id, "left to the original database", rules)?,
+        }
+    }
+    // Its files at OpenAI are the original's, too.
+    tx.execute(
+        "UPDATE openai_batches SET cleaned_at = ? WHERE cleaned_at IS NULL",
+        [tx.now],
+    )?;
+    let held = tx.execute(
+        "UPDATE requests SET state = 'held' WHERE state = 'waiting'",
+        [],
+    )?;
+    Ok((id, held))
 }
