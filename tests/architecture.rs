@@ -15,13 +15,14 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "submitter",
     "poller",
     "ingester",
     "finisher",
     "intake",
     "images",
+    "direct",
     "courier",
     "herald",
     "auditor",

@@ -196,6 +196,18 @@ fn statuses_that_blame_no_request_are_tried_again() {
 }
 
 #[test]
+fn want_of_money_blames_no_request() {
+    for (status, code) in [
+        (400, "billing_hard_limit_reached"),
+        (402, "credit_balance_exhausted"),
+        (403, "insufficient_quota"),
+    ] {
+        let answer = api_error(status, json!(code), Value::Null, "m");
+        assert!(matches!(answer, Answer::Retry { .. }), "{answer:?}");
+    }
+}
+
+#[test]
 fn other_client_errors_fail() {
     for (status, code) in [
         (400, "context_length_exceeded"),

@@ -4,29 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, select};
 
 use crate::api::Health;
 use crate::clock::Clock;
-use crate::step::{Step, StepError};
+use crate::step::{Bells, Step, StepError};
 
 /// The wait after an error that passes.
 const RECOVER: Duration = Duration::from_secs(1);
 /// The longest that a step waits without looking.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
-
-/// The steps' bells.
-#[derive(Clone)]
-pub(super) struct Bells(pub(super) Arc<Vec<Sender<()>>>);
-
-impl Bells {
-    pub(super) fn ring_all(&self) {
-        for bell in self.0.iter() {
-            // A bell that has been rung already need not be rung again.
-            bell.try_send(()).ok();
-        }
-    }
-}
 
 /// See the module.
 pub(super) struct Worker {
@@ -49,7 +36,7 @@ impl Worker {
                     let wait = next.after.min(LONGEST_WAIT);
                     self.health.ends(&self.name, wait, None);
                     if next.worked {
-                        self.bells.ring_all();
+                        self.bells.ring();
                     }
                     wait
                 }
@@ -125,13 +112,13 @@ mod tests {
         let health = Arc::new(Health::new(Arc::new(store), clock.clone()));
         let (crew, endings) = Crew::new();
         let (_running, stopped) = bounded(0);
-        let (bell, ear) = bounded(1);
+        let bells = Bells::default();
         let worker = Worker {
             name: "doomed".into(),
             step: Box::new(Doomed { ticks: 3, end }),
-            ear,
+            ear: bells.hear(),
             stopped,
-            bells: Bells(Arc::new(vec![bell])),
+            bells,
             health: health.clone(),
             clock,
         };

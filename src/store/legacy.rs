@@ -6,10 +6,10 @@ use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
 use super::settle::{self, Rules};
-use super::{Stored, Tx, View, alerts, batches};
+use super::{Stored, Tx, View, alerts, batches, requests};
 use crate::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, is_english};
+use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
 use crate::remote::{Identity, RemoteBatch};
 
@@ -40,8 +40,8 @@ pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
     }
     if let Some(url) = job.webhook_url.as_ref().filter(|_| !is_final) {
         tx.execute(
-            "INSERT INTO webhook_deliveries (batch_job_id, url, state, created_at) VALUES (?, ?, 'scheduled', ?)",
-            params![job.id, url, tx.now],
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            params![job.id, url, receiver(url), tx.now],
         )?;
     }
     tx.execute(
@@ -268,14 +268,11 @@ pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> 
 
 /// Takes a batch of our own up whose row is lost; gives how many lines fit.
 pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
-    match batches::by_key(tx, link.key)? {
-        // Which lines it was made with, no row says.
-        Some(row) if row.state == BatchState::Planned => batches::unplan(tx, row.id)?,
-        // Its lines are fixed: the daemon links it by its key.
-        Some(_) => return Ok(0),
-        None => {}
-    }
     let row = insert_batch(tx, link, None)?;
+    if link.custom_ids.is_empty() {
+        batches::lost(tx, row, link.evidence)?;
+        return Ok(0);
+    }
     let mut lot = tx.prepare_cached(
         "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ? AND l.position = ?",
@@ -340,6 +337,7 @@ fn claim_line(
         "UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')",
     )?
     .execute([request])?;
+    requests::leave_planned(tx, request)?;
     tx.prepare_cached("INSERT OR IGNORE INTO batch_links (batch_id, job) VALUES (?, ?)")?
         .execute([batch, job])?;
     Ok(tx
@@ -410,13 +408,19 @@ pub fn new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
             _ => settle::abandon(tx, row.id, "left to the original database", rules)?,
         }
     }
+    tx.execute(
+        "UPDATE direct_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1, outcome = 'not_run',
+                error = 'left to the original database'
+         WHERE ended_at IS NULL",
+        [tx.now],
+    )?;
     // Its files at OpenAI are the original's, too.
     tx.execute(
         "UPDATE openai_batches SET cleaned_at = ? WHERE cleaned_at IS NULL",
         [tx.now],
     )?;
     let held = tx.execute(
-        "UPDATE requests SET state = 'held' WHERE state = 'waiting'",
+        "UPDATE requests SET state = 'held' WHERE state IN ('waiting', 'claimed')",
         [],
     )?;
     Ok((id, held))

@@ -23,10 +23,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
+pub mod again;
 pub mod alerts;
 pub mod batches;
+pub mod cancel;
 mod columns;
 pub mod deliveries;
+pub mod direct;
 pub mod figures;
 pub mod images;
 pub mod inspect;
@@ -34,6 +37,7 @@ pub mod jobs;
 pub mod legacy;
 pub mod lots;
 pub mod notices;
+pub mod once;
 pub mod report;
 pub mod requests;
 pub mod settle;

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::lots::list;
-use super::{Stored, Tx, View};
+use super::{StoreError, Stored, Tx, View};
 use crate::batch::{CustomId, Stage};
 use crate::clock::Timestamp;
 use crate::parameters::Parameters;
@@ -131,6 +131,17 @@ pub fn waiting(
         .collect()
 }
 
+/// What one request is made from.
+pub fn of(view: &View, request: i64) -> Stored<Line> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot WHERE r.id = ?"
+    ))?;
+    query
+        .query_and_then([request], line)?
+        .next()
+        .unwrap_or_else(|| Err(StoreError::Conflict(format!("request {request} is gone"))))
+}
+
 /// Up to `limit` lines of a batch beyond `after`, in the order of its input file.
 pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Line>> {
     let mut query = view.prepare_cached(&format!(
@@ -161,4 +172,14 @@ pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
         }
     }
     Ok(claimed)
+}
+
+/// A batch that is not sealed yet lets go of a request.
+pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
+    tx.prepare_cached(
+        "DELETE FROM batch_lines WHERE request_id = ?
+            AND (SELECT state FROM openai_batches b WHERE b.id = batch_id) = 'planned'",
+    )?
+    .execute([request])?;
+    Ok(())
 }

@@ -15,7 +15,7 @@ use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
-use crate::store::{Store, Stored, alerts, settle};
+use crate::store::{Store, Stored, View, alerts, settle};
 use crate::trouble::{self, CREATES, OPENAI};
 
 mod ask;
@@ -145,7 +145,10 @@ impl Submitter {
             .filter(|file| file.filename == name)
             .partition(|file| file.bytes == row.input_bytes);
         for part in parts {
-            self.api.delete_file(&part.id)?;
+            match self.api.delete_file(&part.id) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
         }
         Ok(whole.into_iter().next())
     }
@@ -303,7 +306,12 @@ impl Submitter {
         let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
-                settle::abandon(tx, row.id, "cancelled before it was created", self.rules())?;
+                settle::abandon(
+                    tx,
+                    row.id,
+                    "not wanted any more before it was created",
+                    self.rules(),
+                )?;
             }
             Ok(unwanted)
         })?;
@@ -341,6 +349,10 @@ impl Step for Submitter {
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
         if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        if self.store.read(stopped)?.is_some() {
+            return Ok(Next::idle(self.config.steps.idle));
         }
         if !self.compared {
             let wait = self.compare_at.saturating_sub(now.steady);
