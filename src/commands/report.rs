@@ -14,7 +14,7 @@ use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, Identity, RemoteBatch};
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
-use crate::store::report::{Account, Paid, accounts, batches};
+use crate::store::report::{Account, Paid, accounts, batches, direct_calls};
 use crate::store::{Store, Stored};
 
 /// The period, where none is named.
@@ -43,7 +43,8 @@ pub(super) fn run(command: &Command) -> Outcome {
     if from >= to {
         return Err(Refused::Usage("--from must be before --to".into()));
     }
-    let accounts = store.read(|view| accounts(view, from, to))?;
+    let (accounts, direct) =
+        store.read(|view| Ok((accounts(view, from, to)?, direct_calls(view, from, to)?)))?;
     let api = openai_client(&config)?;
     let listed = batches_back_to(&api, from.seconds())
         .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
@@ -57,7 +58,8 @@ pub(super) fn run(command: &Command) -> Outcome {
             "to": to.to_string(),
             "accounts": accounts.iter().map(account_json).collect::<Value>(),
             "batches": entries.iter().map(entry_json).collect::<Value>(),
-            "tokens": tokens_json(total(&entries)),
+            "direct_calls": json!({"calls": direct.0, "tokens": tokens_json(direct.1)}),
+            "tokens": tokens_json(total(&entries, direct.1)),
             "balances": balances,
         });
         print(&format!("{report}\n"))?;
@@ -66,7 +68,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     print(&format!("Accepted from {from} to {to}\n\n"))?;
     show(command, &accounts_table(&accounts))?;
     print("\n")?;
-    show(command, &entries_table(&entries))?;
+    show(command, &entries_table(&entries, direct))?;
     print(&if balances {
         format!(
             "\nIt balances: everything accepted is accounted for, and each of {} batches has its owner.\n",
@@ -156,8 +158,9 @@ fn entries(
     Ok(entries)
 }
 
-fn total(entries: &[Entry]) -> [u64; 4] {
-    let mut total = [0; 4];
+/// The tokens of all batches and of calls beside them.
+fn total(entries: &[Entry], direct: [u64; 4]) -> [u64; 4] {
+    let mut total = direct;
     for paid in entries.iter().filter_map(|entry| entry.paid.as_ref()) {
         for (sum, tokens) in total.iter_mut().zip(paid.tokens) {
             *sum += tokens;
@@ -232,7 +235,7 @@ fn accounts_table(accounts: &[Account]) -> Table {
     table(columns, accounts.iter().map(row).collect())
 }
 
-fn entries_table(entries: &[Entry]) -> Table {
+fn entries_table(entries: &[Entry], (calls, tokens): (u64, [u64; 4])) -> Table {
     let columns = [
         "batch",
         "row",
@@ -248,12 +251,17 @@ fn entries_table(entries: &[Entry]) -> Table {
         "remark",
     ];
     let mut rows: Vec<Vec<Value>> = entries.iter().map(entry_row).collect();
-    let mut sum: Vec<Value> = vec![Value::Null; columns.len()];
-    sum[0] = "all".into();
-    for (at, tokens) in total(entries).into_iter().enumerate() {
-        sum[7 + at] = tokens.into();
+    let line = |name: String, tokens: [u64; 4]| {
+        let mut row: Vec<Value> = vec![name.into()];
+        row.resize(7, Value::Null);
+        row.extend(tokens.map(Value::from));
+        row.push(Value::Null);
+        row
+    };
+    if calls > 0 {
+        rows.push(line(format!("{calls} direct calls"), tokens));
     }
-    rows.push(sum);
+    rows.push(line("all".to_owned(), total(entries, tokens)));
     table(columns, rows)
 }
 

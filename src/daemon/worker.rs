@@ -14,6 +14,8 @@ use crate::step::{Bells, Step, StepError};
 const RECOVER: Duration = Duration::from_secs(1);
 /// The longest that a step waits without looking.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// How often the same trouble is logged: a full disk must not fill the journal.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub(super) struct Worker {
@@ -29,18 +31,22 @@ pub(super) struct Worker {
 impl Worker {
     /// Ticks until the daemon stops, or until an error that does not pass.
     pub(super) fn run(mut self) {
+        let mut said = None;
         loop {
             self.health.begins(&self.name);
             let wait = match self.step.tick(self.clock.now()) {
                 Ok(next) => {
                     let wait = next.after.min(LONGEST_WAIT);
                     self.health.ends(&self.name, wait, None);
+                    if said.take().is_some() {
+                        log::info!("event=recovered step={}", self.name);
+                    }
                     if next.worked {
                         self.bells.ring();
                     }
                     wait
                 }
-                Err(error) => match self.trouble(&error) {
+                Err(error) => match self.trouble(&error, &mut said) {
                     Some(wait) => wait,
                     None => return,
                 },
@@ -60,15 +66,26 @@ impl Worker {
         }
     }
 
-    /// How long to wait after an error; none: the daemon must end.
-    fn trouble(&self, error: &StepError) -> Option<Duration> {
-        log::error!(
-            "event=trouble step={} passes={} error={error}",
-            self.name,
-            error.passes()
-        );
-        self.health
-            .ends(&self.name, RECOVER, Some(error.to_string()));
+    /// How long to wait after an error; none: the daemon must end. `said`: what was logged last, and
+    /// when.
+    fn trouble(
+        &self,
+        error: &StepError,
+        said: &mut Option<(String, Duration)>,
+    ) -> Option<Duration> {
+        let (text, now) = (error.to_string(), self.clock.now().steady);
+        let is_new = said
+            .as_ref()
+            .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= SAID_AGAIN);
+        if is_new || !error.passes() {
+            log::error!(
+                "event=trouble step={} passes={} error={text}",
+                self.name,
+                error.passes()
+            );
+            *said = Some((text.clone(), now));
+        }
+        self.health.ends(&self.name, RECOVER, Some(text));
         error.passes().then_some(RECOVER)
     }
 }

@@ -160,3 +160,17 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+/// Calls outside of batches that were begun in a period, and their tokens, as those of a batch.
+pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<(u64, [u64; 4])> {
+    let mut query = view.prepare(
+        "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
+                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0)
+         FROM direct_calls WHERE started_at >= ? AND started_at < ?",
+    )?;
+    let row = query.query_row([from, to], |row| {
+        let tokens = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
+        Ok((row.get(0)?, tokens))
+    })?;
+    Ok(row)
+}
