@@ -30,14 +30,18 @@ pub mod cancel;
 mod columns;
 pub mod deliveries;
 pub mod direct;
+pub mod figures;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod notices;
 pub mod once;
+pub mod report;
 pub mod requests;
 pub mod settle;
+pub mod stuck;
 
 mod embedded {
     refinery::embed_migrations!("migrations");

@@ -186,6 +186,18 @@ fn one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Opti
     query.query_and_then([value], batch_row)?.next().transpose()
 }
 
+/// Those of a condition.
+pub(super) fn some(
+    view: &View,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Stored<Vec<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches WHERE {condition}"
+    ))?;
+    query.query_and_then(values, batch_row)?.collect()
+}
+
 /// The submission of that row.
 pub fn get(view: &View, id: i64) -> Stored<BatchRow> {
     one(view, "id = ?", id)?
