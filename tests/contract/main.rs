@@ -13,6 +13,8 @@ mod limits;
 mod list;
 mod older;
 mod once;
+mod openapi;
+mod read;
 mod receiver;
 mod retry;
 mod signing;
