@@ -8,6 +8,7 @@
 mod appliance;
 
 mod cancel;
+mod clients;
 mod images;
 mod limits;
 mod list;
