@@ -38,13 +38,12 @@ impl Api {
         let dry_run = is_dry_run(request)?;
         let marks = marks(request, caller.signature)?;
         if !dry_run {
-            let (before, pause) = self.store.read(|view| {
-                let before = intake::repeated(view, &client.name, &marks)?;
-                Ok((before, alerts::paused(view, alerts::INTAKE)?))
-            })?;
-            if let Some(before) = before {
+            if let Some(before) = intake::again(&self.store, &client.name, &marks, now)? {
                 return again(before, 201);
             }
+            let pause = self
+                .store
+                .read(|view| alerts::paused(view, alerts::INTAKE))?;
             if pause.is_some() {
                 return Err(overloaded(
                     "The operator has paused the intake: send it again later.",
