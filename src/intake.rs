@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::config::{ClientConfig, Config};
-use crate::job::{self, Rules, Submission};
+use crate::job::{self, Mode, Rules, Submission};
 use crate::json::{Json, canonical};
 use crate::net::Guard;
 use crate::refusal::Refusal;
@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError, Stored, Tx, View};
 pub fn check<'a>(
     body: &Json<'a>,
     client: &ClientConfig,
+    mode: Mode,
     config: &Config,
     guard: &Guard,
 ) -> Result<Submission<'a>, Refusal> {
@@ -43,9 +44,13 @@ pub fn check<'a>(
             ))
         }
     };
+    let images = match mode {
+        Mode::Batch => config.images.max_per_lot,
+        Mode::Synchronous => config.synchronous.max_images,
+    };
     let rules = Rules {
         languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
-        images: usize::try_from(config.images.max_per_lot).unwrap_or(usize::MAX),
+        images: usize::try_from(images).unwrap_or(usize::MAX),
         image: &image,
         webhook: &webhook,
     };
@@ -113,6 +118,8 @@ pub struct Incoming<'a> {
     pub marks: &'a Marks,
     /// Of [`content_sha256`].
     pub content_sha256: &'a str,
+    /// How it is answered.
+    pub mode: Mode,
 }
 
 /// What a request that counts once was before.
@@ -223,6 +230,7 @@ pub fn accept(
         submission,
         marks,
         content_sha256,
+        mode,
     } = *incoming;
     let id = uuid::Uuid::new_v4().to_string();
     let new = NewJob {
@@ -230,6 +238,7 @@ pub fn accept(
         client,
         submission,
         check_images: config.images.check,
+        mode,
     };
     store.write(now, |tx| {
         if let Some(before) = repeat(tx, client, marks)? {

@@ -57,6 +57,16 @@ impl JobStatus {
 }
 
 text_enum! {
+    /// How a job is answered: `processing_mode`.
+    Mode {
+        /// By OpenAI's batches; the client polls, or is told.
+        Batch = "batch",
+        /// At once, by direct calls.
+        Synchronous = "synchronous",
+    }
+}
+
+text_enum! {
     /// Where a lot stands.
     LotStatus {
         /// Some of its requests are open.
@@ -75,7 +85,7 @@ text_enum! {
     RequestState {
         /// To be put into a batch.
         Waiting = "waiting",
-        /// In a batch.
+        /// In a batch, or asked directly.
         Claimed = "claimed",
         /// Answered.
         Done = "done",

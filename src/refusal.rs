@@ -49,6 +49,12 @@ text_enum! {
         InvalidLanguage = "INVALID_LANGUAGE",
         /// A lot that cannot be used.
         InvalidLot = "INVALID_LOT",
+        /// Too few of a lot's images can be fetched.
+        ImageUnreachable = "IMAGE_UNREACHABLE",
+        /// OpenAI gave no text, or cannot be asked now.
+        OpenaiApiError = "OPENAI_API_ERROR",
+        /// OpenAI did not answer in time.
+        OpenaiTimeout = "OPENAI_TIMEOUT",
         /// Too many requests.
         RateLimited = "RATE_LIMITED",
         /// Something here went wrong; the log says what.
@@ -79,10 +85,13 @@ impl Code {
             Self::InvalidImageUrls
             | Self::InvalidWebhookUrl
             | Self::InvalidLanguage
-            | Self::InvalidLot => 422,
+            | Self::InvalidLot
+            | Self::ImageUnreachable => 422,
             Self::RateLimited => 429,
             Self::InternalError => 500,
+            Self::OpenaiApiError => 502,
             Self::Overloaded | Self::StorageUnavailable => 503,
+            Self::OpenaiTimeout => 504,
         }
     }
 

@@ -70,7 +70,7 @@ impl Api {
         match done {
             Err(before) => again(before, 200),
             Ok(Done::Answer(answer)) => {
-                (self.wake)();
+                self.bells.ring();
                 Ok(Response::bytes(
                     200,
                     "application/json",

@@ -16,6 +16,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 pub(super) enum Kind {
     /// Submissions, dry runs too.
     Submit,
+    /// Submissions that are answered at once.
+    Synchronous,
     /// Everything else that is signed.
     Read,
 }
@@ -51,6 +53,7 @@ impl Api {
     pub(super) fn count(&self, client: &str, kind: Kind) -> Result<(), Failure> {
         let (most, what) = match kind {
             Kind::Submit => (self.config.limits.submit, "submissions"),
+            Kind::Synchronous => (self.config.limits.synchronous, "synchronous requests"),
             Kind::Read => (self.config.limits.read, "reads"),
         };
         if most == 0 {

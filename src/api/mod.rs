@@ -12,6 +12,7 @@ use crate::http::{Handler, Request, Response};
 use crate::json::{self, Json};
 use crate::net::Guard;
 use crate::refusal::{Code, Refusal};
+use crate::step::Bells;
 use crate::store::{Store, StoreError};
 
 mod auth;
@@ -23,9 +24,11 @@ mod older;
 mod ops;
 mod read;
 mod submit;
+mod synchronous;
 
 use limits::Rates;
 pub use ops::{Health, Ops, Vital};
+use synchronous::Seats;
 
 /// How long a client is asked to wait when nothing can be stored or taken, seconds.
 const RETRY_LATER: &str = "30";
@@ -39,18 +42,19 @@ pub struct Api {
     health: Arc<Health>,
     rates: Rates,
     unsigned_reads: AtomicU64,
-    wake: Box<dyn Fn() + Send + Sync>,
+    bells: Bells,
+    seats: Seats,
 }
 
 impl Api {
-    /// The client API; `wake` tells the steps that there may be work.
+    /// The client API; `bells` tell the steps that there may be work.
     pub fn new(
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
         guard: Guard,
         health: Arc<Health>,
-        wake: impl Fn() + Send + Sync + 'static,
+        bells: Bells,
     ) -> Self {
         Self {
             store,
@@ -60,7 +64,8 @@ impl Api {
             health,
             rates: Rates::default(),
             unsigned_reads: AtomicU64::new(0),
-            wake: Box::new(wake),
+            bells,
+            seats: Seats::default(),
         }
     }
 

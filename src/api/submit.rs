@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use super::limits::{Kind, too_many};
 use super::{Api, Failure, overloaded, parse_body};
 use crate::clock::Timestamp;
+use crate::config::ClientConfig;
 use crate::http::{Request, Response};
 use crate::intake::{self, Before, Incoming, Marks, Taken};
-use crate::job::Submission;
+use crate::job::{Mode, Submission};
+use crate::json::Json;
 use crate::refusal::{Code, Refusal};
-use crate::store::alerts;
 use crate::store::jobs::JobRow;
+use crate::store::{StoreError, alerts};
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
@@ -34,12 +36,19 @@ impl Api {
         let body = parse_body(&request.body)?;
         let caller = self.submitter(request, &body, now)?;
         let client = caller.client;
-        self.count(&client.name, Kind::Submit)?;
         let dry_run = is_dry_run(request)?;
+        let mode = self.mode(request, &body);
+        let at_once = mode == Mode::Synchronous && !dry_run;
+        let kind = if at_once {
+            Kind::Synchronous
+        } else {
+            Kind::Submit
+        };
+        self.count(&client.name, kind)?;
         let marks = marks(request, caller.signature)?;
         if !dry_run {
             if let Some(before) = intake::again(&self.store, &client.name, &marks, now)? {
-                return again(before, 201);
+                return self.again(client, before, started);
             }
             let pause = self
                 .store
@@ -50,10 +59,11 @@ impl Api {
                 ));
             }
         }
-        let submission = intake::check(&body, client, &self.config, &self.guard)?;
+        let submission = intake::check(&body, client, mode, &self.config, &self.guard)?;
         if dry_run {
-            return Ok(Response::json(200, &self.estimate(&submission)));
+            return Ok(Response::json(200, &self.estimate(&submission, mode)));
         }
+        let seat = at_once.then(|| self.seat(&client.name)).transpose()?;
         let content_sha256 = intake::content_sha256(&body, &submission);
         drop(body);
         let incoming = Incoming {
@@ -61,18 +71,57 @@ impl Api {
             submission: &submission,
             marks: &marks,
             content_sha256: &content_sha256,
+            mode,
         };
         let acceptance = |job: &JobRow| {
             let took = self.clock.now().steady.saturating_sub(started);
-            acceptance(job, &submission, took)
+            acceptance(job, &submission, mode, took)
         };
         match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
-            Taken::New(_, answer) => {
-                (self.wake)();
-                Ok(Response::bytes(201, JSON, answer.into_bytes()))
+            Taken::New(job, answer) => {
+                self.bells.ring();
+                match seat {
+                    Some(seat) => self.answer_at_once(&job.id, &seat, started),
+                    None => Ok(Response::bytes(201, JSON, answer.into_bytes())),
+                }
             }
-            Taken::Again(before) => again(before, 201),
+            Taken::Again(before) => self.again(client, before, started),
             Taken::DayIsFull { taken } => Err(self.day_is_full(taken, submission.lots.len(), now)),
+        }
+    }
+
+    /// How a submission is to be answered.
+    fn mode(&self, request: &Request, body: &Json<'_>) -> Mode {
+        let lots = body.field("lots").and_then(Json::as_array);
+        let prefers = request.header("prefer").unwrap_or("");
+        let later = prefers
+            .split([',', ';'])
+            .any(|it| it.trim().eq_ignore_ascii_case("respond-async"));
+        if self.config.synchronous.enabled && lots.is_some_and(|lots| lots.len() == 1) && !later {
+            Mode::Synchronous
+        } else {
+            Mode::Batch
+        }
+    }
+
+    /// The answer to a submission that came before: the same, or where that was to be answered at
+    /// once, what there is of it by now.
+    fn again(
+        &self,
+        client: &ClientConfig,
+        before: Before,
+        started: Duration,
+    ) -> Result<Response, Failure> {
+        let Before::Answered(answer) = &before else {
+            return again(before, 201);
+        };
+        let accepted: Value = serde_json::from_str(answer).map_err(StoreError::from)?;
+        match accepted["job_id"].as_str() {
+            Some(id) if accepted["processing_mode"] == Mode::Synchronous.as_str() => {
+                let seat = self.seat(&client.name)?;
+                self.answer_at_once(id, &seat, started)
+            }
+            _ => again(before, 201),
         }
     }
 
@@ -97,7 +146,7 @@ pub(super) fn again(before: Before, status: u16) -> Result<Response, Failure> {
     }
 }
 
-fn acceptance(job: &JobRow, submission: &Submission<'_>, took: Duration) -> Value {
+fn acceptance(job: &JobRow, submission: &Submission<'_>, mode: Mode, took: Duration) -> Value {
     json!({
         "job_id": job.id,
         "status": "accepted",
@@ -107,7 +156,7 @@ fn acceptance(job: &JobRow, submission: &Submission<'_>, took: Duration) -> Valu
         "languages": job.languages,
         "estimated_completion": (job.created_at + USUAL_STAGE * 2).to_seconds_text(),
         "creation_time": format!("{:.2}s", took.as_secs_f64()),
-        "processing_mode": "batch",
+        "processing_mode": mode.as_str(),
         "webhook_configured": !submission.webhooks().is_empty(),
     })
 }

@@ -313,11 +313,26 @@ impl Default for ImagesConfig {
 pub struct SynchronousConfig {
     /// Whether a job of one lot is answered at once.
     pub enabled: bool,
+    /// How long a client waits for the answer.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Such requests at once.
+    pub concurrency: u32,
+    /// Of these, requests of one client.
+    pub per_client: u32,
+    /// Images of the lot.
+    pub max_images: u32,
 }
 
 impl Default for SynchronousConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            timeout: Duration::from_secs(270),
+            concurrency: 16,
+            per_client: 4,
+            max_images: 20,
+        }
     }
 }
 

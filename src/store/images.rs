@@ -25,12 +25,12 @@ pub struct DueLot {
 /// about `limit` lots; and the last of those jobs, where there may be more.
 pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueLot>, Option<i64>)> {
     let mut next_job = view.prepare_cached(
-        "SELECT min(job) FROM requests WHERE images_due = 1 AND state = 'waiting' AND job > ?",
+        "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
     )?;
     let mut query = view.prepare_cached(
         "SELECT r.id, r.lot, l.images, CASE WHEN r.image_rounds > 0 THEN r.since END
          FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE r.images_due = 1 AND r.state = 'waiting' AND r.job = ? ORDER BY r.id LIMIT ?",
+         WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
     )?;
     let mut due = Vec::new();
     let mut after = after;
@@ -98,7 +98,7 @@ pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
         .execute(params![missing, lot.lot])?;
     tx.prepare_cached(
-        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'",
+        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1",
     )?
     .execute(params![tx.now, lot.request])?;
     Ok(())

@@ -36,7 +36,7 @@ pub fn plain(cell: &Value) -> String {
 
 /// What a query gives.
 pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
-    let mut query = view.prepare(sql)?;
+    let mut query = view.prepare_cached(sql)?;
     let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
     let cells = |row: &Row<'_>| {
         (0..columns.len())

@@ -3,10 +3,10 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, alerts, moved};
+use super::{Stored, Tx, View, alerts, direct, moved};
 use crate::batch::{BatchState, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, Submission, receiver};
+use crate::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -77,6 +77,8 @@ pub struct NewJob<'a> {
     pub submission: &'a Submission<'a>,
     /// Whether its images are checked before they are sent on.
     pub check_images: bool,
+    /// How it is answered.
+    pub mode: Mode,
 }
 
 /// Stores a job whole: its lots, their vision requests, its webhook deliveries. A lot without a
@@ -87,9 +89,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     tx.execute(
         "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
                                  processed_lots, failed_lots, open_vision, created_at, updated_at)
-         VALUES (:id, :client, 'api', 'batch', :status, :languages, :webhook, :total, :failed, :failed, :open, :now, :now)",
+         VALUES (:id, :client, 'api', :mode, :status, :languages, :webhook, :total, :failed, :failed, :open, :now, :now)",
         named_params! {
-            ":id": new.id, ":client": new.client, ":status": JobStatus::Pending,
+            ":id": new.id, ":client": new.client, ":mode": new.mode, ":status": JobStatus::Pending,
             ":languages": json!(new.submission.languages).to_string(), ":webhook": new.submission.webhook_url,
             ":total": lots.len(), ":failed": failed, ":open": lots.len() - failed, ":now": tx.now,
         },
@@ -103,6 +105,10 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     let mut insert_request = tx.prepare_cached(
         "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
     )?;
+    let state = match new.mode {
+        Mode::Batch => RequestState::Waiting,
+        Mode::Synchronous => RequestState::Claimed,
+    };
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
@@ -131,10 +137,13 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
                 lot,
                 job,
                 Stage::Vision,
-                RequestState::Waiting,
+                state,
                 new.check_images,
                 tx.now
             ])?;
+            if new.mode == Mode::Synchronous {
+                direct::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+            }
         }
     }
     let mut insert_delivery = tx.prepare_cached(

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
@@ -28,6 +29,7 @@ pub mod batches;
 pub mod cancel;
 mod columns;
 pub mod deliveries;
+pub mod direct;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
@@ -325,6 +327,8 @@ fn connect(path: &Path) -> Stored<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);
+    // A statement is planned once: not anew for each value that a parameter of it has.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;

@@ -19,6 +19,7 @@ mod read;
 mod receiver;
 mod retry;
 mod signing;
+mod synchronous;
 mod webhooks;
 
 use appliance::{Answer, Appliance, KEY, call, now};

@@ -392,7 +392,31 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         CANCEL,
         &appliance.v1("POST", &at(CANCEL, &running), b""),
     );
+    witness_of_one_lot(&mut witness);
     witness.is_complete();
+}
+
+/// Jobs of one lot, answered at once.
+fn witness_of_one_lot(witness: &mut Witness) {
+    let appliance = Appliance::with("[synchronous]\nenabled = true\ntimeout = \"2s\"");
+    let direct = "POST /v1/responses";
+    let one = |appliance: &Appliance, key: &str| {
+        let keyed = [("Idempotency-Key", key.to_owned())];
+        appliance.send(&submission(&appliance.lots(1), &["en"]), &keyed)
+    };
+    witness.saw("POST", SUBMIT, &one(&appliance, "well"));
+    let mut unreachable = submission(&appliance.lots(1), &["en"]);
+    unreachable["lots"][0]["images"] = json!([appliance.image("no-such.jpg")]);
+    witness.saw("POST", SUBMIT, &appliance.submit(&unreachable));
+    appliance.fault(&json!({"fault": "late_reply", "value": 6000, "times": 1, "match": direct}));
+    let late = one(&appliance, "late");
+    witness.saw("POST", SUBMIT, &late);
+    let job = late.json()["job_id"].as_str().unwrap().to_owned();
+    let cancel = CANCEL.replace("{job_id}", &job);
+    assert_eq!(appliance.v1("POST", &cancel, b"").status, 200);
+    witness.saw("POST", SUBMIT, &one(&appliance, "late"));
+    appliance.fault(&json!({"fault": "unauthorized"}));
+    witness.saw("POST", SUBMIT, &one(&appliance, "refused"));
 }
 
 #[test]

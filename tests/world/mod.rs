@@ -25,11 +25,12 @@ use batchkeeper::batch::BatchState;
 use batchkeeper::clock::{Clock, Moment, Timestamp};
 use batchkeeper::config::Config;
 use batchkeeper::courier::Courier;
+use batchkeeper::direct::Direct;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
-use batchkeeper::intake::{self, Incoming, Marks, Taken};
+use batchkeeper::intake::{self, Before, Incoming, Marks, Taken};
 use batchkeeper::janitor::Janitor;
-use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
+use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::poller::Poller;
 use batchkeeper::recovery::Recovery;
@@ -37,7 +38,9 @@ use batchkeeper::step::{Next, Step};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
-use batchkeeper::store::{Store, Watcher, batches, deliveries, inspect};
+use batchkeeper::store::{
+    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect,
+};
 use batchkeeper::submitter::Submitter;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -97,6 +100,7 @@ pub const ALL_STEPS: &[&str] = &[
     "poller",
     "ingester",
     "finisher",
+    "direct",
     "courier",
     "auditor",
     "janitor",
@@ -132,15 +136,29 @@ pub struct World {
     /// OpenAI as the program sees it.
     api: Arc<dyn BatchApi>,
     bug: Option<Bug>,
+    /// What people and chance did to it, for whoever has to find out.
+    story: Vec<String>,
     unchecked: u32,
     running: Option<Running>,
     /// The next change of some rows ends the process.
     power_cut: bool,
     /// What was submitted: by job, the lots' texts.
     sent: BTreeMap<String, Vec<String>>,
+    orders: Vec<Order>,
+    /// Orders ever made: no key is used twice.
+    made_orders: u32,
+    /// How often an operator has sent the failed lots of a job again, or has tried to.
+    retried: BTreeMap<String, usize>,
     sql: Connection,
     seen_version: i64,
     folder: tempfile::TempDir,
+}
+
+/// What a client has sent, under a key of its own.
+struct Order {
+    client: String,
+    key: String,
+    job: String,
 }
 
 /// What a crash takes away.
@@ -187,10 +205,14 @@ impl World {
             receiver: Arc::default(),
             commit_crashes: Arc::new(Mutex::new((Random::new(0), 0))),
             bug: None,
+            story: Vec::new(),
             unchecked: 0,
             running: None,
             power_cut: false,
             sent: BTreeMap::new(),
+            orders: Vec::new(),
+            made_orders: 0,
+            retried: BTreeMap::new(),
             sql,
             seen_version: -1,
             folder,
@@ -202,7 +224,10 @@ impl World {
     fn start(&mut self) {
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
-        let released = store.write(now, deliveries::release_unfinished);
+        let released = store.write(now, |tx| {
+            deliveries::release_unfinished(tx)?;
+            direct::release_unfinished(tx)
+        });
         released.expect("a write");
         let store = Arc::new(store.watched(self.watcher()));
         let api = || Arc::clone(&self.api);
@@ -212,6 +237,12 @@ impl World {
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),
+            Box::new(Direct::new(
+                store.clone(),
+                self.openai.clone(),
+                self.clock.clone(),
+                config(),
+            )),
             Box::new(Courier::new(
                 store.clone(),
                 self.receiver.clone(),
@@ -258,8 +289,15 @@ impl World {
         }
     }
 
+    fn tell(&mut self, what: &str) {
+        let (at, made) = (self.elapsed, self.made());
+        self.story
+            .push(format!("{at:?} with {made} batches at OpenAI: {what}"));
+    }
+
     /// The process ends, at once, and is started again.
     pub fn crash(&mut self) {
+        self.tell("crash");
         self.running = None;
         self.power_cut = false;
         self.execute("DROP TRIGGER IF EXISTS power_cut")
@@ -314,6 +352,7 @@ impl World {
     /// Somebody sets our wall clock by so many milliseconds; OpenAI's and the steady one go on as
     /// they were.
     pub fn shift_clock(&mut self, millis: i64) {
+        self.tell(&format!("the clock is set by {} s", millis / 1000));
         let now = self.clock.now().wall.millis();
         self.clock.set(Timestamp::from_millis(now + millis));
     }
@@ -326,6 +365,17 @@ impl World {
     }
 
     pub fn submit_as(&mut self, client: &str, lots: &[&str], languages: &[&str]) -> String {
+        self.submit_in(Mode::Batch, client, lots, languages)
+    }
+
+    /// The same, to be answered so.
+    pub fn submit_in(
+        &mut self,
+        mode: Mode,
+        client: &str,
+        lots: &[&str],
+        languages: &[&str],
+    ) -> String {
         let submission = Submission {
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             webhook_url: Some("https://client.test/hook".into()),
@@ -340,47 +390,111 @@ impl World {
                 })
                 .collect(),
         };
-        let now = self.clock.now().wall;
-        let incoming = Incoming {
-            client,
-            submission: &submission,
-            marks: &Marks::default(),
-            content_sha256: &format!("of submission {}", self.sent.len()),
-        };
-        let job = self.survive(|world| {
-            let answer = |_: &JobRow| serde_json::json!({});
-            let taken = intake::accept(world.store(), &world.config, &incoming, answer, now);
-            match taken.expect("taken") {
-                Taken::New(job, _) => job.id,
-                other => panic!("{other:?}"),
-            }
+        let order = self.orders.len();
+        self.made_orders += 1;
+        self.orders.push(Order {
+            client: client.to_owned(),
+            key: format!("order {}", self.made_orders),
+            job: String::new(),
         });
-        // Where the process ended in it, the client does not know; what is stored counts all the same.
-        let stored = || {
-            let jobs = self.texts("SELECT id FROM batch_jobs");
-            jobs.into_iter().find(|id| !self.sent.contains_key(id))
-        };
-        let Some(id) = job.or_else(stored) else {
-            return String::new();
-        };
+        let id = self.send(order, &submission, mode);
+        self.orders[order].job.clone_from(&id);
         let lots = lots.iter().map(|text| (*text).to_owned()).collect();
         self.sent.insert(id.clone(), lots);
         id
     }
 
-    /// What a cancel does to a job's rows.
-    pub fn cancel(&self, job: &str) {
-        self.execute(&format!(
-            "BEGIN IMMEDIATE;
-             UPDATE requests SET state = 'cancelled' WHERE state IN ('waiting', 'claimed')
-                AND job = (SELECT seq FROM batch_jobs WHERE id = '{job}');
-             UPDATE batch_lots SET status = 'cancelled' WHERE status = 'pending' AND batch_job_id = '{job}';
-             UPDATE webhook_deliveries SET state = 'due', next_at = created_at WHERE batch_job_id = '{job}';
-             UPDATE batch_jobs SET status = 'cancelled', open_vision = 0, open_translations = 0,
-                completed_at = created_at WHERE id = '{job}';
-             COMMIT"
-        ))
-        .expect("cancelled");
+    /// A client sends a submission under its key until it has an answer; gives the job's id.
+    fn send(&mut self, order: usize, submission: &Submission<'_>, mode: Mode) -> String {
+        let Order { client, key, .. } = &self.orders[order];
+        let (client, key) = (client.clone(), key.clone());
+        let marks = Marks {
+            key: Some(key.clone()),
+            ..Marks::default()
+        };
+        loop {
+            let now = self.clock.now().wall;
+            let taken = self.survive(|world| {
+                let incoming = Incoming {
+                    client: &client,
+                    submission,
+                    marks: &marks,
+                    content_sha256: &key,
+                    mode,
+                };
+                let answer = |job: &JobRow| serde_json::json!(job.id);
+                intake::accept(world.store(), &world.config, &incoming, answer, now)
+            });
+            match taken.map(|taken| taken.expect("taken")) {
+                Some(Taken::New(job, _)) => return job.id,
+                Some(Taken::Again(Before::Answered(answer))) => {
+                    return serde_json::from_str(&answer).expect("a job's id");
+                }
+                Some(other) => panic!("{other:?}"),
+                // The process ended in it: the client does not know what of it is stored.
+                None => {}
+            }
+        }
+    }
+
+    /// A client that has its answer sends the same once more: it is the same job.
+    pub fn repeat(&mut self, order: usize) {
+        let nothing = Submission {
+            languages: vec!["en".into()],
+            webhook_url: None,
+            lots: Vec::new(),
+        };
+        let id = self.send(order, &nothing, Mode::Batch);
+        assert_eq!(id, self.orders[order].job, "a repeat is another job");
+    }
+
+    /// What clients have sent so far.
+    pub fn orders(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// A client takes its job back; one that is final stays what it is.
+    pub fn cancel(&mut self, job: &str) {
+        let now = self.clock.now().wall;
+        self.survive(|world| {
+            let store = world.store();
+            store
+                .write(now, |tx| match jobs::by_id(tx, job)? {
+                    Some(job) if !job.status.is_final() => cancel::cancel(tx, &job, "taken back"),
+                    _ => Ok(()),
+                })
+                .expect("cancelled");
+        });
+        self.look_everywhere();
+    }
+
+    /// An operator's `jobs retry --failed-lots`, refused where it is not to be had.
+    pub fn retry_failed_lots(&mut self, job: &str) {
+        let now = self.clock.now().wall;
+        let check = self.config.images.check;
+        let retried = self.survive(|world| {
+            world.store().write(now, |tx| match jobs::by_id(tx, job)? {
+                Some(job) => again::retry_failed_lots(tx, &job, check).map(|cost| cost.lots > 0),
+                None => Ok(false),
+            })
+        });
+        match retried {
+            Some(Ok(true)) => *self.retried.entry(job.to_owned()).or_default() += 1,
+            None => *self.retried.entry(job.to_owned()).or_default() += 1,
+            Some(Ok(false) | Err(StoreError::Conflict(_))) => {}
+            Some(Err(error)) => panic!("retry: {error}"),
+        }
+        self.look_everywhere();
+    }
+
+    /// A job by chance; none before the first.
+    pub fn any_job(&self, random: &mut Random) -> Option<String> {
+        let jobs: Vec<&String> = self.sent.keys().collect();
+        let count = u64::try_from(jobs.len()).unwrap_or(0);
+        let at = usize::try_from(random.below(count.max(1))).unwrap_or(0);
+        // In the order in which they were sent: their ids are not the same in a replay.
+        let mut orders = self.orders.iter().filter(|it| jobs.contains(&&it.job));
+        orders.nth(at).map(|it| it.job.clone())
     }
 
     /// An operator's `recover --apply`; gives what went wrong with it.
@@ -389,8 +503,12 @@ impl World {
             let store = world.running.as_ref().expect("it runs").store.clone();
             let recovery = Recovery::new(store, world.api.clone());
             let findings = recovery.survey()?;
-            recovery.apply(&findings, world.clock.now().wall)
+            let found = findings.iter().map(|it| it.evidence.clone()).collect();
+            let linked = recovery.apply(&findings, world.clock.now().wall)?;
+            Ok((linked, found))
         });
+        let done: Option<Result<(usize, Vec<String>), String>> = done;
+        self.tell(&format!("recover --apply: {done:?}"));
         self.look_everywhere();
         done.and_then(Result::err)
     }
@@ -594,18 +712,20 @@ impl World {
     // The backup.
 
     /// A copy of the database as it is now.
-    pub fn back_up(&self) -> PathBuf {
+    pub fn back_up(&mut self) -> PathBuf {
         let copy = self.folder.path().join("backup.db");
         if copy.exists() {
             std::fs::remove_file(&copy).expect("the last backup goes");
         }
         self.execute(&format!("VACUUM INTO '{}'", copy.display()))
             .expect("a backup");
+        self.tell("backup");
         copy
     }
 
     /// Puts a backup in the database's place and starts on it.
     pub fn restore(&mut self, backup: &PathBuf) {
+        self.tell("restore");
         self.running = None;
         self.sql = Connection::open_in_memory().expect("a connection");
         let database = &self.config.database;
@@ -628,6 +748,7 @@ impl World {
     /// Expects nothing of jobs that the restored database does not have.
     pub fn forget_jobs_that_are_gone(&mut self) {
         let known = self.texts("SELECT id FROM batch_jobs");
+        self.orders.retain(|order| known.contains(&order.job));
         self.sent.retain(|job, _| known.contains(job));
     }
 
@@ -721,8 +842,9 @@ impl World {
         );
         for job in self.texts("SELECT id FROM batch_jobs") {
             let ids = self.receiver.ids(&job);
+            let most = 1 + self.retried.get(&job).copied().unwrap_or(0);
             assert!(
-                ids.len() == 1 || self.is_restored && !ids.is_empty(),
+                !ids.is_empty() && (ids.len() <= most || self.is_restored),
                 "job {job} was told of under {ids:?}\n{}",
                 self.dump()
             );
@@ -753,7 +875,8 @@ impl World {
             assert!(row.status.is_final(), "{job} is not final\n{}", self.dump());
             for (lot, sent) in self.lots(job).iter().zip(sent) {
                 for language in &row.languages {
-                    let has_reason = lot.error_message.is_some()
+                    let has_reason = row.status == JobStatus::Cancelled
+                        || lot.error_message.is_some()
                         || matches!(lot.translations.get(language), Some(Err(_)));
                     assert!(
                         self.has_text(lot, sent, language) || has_reason,
@@ -812,7 +935,7 @@ impl World {
         text += &format!("{} calls\n", openai.calls.len());
         let calls = openai.calls.iter().rev().take(40).rev();
         text += &format!("last calls {:?}\n", calls.collect::<Vec<_>>());
-        text
+        text + &self.story.join("\n")
     }
 
     fn dump_of_rows(&self) -> String {
@@ -890,7 +1013,8 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "final jobs whose webhooks are not due",
         "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-         WHERE (j.completed_at IS NULL) <> (d.state = 'scheduled')",
+         WHERE d.again = (SELECT max(again) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
+           AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
     ),
     (
         "open lots of final jobs, or finished lots without text and reason",
