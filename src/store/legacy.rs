@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, alerts, batches};
+use super::{Stored, Tx, View, alerts, batches, requests};
 use crate::batch::{CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
@@ -268,6 +268,10 @@ pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> 
 /// Takes a batch of our own up whose row is lost; gives how many lines fit.
 pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
     let row = insert_batch(tx, link, None)?;
+    if link.custom_ids.is_empty() {
+        batches::lost(tx, row, link.evidence)?;
+        return Ok(0);
+    }
     let mut lot = tx.prepare_cached(
         "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ? AND l.position = ?",
@@ -332,6 +336,7 @@ fn claim_line(
         "UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')",
     )?
     .execute([request])?;
+    requests::leave_planned(tx, request)?;
     tx.prepare_cached("INSERT OR IGNORE INTO batch_links (batch_id, job) VALUES (?, ?)")?
         .execute([batch, job])?;
     Ok(tx

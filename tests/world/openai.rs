@@ -285,6 +285,8 @@ pub struct State {
     pub list_lag: Duration,
     /// Batches on a page at most.
     pub page: usize,
+    /// The listing does not say when a batch was made.
+    pub without_times: bool,
     /// Random faults, where on.
     pub chaos: Option<Chaos>,
     /// What must never be asked of OpenAI.
@@ -332,6 +334,7 @@ impl OpenAi {
                 rules: Vec::new(),
                 list_lag: Duration::ZERO,
                 page: 100,
+                without_times: false,
                 chaos: None,
                 violations: Vec::new(),
                 files: Vec::new(),
@@ -969,7 +972,11 @@ impl BatchApi for OpenAi {
                 .filter(shown)
                 .map(|batch| batch.remote(now));
             let limit = state.page.min(limit as usize);
-            Ok(page(newest_first, |batch| &batch.id, after, limit))
+            let mut page = page(newest_first, |batch| &batch.id, after, limit);
+            for batch in page.data.iter_mut().filter(|_| state.without_times) {
+                batch.created_at = 0;
+            }
+            Ok(page)
         })
     }
 
