@@ -120,7 +120,13 @@ impl Step for Images {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let found = self.probes.found(WAIT);
+        // The crew is waited for once a round: the jobs beyond this tick's are looked at before that.
+        let wait = if self.last_job == 0 {
+            WAIT
+        } else {
+            Duration::ZERO
+        };
+        let found = self.probes.found(wait);
         self.keep(&found, now)?;
         let (verdicts, unknown, last_job) = self.store.read(|view| {
             let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;

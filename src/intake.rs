@@ -150,16 +150,38 @@ pub enum Taken {
 /// # Errors
 /// The store's.
 pub fn repeated(view: &View, client: &str, marks: &Marks) -> Stored<Option<Before>> {
+    Ok(earlier(view, client, marks)?.map(|(_, _, before)| before))
+}
+
+/// The same, with the job and with what it was known by.
+fn earlier(view: &View, client: &str, marks: &Marks) -> Stored<Option<(i64, Kind, Before)>> {
     for token in marks.tokens() {
-        if let Some(before) = once::answered(view, client, token)? {
-            return Ok(Some(if before.body_sha256 == marks.body_sha256 {
-                Before::Answered(before.answer)
+        if let Some(first) = once::answered(view, client, token)? {
+            let before = if first.body_sha256 == marks.body_sha256 {
+                Before::Answered(first.answer)
             } else {
                 Before::KeyReused
-            }));
+            };
+            return Ok(Some((first.job, token.kind, before)));
         }
     }
     Ok(None)
+}
+
+/// As [`repeated`], in the transaction that answers: the signature of a repeat that was known by its
+/// key is used up too, or it could be sent once more without the key, which it does not cover.
+fn repeat(tx: &Tx<'_>, client: &str, marks: &Marks) -> Stored<Option<Before>> {
+    let Some((job, kind, before)) = earlier(tx, client, marks)? else {
+        return Ok(None);
+    };
+    if let (Kind::Key, Before::Answered(_), Some(_)) = (kind, &before, &marks.signature) {
+        let marks = Marks {
+            key: None,
+            ..marks.clone()
+        };
+        remember(tx, client, &marks, job, None)?;
+    }
+    Ok(Some(before))
 }
 
 /// Uses up what a request counts once by, in the transaction of its effect on a job; `answer`: what
@@ -177,6 +199,18 @@ pub fn remember(
     marks
         .tokens()
         .try_for_each(|token| once::remember(tx, client, token, &marks.body_sha256, job, answer))
+}
+
+/// What was answered to a submission that comes again; none: it is new. Nothing of it need be checked
+/// then.
+///
+/// # Errors
+/// The store's.
+pub fn again(store: &Store, client: &str, marks: &Marks, now: Timestamp) -> Stored<Option<Before>> {
+    if store.read(|view| earlier(view, client, marks))?.is_none() {
+        return Ok(None);
+    }
+    store.write(now, |tx| repeat(tx, client, marks))
 }
 
 /// Stores a job durably, with its lots, requests, deliveries and answer, unless it repeats an earlier
@@ -207,7 +241,7 @@ pub fn accept(
         mode,
     };
     store.write(now, |tx| {
-        if let Some(before) = repeated(tx, client, marks)? {
+        if let Some(before) = repeat(tx, client, marks)? {
             return Ok(Taken::Again(before));
         }
         let window = config.limits.dedupe_window;

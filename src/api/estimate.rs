@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Api;
-use crate::job::{Submission, is_english};
+use crate::job::{Mode, Submission, is_english};
 
 /// Characters of English text that make a token, about.
 const CHARACTERS_PER_TOKEN: u64 = 4;
@@ -18,7 +18,7 @@ const METHOD: &str = "Requests are exact unless lots fail. Batches are the fewes
 
 impl Api {
     /// The answer to a dry run of a submission that is well.
-    pub(super) fn estimate(&self, submission: &Submission<'_>) -> Value {
+    pub(super) fn estimate(&self, submission: &Submission<'_>, mode: Mode) -> Value {
         let (vision, translation) = (&self.config.vision, &self.config.translation);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let sent: Vec<_> = submission
@@ -47,6 +47,9 @@ impl Api {
         let description = count(vision.prompt.len());
         let translation_text = translations * (count(translation.prompt.len()) + description);
         let batches = |requests: u64, bytes: u64| {
+            if mode == Mode::Synchronous {
+                return 0;
+            }
             let bytes = bytes + requests * BYTES_PER_LINE;
             let by_lines = requests.div_ceil(u64::from(self.config.batch.max_requests));
             by_lines.max(bytes.div_ceil(self.config.batch.max_bytes))
@@ -62,7 +65,7 @@ impl Api {
             "total_lots": submission.lots.len(),
             "lots_without_images": submission.lots.len() - sent.len(),
             "languages": submission.languages,
-            "processing_mode": "batch",
+            "processing_mode": mode.as_str(),
             "webhook_configured": !submission.webhooks().is_empty(),
             "requests": {
                 "vision": descriptions,

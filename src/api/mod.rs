@@ -93,6 +93,7 @@ impl Api {
             Route::OlderStatus(id) => self.older_status(request, id, now),
             Route::OlderJob(id) => self.older_job(request, id, now),
             Route::Health => Ok(self.health.brief()),
+            Route::Document => Ok(document(include_str!("openapi.json"))),
         }
     }
 }
@@ -109,6 +110,7 @@ enum Route<'r> {
     OlderStatus(&'r str),
     OlderJob(&'r str),
     Health,
+    Document,
 }
 
 impl<'r> Route<'r> {
@@ -122,6 +124,7 @@ impl<'r> Route<'r> {
         }
         let rest = match parts.as_slice() {
             ["health"] => return Some(Self::Health),
+            ["openapi.json"] => return Some(Self::Document),
             ["api", "v1", rest @ ..] => rest,
             _ => return None,
         };
@@ -222,6 +225,11 @@ impl Failure {
     }
 }
 
+/// A listener's OpenAPI document.
+fn document(text: &'static str) -> Response {
+    Response::bytes(200, "application/json", text.as_bytes().to_vec())
+}
+
 fn nothing_at(path: &str) -> Refusal {
     Refusal::new(Code::NotFound, format!("There is nothing at {path}."))
 }
@@ -250,4 +258,42 @@ fn parse_body(body: &[u8]) -> Result<Json<'_>, Refusal> {
 
 fn seconds(time: Option<Timestamp>) -> Value {
     time.map(Timestamp::to_seconds_text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every route as the document writes it; a new one does not compile without its line here.
+    fn template(route: Route<'_>) -> &'static str {
+        match route {
+            Route::Submit => "/api/v1/generate-descriptions",
+            Route::List => "/api/v1/batch-jobs",
+            Route::Cancel(_) => "/api/v1/batch-jobs/{job_id}/cancel",
+            Route::Status(_) => "/api/v1/batch-status/{job_id}",
+            Route::Results(_) => "/api/v1/batch-results/{job_id}",
+            Route::Download(_) => "/api/v1/batch-results/{job_id}/download",
+            Route::OlderStatus(_) => "/api/v1/jobs/{job_id}/status",
+            Route::OlderJob(_) => "/api/v1/jobs/{job_id}",
+            Route::Health => "/health",
+            Route::Document => "/openapi.json",
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_route_and_its_methods() {
+        let document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        for (path, item) in paths {
+            let route = Route::of(path).unwrap();
+            // The results have two paths.
+            if path != "/api/v1/jobs/{job_id}/results" {
+                assert_eq!(template(route), path);
+            }
+            let methods: Vec<String> = item.as_object().unwrap().keys().cloned().collect();
+            let allowed = route.allow().split(", ").filter(|it| *it != "HEAD");
+            assert_eq!(methods, allowed.map(str::to_lowercase).collect::<Vec<_>>());
+        }
+        assert_eq!(paths.len(), 11);
+    }
 }

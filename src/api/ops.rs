@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::health::Health;
 use super::metrics::Metrics;
-use super::{Failure, not_allowed, refused, seconds};
+use super::{Failure, document, not_allowed, refused, seconds};
 use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
@@ -45,6 +45,7 @@ impl Ops {
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
+            "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
             _ => Err(Refusal::new(
                 Code::NotFound,
                 format!("There is nothing at {}.", request.path),

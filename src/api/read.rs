@@ -183,15 +183,18 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
     head
 }
 
-/// A whole number of the query.
+/// A whole number of the query; more than `most` is as good as that.
 fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option<u32>, Refusal> {
     let Some(text) = request.parameter(name) else {
         return Ok(None);
     };
-    let number = text.parse().ok().filter(|number| *number >= least);
+    let number = text.parse().ok();
+    let number = number.filter(|number: &u64| *number >= u64::from(least));
     let number = number.ok_or_else(|| {
         let message = format!("`{name}` must be a whole number from {least} on.");
         Refusal::new(Code::InvalidParameter, message)
     })?;
-    Ok(Some(u32::min(number, most)))
+    Ok(Some(
+        u32::try_from(number).map_or(most, |number| number.min(most)),
+    ))
 }

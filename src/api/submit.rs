@@ -47,13 +47,12 @@ impl Api {
         self.count(&client.name, kind)?;
         let marks = marks(request, caller.signature)?;
         if !dry_run {
-            let (before, pause) = self.store.read(|view| {
-                let before = intake::repeated(view, &client.name, &marks)?;
-                Ok((before, alerts::paused(view, alerts::INTAKE)?))
-            })?;
-            if let Some(before) = before {
+            if let Some(before) = intake::again(&self.store, &client.name, &marks, now)? {
                 return self.again(client, before, started);
             }
+            let pause = self
+                .store
+                .read(|view| alerts::paused(view, alerts::INTAKE))?;
             if pause.is_some() {
                 return Err(overloaded(
                     "The operator has paused the intake: send it again later.",
@@ -62,7 +61,7 @@ impl Api {
         }
         let submission = intake::check(&body, client, mode, &self.config, &self.guard)?;
         if dry_run {
-            return Ok(Response::json(200, &self.estimate(&submission)));
+            return Ok(Response::json(200, &self.estimate(&submission, mode)));
         }
         let seat = at_once.then(|| self.seat(&client.name)).transpose()?;
         let content_sha256 = intake::content_sha256(&body, &submission);

@@ -160,8 +160,12 @@ impl Probes {
     }
 }
 
+/// Host and port.
 fn host_of(text: &str) -> String {
-    url::parse(text).map_or_else(|_| String::new(), |parsed| parsed.host)
+    url::parse(text).map_or_else(
+        |_| String::new(),
+        |url| format!("{}:{}", url.host, url.port),
+    )
 }
 
 fn look(outbound: &Outbound, next: &Receiver<String>, tell: &Sender<Look>) {

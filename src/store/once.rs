@@ -35,6 +35,8 @@ pub struct Token<'a> {
 /// What was answered to the first request with a token.
 #[derive(Clone, Debug)]
 pub struct Answered {
+    /// The job that it was about.
+    pub job: i64,
     /// The SHA-256 of its body, hex.
     pub body_sha256: String,
     /// JSON.
@@ -44,13 +46,14 @@ pub struct Answered {
 /// What was answered under a client's token; none: nothing yet.
 pub fn answered(view: &View, client: &str, token: Token<'_>) -> Stored<Option<Answered>> {
     let mut query = view.prepare_cached(
-        "SELECT o.body_sha256, coalesce(o.answer, a.answer) FROM once o LEFT JOIN acceptances a ON a.job = o.job
+        "SELECT o.job, o.body_sha256, coalesce(o.answer, a.answer) FROM once o LEFT JOIN acceptances a ON a.job = o.job
          WHERE o.client = ? AND o.kind = ? AND o.token = ?",
     )?;
     let found = query.query_row(params![client, token.kind.as_str(), token.text], |row| {
         Ok(Answered {
-            body_sha256: row.get(0)?,
-            answer: row.get(1)?,
+            job: row.get(0)?,
+            body_sha256: row.get(1)?,
+            answer: row.get(2)?,
         })
     });
     Ok(found.optional()?)

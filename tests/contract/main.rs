@@ -8,11 +8,14 @@
 mod appliance;
 
 mod cancel;
+mod clients;
 mod images;
 mod limits;
 mod list;
 mod older;
 mod once;
+mod openapi;
+mod read;
 mod receiver;
 mod retry;
 mod signing;

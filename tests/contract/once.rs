@@ -226,6 +226,25 @@ fn a_v1_signature_on_a_post_counts_once() {
     }
     assert_eq!(appliance.jobs(), 1);
 
+    // One that repeats a request by its key counts once as well: without the key it is a repeat too.
+    let text = body(&appliance, 4).to_string();
+    let send = |headers: &[(&'static str, String)]| {
+        taken(&appliance.post(&borrowed(headers), text.as_bytes()))
+    };
+    let key = ("Idempotency-Key", "order".to_owned());
+    let first_of_two = send(&[
+        ("X-Signature", sign_with(KEY, text.as_bytes())),
+        key.clone(),
+    ]);
+    let [timestamp, signature] = v1(KEY, "POST", SUBMIT, text.as_bytes());
+    for headers in [
+        vec![timestamp.clone(), signature.clone(), key],
+        vec![timestamp, signature],
+    ] {
+        assert_eq!(send(&headers), first_of_two);
+    }
+    assert_eq!(appliance.jobs(), 2);
+
     // So does one that cancels, whatever became of the job since.
     let path = format!("/api/v1/batch-jobs/{job}/cancel");
     appliance.results(&job);

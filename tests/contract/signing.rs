@@ -188,3 +188,35 @@ fn the_list_is_signed_over_path_and_query_as_sent() {
     let answer = call("POST", &url, &[("X-Signature", &signature)], body);
     assert!(matches!(answer.status, 200 | 409), "{}", answer.json());
 }
+
+#[test]
+fn what_python_takes_is_signed_as_python_does_and_refused_where_it_is_used() {
+    let appliance = Appliance::start();
+    // Signed over the canonical `lots`: NaN, 1e400 and half a surrogate pair have such a form.
+    let sent = |lots: &str| {
+        let parsed = batchkeeper::json::parse(lots.as_bytes()).unwrap();
+        let message = batchkeeper::signature::Message::Canonical(&parsed);
+        let signature = batchkeeper::signature::sign(&crate::appliance::key(), message);
+        let body = format!(
+            "{{\"version\": \"1.0.0\", \"languages\": [\"en\"], \"lots\": {lots}, \"signature\": \"{signature}\"}}"
+        );
+        appliance.post(&[], body.as_bytes())
+    };
+    let lot = |more: &str| {
+        format!("[{{\"lot_id\": \"a\", \"images\": [\"https://img.example/1.jpg\"]}}, {{{more}}}]")
+    };
+    for used in [
+        "\"lot_id\": NaN",
+        "\"lot_id\": 1e400",
+        "\"lot_id\": \"\\ud83d\"",
+        "\"lot_id\": \"b\", \"additional_info\": \"\\ude97\"",
+        "\"lot_id\": \"b\", \"additional_info\": -Infinity",
+    ] {
+        refused(&sent(&lot(used)), 422, "INVALID_LOT");
+    }
+    let webhook = lot("\"lot_id\": \"b\", \"webhook\": \"https://h.example/\\ud83d\"");
+    refused(&sent(&webhook), 422, "INVALID_WEBHOOK_URL");
+    taken(&sent(&lot(
+        "\"lot_id\": \"b\", \"year\": NaN, \"km\": 1e400, \"note\": \"\\ud83d\"",
+    )));
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use batchkeeper::json::canonical_value;
 use batchkeeper::signature::ReceivedWebhook;
+use batchkeeper::store::{Store, alerts, deliveries};
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, described, in_languages, now, submission, wait_for};
@@ -205,8 +206,8 @@ fn what_a_receiver_says_decides() {
     );
     let listed = appliance.run(&["webhooks", "--json"]);
     let listed: Value = serde_json::from_str(&listed.out).unwrap();
-    let mut row = listed.as_array().unwrap().iter();
-    let row = row
+    let mut rows = listed.as_array().unwrap().iter();
+    let row = rows
         .rfind(|row| row["url"] == dead.url("hook"))
         .unwrap()
         .clone();
@@ -358,4 +359,33 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
         "{} kB",
         appliance.peak_memory()
     );
+}
+
+#[test]
+fn a_receiver_that_fails_for_an_hour_is_told_to_a_person_until_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = now();
+    let store = Store::open(&folder.path().join("batchkeeper.db"), start).unwrap();
+    let hour = Duration::from_secs(3600);
+    let open = || {
+        store
+            .read(|view| alerts::list(view, true, 10))
+            .unwrap()
+            .len()
+    };
+    for (minutes, expected) in [(0, 0), (59, 0), (60, 1), (200, 1)] {
+        let at = start + Duration::from_secs(minutes * 60);
+        store
+            .write(at, |tx| {
+                deliveries::receiver_fails(tx, "hooks.example:443", hour)
+            })
+            .unwrap();
+        assert_eq!(open(), expected, "after {minutes} minutes");
+    }
+    store
+        .write(start + hour * 4, |tx| {
+            deliveries::receiver_is_well(tx, "hooks.example:443")
+        })
+        .unwrap();
+    assert_eq!(open(), 0);
 }

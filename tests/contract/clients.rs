@@ -1,0 +1,128 @@
+//! The example clients work, each where its interpreter is there.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::appliance::{Appliance, KEY, all_right, call, submission, wait_for};
+
+/// Whether a program is there to be run.
+fn is_there(program: &str) -> bool {
+    let ran = Command::new(program).arg("--version").output();
+    ran.is_ok_and(|ran| ran.status.success())
+}
+
+fn client(
+    appliance: &Appliance,
+    program: &str,
+    file: &str,
+    body: &Value,
+) -> (bool, String, String) {
+    let job = appliance.path("job.json");
+    std::fs::write(&job, body.to_string()).unwrap();
+    let ran = Command::new(program)
+        .arg(format!("examples/clients/{file}"))
+        .arg(job)
+        .env("BATCHKEEPER_URL", &appliance.api)
+        .env("BATCHKEEPER_KEY", KEY)
+        .env("BATCHKEEPER_POLL", "0.1")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (ran.status.success(), text(ran.stdout), text(ran.stderr))
+}
+
+#[test]
+fn the_example_clients_send_a_job_and_read_its_results() {
+    for (needs, program, file) in [
+        (vec!["python3"], "python3", "client.py"),
+        (vec!["node"], "node", "client.mjs"),
+        (vec!["curl", "openssl"], "sh", "client.sh"),
+    ] {
+        // openssl knows no --version, but `openssl version`.
+        let missing = needs.iter().find(|it| **it != "openssl" && !is_there(it));
+        if let Some(missing) = missing {
+            println!("{file} is not tested: there is no {missing} here");
+            continue;
+        }
+        let appliance = Appliance::start();
+        let lots = appliance.lots(3);
+        let (good, out, err) = client(&appliance, program, file, &submission(&lots, &["en", "ru"]));
+        assert!(good, "{file}: {err}");
+        let results: Value = serde_json::from_str(&out).unwrap();
+        all_right(&results, &lots, &["en", "ru"], &[]);
+        assert_eq!(appliance.jobs(), 1);
+        let (good, _, err) = client(
+            &appliance,
+            program,
+            file,
+            &json!({"version": "2.0.0", "lots": []}),
+        );
+        assert!(
+            !good && err.contains("UNSUPPORTED_VERSION"),
+            "{file}: {err}"
+        );
+        let mut failing = submission(&lots, &["en"]);
+        for lot in failing["lots"].as_array_mut().unwrap() {
+            lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
+        }
+        let (good, out, err) = client(&appliance, program, file, &failing);
+        assert!(!good && (out + &err).contains("JOB_FAILED"), "{file}");
+    }
+}
+
+/// Killed when the test lets go of it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn the_example_receiver_takes_genuine_webhooks_and_no_others() {
+    if !is_there("python3") {
+        println!("receiver.py is not tested: there is no python3 here");
+        return;
+    }
+    let appliance = Appliance::start();
+    let secret = appliance.run(&["sign", "--webhook-secret"]).out;
+    let mut receiver = Command::new("python3")
+        .args(["examples/clients/receiver.py", "127.0.0.1", "0"])
+        .env("WEBHOOK_SECRET", secret.trim())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(receiver.stdout.take().unwrap()).lines();
+    let _running = Running(receiver);
+    let mut next = || lines.next().unwrap().unwrap();
+    let first = next();
+    let url = format!(
+        "http://{}/hook",
+        first.strip_prefix("listening on ").unwrap()
+    );
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = json!(url);
+    let job = appliance.submit(&body).json()["job_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(next(), format!("batch_job_completed {job} 2"));
+    let delivered = "SELECT state FROM webhook_deliveries ORDER BY id DESC LIMIT 1";
+    wait_for("its answer", || {
+        (appliance.cell::<String>(delivered) == "delivered").then_some(())
+    });
+    // Whoever has no key is not believed.
+    let forged = json!({"event": "batch_job_completed", "job_id": job}).to_string();
+    let now = crate::now().seconds().to_string();
+    let headers = [
+        ("webhook-id", "msg_1"),
+        ("webhook-timestamp", now.as_str()),
+        ("webhook-signature", "v1,AAAA"),
+    ];
+    assert_eq!(call("POST", &url, &headers, forged.as_bytes()).status, 401);
+    assert_eq!(call("POST", &url, &[], forged.as_bytes()).status, 401);
+}

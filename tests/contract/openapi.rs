@@ -1,0 +1,452 @@
+//! The OpenAPI documents are true: every path, method, status and code in them is served, every
+//! answer has the form that they give, and their examples work.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::appliance::{Answer, Appliance, KEY, call, submission, wait_for};
+use crate::{SUBMIT, borrowed, sign_with, v1};
+
+/// A value, a part of a document, and the document.
+struct Schema<'d> {
+    document: &'d Value,
+}
+
+impl<'d> Schema<'d> {
+    fn resolve(&self, schema: &'d Value) -> &'d Value {
+        match schema["$ref"].as_str() {
+            Some(reference) => {
+                let found = self.document.pointer(reference.trim_start_matches('#'));
+                self.resolve(found.unwrap_or_else(|| panic!("{reference} leads nowhere")))
+            }
+            None => schema,
+        }
+    }
+
+    /// What is wrong with a value; nothing is said of keywords that the documents do not use.
+    fn complaint(&self, schema: &'d Value, value: &Value) -> Option<String> {
+        let schema = self.resolve(schema);
+        if let Some(any) = schema["anyOf"].as_array() {
+            let fits = any.iter().any(|one| self.complaint(one, value).is_none());
+            return (!fits).then(|| format!("{value} is none of {any:?}"));
+        }
+        let is = |name: &str| match name {
+            "null" => value.is_null(),
+            "string" => value.is_string(),
+            "integer" => value.is_u64() || value.is_i64(),
+            "number" => value.is_number(),
+            "boolean" => value.is_boolean(),
+            "array" => value.is_array(),
+            "object" => value.is_object(),
+            other => panic!("there is no type {other}"),
+        };
+        let typed = match &schema["type"] {
+            Value::Null => true,
+            Value::String(name) => is(name),
+            names => names
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|it| is(it.as_str().unwrap())),
+        };
+        let listed = schema["enum"]
+            .as_array()
+            .is_none_or(|it| it.contains(value));
+        let constant = schema["const"].is_null() || schema["const"] == *value;
+        let least = schema["minimum"]
+            .as_f64()
+            .is_none_or(|it| value.as_f64().is_none_or(|value| value >= it));
+        let most = schema["maximum"]
+            .as_f64()
+            .is_none_or(|it| value.as_f64().is_none_or(|value| value <= it));
+        if !(typed && listed && constant && least && most) {
+            return Some(format!("{value} is no {schema}"));
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            let name = name.as_str().unwrap();
+            if value.get(name).is_none() {
+                return Some(format!("{name} is missing in {value}"));
+            }
+        }
+        for (name, member) in value.as_object().into_iter().flatten() {
+            let of = match schema["properties"].get(name) {
+                Some(of) => of,
+                // What is answered has no member that the document does not know.
+                None if schema["properties"].is_object() => {
+                    return Some(format!("{name} is unknown in {value}"));
+                }
+                None if schema["additionalProperties"].is_object() => {
+                    &schema["additionalProperties"]
+                }
+                None => continue,
+            };
+            if let Some(complaint) = self.complaint(of, member) {
+                return Some(format!("{name}: {complaint}"));
+            }
+        }
+        let elements = value.as_array().into_iter().flatten();
+        elements
+            .filter(|_| schema["items"].is_object())
+            .find_map(|element| self.complaint(&schema["items"], element))
+    }
+}
+
+/// Path, method, status, code.
+type Said = (String, String, u16, String);
+
+/// What the document says that there is; responses that are shared are the server's own, which
+/// `tests/http_gate.rs` brings about.
+fn documented(document: &Value) -> BTreeSet<Said> {
+    let mut all = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if response.get("$ref").is_some() {
+                    continue;
+                }
+                let status: u16 = status.parse().unwrap();
+                let codes = response["x-codes"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or(vec![json!("")]);
+                for code in codes {
+                    let code = code.as_str().unwrap().to_owned();
+                    all.insert((path.clone(), method.to_uppercase(), status, code));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Holds answers against a document.
+struct Witness {
+    document: Value,
+    seen: BTreeSet<Said>,
+}
+
+impl Witness {
+    fn of(listener: &str) -> Self {
+        let answer = call("GET", &format!("{listener}/openapi.json"), &[], b"");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let document = answer.json();
+        assert_eq!(document["openapi"], "3.1.0");
+        Self {
+            document,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    #[track_caller]
+    fn saw(&mut self, method: &str, path: &str, answer: &Answer) {
+        let operation = &self.document["paths"][path][method.to_lowercase()];
+        let response = &operation["responses"][answer.status.to_string()];
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!(
+            response.is_object(),
+            "{method} {path} gives {} {text}",
+            answer.status
+        );
+        let schema = Schema {
+            document: &self.document,
+        };
+        let response = schema.resolve(response);
+        let of = &response["content"]["application/json"]["schema"];
+        let body = answer.json();
+        if let Some(complaint) = schema.complaint(of, &body) {
+            panic!("{method} {path} {}: {complaint}", answer.status);
+        }
+        for (name, header) in response["headers"].as_object().into_iter().flatten() {
+            let value = answer.header(&name.to_lowercase());
+            assert!(
+                value.is_some() || header["required"] != true,
+                "{method} {path}: {name}"
+            );
+        }
+        let code = if answer.status < 400 {
+            ""
+        } else {
+            body["code"].as_str().unwrap_or("")
+        };
+        self.seen.insert((
+            path.to_owned(),
+            method.to_owned(),
+            answer.status,
+            code.to_owned(),
+        ));
+    }
+
+    fn is_complete(&self) {
+        let documented = documented(&self.document);
+        let unseen: Vec<_> = documented.difference(&self.seen).collect();
+        assert!(unseen.is_empty(), "documented, but not served: {unseen:#?}");
+    }
+}
+
+const JOB_READS: [&str; 6] = [
+    "/api/v1/batch-status/{job_id}",
+    "/api/v1/batch-results/{job_id}",
+    "/api/v1/batch-results/{job_id}/download",
+    "/api/v1/jobs/{job_id}",
+    "/api/v1/jobs/{job_id}/status",
+    "/api/v1/jobs/{job_id}/results",
+];
+const LIST: &str = "/api/v1/batch-jobs";
+const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+fn config(limits: &str) -> String {
+    format!("[batch]\nmax_wait = \"300ms\"\n[limits]\nbody = \"3MB\"\n{limits}")
+}
+
+impl Appliance {
+    fn v1(&self, method: &str, target: &str, body: &[u8]) -> Answer {
+        let headers = v1(KEY, method, target, body);
+        call(
+            method,
+            &format!("{}{target}", self.api),
+            &borrowed(&headers),
+            body,
+        )
+    }
+}
+
+#[test]
+fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_served() {
+    let mut appliance = Appliance::with(&config(""));
+    let mut witness = Witness::of(&appliance.api);
+    let post = |appliance: &Appliance, body: &[u8], more: &[(&'static str, String)]| {
+        let mut headers = vec![("X-Signature", sign_with(KEY, body))];
+        headers.extend_from_slice(more);
+        appliance.post(&borrowed(&headers), body)
+    };
+    let send =
+        |appliance: &Appliance, body: &Value| post(appliance, body.to_string().as_bytes(), &[]);
+    let id = |answer: &Answer| answer.json()["job_id"].as_str().unwrap().to_owned();
+    let at = |path: &str, job: &str| path.replace("{job_id}", job);
+
+    // Submissions. First the document's own examples.
+    let examples = witness.document["paths"][SUBMIT]["post"]["requestBody"]["content"]["application/json"]["examples"].clone();
+    let schema = Value::clone(&witness.document["components"]["schemas"]["Submission"]);
+    for (name, example) in examples.as_object().unwrap() {
+        let of = Schema {
+            document: &witness.document,
+        };
+        assert_eq!(of.complaint(&schema, &example["value"]), None, "{name}");
+        let refused = example["summary"].as_str();
+        let refused = refused.and_then(|it| it.strip_prefix("Refused: "));
+        let expected = refused.unwrap_or_default();
+        let answer = send(&appliance, &example["value"]);
+        let code = answer.json()["code"].as_str().unwrap_or("").to_owned();
+        assert_eq!(code, expected, "{name}");
+        witness.saw("POST", SUBMIT, &answer);
+    }
+    let good = submission(&appliance.lots(2), &["en", "ru"]);
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body[name] = value;
+        body
+    };
+    let image = |url: &str| json!([{"lot_id": "a", "images": [url]}]);
+    let many: Vec<Value> = (0..50_001).map(|lot| json!({"lot_id": lot})).collect();
+    for body in [
+        with("version", Value::Null),
+        with("version", json!("2")),
+        with("lots", json!([])),
+        with("lots", json!(many)),
+        with("lots", image("ftp://img.example/1.jpg")),
+        with("lots", json!([{"lot_id": ""}])),
+        with("webhook_url", json!("ftp://client.example")),
+        with("languages", json!(["?"])),
+    ] {
+        witness.saw("POST", SUBMIT, &send(&appliance, &body));
+    }
+    let text = good.to_string();
+    let bytes = text.as_bytes();
+    witness.saw("POST", SUBMIT, &post(&appliance, b"{", &[]));
+    witness.saw(
+        "POST",
+        SUBMIT,
+        &post(&appliance, &vec![b' '; 3_000_001], &[]),
+    );
+    witness.saw("POST", SUBMIT, &appliance.post(&[], bytes));
+    witness.saw(
+        "POST",
+        SUBMIT,
+        &appliance.post(&[("X-Signature", "00")], bytes),
+    );
+    let media_type = [("Content-Type", "text/plain".to_owned())];
+    witness.saw("POST", SUBMIT, &post(&appliance, bytes, &media_type));
+    let key = [("Idempotency-Key", "k".to_owned())];
+    let completed = post(&appliance, bytes, &key);
+    witness.saw("POST", SUBMIT, &completed);
+    witness.saw("POST", SUBMIT, &post(&appliance, b"{}", &key));
+    witness.saw(
+        "POST",
+        SUBMIT,
+        &appliance.v1("POST", &format!("{SUBMIT}?dry_run=true"), bytes),
+    );
+
+    // Jobs in every state.
+    let completed = id(&completed);
+    let failed = id(&send(
+        &appliance,
+        &with("lots", image(&format!("{}/no.jpg", appliance.sandbox))),
+    ));
+    appliance.results(&completed);
+    appliance.ended(&failed);
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let running = id(&send(&appliance, &good));
+    let cancelled = id(&send(&appliance, &good));
+    for _ in 0..2 {
+        let answer = appliance.v1("POST", &at(CANCEL, &cancelled), b"{\"reason\": \"sold\"}");
+        witness.saw("POST", CANCEL, &answer);
+    }
+    witness.saw(
+        "POST",
+        CANCEL,
+        &appliance.v1("POST", &at(CANCEL, &completed), b""),
+    );
+    witness.saw(
+        "POST",
+        CANCEL,
+        &appliance.v1("POST", &at(CANCEL, NOBODY), b""),
+    );
+    for body in ["{", "{\"event\": \"batch_job_completed\"}"] {
+        witness.saw(
+            "POST",
+            CANCEL,
+            &appliance.v1("POST", &at(CANCEL, &running), body.as_bytes()),
+        );
+    }
+    let unsigned = |appliance: &Appliance, method: &str, path: &str, headers: &[(&str, &str)]| {
+        call(method, &format!("{}{path}", appliance.api), headers, b"")
+    };
+    for path in JOB_READS {
+        for job in [&running, &completed, &failed, &cancelled, NOBODY] {
+            witness.saw("GET", path, &appliance.get(&at(path, job)));
+        }
+        if path.contains("results") {
+            let answer = appliance.get(&format!("{}?limit=0", at(path, &completed)));
+            witness.saw("GET", path, &answer);
+        }
+    }
+    for query in [
+        "",
+        "?limit=3&offset=1&status=completed",
+        "?created_after=2020-01-01T00:00:00Z",
+        "?status=done",
+    ] {
+        witness.saw("GET", LIST, &appliance.get(&format!("{LIST}{query}")));
+    }
+    for (method, path) in JOB_READS
+        .map(|path| ("GET", path))
+        .into_iter()
+        .chain([("GET", LIST), ("POST", CANCEL)])
+    {
+        let target = at(path, &completed);
+        witness.saw(method, path, &unsigned(&appliance, method, &target, &[]));
+        let wrong = [("X-Signature", "00")];
+        witness.saw(method, path, &unsigned(&appliance, method, &target, &wrong));
+    }
+    let health = |appliance: &Appliance| unsigned(appliance, "GET", "/health", &[]);
+    witness.saw("GET", "/health", &health(&appliance));
+    witness.saw(
+        "GET",
+        "/openapi.json",
+        &unsigned(&appliance, "GET", "/openapi.json", &[]),
+    );
+
+    // The intake paused; then nothing can be stored, since somebody else holds the database.
+    assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
+    witness.saw("POST", SUBMIT, &send(&appliance, &good));
+    assert_eq!(appliance.run(&["resume", "intake"]).status, 0);
+    {
+        let mut other = rusqlite::Connection::open(appliance.database()).unwrap();
+        let _held = other
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .unwrap();
+        witness.saw("POST", SUBMIT, &send(&appliance, &good));
+        witness.saw(
+            "POST",
+            CANCEL,
+            &appliance.v1("POST", &at(CANCEL, &running), b""),
+        );
+        witness.saw("GET", "/health", &health(&appliance));
+    }
+
+    // Limits.
+    appliance.kill_daemon();
+    appliance.configure(&config("submit = 1\nread = 1"));
+    appliance.start_daemon();
+    for _ in 0..2 {
+        witness.saw("POST", SUBMIT, &send(&appliance, &good));
+        witness.saw("GET", LIST, &appliance.get(LIST));
+    }
+    for path in JOB_READS {
+        witness.saw("GET", path, &appliance.get(&at(path, &completed)));
+    }
+    witness.saw(
+        "POST",
+        CANCEL,
+        &appliance.v1("POST", &at(CANCEL, &running), b""),
+    );
+    witness_of_one_lot(&mut witness);
+    witness.is_complete();
+}
+
+/// Jobs of one lot, answered at once.
+fn witness_of_one_lot(witness: &mut Witness) {
+    let appliance = Appliance::with("[synchronous]\nenabled = true\ntimeout = \"2s\"");
+    let direct = "POST /v1/responses";
+    let one = |appliance: &Appliance, key: &str| {
+        let keyed = [("Idempotency-Key", key.to_owned())];
+        appliance.send(&submission(&appliance.lots(1), &["en"]), &keyed)
+    };
+    witness.saw("POST", SUBMIT, &one(&appliance, "well"));
+    let mut unreachable = submission(&appliance.lots(1), &["en"]);
+    unreachable["lots"][0]["images"] = json!([appliance.image("no-such.jpg")]);
+    witness.saw("POST", SUBMIT, &appliance.submit(&unreachable));
+    appliance.fault(&json!({"fault": "late_reply", "value": 6000, "times": 1, "match": direct}));
+    let late = one(&appliance, "late");
+    witness.saw("POST", SUBMIT, &late);
+    let job = late.json()["job_id"].as_str().unwrap().to_owned();
+    let cancel = CANCEL.replace("{job_id}", &job);
+    assert_eq!(appliance.v1("POST", &cancel, b"").status, 200);
+    witness.saw("POST", SUBMIT, &one(&appliance, "late"));
+    appliance.fault(&json!({"fault": "unauthorized"}));
+    witness.saw("POST", SUBMIT, &one(&appliance, "refused"));
+}
+
+#[test]
+fn the_operator_s_document_is_true_as_well() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    assert_eq!(appliance.run(&["pause", "webhooks"]).status, 0);
+    let mut witness = Witness::of(&appliance.ops);
+    let paths: Vec<String> = witness.document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    for path in paths {
+        let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
+        witness.saw("GET", &path, &answer);
+        let answer = call("PUT", &format!("{}{path}", appliance.ops), &[], b"");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some("GET, HEAD"))
+        );
+    }
+    let other = rusqlite::Connection::open(appliance.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answer = wait_for("a health that is looked at anew", || {
+        let answer = call("GET", &format!("{}/health", appliance.ops), &[], b"");
+        (answer.status != 200).then_some(answer)
+    });
+    witness.saw("GET", "/health", &answer);
+    witness.is_complete();
+}

@@ -1,0 +1,218 @@
+//! Polling: every field of a status and of results, pages, what is answered before the end and after
+//! another end.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::appliance::{Appliance, all_right, submission};
+use crate::{refused, taken};
+
+fn members(value: &Value) -> BTreeSet<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+#[test]
+fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
+    let appliance = Appliance::with("[batch]\nmax_wait = \"700ms\"");
+    let mut body = submission(&appliance.lots(4), &["en", "ru"]);
+    body["webhook_url"] = json!(appliance.hook("status"));
+    body["lots"][2]["images"] = json!(["ftp://img.example/1.jpg"]);
+    let job = taken(&appliance.submit(&body));
+    let first = appliance.status(&job);
+    let expected = [
+        "job_id",
+        "status",
+        "created_at",
+        "updated_at",
+        "completed_at",
+        "progress",
+        "languages",
+        "processing_details",
+        "openai_batch_id",
+        "openai_vision_batch_id",
+        "openai_translation_batch_id",
+        "openai_batch_ids",
+        "error_message",
+        "error",
+        "webhook_configured",
+    ];
+    assert_eq!(members(&first), BTreeSet::from(expected));
+    assert_eq!(first["status"], "pending");
+    assert_eq!(first["languages"], json!(["en", "ru"]));
+    assert_eq!(first["webhook_configured"], true);
+    assert_eq!(first["processing_details"]["current_stage"], "waiting");
+    let progress = &first["progress"];
+    assert_eq!(
+        members(progress),
+        BTreeSet::from([
+            "total_lots",
+            "processed_lots",
+            "failed_lots",
+            "completion_percentage",
+            "estimated_completion"
+        ])
+    );
+    // The lot without an image has failed at once.
+    assert_eq!(
+        (&progress["processed_lots"], &progress["failed_lots"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(progress["completion_percentage"], 25.0);
+    assert!(progress["estimated_completion"].is_string());
+    for absent in ["completed_at", "error_message", "error", "openai_batch_id"] {
+        assert_eq!(first[absent], Value::Null, "{absent}");
+    }
+    let early = appliance.read(&format!("/api/v1/batch-results/{job}"), &job);
+    assert_eq!(
+        (early.status, early.header("retry-after").is_some()),
+        (202, true)
+    );
+    let early = early.json();
+    assert_eq!(
+        members(&early),
+        BTreeSet::from(["error", "status", "progress", "message"])
+    );
+    assert_eq!(early["error"], "Job not completed");
+
+    let last = appliance.ended(&job);
+    assert_eq!(last["status"], "completed");
+    assert_eq!(last["progress"]["processed_lots"], 4);
+    assert_eq!(last["progress"]["completion_percentage"], 100.0);
+    assert_eq!(last["progress"]["estimated_completion"], Value::Null);
+    assert_eq!(last["openai_batch_id"], last["openai_vision_batch_id"]);
+    assert_eq!(
+        last["processing_details"]["openai_translation_batch_id"],
+        last["openai_translation_batch_id"]
+    );
+    let batches = last["openai_batch_ids"].as_array().unwrap();
+    let stages: Vec<_> = batches
+        .iter()
+        .map(|it| (&it["stage"], &it["openai_batch_id"]))
+        .collect();
+    assert_eq!(
+        stages,
+        [
+            (&json!("vision"), &last["openai_batch_id"]),
+            (&json!("translation"), &last["openai_translation_batch_id"])
+        ]
+    );
+    for name in ["created_at", "updated_at", "completed_at"] {
+        let time = last[name].as_str().unwrap();
+        assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    }
+}
+
+#[test]
+fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
+    let appliance = Appliance::start();
+    let lots = appliance.lots(7);
+    appliance.fault(&json!({"fault": "refusal_line", "match": "_3_ru$"}));
+    let languages = ["ru", "en"];
+    let job = taken(&appliance.submit(&submission(&lots, &languages)));
+    let results = appliance.results(&job);
+    assert_eq!(
+        members(&results),
+        BTreeSet::from([
+            "job_id",
+            "status",
+            "completed_at",
+            "processing_summary",
+            "results"
+        ])
+    );
+    let summary = &results["processing_summary"];
+    assert_eq!(
+        (
+            &summary["total_lots"],
+            &summary["processed_lots"],
+            &summary["failed_lots"]
+        ),
+        (&json!(7), &json!(7), &json!(0))
+    );
+    assert_eq!(summary["total_images_processed"], 14);
+    assert!(
+        summary["total_processing_time"]
+            .as_str()
+            .unwrap()
+            .contains("second")
+    );
+    all_right(&results, &lots, &languages, &[3]);
+    let lot = &results["results"]["lots"][3];
+    assert_eq!(
+        members(lot),
+        BTreeSet::from([
+            "lot_id",
+            "status",
+            "processed_at",
+            "processed_images",
+            "descriptions",
+            "missing_images",
+            "error_message"
+        ])
+    );
+    // It has a text in English; in the other language it says why there is none.
+    assert_eq!(lot["status"], "completed");
+    assert_eq!(lot["descriptions"][0]["language"], "ru");
+    assert_eq!(lot["descriptions"][0]["damages"], Value::Null);
+    assert!(
+        lot["descriptions"][0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("refused")
+    );
+    assert!(lot["descriptions"][1]["damages"].is_string());
+
+    let page = |query: &str| -> Vec<Value> {
+        let path = format!("/api/v1/batch-results/{job}{query}");
+        let answer = appliance.get(&path);
+        assert_eq!(answer.status, 200);
+        answer.json()["results"]["lots"].as_array().unwrap().clone()
+    };
+    let all = results["results"]["lots"].as_array().unwrap().clone();
+    assert_eq!(page("?limit=3"), all[..3]);
+    assert_eq!(page("?limit=3&offset=5"), all[5..]);
+    assert_eq!(page("?offset=6"), all[6..]);
+    assert_eq!(page("?limit=100000000&offset=7"), [Value::Null; 0]);
+    let file = appliance.get(&format!("/api/v1/batch-results/{job}/download"));
+    let name = format!("attachment; filename=\"batch_results_{job}.json\"");
+    assert_eq!(file.header("content-disposition"), Some(name.as_str()));
+    assert_eq!(file.json(), results);
+}
+
+#[test]
+fn a_job_whose_lots_all_failed_is_gone_with_what_there_is() {
+    let appliance = Appliance::start();
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    for lot in body["lots"].as_array_mut().unwrap() {
+        lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
+    }
+    body["webhook_url"] = json!(appliance.hook("failed"));
+    let job = taken(&appliance.submit(&body));
+    assert_eq!(appliance.ended(&job)["status"], "failed");
+    let answer = appliance.get(&format!("/api/v1/batch-results/{job}"));
+    let body = refused(&answer, 410, "JOB_FAILED");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .contains("IMAGE_UNREACHABLE")
+    );
+    assert_eq!(body["results"]["lots"].as_array().unwrap().len(), 2);
+    let told: Value = serde_json::from_str(
+        appliance.delivered("failed", 1)[0]["body"]
+            .as_str()
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(
+        (&told["event"], &told["status"]),
+        (&json!("batch_job_failed"), &json!("failed"))
+    );
+    assert_eq!(told["results_available"], false);
+}
