@@ -171,15 +171,20 @@ impl Daemon {
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
-        let client_api = Api::new(
+        let client_api = Arc::new(Api::new(
             store.clone(),
             clock.clone(),
             config.clone(),
             guard,
             health.clone(),
             bells.clone(),
+        ));
+        let ops = Ops::new(
+            store.clone(),
+            health.clone(),
+            clock.clone(),
+            client_api.clone(),
         );
-        let ops = Ops::new(store.clone(), health.clone(), clock.clone());
         let usual = Limits::default();
         let limits = Limits {
             body_bytes: config.limits.body,
@@ -188,7 +193,7 @@ impl Daemon {
             ..usual
         };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
-            ("api", &config.listen, limits, Arc::new(client_api)),
+            ("api", &config.listen, limits, client_api),
             (
                 "ops",
                 &config.ops_listen,

@@ -23,9 +23,21 @@ pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
 
 impl Metrics {
     /// The page.
-    pub(super) fn page(&self, store: &Store, health: &Health, now: Moment) -> Stored<Response> {
+    pub(super) fn page(
+        &self,
+        store: &Store,
+        health: &Health,
+        unsigned_reads: u64,
+        now: Moment,
+    ) -> Stored<Response> {
         let figures = self.figures(store, now.steady)?;
-        let text = text(&figures, store.bytes(), health, now);
+        let mut page = page(&figures, store.bytes(), health, now);
+        page.counter(
+            "unsigned_reads_total",
+            "Reads that `legacy_unsigned_reads` let through since the start.",
+            unsigned_reads,
+        );
+        let text = page.0;
         let media_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Response::bytes(200, media_type, text.into_bytes()))
     }
@@ -43,7 +55,7 @@ impl Metrics {
     }
 }
 
-fn text(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> String {
+fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> Page {
     let mut page = Page(String::new());
     let version = env!("CARGO_PKG_VERSION");
     page.gauges(
@@ -100,7 +112,7 @@ fn text(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> S
 
     page.gauge("database_bytes", "The database's file.", bytes.0);
     page.gauge("wal_bytes", "The database's write-ahead log.", bytes.1);
-    page.0
+    page
 }
 
 fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
@@ -114,7 +126,13 @@ struct Page(String);
 impl Page {
     /// One figure.
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, help);
+        self.head(name, help, "gauge");
+        self.0 += &format!("batchkeeper_{name} {value}\n");
+    }
+
+    /// What only grows.
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "counter");
         self.0 += &format!("batchkeeper_{name} {value}\n");
     }
 
@@ -126,15 +144,15 @@ impl Page {
         label: &str,
         samples: impl IntoIterator<Item = (&'a str, u64)>,
     ) {
-        self.head(name, help);
+        self.head(name, help, "gauge");
         for (value, number) in samples {
             let value = escaped(value);
             self.0 += &format!("batchkeeper_{name}{{{label}=\"{value}\"}} {number}\n");
         }
     }
 
-    fn head(&mut self, name: &str, help: &str) {
-        self.0 += &format!("# HELP batchkeeper_{name} {help}\n# TYPE batchkeeper_{name} gauge\n");
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        self.0 += &format!("# HELP batchkeeper_{name} {help}\n# TYPE batchkeeper_{name} {kind}\n");
     }
 }
 

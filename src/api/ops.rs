@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::health::Health;
 use super::metrics::Metrics;
-use super::{Failure, document, not_allowed, refused, seconds};
+use super::{Api, Failure, document, not_allowed, refused, seconds};
 use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
@@ -18,16 +18,23 @@ pub struct Ops {
     store: Arc<Store>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
+    api: Arc<Api>,
     metrics: Metrics,
 }
 
 impl Ops {
-    /// The operator's pages.
-    pub fn new(store: Arc<Store>, health: Arc<Health>, clock: Arc<dyn Clock>) -> Self {
+    /// The operator's pages; `api`: what it has counted is shown.
+    pub fn new(
+        store: Arc<Store>,
+        health: Arc<Health>,
+        clock: Arc<dyn Clock>,
+        api: Arc<Api>,
+    ) -> Self {
         Self {
             store,
             health,
             clock,
+            api,
             metrics: Metrics::default(),
         }
     }
@@ -40,7 +47,10 @@ impl Ops {
             "/health" => Ok(self.health.whole()),
             "/metrics" => {
                 let now = self.clock.now();
-                Ok(self.metrics.page(&self.store, &self.health, now)?)
+                let unsigned_reads = self.api.unsigned_reads();
+                Ok(self
+                    .metrics
+                    .page(&self.store, &self.health, unsigned_reads, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
