@@ -36,7 +36,7 @@ use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::step::{Bells, Step};
-use crate::store::{DaemonLock, Store, batches, deliveries, direct};
+use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -125,6 +125,11 @@ impl Daemon {
                 "images".into(),
                 Box::new(Images::new(store.clone(), probes, config.clone())),
             ));
+        } else {
+            // What waits for a check since it was on would wait for ever.
+            store
+                .write(clock.now().wall, requests::pass_unchecked)
+                .map_err(|error| error.to_string())?;
         }
         let direct_calls = if config.synchronous.enabled {
             config.synchronous.concurrency

@@ -86,7 +86,9 @@ impl Recovery {
                     job: Some(orphan.id.clone()),
                     batch: None,
                     stage: None,
-                    evidence: "no batch at OpenAI belongs to it; `batchkeeper jobs retry` sends it, paid anew".into(),
+                    evidence: "no batch at OpenAI belongs to it, or to what is left of it; `batchkeeper jobs retry` \
+                               sends that, paid anew"
+                        .into(),
                     linkable: false,
                     custom_ids: Vec::new(),
                 });

@@ -380,7 +380,10 @@ pub struct NetworkConfig {
 
 /// `network.allow_private`: false, true, or a list of CIDRs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "allow_private is true, false, or a list of networks such as [\"10.0.0.0/8\"]"
+)]
 pub enum Private {
     /// All or none.
     All(bool),
@@ -670,6 +673,34 @@ impl Config {
             16,
             1_000_000,
         )?;
+        for (key, time) in [
+            ("openai.poll_interval", self.openai.poll_interval),
+            ("openai.create_timeout", self.openai.create_timeout),
+            ("openai.retry_interval", self.openai.retry_interval),
+            ("webhooks.timeout", self.webhooks.timeout),
+            ("steps.idle", self.steps.idle),
+            ("steps.audit", self.steps.audit),
+            ("steps.reconcile", self.steps.reconcile),
+        ] {
+            if time.is_zero() {
+                return refuse(format!("{key} must be longer than 0"));
+            }
+        }
+        for (key, model) in [
+            ("vision.model", &self.vision.model),
+            ("translation.model", &self.translation.model),
+        ] {
+            if model.is_empty() {
+                return refuse(format!("{key} is empty"));
+            }
+        }
+        if !DETAILS.contains(&self.vision.detail.as_str()) {
+            return refuse(format!(
+                "vision.detail = {:?} is none of {}",
+                self.vision.detail,
+                DETAILS.join(", ")
+            ));
+        }
         if self.openai.settling_time <= self.openai.create_timeout {
             return refuse(
                 "openai.settling_time must be longer than openai.create_timeout: a create that is still under way must not be made again",
@@ -695,6 +726,9 @@ fn key_of(client: &str, key: &Secret) -> Result<Key, ConfigError> {
     Key::new(key.reveal().as_bytes())
         .map_err(|error| ConfigError(format!("client {client:?}: {error}")))
 }
+
+/// What OpenAI knows as an image's `detail`: with another word each request would fail.
+const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
 
 fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
     if (least..=most).contains(&value) {
@@ -750,6 +784,18 @@ mod tests {
         );
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
         assert!(complaint("[[clients]]\nname = \"a\"\nkeys = [\"short\"]\n").contains("\"a\""));
+        for (wrong, named) in [
+            ("[openai]\npoll_interval = \"0s\"", "openai.poll_interval"),
+            ("[steps]\nidle = 0", "steps.idle"),
+            ("[vision]\ndetail = \"lowest\"", "vision.detail"),
+            ("[vision]\nmodel = \"\"", "vision.model"),
+            ("[network]\nallow_private = \"yes\"", "a list of networks"),
+        ] {
+            assert!(
+                complaint(&format!("{LEAST}{wrong}")).contains(named),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

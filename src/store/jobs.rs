@@ -112,11 +112,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
-            (
-                LotStatus::Failed,
-                Some("INVALID_IMAGE_URLS: the lot has no image URL that can be used"),
-                Some(tx.now),
-            )
+            (LotStatus::Failed, Some(crate::job::NO_IMAGE), Some(tx.now))
         } else {
             (LotStatus::Pending, None, None)
         };

@@ -183,3 +183,11 @@ pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
     .execute([request])?;
     Ok(())
 }
+
+/// Lets every request go on that waits for its images to be checked: nobody checks them any more.
+pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
+    Ok(tx.execute(
+        "UPDATE requests SET images_due = 0, since = ? WHERE images_due = 1",
+        [tx.now],
+    )?)
+}

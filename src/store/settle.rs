@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::batches::{self, BatchRow};
 use super::{Stored, Tx, View, alerts, direct, requests};
 use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
-use crate::job::{LotStatus, RequestState, is_english};
+use crate::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 
 /// What a result file says of one line.
 #[derive(Clone, Debug)]
@@ -464,13 +464,24 @@ pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
     Ok(query.query_row([batch], |row| row.get(0))?)
 }
 
-/// An operator's word that an orphan's held requests are to be sent; gives how many.
-pub fn release_held(tx: &Tx<'_>, job_id: &str) -> Stored<usize> {
+/// An operator's word that an orphan's held requests are to be sent, their lots' images checked
+/// before where `check_images`; gives how many. A lot without an image fails, as at its submission.
+pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usize> {
     let released = tx.execute(
-        "UPDATE requests SET state = 'waiting', since = ?
-         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?)",
-        params![tx.now, job_id],
+        "UPDATE requests SET state = 'waiting', images_due = (?1 AND stage = 'vision'), since = ?2
+         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?3)",
+        params![check_images, tx.now, job_id],
     )?;
+    let mut without_image = tx.prepare(
+        "SELECT r.id FROM requests r JOIN batch_lots l ON l.id = r.lot
+         WHERE l.batch_job_id = ? AND r.state = 'waiting' AND r.stage = 'vision' AND json_array_length(l.images) = 0",
+    )?;
+    let without_image: Vec<i64> = without_image
+        .query_map([job_id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for request in without_image {
+        fail_unsent(tx, request, NO_IMAGE)?;
+    }
     alerts::event(
         tx,
         Some(job_id),
