@@ -75,6 +75,31 @@ fn a_key_of_another_project_makes_no_second_batch() {
 }
 
 #[test]
+fn a_key_of_another_project_does_not_end_what_a_restore_stopped() {
+    let mut world = world();
+    let first = world.submit(&["dented door"], &["en"]);
+    let backup = world.back_up();
+    world.settle();
+    world.restore(&backup);
+    world.run_for(10 * MINUTE);
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    let home = Arc::clone(&world.openai);
+    world.restart_with(Arc::new(OpenAi::new(OPENAI)), |_| {});
+    world.run_for(Duration::from_hours(2));
+    assert_eq!(world.made(), 0, "{}", world.dump());
+    let alerts = world.open_alerts();
+    assert!(alerts.contains(&"restored_database".into()), "{alerts:?}");
+    world.restart_with(home, |_| {});
+    world.run_for(15 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.run_for(15 * MINUTE);
+    world.assert_answered(&first);
+    assert_eq!(world.made(), 1);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
 fn what_was_certainly_not_created_is_created_under_the_new_key() {
     let mut world = world();
     let job = world.submit(&["dented door"], &["en"]);
