@@ -4,7 +4,7 @@
 //! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
 //! ends unasked ends the daemon with an error, so that systemd starts it again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -412,21 +412,27 @@ fn guard(config: &Config) -> Result<Guard, String> {
     }
 }
 
-/// Removes what a process that was killed left in the spool after its batch was through: the row is
-/// settled first, the file goes after it. Nobody works there yet.
+/// Removes what a process that was killed left in the spool: a batch's row says first that its input
+/// is at OpenAI, or that it is through; the file goes after it. Nobody works there yet.
 fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
     let live = store.read(batches::live_keys);
-    let live: HashSet<String> = live
+    let live: HashMap<String, bool> = live
         .map_err(|error| error.to_string())?
         .iter()
-        .map(|key| batches::file_stem(key))
+        .map(|(key, unsent)| (batches::file_stem(key), *unsent))
         .collect();
     for entry in fs::read_dir(spool).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let stem = name.to_str().and_then(|name| name.split('.').next());
-        if stem.is_some_and(|stem| !live.contains(stem)) {
+        let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let of_use = match live.get(stem) {
+            Some(unsent) => *unsent || !kind.starts_with("input."),
+            None => false,
+        };
+        if !of_use {
             fs::remove_file(entry.path()).map_err(failed)?;
             log::info!("event=swept file={}", name.display());
         }

@@ -6,8 +6,14 @@
     reason = "clippy does not count the helpers of an integration test as tests"
 )]
 
+mod points;
 mod random;
 mod restore;
 mod rig;
 mod states;
 mod stop;
+
+/// A number that the environment gives.
+fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
