@@ -53,6 +53,7 @@ pub struct Daemon {
     endings: Receiver<Ended>,
     stop: Sender<Infallible>,
     servers: Vec<Server>,
+    store: Arc<Store>,
     _lock: DaemonLock,
 }
 
@@ -160,7 +161,7 @@ impl Daemon {
             health.clone(),
             wake,
         );
-        let ops = Ops::new(store, health);
+        let ops = Ops::new(store.clone(), health);
         let limits = Limits {
             body_bytes: config.limits.body,
             ..Limits::default()
@@ -199,6 +200,7 @@ impl Daemon {
             endings,
             stop,
             servers,
+            store,
             _lock: lock,
         })
     }
@@ -211,7 +213,7 @@ impl Daemon {
     /// Serves until a signal or until `until` says so, then stops.
     ///
     /// # Errors
-    /// When a thread ended unasked: its name, for the last word in the log.
+    /// When a thread ended unasked or the database failed: which, for the last word in the log.
     pub fn run(self, until: &Receiver<()>) -> Result<(), String> {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -219,6 +221,10 @@ impl Daemon {
             recv(signals) -> _ => Ok(()),
             recv(until) -> _ => Ok(()),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
+            recv(self.store.broken()) -> what => Err(format!(
+                "the database cannot be relied on: {}; the daemon ends, to be started anew",
+                what.unwrap_or_default(),
+            )),
         };
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         log::info!("event=stopping");

@@ -6,7 +6,8 @@
 //!
 //! *Durability.* WAL with `synchronous = FULL`: what was committed survives a power cut. A full
 //! disk rolls the transaction back and is an error that passes ([`StoreError::Full`]); an I/O error
-//! or a corrupt page is not ([`StoreError::Broken`]): whoever sees it stops.
+//! or a corrupt page is not ([`StoreError::Broken`]): whoever sees it stops, and the daemon is told
+//! ([`Store::broken`]), so that it ends whoever saw it.
 //!
 //! Nothing outside this folder names rusqlite.
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
@@ -138,6 +140,7 @@ pub struct Store {
     readers: Mutex<Vec<Connection>>,
     database_id: String,
     watcher: Option<Watcher>,
+    alarm: (Sender<String>, Receiver<String>),
 }
 
 impl Store {
@@ -161,6 +164,7 @@ impl Store {
             readers: Mutex::default(),
             database_id,
             watcher: None,
+            alarm: bounded(1),
         })
     }
 
@@ -183,6 +187,19 @@ impl Store {
         &self.database_id
     }
 
+    /// Says once why the database cannot be relied on any more.
+    pub fn broken(&self) -> &Receiver<String> {
+        &self.alarm.1
+    }
+
+    fn heed<T>(&self, done: Stored<T>) -> Stored<T> {
+        if let Err(StoreError::Broken(what)) = &done {
+            // Said once is enough.
+            self.alarm.0.try_send(what.clone()).ok();
+        }
+        done
+    }
+
     /// The database's file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -193,6 +210,14 @@ impl Store {
     /// # Errors
     /// What `change` gives, or why the commit failed.
     pub fn write<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
+        self.heed(self.transaction(now, change))
+    }
+
+    fn transaction<T>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&Tx<'_>) -> Stored<T>,
+    ) -> Stored<T> {
         let mut writer = guard(&self.writer);
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
@@ -222,6 +247,10 @@ impl Store {
     /// # Errors
     /// What `look` gives.
     pub fn read<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
+        self.heed(self.snapshot(look))
+    }
+
+    fn snapshot<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
         let pooled = guard(&self.readers).pop();
         let reader = match pooled {
             Some(reader) => reader,
@@ -322,7 +351,13 @@ fn connect(path: &Path) -> Stored<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        // SQLite says so, and nothing else, where the file could not be written.
+        return Err(StoreError::Broken(format!(
+            "its journal stays in the mode {mode:?}"
+        )));
+    }
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;

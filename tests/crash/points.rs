@@ -4,17 +4,13 @@
 //! `BATCHKEEPER_TORTURE_KILLS` says how often at each point (200), `BATCHKEEPER_TORTURE_POINT` at
 //! which alone (a part of its name).
 
-use std::panic::catch_unwind;
-use std::sync::Arc;
-
 use batchkeeper::clock::{Clock, SystemClock};
-use batchkeeper::threads;
-use crossbeam_channel::unbounded;
 
 use super::environment;
 use super::rig::OfCall::{Answered, Before, Read, Sent};
 use super::rig::OfCommit::{Ahead, Done, Torn};
 use super::rig::{Expected, OfCall, OfCommit, Options, Rig, Strike};
+use super::worlds::side_by_side;
 
 /// A moment at which the daemon dies, and what the database holds then of the newest job, of its
 /// batch of the stage, and of its webhook.
@@ -137,8 +133,6 @@ fn points() -> Vec<Point> {
 const STAGES: [&str; 2] = ["vision", "translation"];
 /// Kills in one world; then a new one.
 const ROUNDS: u32 = 20;
-/// Worlds side by side: they wait more than they work.
-const WORLDS: usize = 4;
 
 const OPTIONS: Options = Options {
     pace: 0,
@@ -166,7 +160,7 @@ impl Point {
                 At::Call(line, moment, _) => Strike::Call(line, 1 + each * stage, moment),
             };
             let left = self.left(&rig, STAGES[stage as usize]);
-            rig.strike(strike);
+            rig.plan().strike(strike);
             rig.submit_and_be_killed(2, &["en", "ru"]);
             assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");
             rig.start();
@@ -197,37 +191,17 @@ fn torture(kills: u32) {
     let points: Vec<Point> = points
         .filter(|point| point.name().contains(&only))
         .collect();
-    let points = Arc::new(points);
-    let (order, orders) = unbounded();
-    for at in 0..points.len() {
-        for done in (0..kills).step_by(ROUNDS as usize) {
-            order.send((at, ROUNDS.min(kills - done))).unwrap();
-        }
-    }
-    drop(order);
+    let points: &'static [Point] = points.leak();
+    let tasks = (0..points.len()).flat_map(|at| {
+        let worlds = (0..kills).step_by(ROUNDS as usize);
+        worlds.map(move |done| (at, ROUNDS.min(kills - done)))
+    });
     let clock = SystemClock::new();
     let started = clock.now().steady;
-    let (tell, told) = unbounded();
-    let worlds: Vec<_> = (0..WORLDS)
-        .map(|_| {
-            let (points, orders, tell) = (points.clone(), orders.clone(), tell.clone());
-            let work = move || {
-                for (at, rounds) in orders {
-                    let world = catch_unwind(|| points[at].kill(rounds));
-                    tell.send((at, rounds, world.is_err())).unwrap();
-                }
-            };
-            threads::spawn("world", work).unwrap()
-        })
-        .collect();
-    drop(tell);
     let mut sums = vec![(0, 0); points.len()];
-    for (at, rounds, violated) in told {
+    for ((at, rounds), world) in side_by_side(tasks, |(at, rounds)| points[at].kill(rounds)) {
         sums[at].0 += rounds;
-        sums[at].1 += u32::from(violated);
-    }
-    for world in worlds {
-        world.join().unwrap();
+        sums[at].1 += u32::from(world.is_none());
     }
     for (point, (kills, violations)) in points.iter().zip(&sums) {
         println!(

@@ -44,6 +44,7 @@ struct plan {
     uint32_t error;
     _Atomic uint32_t seen;                       /* how many matched so far */
     _Atomic uint32_t struck;
+    uint32_t sync;                               /* whether it was a sync that was struck last */
     char match[200];                             /* as in fnmatch(3) */
 };
 
@@ -130,7 +131,7 @@ ssize_t recv(int fd, void *bytes, size_t length, int flags)
 /* Files. */
 
 /* Whether the operation fails, with errno set. */
-static int fails(const char *path)
+static int fails(const char *path, int is_sync)
 {
     if (plan->mode != FILES || !matches(path))
         return 0;
@@ -139,15 +140,16 @@ static int fails(const char *path)
         return 0;
     if (plan->error == 0)
         die();
+    plan->sync = is_sync;
     plan->struck++;
     errno = plan->error;
     return 1;
 }
 
-static int fails_at(int fd)
+static int fails_at(int fd, int is_sync)
 {
     char path[4096];
-    return plan->mode == FILES && path_of(fd, path, sizeof path) && fails(path);
+    return plan->mode == FILES && path_of(fd, path, sizeof path) && fails(path, is_sync);
 }
 
 static int is_meant_wal(int fd)
@@ -184,7 +186,7 @@ static void after_sync(int fd)
 
 ssize_t write(int fd, const void *bytes, size_t length)
 {
-    if (fails_at(fd))
+    if (fails_at(fd, 0))
         return -1;
     around_frames(fd, length);
     return syscall(SYS_write, fd, bytes, length);
@@ -192,7 +194,7 @@ ssize_t write(int fd, const void *bytes, size_t length)
 
 ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
 {
-    if (fails_at(fd))
+    if (fails_at(fd, 0))
         return -1;
     around_frames(fd, length);
     return syscall(SYS_pwrite64, fd, bytes, length, at);
@@ -200,7 +202,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
 
 int fsync(int fd)
 {
-    if (fails_at(fd))
+    if (fails_at(fd, 1))
         return -1;
     int failed = syscall(SYS_fsync, fd);
     after_sync(fd);
@@ -211,12 +213,12 @@ int fdatasync(int fd) __attribute__((alias("fsync")));
 
 int ftruncate64(int fd, off64_t length)
 {
-    return fails_at(fd) ? -1 : syscall(SYS_ftruncate, fd, length);
+    return fails_at(fd, 0) ? -1 : syscall(SYS_ftruncate, fd, length);
 }
 
 int rename(const char *from, const char *to)
 {
-    return fails(to) ? -1 : syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+    return fails(to, 0) ? -1 : syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 int open(const char *path, int flags, ...)
@@ -225,7 +227,8 @@ int open(const char *path, int flags, ...)
     va_start(rest, flags);
     mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    return flags & O_CREAT && fails(path) ? -1 : syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    int is_made = flags & O_CREAT && access(path, F_OK) != 0;
+    return is_made && fails(path, 0) ? -1 : syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...) __attribute__((alias("open")));

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use batchkeeper::net::Caller;
 use batchkeeper::sandbox::image_names;
 use batchkeeper::signature::{Key, Message, sign};
 use batchkeeper::threads;
 use serde_json::{Value, json};
 
 use super::process::pause;
-use super::{Job, KEY, Lot, MAX_ANSWER, Rig};
+use super::{Job, KEY, Lot, PATIENCE, Rig};
 
 impl Rig {
     /// A job of so many lots, each unlike any other, that nobody has sent yet.
@@ -49,9 +48,28 @@ impl Rig {
 
     /// Sends a job of so many lots.
     pub fn submit(&mut self, lots: usize, languages: &[&str]) {
-        let (mut job, body) = self.draft(lots, languages);
-        job.id = post_job(&self.api, &body).unwrap();
-        self.jobs.push(job);
+        self.submit_until_stored(lots, languages, |_, reply| panic!("{reply:?}"));
+    }
+
+    /// Sends a job until it is stored; `mend` is called after each time that the client was not
+    /// told so.
+    pub fn submit_until_stored(
+        &mut self,
+        lots: usize,
+        languages: &[&str],
+        mut mend: impl FnMut(&mut Self, &Reply),
+    ) {
+        let (job, body) = self.draft(lots, languages);
+        loop {
+            let reply = post_job(&self.api, &body);
+            if !matches!(reply, Reply::Accepted(_)) {
+                mend(self, &reply);
+            }
+            if let Some(id) = self.stored(&job, &reply) {
+                self.jobs.push(Job { id, ..job });
+                return;
+            }
+        }
     }
 
     /// Sends a job and kills the daemon meanwhile. What was answered with 201 must be there after
@@ -63,43 +81,80 @@ impl Rig {
         pause(after);
         self.kill();
         self.start();
-        self.is_stored_where_accepted(job, client.join().unwrap());
+        self.keep_if_stored(job, &client.join().unwrap());
     }
 
     /// Sends a job and waits until the shim has killed the daemon. The same holds.
     pub fn submit_and_be_killed(&mut self, lots: usize, languages: &[&str]) {
         let (job, body) = self.draft(lots, languages);
-        let accepted = post_job(&self.api, &body);
+        let reply = post_job(&self.api, &body);
         self.is_killed();
-        self.is_stored_where_accepted(job, accepted);
+        self.keep_if_stored(job, &reply);
     }
 
-    fn is_stored_where_accepted(&mut self, mut job: Job, accepted: Option<String>) {
+    fn keep_if_stored(&mut self, job: Job, reply: &Reply) {
+        assert!(!matches!(reply, Reply::Refused), "nothing was full");
+        if let Some(id) = self.stored(&job, reply) {
+            self.jobs.push(Job { id, ..job });
+        }
+    }
+
+    /// The id under which a job is stored; what was accepted must be.
+    fn stored(&self, job: &Job, reply: &Reply) -> Option<String> {
         let of_lot = "SELECT batch_job_id FROM batch_lots WHERE lot_id = ?";
         let stored: Option<String> = self
             .look()
             .query_row(of_lot, [&job.lots[0].id], |row| row.get(0))
             .ok();
-        if accepted.is_some() {
-            assert_eq!(stored, accepted);
+        if let Reply::Accepted(id) = reply {
+            assert_eq!(stored.as_ref(), Some(id));
         }
-        if let Some(id) = stored {
-            job.id = id;
-            self.jobs.push(job);
-        }
+        stored
     }
 }
 
-/// The id of the job, where it was accepted.
-fn post_job(api: &str, body: &str) -> Option<String> {
+/// What a client hears of its submission.
+#[derive(Debug)]
+pub enum Reply {
+    /// 201, with the job's id.
+    Accepted(String),
+    /// 503 `STORAGE_UNAVAILABLE`, with `Retry-After`.
+    Refused,
+    /// Nothing.
+    Lost,
+}
+
+fn post_job(api: &str, body: &str) -> Reply {
     let key = Key::new(KEY).unwrap();
     let signature = sign(&key, Message::Bytes(body.as_bytes()));
-    let url = format!("http://{api}/api/v1/generate-descriptions");
-    let headers = [("X-Signature", signature.as_str())];
-    let (status, answer) = Caller::new()
-        .post(&url, &headers, body.as_bytes(), MAX_ANSWER)
-        .ok()?;
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!(status, 201, "{answer}");
-    Some(answer["job_id"].as_str().unwrap().to_owned())
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE));
+    let answer = config
+        .build()
+        .new_agent()
+        .post(format!("http://{api}/api/v1/generate-descriptions"))
+        .header("Content-Type", "application/json")
+        .header("X-Signature", signature)
+        .send(body);
+    let Ok(answer) = answer else {
+        return Reply::Lost;
+    };
+    let (head, body) = answer.into_parts();
+    let Ok(text) = { body }.read_to_string() else {
+        return Reply::Lost;
+    };
+    let told: Value = serde_json::from_str(&text).unwrap();
+    if head.status == 201 {
+        return Reply::Accepted(told["job_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(head.status, 503, "{told}");
+    assert_eq!(told["code"], "STORAGE_UNAVAILABLE", "{told}");
+    assert!(
+        head.headers.contains_key("retry-after"),
+        "{:?}",
+        head.headers
+    );
+    Reply::Refused
 }

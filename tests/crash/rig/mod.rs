@@ -18,6 +18,7 @@ mod oracle;
 mod plan;
 mod process;
 
+pub use self::client::Reply;
 pub use self::oracle::Expected;
 pub use self::plan::{EIO, ENOSPC, OfCall, OfCommit, Plan, Strike};
 use self::process::Process;
@@ -74,13 +75,13 @@ pub struct Rig {
     folder: tempfile::TempDir,
     options: Options,
     /// What the shim does to the daemon.
-    pub plan: Option<Plan>,
+    plan: Option<Plan>,
     sandbox: Option<Process>,
     daemon: Option<Process>,
     sandbox_address: String,
     api: String,
     starts: u32,
-    /// How often the daemon or the sandbox was killed.
+    /// How often the daemon or the sandbox was killed, or ended by itself.
     pub kills: u64,
     pub jobs: Vec<Job>,
     caller: Caller,
@@ -187,6 +188,35 @@ impl Rig {
         self.api = self.daemon.as_mut().unwrap().told("what=api address=");
     }
 
+    /// Starts the daemon, and waits until it serves or has ended by itself: its status then.
+    pub fn try_to_start(&mut self) -> Option<ExitStatus> {
+        self.start_blindly();
+        match self
+            .daemon
+            .as_mut()
+            .unwrap()
+            .told_or_ended("what=api address=")
+        {
+            Ok(api) => {
+                self.api = api;
+                None
+            }
+            Err(status) => {
+                self.daemon = None;
+                self.kills += 1;
+                Some(status)
+            }
+        }
+    }
+
+    /// The status of a daemon that has ended by itself.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let status = self.daemon.as_mut().unwrap().child.try_wait().unwrap()?;
+        self.daemon = None;
+        self.kills += 1;
+        Some(status)
+    }
+
     /// Starts the daemon, and waits for nothing.
     pub fn start_blindly(&mut self) {
         let log = self.log("serve");
@@ -201,9 +231,9 @@ impl Rig {
         self.daemon.take().unwrap().kill();
     }
 
-    /// What the shim does from now on.
-    pub fn strike(&self, strike: Strike<'_>) {
-        self.plan.as_ref().unwrap().strike(strike);
+    /// What the shim does.
+    pub fn plan(&self) -> &Plan {
+        self.plan.as_ref().unwrap()
     }
 
     /// Waits until the shim has killed the daemon.

@@ -17,10 +17,21 @@ pub struct Expected {
     pub batches: Option<u64>,
 }
 
+/// Gives a row when every job is done and told, and no batch is on its way.
+const THROUGH: &str = "SELECT 1
+    WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state <> 'delivered')
+      AND NOT EXISTS (SELECT 1 FROM openai_batches WHERE state NOT IN ('ingested', 'failed'))";
+
 impl Rig {
     /// Whether every job is final.
     pub fn is_done(&self) -> bool {
         self.number("SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL") == 0
+    }
+
+    /// Whether every job is done and told, and no batch is on its way.
+    pub fn is_through(&self) -> bool {
+        self.number(&format!("SELECT count(*) FROM ({THROUGH})")) == 1
     }
 
     /// Waits until every job is done and told, then checks everything.
@@ -30,13 +41,7 @@ impl Rig {
 
     /// The same; of the jobs, those before the `first` were checked before.
     pub fn finish_from(&self, first: usize, expected: Expected) {
-        self.wait_for(
-            "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)",
-        );
-        self.wait_for("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state <> 'delivered')");
-        self.wait_for(
-            "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM openai_batches WHERE state NOT IN ('ingested', 'failed'))",
-        );
+        self.wait_for(THROUGH);
         let number = |sql| self.number(sql);
         assert_eq!(
             number("SELECT count(*) FROM batch_jobs"),

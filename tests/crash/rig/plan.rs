@@ -52,10 +52,12 @@ const CALL: u32 = 1;
 const COMMIT: u32 = 2;
 const FILES: u32 = 3;
 
-/// `struct plan` of the shim: six numbers, and two that it counts in, then the pattern.
-const LENGTH: usize = 7 * 4 + 200;
+/// `struct plan` of the shim: the mode, what it is told, what it tells, and the pattern.
+const LENGTH: usize = 8 * 4 + 200;
+const PATTERN: usize = 32;
 const SEEN: u64 = 20;
 const STRUCK: u64 = 24;
+const SYNC: u64 = 28;
 
 /// The shim, compiled once for this process.
 pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -115,7 +117,7 @@ impl Plan {
         for (at, number) in numbers.iter().enumerate() {
             bytes[4 + 4 * at..8 + 4 * at].copy_from_slice(&number.to_ne_bytes());
         }
-        bytes[28..28 + pattern.len()].copy_from_slice(pattern.as_bytes());
+        bytes[PATTERN..PATTERN + pattern.len()].copy_from_slice(pattern.as_bytes());
         self.file.write_all_at(&bytes[4..], 4).unwrap();
         // The rest stands when this is seen.
         self.file.write_all_at(&mode.to_ne_bytes(), 0).unwrap();
@@ -134,6 +136,11 @@ impl Plan {
     /// How many of them were struck.
     pub fn struck(&self) -> u32 {
         self.number(STRUCK)
+    }
+
+    /// Whether it was a sync that was struck last.
+    pub fn struck_a_sync(&self) -> bool {
+        self.number(SYNC) != 0
     }
 
     fn number(&self, at: u64) -> u32 {

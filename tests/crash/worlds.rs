@@ -1,0 +1,41 @@
+//! Worlds side by side: they wait more than they work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use batchkeeper::threads;
+use crossbeam_channel::unbounded;
+
+/// How many.
+const WORLDS: usize = 4;
+
+/// Does each task in a world of its own, and gives what it gave; none where it panicked: there
+/// the oracle was violated.
+pub fn side_by_side<T, R>(
+    tasks: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> R + Send + Sync + 'static,
+) -> Vec<(T, Option<R>)>
+where
+    T: Copy + Send + 'static,
+    R: Send + 'static,
+{
+    let (order, orders) = unbounded();
+    for task in tasks {
+        order.send(task).unwrap();
+    }
+    drop(order);
+    let (tell, told) = unbounded();
+    let work = Arc::new(work);
+    for _ in 0..WORLDS {
+        let (orders, tell, work) = (orders.clone(), tell.clone(), work.clone());
+        let world = move || {
+            for task in orders {
+                let done = catch_unwind(AssertUnwindSafe(|| work(task))).ok();
+                tell.send((task, done)).unwrap();
+            }
+        };
+        threads::spawn("world", world).unwrap();
+    }
+    drop(tell);
+    told.into_iter().collect()
+}
