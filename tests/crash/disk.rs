@@ -3,11 +3,15 @@
 //!
 //! `BATCHKEEPER_TORTURE_EVERY` takes only every so many of the operations (1).
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use batchkeeper::clock::{Clock, SystemClock};
+use serde_json::json;
 use signal_hook::consts::SIGKILL;
 
 use super::environment;
@@ -170,11 +174,93 @@ fn operations_of_a_run() -> u32 {
 
 #[test]
 fn operations_on_files_fail() {
-    torture(41);
+    torture(61);
 }
 
 #[test]
 #[ignore = "long"]
 fn torture_of_every_operation_on_a_file() {
     torture(environment("BATCHKEEPER_TORTURE_EVERY").unwrap_or(1));
+}
+
+#[test]
+fn an_io_error_that_only_a_client_sees_ends_the_daemon() {
+    let mut rig = Rig::new(OPTIONS);
+    // Nothing else writes now.
+    rig.plan().strike(Fault::Broken.strike(1));
+    let mut run = Run::new(Fault::Broken);
+    rig.submit_until_stored(2, &["en", "ru"], |rig, _| {
+        until("the daemon's end", || {
+            run.goes_on(rig);
+            (run.ends == 1).then_some(())
+        });
+    });
+    rig.finish(Expected::default());
+}
+
+/// Jobs are taken until the disk is full; then clients are told so, while all that was taken can be
+/// read. When there is room again, it all goes on without a restart.
+fn fills_up(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
+    rig.faults(&json!([{"fault": "stall_in_progress", "match": "translation"}]));
+    rig.submit(30, &["en", "ru"]);
+    let on_its_way =
+        "SELECT 1 FROM openai_batches WHERE stage = 'translation' AND state = 'submitted'";
+    rig.wait_for(on_its_way);
+    fill(rig);
+    // The WAL may have room for some more.
+    until("a refusal", || (!rig.is_taken(30, &["en"])).then_some(()));
+    rig.no_faults();
+    pause(FULL * 4);
+    assert!(!rig.is_taken(30, &["en"]));
+    until("a word of it", || (rig.health() == 503).then_some(()));
+    rig.reads_all();
+    free(rig);
+    until("room", || rig.is_taken(2, &["en"]).then_some(()));
+    rig.finish(Expected::default());
+    until("health", || (rig.health() == 200).then_some(()));
+    assert_eq!(rig.has_ended(), None);
+}
+
+#[test]
+fn a_full_disk_and_room_again() {
+    let full = |rig: &Rig| rig.plan().strike(Fault::Full.strike(1));
+    fills_up(&mut Rig::new(OPTIONS), full, |rig| rig.plan().lift());
+}
+
+/// A file system in memory; gone with it.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(path: PathBuf) -> Self {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+            .arg(&path)
+            .status();
+        assert!(mounted.unwrap().success(), "only root may mount");
+        Self(path)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let gone = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(gone.is_ok_and(|status| status.success()));
+    }
+}
+
+#[test]
+#[ignore = "needs root, to mount a small tmpfs"]
+fn torture_of_a_tmpfs_that_fills_up() {
+    let full = |rig: &Rig| {
+        let mut file = File::create(rig.path("data/filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    };
+    let free = |rig: &Rig| fs::remove_file(rig.path("data/filler")).unwrap();
+    for _ in 0..10 {
+        let mut rig = Rig::without_daemon(OPTIONS);
+        let _mounted = Mounted::at(rig.path("data"));
+        rig.start();
+        fills_up(&mut rig, full, free);
+        println!("full, and room again: {} jobs", rig.jobs.len());
+    }
 }

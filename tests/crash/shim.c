@@ -135,6 +135,8 @@ static int fails(const char *path, int is_sync)
 {
     if (plan->mode != FILES || !matches(path))
         return 0;
+    if (is_sync && plan->lasting)                /* a disk that is full says so when written to */
+        return 0;
     uint32_t number = ++plan->seen;
     if (number != plan->nth && !(plan->lasting && number > plan->nth))
         return 0;

@@ -72,6 +72,34 @@ impl Rig {
         }
     }
 
+    /// Whether a job is taken now; one that is refused leaves nothing behind.
+    pub fn is_taken(&mut self, lots: usize, languages: &[&str]) -> bool {
+        let (job, body) = self.draft(lots, languages);
+        let reply = post_job(&self.api, &body);
+        let stored = self.stored(&job, &reply);
+        match reply {
+            Reply::Accepted(id) => self.jobs.push(Job { id, ..job }),
+            Reply::Refused => assert_eq!(stored, None),
+            Reply::Lost => panic!("no answer"),
+        }
+        stored.is_some()
+    }
+
+    /// What the listener says of itself.
+    pub fn health(&self) -> u16 {
+        self.get(&format!("http://{}/health", self.api), &[]).0
+    }
+
+    /// Every job can be read.
+    pub fn reads_all(&self) {
+        for job in &self.jobs {
+            let url = format!("http://{}/api/v1/batch-status/{}", self.api, job.id);
+            let signature = sign(&self.key, Message::Bytes(job.id.as_bytes()));
+            let (status, answer) = self.get(&url, &[("X-Signature", &signature)]);
+            assert_eq!(status, 200, "{answer}");
+        }
+    }
+
     /// Sends a job and kills the daemon meanwhile. What was answered with 201 must be there after
     /// the next start; what was not may be, but then whole.
     pub fn submit_and_kill(&mut self, lots: usize, languages: &[&str], after: Duration) {
