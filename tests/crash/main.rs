@@ -13,6 +13,7 @@ mod restore;
 mod rig;
 mod states;
 mod stop;
+mod torn;
 mod worlds;
 
 /// A number that the environment gives.

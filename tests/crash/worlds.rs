@@ -7,7 +7,7 @@ use batchkeeper::threads;
 use crossbeam_channel::unbounded;
 
 /// How many.
-const WORLDS: usize = 4;
+pub const WORLDS: usize = 4;
 
 /// Does each task in a world of its own, and gives what it gave; none where it panicked: there
 /// the oracle was violated.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use batchkeeper::clock::{Clock, SystemClock};
@@ -89,6 +90,33 @@ impl Rig {
         self.kills += 1;
     }
 
+    /// Brings all that is in the WAL into the database. The daemon must not run.
+    pub fn empty_wal(&self) {
+        let database = connect(&self.database(), OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let busy = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let busy: i64 = database.query_row(busy, [], |row| row.get(0)).unwrap();
+        assert_eq!(busy, 0);
+    }
+
+    /// Copies the daemon's folder and the sandbox's as they are. Neither may run.
+    pub fn keep(&self, name: &str) {
+        let kept = self.path(name);
+        fs::create_dir(&kept).unwrap();
+        for folder in ["data", "sandbox"] {
+            copy(&self.path(folder), &kept);
+        }
+    }
+
+    /// Puts both back. What was done since then is not known any more.
+    pub fn put_back(&mut self, name: &str) {
+        let kept = self.path(name);
+        for folder in ["data", "sandbox"] {
+            fs::remove_dir_all(self.path(folder)).unwrap();
+            copy(&kept.join(folder), self.folder.path());
+        }
+        self.kills = 1;
+    }
+
     pub fn forget_database(&self) {
         for suffix in ["", "-wal", "-shm"] {
             let file = self.path(&format!("data/batchkeeper.db{suffix}"));
@@ -97,6 +125,12 @@ impl Rig {
             }
         }
     }
+}
+
+/// A folder with all that is in it, into another.
+fn copy(folder: &Path, into: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(folder).arg(into).status();
+    assert!(copied.unwrap().success());
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Connection {
