@@ -21,7 +21,7 @@ use world::sabotage::Bug;
 /// Seeds between two words on how far it is.
 const TELL_EVERY: u64 = 500;
 /// Lines shown of why a seed failed.
-const LINES: usize = 60;
+const LINES: usize = 400;
 
 fn main() -> ExitCode {
     let (mut seeds, mut from, mut threads, mut bug) = (1000_u64, 0_u64, 2_u32, None);

@@ -234,6 +234,17 @@ pub struct CustomId {
     pub language: Option<String>,
 }
 
+impl CustomId {
+    /// What it asks for.
+    pub fn stage(&self) -> Stage {
+        if self.language.is_some() {
+            Stage::Translation
+        } else {
+            Stage::Vision
+        }
+    }
+}
+
 impl fmt::Display for CustomId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = self.job.chars().filter(|c| *c != '-').collect::<String>();

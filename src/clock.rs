@@ -60,6 +60,12 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(whole_millis(by)))
     }
 
+    /// How long until the next midnight, UTC.
+    pub fn until_midnight(self) -> Duration {
+        const DAY: i64 = 86_400_000;
+        Duration::from_millis((DAY - self.0.rem_euclid(DAY)).unsigned_abs())
+    }
+
     /// RFC 3339 in whole seconds (`2026-11-24T02:24:00Z`), the form of the clients' contract.
     pub fn to_seconds_text(self) -> String {
         let text = self.to_string();

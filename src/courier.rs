@@ -11,13 +11,17 @@ use crate::net::Post;
 use crate::results;
 use crate::signature::{Key, Message, sign, webhook_signature};
 use crate::step::{Next, Step, StepError};
-use crate::store::deliveries::{self, Delivery, Then};
+use crate::store::deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
 use crate::store::{Store, StoreError, alerts};
 
 /// How much later or earlier than planned an attempt may be made, in percent: so that many do not
 /// come at once.
 const JITTER: u64 = 20;
+/// Attempts to one receiver at once.
+const PER_RECEIVER: u32 = 8;
+/// A receiver that has failed for so long is told to a person.
+const FAILING: Duration = Duration::from_hours(1);
 /// How long beyond its time-out an attempt is left to its courier before another takes it up.
 const GRACE: Duration = Duration::from_mins(1);
 
@@ -45,6 +49,15 @@ impl Courier {
         }
     }
 
+    /// Half of the couriers at most are with receivers that fail: the other half is there for those
+    /// that answer.
+    fn at_once(&self) -> AtOnce {
+        AtOnce {
+            receiver: PER_RECEIVER,
+            failing: (self.config.webhooks.concurrency / 2).max(1),
+        }
+    }
+
     fn deliver(&self, delivery: &Delivery, now: Moment) -> Result<Next, StepError> {
         let job = self
             .store
@@ -52,21 +65,29 @@ impl Courier {
         let job =
             job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + GRACE;
-        if !self
-            .store
-            .write(now.wall, |tx| deliveries::begin(tx, delivery, lease))?
-        {
+        if !self.store.write(now.wall, |tx| {
+            deliveries::begin(tx, delivery, lease, self.at_once())
+        })? {
             return Ok(Next::again());
         }
         let (status, error, asked) = self.send(delivery, &job, now)?;
+        let ended = self.clock.now();
         let then = match (status, &error) {
             (Some(200..300), _) => Then::Delivered,
             (Some(410), _) => Then::GiveUp,
-            _ => self.retry(delivery, asked, now),
+            _ => self.retry(delivery, asked, ended),
         };
-        let ended = self.clock.now();
         self.store.write(ended.wall, |tx| {
             deliveries::end(tx, delivery, status, error.as_deref(), then)?;
+            match (status, then) {
+                (_, Then::Delivered) => {
+                    deliveries::receiver_is_well(tx, &delivery.host)?;
+                    deliveries::reached(tx, delivery)?;
+                }
+                // It has answered, for good.
+                (Some(410), _) => {}
+                _ => deliveries::receiver_fails(tx, &delivery.host, FAILING)?,
+            }
             if then == Then::GiveUp {
                 let message = format!(
                     "the webhook of job {} to {} is given up after {} attempts: {}",
@@ -120,7 +141,7 @@ impl Courier {
             &delivery.url,
             self.config.webhooks.max_body,
         )?;
-        let headers = self.headers(client, client.keys(), delivery, job, now, &body);
+        let headers = self.headers(client, client.webhook_keys(), delivery, job, now, &body);
         Ok(
             match self
                 .outbound
@@ -241,10 +262,19 @@ impl Step for Courier {
             .copied()
             .unwrap_or_default();
         let longest = (longest * 2).max(Duration::from_hours(24));
-        let first = self
-            .store
-            .read(|view| deliveries::next_due(view, now.wall, longest))?;
-        match first {
+        let (paused, odd, first) = self.store.read(|view| {
+            Ok((
+                alerts::paused(view, alerts::WEBHOOKS)?.is_some(),
+                deliveries::has_odd_due_times(view, now.wall, longest)?,
+                deliveries::next_due(view, now.wall, self.at_once())?,
+            ))
+        })?;
+        if odd {
+            self.store
+                .write(now.wall, |tx| deliveries::mend_due_times(tx, longest))?;
+            return Ok(Next::again());
+        }
+        match first.filter(|_| !paused) {
             None => Ok(Next::idle(self.config.steps.idle)),
             Some(Ok(delivery)) => self.deliver(&delivery, now),
             Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),

@@ -22,6 +22,7 @@ use crate::auditor::Auditor;
 use crate::clock::Clock;
 use crate::config::{Config, Private};
 use crate::courier::Courier;
+use crate::direct::Direct;
 use crate::finisher::Finisher;
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
@@ -33,8 +34,8 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
-use crate::step::{Step, StepError};
-use crate::store::{DaemonLock, Store, batches, deliveries};
+use crate::step::{Bells, Step, StepError};
+use crate::store::{DaemonLock, Store, batches, deliveries, direct};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -57,19 +58,6 @@ pub struct Daemon {
     _lock: DaemonLock,
 }
 
-/// The steps' bells.
-#[derive(Clone)]
-struct Bells(Arc<Vec<Sender<()>>>);
-
-impl Bells {
-    fn ring_all(&self) {
-        for bell in self.0.iter() {
-            // A bell that has been rung already need not be rung again.
-            bell.try_send(()).ok();
-        }
-    }
-}
-
 impl Daemon {
     /// Opens the database, starts the steps and the listeners.
     ///
@@ -83,9 +71,13 @@ impl Daemon {
         let store = Arc::new(store);
         make_private_folder(&config.spool())?;
         sweep_spool(&store, &config.spool())?;
-        let released = store.write(clock.now().wall, deliveries::release_unfinished);
+        let released = store.write(clock.now().wall, |tx| {
+            deliveries::release_unfinished(tx)?;
+            direct::release_unfinished(tx)
+        });
         released.map_err(|error| error.to_string())?;
-        let api: Arc<dyn BatchApi> = Arc::new(openai_client(&config)?);
+        let client = Arc::new(openai_client(&config)?);
+        let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
@@ -124,6 +116,15 @@ impl Daemon {
                 Box::new(Images::new(store.clone(), probes, config.clone())),
             ));
         }
+        let direct_calls = if config.synchronous.enabled {
+            config.synchronous.concurrency
+        } else {
+            0
+        };
+        for number in 1..=direct_calls {
+            let direct = Direct::new(store.clone(), client.clone(), clock.clone(), config.clone());
+            steps.push((format!("direct-{number}"), Box::new(direct)));
+        }
         for number in 1..=config.webhooks.concurrency {
             let courier = Courier::new(
                 store.clone(),
@@ -136,13 +137,12 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
-        let (senders, ears): (Vec<_>, Vec<_>) = steps.iter().map(|_| bounded(1)).unzip();
-        let bells = Bells(Arc::new(senders));
-        for ((name, step), ear) in steps.into_iter().zip(ears) {
+        let bells = Bells::default();
+        for (name, step) in steps {
             let worker = Worker {
                 name: name.clone(),
                 step,
-                ear,
+                ear: bells.hear(),
                 stopped: stopped.clone(),
                 bells: bells.clone(),
                 health: health.clone(),
@@ -152,19 +152,21 @@ impl Daemon {
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
-        let wake = move || bells.ring_all();
         let client_api = Api::new(
             store.clone(),
             clock.clone(),
             config.clone(),
             guard,
             health.clone(),
-            wake,
+            bells,
         );
         let ops = Ops::new(store.clone(), health);
+        let usual = Limits::default();
         let limits = Limits {
             body_bytes: config.limits.body,
-            ..Limits::default()
+            // Whoever waits for a synchronous job keeps no other request waiting.
+            workers: usual.workers + usize::try_from(direct_calls).unwrap_or(0),
+            ..usual
         };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
             ("api", &config.listen, limits, Arc::new(client_api)),
@@ -316,7 +318,7 @@ impl Worker {
                 Ok(next) => {
                     self.health.beat(&self.name, None);
                     if next.worked {
-                        self.bells.ring_all();
+                        self.bells.ring();
                     }
                     next.after
                 }
@@ -394,6 +396,7 @@ fn client(config: &Config, key: &str) -> Result<Client, String> {
     settings.allow_plain_http = openai.allow_plain_http;
     settings.timeouts = Timeouts {
         create: openai.create_timeout,
+        respond: config.synchronous.timeout,
         ..Timeouts::default()
     };
     Client::new(settings).map_err(|error| error.to_string())

@@ -1,33 +1,44 @@
 //! Images are looked at before OpenAI is paid to: a lot goes on without those that are missing, and
 //! fails alone when none, or too few, can be had.
+//!
+//! A tick takes in what the crew has found, gives the lots of which everything is known their
+//! verdict, and asks for the rest. What is known is in the database: a restart does not look again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::net::probes::Probes;
+use crate::net::probes::{Found, Probes};
 use crate::step::{Next, Step, StepError};
 use crate::store::images::{self, DueLot};
-use crate::store::{Store, settle};
+use crate::store::{Store, Stored, View, settle};
 
-/// Lots checked in one tick.
-const LOTS: u32 = 100;
+/// Lots looked at in one tick.
+const LOTS: usize = 500;
+/// Of these, lots of one job: however large one is, others go on beside it.
+const LOTS_OF_A_JOB: u32 = 50;
 /// A lot fails when more than so many percent of its images are missing.
 const MAX_MISSING: usize = 30;
-/// How long an image that was well is taken to be so still.
+/// How long what was found of an image is taken to be so still.
 const FRESH: Duration = Duration::from_mins(5);
-/// How many of them are remembered.
-const REMEMBERED: usize = 20_000;
+/// How long a tick waits for the crew.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct Images {
     store: Arc<Store>,
     probes: Probes,
     config: Arc<Config>,
-    /// URLs that were well, and since when on the steady clock.
-    well: HashMap<String, Duration>,
+    /// The job whose lots were looked at last.
+    last_job: i64,
+}
+
+/// A lot of which everything is known.
+struct Verdict {
+    lot: DueLot,
+    missing: Vec<String>,
+    first_problem: String,
 }
 
 impl Images {
@@ -37,36 +48,70 @@ impl Images {
             store,
             probes,
             config,
-            well: HashMap::new(),
+            last_job: 0,
         }
     }
 
-    /// What is wrong with each URL that is not known to be well.
-    fn look(&mut self, lots: &[DueLot], now: Moment) -> HashMap<String, String> {
-        self.well
-            .retain(|_, since| now.steady.saturating_sub(*since) < FRESH);
-        let mut urls: Vec<String> = lots
-            .iter()
-            .flat_map(|lot| &lot.images)
-            .filter(|url| !self.well.contains_key(*url))
-            .cloned()
-            .collect();
-        urls.sort_unstable();
-        urls.dedup();
-        let mut wrong = HashMap::new();
-        for (url, found) in self.probes.check(urls) {
-            match found {
-                Ok(()) if self.well.len() < REMEMBERED => {
-                    self.well.insert(url, now.steady);
-                }
-                Ok(()) => {}
-                Err(problem) => {
-                    wrong.insert(url, problem.to_string());
+    fn keep(&self, found: &[Found], now: Moment) -> Stored<()> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.store.write(now.wall, |tx| {
+            for (url, seen) in found {
+                let problem = seen.as_ref().err().map(ToString::to_string);
+                images::found(tx, url, problem.as_deref())?;
+            }
+            images::forget(tx, now.wall.before(FRESH), found.len() * 2)
+        })
+    }
+
+    fn give(&self, verdicts: &[Verdict], now: Moment) -> Stored<()> {
+        self.store.write(now.wall, |tx| {
+            for Verdict {
+                lot,
+                missing,
+                first_problem,
+            } in verdicts
+            {
+                images::checked(tx, lot, missing)?;
+                let all = lot.images.len();
+                let missing = missing.len();
+                if missing == all || missing * 100 > all * MAX_MISSING {
+                    let reason = format!(
+                        "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first_problem}"
+                    );
+                    settle::fail_unsent(tx, lot.request, &reason)?;
                 }
             }
-        }
-        wrong
+            Ok(())
+        })
     }
+}
+
+/// A lot's verdict, or the images of it that nothing is known of.
+fn judge(view: &View, lot: DueLot, now: Moment) -> Stored<Result<Verdict, Vec<String>>> {
+    let fresh = now.wall.before(FRESH);
+    let since = lot.not_before.map_or(fresh, |at| at.max(fresh));
+    let (mut missing, mut unknown) = (Vec::new(), Vec::new());
+    let mut first_problem = None;
+    for url in &lot.images {
+        match images::known(view, url, since, now.wall)? {
+            None => unknown.push(url.clone()),
+            Some(None) => {}
+            Some(Some(problem)) => {
+                first_problem.get_or_insert(problem);
+                missing.push(url.clone());
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        return Ok(Err(unknown));
+    }
+    Ok(Ok(Verdict {
+        lot,
+        missing,
+        first_problem: first_problem.unwrap_or_default(),
+    }))
 }
 
 impl Step for Images {
@@ -75,36 +120,31 @@ impl Step for Images {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let lots = self.store.read(|view| images::due(view, LOTS))?;
-        if lots.is_empty() {
-            return Ok(Next::idle(self.config.steps.idle));
-        }
-        let wrong = self.look(&lots, now);
-        self.store.write(now.wall, |tx| {
-            for lot in &lots {
-                let missing: Vec<String> = lot
-                    .images
-                    .iter()
-                    .filter(|url| wrong.contains_key(*url))
-                    .cloned()
-                    .collect();
-                images::checked(tx, lot, &missing)?;
-                if missing.len() * 100 > lot.images.len() * MAX_MISSING
-                    || missing.len() == lot.images.len()
-                {
-                    let first = missing
-                        .first()
-                        .and_then(|url| wrong.get(url))
-                        .map_or("", String::as_str);
-                    let (missing, all) = (missing.len(), lot.images.len());
-                    let reason = format!(
-                        "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first}"
-                    );
-                    settle::fail_waiting(tx, lot.request, &reason)?;
+        let found = self.probes.found(WAIT);
+        self.keep(&found, now)?;
+        let (verdicts, unknown, last_job) = self.store.read(|view| {
+            let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
+            let (mut verdicts, mut unknown) = (Vec::new(), Vec::new());
+            for lot in lots {
+                match judge(view, lot, now)? {
+                    Ok(verdict) => verdicts.push(verdict),
+                    Err(urls) => unknown.extend(urls),
                 }
             }
-            Ok(())
+            Ok((verdicts, unknown, last_job))
         })?;
-        Ok(Next::again())
+        let whole_round = self.last_job == 0 && last_job.is_none();
+        self.last_job = last_job.unwrap_or(0);
+        unknown.iter().for_each(|url| self.probes.ask(url));
+        if !verdicts.is_empty() {
+            self.give(&verdicts, now)?;
+            return Ok(Next::again());
+        }
+        let nothing = unknown.is_empty() && whole_round;
+        Ok(Next::idle(if nothing {
+            self.config.steps.idle
+        } else {
+            Duration::ZERO
+        }))
     }
 }

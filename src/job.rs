@@ -57,6 +57,16 @@ impl JobStatus {
 }
 
 text_enum! {
+    /// How a job is answered: `processing_mode`.
+    Mode {
+        /// By OpenAI's batches; the client polls, or is told.
+        Batch = "batch",
+        /// At once, by direct calls.
+        Synchronous = "synchronous",
+    }
+}
+
+text_enum! {
     /// Where a lot stands.
     LotStatus {
         /// Some of its requests are open.
@@ -75,7 +85,7 @@ text_enum! {
     RequestState {
         /// To be put into a batch.
         Waiting = "waiting",
-        /// In a batch.
+        /// In a batch, or asked directly.
         Claimed = "claimed",
         /// Answered.
         Done = "done",
@@ -135,8 +145,10 @@ pub struct Rules<'r> {
     pub languages: usize,
     /// Images of a lot.
     pub images: usize,
-    /// Whether a URL can be used, or why not.
-    pub url: &'r dyn Fn(&str) -> Result<(), String>,
+    /// Whether an image's URL can be used, or why not.
+    pub image: &'r dyn Fn(&str) -> Result<(), String>,
+    /// The same of a webhook's.
+    pub webhook: &'r dyn Fn(&str) -> Result<(), String>,
 }
 
 impl Submission<'_> {
@@ -151,6 +163,21 @@ impl Submission<'_> {
         let own = self.lots.iter().filter_map(|lot| self.webhook_of(lot));
         own.filter(|url| seen.insert(*url)).collect()
     }
+}
+
+/// Who is told at a webhook URL that was checked: host and port, in lower case.
+pub fn receiver(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let named = host.rsplit_once(':').is_some_and(|(_, port)| {
+        !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let port = match scheme.eq_ignore_ascii_case("https") {
+        _ if named => "",
+        true => ":443",
+        false => ":80",
+    };
+    format!("{}{port}", host.trim_end_matches(':').to_ascii_lowercase())
 }
 
 /// Checks a submission's body, whose signature holds.
@@ -286,7 +313,7 @@ fn check_webhook<'a>(
             if url.chars().count() > MAX_WEBHOOK {
                 return Err(refuse(&format!("is longer than {MAX_WEBHOOK} characters.")));
             }
-            (rules.url)(&url).map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
+            (rules.webhook)(&url).map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
             Ok(Some(url))
         }
         Some(_) => Err(refuse("must be a text.")),
@@ -418,7 +445,7 @@ fn check_images<'a>(
             },
         };
         match url.map(|url| url.decode()) {
-            Some(Ok(url)) if (rules.url)(&url).is_ok() => usable.push(url),
+            Some(Ok(url)) if (rules.image)(&url).is_ok() => usable.push(url),
             Some(Ok(url)) if unusable.len() < MAX_EXAMPLES => {
                 unusable.push(url.chars().take(MAX_WEBHOOK).collect())
             }
@@ -426,4 +453,22 @@ fn check_images<'a>(
         }
     }
     usable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_is_a_host_and_a_port() {
+        for (url, expected) in [
+            ("https://Hooks.Example/a?b=c://d", "hooks.example:443"),
+            ("http://hooks.example", "hooks.example:80"),
+            ("http://hooks.example:8080?x", "hooks.example:8080"),
+            ("HTTPS://[2001:db8::1]/x", "[2001:db8::1]:443"),
+            ("http://[2001:db8::1]:81#f", "[2001:db8::1]:81"),
+        ] {
+            assert_eq!(receiver(url), expected, "{url}");
+        }
+    }
 }

@@ -71,6 +71,8 @@ pub mod intake;
 
 pub mod images;
 
+pub mod direct;
+
 pub mod courier;
 
 pub mod auditor;

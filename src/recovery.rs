@@ -18,10 +18,10 @@ use crate::openai::jsonl::{self, Content, LineReader, MAX_LINE};
 use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, CallError, RemoteBatch};
 use crate::reconcile;
-use crate::store::Store;
-use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
+use crate::store::batches::{self, Known, META_DATABASE, META_SUBMISSION};
 use crate::store::jobs;
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
+use crate::store::{Store, Stored, Tx};
 use crate::trouble::{self, CREATES};
 
 /// How far before the oldest orphan the listing goes.
@@ -137,7 +137,7 @@ impl Recovery {
                         };
                         match job {
                             Some(job) => link_legacy(tx, job, &link)?,
-                            None => link_own(tx, &link)?,
+                            None => self.take_up(tx, &link)?,
                         };
                     }
                     Ok(())
@@ -154,6 +154,15 @@ impl Recovery {
                 .map_err(|error| error.to_string())?;
         }
         Ok(linkable.len())
+    }
+
+    /// Takes a batch of our own up. Where a row has its key, it is that row's, or a second batch under
+    /// the key: this is the last time that it is sure to be listed.
+    fn take_up(&self, tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
+        match batches::recognise(tx, self.store.database_id(), link.remote)? {
+            Known::Unheard => link_own(tx, link),
+            _ => Ok(0),
+        }
     }
 
     /// Links a batch to a job by hand.
@@ -289,15 +298,10 @@ impl Recovery {
                 custom_ids.len()
             ),
         };
-        let translation = custom_ids
+        let first = custom_ids
             .first()
-            .and_then(|id| id.parse::<CustomId>().ok())
-            .and_then(|id| id.language);
-        let stage = if translation.is_some() {
-            Stage::Translation
-        } else {
-            Stage::Vision
-        };
+            .and_then(|id| id.parse::<CustomId>().ok());
+        let stage = first.map_or(Stage::Vision, |id| id.stage());
         Ok(Finding {
             job: None,
             batch: Some(remote),
@@ -370,9 +374,8 @@ impl Recovery {
 
     /// The custom ids of a batch: from its input, or where that is gone from its results.
     fn custom_ids(&self, remote: &RemoteBatch) -> Result<Vec<String>, CallError> {
-        let mut text = Vec::new();
-        match self.api.download(&remote.input_file_id, &mut text) {
-            Ok(_) => {
+        match self.fetch(&remote.input_file_id) {
+            Ok(text) => {
                 let ids = jsonl::custom_ids(Cursor::new(text))
                     .filter_map(Result::ok)
                     .map(|line| line.custom_id);
@@ -386,9 +389,7 @@ impl Recovery {
             .into_iter()
             .flatten()
         {
-            let mut text = Vec::new();
-            self.api.download(file, &mut text)?;
-            let mut reader = LineReader::new(Cursor::new(text), 0, MAX_LINE);
+            let mut reader = LineReader::new(Cursor::new(self.fetch(file)?), 0, MAX_LINE);
             while let Ok(Some(line)) = reader.next_line() {
                 if let Content::Bytes(line) = line.content
                     && let Ok(line) = answer::read_line(line)
@@ -402,6 +403,21 @@ impl Recovery {
             return Err(CallError::Unknown { message });
         }
         Ok(ids)
+    }
+}
+
+impl Recovery {
+    /// A file, whole: of a part, lines would be taken for never sent.
+    fn fetch(&self, id: &str) -> Result<Vec<u8>, CallError> {
+        let file = self.api.file(id)?;
+        let mut text = Vec::new();
+        let bytes = self.api.download(id, &mut text)?;
+        match file.bytes.filter(|expected| *expected != bytes) {
+            None => Ok(text),
+            Some(expected) => Err(CallError::Unknown {
+                message: format!("file {id} has {expected} bytes, {bytes} arrived"),
+            }),
+        }
     }
 }
 

@@ -27,6 +27,8 @@ text_enum! {
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
         /// Two lots of one id.
         DuplicateLotId = "DUPLICATE_LOT_ID",
+        /// An Idempotency-Key that was used for another body.
+        IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The job is final already.
         JobNotCancellable = "JOB_NOT_CANCELLABLE",
         /// The job failed; its results are what there is.
@@ -47,6 +49,12 @@ text_enum! {
         InvalidLanguage = "INVALID_LANGUAGE",
         /// A lot that cannot be used.
         InvalidLot = "INVALID_LOT",
+        /// Too few of a lot's images can be fetched.
+        ImageUnreachable = "IMAGE_UNREACHABLE",
+        /// OpenAI gave no text, or cannot be asked now.
+        OpenaiApiError = "OPENAI_API_ERROR",
+        /// OpenAI did not answer in time.
+        OpenaiTimeout = "OPENAI_TIMEOUT",
         /// Too many requests.
         RateLimited = "RATE_LIMITED",
         /// Something here went wrong; the log says what.
@@ -70,17 +78,20 @@ impl Code {
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::DuplicateLotId | Self::JobNotCancellable => 409,
+            Self::DuplicateLotId | Self::IdempotencyKeyReused | Self::JobNotCancellable => 409,
             Self::JobFailed | Self::JobCancelled => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidImageUrls
             | Self::InvalidWebhookUrl
             | Self::InvalidLanguage
-            | Self::InvalidLot => 422,
+            | Self::InvalidLot
+            | Self::ImageUnreachable => 422,
             Self::RateLimited => 429,
             Self::InternalError => 500,
+            Self::OpenaiApiError => 502,
             Self::Overloaded | Self::StorageUnavailable => 503,
+            Self::OpenaiTimeout => 504,
         }
     }
 

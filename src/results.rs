@@ -172,10 +172,45 @@ fn canonical(value: &Value) -> Vec<u8> {
     text
 }
 
-/// A job's results while they are read: `head`'s members, then `results`.
+/// What stands around a job's lots, and how each of them is written.
+pub struct Frame {
+    before: String,
+    after: String,
+    lot: fn(&JobRow, &LotRow) -> Value,
+}
+
+impl Frame {
+    /// `head`'s members (it is an object), then `opening`, the lots, and `closing`.
+    pub fn new(
+        head: &Value,
+        opening: &str,
+        closing: String,
+        lot: fn(&JobRow, &LotRow) -> Value,
+    ) -> Self {
+        let head = head.to_string();
+        let head = head.strip_suffix('}').unwrap_or(&head);
+        let comma = if head.len() > 1 { "," } else { "" };
+        Self {
+            before: format!("{head}{comma}{opening}"),
+            after: closing,
+            lot,
+        }
+    }
+
+    /// `head`'s members, then the contract's `results`.
+    pub fn results(head: &Value) -> Self {
+        let opening = format!("\"results\":{{\"version\":\"{VERSION}\",\"lots\":[");
+        Self::new(head, &opening, "]}}".into(), |job, row| {
+            lot(&job.languages, row)
+        })
+    }
+}
+
+/// A job's results while they are read, page by page.
 pub struct ResultsReader {
     store: Arc<Store>,
     job: JobRow,
+    frame: Frame,
     position: u32,
     left: u32,
     any: bool,
@@ -185,16 +220,13 @@ pub struct ResultsReader {
 }
 
 impl ResultsReader {
-    /// Streams `head` (an object) and up to `limit` lots from the `offset`-th on.
-    pub fn new(store: Arc<Store>, job: JobRow, head: &Value, offset: u32, limit: u32) -> Self {
-        let head = head.to_string();
-        let head = head.strip_suffix('}').unwrap_or(&head);
-        let comma = if head.len() > 1 { "," } else { "" };
-        let pending =
-            format!("{head}{comma}\"results\":{{\"version\":\"{VERSION}\",\"lots\":[").into_bytes();
+    /// Streams up to `limit` lots from the `offset`-th on.
+    pub fn new(store: Arc<Store>, job: JobRow, mut frame: Frame, offset: u32, limit: u32) -> Self {
+        let pending = std::mem::take(&mut frame.before).into_bytes();
         Self {
             store,
             job,
+            frame,
             position: offset,
             left: limit,
             any: false,
@@ -219,14 +251,14 @@ impl ResultsReader {
                 self.pending.push(b',');
             }
             self.any = true;
-            self.pending
-                .extend_from_slice(lot(&self.job.languages, row).to_string().as_bytes());
+            let lot = (self.frame.lot)(&self.job, row);
+            self.pending.extend_from_slice(lot.to_string().as_bytes());
             self.position = row.position + 1;
         }
         let read = u32::try_from(page.len()).unwrap_or(want);
         self.left -= read;
         if read < want || want == 0 {
-            self.pending.extend_from_slice(b"]}}");
+            self.pending.extend_from_slice(self.frame.after.as_bytes());
             self.done = true;
         }
         Ok(())

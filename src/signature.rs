@@ -205,9 +205,10 @@ impl SignedRequest<'_> {
     }
 }
 
-/// Whether a value of `X-Signature` claims to be of version v1.
-pub fn is_v1(presented: &str) -> bool {
-    presented.trim().starts_with("v1=")
+/// The hex, in lower case, of a value of `X-Signature` that claims to be of version v1.
+pub fn v1_hex(presented: &str) -> Option<String> {
+    let hex = presented.trim().strip_prefix("v1=")?;
+    Some(hex.trim().to_ascii_lowercase())
 }
 
 /// Whether a signed timestamp (decimal seconds since the Unix epoch) is within [`TOLERANCE`] of
@@ -450,7 +451,10 @@ mod tests {
             // Computed with Python's hmac.
             "v1=16f3abf135e5e5e79849d1cf7ca1b206c6ff25b69f76510cb1b436b4d9c8d8fa"
         );
-        assert!(is_v1(&signature) && !is_v1(&signature[3..]));
+        let hex = signature[3..].to_owned();
+        assert_eq!(v1_hex(&signature.to_uppercase()), None);
+        assert_eq!(v1_hex(&format!(" v1= {} ", hex.to_uppercase())), Some(hex));
+        assert_eq!(v1_hex(&signature[3..]), None);
         assert!(request.verify(&signature, &keys));
         assert!(!request.verify(&signature[3..], &keys));
         assert!(!request.verify(&signature.replace("v1=", "v1=sha256="), &keys));

@@ -1,8 +1,11 @@
-//! What a step is: one bounded piece of work at a time.
+//! What a step is: one bounded piece of work at a time; and how it hears of work.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::clock::Moment;
 use crate::store::StoreError;
@@ -125,5 +128,29 @@ impl Waits {
     /// The row is not waited for any more.
     pub fn end(&mut self, row: i64) {
         self.0.remove(&row);
+    }
+}
+
+/// Who waits for work is told that there may be some. Losing a word costs a delay, never work.
+#[derive(Clone, Default)]
+pub struct Bells(Arc<Mutex<Vec<Sender<()>>>>);
+
+impl Bells {
+    /// A bell of one's own; it is gone when the receiver is dropped.
+    pub fn hear(&self) -> Receiver<()> {
+        let (bell, ear) = bounded(1);
+        self.bells().push(bell);
+        ear
+    }
+
+    /// Rings them all.
+    pub fn ring(&self) {
+        // A bell that has been rung already need not be rung again.
+        self.bells()
+            .retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
+    }
+
+    fn bells(&self) -> MutexGuard<'_, Vec<Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,13 +15,14 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "submitter",
     "poller",
     "ingester",
     "finisher",
     "intake",
     "images",
+    "direct",
     "courier",
     "auditor",
     "janitor",

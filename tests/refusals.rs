@@ -495,14 +495,18 @@ fn paths_methods_and_jobs_that_are_not_there() {
             ("GET", PATH.to_owned(), "POST"),
             ("PUT", PATH.to_owned(), "POST"),
             ("DELETE", PATH.to_owned(), "POST"),
-            ("POST", format!("/api/v1/batch-status/{job}"), "GET"),
-            ("DELETE", format!("/api/v1/batch-results/{job}"), "GET"),
+            ("POST", format!("/api/v1/batch-status/{job}"), "GET, HEAD"),
+            (
+                "DELETE",
+                format!("/api/v1/batch-results/{job}"),
+                "GET, HEAD",
+            ),
             (
                 "PATCH",
                 format!("/api/v1/batch-results/{job}/download"),
-                "GET",
+                "GET, HEAD",
             ),
-            ("POST", "/health".to_owned(), "GET"),
+            ("POST", "/health".to_owned(), "GET, HEAD"),
         ] {
             let answer = call(method, &format!("{}{path}", appliance.api), &[], b"");
             check_form(&answer, 405, "METHOD_NOT_ALLOWED");

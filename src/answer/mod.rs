@@ -7,10 +7,13 @@
 
 mod error;
 
+use crate::batch::Outcome;
 use crate::json::{Json, Text, parse};
 
 /// The longest message that is kept, in characters.
 const MESSAGE_CHARS: usize = 500;
+/// More tokens than any request can have: a number beyond it says nothing.
+const MOST_TOKENS: u64 = 1 << 32;
 
 /// One line of an output or error file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,28 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// What it is to its request, with the text of an answered one and what was said of another.
+    pub fn outcome(&self) -> (Outcome, &str, String) {
+        let said = |code: &str, message: &str| {
+            if code.is_empty() {
+                message.to_owned()
+            } else {
+                format!("{code}: {message}")
+            }
+        };
+        match self {
+            Self::Text { text, .. } => (Outcome::Answered, text, String::new()),
+            Self::Refusal { message } => (Outcome::Refused, "", message.clone()),
+            Self::Truncated => (Outcome::Truncated, "", String::new()),
+            Self::Filtered => (Outcome::Filtered, "", String::new()),
+            Self::ImageUnreachable { message } => (Outcome::ImageUnreachable, "", message.clone()),
+            Self::Retry { code, message } => (Outcome::Passing, "", said(code, message)),
+            Self::Fail { code, message } => (Outcome::Wrong, "", said(code, message)),
+        }
+    }
+}
+
 /// Tokens of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -74,6 +99,20 @@ pub struct Usage {
     pub output_tokens: u64,
     /// The part of the output that was reasoning.
     pub reasoning_tokens: u64,
+}
+
+impl Usage {
+    /// Tokens in, of those cached, out, of those reasoning, as they are stored.
+    pub fn numbers(self) -> [u64; 4] {
+        let Self {
+            input_tokens,
+            cached_tokens,
+            output_tokens,
+            reasoning_tokens,
+        } = self;
+        [input_tokens, cached_tokens, output_tokens, reasoning_tokens]
+            .map(|number| number.min(MOST_TOKENS))
+    }
 }
 
 /// A line that cannot be read.

@@ -1,17 +1,27 @@
 //! Who asks: signatures held against the configured clients' keys.
 
+use std::sync::atomic::Ordering;
+
 use super::Api;
 use crate::clock::Timestamp;
 use crate::config::ClientConfig;
 use crate::http::Request;
 use crate::json::Json;
 use crate::refusal::{Code, Refusal};
-use crate::signature::{Key, Message, SignedRequest, is_fresh, is_v1, verify};
+use crate::signature::{Key, Message, SignedRequest, is_fresh, v1_hex, verify};
 
 /// The client that a request means when it names none.
 const DEFAULT_CLIENT: &str = "default";
 /// Stands for the key of a client that there is not, so that the refusal takes the same time.
 const DUMMY_KEY: &[u8] = b"no client has this key, by configuration";
+
+/// Who asks.
+pub(super) struct Caller<'a> {
+    /// The client whose key it is.
+    pub client: &'a ClientConfig,
+    /// The hex of a v1 signature: a POST with it counts once.
+    pub signature: Option<String>,
+}
 
 impl Api {
     /// The client of a submission: by the body's `signature` over the canonical `lots`, by
@@ -21,7 +31,7 @@ impl Api {
         request: &Request,
         body: &Json<'_>,
         now: Timestamp,
-    ) -> Result<&ClientConfig, Refusal> {
+    ) -> Result<Caller<'_>, Refusal> {
         let header = request.header("x-signature");
         let own = body
             .field("signature")
@@ -49,10 +59,55 @@ impl Api {
         request: &Request,
         job_id: &str,
         now: Timestamp,
-    ) -> Result<&ClientConfig, Refusal> {
-        let presented = request.header("x-signature").ok_or_else(missing)?;
+    ) -> Result<Caller<'_>, Refusal> {
+        let Some(presented) = request.header("x-signature") else {
+            return self.unsigned_reader(request).ok_or_else(missing);
+        };
         let legacy = [Message::Bytes(job_id.as_bytes()), Message::Bytes(b"")];
         self.authenticate(request, presented, &legacy, now)
+    }
+
+    /// The client `default`, whose reads need no signature where the configuration says so.
+    fn unsigned_reader(&self, request: &Request) -> Option<Caller<'_>> {
+        let open = self.config.legacy_unsigned_reads && name(request) == DEFAULT_CLIENT;
+        let client = self.client(DEFAULT_CLIENT).filter(|_| open)?;
+        self.unsigned_reads.fetch_add(1, Ordering::Relaxed);
+        Some(Caller {
+            client,
+            signature: None,
+        })
+    }
+
+    /// The client of a request that takes a job back: over the job id, or over the body it sends.
+    pub(super) fn canceller(
+        &self,
+        request: &Request,
+        job_id: &str,
+        now: Timestamp,
+    ) -> Result<Caller<'_>, Refusal> {
+        let presented = request.header("x-signature").ok_or_else(missing)?;
+        let mut legacy = vec![Message::Bytes(job_id.as_bytes())];
+        if !request.body.is_empty() {
+            legacy.push(Message::Bytes(&request.body));
+        }
+        self.authenticate(request, presented, &legacy, now)
+    }
+
+    /// The client of a request that lists its jobs: over path and query as sent.
+    pub(super) fn lister(&self, request: &Request, now: Timestamp) -> Result<Caller<'_>, Refusal> {
+        let presented = request.header("x-signature").ok_or_else(missing)?;
+        let target = request.target();
+        self.authenticate(
+            request,
+            presented,
+            &[Message::Bytes(target.as_bytes())],
+            now,
+        )
+    }
+
+    fn client(&self, name: &str) -> Option<&ClientConfig> {
+        let mut clients = self.config.clients.iter();
+        clients.find(|client| client.name == name)
     }
 
     fn authenticate(
@@ -61,16 +116,12 @@ impl Api {
         presented: &str,
         legacy: &[Message<'_>],
         now: Timestamp,
-    ) -> Result<&ClientConfig, Refusal> {
-        let name = request.header("x-client-id").unwrap_or(DEFAULT_CLIENT);
-        let client = self
-            .config
-            .clients
-            .iter()
-            .find(|client| client.name == name);
+    ) -> Result<Caller<'_>, Refusal> {
+        let client = self.client(name(request));
         let dummy: Vec<Key> = Key::new(DUMMY_KEY).into_iter().collect();
         let keys = client.map_or(dummy.as_slice(), ClientConfig::keys);
-        let holds = if is_v1(presented) {
+        let signature = v1_hex(presented);
+        let holds = if signature.is_some() {
             let timestamp = request.header("x-timestamp").unwrap_or("");
             let target = request.target();
             let signed = SignedRequest {
@@ -83,18 +134,23 @@ impl Api {
         } else {
             verify(presented, keys, legacy) && client.is_some_and(ClientConfig::legacy)
         };
-        client.filter(|_| holds).ok_or_else(|| {
+        let client = client.filter(|_| holds).ok_or_else(|| {
             Refusal::new(
                 Code::InvalidSignature,
                 "The signature does not hold: check the key, the client's name and what is signed.",
             )
-        })
+        })?;
+        Ok(Caller { client, signature })
     }
+}
+
+fn name(request: &Request) -> &str {
+    request.header("x-client-id").unwrap_or(DEFAULT_CLIENT)
 }
 
 fn missing() -> Refusal {
     Refusal::new(
         Code::MissingSignature,
-        "The request is not signed: send X-Signature, or `signature` in the body.",
+        "The request is not signed: send X-Signature, or `signature` in the body of a submission.",
     )
 }

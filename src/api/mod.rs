@@ -2,6 +2,7 @@
 //! store and back. Knows no SQL.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -11,17 +12,26 @@ use crate::http::{Handler, Request, Response};
 use crate::json::{self, Json};
 use crate::net::Guard;
 use crate::refusal::{Code, Refusal};
+use crate::step::Bells;
 use crate::store::{Store, StoreError};
 
 mod auth;
+mod cancel;
+mod estimate;
+mod limits;
+mod list;
+mod older;
 mod ops;
 mod read;
 mod submit;
+mod synchronous;
 
+use limits::Rates;
 pub use ops::{Health, Ops, Vital};
+use synchronous::Seats;
 
-/// How long a client is asked to wait when nothing can be stored, seconds.
-const RETRY_STORAGE: &str = "30";
+/// How long a client is asked to wait when nothing can be stored or taken, seconds.
+const RETRY_LATER: &str = "30";
 
 /// The client API.
 pub struct Api {
@@ -30,18 +40,21 @@ pub struct Api {
     config: Arc<Config>,
     guard: Guard,
     health: Arc<Health>,
-    wake: Box<dyn Fn() + Send + Sync>,
+    rates: Rates,
+    unsigned_reads: AtomicU64,
+    bells: Bells,
+    seats: Seats,
 }
 
 impl Api {
-    /// The client API; `wake` tells the steps that there may be work.
+    /// The client API; `bells` tell the steps that there may be work.
     pub fn new(
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
         guard: Guard,
         health: Arc<Health>,
-        wake: impl Fn() + Send + Sync + 'static,
+        bells: Bells,
     ) -> Self {
         Self {
             store,
@@ -49,33 +62,89 @@ impl Api {
             config,
             guard,
             health,
-            wake: Box::new(wake),
+            rates: Rates::default(),
+            unsigned_reads: AtomicU64::new(0),
+            bells,
+            seats: Seats::default(),
         }
     }
 
+    /// How many reads without a signature were let through since the start, for the metrics.
+    pub fn unsigned_reads(&self) -> u64 {
+        self.unsigned_reads.load(Ordering::Relaxed)
+    }
+
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
-        let path: Vec<&str> = request.path.trim_matches('/').split('/').collect();
         let now = self.clock.now().wall;
-        match (request.method.as_str(), path.as_slice()) {
-            ("POST", ["api", "v1", "generate-descriptions"]) => self.submit(request, now),
-            ("GET", ["api", "v1", "batch-status", id]) => self.status(request, id, now),
-            ("GET", ["api", "v1", "batch-results", id]) => self.results(request, id, now, false),
-            ("GET", ["api", "v1", "batch-results", id, "download"]) => {
-                self.results(request, id, now, true)
-            }
-            ("GET", ["health"]) => Ok(self.health.brief()),
-            (_, ["api", "v1", "generate-descriptions"]) => Err(not_allowed("POST")),
-            (_, ["api", "v1", "batch-status", _] | ["health"]) => Err(not_allowed("GET")),
-            (
-                _,
-                ["api", "v1", "batch-results", _] | ["api", "v1", "batch-results", _, "download"],
-            ) => Err(not_allowed("GET")),
-            _ => Err(Refusal::new(
-                Code::NotFound,
-                format!("There is nothing at {}.", request.path),
-            )
-            .into()),
+        let route = Route::of(&request.path).ok_or_else(|| nothing_at(&request.path))?;
+        if !route.takes(&request.method) {
+            return Err(not_allowed(route.allow()));
         }
+        match route {
+            Route::Submit => self.submit(request, now),
+            Route::List => self.list(request, now),
+            Route::Cancel(id) => self.cancel(request, id, now),
+            Route::Status(id) => self.status(request, id, now),
+            Route::Results(id) => self.results(request, id, now, false),
+            Route::Download(id) => self.results(request, id, now, true),
+            Route::OlderStatus(id) => self.older_status(request, id, now),
+            Route::OlderJob(id) => self.older_job(request, id, now),
+            Route::Health => Ok(self.health.brief()),
+        }
+    }
+}
+
+/// The client API's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'r> {
+    Submit,
+    List,
+    Cancel(&'r str),
+    Status(&'r str),
+    Results(&'r str),
+    Download(&'r str),
+    OlderStatus(&'r str),
+    OlderJob(&'r str),
+    Health,
+}
+
+impl<'r> Route<'r> {
+    /// One slash at the end is as good as none.
+    fn of(path: &'r str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let parts: Vec<&str> = path.split('/').collect();
+        if parts.contains(&"") {
+            return None;
+        }
+        let rest = match parts.as_slice() {
+            ["health"] => return Some(Self::Health),
+            ["api", "v1", rest @ ..] => rest,
+            _ => return None,
+        };
+        Some(match *rest {
+            ["generate-descriptions"] => Self::Submit,
+            ["batch-jobs"] => Self::List,
+            ["batch-jobs", id, "cancel"] => Self::Cancel(id),
+            ["batch-status", id] => Self::Status(id),
+            ["batch-results", id] | ["jobs", id, "results"] => Self::Results(id),
+            ["batch-results", id, "download"] => Self::Download(id),
+            ["jobs", id, "status"] => Self::OlderStatus(id),
+            ["jobs", id] => Self::OlderJob(id),
+            _ => return None,
+        })
+    }
+
+    /// The methods that it takes; HEAD is GET without the body.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Submit | Self::Cancel(_) => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn takes(self, method: &str) -> bool {
+        self.allow().split(", ").any(|it| it == method)
     }
 }
 
@@ -138,10 +207,20 @@ impl Failure {
                 log::error!("a request could not be answered: {error}");
                 let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
                 let refusal = Refusal::new(Code::StorageUnavailable, message);
-                Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_STORAGE)
+                Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_LATER)
             }
         }
     }
+}
+
+fn nothing_at(path: &str) -> Refusal {
+    Refusal::new(Code::NotFound, format!("There is nothing at {path}."))
+}
+
+/// 503, with when to come back.
+fn overloaded(message: &str) -> Failure {
+    let refusal = Refusal::new(Code::Overloaded, message);
+    Failure::Refused(refusal, vec![("Retry-After", RETRY_LATER.to_owned())])
 }
 
 fn not_allowed(allow: &str) -> Failure {

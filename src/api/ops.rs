@@ -136,8 +136,8 @@ impl Ops {
     }
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
-        if request.method != "GET" {
-            return Err(not_allowed("GET"));
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Err(not_allowed("GET, HEAD"));
         }
         match request.path.as_str() {
             "/health" => Ok(self.health.whole()),

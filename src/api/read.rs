@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::limits::Kind;
 use super::submit::USUAL_STAGE;
 use super::{Api, Failure, seconds};
 use crate::batch::BatchState;
@@ -9,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::http::{Request, Response};
 use crate::job::{JobStatus, MAX_LOTS};
 use crate::refusal::{Code, Refusal};
-use crate::results::{self, ResultsReader};
+use crate::results::{self, Frame, ResultsReader};
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots;
 
@@ -17,16 +18,17 @@ use crate::store::lots;
 const RETRY_RESULTS: &str = "30";
 
 impl Api {
-    fn find(&self, request: &Request, id: &str, now: Timestamp) -> Result<JobRow, Failure> {
-        let client = self.reader(request, id, now)?;
-        let job = self.store.read(|view| jobs::find(view, &client.name, id))?;
-        Ok(job.ok_or_else(|| {
-            Refusal::new(
-                Code::JobNotFound,
-                "There is no such job, or it is another client's.",
-            )
-            .with(json!({"job_id": id}))
-        })?)
+    /// The job that a read is about, where the one who reads may see it.
+    pub(super) fn find(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<JobRow, Failure> {
+        let client = self.reader(request, id, now)?.client.name.as_str();
+        self.count(client, Kind::Read)?;
+        let job = self.store.read(|view| jobs::find(view, client, id))?;
+        Ok(job.ok_or_else(|| no_such_job(id))?)
     }
 
     pub(super) fn status(
@@ -113,7 +115,13 @@ impl Api {
             }
         };
         let name = format!("attachment; filename=\"batch_results_{}.json\"", job.id);
-        let body = ResultsReader::new(self.store.clone(), job, &head, offset, limit);
+        let body = ResultsReader::new(
+            self.store.clone(),
+            job,
+            Frame::results(&head),
+            offset,
+            limit,
+        );
         let response = Response::stream(status, "application/json", body);
         Ok(if download {
             response.with_header("Content-Disposition", &name)
@@ -121,6 +129,12 @@ impl Api {
             response
         })
     }
+}
+
+/// The refusal of a job that there is not, for this client.
+pub(super) fn no_such_job(id: &str) -> Refusal {
+    let message = "There is no such job, or it is another client's.";
+    Refusal::new(Code::JobNotFound, message).with(json!({"job_id": id}))
 }
 
 fn batch(batch: &jobs::JobBatch) -> Value {

@@ -2,19 +2,27 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Api, Failure, parse_body};
+use super::limits::{Kind, too_many};
+use super::{Api, Failure, overloaded, parse_body};
 use crate::clock::Timestamp;
+use crate::config::ClientConfig;
 use crate::http::{Request, Response};
-use crate::intake;
+use crate::intake::{self, Before, Incoming, Marks, Taken};
+use crate::job::{Mode, Submission};
+use crate::json::Json;
 use crate::refusal::{Code, Refusal};
+use crate::store::jobs::JobRow;
+use crate::store::{StoreError, alerts};
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
 
 /// The media type of a submission, whatever parameters follow it.
 const JSON: &str = "application/json";
+/// Characters of an `Idempotency-Key`.
+const MAX_KEY: usize = 255;
 
 impl Api {
     pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
@@ -26,23 +34,161 @@ impl Api {
             return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
         }
         let body = parse_body(&request.body)?;
-        let client = self.submitter(request, &body, now)?;
-        let submission = intake::check(&body, &self.config, &self.guard)?;
-        let job = intake::store(&self.store, &self.config, &client.name, &submission, now)?;
-        (self.wake)();
-        let took = self.clock.now().steady.saturating_sub(started);
-        let answer = json!({
-            "job_id": job.id,
-            "status": "accepted",
-            "created_at": job.created_at.to_seconds_text(),
-            "total_lots": job.total_lots,
-            "lots_count": job.total_lots,
-            "languages": job.languages,
-            "estimated_completion": (job.created_at + USUAL_STAGE * 2).to_seconds_text(),
-            "creation_time": format!("{:.2}s", took.as_secs_f64()),
-            "processing_mode": "batch",
-            "webhook_configured": !submission.webhooks().is_empty(),
-        });
-        Ok(Response::json(201, &answer))
+        let caller = self.submitter(request, &body, now)?;
+        let client = caller.client;
+        let dry_run = is_dry_run(request)?;
+        let mode = self.mode(request, &body);
+        let at_once = mode == Mode::Synchronous && !dry_run;
+        let kind = if at_once {
+            Kind::Synchronous
+        } else {
+            Kind::Submit
+        };
+        self.count(&client.name, kind)?;
+        let marks = marks(request, caller.signature)?;
+        if !dry_run {
+            let (before, pause) = self.store.read(|view| {
+                let before = intake::repeated(view, &client.name, &marks)?;
+                Ok((before, alerts::paused(view, alerts::INTAKE)?))
+            })?;
+            if let Some(before) = before {
+                return self.again(client, before, started);
+            }
+            if pause.is_some() {
+                return Err(overloaded(
+                    "The operator has paused the intake: send it again later.",
+                ));
+            }
+        }
+        let submission = intake::check(&body, client, mode, &self.config, &self.guard)?;
+        if dry_run {
+            return Ok(Response::json(200, &self.estimate(&submission)));
+        }
+        let seat = at_once.then(|| self.seat(&client.name)).transpose()?;
+        let content_sha256 = intake::content_sha256(&body, &submission);
+        drop(body);
+        let incoming = Incoming {
+            client: &client.name,
+            submission: &submission,
+            marks: &marks,
+            content_sha256: &content_sha256,
+            mode,
+        };
+        let acceptance = |job: &JobRow| {
+            let took = self.clock.now().steady.saturating_sub(started);
+            acceptance(job, &submission, mode, took)
+        };
+        match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
+            Taken::New(job, answer) => {
+                self.bells.ring();
+                match seat {
+                    Some(seat) => self.answer_at_once(&job.id, &seat, started),
+                    None => Ok(Response::bytes(201, JSON, answer.into_bytes())),
+                }
+            }
+            Taken::Again(before) => self.again(client, before, started),
+            Taken::DayIsFull { taken } => Err(self.day_is_full(taken, submission.lots.len(), now)),
+        }
+    }
+
+    /// How a submission is to be answered.
+    fn mode(&self, request: &Request, body: &Json<'_>) -> Mode {
+        let lots = body.field("lots").and_then(Json::as_array);
+        let prefers = request.header("prefer").unwrap_or("");
+        let later = prefers
+            .split([',', ';'])
+            .any(|it| it.trim().eq_ignore_ascii_case("respond-async"));
+        if self.config.synchronous.enabled && lots.is_some_and(|lots| lots.len() == 1) && !later {
+            Mode::Synchronous
+        } else {
+            Mode::Batch
+        }
+    }
+
+    /// The answer to a submission that came before: the same, or where that was to be answered at
+    /// once, what there is of it by now.
+    fn again(
+        &self,
+        client: &ClientConfig,
+        before: Before,
+        started: Duration,
+    ) -> Result<Response, Failure> {
+        let Before::Answered(answer) = &before else {
+            return again(before, 201);
+        };
+        let accepted: Value = serde_json::from_str(answer).map_err(StoreError::from)?;
+        match accepted["job_id"].as_str() {
+            Some(id) if accepted["processing_mode"] == Mode::Synchronous.as_str() => {
+                let seat = self.seat(&client.name)?;
+                self.answer_at_once(id, &seat, started)
+            }
+            _ => again(before, 201),
+        }
+    }
+
+    fn day_is_full(&self, taken: u64, lots: usize, now: Timestamp) -> Failure {
+        let most = self.config.limits.lots_per_day;
+        let message = format!(
+            "A client may send {most} lots a day (UTC); {taken} were taken today, this job has {lots}."
+        );
+        too_many(message, now.until_midnight())
+    }
+}
+
+/// The answer to a request that counts once and came before.
+pub(super) fn again(before: Before, status: u16) -> Result<Response, Failure> {
+    match before {
+        Before::Answered(answer) => Ok(Response::bytes(status, JSON, answer.into_bytes())),
+        Before::KeyReused => Err(Refusal::new(
+            Code::IdempotencyKeyReused,
+            "This Idempotency-Key was used for another body: send a new key, or the same bytes.",
+        )
+        .into()),
+    }
+}
+
+fn acceptance(job: &JobRow, submission: &Submission<'_>, mode: Mode, took: Duration) -> Value {
+    json!({
+        "job_id": job.id,
+        "status": "accepted",
+        "created_at": job.created_at.to_seconds_text(),
+        "total_lots": job.total_lots,
+        "lots_count": job.total_lots,
+        "languages": job.languages,
+        "estimated_completion": (job.created_at + USUAL_STAGE * 2).to_seconds_text(),
+        "creation_time": format!("{:.2}s", took.as_secs_f64()),
+        "processing_mode": mode.as_str(),
+        "webhook_configured": !submission.webhooks().is_empty(),
+    })
+}
+
+/// What a POST counts once by.
+pub(super) fn marks(request: &Request, signature: Option<String>) -> Result<Marks, Refusal> {
+    let key = request.header("idempotency-key");
+    if let Some(key) = key
+        && !(1..=MAX_KEY).contains(&key.chars().count())
+    {
+        let message = format!("`Idempotency-Key` must have 1 to {MAX_KEY} characters.");
+        return Err(Refusal::new(Code::InvalidParameter, message));
+    }
+    let body_sha256 = match (key, &signature) {
+        (None, None) => String::new(),
+        _ => intake::sha256(&request.body),
+    };
+    Ok(Marks {
+        signature,
+        key: key.map(str::to_owned),
+        body_sha256,
+    })
+}
+
+fn is_dry_run(request: &Request) -> Result<bool, Refusal> {
+    match request.parameter("dry_run").as_deref() {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(Refusal::new(
+            Code::InvalidParameter,
+            "`dry_run` must be true or false.",
+        )),
     }
 }

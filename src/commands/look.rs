@@ -1,8 +1,8 @@
-//! Commands that look: `jobs`, `batches`, `alerts`, `doctor`, and the small moves of an operator.
+//! Commands that look: `jobs`, `batches`, `webhooks`, `alerts`, `doctor`.
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, open_store, print};
+use super::{Command, Outcome, Refused, configuration, moves, open_store, print};
 use crate::clock::{Clock, SystemClock};
 use crate::store::{Store, inspect, settle};
 
@@ -51,7 +51,7 @@ fn show(command: &Command, table: &inspect::Table) -> Outcome {
     print(&text)
 }
 
-fn operand(command: &Command, what: &str) -> Result<String, Refused> {
+pub(super) fn operand(command: &Command, what: &str) -> Result<String, Refused> {
     command
         .operands
         .get(1)
@@ -71,7 +71,7 @@ fn verb(command: &Command) -> &str {
     command.operands.first().map_or("list", String::as_str)
 }
 
-fn open(command: &Command) -> Result<(crate::config::Config, Store), Refused> {
+pub(super) fn open(command: &Command) -> Result<(crate::config::Config, Store), Refused> {
     let config = configuration(command)?;
     let store = open_store(&config)?;
     Ok((config, store))
@@ -89,16 +89,9 @@ pub(super) fn jobs(command: &Command) -> Outcome {
             )?;
             show(command, &store.read(|view| inspect::job_events(view, &id))?)
         }
-        "retry" => {
-            let id = operand(command, "job")?;
-            found(store.read(|view| inspect::job(view, &id))?)?;
-            let sent = store.write(SystemClock::new().now().wall, |tx| {
-                settle::release_held(tx, &id)
-            })?;
-            print(&format!(
-                "{sent} held requests of job {id} wait to be sent now\n"
-            ))
-        }
+        "retry" if command.failed_lots => moves::retry_failed_lots(command),
+        "retry" => moves::release_held(command),
+        "cancel" => moves::cancel(command),
         other => Err(Refused::Usage(format!("there is no `jobs {other}`"))),
     }
 }
@@ -140,6 +133,26 @@ pub(super) fn batches(command: &Command) -> Outcome {
         }
         other => Err(Refused::Usage(format!("there is no `batches {other}`"))),
     }
+}
+
+pub(super) fn webhooks(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    if verb(command) == "list" {
+        return show(command, &store.read(inspect::webhooks)?);
+    }
+    let id = operand(command, "delivery by its id")?;
+    let id = id
+        .parse::<i64>()
+        .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
+    let table = found(store.read(|view| inspect::webhook(view, id))?)?;
+    if verb(command) == "resend" {
+        return moves::resend(&store, id);
+    }
+    show(command, &table)?;
+    show(
+        command,
+        &store.read(|view| inspect::webhook_attempts(view, id))?,
+    )
 }
 
 pub(super) fn alerts(command: &Command) -> Outcome {

@@ -17,6 +17,7 @@ use crate::store::Store;
 mod demo;
 mod incoming;
 mod look;
+mod moves;
 mod repair;
 mod serve_sandbox;
 mod sign;
@@ -38,8 +39,14 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                 [--new-identity]       makes a copied database another one
     batchkeeper adopt --job JOB --batch BATCH
                                        links an OpenAI batch by hand
-    batchkeeper jobs [list | show JOB | retry JOB]
+    batchkeeper jobs [list | show JOB | cancel JOB | retry JOB]
+                                       retry sends an orphan's held requests; with --failed-lots the
+                                       failed lots of a job that ended, paid anew (--dry-run: what it takes)
     batchkeeper batches [list | show ID | give-up ID]
+    batchkeeper webhooks [list | show ID | resend ID]
+                                       resend makes a new delivery, with an id of its own
+    batchkeeper pause | resume intake | submissions | webhooks
+                                       new jobs are not taken; nothing new is sent to OpenAI; nobody is told
     batchkeeper alerts                 what a person should know
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
 
@@ -78,6 +85,7 @@ pub struct Command {
     dry_run: bool,
     keep: bool,
     new_identity: bool,
+    failed_lots: bool,
     webhook_secret: bool,
     job: Option<String>,
     batch: Option<String>,
@@ -106,6 +114,7 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("dry-run") => command.dry_run = true,
             Arg::Long("keep") => command.keep = true,
             Arg::Long("new-identity") => command.new_identity = true,
+            Arg::Long("failed-lots") => command.failed_lots = true,
             Arg::Long("webhook-secret") => command.webhook_secret = true,
             Arg::Long("job") => command.job = Some(text(parser.value()?)?),
             Arg::Long("batch") => command.batch = Some(text(parser.value()?)?),
@@ -136,9 +145,13 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("import-legacy", _) => (&["dry-run"], 1),
         ("recover", _) => (&["apply", "new-identity"], 0),
         ("adopt", _) => (&["job", "batch"], 0),
-        ("jobs" | "batches", None | Some("list")) => (&[], 1),
-        ("jobs", Some("show" | "retry")) | ("batches", Some("show" | "give-up")) => (&[], 2),
-        ("jobs" | "batches", Some(verb)) => {
+        ("pause" | "resume", _) => (&[], 1),
+        ("jobs" | "batches" | "webhooks", None | Some("list")) => (&[], 1),
+        ("jobs", Some("retry")) if command.failed_lots => (&["failed-lots", "dry-run"], 2),
+        ("jobs", Some("show" | "retry" | "cancel"))
+        | ("batches", Some("show" | "give-up"))
+        | ("webhooks", Some("show" | "resend")) => (&[], 2),
+        ("jobs" | "batches" | "webhooks", Some(verb)) => {
             return Err(Usage(format!("there is no `{} {verb}`", command.name)));
         }
         _ => return Ok(()),
@@ -208,6 +221,9 @@ pub fn run(command: Command) -> ExitCode {
         "adopt" => repair::adopt(&command),
         "jobs" => look::jobs(&command),
         "batches" => look::batches(&command),
+        "webhooks" => look::webhooks(&command),
+        "pause" => moves::pause(&command),
+        "resume" => moves::resume(&command),
         "alerts" => look::alerts(&command),
         "doctor" => look::doctor(&command),
         "" => Err(Refused::Usage("no command".into())),
@@ -294,6 +310,9 @@ mod tests {
             "serve --config c.toml",
             "--json jobs",
             "jobs retry J",
+            "jobs retry J --failed-lots --dry-run",
+            "webhooks resend 1",
+            "pause intake",
             "batches show 1 --json",
             "recover --apply",
             "sign job.json --client a",
@@ -304,6 +323,9 @@ mod tests {
         }
         for line in [
             "jobs retry J --dry-run",
+            "jobs cancel J --failed-lots",
+            "webhooks retry 1",
+            "pause intake webhooks",
             "adopt --job J --batch B --dry-run",
             "recover --dry-run",
             "jobs frob",

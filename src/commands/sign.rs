@@ -10,7 +10,11 @@ pub(super) fn run(command: &Command) -> Outcome {
     let config = configuration(command)?;
     let name = command.client.as_deref().unwrap_or("default");
     let client = config.clients.iter().find(|client| client.name == name);
-    let key = client.and_then(|client| client.keys().first());
+    let keys = client.map(|client| match command.webhook_secret {
+        true => client.webhook_keys(),
+        false => client.keys(),
+    });
+    let key = keys.and_then(<[_]>::first);
     let key = key.ok_or_else(|| {
         Refused::Failed(format!("there is no client {name:?} in the configuration"))
     })?;

@@ -75,6 +75,8 @@ pub struct Config {
     pub database: PathBuf,
     /// The log's level, or an env_logger filter; `RUST_LOG` wins.
     pub log: String,
+    /// Whether reads of one job of the client `default` need no signature, as with the earlier service.
+    pub legacy_unsigned_reads: bool,
     /// Who may send jobs.
     pub clients: Vec<ClientConfig>,
     /// OpenAI, or what stands for it.
@@ -110,6 +112,7 @@ impl Default for Config {
             ops_listen: "127.0.0.1:8081".into(),
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
+            legacy_unsigned_reads: false,
             clients: Vec::new(),
             openai: OpenAiConfig::default(),
             vision: VisionParameters::default(),
@@ -139,14 +142,39 @@ pub struct ClientConfig {
     legacy: Option<bool>,
     /// What stands before the hex in `X-Signature` of its webhooks; none: `[webhooks]` says.
     pub signature_prefix: Option<String>,
+    webhook_key: Option<Secret>,
+    webhook_key_file: Option<PathBuf>,
+    /// The only hosts that its webhook URLs may name (`client.example`, `*.client.example`); empty: any.
+    pub webhook_hosts: Vec<String>,
     #[serde(skip)]
     loaded: Vec<Key>,
+    #[serde(skip)]
+    loaded_for_webhooks: Vec<Key>,
 }
 
 impl ClientConfig {
     /// One or two keys; webhooks are signed with the first.
     pub fn keys(&self) -> &[Key] {
         &self.loaded
+    }
+
+    /// The keys that its webhooks are signed with: the one of their own, else the client's.
+    pub fn webhook_keys(&self) -> &[Key] {
+        match self.loaded_for_webhooks.as_slice() {
+            [] => &self.loaded,
+            own => own,
+        }
+    }
+
+    /// Whether its webhooks may go to a host (lower case).
+    pub fn may_tell(&self, host: &str) -> bool {
+        let named = |pattern: &String| match pattern.strip_prefix("*.") {
+            None => pattern.eq_ignore_ascii_case(host),
+            Some(domain) => host
+                .strip_suffix(&domain.to_ascii_lowercase())
+                .is_some_and(|rest| rest.ends_with('.')),
+        };
+        self.webhook_hosts.is_empty() || self.webhook_hosts.iter().any(named)
     }
 
     /// Whether the earlier service's signatures are taken.
@@ -285,11 +313,26 @@ impl Default for ImagesConfig {
 pub struct SynchronousConfig {
     /// Whether a job of one lot is answered at once.
     pub enabled: bool,
+    /// How long a client waits for the answer.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Such requests at once.
+    pub concurrency: u32,
+    /// Of these, requests of one client.
+    pub per_client: u32,
+    /// Images of the lot.
+    pub max_images: u32,
 }
 
 impl Default for SynchronousConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            timeout: Duration::from_secs(270),
+            concurrency: 16,
+            per_client: 4,
+            max_images: 20,
+        }
     }
 }
 
@@ -363,6 +406,9 @@ pub struct LimitsConfig {
     pub read: u32,
     /// Lots a client and day; 0: no limit.
     pub lots_per_day: u32,
+    /// How long a submission without an `Idempotency-Key` that equals an earlier one gets its answer; 0: never.
+    #[serde(with = "duration")]
+    pub dedupe_window: Duration,
     /// Languages of a job.
     pub languages: u32,
     /// A body's bytes.
@@ -377,6 +423,7 @@ impl Default for LimitsConfig {
             synchronous: 100,
             read: 6000,
             lots_per_day: 500_000,
+            dedupe_window: Duration::from_hours(1),
             languages: 10,
             body: 100_000_000,
         }
@@ -491,18 +538,18 @@ impl Config {
             for path in &client.key_files {
                 keys.push(Secret::new(&read_secret("clients.key_files", path)?));
             }
-            for key in &keys {
-                if key.reveal().starts_with(EXAMPLE_KEY) {
-                    return refuse(format!(
-                        "client {:?} still has the key of the example: give it one of its own, such as the output of \
-                         `openssl rand -hex 32`",
-                        client.name
-                    ));
-                }
-                let key = Key::new(key.reveal().as_bytes())
-                    .map_err(|error| ConfigError(format!("client {:?}: {error}", client.name)))?;
-                client.loaded.push(key);
-            }
+            client.loaded = keys
+                .iter()
+                .map(|key| key_of(&client.name, key))
+                .collect::<Result<_, _>>()?;
+            let own = match &client.webhook_key_file {
+                Some(path) => Some(Secret::new(&read_secret("clients.webhook_key_file", path)?)),
+                None => client.webhook_key.clone(),
+            };
+            client.loaded_for_webhooks = own
+                .iter()
+                .map(|key| key_of(&client.name, key))
+                .collect::<Result<_, _>>()?;
         }
         Ok(())
     }
@@ -533,6 +580,18 @@ impl Config {
                     "client {:?} has {} keys; give one, or two while rotating",
                     client.name,
                     client.keys().len()
+                ));
+            }
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            let odd = |host: &&String| {
+                let name = host.strip_prefix("*.").unwrap_or(host);
+                name.is_empty() || !name.chars().all(plain)
+            };
+            if let Some(host) = client.webhook_hosts.iter().find(odd) {
+                return refuse(format!(
+                    "client {:?}: webhook_hosts holds {host:?}; write host names, without scheme or port, or \
+                     \"*.\" and a domain",
+                    client.name
                 ));
             }
         }
@@ -586,6 +645,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A client's key, unless everybody could have it.
+fn key_of(client: &str, key: &Secret) -> Result<Key, ConfigError> {
+    if key.reveal().starts_with(EXAMPLE_KEY) {
+        return refuse(format!(
+            "client {client:?} still has the key of the example: give it one of its own, such as the output of \
+             `openssl rand -hex 32`"
+        ));
+    }
+    Key::new(key.reveal().as_bytes())
+        .map_err(|error| ConfigError(format!("client {client:?}: {error}")))
 }
 
 fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

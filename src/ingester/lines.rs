@@ -1,6 +1,6 @@
 //! Result lines: read in chunks, classified, and taken into their lots.
 
-use crate::answer::{self, Answer};
+use crate::answer;
 use crate::batch::Outcome;
 use crate::openai::jsonl::{Content, LineReader};
 use crate::store::batches::BatchRow;
@@ -11,8 +11,6 @@ use crate::store::{StoreError, Tx};
 const LINES: usize = 200;
 /// Bytes of them.
 const BYTES: u64 = 1 << 20;
-/// More tokens than any request can have: a number beyond it says nothing.
-const MOST_TOKENS: u64 = 1 << 32;
 
 /// Some lines of a result file, as they stand there.
 pub struct Chunk {
@@ -61,15 +59,8 @@ pub fn take_line(
     let read = answer::read_line(line);
     let (custom_id, result) = match &read {
         Ok(line) => {
-            let (outcome, text, error) = classify(&line.answer);
-            let usage = line.usage;
-            let tokens = [
-                usage.input_tokens,
-                usage.cached_tokens,
-                usage.output_tokens,
-                usage.reasoning_tokens,
-            ];
-            let tokens = tokens.map(|number| number.min(MOST_TOKENS));
+            let (outcome, text, error) = line.answer.outcome();
+            let tokens = line.usage.numbers();
             (line.custom_id.as_str(), (outcome, text, error, tokens))
         }
         Err(broken) => {
@@ -95,23 +86,4 @@ pub fn take_line(
             tokens,
         },
     )
-}
-
-fn classify(answer: &Answer) -> (Outcome, &str, String) {
-    let said = |code: &str, message: &str| {
-        if code.is_empty() {
-            message.to_owned()
-        } else {
-            format!("{code}: {message}")
-        }
-    };
-    match answer {
-        Answer::Text { text, .. } => (Outcome::Answered, text, String::new()),
-        Answer::Refusal { message } => (Outcome::Refused, "", message.clone()),
-        Answer::Truncated => (Outcome::Truncated, "", String::new()),
-        Answer::Filtered => (Outcome::Filtered, "", String::new()),
-        Answer::ImageUnreachable { message } => (Outcome::ImageUnreachable, "", message.clone()),
-        Answer::Retry { code, message } => (Outcome::Passing, "", said(code, message)),
-        Answer::Fail { code, message } => (Outcome::Wrong, "", said(code, message)),
-    }
 }

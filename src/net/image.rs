@@ -59,8 +59,11 @@ impl ImageProblem {
     pub fn retry(&self) -> bool {
         match self {
             Self::Net(error) => error.retry(),
-            Self::Status(_) | Self::Empty => true,
-            Self::NotAnImage(_) | Self::TooLarge(_) | Self::TooManyRedirects => false,
+            Self::Status(_)
+            | Self::Empty
+            | Self::NotAnImage(_)
+            | Self::TooLarge(_)
+            | Self::TooManyRedirects => true,
         }
     }
 }

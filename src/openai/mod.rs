@@ -9,6 +9,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use crate::remote::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
 
 mod answer;
@@ -177,4 +179,10 @@ pub trait BatchApi: Send + Sync {
 
     /// `POST /batches/{id}/cancel`.
     fn cancel_batch(&self, id: &str) -> Call<RemoteBatch>;
+}
+
+/// OpenAI, as synchronous jobs see it.
+pub trait ResponsesApi: Send + Sync {
+    /// `POST /responses`; gives the body of a 2xx. Not idempotent: a repeated call is paid again.
+    fn respond(&self, body: &Value) -> Call<Value>;
 }

@@ -115,6 +115,13 @@ fn field<T: std::fmt::Display>(name: &str, value: Option<T>) -> String {
         .unwrap_or_default()
 }
 
+/// The scope of an operator's stop of new jobs.
+pub const INTAKE: &str = "intake";
+/// The same of everything that is sent to OpenAI for the first time.
+pub const SUBMISSIONS: &str = "submissions";
+/// The same of webhooks.
+pub const WEBHOOKS: &str = "webhooks";
+
 /// What is stopped.
 #[derive(Clone, Debug)]
 pub struct Pause {

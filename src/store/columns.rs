@@ -4,7 +4,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState};
+use crate::job::{JobStatus, LotStatus, Mode, RequestState};
 
 impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -40,6 +40,7 @@ text_columns!(
     BatchState,
     JobStatus,
     LotStatus,
+    Mode,
     Outcome,
     RequestState,
     Scheme,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Stored, Tx, View, moved};
+use super::{Stored, Tx, View, alerts, moved};
 use crate::clock::Timestamp;
 
 /// A delivery that is due.
@@ -16,46 +16,111 @@ pub struct Delivery {
     pub job_id: String,
     /// Where to.
     pub url: String,
+    /// Who is told: host and port.
+    pub host: String,
     /// How often an operator has sent it again.
     pub again: u32,
     /// Attempts before this one.
     pub attempts: u32,
 }
 
-/// The delivery that is due, or else when the next one is; none where there is none. One due later
-/// than in `longest` has its time from a clock that was set back since: it is due, and comes first.
+/// How many attempts may be under way at once.
+#[derive(Clone, Copy, Debug)]
+pub struct AtOnce {
+    /// To one receiver.
+    pub receiver: u32,
+    /// To all receivers whose last attempt failed, together; to one of them, one.
+    pub failing: u32,
+}
+
+/// Under way to a receiver, and to all failing ones; `?1` is the time.
+const UNDER_WAY: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.under_way = 1 AND u.next_at > ?1";
+const UNDER_WAY_FAILING: &str =
+    "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
+     WHERE u.under_way = 1 AND u.next_at > ?1";
+
+/// The delivery that an attempt may be made of now, or else when the next one is due; none where
+/// there is none. Receivers that fail come last. Each receiver is looked up once, however much is
+/// due to it: a dead one with a long queue costs no more than another.
 pub fn next_due(
     view: &View,
     now: Timestamp,
-    longest: Duration,
+    at_once: AtOnce,
 ) -> Stored<Option<Result<Delivery, Timestamp>>> {
-    let mut due = view.prepare_cached(
-        "SELECT id, batch_job_id, url, again, attempts FROM webhook_deliveries
-         WHERE state = 'due' AND (next_at <= ?1 OR next_at > ?2) ORDER BY next_at <= ?1, next_at LIMIT 1",
-    )?;
-    let delivery = due.query_row([now, now + longest], |row| {
+    let mut first =
+        view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
+    let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
+    if first.is_none_or(|first| first > now) {
+        return Ok(first.map(Err));
+    }
+    let mut due = view.prepare_cached(&format!(
+        "WITH RECURSIVE h (host) AS (
+             SELECT min(host) FROM webhook_deliveries WHERE state = 'due'
+             UNION ALL
+             SELECT (SELECT min(host) FROM webhook_deliveries WHERE state = 'due' AND host > h.host)
+             FROM h WHERE h.host IS NOT NULL)
+         SELECT d.id, d.batch_job_id, d.url, d.host, d.again, d.attempts
+         FROM h JOIN webhook_deliveries d ON d.id =
+                  (SELECT id FROM webhook_deliveries WHERE state = 'due' AND host = h.host AND next_at <= ?1
+                   ORDER BY next_at LIMIT 1)
+              LEFT JOIN failing_receivers f ON f.host = h.host
+         WHERE ({UNDER_WAY}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
+           AND (f.host IS NULL OR ({UNDER_WAY_FAILING}) < ?3)
+         ORDER BY f.host IS NOT NULL, d.next_at LIMIT 1"
+    ))?;
+    let delivery = due.query_row(params![now, at_once.receiver, at_once.failing], |row| {
         Ok(Delivery {
             id: row.get(0)?,
             job_id: row.get(1)?,
             url: row.get(2)?,
-            again: row.get(3)?,
-            attempts: row.get(4)?,
+            host: row.get(3)?,
+            again: row.get(4)?,
+            attempts: row.get(5)?,
         })
     });
     if let Some(delivery) = delivery.optional()? {
         return Ok(Some(Ok(delivery)));
     }
-    let mut later =
-        view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
-    let at: Option<Timestamp> = later.query_row([], |row| row.get(0))?;
-    Ok(at.map(Err))
+    // Those that are due wait for their receivers; an attempt's end rings.
+    let mut later = view.prepare_cached(
+        "SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?",
+    )?;
+    let later: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
+    Ok(later.map(Err))
 }
 
-/// Notes that an attempt is about to be made. Until `lease` nobody else makes one; if the process
-/// ends before the outcome is known, it is made again then, under the same id.
-pub fn begin(tx: &Tx<'_>, delivery: &Delivery, lease: Timestamp) -> Stored<bool> {
+/// A due time further away than any wait says that the clock was set back: it is due at once.
+pub fn mend_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
+    tx.execute(
+        "UPDATE webhook_deliveries SET next_at = ?1 WHERE state = 'due' AND next_at > ?2",
+        [tx.now, tx.now + longest],
+    )?;
+    Ok(())
+}
+
+/// Whether a due time is further away than any wait.
+pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND next_at > ?)",
+    )?;
+    Ok(query.query_row([now + longest], |row| row.get(0))?)
+}
+
+/// Notes that an attempt is about to be made, unless others to its receiver came first. Until `lease`
+/// nobody else makes one; if the process ends before the outcome is known, it is made again then,
+/// under the same id.
+pub fn begin(tx: &Tx<'_>, delivery: &Delivery, lease: Timestamp, at_once: AtOnce) -> Stored<bool> {
+    let mut free = tx.prepare_cached(&format!(
+        "SELECT ({UNDER_WAY}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
+            AND (f.host IS NULL OR ({UNDER_WAY_FAILING}) < ?3)
+         FROM (SELECT ?4 AS host) h LEFT JOIN failing_receivers f ON f.host = h.host"
+    ))?;
+    let limits = params![tx.now, at_once.receiver, at_once.failing, delivery.host];
+    if !free.query_row(limits, |row| row.get::<_, bool>(0))? {
+        return Ok(false);
+    }
     let taken = tx.execute(
-        "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = ?
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = ?, under_way = 1
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![lease, delivery.id, delivery.attempts],
     )?;
@@ -104,7 +169,8 @@ pub fn end(
     };
     let attempt = delivery.attempts + 1;
     let changed = tx.execute(
-        "UPDATE webhook_deliveries SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?
+        "UPDATE webhook_deliveries SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?,
+                under_way = 0
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![state, next_at, delivered_at, status, error, delivery.id, attempt],
     )?;
@@ -122,9 +188,71 @@ pub fn end(
 /// After a start: attempts whose outcome nobody saw are due at once.
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     Ok(tx.execute(
-        "UPDATE webhook_deliveries SET next_at = ?
-         WHERE state = 'due' AND EXISTS (SELECT 1 FROM delivery_attempts a
-               WHERE a.delivery_id = webhook_deliveries.id AND a.attempt = attempts AND a.ended_at IS NULL)",
+        "UPDATE webhook_deliveries SET next_at = ?, under_way = 0 WHERE state = 'due' AND under_way = 1",
         [tx.now],
     )?)
+}
+
+/// A receiver answered as it should: nothing fails there any more.
+pub fn receiver_is_well(tx: &Tx<'_>, host: &str) -> Stored<()> {
+    tx.execute("DELETE FROM failing_receivers WHERE host = ?", [host])?;
+    alerts::close(tx, "webhook_receiver", host)
+}
+
+/// An attempt failed; a person is told of a receiver that has failed for `patience`.
+pub fn receiver_fails(tx: &Tx<'_>, host: &str, patience: Duration) -> Stored<()> {
+    tx.execute(
+        "INSERT INTO failing_receivers (host, failures, since) VALUES (?, 1, ?)
+         ON CONFLICT DO UPDATE SET failures = failures + 1",
+        params![host, tx.now],
+    )?;
+    let (failures, since): (u32, Timestamp) = tx.query_row(
+        "SELECT failures, since FROM failing_receivers WHERE host = ?",
+        [host],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if tx.now.since(since) >= patience {
+        let message = format!(
+            "no webhook has reached {host} since {since} ({failures} attempts): its client should look; nothing is \
+             lost, each is tried on and can be sent again: batchkeeper webhooks"
+        );
+        alerts::open(tx, "webhook_receiver", host, &message)?;
+    }
+    Ok(())
+}
+
+/// Closes the alerts of what was given up and has reached its receiver since.
+pub fn reached(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
+    let mut same =
+        tx.prepare_cached("SELECT id FROM webhook_deliveries WHERE batch_job_id = ? AND url = ?")?;
+    let ids: Vec<i64> = same
+        .query_map(params![delivery.job_id, delivery.url], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    ids.iter()
+        .try_for_each(|id| alerts::close(tx, "webhook_failed", &format!("delivery:{id}")))
+}
+
+/// An operator sends a delivery that has ended again, as a new one with an id of its own; gives its
+/// row.
+///
+/// # Errors
+/// [`super::StoreError::Conflict`] where there is no such delivery, or it has not ended.
+pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
+    let made = tx.execute(
+        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, again, next_at, created_at)
+         SELECT d.batch_job_id, d.url, d.host, 'due',
+                (SELECT max(again) + 1 FROM webhook_deliveries m WHERE m.batch_job_id = d.batch_job_id AND m.url = d.url),
+                ?1, ?1
+         FROM webhook_deliveries d JOIN batch_jobs j ON j.id = d.batch_job_id
+         WHERE d.id = ?2 AND d.state IN ('delivered', 'failed') AND j.completed_at IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM webhook_deliveries o
+                           WHERE o.batch_job_id = d.batch_job_id AND o.url = d.url AND o.state = 'due')",
+        params![tx.now, id],
+    )?;
+    moved(made, || {
+        format!(
+            "delivery {id} is not there, or is still being tried; look at it: batchkeeper webhooks show {id}"
+        )
+    })?;
+    Ok(tx.tx.last_insert_rowid())
 }

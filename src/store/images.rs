@@ -1,10 +1,12 @@
-//! Lots whose images are to be checked before they are sent to OpenAI.
+//! Lots whose images are to be checked before they are sent to OpenAI, and what was found a moment
+//! ago.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 use super::lots::list;
 use super::{Stored, Tx, View};
+use crate::clock::Timestamp;
 
 /// A lot whose images are due.
 #[derive(Clone, Debug)]
@@ -15,22 +17,79 @@ pub struct DueLot {
     pub lot: i64,
     /// Every image URL of it.
     pub images: Vec<String>,
+    /// OpenAI could not fetch one of them at this time: what was found before does not count.
+    pub not_before: Option<Timestamp>,
 }
 
-/// Up to `limit` lots whose images are due.
-pub fn due(view: &View, limit: u32) -> Stored<Vec<DueLot>> {
-    let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE r.images_due = 1 AND r.state = 'waiting' LIMIT ?",
+/// The first `each` lots whose images are due of each job after `after`, of as many jobs as hold
+/// about `limit` lots; and the last of those jobs, where there may be more.
+pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueLot>, Option<i64>)> {
+    let mut next_job = view.prepare_cached(
+        "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
     )?;
-    let rows = query.query_and_then([limit], |row| {
-        Ok(DueLot {
-            request: row.get(0)?,
-            lot: row.get(1)?,
-            images: list(row.get(2)?)?,
-        })
-    })?;
-    rows.collect()
+    let mut query = view.prepare_cached(
+        "SELECT r.id, r.lot, l.images, CASE WHEN r.image_rounds > 0 THEN r.since END
+         FROM requests r JOIN batch_lots l ON l.id = r.lot
+         WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
+    )?;
+    let mut due = Vec::new();
+    let mut after = after;
+    while due.len() < limit {
+        let job: Option<i64> = next_job.query_row([after], |row| row.get(0))?;
+        let Some(job) = job else {
+            return Ok((due, None));
+        };
+        let rows = query.query_and_then(params![job, each], |row| {
+            Ok::<_, super::StoreError>(DueLot {
+                request: row.get(0)?,
+                lot: row.get(1)?,
+                images: list(row.get(2)?)?,
+                not_before: row.get(3)?,
+            })
+        })?;
+        for row in rows {
+            due.push(row?);
+        }
+        after = job;
+    }
+    Ok((due, Some(after)))
+}
+
+/// What was found of an image from `since` until `now`: why it cannot be fetched, or none where it
+/// can. None: nothing is known.
+pub fn known(
+    view: &View,
+    url: &str,
+    since: Timestamp,
+    now: Timestamp,
+) -> Stored<Option<Option<String>>> {
+    let mut query = view.prepare_cached(
+        "SELECT problem FROM image_checks WHERE url = ? AND checked_at BETWEEN ? AND ?",
+    )?;
+    Ok(query
+        .query_row(params![url, since, now], |row| row.get(0))
+        .optional()?)
+}
+
+/// Keeps what was found of an image.
+pub fn found(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()> {
+    tx.prepare_cached(
+        "INSERT INTO image_checks (url, problem, checked_at) VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET problem = excluded.problem, checked_at = excluded.checked_at",
+    )?
+    .execute(params![url, problem, tx.now])?;
+    Ok(())
+}
+
+/// Forgets up to `limit` images that were looked at before `since`, or in a future that a clock that
+/// was set back has left behind.
+pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
+    tx.prepare_cached(
+        "DELETE FROM image_checks WHERE url IN
+             (SELECT url FROM image_checks WHERE checked_at < ? OR checked_at > ? LIMIT ?)",
+    )?
+    .execute(params![since, tx.now, limit])?;
+    Ok(())
 }
 
 /// A lot's images are checked: those `missing` are not sent, the request may be.
@@ -39,7 +98,7 @@ pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
         .execute(params![missing, lot.lot])?;
     tx.prepare_cached(
-        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND state = 'waiting'",
+        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1",
     )?
     .execute(params![tx.now, lot.request])?;
     Ok(())

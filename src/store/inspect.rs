@@ -36,7 +36,7 @@ pub fn plain(cell: &Value) -> String {
 
 /// What a query gives.
 pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
-    let mut query = view.prepare(sql)?;
+    let mut query = view.prepare_cached(sql)?;
     let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
     let cells = |row: &Row<'_>| {
         (0..columns.len())
@@ -102,6 +102,31 @@ pub fn batch_events(view: &View, id: i64) -> Stored<Table> {
     table(
         view,
         "SELECT at, kind, detail FROM events WHERE batch_id = ? ORDER BY id",
+        [id],
+    )
+}
+
+/// Webhook deliveries, newest first.
+pub fn webhooks(view: &View) -> Stored<Table> {
+    table(
+        view,
+        "SELECT id, batch_job_id AS job, url, state, again, attempts, response_status AS status, next_at, delivered_at
+         FROM webhook_deliveries ORDER BY id DESC LIMIT 200",
+        [],
+    )
+}
+
+/// One delivery.
+pub fn webhook(view: &View, id: i64) -> Stored<Table> {
+    table(view, "SELECT * FROM webhook_deliveries WHERE id = ?", [id])
+}
+
+/// A delivery's attempts.
+pub fn webhook_attempts(view: &View, id: i64) -> Stored<Table> {
+    table(
+        view,
+        "SELECT attempt, started_at, ended_at, response_status AS status, error_message AS error
+         FROM delivery_attempts WHERE delivery_id = ? ORDER BY attempt",
         [id],
     )
 }

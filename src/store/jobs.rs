@@ -3,10 +3,10 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, alerts, moved};
+use super::{Stored, Tx, View, alerts, direct, moved};
 use crate::batch::{BatchState, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, Submission};
+use crate::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -77,6 +77,8 @@ pub struct NewJob<'a> {
     pub submission: &'a Submission<'a>,
     /// Whether its images are checked before they are sent on.
     pub check_images: bool,
+    /// How it is answered.
+    pub mode: Mode,
 }
 
 /// Stores a job whole: its lots, their vision requests, its webhook deliveries. A lot without a
@@ -87,9 +89,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     tx.execute(
         "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
                                  processed_lots, failed_lots, open_vision, created_at, updated_at)
-         VALUES (:id, :client, 'api', 'batch', :status, :languages, :webhook, :total, :failed, :failed, :open, :now, :now)",
+         VALUES (:id, :client, 'api', :mode, :status, :languages, :webhook, :total, :failed, :failed, :open, :now, :now)",
         named_params! {
-            ":id": new.id, ":client": new.client, ":status": JobStatus::Pending,
+            ":id": new.id, ":client": new.client, ":mode": new.mode, ":status": JobStatus::Pending,
             ":languages": json!(new.submission.languages).to_string(), ":webhook": new.submission.webhook_url,
             ":total": lots.len(), ":failed": failed, ":open": lots.len() - failed, ":now": tx.now,
         },
@@ -103,6 +105,10 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     let mut insert_request = tx.prepare_cached(
         "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
     )?;
+    let state = match new.mode {
+        Mode::Batch => RequestState::Waiting,
+        Mode::Synchronous => RequestState::Claimed,
+    };
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
@@ -131,17 +137,20 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
                 lot,
                 job,
                 Stage::Vision,
-                RequestState::Waiting,
+                state,
                 new.check_images,
                 tx.now
             ])?;
+            if new.mode == Mode::Synchronous {
+                direct::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+            }
         }
     }
     let mut insert_delivery = tx.prepare_cached(
-        "INSERT INTO webhook_deliveries (batch_job_id, url, state, created_at) VALUES (?, ?, 'scheduled', ?)",
+        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
     )?;
     for url in new.submission.webhooks() {
-        insert_delivery.execute(params![new.id, url, tx.now])?;
+        insert_delivery.execute(params![new.id, url, receiver(url), tx.now])?;
     }
     let detail = format!(
         "client={} lots={} languages={}",
@@ -163,6 +172,53 @@ pub fn by_id(view: &View, id: &str) -> Stored<Option<JobRow>> {
     let mut query =
         view.prepare_cached(&format!("SELECT {COLUMNS} FROM batch_jobs WHERE id = ?"))?;
     query.query_and_then([id], job_row)?.next().transpose()
+}
+
+/// Which of a client's jobs are listed.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Those in this state.
+    pub status: Option<JobStatus>,
+    /// Those accepted then or later.
+    pub created_after: Option<Timestamp>,
+    /// Those accepted before.
+    pub created_before: Option<Timestamp>,
+}
+
+/// A page of a client's jobs, newest first, and how many there are in all.
+pub fn list(
+    view: &View,
+    client: &str,
+    filter: &Filter,
+    limit: u32,
+    offset: u64,
+) -> Stored<(u64, Vec<JobRow>)> {
+    const WHERE: &str = "client = :client AND (:status IS NULL OR status = :status)
+           AND created_at >= coalesce(:after, '') AND (:before IS NULL OR created_at < :before)";
+    let mut count =
+        view.prepare_cached(&format!("SELECT count(*) FROM batch_jobs WHERE {WHERE}"))?;
+    let mut page = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE} ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
+    ))?;
+    let Filter {
+        status,
+        created_after,
+        created_before,
+    } = filter;
+    let total = count.query_row(
+        named_params! {
+            ":client": client, ":status": status, ":after": created_after, ":before": created_before,
+        },
+        |row| row.get(0),
+    )?;
+    let rows = page.query_and_then(
+        named_params! {
+            ":client": client, ":status": status, ":after": created_after, ":before": created_before,
+            ":limit": limit, ":offset": offset,
+        },
+        job_row,
+    )?;
+    Ok((total, rows.collect::<Stored<_>>()?))
 }
 
 /// One of a job's batches, as `openai_batch_ids` lists it.

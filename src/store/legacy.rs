@@ -6,9 +6,9 @@ use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
 use super::{Stored, Tx, View, alerts, batches};
-use crate::batch::{BatchState, CustomId, Scheme, Stage};
+use crate::batch::{CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, is_english};
+use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
 use crate::remote::{Identity, RemoteBatch};
 
@@ -39,8 +39,8 @@ pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
     }
     if let Some(url) = job.webhook_url.as_ref().filter(|_| !is_final) {
         tx.execute(
-            "INSERT INTO webhook_deliveries (batch_job_id, url, state, created_at) VALUES (?, ?, 'scheduled', ?)",
-            params![job.id, url, tx.now],
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            params![job.id, url, receiver(url), tx.now],
         )?;
     }
     tx.execute(
@@ -267,13 +267,6 @@ pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> 
 
 /// Takes a batch of our own up whose row is lost; gives how many lines fit.
 pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
-    match batches::by_key(tx, link.key)? {
-        // Which lines it was made with, no row says.
-        Some(row) if row.state == BatchState::Planned => batches::unplan(tx, row.id)?,
-        // Its lines are fixed: the daemon links it by its key.
-        Some(_) => return Ok(0),
-        None => {}
-    }
     let row = insert_batch(tx, link, None)?;
     let mut lot = tx.prepare_cached(
         "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id

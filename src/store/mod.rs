@@ -20,19 +20,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
+pub mod again;
 pub mod alerts;
 pub mod batches;
+pub mod cancel;
 mod columns;
 pub mod deliveries;
+pub mod direct;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod once;
 pub mod requests;
 pub mod settle;
 
@@ -351,6 +356,8 @@ fn connect(path: &Path) -> Stored<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);
+    // A statement is planned once: not anew for each value that a parameter of it has.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         // SQLite says so, and nothing else, where the file could not be written.

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::lots::list;
-use super::{Stored, Tx, View};
+use super::{StoreError, Stored, Tx, View};
 use crate::batch::{CustomId, Stage};
 use crate::clock::Timestamp;
 use crate::parameters::Parameters;
@@ -129,6 +129,17 @@ pub fn waiting(
     query
         .query_and_then(params![job, stage, cap, after, limit], line)?
         .collect()
+}
+
+/// What one request is made from.
+pub fn of(view: &View, request: i64) -> Stored<Line> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot WHERE r.id = ?"
+    ))?;
+    query
+        .query_and_then([request], line)?
+        .next()
+        .unwrap_or_else(|| Err(StoreError::Conflict(format!("request {request} is gone"))))
 }
 
 /// Up to `limit` lines of a batch beyond `after`, in the order of its input file.

@@ -7,7 +7,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View, alerts};
+use super::{Stored, Tx, View, alerts, direct};
 use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::job::{LotStatus, RequestState, is_english};
 
@@ -46,11 +46,6 @@ fn own_request(view: &View, batch: &BatchRow, custom_id: &str) -> Stored<Option<
     let Ok(id) = custom_id.parse::<CustomId>() else {
         return Ok(None);
     };
-    let stage = if id.language.is_some() {
-        Stage::Translation
-    } else {
-        Stage::Vision
-    };
     let mut query = view.prepare_cached(
         "SELECT r.id FROM batch_lots l JOIN requests r ON r.lot = l.id AND r.stage = ? AND r.language = ?
                 JOIN batch_lines b ON b.request_id = r.id AND b.batch_id = ?
@@ -58,7 +53,7 @@ fn own_request(view: &View, batch: &BatchRow, custom_id: &str) -> Stored<Option<
     )?;
     let language = id.language.as_deref().unwrap_or("");
     let found = query.query_row(
-        params![stage, language, batch.id, id.job, id.position],
+        params![id.stage(), language, batch.id, id.job, id.position],
         |row| row.get(0),
     );
     Ok(found.optional()?)
@@ -84,23 +79,23 @@ fn note(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> Stored<
         )?
         .execute(params![line.outcome, error, answered, input, cached, output, reasoning, batch, request])?;
     if first == 1 && answered {
-        succeed(tx, &open_request(tx, request)?, line.text)?;
+        succeed(tx, &open_request(tx, request)?, line.text, By::Batch)?;
     }
     Ok(())
 }
 
 /// A request with the lot and job that it belongs to.
-struct Request {
-    id: i64,
+pub(super) struct Request {
+    pub(super) id: i64,
     lot: i64,
     job: i64,
     stage: Stage,
     language: String,
-    state: RequestState,
+    pub(super) state: RequestState,
     history: History,
 }
 
-fn open_request(view: &View, id: i64) -> Stored<Request> {
+pub(super) fn open_request(view: &View, id: i64) -> Stored<Request> {
     let mut query = view.prepare_cached(
         "SELECT id, lot, job, stage, language, state, attempts, raised, image_rounds FROM requests WHERE id = ?",
     )?;
@@ -138,9 +133,16 @@ impl Request {
     }
 }
 
+/// What brought a text: a lot's translations are asked for in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Batch,
+    Call,
+}
+
 /// A text for a request. What is paid is not thrown away: a text for a request that has its verdict
 /// already (its job was cancelled, its lot failed) is stored, and changes no state.
-fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
+pub(super) fn succeed(tx: &Tx<'_>, request: &Request, text: &str, by: By) -> Stored<()> {
     match request.stage {
         Stage::Vision => {
             tx.prepare_cached(
@@ -166,7 +168,7 @@ fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
     )?
     .execute([request.id])?;
     let translations = if request.stage == Stage::Vision {
-        want_translations(tx, request)?
+        want_translations(tx, request, by)?
     } else {
         0
     };
@@ -175,18 +177,26 @@ fn succeed(tx: &Tx<'_>, request: &Request, text: &str) -> Stored<()> {
 }
 
 /// Makes the translation requests of a lot that has its description; gives how many are new.
-fn want_translations(tx: &Tx<'_>, vision: &Request) -> Stored<usize> {
+fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<usize> {
     let languages: String = tx
         .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
         .query_row([vision.job], |row| row.get(0))?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let state = match by {
+        By::Batch => RequestState::Waiting,
+        By::Call => RequestState::Claimed,
+    };
     let mut insert = tx.prepare_cached(
         "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since)
-         VALUES (?, ?, 'translation', ?, 'waiting', ?)",
+         VALUES (?, ?, 'translation', ?, ?, ?)",
     )?;
     let mut made = 0;
     for language in languages.iter().filter(|language| !is_english(language)) {
-        made += insert.execute(params![vision.lot, vision.job, language, tx.now])?;
+        let new = insert.execute(params![vision.lot, vision.job, language, state, tx.now])?;
+        if new == 1 && by == By::Call {
+            direct::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+        }
+        made += new;
     }
     Ok(made)
 }
@@ -256,10 +266,11 @@ fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
     finish_lot(tx, request, Some(reason))
 }
 
-/// Fails a waiting request, before it was sent: none of its lot's images can be fetched.
-pub fn fail_waiting(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
+/// Fails a request that was not sent: too few of its lot's images can be fetched, or it fits into no
+/// batch.
+pub fn fail_unsent(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
     let request = open_request(tx, request)?;
-    if request.state == RequestState::Waiting {
+    if direct::drop_planned(tx, request.id)? || request.state == RequestState::Waiting {
         fail(tx, &request, reason)
     } else {
         Ok(())
@@ -328,8 +339,19 @@ fn settle_line(
     if request.state != RequestState::Claimed || is_in_another_batch(tx, batch, request.id)? {
         return Ok(());
     }
+    judge(tx, &request, outcome, error, rules)
+}
+
+/// The verdict on a claimed request that has no text: it waits again, or fails with the reason.
+pub(super) fn judge(
+    tx: &Tx<'_>,
+    request: &Request,
+    outcome: Outcome,
+    error: Option<&str>,
+    rules: Rules,
+) -> Stored<()> {
     match outcome.verdict(request.history, rules.max_attempts) {
-        Verdict::Fail => fail(tx, &request, &reason(outcome, error, request.history)),
+        Verdict::Fail => fail(tx, request, &reason(outcome, error, request.history)),
         Verdict::Again {
             counted,
             raise,

@@ -15,7 +15,7 @@ use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
-use crate::store::{Store, Stored, alerts, settle};
+use crate::store::{Store, Stored, View, alerts, settle};
 use crate::trouble::{self, CREATES, OPENAI};
 
 mod ask;
@@ -341,6 +341,10 @@ impl Step for Submitter {
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
         if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        if self.store.read(stopped)?.is_some() {
+            return Ok(Next::idle(self.config.steps.idle));
         }
         if !self.compared {
             let wait = self.compare_at.saturating_sub(now.steady);

@@ -177,7 +177,7 @@ impl Submitter {
             }
             self.store.write(now.wall, |tx| {
                 for request in &too_long {
-                    settle::fail_waiting(tx, *request, TOO_LONG)?;
+                    settle::fail_unsent(tx, *request, TOO_LONG)?;
                 }
                 requests::claim(tx, batch, &chosen)
             })?;

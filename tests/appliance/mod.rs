@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(15);
 
-static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
+pub static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
 
 /// The time now.
 pub fn now() -> Timestamp {
@@ -267,6 +267,7 @@ impl Appliance {
             [limits]
             submit = 0
             read = 0
+            dedupe_window = 0
             [steps]
             idle = "20ms"
             "#,
@@ -298,12 +299,19 @@ impl Appliance {
 
     /// The most memory that the daemon has had at once, in kB.
     pub fn peak_memory(&self) -> u64 {
+        self.process_status("VmHWM:")
+    }
+
+    /// The daemon's threads.
+    pub fn threads(&self) -> u64 {
+        self.process_status("Threads:")
+    }
+
+    fn process_status(&self, name: &str) -> u64 {
         let id = self.daemon.as_ref().unwrap().child.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 

@@ -28,8 +28,9 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
     let restores = random.chance(250);
     let mut world = World::with(|config| {
         config.batch.max_requests = random.pick(&[3, 10, 1000]);
-        config.steps.idle = Duration::from_mins(10);
-        config.steps.audit = Duration::from_mins(10);
+        config.steps.idle = Duration::from_mins(30);
+        config.steps.audit = Duration::from_mins(30);
+        config.steps.reconcile = Duration::from_hours(1);
         config.openai.poll_interval = Duration::from_mins(5);
         config.batch.max_active = random.pick(&[0, 0, 2]);
         // A backup holds what it needs as long as OpenAI does.

@@ -27,9 +27,9 @@ use batchkeeper::config::Config;
 use batchkeeper::courier::Courier;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
-use batchkeeper::intake;
+use batchkeeper::intake::{self, Incoming, Marks, Taken};
 use batchkeeper::janitor::Janitor;
-use batchkeeper::job::{JobStatus, LotStatus, NewLot, Submission, is_english};
+use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::poller::Poller;
 use batchkeeper::recovery::Recovery;
@@ -132,6 +132,8 @@ pub struct World {
     /// OpenAI as the program sees it.
     api: Arc<dyn BatchApi>,
     bug: Option<Bug>,
+    /// What people and chance did to it, for whoever has to find out.
+    story: Vec<String>,
     unchecked: u32,
     running: Option<Running>,
     /// The next change of some rows ends the process.
@@ -187,6 +189,7 @@ impl World {
             receiver: Arc::default(),
             commit_crashes: Arc::new(Mutex::new((Random::new(0), 0))),
             bug: None,
+            story: Vec::new(),
             unchecked: 0,
             running: None,
             power_cut: false,
@@ -258,8 +261,15 @@ impl World {
         }
     }
 
+    fn tell(&mut self, what: &str) {
+        let (at, made) = (self.elapsed, self.made());
+        self.story
+            .push(format!("{at:?} with {made} batches at OpenAI: {what}"));
+    }
+
     /// The process ends, at once, and is started again.
     pub fn crash(&mut self) {
+        self.tell("crash");
         self.running = None;
         self.power_cut = false;
         self.execute("DROP TRIGGER IF EXISTS power_cut")
@@ -314,6 +324,7 @@ impl World {
     /// Somebody sets our wall clock by so many milliseconds; OpenAI's and the steady one go on as
     /// they were.
     pub fn shift_clock(&mut self, millis: i64) {
+        self.tell(&format!("the clock is set by {} s", millis / 1000));
         let now = self.clock.now().wall.millis();
         self.clock.set(Timestamp::from_millis(now + millis));
     }
@@ -341,10 +352,20 @@ impl World {
                 .collect(),
         };
         let now = self.clock.now().wall;
+        let incoming = Incoming {
+            client,
+            submission: &submission,
+            marks: &Marks::default(),
+            content_sha256: &format!("of submission {}", self.sent.len()),
+            mode: Mode::Batch,
+        };
         let job = self.survive(|world| {
-            intake::store(world.store(), &world.config, client, &submission, now)
-                .expect("a job")
-                .id
+            let answer = |_: &JobRow| serde_json::json!({});
+            let taken = intake::accept(world.store(), &world.config, &incoming, answer, now);
+            match taken.expect("taken") {
+                Taken::New(job, _) => job.id,
+                other => panic!("{other:?}"),
+            }
         });
         // Where the process ended in it, the client does not know; what is stored counts all the same.
         let stored = || {
@@ -380,8 +401,12 @@ impl World {
             let store = world.running.as_ref().expect("it runs").store.clone();
             let recovery = Recovery::new(store, world.api.clone());
             let findings = recovery.survey()?;
-            recovery.apply(&findings, world.clock.now().wall)
+            let found = findings.iter().map(|it| it.evidence.clone()).collect();
+            let linked = recovery.apply(&findings, world.clock.now().wall)?;
+            Ok((linked, found))
         });
+        let done: Option<Result<(usize, Vec<String>), String>> = done;
+        self.tell(&format!("recover --apply: {done:?}"));
         self.look_everywhere();
         done.and_then(Result::err)
     }
@@ -585,18 +610,20 @@ impl World {
     // The backup.
 
     /// A copy of the database as it is now.
-    pub fn back_up(&self) -> PathBuf {
+    pub fn back_up(&mut self) -> PathBuf {
         let copy = self.folder.path().join("backup.db");
         if copy.exists() {
             std::fs::remove_file(&copy).expect("the last backup goes");
         }
         self.execute(&format!("VACUUM INTO '{}'", copy.display()))
             .expect("a backup");
+        self.tell("backup");
         copy
     }
 
     /// Puts a backup in the database's place and starts on it.
     pub fn restore(&mut self, backup: &PathBuf) {
+        self.tell("restore");
         self.running = None;
         self.sql = Connection::open_in_memory().expect("a connection");
         let database = &self.config.database;
@@ -803,7 +830,7 @@ impl World {
         text += &format!("{} calls\n", openai.calls.len());
         let calls = openai.calls.iter().rev().take(40).rev();
         text += &format!("last calls {:?}\n", calls.collect::<Vec<_>>());
-        text
+        text + &self.story.join("\n")
     }
 
     fn dump_of_rows(&self) -> String {

@@ -820,6 +820,8 @@ fn run_line(line: &Line, fate: Option<Fate>) -> Files {
             let mut files = failed(500, json!({"message": "oops", "code": "server_error"}));
             files.output.push(good);
             files.is_whole = true;
+            // Counted by its text: were it not, nobody could know of an output file that is named late.
+            files.counts_as_completed = true;
             files
         }
         Some(Fate::Garbled) => {

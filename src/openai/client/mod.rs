@@ -32,6 +32,7 @@ use self::wire::{BeforeSending, agent};
 use super::answer::{self, Redactor};
 use super::{
     BatchApi, Call, CallError, ENDPOINT, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
+    ResponsesApi,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -58,6 +59,7 @@ pub struct Client {
     create: Agent,
     upload: Agent,
     download: Agent,
+    respond: Agent,
 }
 
 impl fmt::Debug for Client {
@@ -116,6 +118,9 @@ impl Client {
                     .timeout_send_request(Some(timeouts.small))
                     .timeout_recv_response(Some(timeouts.small))
                     .timeout_per_read(Some(timeouts.stall))
+            }),
+            respond: agent(https_only, &timeouts, |config| {
+                config.timeout_global(Some(timeouts.respond))
             }),
             timeouts,
             max_download,
@@ -376,6 +381,17 @@ impl BatchApi for Client {
         let no_body: &[u8] = &[];
         let value = self.json(self.send(&self.small, request, no_body)?)?;
         self.as_batch(&value, Some(id))
+    }
+}
+
+impl ResponsesApi for Client {
+    fn respond(&self, body: &Value) -> Call<Value> {
+        let body = serde_json::to_vec(body).map_err(|error| self.not_sent(&error.to_string()))?;
+        let request = self
+            .request(Method::POST, "/responses")
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        self.json(self.send(&self.respond, request, &body)?)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Timeouts {
     pub small: Duration,
     /// For a whole `POST /batches`; the settling time must be longer.
     pub create: Duration,
+    /// For a whole `POST /responses`.
+    pub respond: Duration,
     /// Without a single byte moved in an upload or a download.
     pub stall: Duration,
     /// For sending a whole input file.
@@ -52,6 +54,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             small: Duration::from_secs(60),
             create: Duration::from_secs(120),
+            respond: Duration::from_secs(270),
             stall: Duration::from_secs(60),
             upload: Duration::from_secs(3600),
             upload_answer: Duration::from_secs(120),

@@ -1,0 +1,212 @@
+//! One lot, answered at once: the request waits here while the `direct` steps work for its job.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::read::no_such_job;
+use super::{Api, Failure, overloaded, seconds};
+use crate::http::Response;
+use crate::job::{JobStatus, LotStatus, Mode, VERSION};
+use crate::refusal::{Code, Refusal};
+use crate::results;
+use crate::store::jobs::{self, JobRow};
+use crate::store::lots::{self, LotRow, Of};
+use crate::store::{StoreError, direct};
+
+/// How often a job is looked at, whether a bell has rung or not.
+const LOOK: Duration = Duration::from_secs(1);
+/// What the reason of a lot begins with whose images cannot be fetched.
+const UNREACHABLE: &str = "IMAGE_UNREACHABLE";
+
+/// How many requests wait, by client.
+#[derive(Default)]
+pub(super) struct Seats(Mutex<HashMap<String, u32>>);
+
+impl Seats {
+    fn taken(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's place among those that wait; free again when it is dropped.
+pub(super) struct Seat<'a> {
+    seats: &'a Seats,
+    client: String,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        if let Some(number) = taken.get_mut(&self.client) {
+            *number -= 1;
+            if *number == 0 {
+                taken.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Where a job stands while its client waits.
+enum Stand {
+    Final,
+    /// What is left of it goes on in a batch.
+    Released,
+    Going,
+}
+
+impl Api {
+    /// A place among the requests that are answered at once, or 503.
+    pub(super) fn seat(&self, client: &str) -> Result<Seat<'_>, Failure> {
+        let limits = &self.config.synchronous;
+        let mut taken = self.seats.taken();
+        let all: u32 = taken.values().sum();
+        let own = taken.get(client).copied().unwrap_or(0);
+        if all >= limits.concurrency || own >= limits.per_client {
+            return Err(overloaded(
+                "As many synchronous requests as are served at once are being worked on: send it again, or with \
+                 `Prefer: respond-async`.",
+            ));
+        }
+        *taken.entry(client.to_owned()).or_default() += 1;
+        Ok(Seat {
+            seats: &self.seats,
+            client: client.to_owned(),
+        })
+    }
+
+    /// Waits for a job that is worked on at once, until its time is over; `started`: when its
+    /// request came, on the steady clock.
+    pub(super) fn answer_at_once(
+        &self,
+        id: &str,
+        seat: &Seat<'_>,
+        started: Duration,
+    ) -> Result<Response, Failure> {
+        let until = started + self.config.synchronous.timeout;
+        let ear = self.bells.hear();
+        loop {
+            let (job, stand) = self.look(id, &seat.client)?;
+            let left = until.saturating_sub(self.clock.now().steady);
+            match stand {
+                Stand::Final | Stand::Released => return self.outcome(&job, &stand),
+                Stand::Going if left.is_zero() => return Ok(timed_out(&job)),
+                // A bell, or the time: either way the job is looked at.
+                Stand::Going => drop(ear.recv_timeout(left.min(LOOK))),
+            }
+        }
+    }
+
+    fn look(&self, id: &str, client: &str) -> Result<(JobRow, Stand), Failure> {
+        let found = self.store.read(|view| {
+            let Some(job) = jobs::find(view, client, id)? else {
+                return Ok(None);
+            };
+            let stand = if job.status.is_final() {
+                Stand::Final
+            } else if direct::is_released(view, job.seq)? {
+                Stand::Released
+            } else {
+                Stand::Going
+            };
+            Ok(Some((job, stand)))
+        })?;
+        Ok(found.ok_or_else(|| no_such_job(id))?)
+    }
+
+    fn outcome(&self, job: &JobRow, stand: &Stand) -> Result<Response, Failure> {
+        let mut page = self
+            .store
+            .read(|view| lots::page(view, &job.id, Of::All, 0, 1))?;
+        let lot = page
+            .pop()
+            .ok_or_else(|| StoreError::Conflict(format!("the lot of job {} is gone", job.id)))?;
+        let described = lot.vision_result.is_some();
+        Ok(match (job.status, stand) {
+            (JobStatus::Cancelled, _) => refused(
+                job,
+                &Refusal::new(Code::JobCancelled, "The job was cancelled."),
+            ),
+            (JobStatus::Failed, _) => failed(job, &lot),
+            (_, Stand::Released) if !described => refused(
+                job,
+                &Refusal::new(
+                    Code::OpenaiApiError,
+                    "OpenAI cannot be asked at once now. The job is stored and goes on in a batch: poll it under its \
+                     `job_id`; sent again, it is the same job.",
+                ),
+            ),
+            _ => Response::json(200, &answer(job, &lot)),
+        })
+    }
+}
+
+/// The answer with what there is; where a part goes on in a batch, with what is still to come.
+fn answer(job: &JobRow, lot: &LotRow) -> Value {
+    let mut result = results::lot(&job.languages, lot);
+    let mut warnings = Vec::new();
+    let mut pending = Vec::new();
+    for description in result["descriptions"].as_array().into_iter().flatten() {
+        let language = description["language"].as_str().unwrap_or_default();
+        match description["error"].as_str() {
+            Some(_) if lot.status == LotStatus::Pending => pending.push(language.to_owned()),
+            Some(error) => warnings.push(format!("{language}: {error}")),
+            None => {}
+        }
+    }
+    if !pending.is_empty() {
+        warnings.push(format!(
+            "{} cannot be had at once and will come by a batch: poll the job",
+            pending.join(", ")
+        ));
+    }
+    if !lot.missing_images.is_empty() {
+        warnings.push(format!(
+            "{} of {} images cannot be fetched",
+            lot.missing_images.len(),
+            lot.images.len()
+        ));
+    }
+    if let Some(result) = result.as_object_mut() {
+        result.remove("processed_at");
+    }
+    json!({
+        "version": VERSION,
+        "job_id": job.id,
+        "processing_mode": Mode::Synchronous.as_str(),
+        "total_lots": job.total_lots,
+        "processed_at": seconds(Some(job.completed_at.unwrap_or(job.updated_at))),
+        "lots": [result],
+        "warnings": warnings,
+        "pending_languages": pending,
+    })
+}
+
+fn failed(job: &JobRow, lot: &LotRow) -> Response {
+    let reason = lot.error_message.as_deref().unwrap_or("no text was had");
+    let code = if reason.starts_with(UNREACHABLE) {
+        Code::ImageUnreachable
+    } else {
+        Code::OpenaiApiError
+    };
+    let details = json!({"job_id": job.id, "missing_images": lot.missing_images});
+    let mut body = Refusal::new(code, reason).with(details).body();
+    body["job_id"] = json!(job.id);
+    body["missing_images"] = json!(lot.missing_images);
+    Response::json(code.status(), &body)
+}
+
+fn timed_out(job: &JobRow) -> Response {
+    let message = "OpenAI has not answered in time. The work goes on: poll the job under its `job_id`; sent again, it is \
+                   the same job.";
+    refused(job, &Refusal::new(Code::OpenaiTimeout, message))
+}
+
+/// A refusal that names its job.
+fn refused(job: &JobRow, refusal: &Refusal) -> Response {
+    let mut body = refusal.clone().with(json!({"job_id": job.id})).body();
+    body["job_id"] = json!(job.id);
+    Response::json(refusal.code.status(), &body)
+}

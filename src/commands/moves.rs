@@ -1,0 +1,104 @@
+//! The small moves of an operator: a job retried or cancelled, a webhook sent again, work stopped.
+
+use super::look::{open, operand};
+use super::{Command, Outcome, Refused, print};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::store::jobs::{self, JobRow};
+use crate::store::{Store, again, alerts, cancel, deliveries, settle};
+
+/// Why a job has no further results that an operator cancelled.
+const CANCELLED: &str = "cancelled by the operator";
+/// What an operator may stop.
+const SCOPES: [&str; 3] = [alerts::INTAKE, alerts::SUBMISSIONS, alerts::WEBHOOKS];
+
+fn now() -> Timestamp {
+    SystemClock::new().now().wall
+}
+
+fn job(store: &Store, id: &str) -> Result<JobRow, Refused> {
+    let job = store.read(|view| jobs::by_id(view, id))?;
+    job.ok_or_else(|| Refused::Failed(format!("there is no job {id} here")))
+}
+
+/// `jobs retry JOB`: an orphan's held requests are sent.
+pub(super) fn release_held(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    let job = job(&store, &operand(command, "job")?)?;
+    let sent = store.write(now(), |tx| settle::release_held(tx, &job.id))?;
+    print(&format!(
+        "{sent} held requests of job {} wait to be sent now\n",
+        job.id
+    ))
+}
+
+/// `jobs retry JOB --failed-lots`, with what it takes in requests.
+pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
+    let (config, store) = open(command)?;
+    let job = job(&store, &operand(command, "job")?)?;
+    let (cost, how) = if command.dry_run {
+        let cost = store.read(|view| again::cost(view, &job))?;
+        (cost, "would be sent; nothing was changed (--dry-run)")
+    } else {
+        let cost = store.write(now(), |tx| {
+            again::retry_failed_lots(tx, &job, config.images.check)
+        })?;
+        (cost, "wait to be sent now")
+    };
+    let others = job
+        .languages
+        .iter()
+        .filter(|tag| !crate::job::is_english(tag))
+        .count();
+    print(&format!(
+        "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
+         into {others} languages. All of them are paid anew.\n",
+        cost.lots, job.id, cost.vision, cost.translations
+    ))
+}
+
+/// `jobs cancel JOB`
+pub(super) fn cancel(command: &Command) -> Outcome {
+    let (_, store) = open(command)?;
+    let job = job(&store, &operand(command, "job")?)?;
+    store.write(now(), |tx| cancel::cancel(tx, &job, CANCELLED))?;
+    print(&format!("job {} is cancelled\n", job.id))
+}
+
+/// `webhooks resend ID`
+pub(super) fn resend(store: &Store, id: i64) -> Outcome {
+    let new = store.write(now(), |tx| deliveries::resend(tx, id))?;
+    print(&format!("delivery {id} is sent again as delivery {new}\n"))
+}
+
+fn scope(command: &Command) -> Result<&'static str, Refused> {
+    let named = command.operands.first().map_or("", String::as_str);
+    let known = SCOPES.into_iter().find(|scope| *scope == named);
+    known.ok_or_else(|| Refused::Usage(format!("name one of {}", SCOPES.join(", "))))
+}
+
+/// `pause intake|submissions|webhooks`: until `resume`, also across restarts.
+pub(super) fn pause(command: &Command) -> Outcome {
+    let scope = scope(command)?;
+    let (_, store) = open(command)?;
+    let message = format!("{scope} paused by the operator; go on with: batchkeeper resume {scope}");
+    store.write(now(), |tx| {
+        alerts::pause(tx, scope, &message, None)?;
+        alerts::open(tx, "paused", scope, &message).map(drop)
+    })?;
+    print(&format!("{scope} is paused\n"))
+}
+
+/// `resume intake|submissions|webhooks`
+pub(super) fn resume(command: &Command) -> Outcome {
+    let scope = scope(command)?;
+    let (_, store) = open(command)?;
+    let was = store.write(now(), |tx| {
+        alerts::close(tx, "paused", scope)?;
+        alerts::resume(tx, scope)
+    })?;
+    print(&if was {
+        format!("{scope} goes on\n")
+    } else {
+        format!("{scope} was not paused\n")
+    })
+}

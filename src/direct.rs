@@ -1,0 +1,188 @@
+//! Synchronous jobs: their requests are asked of `/v1/responses` one by one, vision first, then all
+//! translations side by side. Several of these steps work at once, on threads of their own, so that
+//! nothing of it can hold up the batches.
+//!
+//! A call is a committed row before it is made. What cannot be had within the time that a client
+//! waits, because OpenAI fails or the process ended, goes on in a batch: nothing is lost, and the
+//! client polls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::answer::{self, Answer, Usage};
+use crate::batch::{Outcome, Stage};
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::config::Config;
+use crate::openai::{CallError, ResponsesApi};
+use crate::parameters::Parameters;
+use crate::step::{Next, Step, StepError, backoff};
+use crate::store::direct::{self, Call, CallResult};
+use crate::store::settle::Rules;
+use crate::store::{Store, Stored, Tx, alerts, requests};
+use crate::trouble;
+
+/// The scope of what OpenAI asked to wait for.
+const DIRECT: &str = "direct";
+
+/// See the module.
+pub struct Direct {
+    store: Arc<Store>,
+    api: Arc<dyn ResponsesApi>,
+    clock: Arc<dyn Clock>,
+    config: Arc<Config>,
+}
+
+impl Direct {
+    /// One of several.
+    pub fn new(
+        store: Arc<Store>,
+        api: Arc<dyn ResponsesApi>,
+        clock: Arc<dyn Clock>,
+        config: Arc<Config>,
+    ) -> Self {
+        Self {
+            store,
+            api,
+            clock,
+            config,
+        }
+    }
+
+    /// Sends what comes too late into a batch. With the account refused that is everything: the
+    /// batches wait until it is not, a client would wait in vain.
+    fn release_late(&self, now: Moment) -> Result<bool, StepError> {
+        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let before = if paused {
+            now.wall + self.config.synchronous.timeout
+        } else {
+            now.wall.before(self.config.synchronous.timeout)
+        };
+        if !self.store.read(|view| direct::any_late(view, before))? {
+            return Ok(false);
+        }
+        let released = self
+            .store
+            .write(now.wall, |tx| direct::release_late(tx, before))?;
+        Ok(released > 0)
+    }
+
+    /// How long OpenAI asked all direct calls to wait.
+    fn held_back(&self, now: Moment) -> Result<Option<Duration>, StepError> {
+        let pause = self.store.read(|view| alerts::paused(view, DIRECT))?;
+        let longest = self.config.synchronous.timeout;
+        let left = pause
+            .and_then(|pause| pause.until)
+            .map(|until| until.due_in(now.wall, longest));
+        Ok(left.filter(|left| !left.is_zero()))
+    }
+
+    fn make(&self, call: &Call, now: Moment) -> Result<Next, StepError> {
+        let begun = self.store.write(now.wall, |tx| direct::begin(tx, call))?;
+        if !begun {
+            return Ok(Next::again());
+        }
+        let line = self.store.read(|view| requests::of(view, call.request))?;
+        let parameters = match line.custom_id.stage() {
+            Stage::Vision => Parameters::Vision(self.config.vision.clone()),
+            Stage::Translation => Parameters::Translation(self.config.translation.clone()),
+        };
+        let response = self.api.respond(&line.body(&parameters));
+        self.end(call, parameters.model(), response)?;
+        Ok(Next::again())
+    }
+
+    fn end(
+        &self,
+        call: &Call,
+        model: &str,
+        response: Result<Value, CallError>,
+    ) -> Result<(), StepError> {
+        let now = self.clock.now().wall;
+        let (answer, usage) = match &response {
+            Ok(body) => answer::read_body(200, body),
+            Err(error) => (of_error(error), Usage::default()),
+        };
+        let (mut outcome, text, error) = answer.outcome();
+        let failure = response.as_ref().err();
+        let account = failure.filter(|error| error.is_account_trouble());
+        let not_run = failure.is_some_and(CallError::had_no_effect) && outcome == Outcome::Passing;
+        if not_run || account.is_some() {
+            // Not the request's fault, and nothing was paid: it counts as no attempt.
+            outcome = Outcome::NotRun;
+        }
+        let result = CallResult {
+            outcome,
+            text,
+            error: &error,
+            model,
+            response_id: response.as_ref().ok().and_then(|body| body["id"].as_str()),
+            tokens: usage.numbers(),
+        };
+        let rules = Rules {
+            max_attempts: self.config.batch.max_attempts,
+            check_images: self.config.images.check,
+            batch_cap: None,
+        };
+        let asked = failure.and_then(CallError::retry_after);
+        let again = now + backoff(self.config.openai.retry_interval, call.earlier, asked);
+        self.store.write(now, |tx| {
+            let until = direct::accepted_at(tx, call.request)? + self.config.synchronous.timeout;
+            let again = Some(again).filter(|again| account.is_none() && *again < until);
+            direct::end(tx, call, &result, rules, again)?;
+            if let Some(error) = account {
+                let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                return trouble::pause_openai(tx, error, probe);
+            }
+            match asked {
+                Some(wait) => hold_back(tx, now + wait),
+                None => Ok(()),
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// OpenAI asked for a wait: no direct call is made before.
+fn hold_back(tx: &Tx<'_>, until: Timestamp) -> Stored<()> {
+    let reason = "OpenAI asked to wait (Retry-After)";
+    alerts::pause(tx, DIRECT, reason, Some(until))
+}
+
+/// A call without a good answer, read as the same answer in a result file is.
+fn of_error(error: &CallError) -> Answer {
+    match error {
+        CallError::Refused(refusal) => {
+            let body = json!({"error": {
+                "code": refusal.code, "param": refusal.param, "message": refusal.message,
+            }});
+            answer::read_body(refusal.status, &body).0
+        }
+        CallError::NotSent { message } | CallError::Unknown { message } => Answer::Retry {
+            code: String::new(),
+            message: message.clone(),
+        },
+    }
+}
+
+impl Step for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if self.release_late(now)? {
+            return Ok(Next::again());
+        }
+        let idle = self.config.steps.idle;
+        if let Some(wait) = self.held_back(now)? {
+            return Ok(Next::idle(wait.min(idle)));
+        }
+        match self.store.read(|view| direct::next(view, now.wall))? {
+            None => Ok(Next::idle(idle)),
+            Some(Ok(call)) => self.make(&call, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A job is taken back: what waits is let go of, what is under way is not wanted any more. What comes
+//! back of it all the same is stored, since it is paid, and changes nothing.
+
+use rusqlite::params;
+
+use super::jobs::JobRow;
+use super::{Stored, Tx, alerts, moved};
+
+/// Cancels a job that is not final, and makes its deliveries due. A batch that is not sealed lets go
+/// of its requests; one that is keeps them, and is cancelled at OpenAI where nobody else's are in it.
+pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
+    let planned = "batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')";
+    tx.execute(
+        &format!(
+            "DELETE FROM batch_lines WHERE {planned} AND request_id IN (SELECT id FROM requests WHERE job = ?)"
+        ),
+        [job.seq],
+    )?;
+    tx.execute(
+        &format!("DELETE FROM batch_links WHERE {planned} AND job = ?"),
+        [job.seq],
+    )?;
+    let open = tx.execute(
+        "UPDATE requests SET state = 'cancelled', images_due = 0, batch_cap = NULL
+         WHERE job = ? AND state IN ('waiting', 'claimed', 'held')",
+        [job.seq],
+    )?;
+    let lots = tx.execute(
+        "UPDATE batch_lots SET status = 'cancelled', processed_at = ? WHERE batch_job_id = ? AND status = 'pending'",
+        params![tx.now, job.id],
+    )?;
+    let changed = tx.execute(
+        "UPDATE batch_jobs SET status = 'cancelled', error_message = ?, completed_at = ?, updated_at = ?,
+                open_vision = 0, open_translations = 0
+         WHERE seq = ? AND status IN ('pending', 'processing', 'translating')",
+        params![reason, tx.now, tx.now, job.seq],
+    )?;
+    moved(changed, || format!("job {} is final already", job.id))?;
+    tx.execute(
+        "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
+        params![tx.now, job.id],
+    )?;
+    // Its batches are looked at soon: one that nobody wants is cancelled at OpenAI.
+    tx.execute(
+        "UPDATE openai_batches SET next_at = ? WHERE state = 'submitted' AND next_at > ?
+           AND id IN (SELECT batch_id FROM batch_links WHERE job = ?)",
+        params![tx.now, tx.now, job.seq],
+    )?;
+    alerts::event(
+        tx,
+        Some(&job.id),
+        None,
+        "cancelled",
+        &format!("lots={lots} requests={open} reason={reason:?}"),
+    )
+}

@@ -1,0 +1,156 @@
+//! Cancelling, here and at OpenAI.
+
+use serde_json::{Value, json};
+
+use crate::appliance::{Answer, Appliance, KEY, submission, wait_for};
+use crate::{refused, sign_with, taken};
+
+fn cancel(appliance: &Appliance, job: &str) -> Answer {
+    let path = format!("/api/v1/batch-jobs/{job}/cancel");
+    let headers = [("X-Signature", sign_with(KEY, job.as_bytes()))];
+    appliance.ask("POST", &path, &headers)
+}
+
+fn job(appliance: &Appliance, lots: usize, hook: &str) -> String {
+    let mut body = submission(&appliance.lots(lots), &["en", "ru"]);
+    body["webhook_url"] = json!(appliance.hook(hook));
+    taken(&appliance.submit(&body))
+}
+
+fn requests(appliance: &Appliance, job: &str, state: &str) -> i64 {
+    appliance.cell(&format!(
+        "SELECT count(*) FROM requests r JOIN batch_jobs j ON j.seq = r.job WHERE j.id = '{job}' AND r.state = '{state}'"
+    ))
+}
+
+#[test]
+fn a_waiting_job_is_cancelled_and_its_webhook_told() {
+    let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
+    let id = job(&appliance, 3, "waiting");
+    let first = cancel(&appliance, &id);
+    assert_eq!(first.status, 200, "{}", first.json());
+    let answer = first.json();
+    assert_eq!(
+        (&answer["job_id"], &answer["status"]),
+        (&json!(id), &json!("cancelled"))
+    );
+    assert!(answer["cancelled_at"].is_string() && answer["message"].is_string());
+    assert_eq!(
+        cancel(&appliance, &id).json()["cancelled_at"],
+        answer["cancelled_at"]
+    );
+    let told: Value = serde_json::from_str(
+        appliance.delivered("waiting", 1)[0]["body"]
+            .as_str()
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(told["event"], "batch_job_cancelled");
+    assert_eq!(told["status"], "cancelled");
+    assert_eq!(told["results_available"], false);
+    assert_eq!(told["lots"].as_array().unwrap().len(), 3);
+    let status = appliance.status(&id);
+    assert_eq!(status["status"], "cancelled");
+    assert_eq!(status["completed_at"], answer["cancelled_at"]);
+    assert!(status["error_message"].as_str().unwrap().contains("client"));
+    let results = appliance.read(&format!("/api/v1/batch-results/{id}"), &id);
+    assert_eq!(
+        (results.status, &results.json()["code"]),
+        (410, &json!("JOB_CANCELLED"))
+    );
+    assert_eq!(requests(&appliance, &id, "cancelled"), 3);
+    assert_eq!(
+        appliance.cell::<i64>("SELECT count(*) FROM openai_batches"),
+        0
+    );
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    refused(&cancel(&appliance, unknown), 404, "JOB_NOT_FOUND");
+    appliance.is_sound();
+}
+
+#[test]
+fn a_final_job_is_not_cancelled() {
+    let appliance = Appliance::start();
+    let id = job(&appliance, 2, "final");
+    appliance.results(&id);
+    let answer = refused(&cancel(&appliance, &id), 409, "JOB_NOT_CANCELLABLE");
+    assert_eq!(answer["details"]["status"], "completed");
+    assert_eq!(appliance.status(&id)["status"], "completed");
+    assert_eq!(appliance.delivered("final", 1).len(), 1);
+}
+
+#[test]
+fn a_batch_of_cancelled_jobs_alone_is_cancelled_at_openai() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress", "value": 60_000}));
+    let id = job(&appliance, 2, "alone");
+    wait_for("the batch at OpenAI", || {
+        appliance.status(&id)["openai_batch_id"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    assert_eq!(cancel(&appliance, &id).status, 200);
+    wait_for("its end there", || {
+        let status: String = appliance.cell(
+            "SELECT coalesce(openai_status, '') FROM openai_batches ORDER BY id DESC LIMIT 1",
+        );
+        (status == "cancelled").then_some(())
+    });
+    appliance.is_sound();
+    assert_eq!(requests(&appliance, &id, "cancelled"), 2);
+    assert_eq!(appliance.status(&id)["status"], "cancelled");
+    assert_eq!(appliance.delivered("alone", 1).len(), 1);
+}
+
+#[test]
+fn a_batch_that_another_job_wants_goes_on_and_what_is_paid_is_kept() {
+    let appliance = Appliance::with("[batch]\nmax_wait = \"600ms\"\nmax_requests = 5");
+    let (gone, stays) = (job(&appliance, 2, "gone"), job(&appliance, 3, "stays"));
+    let batch = |id: &str| {
+        appliance.status(id)["openai_batch_id"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let shared = wait_for("the batch at OpenAI", || batch(&gone));
+    assert_eq!(cancel(&appliance, &gone).status, 200);
+    appliance.results(&stays);
+    appliance.is_sound();
+    assert_eq!(batch(&stays), Some(shared));
+    let status: String =
+        appliance.cell("SELECT openai_status FROM openai_batches ORDER BY id LIMIT 1");
+    assert_eq!(status, "completed");
+    // Its texts are stored and can be read; nothing was translated, its state stays.
+    let results = appliance
+        .read(&format!("/api/v1/batch-results/{gone}"), &gone)
+        .json();
+    let lot = &results["results"]["lots"][0];
+    assert_eq!(lot["status"], "cancelled");
+    assert!(lot["descriptions"][0]["damages"].is_string(), "{lot}");
+    assert_eq!(lot["descriptions"][1]["damages"], Value::Null);
+    assert_eq!(requests(&appliance, &gone, "cancelled"), 2);
+    let answered: i64 = appliance.cell("SELECT sum(answered) FROM v_costs WHERE stage = 'vision'");
+    assert_eq!(answered, 5);
+}
+
+#[test]
+fn cancelling_at_any_moment_leaves_a_sound_appliance() {
+    let mut appliance = Appliance::with("[batch]\nmax_requests = 4");
+    let jobs: Vec<String> = (0..8)
+        .map(|number| job(&appliance, 3 + number % 3, "any"))
+        .collect();
+    for (number, id) in jobs.iter().enumerate() {
+        if number % 2 == 0 {
+            let answer = cancel(&appliance, id);
+            assert!(matches!(answer.status, 200 | 409), "{}", answer.json());
+        }
+        if number == 4 {
+            appliance.kill_daemon();
+            appliance.start_daemon();
+        }
+    }
+    for id in &jobs {
+        appliance.ended(id);
+    }
+    appliance.delivered("any", jobs.len());
+    appliance.is_sound();
+}

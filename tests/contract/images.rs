@@ -1,0 +1,164 @@
+//! The images' checks: what makes one missing, what a lot does without, who is kept waiting.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::appliance::{Appliance, described, in_languages, submission, wait_for};
+use crate::receiver::{Receiver, Reply, mute, status};
+use crate::taken;
+
+fn image() -> Reply {
+    status(200)
+        .with("Content-Type: image/jpeg")
+        .body("an image")
+}
+
+/// A host that has images of every kind.
+fn host() -> Receiver {
+    Receiver::start(|nth, seen| {
+        let path = seen.path.trim_start_matches('/');
+        match path {
+            "page" => status(200).with("Content-Type: text/html"),
+            "gone" => status(404),
+            "flaky" if nth % 4 < 2 => status(500),
+            "away1" => status(302).with("Location: /away2"),
+            "away2" => status(302).with("Location: /away3"),
+            "away3" => status(302).with("Location: /good"),
+            "far" => status(302).with("Location: /away1"),
+            "private" => status(302).with("Location: http://10.0.0.1/1.jpg"),
+            _ => image(),
+        }
+    })
+}
+
+fn lot(id: &str, images: &[String]) -> Value {
+    json!({"lot_id": id, "additional_info": format!("lot {id}"), "images": images})
+}
+
+#[test]
+fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
+    let host = host();
+    let url = |path: &str| host.url(path);
+    let appliance = Appliance::start();
+    let good: Vec<String> = (0..10)
+        .map(|n| appliance.image("truck.jpg") + &format!("?{n}"))
+        .collect();
+    let with = |missing: &[&str], wells: usize| -> Vec<String> {
+        let missing = missing.iter().map(|path| url(path));
+        missing.chain(good[..wells].iter().cloned()).collect()
+    };
+    let lots = [
+        lot("none missing", &good[..2]),
+        lot("thirty percent", &with(&["page", "gone", "private"], 7)),
+        lot("more", &with(&["page", "gone"], 4)),
+        lot("one of one", &[url("gone")]),
+        lot("all unusable", &["ftp://img.example/1.jpg".to_owned()]),
+    ];
+    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let results = appliance.results(&job);
+    let found = &results["results"]["lots"];
+    for (at, missing) in [(0, vec![]), (1, vec!["page", "gone", "private"])] {
+        let missing: Vec<String> = missing.into_iter().map(url).collect();
+        assert_eq!(found[at]["status"], "completed");
+        assert_eq!(found[at]["missing_images"], json!(missing));
+        let texts = in_languages(&described(&lots[at], &missing), &["en"]);
+        assert_eq!(found[at]["descriptions"], texts);
+    }
+    assert_eq!(found[1]["processed_images"], 7);
+    for (at, reason) in [
+        (2, "IMAGE_UNREACHABLE: 2 of 6"),
+        (3, "IMAGE_UNREACHABLE: 1 of 1"),
+        (4, "INVALID_IMAGE_URLS"),
+    ] {
+        assert_eq!(found[at]["status"], "failed");
+        let message = found[at]["error_message"].as_str().unwrap();
+        assert!(message.starts_with(reason), "{message}");
+    }
+    assert_eq!(results["processing_summary"]["failed_lots"], 3);
+    appliance.is_sound();
+}
+
+#[test]
+fn two_failures_in_a_row_make_an_image_missing_and_three_redirects_are_followed() {
+    // HEAD and GET of the first look fail, those of the second do not.
+    let flaky = Receiver::start(|nth, _| if nth < 2 { status(500) } else { image() });
+    let host = host();
+    let appliance = Appliance::start();
+    let urls = [flaky.url("flaky"), host.url("away1")];
+    let too_far = [host.url("far")];
+    let lots = [lot("well", &urls), lot("too far", &too_far)];
+    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    appliance.ended(&job);
+    let missing = "SELECT coalesce(group_concat(missing_images), '') FROM batch_lots";
+    assert_eq!(
+        appliance.cell::<String>(missing),
+        json!(too_far).to_string()
+    );
+    assert_eq!(flaky.so_far().len(), 3);
+    let range = "bytes=0-32767";
+    assert!(
+        flaky
+            .so_far()
+            .iter()
+            .any(|seen| seen.header("range") == range)
+    );
+}
+
+#[test]
+fn without_checks_every_image_is_sent() {
+    let host = host();
+    let appliance = Appliance::with("[images]\ncheck = false");
+    let lots = [lot("a", &[host.url("gone")]), lot("b", &[host.url("page")])];
+    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    appliance.ended(&job);
+    assert_eq!(host.so_far().len(), 0);
+    assert_eq!(
+        appliance.cell::<i64>("SELECT count(*) FROM batch_lots WHERE missing_images IS NOT NULL"),
+        0
+    );
+}
+
+#[test]
+fn a_slow_host_holds_four_checkers_at_most_and_nobody_else_s_lots() {
+    let slow = Receiver::start(|_, _| image().after(Duration::from_millis(1500)));
+    let appliance = Appliance::with("[images]\nconcurrency = 16");
+    let lots: Vec<Value> = (0..24)
+        .map(|n| lot(&n.to_string(), &[slow.url(&n.to_string())]))
+        .collect();
+    let held_up = taken(&appliance.submit(&submission(&lots, &["en"])));
+    slow.seen(4);
+    let quick = taken(&appliance.submit(&submission(&appliance.lots(20), &["en"])));
+    appliance.results(&quick);
+    assert!(
+        slow.so_far().len() < 24,
+        "the other job did not wait for it"
+    );
+    slow.seen(24);
+    assert_eq!(slow.most_at_once(), 4);
+    appliance.ended(&held_up);
+}
+
+#[test]
+fn a_restart_does_not_look_again_at_what_is_known() {
+    let host = host();
+    let port = mute();
+    let mut appliance = Appliance::start();
+    let hanging = format!("http://127.0.0.1:{port}/1.jpg");
+    let known: Vec<String> = ["a", "b", "c", "gone"].map(|path| host.url(path)).into();
+    let images: Vec<String> = known.iter().cloned().chain([hanging.clone()]).collect();
+    let lots = [lot("1", &images), lot("2", &images[..3])];
+    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    wait_for("the checks of the host that answers", || {
+        (appliance.cell::<i64>("SELECT count(*) FROM image_checks") == 4).then_some(())
+    });
+    let asked = host.so_far().len();
+    appliance.kill_daemon();
+    appliance.start_daemon();
+    // 3 s for HEAD and 5 s for GET, twice.
+    appliance.ended(&job);
+    assert_eq!(host.so_far().len(), asked);
+    let failed: String = appliance.cell("SELECT error_message FROM batch_lots WHERE lot_id = '1'");
+    assert!(failed.starts_with("IMAGE_UNREACHABLE: 2 of 5"), "{failed}");
+    assert_eq!(appliance.status(&job)["progress"]["failed_lots"], 1);
+}

@@ -1,0 +1,105 @@
+//! The client contract, line by line, through the real program.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+#[path = "../appliance/mod.rs"]
+mod appliance;
+
+mod cancel;
+mod images;
+mod limits;
+mod list;
+mod older;
+mod once;
+mod receiver;
+mod retry;
+mod signing;
+mod synchronous;
+mod webhooks;
+
+use appliance::{Answer, Appliance, KEY, call, now};
+use batchkeeper::signature::{Key, Message, SignedRequest, sign};
+use serde_json::Value;
+
+/// Where submissions go.
+const SUBMIT: &str = "/api/v1/generate-descriptions";
+
+fn sign_with(key: &str, bytes: &[u8]) -> String {
+    sign(&Key::new(key).unwrap(), Message::Bytes(bytes))
+}
+
+/// The headers of signature v1, made now.
+fn v1(key: &str, method: &str, target: &str, body: &[u8]) -> [(&'static str, String); 2] {
+    v1_aged(key, method, target, body, 0)
+}
+
+/// The same, made so many seconds ago.
+fn v1_aged(
+    key: &str,
+    method: &str,
+    target: &str,
+    body: &[u8],
+    age: i64,
+) -> [(&'static str, String); 2] {
+    let timestamp = (now().seconds() - age).to_string();
+    let request = SignedRequest {
+        timestamp: &timestamp,
+        method,
+        target,
+        body,
+    };
+    let signature = request.sign(&Key::new(key).unwrap());
+    [("X-Timestamp", timestamp), ("X-Signature", signature)]
+}
+
+fn borrowed<'h>(headers: &'h [(&'static str, String)]) -> Vec<(&'static str, &'h str)> {
+    let pairs = headers.iter();
+    pairs.map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+impl Appliance {
+    /// A request with these headers.
+    fn ask(&self, method: &str, target: &str, headers: &[(&'static str, String)]) -> Answer {
+        let url = format!("{}{target}", self.api);
+        call(method, &url, &borrowed(headers), b"")
+    }
+
+    /// A read of one job, or of the list, signed by signature v1.
+    fn get(&self, target: &str) -> Answer {
+        self.ask("GET", target, &v1(KEY, "GET", target, b""))
+    }
+
+    /// A submission signed over its raw body, with further headers.
+    fn send(&self, body: &Value, more: &[(&'static str, String)]) -> Answer {
+        let body = body.to_string();
+        let mut headers = vec![("X-Signature", sign_with(KEY, body.as_bytes()))];
+        headers.extend_from_slice(more);
+        self.post(&borrowed(&headers), body.as_bytes())
+    }
+
+    fn jobs(&self) -> i64 {
+        self.cell("SELECT count(*) FROM batch_jobs")
+    }
+}
+
+/// A refusal in the contract's form.
+#[track_caller]
+fn refused(answer: &Answer, status: u16, code: &str) -> Value {
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert_eq!(answer.status, status, "{text}");
+    let body = answer.json();
+    assert_eq!(body["code"], code, "{text}");
+    assert!(
+        body["error"].is_string() && body["message"].is_string() && body["details"].is_object()
+    );
+    body
+}
+
+/// The job's id in the answer to a submission that was taken.
+#[track_caller]
+fn taken(answer: &Answer) -> String {
+    assert_eq!(answer.status, 201, "{}", answer.json());
+    answer.json()["job_id"].as_str().unwrap().to_owned()
+}

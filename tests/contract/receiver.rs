@@ -1,0 +1,203 @@
+//! A receiver of webhooks (or a host of images) that answers as a test likes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchkeeper::clock::Clock;
+use batchkeeper::threads;
+use crossbeam_channel::never;
+
+use crate::appliance::{CLOCK, wait_for};
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// On the steady clock.
+    pub at: Duration,
+    /// On the wall clock, milliseconds.
+    pub wall: i64,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        let mut found = self.headers.iter().filter(|(known, _)| known == name);
+        found.next().map_or("", |(_, value)| value.as_str())
+    }
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: String,
+    pub body: &'static str,
+    pub after: Duration,
+}
+
+pub fn status(status: u16) -> Reply {
+    Reply {
+        status,
+        headers: String::new(),
+        body: "",
+        after: Duration::ZERO,
+    }
+}
+
+impl Reply {
+    pub fn with(mut self, header: &str) -> Self {
+        self.headers.push_str(header);
+        self.headers.push_str("\r\n");
+        self
+    }
+
+    pub fn body(mut self, body: &'static str) -> Self {
+        self.body = body;
+        self
+    }
+
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.after = wait;
+        self
+    }
+}
+
+pub struct Receiver {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Receiver {
+    /// Answers by `reply`, which knows how many requests came before.
+    pub fn start(reply: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let receiver = Self {
+            address: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+            most: Arc::default(),
+        };
+        let (seen, most, now) = (
+            receiver.seen.clone(),
+            receiver.most.clone(),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let reply = Arc::new(reply);
+        threads::spawn("receiver", move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (seen, most, now, reply) =
+                    (seen.clone(), most.clone(), now.clone(), reply.clone());
+                threads::spawn("receiver-1", move || {
+                    let open = now.fetch_add(1, Ordering::SeqCst) + 1;
+                    most.fetch_max(open, Ordering::SeqCst);
+                    answer(&stream, &seen, reply.as_ref());
+                    now.fetch_sub(1, Ordering::SeqCst);
+                })
+                .unwrap();
+            }
+        })
+        .unwrap();
+        receiver
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// What came, once there are `count` requests.
+    pub fn seen(&self, count: usize) -> Vec<Seen> {
+        wait_for(&format!("request {count}"), || {
+            let seen = self.so_far();
+            (seen.len() >= count).then_some(seen)
+        })
+    }
+
+    pub fn so_far(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// The most connections that were open at once.
+    pub fn most_at_once(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+fn answer(
+    mut stream: &TcpStream,
+    seen: &Mutex<Vec<Seen>>,
+    reply: &(dyn Fn(usize, &Seen) -> Reply + Send + Sync),
+) {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    if reader.read_line(&mut line).unwrap_or(0) == 0 {
+        return;
+    }
+    let path = line.split(' ').nth(1).unwrap_or("").to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let now = CLOCK.now();
+    let mut request = Seen {
+        path,
+        headers,
+        body: Vec::new(),
+        at: now.steady,
+        wall: now.wall.millis(),
+    };
+    let length = request.header("content-length").parse().unwrap_or(0);
+    request.body = vec![0; length];
+    if reader.read_exact(&mut request.body).is_err() {
+        return;
+    }
+    let nth = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(request.clone());
+        seen.len() - 1
+    };
+    let Reply {
+        status,
+        headers,
+        body,
+        after,
+    } = reply(nth, &request);
+    // Nothing is ever sent: a slow receiver.
+    never::<()>().recv_timeout(after).ok();
+    let length = body.len();
+    let body = if line.starts_with("HEAD ") { "" } else { body };
+    let text = format!(
+        "HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    // Whoever has asked may have given up.
+    stream.write_all(text.as_bytes()).ok();
+}
+
+/// A receiver that takes connections and never says a word, on every address of this machine.
+pub fn mute() -> u16 {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    threads::spawn("mute", move || {
+        let mut held = std::collections::VecDeque::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            held.push_back(stream);
+            // Those before have been given up by their clients.
+            if held.len() > 200 {
+                held.pop_front();
+            }
+        }
+    })
+    .unwrap();
+    port
+}

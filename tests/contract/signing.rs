@@ -1,0 +1,190 @@
+//! Who may ask: forms of signature that `refusals.rs` does not hold.
+
+use serde_json::json;
+
+use crate::appliance::{Appliance, CLOCK, KEY, call, submission};
+use crate::{SUBMIT, borrowed, refused, sign_with, taken, v1};
+use batchkeeper::clock::Clock;
+
+const OTHER_KEY: &str = "a key that only the other client has";
+const HOOK_KEY: &str = "a key that signs webhooks and nothing else";
+
+#[test]
+fn unsigned_reads_are_let_through_for_the_default_client_where_that_is_switched_on() {
+    let appliance = Appliance::with(&format!(
+        "legacy_unsigned_reads = true
+         clients = [{{name = \"default\", keys = [{KEY:?}]}}, {{name = \"other\", keys = [{OTHER_KEY:?}]}}]"
+    ));
+    let text = submission(&appliance.lots(2), &["en"]).to_string();
+    let job = taken(&appliance.post(
+        &[("X-Signature", &sign_with(KEY, text.as_bytes()))],
+        text.as_bytes(),
+    ));
+    let headers = [
+        ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
+        ("X-Client-Id", "other".to_owned()),
+    ];
+    let others = taken(&appliance.post(&borrowed(&headers), text.as_bytes()));
+    appliance.results(&job);
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        call(
+            "GET",
+            &format!("{}/api/v1/{path}", appliance.api),
+            headers,
+            b"",
+        )
+    };
+    for path in ["batch-status/", "batch-results/", "jobs/"] {
+        let own = get(&format!("{path}{job}"), &[]);
+        assert_eq!(own.status, 200, "{path}");
+        let named = get(&format!("{path}{job}"), &[("X-Client-Id", "default")]);
+        assert_eq!(named.status, 200, "{path}");
+        refused(&get(&format!("{path}{others}"), &[]), 404, "JOB_NOT_FOUND");
+        let other = get(&format!("{path}{others}"), &[("X-Client-Id", "other")]);
+        refused(&other, 401, "MISSING_SIGNATURE");
+        // A signature that is there must hold.
+        let wrong = get(&format!("{path}{job}"), &[("X-Signature", "00")]);
+        refused(&wrong, 403, "INVALID_SIGNATURE");
+    }
+    refused(&get("batch-jobs", &[]), 401, "MISSING_SIGNATURE");
+    let cancel = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
+    refused(&call("POST", &cancel, &[], b""), 401, "MISSING_SIGNATURE");
+    refused(
+        &appliance.post(&[], text.as_bytes()),
+        401,
+        "MISSING_SIGNATURE",
+    );
+}
+
+#[test]
+fn webhooks_have_a_key_and_hosts_of_their_own() {
+    let appliance = Appliance::with(&format!(
+        "clients = [{{name = \"default\", keys = [{KEY:?}], webhook_key = {HOOK_KEY:?},
+                     webhook_hosts = [\"127.0.0.1\", \"*.client.example\"]}}]"
+    ));
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    for url in [
+        "https://client.example/hook",
+        "https://hooks.client.example.evil.test/hook",
+        "https://evilclient.example/hook",
+    ] {
+        body["webhook_url"] = json!(url);
+        refused(&appliance.submit(&body), 422, "INVALID_WEBHOOK_URL");
+        body["webhook_url"] = json!(null);
+        body["lots"][0]["webhook"] = json!(url);
+        refused(&appliance.submit(&body), 422, "INVALID_WEBHOOK_URL");
+        body["lots"][0]["webhook"] = json!(null);
+    }
+    body["webhook_url"] = json!("https://HOOKS.Client.Example:8443/hook");
+    taken(&appliance.submit(&body));
+    body["webhook_url"] = json!(appliance.hook("own"));
+    appliance.results(&taken(&appliance.submit(&body)));
+    let delivery = &appliance.delivered("own", 1)[0];
+    let headers = delivery["headers"].as_array().unwrap();
+    let signature = headers.iter().find(|it| it[0] == "x-signature").unwrap();
+    let bytes = delivery["body"].as_str().unwrap().as_bytes();
+    assert_eq!(signature[1], sign_with(HOOK_KEY, bytes));
+    // With that key nothing can be asked.
+    let answer = appliance.post(&[("X-Signature", &sign_with(HOOK_KEY, bytes))], bytes);
+    refused(&answer, 403, "INVALID_SIGNATURE");
+}
+
+#[test]
+fn keys_that_are_weak_or_known_to_the_world_are_refused_at_start() {
+    let appliance = Appliance::without_daemon("");
+    for key in [
+        "dev-secret-key-for-testing-2024",
+        "default-shared-key-change-in-production",
+        "fifteen bytes !",
+        "",
+    ] {
+        for setting in ["keys = [KEY]", "keys = [GOOD]\nwebhook_key = KEY"] {
+            let setting = setting.replace("KEY", &format!("{key:?}"));
+            let setting = setting.replace("GOOD", &format!("{KEY:?}"));
+            appliance.configure(&format!("[[clients]]\nname = \"default\"\n{setting}"));
+            for command in ["check-config", "serve"] {
+                let ran = appliance.run(&[command]);
+                assert_eq!(ran.status, 1, "{key}: {}", ran.out);
+                assert!(ran.err.contains("\"default\""), "{}", ran.err);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_webhook_of_ours_cancels_nothing() {
+    let appliance = Appliance::with("[images]\ncheck = false\n[batch]\nmax_wait = \"1h\"");
+    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let body = json!({"event": "batch_job_completed", "job_id": job}).to_string();
+    let url = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
+    let signature = sign_with(KEY, body.as_bytes());
+    let answer = call(
+        "POST",
+        &url,
+        &[("X-Signature", &signature)],
+        body.as_bytes(),
+    );
+    refused(&answer, 400, "INVALID_PARAMETER");
+    assert_eq!(appliance.status(&job)["status"], "pending");
+}
+
+#[test]
+fn an_unknown_client_is_refused_in_the_same_time() {
+    let appliance = Appliance::start();
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    body["comment"] = json!("x".repeat(3_000_000));
+    let body = body.to_string();
+    let url = format!("{}{SUBMIT}", appliance.api);
+    let wrong = "0".repeat(64);
+    let time = |client: &str| {
+        let started = CLOCK.now().steady;
+        let headers = [("X-Signature", wrong.as_str()), ("X-Client-Id", client)];
+        refused(
+            &call("POST", &url, &headers, body.as_bytes()),
+            403,
+            "INVALID_SIGNATURE",
+        );
+        CLOCK.now().steady - started
+    };
+    // The least of many: what the machine does beside it only adds.
+    let rounds: Vec<_> = (0..15).map(|_| (time("default"), time("nobody"))).collect();
+    let known = rounds.iter().map(|it| it.0).min().unwrap();
+    let unknown = rounds.iter().map(|it| it.1).min().unwrap();
+    let ratio = unknown.as_secs_f64() / known.as_secs_f64();
+    assert!((0.6..1.7).contains(&ratio), "{known:?} {unknown:?}");
+}
+
+#[test]
+fn the_list_is_signed_over_path_and_query_as_sent() {
+    let appliance = Appliance::start();
+    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let path = "/api/v1/batch-jobs?status=&limit=5&created_after=2020-01-01T00%3A00%3A00Z";
+    let legacy = |message: &str| vec![("X-Signature", sign_with(KEY, message.as_bytes()))];
+    let answer = appliance.ask("GET", path, &legacy(path));
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    assert_eq!(answer.json()["jobs"][0]["id"], job);
+    assert_eq!(
+        appliance
+            .ask("GET", path, &v1(KEY, "GET", path, b""))
+            .status,
+        200
+    );
+    for message in ["/api/v1/batch-jobs", "", &path.replace("%3A", ":")] {
+        let answer = appliance.ask("GET", path, &legacy(message));
+        refused(&answer, 403, "INVALID_SIGNATURE");
+    }
+    // One that cancels: over the job's id, or over a body that is sent, never over nothing.
+    let path = format!("/api/v1/batch-jobs/{job}/cancel");
+    refused(
+        &appliance.ask("POST", &path, &legacy("")),
+        403,
+        "INVALID_SIGNATURE",
+    );
+    let url = format!("{}{path}", appliance.api);
+    let body = b"{\"reason\": \"sold\"}";
+    let signature = sign_with(KEY, body);
+    let wrong = call("POST", &url, &[("X-Signature", &signature)], b"{}");
+    refused(&wrong, 403, "INVALID_SIGNATURE");
+    let answer = call("POST", &url, &[("X-Signature", &signature)], body);
+    assert!(matches!(answer.status, 200 | 409), "{}", answer.json());
+}

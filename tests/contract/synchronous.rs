@@ -1,0 +1,251 @@
+//! One lot is answered at once.
+
+use batchkeeper::threads;
+use serde_json::{Value, json};
+
+use crate::appliance::{Answer, Appliance, described, in_languages, submission, wait_for};
+use crate::refused;
+
+const LANGUAGES: [&str; 3] = ["de", "en", "ru"];
+
+fn with(config: &str) -> Appliance {
+    Appliance::with(&format!("[synchronous]\nenabled = true\n{config}"))
+}
+
+fn ask(appliance: &Appliance) -> (Vec<Value>, Answer) {
+    let lots = appliance.lots(1);
+    let answer = appliance.send(&submission(&lots, &LANGUAGES), &[]);
+    (lots, answer)
+}
+
+/// Whatever is asked of OpenAI directly, slowed down or refused.
+fn fault(appliance: &Appliance, mut order: Value) {
+    order["match"] = json!("POST /v1/responses");
+    appliance.fault(&order);
+}
+
+fn id_of(answer: &Answer) -> String {
+    answer.json()["job_id"].as_str().unwrap().to_owned()
+}
+
+/// The job goes on in a batch, and is right in the end.
+fn goes_on(appliance: &Appliance, answer: &Answer, lots: &[Value]) {
+    let results = appliance.results(&id_of(answer));
+    let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
+    assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
+    appliance.is_sound();
+}
+
+#[test]
+fn one_lot_is_described_and_translated_while_the_client_waits() {
+    let appliance = with("");
+    let mut body = submission(&appliance.lots(1), &LANGUAGES);
+    body["webhook_url"] = json!(appliance.hook("at-once"));
+    let answer = appliance.send(&body, &[]);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let said = answer.json();
+    assert_eq!(said["version"], "1.0.0");
+    assert_eq!(said["processing_mode"], "synchronous");
+    assert_eq!(
+        (&said["warnings"], &said["pending_languages"]),
+        (&json!([]), &json!([]))
+    );
+    let lot = &said["lots"][0];
+    assert_eq!(
+        (&lot["status"], &lot["processed_images"]),
+        (&json!("completed"), &json!(2))
+    );
+    let expected = in_languages(&described(&appliance.lots(1)[0], &[]), &LANGUAGES);
+    assert_eq!(lot["descriptions"], expected);
+
+    // It is a job like any other: to be read, told of, and counted; but of no batch.
+    let results = appliance.results(&id_of(&answer));
+    assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
+    let told = appliance.delivered("at-once", 1);
+    let told: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(told["event"], "batch_job_completed");
+    assert_eq!(
+        appliance.cell::<u32>("SELECT count(*) FROM openai_batches"),
+        0
+    );
+    let calls = "SELECT count(*) FROM direct_calls
+                 WHERE outcome = 'answered' AND output_tokens > 0 AND response_id IS NOT NULL";
+    assert_eq!(appliance.cell::<u32>(calls), 3);
+    appliance.is_sound();
+}
+
+#[test]
+fn a_client_that_prefers_to_poll_has_a_batch_job() {
+    let appliance = with("");
+    let body = submission(&appliance.lots(1), &["en"]);
+    let answer = appliance.send(&body, &[("Prefer", "wait=5, respond-async".into())]);
+    assert_eq!(answer.status, 201, "{}", answer.json());
+    assert_eq!(answer.json()["processing_mode"], "batch");
+    appliance.results(&id_of(&answer));
+}
+
+#[test]
+fn a_repeat_is_the_same_job_and_is_answered_from_it() {
+    let appliance = with("");
+    let body = submission(&appliance.lots(1), &LANGUAGES);
+    let key = [("Idempotency-Key", "order 7".to_owned())];
+    let (first, again) = (appliance.send(&body, &key), appliance.send(&body, &key));
+    assert_eq!((first.status, again.status), (200, 200));
+    assert_eq!(first.json(), again.json());
+    assert_eq!(
+        appliance.cell::<u32>("SELECT count(*) FROM direct_calls"),
+        3
+    );
+}
+
+#[test]
+fn a_translation_that_fails_is_an_error_of_its_language() {
+    let appliance = with("");
+    let text = described(&appliance.lots(1)[0], &[]);
+    let begins: String = text.chars().take(24).collect();
+    appliance.fault(&json!({"fault": "bad_param", "times": 1, "match": begins}));
+    let (_, answer) = ask(&appliance);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let said = answer.json();
+    let descriptions = said["lots"][0]["descriptions"].as_array().unwrap();
+    let failed: Vec<&Value> = descriptions
+        .iter()
+        .filter(|it| it["damages"].is_null())
+        .collect();
+    assert_eq!(failed.len(), 1, "{said}");
+    assert_ne!(failed[0]["language"], "en");
+    assert!(failed[0]["error"].as_str().unwrap().contains("unsupported"));
+    assert_eq!(said["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn when_the_time_runs_out_the_work_goes_on() {
+    let appliance = with("timeout = \"300ms\"");
+    fault(
+        &appliance,
+        json!({"fault": "late_reply", "value": 900, "times": 1}),
+    );
+    let (lots, answer) = ask(&appliance);
+    refused(&answer, 504, "OPENAI_TIMEOUT");
+    goes_on(&appliance, &answer, &lots);
+}
+
+#[test]
+fn a_rate_limit_is_waited_for() {
+    let appliance = with("");
+    fault(
+        &appliance,
+        json!({"fault": "refuse", "value": 429, "times": 2}),
+    );
+    let (lots, answer) = ask(&appliance);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
+    assert_eq!(answer.json()["lots"][0]["descriptions"], expected);
+    let attempts = "SELECT sum(attempts) FROM requests";
+    assert_eq!(appliance.cell::<u32>(attempts), 0);
+}
+
+#[test]
+fn with_the_account_refused_the_job_waits_for_it() {
+    let appliance = with("");
+    appliance.fault(&json!({"fault": "unauthorized"}));
+    let (lots, answer) = ask(&appliance);
+    refused(&answer, 502, "OPENAI_API_ERROR");
+    appliance.clear_faults();
+    goes_on(&appliance, &answer, &lots);
+}
+
+#[test]
+fn an_error_of_the_lot_is_final() {
+    let appliance = with("");
+    appliance.fault(&json!({"fault": "refusal_line"}));
+    let (_, answer) = ask(&appliance);
+    refused(&answer, 502, "OPENAI_API_ERROR");
+    assert_eq!(appliance.status(&id_of(&answer))["status"], "failed");
+}
+
+#[test]
+fn unreachable_images_are_named() {
+    let appliance = with("");
+    let mut lots = appliance.lots(1);
+    let gone = appliance.image("no-such.jpg");
+    lots[0]["images"] = json!([gone]);
+    let answer = appliance.send(&submission(&lots, &["en"]), &[]);
+    refused(&answer, 422, "IMAGE_UNREACHABLE");
+    assert_eq!(answer.json()["missing_images"], json!([gone]));
+    assert_eq!(
+        appliance.cell::<u32>("SELECT count(*) FROM direct_calls"),
+        0
+    );
+}
+
+#[test]
+fn as_many_as_wait_at_once_are_enough() {
+    let appliance = with("per_client = 1");
+    fault(
+        &appliance,
+        json!({"fault": "delay", "value": 700, "times": 1}),
+    );
+    let api = appliance.api.clone();
+    let body = submission(&appliance.lots(1), &["en"]).to_string();
+    let first = threads::spawn("first", move || {
+        let signature = crate::appliance::sign_bytes(body.as_bytes());
+        let url = format!("{api}{}", crate::SUBMIT);
+        crate::appliance::call(
+            "POST",
+            &url,
+            &[("X-Signature", &signature)],
+            body.as_bytes(),
+        )
+    })
+    .unwrap();
+    wait_for("the first call", || {
+        (appliance.cell::<u32>("SELECT count(*) FROM direct_calls") == 1).then_some(())
+    });
+    let jobs = "SELECT count(*) FROM batch_jobs";
+    let (_, second) = ask(&appliance);
+    refused(&second, 503, "OVERLOADED");
+    assert!(second.header("retry-after").is_some());
+    assert_eq!(appliance.cell::<u32>(jobs), 1);
+    assert_eq!(first.join().unwrap().status, 200);
+}
+
+#[test]
+fn a_call_that_the_process_died_in_is_not_forgotten() {
+    let mut appliance = with("");
+    fault(
+        &appliance,
+        json!({"fault": "late_reply", "value": 30_000, "times": 1}),
+    );
+    let api = appliance.api.clone();
+    let lots = appliance.lots(1);
+    let body = submission(&lots, &LANGUAGES).to_string();
+    let client = threads::spawn("client", move || {
+        let signature = crate::appliance::sign_bytes(body.as_bytes());
+        let url = format!("{api}{}", crate::SUBMIT);
+        std::panic::catch_unwind(|| {
+            crate::appliance::call(
+                "POST",
+                &url,
+                &[("X-Signature", &signature)],
+                body.as_bytes(),
+            )
+        })
+    })
+    .unwrap();
+    wait_for("the call", || {
+        let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL";
+        (appliance.cell::<u32>(begun) == 1).then_some(())
+    });
+    appliance.kill_daemon();
+    assert!(client.join().is_ok());
+    appliance.clear_faults();
+    appliance.start_daemon();
+    let job: String = appliance.cell("SELECT id FROM batch_jobs");
+    let results = appliance.results(&job);
+    let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
+    assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
+    let lost = "SELECT count(*) FROM direct_calls WHERE outcome = 'missing'";
+    assert_eq!(appliance.cell::<u32>(lost), 1);
+    appliance.is_sound();
+}
