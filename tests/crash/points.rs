@@ -6,6 +6,8 @@
 
 use batchkeeper::clock::{Clock, SystemClock};
 
+use serde_json::json;
+
 use super::environment;
 use super::rig::OfCall::{Answered, Before, Read, Sent};
 use super::rig::OfCommit::{Ahead, Done, Torn};
@@ -39,6 +41,7 @@ const INGESTER: u32 = 4;
 const UPLOAD: &str = "POST /v1/files HTTP/1.1";
 const CREATE: &str = "POST /v1/batches HTTP/1.1";
 const DOWNLOAD: &str = "GET /v1/files/*/content HTTP/1.1";
+const CANCEL: &str = "POST /v1/batches/*/cancel HTTP/1.1";
 const WEBHOOK: &str = "POST /hooks/* HTTP/1.1";
 const DELETE: &str = "DELETE /v1/files/* HTTP/1.1";
 
@@ -121,6 +124,13 @@ fn points() -> Vec<Point> {
         point("webhook", HALF, once("courier-*", 2, Torn), "delivery.state = 'due'"),
         point("webhook", COMMITTED, once("courier-*", 2, Done), "delivery.state = 'delivered'"),
 
+        point("cancel", "before the commit", once("api-*", 1, Ahead), "job.status = 'processing'"),
+        point("cancel", "half written", once("api-*", 1, Torn), "job.status = 'processing'"),
+        point("cancel", "committed, unanswered", once("api-*", 1, Done), "job.status = 'cancelled'"),
+        point("cancel", SENT, At::Call(CANCEL, Sent, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+        point("cancel", ANSWERED, At::Call(CANCEL, Answered, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+        point("cancel", READ, At::Call(CANCEL, Read, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+
         point("delete", "before it is sent", delete(Before), "batch.cleaned_at IS NULL"),
         point("delete", ANSWERED, delete(Answered), "batch.cleaned_at IS NULL"),
         point("delete", READ, delete(Read), "batch.cleaned_at IS NULL"),
@@ -159,12 +169,27 @@ impl Point {
                 }
                 At::Call(line, moment, _) => Strike::Call(line, 1 + each * stage, moment),
             };
+            let first = rig.jobs.len();
             let left = self.left(&rig, STAGES[stage as usize]);
-            rig.plan().strike(strike);
-            rig.submit_and_be_killed(2, &["en", "ru"]);
+            if self.effect == "cancel" {
+                rig.faults(&json!([{"fault": "stall_in_progress"}]));
+                rig.submit(2, &["en", "ru"]);
+                rig.wait_for("SELECT 1 FROM openai_batches WHERE openai_status = 'in_progress'");
+                rig.plan().strike(strike);
+                rig.cancel_and_be_killed();
+            } else {
+                rig.plan().strike(strike);
+                rig.submit_and_be_killed(2, &["en", "ru"]);
+            }
             assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");
             rig.start();
-            rig.finish_from(rig.jobs.len().saturating_sub(1), Expected::default());
+            if self.effect == "cancel" {
+                // Its client repeats what it was told nothing of.
+                assert!(rig.cancel());
+                rig.no_faults();
+                rig.submit(2, &["en", "ru"]);
+            }
+            rig.finish_from(first, Expected::default());
         }
         rig.finish(Expected::default());
     }

@@ -8,7 +8,7 @@ use batchkeeper::threads;
 use serde_json::{Value, json};
 
 use super::process::pause;
-use super::{Job, KEY, Lot, PATIENCE, Rig};
+use super::{Job, KEY, Lot, MAX_ANSWER, PATIENCE, Rig};
 
 impl Rig {
     /// A job of so many lots, each unlike any other, that nobody has sent yet.
@@ -42,6 +42,7 @@ impl Rig {
             hook,
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             lots,
+            cancelled: false,
         };
         (job, body.to_string())
     }
@@ -83,6 +84,30 @@ impl Rig {
             Reply::Lost => panic!("no answer"),
         }
         stored.is_some()
+    }
+
+    /// Takes the newest job back; whether the client was told that it is.
+    pub fn cancel(&mut self) -> bool {
+        let job = self.jobs.last_mut().unwrap();
+        job.cancelled = true;
+        let url = format!("http://{}/api/v1/batch-jobs/{}/cancel", self.api, job.id);
+        let signature = sign(&self.key, Message::Bytes(job.id.as_bytes()));
+        let headers = [("X-Signature", signature.as_str())];
+        match self.caller.post(&url, &headers, &[], MAX_ANSWER) {
+            Ok((status, answer)) => {
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Takes the newest job back, and waits until the shim has killed the daemon.
+    pub fn cancel_and_be_killed(&mut self) {
+        let told = self.cancel();
+        self.is_killed();
+        let cancelled = "SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL";
+        assert!(!told || self.number(cancelled) == 0);
     }
 
     /// What the listener says of itself.

@@ -23,6 +23,14 @@ impl Rig {
         number(&self.look(), sql)
     }
 
+    /// The texts that a query gives.
+    pub fn texts(&self, sql: &str) -> Vec<String> {
+        let database = self.look();
+        let mut query = database.prepare(sql).unwrap();
+        let texts = query.query_map([], |row| row.get(0)).unwrap();
+        texts.map(Result::unwrap).collect()
+    }
+
     /// Waits until a query gives a row.
     pub fn wait_for(&self, condition: &str) {
         let database = self.look();

@@ -44,6 +44,8 @@ pub struct Job {
     hook: String,
     languages: Vec<String>,
     lots: Vec<Lot>,
+    /// Whether its client took it back.
+    cancelled: bool,
 }
 
 /// What may differ between tests.
