@@ -11,7 +11,7 @@ use batchkeeper::clock::{Clock, SystemClock};
 
 use super::environment;
 use super::rig::{Expected, OfCommit, Options, Rig, Strike, until};
-use super::worlds::{WORLDS, side_by_side};
+use super::worlds::{side_by_side, worlds};
 
 /// The head of a WAL, and a frame: its head and a page.
 const HEAD: u64 = 32;
@@ -82,14 +82,15 @@ fn level_after(rig: &mut Rig, place: u64, rest: Rest) -> bool {
 fn torture(every: u64) {
     let clock = SystemClock::new();
     let started = clock.now().steady;
-    let shares = side_by_side(0..WORLDS as u64, move |share| {
+    let worlds = worlds();
+    let shares = side_by_side(0..worlds, move |share| {
         let mut rig = recorded();
         let length = fs::metadata(rig.path("torn/data/batchkeeper.db-wal"))
             .unwrap()
             .len();
         let (mut starts, mut helped) = (0, 0);
         for frame in (0..length / FRAME).step_by(usize::try_from(every).unwrap()) {
-            if frame / every % WORLDS as u64 != share {
+            if frame / every % u64::from(worlds) != u64::from(share) {
                 continue;
             }
             let begin = HEAD + frame * FRAME;

@@ -1,4 +1,4 @@
-//! Worlds side by side: they wait more than they work.
+//! Worlds side by side: they wait more than they work. `BATCHKEEPER_TORTURE_WORLDS` says how many (4).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,8 +6,12 @@ use std::sync::Arc;
 use batchkeeper::threads;
 use crossbeam_channel::unbounded;
 
+use super::environment;
+
 /// How many.
-pub const WORLDS: usize = 4;
+pub fn worlds() -> u32 {
+    environment("BATCHKEEPER_TORTURE_WORLDS").unwrap_or(4)
+}
 
 /// Does each task in a world of its own, and gives what it gave; none where it panicked: there
 /// the oracle was violated.
@@ -26,7 +30,7 @@ where
     drop(order);
     let (tell, told) = unbounded();
     let work = Arc::new(work);
-    for _ in 0..WORLDS {
+    for _ in 0..worlds() {
         let (orders, tell, work) = (orders.clone(), tell.clone(), work.clone());
         let world = move || {
             for task in orders {
