@@ -2,7 +2,8 @@
 //!
 //! Threads share nothing but the store. After a tick that did something, every other step's bell
 //! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
-//! ends unasked ends the daemon with an error, so that systemd starts it again.
+//! ends unasked ends the daemon with an error, so that systemd starts it again; so does a database that
+//! cannot be relied on, whoever met it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -252,10 +252,6 @@ impl Store {
     /// # Errors
     /// What `look` gives.
     pub fn read<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
-        self.heed(self.snapshot(look))
-    }
-
-    fn snapshot<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
         let pooled = guard(&self.readers).pop();
         let reader = match pooled {
             Some(reader) => reader,
@@ -266,7 +262,8 @@ impl Store {
             }
         };
         let snapshot = reader.unchecked_transaction()?;
-        let seen = look(&snapshot);
+        // A reader that cannot be opened is another matter: it may want nothing but a descriptor.
+        let seen = self.heed(look(&snapshot));
         drop(snapshot);
         guard(&self.readers).push(reader);
         seen
@@ -358,13 +355,7 @@ fn connect(path: &Path) -> Stored<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     // A statement is planned once: not anew for each value that a parameter of it has.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    if mode != "wal" {
-        // SQLite says so, and nothing else, where the file could not be written.
-        return Err(StoreError::Broken(format!(
-            "its journal stays in the mode {mode:?}"
-        )));
-    }
+    use_wal(&connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
@@ -374,6 +365,21 @@ fn connect(path: &Path) -> Stored<Connection> {
     )?;
     connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     Ok(connection)
+}
+
+/// The first time, this writes to the file. Where that fails, SQLite says so only by the mode that it
+/// names, or after having named it: so its answer is read to the end.
+fn use_wal(connection: &Connection) -> Stored<()> {
+    let mut change = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = change.query_map([], |row| row.get(0))?;
+    let modes: Vec<String> = modes.collect::<Result<_, _>>()?;
+    if modes == ["wal"] {
+        Ok(())
+    } else {
+        Err(StoreError::Broken(format!(
+            "its journal stays in the mode {modes:?}"
+        )))
+    }
 }
 
 /// All migrations in one transaction (apart from it, a crash between one and its history row makes

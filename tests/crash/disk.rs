@@ -21,13 +21,6 @@ use super::worlds::side_by_side;
 /// How long the disk stays full.
 const FULL: Duration = Duration::from_millis(150);
 
-const OPTIONS: Options = Options {
-    pace: 0,
-    settling: 600,
-    tidy: false,
-    shim: true,
-};
-
 /// What happens at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -64,7 +57,7 @@ impl Fault {
 
     /// A short run on a disk that fails at its `nth` operation; gives whether it had so many.
     fn run(self, nth: u32) -> bool {
-        let mut rig = Rig::without_daemon(OPTIONS);
+        let mut rig = Rig::without_daemon(Options::torture());
         rig.plan().strike(self.strike(nth));
         let mut run = Run::new(self);
         if let Some(status) = rig.try_to_start() {
@@ -142,18 +135,18 @@ fn torture(every: usize) {
     let clock = SystemClock::new();
     let started = clock.now().steady;
     let operations = operations_of_a_run();
-    let tasks = FAULTS.iter().enumerate().flat_map(|(at, fault)| {
+    let mut all_violated = Vec::new();
+    for (at, fault) in FAULTS.into_iter().enumerate() {
         // Not the same ones for each.
         let first = 1 + u32::try_from(at * every / FAULTS.len()).unwrap();
-        (first..=operations).step_by(every).map(|nth| (*fault, nth))
-    });
-    let runs = side_by_side(tasks, |(fault, nth)| fault.run(nth));
-    let mut all_violated = Vec::new();
-    for fault in FAULTS {
-        let runs = || runs.iter().filter(|((of, _), _)| *of == fault);
-        let struck = runs().filter(|(_, struck)| *struck == Some(true)).count();
-        let violated = runs().filter(|(_, struck)| struck.is_none());
-        let violated: Vec<u32> = violated.map(|((_, nth), _)| *nth).collect();
+        let (mut struck, mut violated) = (0, Vec::new());
+        let tasks = (first..=operations).step_by(every);
+        for (nth, run) in side_by_side(tasks, move |nth| fault.run(nth)) {
+            struck += u32::from(run == Some(true));
+            if run.is_none() {
+                violated.push(nth);
+            }
+        }
         println!("| {fault:?} | {struck} | {} |", violated.len());
         assert!(struck > 0, "{fault:?} struck nothing");
         all_violated.extend(violated.into_iter().map(|nth| (fault, nth)));
@@ -164,7 +157,7 @@ fn torture(every: usize) {
 }
 
 fn operations_of_a_run() -> u32 {
-    let mut rig = Rig::without_daemon(OPTIONS);
+    let mut rig = Rig::without_daemon(Options::torture());
     rig.plan().strike(Strike::KillAtFile(u32::MAX));
     rig.start();
     rig.submit(2, &["en", "ru"]);
@@ -178,6 +171,14 @@ fn operations_on_files_fail() {
 }
 
 #[test]
+fn an_io_error_while_the_database_is_made_ends_the_daemon() {
+    let runs = side_by_side(1..=25, |nth| Fault::Broken.run(nth));
+    for (nth, struck) in runs {
+        assert_eq!(struck, Some(true), "at operation {nth}");
+    }
+}
+
+#[test]
 #[ignore = "long"]
 fn torture_of_every_operation_on_a_file() {
     torture(environment("BATCHKEEPER_TORTURE_EVERY").unwrap_or(1));
@@ -185,7 +186,7 @@ fn torture_of_every_operation_on_a_file() {
 
 #[test]
 fn an_io_error_that_only_a_client_sees_ends_the_daemon() {
-    let mut rig = Rig::new(OPTIONS);
+    let mut rig = Rig::new(Options::torture());
     // Nothing else writes now.
     rig.plan().strike(Fault::Broken.strike(1));
     let mut run = Run::new(Fault::Broken);
@@ -224,7 +225,9 @@ fn fills_up(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
 #[test]
 fn a_full_disk_and_room_again() {
     let full = |rig: &Rig| rig.plan().strike(Fault::Full.strike(1));
-    fills_up(&mut Rig::new(OPTIONS), full, |rig| rig.plan().lift());
+    fills_up(&mut Rig::new(Options::torture()), full, |rig| {
+        rig.plan().lift()
+    });
 }
 
 /// A file system in memory; gone with it.
@@ -257,7 +260,7 @@ fn torture_of_a_tmpfs_that_fills_up() {
     };
     let free = |rig: &Rig| fs::remove_file(rig.path("data/filler")).unwrap();
     for _ in 0..10 {
-        let mut rig = Rig::without_daemon(OPTIONS);
+        let mut rig = Rig::without_daemon(Options::torture());
         let _mounted = Mounted::at(rig.path("data"));
         rig.start();
         fills_up(&mut rig, full, free);

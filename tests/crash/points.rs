@@ -5,7 +5,6 @@
 //! which alone (a part of its name).
 
 use batchkeeper::clock::{Clock, SystemClock};
-
 use serde_json::json;
 
 use super::environment;
@@ -144,13 +143,6 @@ const STAGES: [&str; 2] = ["vision", "translation"];
 /// Kills in one world; then a new one.
 const ROUNDS: u32 = 20;
 
-const OPTIONS: Options = Options {
-    pace: 0,
-    settling: 600,
-    tidy: true,
-    shim: true,
-};
-
 impl Point {
     fn name(&self) -> String {
         format!("{}: {}", self.effect, self.moment)
@@ -159,7 +151,10 @@ impl Point {
     /// Kills a daemon there so many times, in each stage in turns, and has the next one finish what
     /// it left.
     fn kill(&self, rounds: u32) {
-        let mut rig = Rig::new(OPTIONS);
+        let mut rig = Rig::new(Options {
+            tidy: true,
+            ..Options::torture()
+        });
         for round in 0..rounds {
             let (At::Commit(.., each) | At::Call(.., each)) = self.at;
             let stage = if each == 0 { 0 } else { round % 2 };
@@ -227,12 +222,13 @@ fn torture(kills: u32) {
     for ((at, rounds), world) in side_by_side(tasks, |(at, rounds)| points[at].kill(rounds)) {
         sums[at].0 += rounds;
         sums[at].1 += u32::from(world.is_none());
-    }
-    for (point, (kills, violations)) in points.iter().zip(&sums) {
-        println!(
-            "| {} | {} | {kills} | {violations} |",
-            point.effect, point.moment
-        );
+        let (point, (done, violations)) = (&points[at], sums[at]);
+        if done == kills {
+            println!(
+                "| {} | {} | {done} | {violations} |",
+                point.effect, point.moment
+            );
+        }
     }
     let (kills, violations) = sums.iter().fold((0, 0), |(kills, violations), sum| {
         (kills + sum.0, violations + sum.1)

@@ -17,13 +17,6 @@ use super::worlds::{side_by_side, worlds};
 const HEAD: u64 = 32;
 const FRAME: u64 = 24 + 4096;
 
-const OPTIONS: Options = Options {
-    pace: 0,
-    settling: 600,
-    tidy: false,
-    shim: true,
-};
-
 /// What is left from a place of the WAL on.
 #[derive(Clone, Copy, Debug)]
 enum Rest {
@@ -33,7 +26,7 @@ enum Rest {
 
 /// A job's whole way in one WAL, killed after its webhook; the job itself is in the database.
 fn recorded() -> Rig {
-    let mut rig = Rig::new(OPTIONS);
+    let mut rig = Rig::new(Options::torture());
     let before_its_batch = Strike::Commit("submitter", 1, OfCommit::Ahead);
     rig.plan().strike(before_its_batch);
     rig.submit_and_be_killed(2, &["en", "ru"]);
@@ -107,6 +100,7 @@ fn torture(every: u64) {
         }
         (starts, helped)
     });
+    let shares: Vec<_> = shares.collect();
     let violated = shares.iter().filter(|(_, share)| share.is_none()).count();
     let (starts, helped) = shares
         .iter()

@@ -13,12 +13,12 @@ pub fn worlds() -> u32 {
     environment("BATCHKEEPER_TORTURE_WORLDS").unwrap_or(4)
 }
 
-/// Does each task in a world of its own, and gives what it gave; none where it panicked: there
+/// Does each task in a world of its own, and gives what it gave as it comes; none where it panicked: there
 /// the oracle was violated.
 pub fn side_by_side<T, R>(
     tasks: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> R + Send + Sync + 'static,
-) -> Vec<(T, Option<R>)>
+) -> impl Iterator<Item = (T, Option<R>)>
 where
     T: Copy + Send + 'static,
     R: Send + 'static,
@@ -41,5 +41,5 @@ where
         threads::spawn("world", world).unwrap();
     }
     drop(tell);
-    told.into_iter().collect()
+    told.into_iter()
 }

@@ -72,6 +72,18 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// With the shim, and in no time.
+    pub fn torture() -> Self {
+        Self {
+            pace: 0,
+            settling: 600,
+            tidy: false,
+            shim: true,
+        }
+    }
+}
+
 /// A daemon and a sandbox on one folder.
 pub struct Rig {
     folder: tempfile::TempDir,

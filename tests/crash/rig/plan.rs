@@ -117,7 +117,8 @@ impl Plan {
         for (at, number) in numbers.iter().enumerate() {
             bytes[4 + 4 * at..8 + 4 * at].copy_from_slice(&number.to_ne_bytes());
         }
-        bytes[PATTERN..PATTERN + pattern.len()].copy_from_slice(pattern.as_bytes());
+        // A NUL ends it.
+        bytes[PATTERN..LENGTH - 1][..pattern.len()].copy_from_slice(pattern.as_bytes());
         self.file.write_all_at(&bytes[4..], 4).unwrap();
         // The rest stands when this is seen.
         self.file.write_all_at(&mode.to_ne_bytes(), 0).unwrap();

@@ -47,6 +47,8 @@ impl Process {
         }
         let child = command
             .args(args)
+            // Killed, it leaves its socket there.
+            .env("TMPDIR", log.parent().unwrap())
             .env_remove("RUST_LOG")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
