@@ -25,6 +25,7 @@ use crate::config::{Config, Private};
 use crate::courier::Courier;
 use crate::direct::Direct;
 use crate::finisher::Finisher;
+use crate::herald::Herald;
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::images::Images;
@@ -35,19 +36,21 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
-use crate::step::{Bells, Step, StepError};
-use crate::store::{DaemonLock, Store, batches, deliveries, direct};
+use crate::step::{Bells, Step};
+use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
+
+mod watch;
+mod worker;
+
+use watch::Watch;
+use worker::Worker;
 
 /// How long threads may take to finish what they are at when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How long a webhook's or an image's host may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The wait after an error that passes.
-const RECOVER: Duration = Duration::from_secs(1);
-/// The longest that a step waits without looking.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// A daemon at work.
 pub struct Daemon {
@@ -80,6 +83,7 @@ impl Daemon {
         let client = Arc::new(openai_client(&config)?);
         let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
+        check_alert_url(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let (crew, endings) = Crew::new();
@@ -109,6 +113,13 @@ impl Daemon {
                 Box::new(Finisher::new(store.clone(), config.clone())),
             ),
         ];
+        let herald = Herald::new(
+            store.clone(),
+            outbound.clone(),
+            clock.clone(),
+            config.clone(),
+        );
+        steps.push(("herald".into(), Box::new(herald)));
         if config.images.check {
             let probes = Probes::start(&crew, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
@@ -116,6 +127,11 @@ impl Daemon {
                 "images".into(),
                 Box::new(Images::new(store.clone(), probes, config.clone())),
             ));
+        } else {
+            // What waits for a check since it was on would wait for ever.
+            store
+                .write(clock.now().wall, requests::pass_unchecked)
+                .map_err(|error| error.to_string())?;
         }
         let direct_calls = if config.synchronous.enabled {
             config.synchronous.concurrency
@@ -138,6 +154,10 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        // Whoever does not even begin is missed, too.
+        for (name, _) in &steps {
+            health.expect(name, longest_tick(name));
+        }
         let bells = Bells::default();
         for (name, step) in steps {
             let worker = Worker {
@@ -159,9 +179,9 @@ impl Daemon {
             config.clone(),
             guard,
             health.clone(),
-            bells,
+            bells.clone(),
         );
-        let ops = Ops::new(store.clone(), health);
+        let ops = Ops::new(store.clone(), health.clone(), clock.clone());
         let usual = Limits::default();
         let limits = Limits {
             body_bytes: config.limits.body,
@@ -193,6 +213,20 @@ impl Daemon {
                 servers.push(server);
             }
         }
+        let port = (!config.listen.is_empty()).then(|| servers.first().map(Server::address));
+        let watchdog = sd_notify::watchdog_enabled();
+        let watch = Watch::new(store.clone(), health.clone(), port.flatten(), watchdog);
+        let worker = Worker {
+            name: "watch".into(),
+            step: Box::new(watch),
+            ear: never(),
+            stopped,
+            bells,
+            health,
+            clock,
+        };
+        crew.spawn("watch", move || worker.run())
+            .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
             "event=started version={} database={}",
             env!("CARGO_PKG_VERSION"),
@@ -221,7 +255,7 @@ impl Daemon {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let outcome = select! {
-            recv(signals) -> _ => Ok(()),
+            recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
             recv(until) -> _ => Ok(()),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
             recv(self.store.broken()) -> what => Err(format!(
@@ -229,6 +263,9 @@ impl Daemon {
                 what.unwrap_or_default(),
             )),
         };
+        if let Err(reason) = &outcome {
+            log::error!("event=ending reason={reason:?}");
+        }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         log::info!("event=stopping");
         self.stop();
@@ -273,6 +310,16 @@ pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Re
     }
 }
 
+/// How long a tick of a step may take: those that move whole files are bounded by the least rate of
+/// a transfer, the look at images by its time-outs.
+fn longest_tick(step: &str) -> Duration {
+    match step {
+        "ingester" => Duration::from_hours(12),
+        "submitter" | "images" => Duration::from_hours(2),
+        _ => Duration::from_mins(30),
+    }
+}
+
 /// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
 ///
 /// # Errors
@@ -297,61 +344,6 @@ pub fn signals() -> Result<Receiver<()>, String> {
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::debug!("systemd was not told: {error}");
-    }
-}
-
-/// One step on its thread.
-struct Worker {
-    name: String,
-    step: Box<dyn Step>,
-    ear: Receiver<()>,
-    stopped: Receiver<Infallible>,
-    bells: Bells,
-    health: Arc<Health>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Worker {
-    /// Ticks until the daemon stops, or until an error that does not pass.
-    fn run(mut self) {
-        loop {
-            let wait = match self.step.tick(self.clock.now()) {
-                Ok(next) => {
-                    self.health.beat(&self.name, None);
-                    if next.worked {
-                        self.bells.ring();
-                    }
-                    next.after
-                }
-                Err(error) => match self.trouble(&error) {
-                    Some(wait) => wait,
-                    None => return,
-                },
-            };
-            let stopped = &self.stopped;
-            if wait.is_zero() {
-                select! {
-                    recv(stopped) -> _ => return,
-                    default => continue,
-                }
-            }
-            select! {
-                recv(stopped) -> _ => return,
-                recv(self.ear) -> _ => {}
-                default(wait.min(LONGEST_WAIT)) => {}
-            }
-        }
-    }
-
-    /// How long to wait after an error; none: the daemon must end.
-    fn trouble(&self, error: &StepError) -> Option<Duration> {
-        log::error!(
-            "event=trouble step={} passes={} error={error}",
-            self.name,
-            error.passes()
-        );
-        self.health.beat(&self.name, Some(error.to_string()));
-        error.passes().then_some(RECOVER)
     }
 }
 
@@ -381,7 +373,7 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
 /// # Errors
 /// What is wrong, for a person.
 pub fn check(config: &Config) -> Result<(), String> {
-    guard(config)?;
+    check_alert_url(config, &guard(config)?)?;
     let key = config.openai.api_key().reveal();
     client(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -422,8 +414,19 @@ fn guard(config: &Config) -> Result<Guard, String> {
     }
 }
 
-/// Removes what a process that was killed left in the spool: a batch's row says first that its input
-/// is at OpenAI, or that it is through; the file goes after it. Nobody works there yet.
+fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
+    let url = &config.alerts.webhook_url;
+    if url.is_empty() {
+        return Ok(());
+    }
+    guard
+        .check_url(url)
+        .map(drop)
+        .map_err(|error| format!("alerts.webhook_url: {error}"))
+}
+
+/// Removes what a process that was killed left in the spool after its batch was through: the row is
+/// settled first, the file goes after it. Nobody works there yet.
 fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
     let live = store.read(batches::live_keys);

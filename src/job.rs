@@ -102,6 +102,8 @@ text_enum! {
 pub const VERSION: &str = "1.0.0";
 /// Lots of a job.
 pub const MAX_LOTS: usize = 50_000;
+/// Why a lot fails that has no image to be described by.
+pub const NO_IMAGE: &str = "INVALID_IMAGE_URLS: the lot has no image URL that can be used";
 /// Bytes of a lot's text.
 const MAX_INFO: usize = 16 * 1024;
 /// Characters of a lot's id.
@@ -253,16 +255,18 @@ fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Re
         return Err(Refusal::new(Code::InvalidLanguage, message));
     }
     let mut languages: Vec<String> = Vec::with_capacity(tags.len());
-    for tag in tags {
+    for (position, tag) in tags.iter().enumerate() {
         let tag = match tag {
             Json::String(text) => text.decode().ok().filter(|tag| is_language_tag(tag)),
             _ => None,
         };
         let Some(tag) = tag else {
             let message = format!(
-                "`languages` must hold BCP 47 tags of at most {MAX_LANGUAGE} characters, such as \"en\" or \"pt-BR\"."
+                "`languages[{position}]` must be a BCP 47 tag of at most {MAX_LANGUAGE} characters, such as \"en\" or \"pt-BR\"."
             );
-            return Err(Refusal::new(Code::InvalidLanguage, message));
+            return Err(
+                Refusal::new(Code::InvalidLanguage, message).with(json!({"position": position}))
+            );
         };
         if languages.iter().any(|seen| seen.eq_ignore_ascii_case(&tag)) {
             return Err(Refusal::new(
@@ -422,11 +426,15 @@ fn check_lot<'a>(
         }
         Some(_) => return Err(refuse("`images` must be a list.".into())),
     };
+    let webhook_url = check_webhook(lot, "webhook", rules).map_err(|refusal| {
+        Refusal::new(refusal.code, format!("Lot {position}: {}", refusal.message))
+            .with(json!({"position": position}))
+    })?;
     Ok(NewLot {
         lot_id,
         additional_info,
         images,
-        webhook_url: check_webhook(lot, "webhook", rules)?,
+        webhook_url,
     })
 }
 

@@ -152,7 +152,7 @@ pub fn parse_dump(text: &[u8]) -> Result<Dump, String> {
                     ": results are taken from batch_lots, and a lot without a text there has none here"
                 }
                 "webhook_deliveries" => {
-                    ": open jobs get deliveries of their own, final ones were told"
+                    ": open jobs get deliveries of their own, of final ones nothing is told again"
                 }
                 _ => "",
             };
@@ -241,6 +241,13 @@ fn texts(value: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Image URLs: plain, or in objects as a submission has them.
+fn images(value: &Value) -> Vec<String> {
+    let items = value.as_array().into_iter().flatten();
+    let url = |item: &Value| Some(item.as_str().or(item["url"].as_str())?.to_owned());
+    items.filter_map(url).collect()
+}
+
 fn job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
     let id = text_of(row, "id").ok_or("it has no id")?.to_lowercase();
     uuid::Uuid::parse_str(&id)
@@ -251,7 +258,7 @@ fn job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
     let status = status
         .to_lowercase()
         .parse::<JobStatus>()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| format!("{:?} is no status of a job", error.text))?;
     let created_at = time(text_of(row, "created_at").ok_or("it has no created_at")?)?;
     let updated_at = text_of(row, "updated_at").map_or(Ok(created_at), time)?;
     let mut batches = Vec::new();
@@ -304,7 +311,7 @@ fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
     Ok(LegacyLot {
         lot_id: lot_id(row).ok_or("it has no lot_id")?,
         additional_info: text_of(row, "additional_info").unwrap_or("").to_owned(),
-        images: texts(&json_of(row, "image_urls")),
+        images: images(&json_of(row, "image_urls")),
         missing_images: texts(&json_of(row, "missing_images")),
         vision_result: text_of(row, "vision_result")
             .filter(|text| is_text(text))

@@ -102,6 +102,8 @@ impl Poller {
                     remote.status_text, remote.id
                 );
                 alerts::open(tx, "unknown_state", &subject, &message)?;
+            } else {
+                alerts::close(tx, "unknown_state", &subject)?;
             }
             if files_late {
                 wait = wait.min(self.config.openai.poll_interval);
@@ -111,10 +113,7 @@ impl Poller {
                 alerts::close_all(tx, &subject)?;
                 return batches::ended(tx, row.id, remote);
             }
-            if remote
-                .expires_at
-                .is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE)
-            {
+            if is_overdue(remote.expires_at, now) {
                 let message = format!(
                     "batch {} is past its window and still {}; it is not sent again before it ends",
                     remote.id, remote.status_text
@@ -153,11 +152,24 @@ impl Poller {
                     row.id
                 );
                 alerts::open(tx, "batch_gone", &format!("batch:{}", row.id), &message)?;
+            } else if is_overdue(row.openai_expires, now) {
+                let message = format!(
+                    "batch {} is past its window, and how it ended cannot be learned: {error}. It is asked on; if it is \
+                     lost for good, `batchkeeper batches give-up {}` sends its requests again",
+                    row.openai_batch_id.as_deref().unwrap_or_default(),
+                    row.id
+                );
+                alerts::open(tx, "batch_overdue", &format!("batch:{}", row.id), &message)?;
             }
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;
         Ok(Next::again())
     }
+}
+
+/// Whether a batch whose window closes then should have ended long ago.
+fn is_overdue(expires: Option<i64>, now: Moment) -> bool {
+    expires.is_some_and(|at| now.wall > Timestamp::from_seconds(at) + OVERDUE)
 }
 
 /// Whether OpenAI has yet to name a file that a batch which ended must have, by its status or its

@@ -4,17 +4,16 @@
 //! Evidence is our key in the metadata, the job that the metadata names, or the custom ids in the
 //! batch's files; never time alone.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io::Cursor;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer;
-use crate::batch::{CustomId, Scheme, Stage};
+use crate::batch::{CustomId, RemoteStatus, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::is_english;
 use crate::legacy::{self, custom_ids};
-use crate::openai::jsonl::{self, Content, LineReader, MAX_LINE};
+use crate::openai::jsonl::{self, EachLine};
 use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, CallError, RemoteBatch};
 use crate::reconcile;
@@ -81,13 +80,15 @@ impl Recovery {
             findings.extend(self.named(orphan, &findings)?);
             if !findings
                 .iter()
-                .any(|finding| finding.linkable && finding.job.as_ref() == Some(&orphan.id))
+                .any(|finding| finding.job.as_ref() == Some(&orphan.id))
             {
                 findings.push(Finding {
                     job: Some(orphan.id.clone()),
                     batch: None,
                     stage: None,
-                    evidence: "no batch at OpenAI belongs to it; `batchkeeper jobs retry` sends it, paid anew".into(),
+                    evidence: "no batch at OpenAI belongs to it, or to what is left of it; `batchkeeper jobs retry` \
+                               sends that, paid anew"
+                        .into(),
                     linkable: false,
                     custom_ids: Vec::new(),
                 });
@@ -103,17 +104,21 @@ impl Recovery {
     /// The store's.
     pub fn apply(&self, findings: &[Finding], now: Timestamp) -> Result<usize, String> {
         let linkable: Vec<&Finding> = findings.iter().filter(|finding| finding.linkable).collect();
-        let jobs: BTreeSet<Option<&str>> = linkable
-            .iter()
-            .map(|finding| finding.job.as_deref())
-            .collect();
-        for job in jobs {
-            let of_job = linkable
-                .iter()
-                .filter(|finding| finding.job.as_deref() == job);
-            let mut of_job: Vec<_> = of_job
-                .filter_map(|it| Some((*it, it.batch.as_ref()?, it.stage?)))
-                .collect();
+        // Our own one by one: each may be as large as a batch can be.
+        let mut together: BTreeMap<(Option<&str>, &str), Vec<_>> = BTreeMap::new();
+        for finding in &linkable {
+            if let (Some(remote), Some(stage)) = (&finding.batch, finding.stage) {
+                let job = finding.job.as_deref();
+                let one = if job.is_none() {
+                    remote.id.as_str()
+                } else {
+                    ""
+                };
+                let group = together.entry((job, one)).or_default();
+                group.push((*finding, remote, stage));
+            }
+        }
+        for ((job, _), mut of_job) in together {
             of_job.sort_by_key(|(_, remote, stage)| (*stage, remote.created_at));
             self.store
                 .write(now, |tx| {
@@ -200,7 +205,8 @@ impl Recovery {
             .map_err(|error| format!("batch {batch}: {error}"))?;
         let custom_ids = self
             .custom_ids(&remote)
-            .map_err(|error| format!("batch {batch}: {error}"))?;
+            .map_err(|error| format!("batch {batch}: {error}"))?
+            .ok_or_else(|| format!("the files of batch {batch} are gone; nothing is linked"))?;
         let stage = fits(&custom_ids, &orphan).ok_or_else(|| {
             format!("the custom ids of batch {batch} don't fit job {job}; nothing is linked")
         })?;
@@ -237,12 +243,19 @@ impl Recovery {
             };
             return Ok(Some(self.judge_described(remote, stage, orphan)));
         }
-        if remote.metadata.contains_key(META_DATABASE) || !remote.metadata.is_empty() {
+        if orphans.is_empty() || !remote.metadata.is_empty() {
             return Ok(None);
         }
         // No metadata at all: what its custom ids say, where they fit one job and no other.
-        let Ok(custom_ids) = self.custom_ids(&remote) else {
-            return Ok(None);
+        let custom_ids = match self.custom_ids(&remote) {
+            Ok(Some(ids)) => ids,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                let evidence = format!(
+                    "it may be of one of these jobs, but its files cannot be read: {error}"
+                );
+                return Ok(Some(left(None, remote, None, evidence)));
+            }
         };
         let fitting: Vec<(&Orphan, Stage)> = orphans
             .iter()
@@ -282,7 +295,21 @@ impl Recovery {
     /// A batch of our own whose row is not there: the store is older than the world.
     fn judge_own(&self, remote: RemoteBatch) -> Result<Finding, String> {
         let custom_ids = match self.custom_ids(&remote) {
-            Ok(ids) => ids,
+            Ok(Some(ids)) if !ids.is_empty() => ids,
+            Ok(None) if remote.status.is_some_and(RemoteStatus::is_final) => {
+                let evidence = "our own and over, but all of its files are gone: nothing of it can be taken in, and what \
+                                still waits is sent again, paid anew"
+                    .to_owned();
+                return Ok(Finding {
+                    stage: Some(stage_named(&remote)),
+                    linkable: true,
+                    ..left(None, remote, None, evidence)
+                });
+            }
+            Ok(_) => {
+                let evidence = "our own, but no file of it says what it asks for".to_owned();
+                return Ok(left(None, remote, None, evidence));
+            }
             Err(error) => {
                 let evidence = format!("our own, but its files cannot be read: {error}");
                 return Ok(left(None, remote, None, evidence));
@@ -315,7 +342,7 @@ impl Recovery {
     /// A batch whose metadata names an orphan.
     fn judge_described(&self, remote: RemoteBatch, stage: Stage, orphan: &Orphan) -> Finding {
         let custom_ids = match self.custom_ids(&remote) {
-            Ok(ids) => ids,
+            Ok(ids) => ids.unwrap_or_default(),
             Err(error) => {
                 let evidence =
                     format!("its metadata names the job, but its files cannot be read: {error}");
@@ -347,7 +374,11 @@ impl Recovery {
         for id in &orphan.batches {
             let seen =
                 |finding: &Finding| finding.batch.as_ref().is_some_and(|batch| batch.id == *id);
-            if found.iter().any(seen) {
+            let is_linked = self
+                .store
+                .read(|view| Ok(batches::by_openai_id(view, id)?.is_some()))
+                .map_err(|error| error.to_string())?;
+            if is_linked || found.iter().any(seen) {
                 continue;
             }
             let remote = match self.api.batch(id) {
@@ -355,12 +386,19 @@ impl Recovery {
                 Err(CallError::Refused(refusal)) if refusal.status == 404 => continue,
                 Err(error) => return Err(format!("batch {id}: {error}")),
             };
-            let Ok(custom_ids) = self.custom_ids(&remote) else {
-                continue;
+            let job = Some(orphan.id.clone());
+            let custom_ids = match self.custom_ids(&remote) {
+                Ok(ids) => ids.unwrap_or_default(),
+                Err(error) => {
+                    let evidence =
+                        format!("the job named it, but its files cannot be read: {error}");
+                    named.push(left(job, remote, None, evidence));
+                    continue;
+                }
             };
             if let Some(stage) = fits(&custom_ids, orphan) {
                 named.push(Finding {
-                    job: Some(orphan.id.clone()),
+                    job,
                     batch: Some(remote),
                     stage: Some(stage),
                     evidence: "the job named it, and its custom ids fit".into(),
@@ -372,53 +410,62 @@ impl Recovery {
         Ok(named)
     }
 
-    /// The custom ids of a batch: from its input, or where that is gone from its results.
-    fn custom_ids(&self, remote: &RemoteBatch) -> Result<Vec<String>, CallError> {
-        match self.fetch(&remote.input_file_id) {
-            Ok(text) => {
-                let ids = jsonl::custom_ids(Cursor::new(text))
-                    .filter_map(Result::ok)
-                    .map(|line| line.custom_id);
-                return Ok(ids.collect());
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+    /// The custom ids of a batch: from its input, or where that is gone from its results; none: all
+    /// of its files are gone.
+    fn custom_ids(&self, remote: &RemoteBatch) -> Result<Option<Vec<String>>, CallError> {
+        let sent = |line: &[u8]| {
+            let line = jsonl::custom_ids(line).next()?;
+            Some(line.ok()?.custom_id)
+        };
+        if let Some(ids) = self.ids_in(&remote.input_file_id, sent)? {
+            return Ok(Some(ids));
         }
-        let mut ids = Vec::new();
+        let answered = |line: &[u8]| Some(answer::read_line(line).ok()?.custom_id);
+        let mut ids = None;
         for file in [&remote.output_file_id, &remote.error_file_id]
             .into_iter()
             .flatten()
         {
-            let mut reader = LineReader::new(Cursor::new(self.fetch(file)?), 0, MAX_LINE);
-            while let Ok(Some(line)) = reader.next_line() {
-                if let Content::Bytes(line) = line.content
-                    && let Ok(line) = answer::read_line(line)
-                {
-                    ids.push(line.custom_id);
-                }
+            if let Some(found) = self.ids_in(file, answered)? {
+                ids.get_or_insert_with(Vec::new).extend(found);
             }
-        }
-        if ids.is_empty() {
-            let message = "its input file is gone, and it has no results".to_owned();
-            return Err(CallError::Unknown { message });
         }
         Ok(ids)
     }
-}
 
-impl Recovery {
-    /// A file, whole: of a part, lines would be taken for never sent.
-    fn fetch(&self, id: &str) -> Result<Vec<u8>, CallError> {
-        let file = self.api.file(id)?;
-        let mut text = Vec::new();
-        let bytes = self.api.download(id, &mut text)?;
-        match file.bytes.filter(|expected| *expected != bytes) {
-            None => Ok(text),
-            Some(expected) => Err(CallError::Unknown {
-                message: format!("file {id} has {expected} bytes, {bytes} arrived"),
+    /// The custom ids that a file has, in its lines' order; none: it is gone. A part of a file is an
+    /// error: what is not in it would be sent again.
+    fn ids_in(
+        &self,
+        file: &str,
+        id: impl Fn(&[u8]) -> Option<String>,
+    ) -> Result<Option<Vec<String>>, CallError> {
+        let mut ids = Vec::new();
+        let mut lines = EachLine::new(|line: &[u8]| ids.extend(id(line)));
+        let fetched = self
+            .api
+            .file(file)
+            .and_then(|remote| Ok((remote.bytes, self.api.download(file, &mut lines)?)));
+        lines.finish();
+        match fetched {
+            Ok((expected, bytes)) if expected.is_none_or(|expected| expected == bytes) => {
+                Ok(Some(ids))
+            }
+            Ok((_, bytes)) => Err(CallError::Unknown {
+                message: format!("of file {file} only {bytes} bytes arrived"),
             }),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// What one of our own asks for, by its metadata.
+fn stage_named(remote: &RemoteBatch) -> Stage {
+    let named = remote.metadata.get("stage");
+    named
+        .and_then(|stage| stage.parse().ok())
+        .unwrap_or(Stage::Vision)
 }
 
 fn left(

@@ -86,3 +86,31 @@ pub struct RemoteBatch {
     /// As sent with the create.
     pub metadata: BTreeMap<String, String>,
 }
+
+/// OpenAI's words, fit for logs, alerts and clients: what follows `org-` and `sk-` at the start of a
+/// word is left out. OpenAI masks keys in part only (`sk-ab***yz`), and organizations not at all.
+pub fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut inside_word = false;
+    while let Some(first) = rest.chars().next() {
+        let prefix = ["org-", "sk-"]
+            .into_iter()
+            .find(|prefix| !inside_word && rest.starts_with(prefix));
+        if let Some(prefix) = prefix {
+            out.push_str(prefix);
+            rest = rest[prefix.len()..].trim_start_matches(is_token);
+            out.push('…');
+            inside_word = false;
+        } else {
+            out.push(first);
+            inside_word = first.is_alphanumeric();
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    out
+}
+
+fn is_token(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*')
+}

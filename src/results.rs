@@ -126,7 +126,7 @@ fn webhook_head(job: &JobRow, images: u64) -> Map<String, Value> {
 /// The store's.
 pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<Vec<u8>> {
     let images = store.read(|view| lots::images_processed(view, &job.id))?;
-    let mut head = webhook_head(job, images);
+    let head = webhook_head(job, images);
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let mut lots_text = vec![b'['];
     let mut position = Some(0);
@@ -145,11 +145,13 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
             });
         }
         if lots_text.len() > max {
-            head.insert("lots_truncated".into(), json!(true));
-            return Ok(canonical(&Value::Object(head)));
+            return Ok(without_lots(head));
         }
     }
     lots_text.push(b']');
+    if canonical(&Value::Object(head.clone())).len() + b",\"lots\":".len() + lots_text.len() > max {
+        return Ok(without_lots(head));
+    }
     // `lots` goes where canonical JSON sorts it; its value is canonical already.
     let (before, after): (Map<_, _>, Map<_, _>) = head
         .into_iter()
@@ -164,6 +166,11 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
     body.push(b',');
     body.extend_from_slice(&after[1..]);
     Ok(body)
+}
+
+fn without_lots(mut head: Map<String, Value>) -> Vec<u8> {
+    head.insert("lots_truncated".into(), json!(true));
+    canonical(&Value::Object(head))
 }
 
 fn canonical(value: &Value) -> Vec<u8> {

@@ -529,6 +529,23 @@ fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
 }
 
 #[test]
+fn lots_that_wait_for_their_images_go_on_once_the_checks_are_turned_off() {
+    // Nobody answers here, so that the check is not over when the daemon ends.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut appliance = Appliance::start();
+    let mut lots = appliance.lots(2);
+    for lot in &mut lots {
+        lot["images"] = json!([format!("http://{}/1.jpg", silent.local_addr().unwrap())]);
+    }
+    let job = appliance.job(&lots, &LANGUAGES);
+    appliance.kill_daemon();
+    appliance.configure("[images]\ncheck = false");
+    appliance.start_daemon();
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.is_sound();
+}
+
+#[test]
 fn a_job_of_which_every_lot_fails_is_failed_and_told_so() {
     let appliance = Appliance::start();
     let mut lots = appliance.lots(2);

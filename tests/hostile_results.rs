@@ -323,7 +323,8 @@ fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
 
 #[test]
 fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
-    let appliance = Appliance::start();
+    // Without a check of images, all lots are in the one batch.
+    let appliance = Appliance::with("[images]\ncheck = false");
     appliance.fault(&json!({"fault": "batch_gone", "match": "vision"}));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
@@ -331,14 +332,38 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
         (appliance.run(&["alerts"]).out.contains("batch_gone")).then_some(())
     });
     assert_eq!(appliance.state()["creates"], 1);
-    appliance.clear_faults();
     let given_up = appliance.run(&["batches", "give-up", "1"]);
     assert_eq!(given_up.status, 0, "{}", given_up.err);
+    appliance.clear_faults();
     all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    assert_eq!(appliance.state()["creates"], 3);
+    // Each request once: the lost batch ran none.
+    assert_eq!(appliance.state()["executed"], 3 * LOTS);
     assert_eq!(appliance.run(&["doctor"]).status, 0);
     let alerts = appliance.run(&["alerts"]);
     assert_eq!(alerts.status, 0, "{}", alerts.out);
+}
+
+#[test]
+fn a_batch_that_openai_answers_for_is_not_let_go() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision", "value": 1000}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    wait_for("a batch at OpenAI", || {
+        (!appliance.status(&job)["openai_batch_id"].is_null()).then_some(())
+    });
+    let refused = appliance.run(&["batches", "give-up", "1"]);
+    assert!(
+        refused.status == 1 && refused.err.contains("is not lost"),
+        "{}{}",
+        refused.out,
+        refused.err
+    );
+    let unknown = appliance.run(&["batches", "give-up", "99"]);
+    assert!(unknown.err.contains("no such id"), "{}", unknown.err);
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    assert_eq!(appliance.state()["max_executions"], 1);
+    appliance.is_sound();
 }
 
 #[test]

@@ -460,6 +460,47 @@ fn an_orphan_without_a_batch_is_sent_only_when_told() {
 }
 
 #[test]
+fn the_images_of_an_orphan_are_checked_before_it_is_sent_anew() {
+    let mut appliance = Appliance::without_daemon("");
+    let lost = &seven()[..1];
+    let mut dump = dump(&appliance, lost);
+    let lots = dump["batch_lots"].as_array_mut().unwrap();
+    lots.truncate(4);
+    let (good, missing) = (appliance.image("truck.jpg"), appliance.image("missing.jpg"));
+    lots[0]["image_urls"] = json!([good]);
+    lots[1]["image_urls"] = json!([{"url": good}]);
+    lots[2]["image_urls"] = json!([missing]);
+    lots[3]["image_urls"] = json!([]);
+    let file = appliance.path("dump.json");
+    std::fs::write(&file, dump.to_string()).unwrap();
+    appliance.run(&["import-legacy", file.to_str().unwrap()]);
+    appliance.start_daemon();
+    appliance.run(&["jobs", "retry", &lost[0].job]);
+    let results = appliance.results(&lost[0].job);
+    let lot = |position: usize| &results["results"]["lots"][position];
+    for position in [0, 1] {
+        let text = expected_description(&info(0, position), &[&good]);
+        assert_eq!(
+            lot(position)["descriptions"],
+            in_languages(&text, &LANGUAGES)
+        );
+    }
+    for (position, code) in [(2, "IMAGE_UNREACHABLE"), (3, "INVALID_IMAGE_URLS")] {
+        let error = lot(position)["error_message"].as_str().unwrap();
+        assert!(error.starts_with(code), "{error}");
+    }
+    // A description and two translations each; nothing of the others.
+    assert_eq!(appliance.state()["executed"], 2 * 3);
+    let again = appliance.run(&["jobs", "retry", &lost[0].job]);
+    assert!(
+        again.status == 1 && again.err.contains("no held requests"),
+        "{}",
+        again.err
+    );
+    appliance.is_sound();
+}
+
+#[test]
 fn a_link_that_the_dump_has_counts_where_openai_confirms_it() {
     let mut appliance = Appliance::without_daemon("");
     let seven = &seven()[..2];

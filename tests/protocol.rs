@@ -6,7 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
+use batchkeeper::clock::Clock;
 use batchkeeper::job::JobStatus;
+use batchkeeper::legacy::parse_dump;
+use batchkeeper::openai::BatchApi;
+use batchkeeper::recovery::Recovery;
+use batchkeeper::results::webhook_body;
+use batchkeeper::store::{Store, legacy};
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
 
@@ -314,7 +320,7 @@ fn an_input_that_openai_lost_is_uploaded_again() {
         .always
         .push((Op::Create, Fault::NotSent));
     world.run_for(5 * MINUTE);
-    let api: &dyn batchkeeper::openai::BatchApi = world.openai.as_ref();
+    let api: &dyn BatchApi = world.openai.as_ref();
     api.delete_file(&row.input_file_id.unwrap()).unwrap();
     world.openai.state().always.clear();
     world.settle();
@@ -1034,6 +1040,306 @@ fn a_batch_given_up_meanwhile_is_not_created() {
     assert!(matches!(ticked, Ticked::Did(_)), "{ticked:?}");
     world.settle();
     assert_eq!(world.made(), 1);
+}
+
+// What is said of batches that were never OpenAI's, or that nobody wanted.
+
+#[test]
+fn batches_that_clients_cancel_say_nothing_of_their_model() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        let job = world.submit(&["one", "two"], &["en"]);
+        world.run_to(BatchState::Submitted);
+        world.cancel(&job);
+        world.settle();
+    }
+    assert_eq!(world.number("SELECT count(*) FROM pauses"), 0);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn what_a_full_queue_did_not_take_is_not_sent_again_before_the_pause() {
+    let mut world = World::new();
+    let texts: Vec<String> = (0..700).map(|n| format!("lot number {n}.")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let refused = vec![error_entry("token_limit_exceeded", None)];
+    let refused = Course::ends(End::Refused(refused));
+    world.openai.state().courses.push_back(refused);
+    let job = world.submit(&texts, &["en"]);
+    world.run_for(world.config.batch.queue_pause - MINUTE);
+    assert_eq!(world.made(), 1);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 3, "it was halved");
+}
+
+#[test]
+fn a_refusal_is_not_counted_together_with_batches_that_nobody_wanted() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        let job = world.submit(&["dented door"], &["en"]);
+        world.run_to(BatchState::Sealed);
+        world.cancel(&job);
+        world.settle();
+    }
+    let job = world.submit(&["dented door"], &["en"]);
+    let refused = vec![error_entry("token_limit_exceeded", None)];
+    world
+        .openai
+        .state()
+        .courses
+        .push_back(Course::ends(End::Refused(refused)));
+    world.run_for(world.config.batch.queue_pause * 3);
+    world.assert_answered(&job);
+}
+
+#[test]
+fn a_batch_whose_requests_are_all_answered_elsewhere_is_not_created() {
+    let mut world = World::new();
+    world.is_restored = true; // Of what is given up no row knows, for a while.
+    let job = world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let row = world.run_to(BatchState::Creating);
+    world.give_up(row.id);
+    let busy = Fault::Refused(429, "rate_limit_exceeded", "");
+    world.openai.state().always.push((Op::Create, busy));
+    world.run_for(10 * MINUTE);
+    assert!(world.batch_in(BatchState::Uploaded).is_some());
+    world.crash();
+    world.run_for(60 * MINUTE);
+    world.openai.state().always.clear();
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_batch_that_was_given_up_and_is_found_is_on_its_jobs() {
+    let mut world = World::new();
+    world.is_restored = true; // Of what is given up no row knows, for a while.
+    world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let row = world.run_to(BatchState::Creating);
+    world.give_up(row.id);
+    world.crash();
+    world.tick("submitter");
+    assert!(world.batch_in(BatchState::Submitted).is_some());
+    assert_eq!(world.number("SELECT count(*) FROM v_bad_links"), 0);
+}
+
+// What cannot be learned.
+
+#[test]
+fn a_batch_past_its_window_that_cannot_be_polled_is_reported() {
+    let mut world = World::new();
+    world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    world
+        .openai
+        .state()
+        .always
+        .push((Op::Batch, Fault::Html(502)));
+    world.run_for(Duration::from_hours(23));
+    assert!(world.open_alerts().is_empty());
+    world.run_for(Duration::from_hours(2));
+    assert_eq!(world.open_alerts(), ["batch_overdue"]);
+    world.openai.state().always.clear();
+    world.settle();
+    assert!(world.open_alerts().is_empty());
+}
+
+#[test]
+fn lines_missing_from_an_expired_batch_are_waited_for() {
+    let mut world = World::new();
+    {
+        let mut openai = world.openai.state();
+        openai.courses.push_back(Course::ends(End::Expires(2)));
+        openai
+            .fates
+            .push(("dented", Stage::Vision, Fate::Missing, 1));
+    }
+    let job = world.submit(&["dented door", "cracked lamp", "worn seat"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    world.run_for(Duration::from_hours(25));
+    assert_eq!(world.made(), 1, "{}", world.dump());
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 2);
+}
+
+#[test]
+fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let row = world.run_to(BatchState::Sealed);
+    let part = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(part.path(), "a part\n").unwrap();
+    let api: &dyn BatchApi = world.openai.as_ref();
+    api.upload(&format!("batchkeeper-{}.jsonl", row.key), part.path())
+        .unwrap();
+    world
+        .openai
+        .state()
+        .always
+        .push((Op::Delete, Fault::Refused(404, "", "id")));
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1);
+}
+
+#[test]
+fn a_listing_without_times_proves_nothing() {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    world.openai.state().page = 2;
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    let job = world.submit(&["one", "two", "three", "four", "five", "six"], &["en"]);
+    world.openai.state().without_times = true;
+    world.run_for(60 * MINUTE);
+    world.openai.state().without_times = false;
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 6);
+}
+
+#[test]
+fn nothing_is_left_in_the_spool_of_a_batch_that_the_auditor_found() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    world.openai.state().fail(Op::Create, Fault::ReplyLost);
+    world.run_to(BatchState::Creating);
+    while world.batch_in(BatchState::Submitted).is_none() {
+        world.advance(MINUTE);
+        world.tick("auditor");
+    }
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(std::fs::read_dir(world.config.spool()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_webhook_whose_body_would_be_too_long_leaves_the_lots_out() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door", "cracked lamp"], &["en"]);
+    world.settle();
+    let url = "https://client.test/hook";
+    let body = |max| webhook_body(world.store(), &world.job(&job), url, max).unwrap();
+    let whole = body(1_000_000);
+    let length = whole.len() as u64;
+    assert_eq!(body(length), whole);
+    for max in [length - 1, 100] {
+        let text = String::from_utf8(body(max)).unwrap();
+        assert!(text.contains(r#""lots_truncated":true"#) && !text.contains("\"lots\""));
+    }
+}
+
+// Recovery.
+
+#[test]
+fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
+    let mut world = World::new();
+    let backup = world.back_up();
+    world.submit(&["cracked lamp"], &["en"]);
+    world.settle();
+    // The files go a week after they were taken in, the batch stays listed.
+    let api: &dyn BatchApi = world.openai.as_ref();
+    for file in ["file-0001", "file-0002"] {
+        api.delete_file(file).unwrap();
+    }
+    world.restore(&backup);
+    let job = world.submit(&["worn seat"], &["en"]);
+    world.run_for(30 * MINUTE);
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn what_a_recovered_batch_holds_leaves_the_batch_that_was_being_planned() {
+    let mut world = World::new();
+    world.openai.state().courses.push_back(Course {
+        latency: 300 * MINUTE,
+        ..Course::default()
+    });
+    let job = world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Planned);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    // As if what was being planned then had come to nothing, and another batch held its request.
+    world
+        .execute("UPDATE openai_batches SET submission_key = 'came to nothing'")
+        .unwrap();
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_recovered_batch_that_was_refused_blames_no_lot() {
+    let mut world = World::new();
+    let refused = vec![error_entry("invalid_json_line", Some(1))];
+    let refused = Course::ends(End::Refused(refused));
+    world.openai.state().courses.push_back(refused);
+    let job = world.submit(&["one", "two"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+}
+
+#[test]
+fn a_recovery_takes_no_part_of_an_input_for_the_whole() {
+    let mut world = World::new();
+    let job = world.submit(&["one", "two", "three", "four"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    world.openai.state().fail(Op::Download, Fault::QuietCut);
+    assert_eq!(world.recover(), None);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn recover_may_be_run_again_while_a_job_is_an_orphan_still() {
+    const JOB: &str = "6908f1d2-39b9-4721-bb8a-dba18120df5f";
+    // The batch that the job names asked for the first of its two lots alone.
+    let world = World::new();
+    let line = r#"{"custom_id":"vision:A","method":"POST","url":"/v1/responses","body":{"model":"o4-mini","input":[]}}"#;
+    let input = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(input.path(), format!("{line}\n")).unwrap();
+    let api: Arc<dyn BatchApi> = world.openai.clone();
+    let input = api.upload("theirs.jsonl", input.path()).unwrap();
+    let batch = world
+        .openai
+        .state()
+        .add_batch(&input.id, [].into(), true)
+        .unwrap();
+    let dump = format!(
+        r#"{{"batch_jobs": [{{"id": "{JOB}", "status": "processing", "created_at": "2026-11-23T02:00:00",
+              "openai_batch_id": "{}", "languages": ["en"]}}],
+            "batch_lots": [{{"batch_job_id": "{JOB}", "lot_id": "A"}}, {{"batch_job_id": "{JOB}", "lot_id": "B"}}]}}"#,
+        batch.id
+    );
+    let dump = parse_dump(dump.as_bytes()).unwrap();
+    let now = world.clock.now().wall;
+    let store = Arc::new(Store::open(&world.config.database, now).unwrap());
+    let taken = store.write(now, |tx| legacy::insert(tx, &dump.jobs[0]));
+    assert!(taken.unwrap());
+    let recovery = Recovery::new(store, api);
+    let linked = [1, 2].map(|_| recovery.apply(&recovery.survey().unwrap(), now));
+    assert_eq!(linked, [Ok(1), Ok(0)]);
 }
 
 // What the database itself refuses.

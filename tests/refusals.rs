@@ -255,6 +255,19 @@ fn refusals_say_what_programs_need() {
             "MISSING_FIELD",
         );
         assert_eq!(refused["details"]["field"], "languages");
+
+        // Which of many it is.
+        for (code, body) in [
+            ("INVALID_WEBHOOK_URL", with_lot("webhook", json!("/hook"))),
+            ("INVALID_LOT", with_lot("additional_info", json!(7))),
+            (
+                "INVALID_LANGUAGE",
+                with("languages", json!(["en", "en_US"])),
+            ),
+        ] {
+            let refused = check_form(&appliance.submit(&body), 422, code);
+            assert_eq!(refused["details"]["position"], 1, "{code}");
+        }
     });
 }
 

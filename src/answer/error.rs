@@ -13,14 +13,17 @@ const IMAGE_CODES: [&str; 3] = [
     "image_file_not_found",
 ];
 
-/// Codes that blame no request, whatever status they come with.
-const PASSING_CODES: [&str; 6] = [
+/// Codes that blame no request, whatever status they come with; the last three are want of money.
+const PASSING_CODES: [&str; 9] = [
     "server_error",
     "rate_limit_exceeded",
     "vector_store_timeout",
     "request_timeout",
     "batch_expired",
     "batch_cancelled",
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "credit_balance_exhausted",
 ];
 
 /// An error of the line itself: the request had no HTTP answer. Unknown codes are tried again,

@@ -9,9 +9,11 @@ mod error;
 
 use crate::batch::Outcome;
 use crate::json::{Json, Text, parse};
+use crate::remote::without_secrets;
 
 /// The longest message that is kept, in characters.
 const MESSAGE_CHARS: usize = 500;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// More tokens than any request can have: a number beyond it says nothing.
 const MOST_TOKENS: u64 = 1 << 32;
 
@@ -138,6 +140,8 @@ impl std::error::Error for BrokenLine {}
 ///
 /// When it is no JSON object with a `custom_id`.
 pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
+    // A file may begin with a byte order mark, and the answer behind it is paid like any other.
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let line = parse(bytes).map_err(|error| BrokenLine {
         message: format!("not a line of JSON: {error}"),
         custom_id: find_custom_id(bytes),
@@ -381,9 +385,10 @@ fn retry(code: &str, message: &str) -> Answer {
     }
 }
 
-/// Trimmed, without NUL, no longer than is kept.
+/// Trimmed, without NUL and OpenAI's secrets (clients read it), no longer than is kept.
 fn cut(message: &str) -> String {
-    let message = message.trim().chars().filter(|c| *c != '\0');
+    let message = without_secrets(message.trim());
+    let message = message.chars().filter(|c| *c != '\0');
     message.take(MESSAGE_CHARS).collect()
 }
 

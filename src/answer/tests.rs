@@ -196,6 +196,18 @@ fn statuses_that_blame_no_request_are_tried_again() {
 }
 
 #[test]
+fn want_of_money_blames_no_request() {
+    for (status, code) in [
+        (400, "billing_hard_limit_reached"),
+        (402, "credit_balance_exhausted"),
+        (403, "insufficient_quota"),
+    ] {
+        let answer = api_error(status, json!(code), Value::Null, "m");
+        assert!(matches!(answer, Answer::Retry { .. }), "{answer:?}");
+    }
+}
+
+#[test]
 fn other_client_errors_fail() {
     for (status, code) in [
         (400, "context_length_exceeded"),
@@ -233,6 +245,11 @@ fn other_client_errors_fail() {
         "said here"
     );
     assert_eq!(detail(json!({"error": "said here"})), "said here");
+    // Clients read it: the account is not their affair.
+    assert_eq!(
+        detail(json!({"error": {"message": "limit of org-AbC123 by sk-proj-a*b_c"}})),
+        "limit of org-… by sk-…"
+    );
     assert_eq!(
         detail(json!({"error": {"code": "x"}, "detail": {"message": "said here", "code": null}})),
         "said here"
@@ -513,6 +530,11 @@ fn odd_texts_are_kept() {
     assert_eq!(
         said(line_saying(r"\ud83d\ude97 \u043b").as_bytes()),
         "\u{1f697} л"
+    );
+    // A file may begin with a byte order mark.
+    assert_eq!(
+        said(format!("\u{feff}{}", line_saying("a")).as_bytes()),
+        "a"
     );
     // What is no character is replaced: the rest was paid for.
     assert_eq!(said(line_saying(r"a\ud83db").as_bytes()), "a\u{fffd}b");

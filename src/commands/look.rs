@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{Command, Outcome, Refused, configuration, moves, open_store, print};
+use crate::batch::BatchState;
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, inspect, settle};
 
 /// A table from the store, printed for people or as JSON.
-fn show(command: &Command, table: &inspect::Table) -> Outcome {
+pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
         let rows: Vec<Value> = table
             .rows
@@ -118,6 +121,15 @@ pub(super) fn batches(command: &Command) -> Outcome {
         }
         "give-up" => {
             let id = id(command)?;
+            found(store.read(|view| inspect::batch(view, id))?)?;
+            let row = store.read(|view| batches::get(view, id))?;
+            if is_alive(&row, &config) {
+                return Err(Refused::Failed(format!(
+                    "batch {id} is not lost: OpenAI answers for it ({}), and what it does is paid. Cancel it there, and \
+                     what it has not answered is sent again by itself",
+                    row.openai_status.as_deref().unwrap_or("being created")
+                )));
+            }
             let rules = settle::Rules {
                 max_attempts: config.batch.max_attempts,
                 check_images: config.images.check,
@@ -133,6 +145,19 @@ pub(super) fn batches(command: &Command) -> Outcome {
         }
         other => Err(Refused::Usage(format!("there is no `batches {other}`"))),
     }
+}
+
+/// Whether OpenAI may still run a batch or has its results, as far as the last call tells: its
+/// requests would be paid twice if they were sent again.
+fn is_alive(row: &BatchRow, config: &Config) -> bool {
+    let ours = row.identity.base_url == config.openai.base_url.trim_end_matches('/')
+        && row.identity.organization == config.openai.organization
+        && row.identity.project == config.openai.project;
+    let there = matches!(
+        row.state,
+        BatchState::Creating | BatchState::Submitted | BatchState::Ended
+    );
+    ours && there && row.failures == 0
 }
 
 pub(super) fn webhooks(command: &Command) -> Outcome {
@@ -168,7 +193,7 @@ pub(super) fn doctor(command: &Command) -> Outcome {
     let rows = findings
         .into_iter()
         .map(|it| {
-            [it.invariant, it.subject, it.finding]
+            [it.invariant.to_owned(), it.subject, it.finding]
                 .map(Value::from)
                 .into()
         })

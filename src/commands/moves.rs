@@ -22,9 +22,17 @@ fn job(store: &Store, id: &str) -> Result<JobRow, Refused> {
 
 /// `jobs retry JOB`: an orphan's held requests are sent.
 pub(super) fn release_held(command: &Command) -> Outcome {
-    let (_, store) = open(command)?;
+    let (config, store) = open(command)?;
     let job = job(&store, &operand(command, "job")?)?;
-    let sent = store.write(now(), |tx| settle::release_held(tx, &job.id))?;
+    let sent = store.write(now(), |tx| {
+        settle::release_held(tx, &job.id, config.images.check)
+    })?;
+    if sent == 0 {
+        return Err(Refused::Failed(format!(
+            "job {} has no held requests: nothing to send (of its failed lots: --failed-lots)",
+            job.id
+        )));
+    }
     print(&format!(
         "{sent} held requests of job {} wait to be sent now\n",
         job.id

@@ -380,7 +380,10 @@ pub struct NetworkConfig {
 
 /// `network.allow_private`: false, true, or a list of CIDRs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "allow_private is true, false, or a list of networks such as [\"10.0.0.0/8\"]"
+)]
 pub enum Private {
     /// All or none.
     All(bool),
@@ -455,18 +458,33 @@ impl Default for RetentionConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertsConfig {
-    /// Where alerts are sent too.
+    /// Where alerts are sent too; empty: nowhere.
     pub webhook_url: String,
+    webhook_key: Secret,
+    webhook_key_file: Option<PathBuf>,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
+    #[serde(skip)]
+    loaded: Vec<Key>,
+}
+
+impl AlertsConfig {
+    /// What alerts are signed with when they are sent: its own key, else those of the client
+    /// `default`, else of the first.
+    pub fn keys(&self) -> &[Key] {
+        &self.loaded
+    }
 }
 
 impl Default for AlertsConfig {
     fn default() -> Self {
         Self {
             webhook_url: String::new(),
+            webhook_key: Secret::default(),
+            webhook_key_file: None,
             stuck_after: Duration::from_mins(10),
+            loaded: Vec::new(),
         }
     }
 }
@@ -551,7 +569,25 @@ impl Config {
                 .map(|key| key_of(&client.name, key))
                 .collect::<Result<_, _>>()?;
         }
+        self.alerts.loaded = self.alert_keys()?;
         Ok(())
+    }
+
+    fn alert_keys(&self) -> Result<Vec<Key>, ConfigError> {
+        let own = match &self.alerts.webhook_key_file {
+            Some(path) => Secret::new(&read_secret("alerts.webhook_key_file", path)?),
+            None => self.alerts.webhook_key.clone(),
+        };
+        if !own.reveal().is_empty() {
+            let key = Key::new(own.reveal().as_bytes())
+                .map_err(|error| ConfigError(format!("alerts.webhook_key: {error}")))?;
+            return Ok(vec![key]);
+        }
+        let named = self.clients.iter().find(|client| client.name == "default");
+        let client = named.or(self.clients.first());
+        Ok(client
+            .map(|client| client.keys().to_vec())
+            .unwrap_or_default())
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -561,6 +597,10 @@ impl Config {
                     "{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""
                 ));
             }
+        }
+        let url = &self.alerts.webhook_url;
+        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
+            return refuse(format!("alerts.webhook_url = {url:?} is no http(s) URL"));
         }
         if self.clients.is_empty() {
             return refuse(
@@ -633,6 +673,34 @@ impl Config {
             16,
             1_000_000,
         )?;
+        for (key, time) in [
+            ("openai.poll_interval", self.openai.poll_interval),
+            ("openai.create_timeout", self.openai.create_timeout),
+            ("openai.retry_interval", self.openai.retry_interval),
+            ("webhooks.timeout", self.webhooks.timeout),
+            ("steps.idle", self.steps.idle),
+            ("steps.audit", self.steps.audit),
+            ("steps.reconcile", self.steps.reconcile),
+        ] {
+            if time.is_zero() {
+                return refuse(format!("{key} must be longer than 0"));
+            }
+        }
+        for (key, model) in [
+            ("vision.model", &self.vision.model),
+            ("translation.model", &self.translation.model),
+        ] {
+            if model.is_empty() {
+                return refuse(format!("{key} is empty"));
+            }
+        }
+        if !DETAILS.contains(&self.vision.detail.as_str()) {
+            return refuse(format!(
+                "vision.detail = {:?} is none of {}",
+                self.vision.detail,
+                DETAILS.join(", ")
+            ));
+        }
         if self.openai.settling_time <= self.openai.create_timeout {
             return refuse(
                 "openai.settling_time must be longer than openai.create_timeout: a create that is still under way must not be made again",
@@ -658,6 +726,9 @@ fn key_of(client: &str, key: &Secret) -> Result<Key, ConfigError> {
     Key::new(key.reveal().as_bytes())
         .map_err(|error| ConfigError(format!("client {client:?}: {error}")))
 }
+
+/// What OpenAI knows as an image's `detail`: with another word each request would fail.
+const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
 
 fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
     if (least..=most).contains(&value) {
@@ -713,6 +784,18 @@ mod tests {
         );
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
         assert!(complaint("[[clients]]\nname = \"a\"\nkeys = [\"short\"]\n").contains("\"a\""));
+        for (wrong, named) in [
+            ("[openai]\npoll_interval = \"0s\"", "openai.poll_interval"),
+            ("[steps]\nidle = 0", "steps.idle"),
+            ("[vision]\ndetail = \"lowest\"", "vision.detail"),
+            ("[vision]\nmodel = \"\"", "vision.model"),
+            ("[network]\nallow_private = \"yes\"", "a list of networks"),
+        ] {
+            assert!(
+                complaint(&format!("{LEAST}{wrong}")).contains(named),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

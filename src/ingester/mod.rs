@@ -53,7 +53,7 @@ impl Ingester {
         }
     }
 
-    fn path(&self, row: &BatchRow, which: Which) -> PathBuf {
+    fn path(&self, row: &BatchRow, which: &str) -> PathBuf {
         let stem = batches::file_stem(&row.key);
         self.spool.join(format!("{stem}.{which}.jsonl"))
     }
@@ -83,7 +83,7 @@ impl Ingester {
             return Ok(Next::again());
         }
         let id = row.file(which).id.clone().unwrap_or_default();
-        let path = self.path(row, which);
+        let path = self.path(row, which.as_str());
         let part = path.with_extension("part");
         let mut file = Spooling {
             into: BufWriter::with_capacity(1 << 16, File::create(&part)?),
@@ -151,7 +151,7 @@ impl Ingester {
     /// Takes the next lines of a spooled file in.
     fn take_in(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
         let file = row.file(which);
-        let path = self.path(row, which);
+        let path = self.path(row, which.as_str());
         let mut reader = match LineReader::open(&path, file.taken) {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
@@ -197,9 +197,11 @@ impl Ingester {
                 })?;
                 return Ok(Next::again());
             }
-            if refused.is_some() {
+            if let Some(reason) = &refused {
+                // The pause comes first: a request that waits again may be sent again at once.
                 self.store.write(now.wall, |tx| {
-                    settle::mark_not_run(tx, row.id, &blamed(row))
+                    settle::mark_not_run(tx, row.id, &blamed(row))?;
+                    self.pause_model(tx, row, reason)
                 })?;
             }
         }
@@ -220,12 +222,15 @@ impl Ingester {
             alerts::close_all(tx, &format!("batch:{}", row.id))?;
             // Of a second batch under one key a person was told; it is accounted for now.
             alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
-            self.judge_model(tx, row, refused.as_deref())?;
+            if refused.is_none() {
+                self.judge_model(tx, row)?;
+            }
             Ok(true)
         })?;
         if done {
             self.missing.end(row.id);
-            for which in [Which::Output, Which::Error] {
+            // Its input too: where the auditor found the batch, nobody has removed that.
+            for which in [Which::Output.as_str(), Which::Error.as_str(), "input"] {
                 if let Err(error) = fs::remove_file(self.path(row, which))
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
@@ -239,12 +244,17 @@ impl Ingester {
     /// How long what is missing is still waited for: a line is missing only when what was found
     /// explains OpenAI's counts, or the patience is over.
     fn patience(&mut self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
-        let completed = row.openai_status.as_deref() == Some(RemoteStatus::Completed.as_str());
-        let unread = self.store.read(|view| settle::unread_lines(view, row.id))?;
+        let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
         let found = u64::from(row.lines).saturating_sub(unread);
-        let explained = found >= row.counts.completed + row.counts.failed;
+        let status = row.openai_status.as_deref();
+        // Of a batch that was cut short, lines that never ran are found too, and counted nowhere.
+        let explained = if status == Some(RemoteStatus::Completed.as_str()) {
+            found >= row.counts.completed + row.counts.failed
+        } else {
+            answered >= row.counts.completed
+        };
         let no_file = row.output.id.is_none() && row.error_file.id.is_none();
-        if !completed || no_file || explained {
+        if unread == 0 || no_file || explained {
             return Ok(None);
         }
         let waited = self.missing.waited(row.id, now);
@@ -271,44 +281,41 @@ impl Ingester {
 }
 
 impl Ingester {
-    /// What a batch says of its model: whether it pauses, or goes on.
-    fn judge_model(
-        &self,
-        tx: &Tx<'_>,
-        row: &BatchRow,
-        refused: Option<&str>,
-    ) -> Result<(), StoreError> {
-        if row.model.is_empty() {
-            // Taken up by a recovery, and OpenAI does not say of which model it is: a pause under
-            // no name would stop nothing, and nothing would end it.
+    /// What a refused batch says of its model: where that passes, it pauses.
+    fn pause_model(&self, tx: &Tx<'_>, row: &BatchRow, reason: &str) -> Result<(), StoreError> {
+        if !is_passing(row) || row.model.is_empty() {
             return Ok(());
         }
-        let scope = format!("model:{}", row.model);
-        let first = self.config.batch.queue_pause;
-        if let Some(reason) = refused {
-            if !is_passing(row) {
-                return Ok(());
-            }
-            let wait = backoff(
-                first,
-                batches::refusals_in_a_row(tx, &row.model)?.saturating_sub(1),
-                None,
-            );
-            let message = format!(
-                "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
-                row.model
-            );
-            alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
-            return alerts::open(tx, "model_refused", &scope, &message).map(drop);
+        let scope = format!("{}{}", trouble::MODEL, row.model);
+        let before = batches::refusals_in_a_row(tx, &row.model)?;
+        let wait = backoff(self.config.batch.queue_pause, before, None);
+        let message = format!(
+            "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}. What it refused: batchkeeper batches \
+             show {}",
+            row.model, row.id
+        );
+        alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+        alerts::open(tx, "model_refused", &scope, &message).map(drop)
+    }
+
+    /// What a batch that ran says of its model: whether it pauses, or goes on.
+    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Result<(), StoreError> {
+        let was_cancelled = row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
+        if row.model.is_empty() || was_cancelled {
+            // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
+            // say of which model it is. (A pause under no name would stop nothing.)
+            return Ok(());
         }
+        let scope = format!("{}{}", trouble::MODEL, row.model);
         match batches::fails_alike(tx, &row.model, ALIKE)? {
             None => trouble::is_over(tx, &scope),
             Some(error) => {
                 let message = format!(
-                    "every line of the last {ALIKE} batches of {} failed with {error:?}",
-                    row.model
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
+                     batches show {}",
+                    row.model, row.id
                 );
-                let wait = backoff(first, u32::MAX, None);
+                let wait = backoff(self.config.batch.queue_pause, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
             }

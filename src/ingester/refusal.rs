@@ -28,9 +28,11 @@ pub fn refusal(row: &BatchRow) -> String {
 }
 
 /// The lines that OpenAI blames for refusing a batch, with what is wrong with each. The only line
-/// of a batch is to blame for it.
+/// of a batch is to blame for it. Of a batch that was not sealed here (a recovery took it up) nobody
+/// is: which of its lines are here, and in which order they were sent, no row says.
 pub fn blamed(row: &BatchRow) -> Vec<(u64, String)> {
-    if is_passing(row) || row.openai_status.as_deref() != Some(RemoteStatus::Failed.as_str()) {
+    let refused = row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str());
+    if !refused || is_passing(row) || row.input_sha256.is_none() {
         return Vec::new();
     }
     let lines = row.errors.iter().filter_map(|error| {

@@ -2,13 +2,17 @@
 //! refusals. Pure: knows no HTTP library.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
 
 use super::{BatchError, Page, Refusal, RemoteBatch, RemoteFile, RequestCounts};
 use crate::batch::RemoteStatus;
 use crate::clock::Timestamp;
+use crate::remote::without_secrets;
 
 /// The longest message that is kept of a refusal, in characters.
 const MESSAGE_LIMIT: usize = 500;
@@ -112,7 +116,7 @@ fn batch_errors(value: &Value) -> Vec<BatchError> {
         .filter(|entry| entry.is_object())
         .map(|entry| BatchError {
             code: word(&entry["code"]),
-            message: text(&entry["message"]),
+            message: text(&entry["message"]).map(|message| without_secrets(&message)),
             param: text(&entry["param"]),
             line: count(&entry["line"]),
         })
@@ -139,6 +143,27 @@ pub(super) fn page<T>(value: &Value, element: impl Fn(&Value) -> Option<T>) -> O
     })
 }
 
+/// A page of batches as it comes, without what each was refused for: that may be a line's worth for
+/// every line of its input, and a listing is read for something else.
+pub(super) fn batches_without_errors(source: impl io::Read) -> serde_json::Result<Value> {
+    #[derive(Deserialize)]
+    struct Listed {
+        data: Vec<Lean>,
+        #[serde(default)]
+        has_more: Value,
+    }
+    #[derive(Deserialize)]
+    struct Lean {
+        #[serde(default, rename = "errors")]
+        _errors: IgnoredAny,
+        #[serde(flatten)]
+        batch: Map<String, Value>,
+    }
+    let listed: Listed = serde_json::from_reader(source)?;
+    let data: Vec<_> = listed.data.into_iter().map(|lean| lean.batch).collect();
+    Ok(json!({"data": data, "has_more": listed.has_more}))
+}
+
 /// Keeps keys and organizations out of the texts that are stored, shown and logged.
 pub(super) struct Redactor {
     key: String,
@@ -158,7 +183,7 @@ impl Redactor {
         } else {
             text.replace(&self.key, "[key]")
         };
-        let text = blot(&text);
+        let text = without_secrets(&text);
         let printable = text
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
@@ -176,34 +201,6 @@ impl Redactor {
     pub(super) fn word(&self, text: &str) -> String {
         self.clean(text, WORD_LIMIT)
     }
-}
-
-/// Replaces what follows `org-` and `sk-` at the start of a word. OpenAI masks keys in part only
-/// (`sk-ab***yz`), and organizations not at all.
-fn blot(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut inside_word = false;
-    while let Some(first) = rest.chars().next() {
-        let prefix = ["org-", "sk-"]
-            .into_iter()
-            .find(|prefix| !inside_word && rest.starts_with(prefix));
-        if let Some(prefix) = prefix {
-            out.push_str(prefix);
-            rest = rest[prefix.len()..].trim_start_matches(is_token);
-            out.push('…');
-            inside_word = false;
-        } else {
-            out.push(first);
-            inside_word = first.is_alphanumeric();
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    out
-}
-
-fn is_token(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*')
 }
 
 /// Reads an answer that is no 2xx. `header` gives a header's value by its lower-case name; `body`
@@ -297,8 +294,6 @@ fn http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Refusal {
@@ -448,11 +443,12 @@ mod tests {
     fn the_errors_of_a_failed_batch_are_read() {
         let batch = RemoteBatch::from_json(&json!({"id": "b", "status": "failed", "errors":
             {"object": "list", "data": [
-                {"code": "invalid_json_line", "message": "m", "param": null, "line": 3},
+                {"code": "invalid_json_line", "message": "m of org-AbC123.", "param": null, "line": 3},
                 {"code": 7}, "noise", {}]}}))
         .unwrap();
         assert_eq!(batch.errors.len(), 3);
         assert_eq!(batch.errors[0].line, Some(3));
+        assert_eq!(batch.errors[0].message.as_deref(), Some("m of org-…."));
         assert_eq!(batch.errors[1].code.as_deref(), Some("7"));
     }
 

@@ -328,6 +328,64 @@ pub struct InputLine {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Takes a file as it comes and gives its lines to `each`, so that it need never lie anywhere whole.
+/// Longer ones than [`MAX_LINE`] are passed over.
+#[derive(Debug)]
+pub struct EachLine<F> {
+    line: Vec<u8>,
+    too_long: bool,
+    each: F,
+}
+
+impl<F: FnMut(&[u8])> EachLine<F> {
+    /// Gives lines, without their LF, to `each`.
+    pub fn new(each: F) -> Self {
+        Self {
+            line: Vec::new(),
+            too_long: false,
+            each,
+        }
+    }
+
+    /// The file is over: a last line without an LF is given too.
+    pub fn finish(mut self) {
+        if !self.line.is_empty() {
+            self.give();
+        }
+    }
+
+    fn give(&mut self) {
+        if !self.too_long {
+            (self.each)(&self.line);
+        }
+        self.line.clear();
+        self.too_long = false;
+    }
+}
+
+impl<F: FnMut(&[u8])> Write for EachLine<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (part, ended) = match part {
+                [part @ .., b'\n'] => (part, true),
+                part => (part, false),
+            };
+            self.too_long |= self.line.len() + part.len() > MAX_LINE;
+            if !self.too_long {
+                append(&mut self.line, part, MAX_LINE);
+            }
+            if ended {
+                self.give();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Walks over an input file. A line that is no request line is an error of kind `InvalidData`
 /// (naming the line, from 1), and the walk may go on; any other error is the source's.
 pub fn custom_ids<R: BufRead>(source: R) -> CustomIds<R> {
@@ -529,6 +587,12 @@ mod tests {
             prop_assert_eq!(sealed.bytes, wide(out.len()));
             prop_assert_eq!(sealed.lines, wide(entries.len()));
             prop_assert_eq!(&sealed.sha256_hex, &hex(Sha256::new().chain_update(&out)));
+            let mut lines = Vec::new();
+            let mut each = EachLine::new(|line: &[u8]| lines.push(line.to_vec()));
+            out.chunks(chunk).for_each(|part| each.write_all(part).unwrap());
+            each.finish();
+            let whole: Vec<_> = out.split(|byte| *byte == b'\n').take(entries.len()).collect();
+            prop_assert_eq!(lines, whole);
             let back = custom_ids(BufReader::with_capacity(chunk, out.as_slice()))
                 .map(|line| line.map(|line| (line.custom_id, line.metadata["text"].clone())))
                 .collect::<io::Result<Vec<_>>>()

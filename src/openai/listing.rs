@@ -11,13 +11,18 @@ const PAGE: u32 = 100;
 /// seconds).
 ///
 /// # Errors
-/// A call's, or when the listing goes round in circles (a page brings nothing new): then it says
-/// nothing about what is not in it.
+/// A call's, or when the listing goes round in circles (a page brings nothing new) or has no times:
+/// then it says nothing about what is not in it.
 pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> Call<Vec<RemoteBatch>> {
     let mut seen = HashSet::new();
     let mut listed: Vec<RemoteBatch> = Vec::new();
     loop {
         let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE)?;
+        if page.data.iter().any(|batch| batch.created_at <= 0) {
+            return Err(CallError::Unknown {
+                message: "the listing of batches does not say when each was made".into(),
+            });
+        }
         let before = listed.len();
         let reached = page.data.iter().any(|batch| batch.created_at < until);
         listed.extend(

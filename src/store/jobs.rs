@@ -112,11 +112,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for (position, lot) in lots.iter().enumerate() {
         let unusable = lot.images.is_empty();
         let (status, error, processed_at) = if unusable {
-            (
-                LotStatus::Failed,
-                Some("INVALID_IMAGE_URLS: the lot has no image URL that can be used"),
-                Some(tx.now),
-            )
+            (LotStatus::Failed, Some(crate::job::NO_IMAGE), Some(tx.now))
         } else {
             (LotStatus::Pending, None, None)
         };
@@ -298,12 +294,4 @@ pub fn first_failure(view: &View, id: &str) -> Stored<Option<String>> {
          ORDER BY position LIMIT 1",
     )?;
     Ok(query.query_row([id], |row| row.get(0)).optional()?)
-}
-
-/// Jobs by state, for the summary.
-pub fn count_by_status(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
-    let mut query =
-        view.prepare_cached("SELECT status, count(*) FROM batch_jobs GROUP BY status")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

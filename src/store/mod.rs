@@ -32,14 +32,18 @@ pub mod cancel;
 mod columns;
 pub mod deliveries;
 pub mod direct;
+pub mod figures;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod notices;
 pub mod once;
+pub mod report;
 pub mod requests;
 pub mod settle;
+pub mod stuck;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -47,6 +51,10 @@ mod embedded {
 
 /// Marks the file as ours: "bkpr".
 const APPLICATION_ID: i64 = 0x626b_7072;
+/// Of a connection that reads, negative for KiB. There is one for each thread that reads at the same
+/// time (each courier, each HTTP worker), and a long answer passes through all of them in turn; the
+/// system's own cache lies behind.
+const READER_CACHE: i64 = -500;
 
 /// Why the store did not do it.
 #[derive(Debug)]
@@ -258,6 +266,7 @@ impl Store {
             None => {
                 let reader = connect(&self.path)?;
                 reader.pragma_update(None, "query_only", true)?;
+                reader.pragma_update(None, "cache_size", READER_CACHE)?;
                 reader
             }
         };

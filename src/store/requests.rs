@@ -173,3 +173,21 @@ pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
     }
     Ok(claimed)
 }
+
+/// A batch that is not sealed yet lets go of a request.
+pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
+    tx.prepare_cached(
+        "DELETE FROM batch_lines WHERE request_id = ?
+            AND (SELECT state FROM openai_batches b WHERE b.id = batch_id) = 'planned'",
+    )?
+    .execute([request])?;
+    Ok(())
+}
+
+/// Lets every request go on that waits for its images to be checked: nobody checks them any more.
+pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
+    Ok(tx.execute(
+        "UPDATE requests SET images_due = 0, since = ? WHERE images_due = 1",
+        [tx.now],
+    )?)
+}

@@ -7,9 +7,9 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View, alerts, direct};
+use super::{Stored, Tx, View, alerts, direct, requests};
 use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
-use crate::job::{LotStatus, RequestState, is_english};
+use crate::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 
 /// What a result file says of one line.
 #[derive(Clone, Debug)]
@@ -162,11 +162,8 @@ pub(super) fn succeed(tx: &Tx<'_>, request: &Request, text: &str, by: By) -> Sto
         return Ok(());
     }
     request.settle(tx, RequestState::Done)?;
-    // A batch that is not sealed yet lets go of it: it was answered by a twin of an earlier one.
-    tx.prepare_cached(
-        "DELETE FROM batch_lines WHERE request_id = ? AND batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')",
-    )?
-    .execute([request.id])?;
+    // It was answered by a twin of an earlier batch.
+    requests::leave_planned(tx, request.id)?;
     let translations = if request.stage == Stage::Vision {
         want_translations(tx, request, by)?
     } else {
@@ -414,12 +411,23 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, lines: &[(u64, String)]) -> Stored<
         "UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL",
         [batch],
     )?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut requests = tx.prepare_cached(
+        "SELECT request_id FROM batch_lines WHERE batch_id = ? ORDER BY request_id",
+    )?;
+    let requests: Vec<i64> = requests
+        .query_map([batch], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut blame = tx.prepare_cached(
+        "UPDATE batch_lines SET outcome = 'wrong', error = ? WHERE batch_id = ? AND request_id = ?",
+    )?;
     for (line, error) in lines {
-        tx.execute(
-            "UPDATE batch_lines SET outcome = 'wrong', error = ?1 WHERE batch_id = ?2 AND request_id =
-                    (SELECT request_id FROM batch_lines WHERE batch_id = ?2 ORDER BY request_id LIMIT 1 OFFSET ?3 - 1)",
-            params![error, batch, line],
-        )?;
+        let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        if let Some(request) = at.and_then(|at| requests.get(at)) {
+            blame.execute(params![error, batch, request])?;
+        }
     }
     Ok(())
 }
@@ -435,30 +443,45 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
     batches::abandoned(tx, batch, reason)
 }
 
-/// Counts that explain a batch's lines: how many are read, and how many are not.
-pub fn unread_lines(view: &View, batch: i64) -> Stored<u64> {
+/// What OpenAI's counts are held against: how many of a batch's lines are in neither file as read so
+/// far, and how many the model has answered, one way or another.
+pub fn unread_lines(view: &View, batch: i64) -> Stored<(u64, u64)> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM batch_lines WHERE batch_id = ? AND outcome IS NULL",
+        "SELECT coalesce(sum(outcome IS NULL), 0),
+                coalesce(sum(outcome IN ('answered', 'refused', 'truncated', 'filtered')), 0)
+         FROM batch_lines WHERE batch_id = ?",
     )?;
-    Ok(query.query_row([batch], |row| row.get(0))?)
+    Ok(query.query_row([batch], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
-/// Whether nobody wants any answer of a batch any more: every request of it is cancelled.
+/// Whether nobody wants any answer of a batch any more: no request of it is open. Its jobs were
+/// cancelled, or another batch under an earlier key answered them after all.
 pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
-                            WHERE l.batch_id = ? AND r.state <> 'cancelled')",
+                            WHERE l.batch_id = ? AND r.state IN ('waiting', 'claimed', 'held'))",
     )?;
     Ok(query.query_row([batch], |row| row.get(0))?)
 }
 
-/// An operator's word that an orphan's held requests are to be sent; gives how many.
-pub fn release_held(tx: &Tx<'_>, job_id: &str) -> Stored<usize> {
+/// An operator's word that an orphan's held requests are to be sent, their lots' images checked
+/// before where `check_images`; gives how many. A lot without an image fails, as at its submission.
+pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usize> {
     let released = tx.execute(
-        "UPDATE requests SET state = 'waiting', since = ?
-         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?)",
-        params![tx.now, job_id],
+        "UPDATE requests SET state = 'waiting', images_due = (?1 AND stage = 'vision'), since = ?2
+         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?3)",
+        params![check_images, tx.now, job_id],
     )?;
+    let mut without_image = tx.prepare(
+        "SELECT r.id FROM requests r JOIN batch_lots l ON l.id = r.lot
+         WHERE l.batch_job_id = ? AND r.state = 'waiting' AND r.stage = 'vision' AND json_array_length(l.images) = 0",
+    )?;
+    let without_image: Vec<i64> = without_image
+        .query_map([job_id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for request in without_image {
+        fail_unsent(tx, request, NO_IMAGE)?;
+    }
     alerts::event(
         tx,
         Some(job_id),

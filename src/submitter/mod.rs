@@ -145,7 +145,10 @@ impl Submitter {
             .filter(|file| file.filename == name)
             .partition(|file| file.bytes == row.input_bytes);
         for part in parts {
-            self.api.delete_file(&part.id)?;
+            match self.api.delete_file(&part.id) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
         }
         Ok(whole.into_iter().next())
     }
@@ -303,7 +306,12 @@ impl Submitter {
         let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
-                settle::abandon(tx, row.id, "cancelled before it was created", self.rules())?;
+                settle::abandon(
+                    tx,
+                    row.id,
+                    "not wanted any more before it was created",
+                    self.rules(),
+                )?;
             }
             Ok(unwanted)
         })?;

@@ -12,6 +12,7 @@ use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::requests::{self, Queue};
 use crate::store::{StoreError, alerts, settle};
+use crate::trouble;
 
 /// Why a request that no batch has room for fails.
 const TOO_LONG: &str = "REQUEST_TOO_LONG: the request is longer than a batch's input may be";
@@ -63,16 +64,8 @@ impl Submitter {
 
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
         let full = self.config.batch.max_requests;
-        let scope = format!("model:{}", self.parameters(stage).model());
-        let (pause, cap, queues) = self.store.read(|view| {
-            let cap = requests::smallest_cap(view, stage)?;
-            Ok((
-                alerts::paused(view, &scope)?,
-                cap,
-                requests::queues(view, stage, cap, full)?,
-            ))
-        })?;
-        if let Some(pause) = pause {
+        let scope = format!("{}{}", trouble::MODEL, self.parameters(stage).model());
+        if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
             let left = pause
                 .until
@@ -81,6 +74,10 @@ impl Submitter {
                 return Ok(Choice::Later(left));
             }
         }
+        let (cap, queues) = self.store.read(|view| {
+            let cap = requests::smallest_cap(view, stage)?;
+            Ok((cap, requests::queues(view, stage, cap, full)?))
+        })?;
         let max_wait = self.config.batch.max_wait;
         let waiting: u32 = queues
             .iter()
@@ -92,7 +89,7 @@ impl Submitter {
             .min();
         match left {
             None => Ok(Choice::Later(self.config.steps.idle)),
-            Some(left) if waiting < full && cap.is_none() && !left.is_zero() => {
+            Some(left) if waiting < cap.unwrap_or(full).min(full) && !left.is_zero() => {
                 Ok(Choice::Later(left))
             }
             Some(_) => Ok(Choice::Now(Packing { stage, cap, queues })),

@@ -205,10 +205,9 @@ fn what_a_receiver_says_decides() {
     );
     let listed = appliance.run(&["webhooks", "--json"]);
     let listed: Value = serde_json::from_str(&listed.out).unwrap();
-    let row = listed.as_array().unwrap().iter();
+    let mut row = listed.as_array().unwrap().iter();
     let row = row
-        .filter(|row| row["url"] == dead.url("hook"))
-        .next_back()
+        .rfind(|row| row["url"] == dead.url("hook"))
         .unwrap()
         .clone();
     assert_eq!(

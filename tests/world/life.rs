@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use batchkeeper::job::Mode;
+
 use super::openai::{Chaos, Rule};
 use super::random::Random;
 use super::sabotage::Bug;
@@ -67,6 +69,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         if random.chance(10) {
             another_program(&world, &mut random);
         }
+        clients_and_operators(&mut world, &mut random);
         if random.chance(5) {
             // What it cannot do now, it is asked for again.
             world.recover();
@@ -148,8 +151,28 @@ fn rest(world: &mut World) {
     world.settle();
 }
 
+/// Clients repeat themselves and take jobs back; operators send failed lots again.
+fn clients_and_operators(world: &mut World, random: &mut Random) {
+    let orders = u64::try_from(world.orders()).unwrap_or(0);
+    if orders > 0 && random.chance(6) {
+        let order = usize::try_from(random.below(orders)).unwrap_or(0);
+        world.repeat(order);
+    }
+    if random.chance(2)
+        && let Some(job) = world.any_job(random)
+    {
+        world.cancel(&job);
+    }
+    if random.chance(5)
+        && let Some(job) = world.any_job(random)
+    {
+        world.retry_failed_lots(&job);
+    }
+}
+
 fn submit(world: &mut World, random: &mut Random, job: u64) {
-    let lots: Vec<String> = (0..1 + random.below(12))
+    let most = random.pick(&[1, 12, 12]);
+    let lots: Vec<String> = (0..1 + random.below(most))
         .map(|lot| {
             let bad = if random.chance(50) { " poison" } else { "" };
             format!("lot {lot} of job {job}{bad}.")
@@ -163,7 +186,12 @@ fn submit(world: &mut World, random: &mut Random, job: u64) {
         &["en-GB", "zh-Hant"],
     ]);
     let client = random.pick(&["a", "b"]);
-    world.submit_as(client, &lots, languages);
+    let mode = if lots.len() == 1 && random.chance(700) {
+        Mode::Synchronous
+    } else {
+        Mode::Batch
+    };
+    world.submit_in(mode, client, &lots, languages);
 }
 
 /// Another program makes a batch in the same project.

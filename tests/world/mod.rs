@@ -25,9 +25,10 @@ use batchkeeper::batch::BatchState;
 use batchkeeper::clock::{Clock, Moment, Timestamp};
 use batchkeeper::config::Config;
 use batchkeeper::courier::Courier;
+use batchkeeper::direct::Direct;
 use batchkeeper::finisher::Finisher;
 use batchkeeper::ingester::Ingester;
-use batchkeeper::intake::{self, Incoming, Marks, Taken};
+use batchkeeper::intake::{self, Before, Incoming, Marks, Taken};
 use batchkeeper::janitor::Janitor;
 use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
@@ -37,7 +38,9 @@ use batchkeeper::step::{Next, Step};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
-use batchkeeper::store::{Store, Watcher, batches, deliveries, inspect};
+use batchkeeper::store::{
+    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect,
+};
 use batchkeeper::submitter::Submitter;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -97,6 +100,7 @@ pub const ALL_STEPS: &[&str] = &[
     "poller",
     "ingester",
     "finisher",
+    "direct",
     "courier",
     "auditor",
     "janitor",
@@ -119,6 +123,8 @@ pub struct World {
     pub clock: Arc<HandClock>,
     /// Batches that no row may know are expected: the store is older than the world.
     pub is_restored: bool,
+    /// Jobs of which requests are held are expected: what the original works on, a copy does not.
+    pub is_copy: bool,
     /// Simulated time since the beginning.
     pub elapsed: Duration,
     /// The steps that take turns.
@@ -140,9 +146,21 @@ pub struct World {
     power_cut: bool,
     /// What was submitted: by job, the lots' texts.
     sent: BTreeMap<String, Vec<String>>,
+    orders: Vec<Order>,
+    /// Orders ever made: no key is used twice.
+    made_orders: u32,
+    /// How often an operator has sent the failed lots of a job again, or has tried to.
+    retried: BTreeMap<String, usize>,
     sql: Connection,
     seen_version: i64,
     folder: tempfile::TempDir,
+}
+
+/// What a client has sent, under a key of its own.
+struct Order {
+    client: String,
+    key: String,
+    job: String,
 }
 
 /// What a crash takes away.
@@ -183,6 +201,7 @@ impl World {
             config: Arc::new(config),
             clock,
             is_restored: false,
+            is_copy: false,
             elapsed: Duration::ZERO,
             turns: STEPS,
             check_every: 1,
@@ -194,6 +213,9 @@ impl World {
             running: None,
             power_cut: false,
             sent: BTreeMap::new(),
+            orders: Vec::new(),
+            made_orders: 0,
+            retried: BTreeMap::new(),
             sql,
             seen_version: -1,
             folder,
@@ -205,7 +227,10 @@ impl World {
     fn start(&mut self) {
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
-        let released = store.write(now, deliveries::release_unfinished);
+        let released = store.write(now, |tx| {
+            deliveries::release_unfinished(tx)?;
+            direct::release_unfinished(tx)
+        });
         released.expect("a write");
         let store = Arc::new(store.watched(self.watcher()));
         let api = || Arc::clone(&self.api);
@@ -215,6 +240,12 @@ impl World {
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),
+            Box::new(Direct::new(
+                store.clone(),
+                self.openai.clone(),
+                self.clock.clone(),
+                config(),
+            )),
             Box::new(Courier::new(
                 store.clone(),
                 self.receiver.clone(),
@@ -337,6 +368,17 @@ impl World {
     }
 
     pub fn submit_as(&mut self, client: &str, lots: &[&str], languages: &[&str]) -> String {
+        self.submit_in(Mode::Batch, client, lots, languages)
+    }
+
+    /// The same, to be answered so.
+    pub fn submit_in(
+        &mut self,
+        mode: Mode,
+        client: &str,
+        lots: &[&str],
+        languages: &[&str],
+    ) -> String {
         let submission = Submission {
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             webhook_url: Some("https://client.test/hook".into()),
@@ -351,48 +393,111 @@ impl World {
                 })
                 .collect(),
         };
-        let now = self.clock.now().wall;
-        let incoming = Incoming {
-            client,
-            submission: &submission,
-            marks: &Marks::default(),
-            content_sha256: &format!("of submission {}", self.sent.len()),
-            mode: Mode::Batch,
-        };
-        let job = self.survive(|world| {
-            let answer = |_: &JobRow| serde_json::json!({});
-            let taken = intake::accept(world.store(), &world.config, &incoming, answer, now);
-            match taken.expect("taken") {
-                Taken::New(job, _) => job.id,
-                other => panic!("{other:?}"),
-            }
+        let order = self.orders.len();
+        self.made_orders += 1;
+        self.orders.push(Order {
+            client: client.to_owned(),
+            key: format!("order {}", self.made_orders),
+            job: String::new(),
         });
-        // Where the process ended in it, the client does not know; what is stored counts all the same.
-        let stored = || {
-            let jobs = self.texts("SELECT id FROM batch_jobs");
-            jobs.into_iter().find(|id| !self.sent.contains_key(id))
-        };
-        let Some(id) = job.or_else(stored) else {
-            return String::new();
-        };
+        let id = self.send(order, &submission, mode);
+        self.orders[order].job.clone_from(&id);
         let lots = lots.iter().map(|text| (*text).to_owned()).collect();
         self.sent.insert(id.clone(), lots);
         id
     }
 
-    /// What a cancel does to a job's rows.
-    pub fn cancel(&self, job: &str) {
-        self.execute(&format!(
-            "BEGIN IMMEDIATE;
-             UPDATE requests SET state = 'cancelled' WHERE state IN ('waiting', 'claimed')
-                AND job = (SELECT seq FROM batch_jobs WHERE id = '{job}');
-             UPDATE batch_lots SET status = 'cancelled' WHERE status = 'pending' AND batch_job_id = '{job}';
-             UPDATE webhook_deliveries SET state = 'due', next_at = created_at WHERE batch_job_id = '{job}';
-             UPDATE batch_jobs SET status = 'cancelled', open_vision = 0, open_translations = 0,
-                completed_at = created_at WHERE id = '{job}';
-             COMMIT"
-        ))
-        .expect("cancelled");
+    /// A client sends a submission under its key until it has an answer; gives the job's id.
+    fn send(&mut self, order: usize, submission: &Submission<'_>, mode: Mode) -> String {
+        let Order { client, key, .. } = &self.orders[order];
+        let (client, key) = (client.clone(), key.clone());
+        let marks = Marks {
+            key: Some(key.clone()),
+            ..Marks::default()
+        };
+        loop {
+            let now = self.clock.now().wall;
+            let taken = self.survive(|world| {
+                let incoming = Incoming {
+                    client: &client,
+                    submission,
+                    marks: &marks,
+                    content_sha256: &key,
+                    mode,
+                };
+                let answer = |job: &JobRow| serde_json::json!(job.id);
+                intake::accept(world.store(), &world.config, &incoming, answer, now)
+            });
+            match taken.map(|taken| taken.expect("taken")) {
+                Some(Taken::New(job, _)) => return job.id,
+                Some(Taken::Again(Before::Answered(answer))) => {
+                    return serde_json::from_str(&answer).expect("a job's id");
+                }
+                Some(other) => panic!("{other:?}"),
+                // The process ended in it: the client does not know what of it is stored.
+                None => {}
+            }
+        }
+    }
+
+    /// A client that has its answer sends the same once more: it is the same job.
+    pub fn repeat(&mut self, order: usize) {
+        let nothing = Submission {
+            languages: vec!["en".into()],
+            webhook_url: None,
+            lots: Vec::new(),
+        };
+        let id = self.send(order, &nothing, Mode::Batch);
+        assert_eq!(id, self.orders[order].job, "a repeat is another job");
+    }
+
+    /// What clients have sent so far.
+    pub fn orders(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// A client takes its job back; one that is final stays what it is.
+    pub fn cancel(&mut self, job: &str) {
+        let now = self.clock.now().wall;
+        self.survive(|world| {
+            let store = world.store();
+            store
+                .write(now, |tx| match jobs::by_id(tx, job)? {
+                    Some(job) if !job.status.is_final() => cancel::cancel(tx, &job, "taken back"),
+                    _ => Ok(()),
+                })
+                .expect("cancelled");
+        });
+        self.look_everywhere();
+    }
+
+    /// An operator's `jobs retry --failed-lots`, refused where it is not to be had.
+    pub fn retry_failed_lots(&mut self, job: &str) {
+        let now = self.clock.now().wall;
+        let check = self.config.images.check;
+        let retried = self.survive(|world| {
+            world.store().write(now, |tx| match jobs::by_id(tx, job)? {
+                Some(job) => again::retry_failed_lots(tx, &job, check).map(|cost| cost.lots > 0),
+                None => Ok(false),
+            })
+        });
+        match retried {
+            Some(Ok(true)) => *self.retried.entry(job.to_owned()).or_default() += 1,
+            None => *self.retried.entry(job.to_owned()).or_default() += 1,
+            Some(Ok(false) | Err(StoreError::Conflict(_))) => {}
+            Some(Err(error)) => panic!("retry: {error}"),
+        }
+        self.look_everywhere();
+    }
+
+    /// A job by chance; none before the first.
+    pub fn any_job(&self, random: &mut Random) -> Option<String> {
+        let jobs: Vec<&String> = self.sent.keys().collect();
+        let count = u64::try_from(jobs.len()).unwrap_or(0);
+        let at = usize::try_from(random.below(count.max(1))).unwrap_or(0);
+        // In the order in which they were sent: their ids are not the same in a replay.
+        let mut orders = self.orders.iter().filter(|it| jobs.contains(&&it.job));
+        orders.nth(at).map(|it| it.job.clone())
     }
 
     /// An operator's `recover --apply`; gives what went wrong with it.
@@ -646,6 +751,7 @@ impl World {
     /// Expects nothing of jobs that the restored database does not have.
     pub fn forget_jobs_that_are_gone(&mut self) {
         let known = self.texts("SELECT id FROM batch_jobs");
+        self.orders.retain(|order| known.contains(&order.job));
         self.sent.retain(|job, _| known.contains(job));
     }
 
@@ -675,6 +781,9 @@ impl World {
         for (what, query) in INVARIANTS {
             // A recovery takes all attempts of a request up at once, those long over among them.
             if self.is_restored && *what == TWO_BATCHES {
+                continue;
+            }
+            if self.is_copy && *what == ORPHANS {
                 continue;
             }
             let found = self.rows(query);
@@ -714,6 +823,9 @@ impl World {
         self.assert_accounted_for();
         let findings = self.store().read(inspect::findings).expect("readable");
         assert!(findings.is_empty(), "{findings:?}\n{}", self.dump());
+        // Not even for a minute: every invariant holds after every commit.
+        let broken = self.texts("SELECT message FROM alerts WHERE kind = 'invariant'");
+        assert!(broken.is_empty(), "{broken:?}\n{}", self.dump());
         let alerts = self.open_alerts();
         assert!(
             alerts.is_empty(),
@@ -739,8 +851,9 @@ impl World {
         );
         for job in self.texts("SELECT id FROM batch_jobs") {
             let ids = self.receiver.ids(&job);
+            let most = 1 + self.retried.get(&job).copied().unwrap_or(0);
             assert!(
-                ids.len() == 1 || self.is_restored && !ids.is_empty(),
+                !ids.is_empty() && (ids.len() <= most || self.is_restored),
                 "job {job} was told of under {ids:?}\n{}",
                 self.dump()
             );
@@ -771,7 +884,8 @@ impl World {
             assert!(row.status.is_final(), "{job} is not final\n{}", self.dump());
             for (lot, sent) in self.lots(job).iter().zip(sent) {
                 for language in &row.languages {
-                    let has_reason = lot.error_message.is_some()
+                    let has_reason = row.status == JobStatus::Cancelled
+                        || lot.error_message.is_some()
                         || matches!(lot.translations.get(language), Some(Err(_)));
                     assert!(
                         self.has_text(lot, sent, language) || has_reason,
@@ -871,11 +985,12 @@ fn cell(value: &Value) -> String {
     }
 }
 
+const ORPHANS: &str = "orphans";
 const TWO_BATCHES: &str = "requests in two live batches";
 
 /// Queries that must give no row.
 const INVARIANTS: &[(&str, &str)] = &[
-    ("orphans", "SELECT * FROM v_orphans"),
+    (ORPHANS, "SELECT * FROM v_orphans"),
     ("rows that refer to nothing", "PRAGMA foreign_key_check"),
     (
         "counters that differ from what they count",
@@ -908,7 +1023,8 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "final jobs whose webhooks are not due",
         "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-         WHERE (j.completed_at IS NULL) <> (d.state = 'scheduled')",
+         WHERE d.again = (SELECT max(again) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
+           AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
     ),
     (
         "open lots of final jobs, or finished lots without text and reason",

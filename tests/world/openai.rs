@@ -12,7 +12,7 @@ use std::time::Duration;
 use batchkeeper::batch::{RemoteStatus, Stage};
 use batchkeeper::openai::{
     BatchApi, BatchError, Call, CallError, ENDPOINT, Identity, NewBatch, Page, Refusal,
-    RemoteBatch, RemoteFile, RequestCounts,
+    RemoteBatch, RemoteFile, RequestCounts, ResponsesApi,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +40,7 @@ pub enum Op {
     Batch,
     List,
     Cancel,
+    Respond,
 }
 
 /// What goes wrong with a call.
@@ -284,6 +285,8 @@ pub struct State {
     pub list_lag: Duration,
     /// Batches on a page at most.
     pub page: usize,
+    /// The listing does not say when a batch was made.
+    pub without_times: bool,
     /// Random faults, where on.
     pub chaos: Option<Chaos>,
     /// What must never be asked of OpenAI.
@@ -331,6 +334,7 @@ impl OpenAi {
                 rules: Vec::new(),
                 list_lag: Duration::ZERO,
                 page: 100,
+                without_times: false,
                 chaos: None,
                 violations: Vec::new(),
                 files: Vec::new(),
@@ -609,6 +613,16 @@ impl State {
         goes_wrong.then(|| chaos.random.pick(&fates))
     }
 
+    /// A whole answer is paid: there is one of each.
+    fn note_answer(&mut self, custom_id: &str, batch: &str) {
+        let batches = self.answered.entry(custom_id.to_owned()).or_default();
+        batches.push(batch.to_owned());
+        if batches.len() > 1 {
+            let twice = format!("{custom_id} was answered whole in {batches:?}");
+            self.violations.push(twice);
+        }
+    }
+
     /// Runs the first lines of a batch, writes its files and ends it.
     fn finish(&mut self, at: usize, status: RemoteStatus, run: usize, ended: Duration) {
         let lines = self.batches[at].lines.clone();
@@ -636,12 +650,7 @@ impl State {
             let files = run_line(line, fate);
             if files.is_whole && !never && !is_twin && line.custom_id != "theirs" {
                 let id = self.batches[at].id.clone();
-                let batches = self.answered.entry(line.custom_id.clone()).or_default();
-                batches.push(id);
-                if batches.len() > 1 {
-                    let twice = format!("{} was answered whole in {batches:?}", line.custom_id);
-                    self.violations.push(twice);
-                }
+                self.note_answer(&line.custom_id, &id);
             }
             if files.counts_as_completed {
                 counts.completed += 1;
@@ -963,7 +972,11 @@ impl BatchApi for OpenAi {
                 .filter(shown)
                 .map(|batch| batch.remote(now));
             let limit = state.page.min(limit as usize);
-            Ok(page(newest_first, |batch| &batch.id, after, limit))
+            let mut page = page(newest_first, |batch| &batch.id, after, limit);
+            for batch in page.data.iter_mut().filter(|_| state.without_times) {
+                batch.created_at = 0;
+            }
+            Ok(page)
         })
     }
 
@@ -985,6 +998,44 @@ impl BatchApi for OpenAi {
             Ok(batch.remote(now))
         })
     }
+}
+
+impl ResponsesApi for OpenAi {
+    fn respond(&self, body: &Value) -> Call<Value> {
+        self.call(Op::Respond, |state, fault| {
+            let mut line = Line {
+                custom_id: String::new(),
+                body: body.clone(),
+            };
+            line.custom_id = format!("directly {} {:?}", line.text(), line.language());
+            let fate = state.fate(&line);
+            let files = run_line(&line, fate);
+            // Whose answer is lost is asked for again; no other is.
+            if files.is_whole && fault.is_none() {
+                state.note_answer(&line.custom_id, "an answer that arrived");
+            }
+            let written = files.output.into_iter().chain(files.error).next();
+            let written = serde_json::from_slice::<Value>(&written.unwrap_or_default());
+            let response = written.map(|mut line| line["response"].take());
+            let response = response.map_err(|_| CallError::Unknown {
+                message: "the answer is no JSON".into(),
+            })?;
+            match response["status_code"].as_u64() {
+                Some(200) => Ok(response["body"].clone()),
+                status => Err(CallError::Refused(Refusal {
+                    status: u16::try_from(status.unwrap_or(0)).expect("a status"),
+                    param: text_of(&response["body"]["error"]["param"]),
+                    code: text_of(&response["body"]["error"]["code"]),
+                    message: text_of(&response["body"]["error"]["message"]),
+                    ..Refusal::default()
+                })),
+            }
+        })
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 impl File {

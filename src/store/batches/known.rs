@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{BatchRow, by_key, by_openai_id, drop_empty, one, submitted};
+use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, one, submitted};
 use crate::batch::{BatchState, RemoteStatus};
 use crate::remote::RemoteBatch;
 use crate::store::{Stored, Tx, alerts, moved};
@@ -35,10 +35,12 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     if by_openai_id(tx, &remote.id)?.is_some() {
         return Ok(Known::Yes);
     }
-    let ours = remote
-        .metadata
-        .get(META_DATABASE)
-        .is_some_and(|id| id == database_id);
+    let made_by = remote.metadata.get(META_DATABASE);
+    if made_by.is_some_and(|id| id != database_id) {
+        // Also from an input of ours: that of the database which this one was copied from.
+        return Ok(Known::Foreign);
+    }
+    let ours = made_by.is_some();
     let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
     let row = match key {
         Some(key) => by_key(tx, key)?,
@@ -125,6 +127,10 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
         "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
         [id, first.id],
     )?;
+    if first.openai_batch_id.is_none() {
+        // The first never had one: it was given up, or its create's answer was lost for too long.
+        link_jobs(tx, id)?;
+    }
     let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
     alerts::event(tx, None, Some(id), "duplicate", &detail)?;
     let message = format!(

@@ -95,6 +95,8 @@ pub struct BatchRow {
     pub input_file_since: Option<Timestamp>,
     /// OpenAI's time of it, seconds.
     pub openai_time: Option<i64>,
+    /// When its window closes, OpenAI's time in seconds.
+    pub openai_expires: Option<i64>,
     /// OpenAI's state of it.
     pub openai_status: Option<String>,
     /// OpenAI's counts.
@@ -121,7 +123,7 @@ const COLUMNS: &str = "id, submission_key, stage, scheme, state, openai_batch_id
     organization, project, model, parameters, lines, input_sha256, input_file_id, input_file_time, openai_time, \
     openai_status, openai_total, openai_completed, openai_failed, openai_errors, output_file_id, output_bytes, \
     output_taken, error_file_id, error_bytes, error_taken, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
-    input_file_since, input_bytes";
+    input_file_since, input_bytes, openai_expires";
 
 fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
     let errors: Option<String> = row.get(21)?;
@@ -145,6 +147,7 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         input_file_id: row.get(14)?,
         input_file_time: row.get(15)?,
         openai_time: row.get(16)?,
+        openai_expires: row.get(36)?,
         openai_status: row.get(17)?,
         counts: RequestCounts {
             total: row.get(18)?,
@@ -181,6 +184,18 @@ fn one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Opti
         "SELECT {COLUMNS} FROM openai_batches WHERE {condition}"
     ))?;
     query.query_and_then([value], batch_row)?.next().transpose()
+}
+
+/// Those of a condition.
+pub(super) fn some(
+    view: &View,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Stored<Vec<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches WHERE {condition}"
+    ))?;
+    query.query_and_then(values, batch_row)?.collect()
 }
 
 /// The submission of that row.
@@ -241,19 +256,27 @@ pub fn next_due(
     longest: Duration,
 ) -> Stored<Option<Result<BatchRow, Timestamp>>> {
     // The last condition says what the index holds, which SQLite cannot see from a parameter.
-    let mut due = view.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM openai_batches
-         WHERE state = ?1 AND (next_at <= ?2 OR next_at > ?3) AND state NOT IN ('ingested', 'failed')
-         ORDER BY next_at <= ?2, next_at LIMIT 1"
-    ))?;
+    let of = |condition: &str| {
+        view.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM openai_batches
+             WHERE state = ? AND next_at {condition} ? AND state NOT IN ('ingested', 'failed') ORDER BY next_at LIMIT 1"
+        ))
+    };
+    let (mut due, mut set_back) = (of("<=")?, of(">")?);
     let mut later = view.prepare_cached(
         "SELECT min(next_at) FROM openai_batches WHERE state = ? AND state NOT IN ('ingested', 'failed')",
     )?;
     let mut first: Option<BatchRow> = None;
     let mut next: Option<Timestamp> = None;
     for state in states {
-        let found = due.query_and_then(params![state, now, now + longest], batch_row)?;
-        if let Some(row) = { found }.next().transpose()? {
+        let read = |query: &mut rusqlite::CachedStatement<'_>, bound: Timestamp| {
+            let mut found = query.query_and_then(params![state, bound], batch_row)?;
+            found.next().transpose()
+        };
+        if let Some(row) = read(&mut set_back, now + longest)? {
+            return Ok(Some(Ok(row)));
+        }
+        if let Some(row) = read(&mut due, now)? {
             if first
                 .as_ref()
                 .is_none_or(|first| row.next_at < first.next_at)
@@ -279,10 +302,13 @@ pub fn active(view: &View) -> Stored<u32> {
 
 /// The newest of OpenAI's times in the store, seconds.
 pub fn newest_openai_time(view: &View) -> Stored<Option<i64>> {
-    let mut query =
-        view.prepare_cached("SELECT max(max(coalesce(openai_time, 0), coalesce(input_file_time, 0))) FROM openai_batches")?;
-    let newest: Option<i64> = query.query_row([], |row| row.get(0))?;
-    Ok(newest.filter(|time| *time > 0))
+    // Apart, since each has its index.
+    let mut query = view.prepare_cached(
+        "SELECT (SELECT max(openai_time) FROM openai_batches), (SELECT max(input_file_time) FROM openai_batches)",
+    )?;
+    let newest: (Option<i64>, Option<i64>) =
+        query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(newest.0.max(newest.1).filter(|time| *time > 0))
 }
 
 /// When this database was made.

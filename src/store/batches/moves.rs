@@ -203,6 +203,17 @@ pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     alerts::event(tx, None, Some(id), "abandoned", reason)
 }
 
+/// A batch of our own, taken up by a recovery, of which OpenAI has no file any more.
+pub fn lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'failed', error = ?1, ingested_at = ?2, cleaned_at = ?2
+         WHERE id = ?3 AND state = 'submitted' AND lines = 0",
+        params![reason, tx.now, id],
+    )?;
+    moved(changed, || format!("batch row {id} has lines"))?;
+    alerts::event(tx, None, Some(id), "lost", reason)
+}
+
 /// Whether a submission was let go of while a call for it was under way: what the call says does not
 /// matter any more.
 pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {

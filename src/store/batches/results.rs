@@ -123,7 +123,8 @@ pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
 pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
     let mut query = view.prepare_cached(
         "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
-                WHERE model = ? AND state = 'ingested' AND lines > 0 ORDER BY ingested_at DESC, id DESC LIMIT ?)
+                WHERE model = ? AND state = 'ingested' AND lines > 0 AND openai_status IS NOT 'cancelled'
+                ORDER BY ingested_at DESC, id DESC LIMIT ?)
          HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
     )?;
     let error: Option<String> = query
@@ -131,10 +132,10 @@ pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>
         .optional()?;
     let Some(error) = error else { return Ok(None) };
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
-                WHERE b.model = ?1 AND b.state = 'ingested' AND b.uniform_error = ?2
+        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b CROSS JOIN batch_lines l ON l.batch_id = b.id
+                WHERE b.model = ?1 AND b.state = 'ingested' AND b.openai_status IS NOT 'cancelled' AND b.uniform_error = ?2
                   AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
-                                       AND lines > 0 AND uniform_error IS NOT ?2), 0)
+                                       AND lines > 0 AND openai_status IS NOT 'cancelled' AND uniform_error IS NOT ?2), 0)
                   AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < b.id)
                 LIMIT ?3)",
     )?;
@@ -142,10 +143,12 @@ pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>
     Ok((new >= runs).then_some(error))
 }
 
-/// How many of a model's newest batches OpenAI refused one after another.
+/// How many of a model's newest batches OpenAI refused one after another; those that were given up
+/// or not wanted any more are none of them.
 pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM openai_batches WHERE model = ?1 AND state = 'failed' AND id > coalesce(
+        "SELECT count(*) FROM openai_batches
+         WHERE model = ?1 AND state = 'failed' AND openai_status = 'failed' AND id > coalesce(
                 (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)",
     )?;
     Ok(query.query_row([model], |row| row.get(0))?)
