@@ -2,9 +2,10 @@
 //!
 //! Threads share nothing but the store. After a tick that did something, every other step's bell
 //! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
-//! ends unasked ends the daemon with an error, so that systemd starts it again.
+//! ends unasked ends the daemon with an error, so that systemd starts it again; so does a database that
+//! cannot be relied on, whoever met it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -57,6 +58,7 @@ pub struct Daemon {
     endings: Receiver<Ended>,
     stop: Sender<Infallible>,
     servers: Vec<Server>,
+    store: Arc<Store>,
     _lock: DaemonLock,
 }
 
@@ -218,7 +220,7 @@ impl Daemon {
         }
         let port = (!config.listen.is_empty()).then(|| servers.first().map(Server::address));
         let watchdog = sd_notify::watchdog_enabled();
-        let watch = Watch::new(store, health.clone(), port.flatten(), watchdog);
+        let watch = Watch::new(store.clone(), health.clone(), port.flatten(), watchdog);
         let worker = Worker {
             name: "watch".into(),
             step: Box::new(watch),
@@ -240,6 +242,7 @@ impl Daemon {
             endings,
             stop,
             servers,
+            store,
             _lock: lock,
         })
     }
@@ -252,7 +255,7 @@ impl Daemon {
     /// Serves until a signal or until `until` says so, then stops.
     ///
     /// # Errors
-    /// When a thread ended unasked: its name, for the last word in the log.
+    /// When a thread ended unasked or the database failed: which, for the last word in the log.
     pub fn run(self, until: &Receiver<()>) -> Result<(), String> {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -260,6 +263,10 @@ impl Daemon {
             recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
             recv(until) -> _ => Ok(()),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
+            recv(self.store.broken()) -> what => Err(format!(
+                "the database cannot be relied on: {}; the daemon ends, to be started anew",
+                what.unwrap_or_default(),
+            )),
         };
         if let Err(reason) = &outcome {
             log::error!("event=ending reason={reason:?}");
@@ -428,16 +435,22 @@ fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
 fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
     let live = store.read(batches::live_keys);
-    let live: HashSet<String> = live
+    let live: HashMap<String, bool> = live
         .map_err(|error| error.to_string())?
         .iter()
-        .map(|key| batches::file_stem(key))
+        .map(|(key, unsent)| (batches::file_stem(key), *unsent))
         .collect();
     for entry in fs::read_dir(spool).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let stem = name.to_str().and_then(|name| name.split('.').next());
-        if stem.is_some_and(|stem| !live.contains(stem)) {
+        let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let of_use = match live.get(stem) {
+            Some(unsent) => *unsent || !kind.starts_with("input."),
+            None => false,
+        };
+        if !of_use {
             fs::remove_file(entry.path()).map_err(failed)?;
             log::info!("event=swept file={}", name.display());
         }

@@ -1,6 +1,6 @@
 //! `openai_batches`: the intent first, then OpenAI's batch.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{Row, params};
@@ -235,12 +235,14 @@ pub fn file_stem(key: &str) -> String {
     key.replace('#', "-")
 }
 
-/// The keys of those that are not through: what is in the spool under another is of no use.
-pub fn live_keys(view: &View) -> Stored<HashSet<String>> {
+/// The keys of those that are not through, each with whether its input may still be sent: no other
+/// file in the spool is of any use.
+pub fn live_keys(view: &View) -> Stored<HashMap<String, bool>> {
     let mut query = view.prepare(
-        "SELECT submission_key FROM openai_batches WHERE state NOT IN ('ingested', 'failed')",
+        "SELECT submission_key, state IN ('planned', 'sealed', 'uploaded', 'creating') FROM openai_batches
+         WHERE state NOT IN ('ingested', 'failed')",
     )?;
-    let keys = query.query_map([], |row| row.get(0))?;
+    let keys = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
