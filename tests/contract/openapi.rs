@@ -152,8 +152,17 @@ impl Witness {
             document: &self.document,
         };
         let response = schema.resolve(response);
-        let of = &response["content"]["application/json"]["schema"];
-        let body = answer.json();
+        let media_type = answer.header("content-type").unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default();
+        let of = &response["content"][media_type]["schema"];
+        assert!(
+            of.is_object(),
+            "{method} {path}: {media_type} is not in the document"
+        );
+        let body = match media_type {
+            "application/json" => answer.json(),
+            _ => Value::from(text.as_ref()),
+        };
         if let Some(complaint) = schema.complaint(of, &body) {
             panic!("{method} {path} {}: {complaint}", answer.status);
         }
