@@ -31,6 +31,18 @@ pub struct Courier {
     outbound: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
+    /// An attempt that was made and could not be stored.
+    unstored: Option<Attempt>,
+}
+
+/// An attempt whose outcome is known.
+struct Attempt {
+    delivery: Delivery,
+    job: String,
+    status: Option<u16>,
+    error: Option<String>,
+    then: Then,
+    took: Duration,
 }
 
 impl Courier {
@@ -46,6 +58,7 @@ impl Courier {
             outbound,
             clock,
             config,
+            unstored: None,
         }
     }
 
@@ -58,7 +71,7 @@ impl Courier {
         }
     }
 
-    fn deliver(&self, delivery: &Delivery, now: Moment) -> Result<Next, StepError> {
+    fn deliver(&mut self, delivery: Delivery, now: Moment) -> Result<Next, StepError> {
         let job = self
             .store
             .read(|view| jobs::by_id(view, &delivery.job_id))?;
@@ -66,18 +79,41 @@ impl Courier {
             job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + GRACE;
         if !self.store.write(now.wall, |tx| {
-            deliveries::begin(tx, delivery, lease, self.at_once())
+            deliveries::begin(tx, &delivery, lease, self.at_once())
         })? {
             return Ok(Next::again());
         }
-        let (status, error, asked) = self.send(delivery, &job, now)?;
+        let (status, error, asked) = self.send(&delivery, &job, now)?;
         let ended = self.clock.now();
         let then = match (status, &error) {
             (Some(200..300), _) => Then::Delivered,
             (Some(410), _) => Then::GiveUp,
-            _ => self.retry(delivery, asked, ended),
+            _ => self.retry(&delivery, asked, ended),
         };
-        self.store.write(ended.wall, |tx| {
+        let attempt = Attempt {
+            delivery,
+            job: job.id,
+            status,
+            error,
+            then,
+            took: ended.steady.saturating_sub(now.steady),
+        };
+        self.end(attempt)
+    }
+
+    /// Stores what came of an attempt. Where the disk is full it is kept for the next tick: a webhook
+    /// that has arrived is not to be sent again for that.
+    fn end(&mut self, attempt: Attempt) -> Result<Next, StepError> {
+        let Attempt {
+            delivery,
+            job,
+            status,
+            error,
+            then,
+            took,
+        } = &attempt;
+        let (status, then) = (*status, *then);
+        let stored = self.store.write(self.clock.now().wall, |tx| {
             deliveries::end(tx, delivery, status, error.as_deref(), then)?;
             match (status, then) {
                 (_, Then::Delivered) => {
@@ -90,8 +126,7 @@ impl Courier {
             }
             if then == Then::GiveUp {
                 let message = format!(
-                    "the webhook of job {} to {} is given up after {} attempts: {}",
-                    job.id,
+                    "the webhook of job {job} to {} is given up after {} attempts: {}",
                     delivery.url,
                     delivery.attempts + 1,
                     why(status, error.as_deref()),
@@ -104,13 +139,17 @@ impl Courier {
                 )?;
             }
             Ok(())
-        })?;
+        });
+        if let Err(error) = stored {
+            if matches!(error, StoreError::Full | StoreError::Busy) {
+                self.unstored = Some(attempt);
+            }
+            return Err(error.into());
+        }
         log::info!(
-            "event=webhook job={} attempt={} status={} then={then} took={:?}",
-            job.id,
+            "event=webhook job={job} attempt={} status={} then={then} took={took:?}",
             delivery.attempts + 1,
             status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
-            ended.steady.saturating_sub(now.steady),
         );
         Ok(Next::again())
     }
@@ -236,6 +275,9 @@ impl Step for Courier {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(attempt) = self.unstored.take() {
+            return self.end(attempt);
+        }
         let longest = self
             .config
             .webhooks
@@ -259,7 +301,7 @@ impl Step for Courier {
         }
         match first.filter(|_| !paused) {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(Ok(delivery)) => self.deliver(&delivery, now),
+            Some(Ok(delivery)) => self.deliver(delivery, now),
             Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }

@@ -70,10 +70,10 @@ impl Fault {
             }
             run.goes_on(rig);
         });
-        while !rig.is_through() {
+        until("the end of the job", || {
             run.goes_on(&mut rig);
-            pause(Duration::from_millis(2));
-        }
+            rig.is_through().then_some(())
+        });
         let struck = rig.plan().struck() > 0;
         if struck && !self.is_full() {
             until("the daemon's end", || {

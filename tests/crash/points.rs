@@ -170,10 +170,10 @@ impl Point {
                 rig.faults(&json!([{"fault": "stall_in_progress"}]));
                 rig.submit(2, &["en", "ru"]);
                 rig.wait_for("SELECT 1 FROM openai_batches WHERE openai_status = 'in_progress'");
-                rig.plan().strike(strike);
+                rig.strike(strike);
                 rig.cancel_and_be_killed();
             } else {
-                rig.plan().strike(strike);
+                rig.strike(strike);
                 rig.submit_and_be_killed(2, &["en", "ru"]);
             }
             assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");

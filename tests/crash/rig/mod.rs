@@ -245,6 +245,13 @@ impl Rig {
         self.daemon.take().unwrap().kill();
     }
 
+    /// From now on the shim strikes so. Asked for its health before, the daemon makes that little
+    /// transaction now, and no other for a second.
+    pub fn strike(&self, strike: Strike<'_>) {
+        until("health", || (self.health() == 200).then_some(()));
+        self.plan().strike(strike);
+    }
+
     /// What the shim does.
     pub fn plan(&self) -> &Plan {
         self.plan.as_ref().unwrap()
