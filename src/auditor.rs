@@ -2,22 +2,28 @@
 //! held against the store. What carries our key is linked by itself, the rest raises an alert, and
 //! an alert closes by itself when its cause is gone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::BatchState;
+use crate::batch::{BatchState, Stage};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::BatchApi;
 use crate::openai::listing::batches_back_to;
 use crate::reconcile;
-use crate::step::{Next, Step, StepError};
-use crate::store::{Store, alerts, batches, inspect};
+use crate::remote::RemoteBatch;
+use crate::step::{Next, Step, StepError, backoff};
+use crate::store::batches::{self, BatchRow, META_SUBMISSION};
+use crate::store::{Store, alerts, inspect, stuck};
 use crate::trouble;
 
 /// Batches at OpenAI that one reconciliation looks for.
 const BATCHES: u32 = 10_000;
+/// How long after its window a batch that has not ended is told of.
+const OVERDUE: Duration = Duration::from_mins(30);
+/// How long it is told of that a notice was given up.
+const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// See the module.
 pub struct Auditor {
@@ -42,31 +48,120 @@ impl Auditor {
         }
     }
 
+    /// Mends what the rows themselves say, then looks at every invariant and for work that stands
+    /// still.
     fn audit(&self, now: Moment) -> Result<(), StepError> {
+        self.link(now)?;
+        let mut findings = Vec::new();
+        for invariant in inspect::live_invariants() {
+            let found = self
+                .store
+                .read(|view| inspect::live_findings(view, invariant))?;
+            findings.extend(found.into_iter().map(|it| {
+                let subject = format!("{invariant}:{}", it.subject);
+                let message = format!("{} {}. See: batchkeeper doctor", it.subject, it.finding);
+                (subject, message)
+            }));
+        }
         let patience = self.config.alerts.stuck_after
             + self.config.batch.max_wait
             + self.config.openai.settling_time;
-        let (findings, stuck) = self.store.read(|view| {
-            Ok((
-                inspect::live_findings(view)?,
-                inspect::stuck(view, now.wall.before(patience))?,
-            ))
-        })?;
-        let findings: Vec<(String, String)> = findings
-            .into_iter()
-            .map(|it| {
+        let before = now.wall.before(patience);
+        let day_ago = now.wall.before(FORGOTTEN);
+        // While OpenAI refuses the account nothing moves there, and a person knows why.
+        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let told = self.store.read(|view| {
+            let other_identity = stuck::of_other_identity(view, self.api.identity())?;
+            let submissions = match paused {
+                true => Vec::new(),
+                false => stuck::submissions(view, before)?,
+            };
+            Ok([
+                ("invariant", findings),
+                ("stuck_job", stuck::jobs(view, before)?),
+                ("stuck_batch", submissions),
                 (
-                    format!("{}:{}", it.invariant, it.subject),
-                    format!("{} {}", it.subject, it.finding),
-                )
-            })
-            .collect();
+                    "batch_overdue",
+                    stuck::overdue(view, now.wall.before(OVERDUE))?,
+                ),
+                ("alerts_not_told", stuck::notices(view, before, day_ago)?),
+                (
+                    trouble::OTHER_IDENTITY,
+                    other_identity
+                        .iter()
+                        .map(trouble::of_other_identity)
+                        .collect(),
+                ),
+            ])
+        })?;
+        let rested = self.rested_models(now)?;
         self.store.write(now.wall, |tx| {
-            alerts::only(tx, "invariant", &findings)?;
-            alerts::only(tx, "stuck_job", &stuck.jobs)?;
-            alerts::only(tx, "stuck_batch", &stuck.batches)
+            for (kind, told) in &told {
+                alerts::only(tx, kind, told)?;
+            }
+            alerts::close_outlived(tx)?;
+            rested
+                .iter()
+                .try_for_each(|scope| trouble::is_over(tx, scope))
         })?;
         Ok(())
+    }
+
+    /// Links jobs that do not name the batch which works for them, as its rows say.
+    fn link(&self, now: Moment) -> Result<(), StepError> {
+        let unlinked = self.store.read(stuck::unlinked)?;
+        if unlinked.is_empty() {
+            return Ok(());
+        }
+        self.store.write(now.wall, |tx| {
+            for batch in &unlinked {
+                batches::link_jobs(tx, *batch)?;
+                alerts::event(
+                    tx,
+                    None,
+                    Some(*batch),
+                    "linked_again",
+                    "a job did not name it",
+                )?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Models whose pause is over and that nothing waits for: whether they are well again nobody will
+    /// learn, nor needs to.
+    fn rested_models(&self, now: Moment) -> Result<Vec<String>, StepError> {
+        let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
+        let scopes = self
+            .store
+            .read(|view| alerts::open_subjects(view, trouble::MODEL))?;
+        let mut rested = Vec::new();
+        for scope in scopes {
+            let model = scope.trim_start_matches(trouble::MODEL);
+            let stages: Vec<Stage> = [
+                (Stage::Vision, &self.config.vision.model),
+                (Stage::Translation, &self.config.translation.model),
+            ]
+            .into_iter()
+            .filter_map(|(stage, configured)| (configured == model).then_some(stage))
+            .collect();
+            let (pause, wanted) = self.store.read(|view| {
+                Ok((
+                    alerts::paused(view, &scope)?,
+                    stuck::is_wanted(view, model, &stages)?,
+                ))
+            })?;
+            let pausing = pause.is_some_and(|pause| {
+                pause
+                    .until
+                    .is_none_or(|until| !until.due_in(now.wall, longest).is_zero())
+            });
+            if !pausing && !wanted {
+                rested.push(scope);
+            }
+        }
+        Ok(rested)
     }
 
     /// Both directions: batches of ours that no row knows, and rows whose batch is not listed.
@@ -88,29 +183,58 @@ impl Auditor {
             Ok(listed) => listed,
             Err(error) => {
                 log::warn!("event=reconciliation put off error={:?}", error.to_string());
+                if error.is_account_trouble() {
+                    let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                    self.store
+                        .write(now.wall, |tx| trouble::pause_openai(tx, &error, probe))?;
+                }
                 return Ok(());
             }
         };
-        let known: HashSet<&str> = listed.iter().map(|remote| remote.id.as_str()).collect();
-        let gone: Vec<(String, String)> = ours
+        let known: HashMap<&str, &RemoteBatch> = listed
             .iter()
-            .filter_map(|row| Some((row, row.openai_batch_id.as_deref()?)))
-            .filter(|(_, id)| !known.contains(id))
-            .map(|(row, id)| {
-                let message = format!(
-                    "OpenAI does not list batch {id} (row {}) any more; it is polled on. If it is lost for good: \
-                     batchkeeper batches give-up {}",
-                    row.id, row.id
-                );
-                (format!("batch:{}", row.id), message)
-            })
+            .map(|remote| (remote.id.as_str(), remote))
             .collect();
+        let (mut gone, mut wrong) = (Vec::new(), Vec::new());
+        for row in ours {
+            let id = row.openai_batch_id.as_deref().unwrap_or_default();
+            let told = match known.get(id) {
+                None => &mut gone,
+                Some(remote) if !fits(row, remote) => &mut wrong,
+                Some(_) => continue,
+            };
+            let what = match known.get(id) {
+                None => "is not listed by OpenAI any more",
+                Some(_) => "has another submission's key or input at OpenAI",
+            };
+            let message = format!(
+                "batch {id} (row {}) {what}; it is polled on. If it is lost for good: batchkeeper batches give-up {}",
+                row.id, row.id
+            );
+            told.push((format!("batch:{}", row.id), message));
+        }
         self.store.write(now.wall, |tx| {
             reconcile::with_listing(tx, &self.store, &listed, from)?;
-            alerts::only(tx, "batch_not_listed", &gone)
+            alerts::only(tx, "batch_not_listed", &gone)?;
+            alerts::only(tx, "wrong_link", &wrong)
         })?;
         Ok(())
     }
+}
+
+/// Whether what OpenAI has under a row's id was made from that row: by the key in its metadata, where
+/// it has one, and by its input file. A second batch under one key has the first one's.
+fn fits(row: &BatchRow, remote: &RemoteBatch) -> bool {
+    let key = remote.metadata.get(META_SUBMISSION);
+    let of_key = |key: &String| {
+        let rest = row.key.strip_prefix(key.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    };
+    let of_input = row
+        .input_file_id
+        .as_ref()
+        .is_none_or(|input| *input == remote.input_file_id);
+    key.is_none_or(of_key) && of_input
 }
 
 impl Step for Auditor {

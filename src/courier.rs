@@ -9,7 +9,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{ClientConfig, Config};
 use crate::net::Post;
 use crate::results;
-use crate::signature::{Key, Message, sign, webhook_signature};
+use crate::signature::{Key, webhook_headers};
 use crate::step::{Next, Step, StepError};
 use crate::store::deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
@@ -173,31 +173,14 @@ impl Courier {
             &delivery.url,
             delivery.again,
         );
-        let timestamp = now.wall.seconds();
         let prefix = client
             .signature_prefix
             .as_ref()
             .unwrap_or(&self.config.webhooks.signature_prefix);
-        let signature = keys
-            .first()
-            .map(|key| sign(key, Message::Bytes(body)))
-            .unwrap_or_default();
-        vec![
-            ("Content-Type", "application/json".to_owned()),
-            (
-                "User-Agent",
-                concat!("batchkeeper/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-            ("X-Signature", format!("{prefix}{signature}")),
-            ("X-Delivery-Attempt", (delivery.attempts + 1).to_string()),
-            ("X-Job-ID", job.id.clone()),
-            ("webhook-id", id.clone()),
-            ("webhook-timestamp", timestamp.to_string()),
-            (
-                "webhook-signature",
-                webhook_signature(keys, &id, timestamp, body),
-            ),
-        ]
+        let attempt = delivery.attempts + 1;
+        let mut headers = webhook_headers(keys, prefix, &id, attempt, now.wall, body);
+        headers.push(("X-Job-ID", job.id.clone()));
+        headers
     }
 
     fn retry(&self, delivery: &Delivery, asked: Option<Duration>, now: Moment) -> Then {

@@ -2,9 +2,10 @@
 //!
 //! Threads share nothing but the store. After a tick that did something, every other step's bell
 //! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
-//! ends unasked ends the daemon with an error, so that systemd starts it again.
+//! ends unasked ends the daemon with an error, so that systemd starts it again; so does a database that
+//! cannot be relied on, whoever met it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +25,7 @@ use crate::config::{Config, Private};
 use crate::courier::Courier;
 use crate::direct::Direct;
 use crate::finisher::Finisher;
+use crate::herald::Herald;
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::images::Images;
@@ -34,19 +36,21 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
-use crate::step::{Bells, Step, StepError};
+use crate::step::{Bells, Step};
 use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
+
+mod watch;
+mod worker;
+
+use watch::Watch;
+use worker::Worker;
 
 /// How long threads may take to finish what they are at when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How long a webhook's or an image's host may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The wait after an error that passes.
-const RECOVER: Duration = Duration::from_secs(1);
-/// The longest that a step waits without looking.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// A daemon at work.
 pub struct Daemon {
@@ -54,6 +58,7 @@ pub struct Daemon {
     endings: Receiver<Ended>,
     stop: Sender<Infallible>,
     servers: Vec<Server>,
+    store: Arc<Store>,
     _lock: DaemonLock,
 }
 
@@ -78,6 +83,7 @@ impl Daemon {
         let client = Arc::new(openai_client(&config)?);
         let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
+        check_alert_url(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let (crew, endings) = Crew::new();
@@ -107,6 +113,13 @@ impl Daemon {
                 Box::new(Finisher::new(store.clone(), config.clone())),
             ),
         ];
+        let herald = Herald::new(
+            store.clone(),
+            outbound.clone(),
+            clock.clone(),
+            config.clone(),
+        );
+        steps.push(("herald".into(), Box::new(herald)));
         if config.images.check {
             let probes = Probes::start(&crew, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
@@ -141,6 +154,10 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        // Whoever does not even begin is missed, too.
+        for (name, _) in &steps {
+            health.expect(name, longest_tick(name));
+        }
         let bells = Bells::default();
         for (name, step) in steps {
             let worker = Worker {
@@ -156,15 +173,20 @@ impl Daemon {
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
-        let client_api = Api::new(
+        let client_api = Arc::new(Api::new(
             store.clone(),
             clock.clone(),
             config.clone(),
             guard,
             health.clone(),
-            bells,
+            bells.clone(),
+        ));
+        let ops = Ops::new(
+            store.clone(),
+            health.clone(),
+            clock.clone(),
+            client_api.clone(),
         );
-        let ops = Ops::new(store, health);
         let usual = Limits::default();
         let limits = Limits {
             body_bytes: config.limits.body,
@@ -173,7 +195,7 @@ impl Daemon {
             ..usual
         };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
-            ("api", &config.listen, limits, Arc::new(client_api)),
+            ("api", &config.listen, limits, client_api),
             (
                 "ops",
                 &config.ops_listen,
@@ -196,6 +218,20 @@ impl Daemon {
                 servers.push(server);
             }
         }
+        let port = (!config.listen.is_empty()).then(|| servers.first().map(Server::address));
+        let watchdog = sd_notify::watchdog_enabled();
+        let watch = Watch::new(store.clone(), health.clone(), port.flatten(), watchdog);
+        let worker = Worker {
+            name: "watch".into(),
+            step: Box::new(watch),
+            ear: never(),
+            stopped,
+            bells,
+            health,
+            clock,
+        };
+        crew.spawn("watch", move || worker.run())
+            .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
             "event=started version={} database={}",
             env!("CARGO_PKG_VERSION"),
@@ -206,6 +242,7 @@ impl Daemon {
             endings,
             stop,
             servers,
+            store,
             _lock: lock,
         })
     }
@@ -218,15 +255,22 @@ impl Daemon {
     /// Serves until a signal or until `until` says so, then stops.
     ///
     /// # Errors
-    /// When a thread ended unasked: its name, for the last word in the log.
+    /// When a thread ended unasked or the database failed: which, for the last word in the log.
     pub fn run(self, until: &Receiver<()>) -> Result<(), String> {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let outcome = select! {
-            recv(signals) -> _ => Ok(()),
+            recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
             recv(until) -> _ => Ok(()),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
+            recv(self.store.broken()) -> what => Err(format!(
+                "the database cannot be relied on: {}; the daemon ends, to be started anew",
+                what.unwrap_or_default(),
+            )),
         };
+        if let Err(reason) = &outcome {
+            log::error!("event=ending reason={reason:?}");
+        }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         log::info!("event=stopping");
         self.stop();
@@ -271,6 +315,16 @@ pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Re
     }
 }
 
+/// How long a tick of a step may take: those that move whole files are bounded by the least rate of
+/// a transfer, the look at images by its time-outs.
+fn longest_tick(step: &str) -> Duration {
+    match step {
+        "ingester" => Duration::from_hours(12),
+        "submitter" | "images" => Duration::from_hours(2),
+        _ => Duration::from_mins(30),
+    }
+}
+
 /// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
 ///
 /// # Errors
@@ -295,61 +349,6 @@ pub fn signals() -> Result<Receiver<()>, String> {
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::debug!("systemd was not told: {error}");
-    }
-}
-
-/// One step on its thread.
-struct Worker {
-    name: String,
-    step: Box<dyn Step>,
-    ear: Receiver<()>,
-    stopped: Receiver<Infallible>,
-    bells: Bells,
-    health: Arc<Health>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Worker {
-    /// Ticks until the daemon stops, or until an error that does not pass.
-    fn run(mut self) {
-        loop {
-            let wait = match self.step.tick(self.clock.now()) {
-                Ok(next) => {
-                    self.health.beat(&self.name, None);
-                    if next.worked {
-                        self.bells.ring();
-                    }
-                    next.after
-                }
-                Err(error) => match self.trouble(&error) {
-                    Some(wait) => wait,
-                    None => return,
-                },
-            };
-            let stopped = &self.stopped;
-            if wait.is_zero() {
-                select! {
-                    recv(stopped) -> _ => return,
-                    default => continue,
-                }
-            }
-            select! {
-                recv(stopped) -> _ => return,
-                recv(self.ear) -> _ => {}
-                default(wait.min(LONGEST_WAIT)) => {}
-            }
-        }
-    }
-
-    /// How long to wait after an error; none: the daemon must end.
-    fn trouble(&self, error: &StepError) -> Option<Duration> {
-        log::error!(
-            "event=trouble step={} passes={} error={error}",
-            self.name,
-            error.passes()
-        );
-        self.health.beat(&self.name, Some(error.to_string()));
-        error.passes().then_some(RECOVER)
     }
 }
 
@@ -379,7 +378,7 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
 /// # Errors
 /// What is wrong, for a person.
 pub fn check(config: &Config) -> Result<(), String> {
-    guard(config)?;
+    check_alert_url(config, &guard(config)?)?;
     let key = config.openai.api_key().reveal();
     client(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -420,21 +419,38 @@ fn guard(config: &Config) -> Result<Guard, String> {
     }
 }
 
+fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
+    let url = &config.alerts.webhook_url;
+    if url.is_empty() {
+        return Ok(());
+    }
+    guard
+        .check_url(url)
+        .map(drop)
+        .map_err(|error| format!("alerts.webhook_url: {error}"))
+}
+
 /// Removes what a process that was killed left in the spool after its batch was through: the row is
 /// settled first, the file goes after it. Nobody works there yet.
 fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
     let live = store.read(batches::live_keys);
-    let live: HashSet<String> = live
+    let live: HashMap<String, bool> = live
         .map_err(|error| error.to_string())?
         .iter()
-        .map(|key| batches::file_stem(key))
+        .map(|(key, unsent)| (batches::file_stem(key), *unsent))
         .collect();
     for entry in fs::read_dir(spool).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let stem = name.to_str().and_then(|name| name.split('.').next());
-        if stem.is_some_and(|stem| !live.contains(stem)) {
+        let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let of_use = match live.get(stem) {
+            Some(unsent) => *unsent || !kind.starts_with("input."),
+            None => false,
+        };
+        if !of_use {
             fs::remove_file(entry.path()).map_err(failed)?;
             log::info!("event=swept file={}", name.display());
         }

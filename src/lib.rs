@@ -75,6 +75,8 @@ pub mod direct;
 
 pub mod courier;
 
+pub mod herald;
+
 pub mod auditor;
 
 pub mod janitor;

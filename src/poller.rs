@@ -102,6 +102,8 @@ impl Poller {
                     remote.status_text, remote.id
                 );
                 alerts::open(tx, "unknown_state", &subject, &message)?;
+            } else {
+                alerts::close(tx, "unknown_state", &subject)?;
             }
             if files_late {
                 wait = wait.min(self.config.openai.poll_interval);

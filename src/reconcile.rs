@@ -54,13 +54,20 @@ pub fn with_listing(
     }
     if let Some(oldest) = unheard.iter().min_by_key(|remote| remote.created_at) {
         stop_creates(tx, oldest, unheard.len())?;
-    } else if from <= reach(tx)? {
+    } else if from <= reach(tx)? && shows_what_stopped_creates(tx, listed)? {
         trouble::is_over(tx, CREATES)?;
     }
     Ok(Reconciled {
         unheard: unheard.len(),
         linked,
     })
+}
+
+/// Whether a listing has what stopped the creates, where something has: one of another project, under a
+/// key of that, does not, and proves nothing.
+fn shows_what_stopped_creates(view: &View, listed: &[RemoteBatch]) -> Stored<bool> {
+    let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
+    Ok(unheard.is_none_or(|time| listed.iter().any(|remote| remote.created_at == time)))
 }
 
 fn stop_creates(tx: &Tx<'_>, oldest: &RemoteBatch, number: usize) -> Stored<()> {

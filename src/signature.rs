@@ -237,6 +237,36 @@ pub fn webhook_signature(keys: &[Key], id: &str, timestamp: i64, body: &[u8]) ->
     signatures.join(" ")
 }
 
+/// The headers of a webhook: who sent it, in both forms, and under which id. `prefix` stands before
+/// the hex of `X-Signature`; that is made with the first key, the other with each.
+pub fn webhook_headers(
+    keys: &[Key],
+    prefix: &str,
+    id: &str,
+    attempt: u32,
+    now: Timestamp,
+    body: &[u8],
+) -> Vec<(&'static str, String)> {
+    let timestamp = now.seconds();
+    let signature = keys
+        .first()
+        .map(|key| sign(key, Message::Bytes(body)))
+        .unwrap_or_default();
+    let agent = concat!("batchkeeper/", env!("CARGO_PKG_VERSION"));
+    vec![
+        ("Content-Type", "application/json".to_owned()),
+        ("User-Agent", agent.to_owned()),
+        ("X-Signature", format!("{prefix}{signature}")),
+        ("X-Delivery-Attempt", attempt.to_string()),
+        ("webhook-id", id.to_owned()),
+        ("webhook-timestamp", timestamp.to_string()),
+        (
+            "webhook-signature",
+            webhook_signature(keys, id, timestamp, body),
+        ),
+    ]
+}
+
 /// The key in the form that Standard Webhooks libraries take: `whsec_` and base64.
 pub fn webhook_secret(key: &Key) -> String {
     format!("{SECRET_PREFIX}{}", STANDARD.encode(&key.0))

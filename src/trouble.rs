@@ -14,12 +14,16 @@ pub const OPENAI: &str = "openai";
 /// The scope of creates.
 pub const CREATES: &str = "creates";
 
+/// What the scope of a model begins with.
+pub const MODEL: &str = "model:";
+
 /// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
 /// succeeds. `probe`: how long until the next call is tried.
 pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
     let message = format!(
         "OpenAI refuses the account: {error}. Nothing is lost; all work at OpenAI waits and goes on by itself once the \
-         key, its project or the balance is mended"
+         balance or the key's rights are mended there. A new key goes into openai.api_key_file, and is read by: \
+         systemctl restart batchkeeper"
     );
     alerts::pause(tx, OPENAI, &message, Some(tx.now + probe))?;
     alerts::open(tx, "openai_account", OPENAI, &message).map(drop)
@@ -55,6 +59,15 @@ pub fn is_over(tx: &Tx<'_>, scope: &str) -> Stored<()> {
 
 /// A batch that was made under another account than the configured one.
 pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+    let (subject, message) = of_other_identity(row);
+    alerts::open(tx, OTHER_IDENTITY, &subject, &message).map(drop)
+}
+
+/// The kind of alert that tells of it.
+pub const OTHER_IDENTITY: &str = "other_identity";
+
+/// What it is about, and its message.
+pub fn of_other_identity(row: &BatchRow) -> (String, String) {
     let identity = &row.identity;
     let message = format!(
         "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
@@ -62,5 +75,5 @@ pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
          batchkeeper batches give-up {}",
         row.id, identity.base_url, identity.organization, identity.project, row.id
     );
-    alerts::open(tx, "other_identity", &format!("batch:{}", row.id), &message).map(drop)
+    (format!("batch:{}", row.id), message)
 }

@@ -15,7 +15,7 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "submitter",
     "poller",
     "ingester",
@@ -24,6 +24,7 @@ const STEPS: [&str; 11] = [
     "images",
     "direct",
     "courier",
+    "herald",
     "auditor",
     "janitor",
     "recovery",

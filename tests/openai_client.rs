@@ -271,7 +271,7 @@ fn a_success_whose_body_is_cut_or_makes_no_sense_is_unknown() {
     let cut = &whole[..whole.len() - 1];
     let deep = "[".repeat(100_000);
     let mut long = whole.clone();
-    long.push_str(&" ".repeat(9 << 20));
+    long.push_str(&" ".repeat(33 << 20));
     let answers = [
         format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{cut}",
@@ -622,6 +622,27 @@ fn a_page_keeps_its_order_and_early_hints_are_passed_over() {
     let ids = page.data.iter().map(|batch| batch.id.as_str());
     assert_eq!(ids.collect::<Vec<_>>(), ["batch_3", "batch_1", "batch_2"]);
     assert!(page.has_more);
+    served.join().unwrap();
+}
+
+#[test]
+fn batches_that_blame_every_line_are_read_and_listed_all_the_same() {
+    let blame = |line| {
+        json!({"code": "model_not_found", "param": "body.model", "line": line,
+               "message": "The provided model is not supported by the Batch API. ".repeat(3)})
+    };
+    let errors: Vec<Value> = (1..=50_000).map(blame).collect();
+    let batch = json!({"id": "batch_1", "object": "batch", "status": "failed", "created_at": 1_795_400_000,
+                       "errors": {"object": "list", "data": errors}});
+    let (base, served) = answering(ok(&batch));
+    let one = client(&base).batch("batch_1").unwrap();
+    assert_eq!(one.errors.len(), 50_000);
+    served.join().unwrap();
+    let page = json!({"object": "list", "data": vec![&batch; 5], "has_more": true});
+    let (base, served) = answering(ok(&page));
+    let page = client(&base).batches(None, 100).unwrap();
+    assert_eq!((page.data.len(), page.has_more), (5, true));
+    assert!(page.data.iter().all(|batch| batch.errors.is_empty()));
     served.join().unwrap();
 }
 

@@ -18,16 +18,19 @@ use crate::store::{Store, StoreError};
 mod auth;
 mod cancel;
 mod estimate;
+mod health;
 mod limits;
 mod list;
+mod metrics;
 mod older;
 mod ops;
 mod read;
 mod submit;
 mod synchronous;
 
+pub use health::{Health, Vital};
 use limits::Rates;
-pub use ops::{Health, Ops, Vital};
+pub use ops::Ops;
 use synchronous::Seats;
 
 /// How long a client is asked to wait when nothing can be stored or taken, seconds.
@@ -155,7 +158,13 @@ impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         let started = self.clock.now().steady;
         let response = self.answer(&request).unwrap_or_else(Failure::into_response);
-        log::info!(
+        // Whoever watches asks every few seconds.
+        let level = match request.path.as_str() {
+            "/health" => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level,
             "event=request id={} peer={} method={} path={:?} status={} bytes={} took={:?}",
             request.id,
             request.peer,

@@ -10,7 +10,7 @@ use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, inspect, settle};
 
 /// A table from the store, printed for people or as JSON.
-fn show(command: &Command, table: &inspect::Table) -> Outcome {
+pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
         let rows: Vec<Value> = table
             .rows
@@ -193,7 +193,7 @@ pub(super) fn doctor(command: &Command) -> Outcome {
     let rows = findings
         .into_iter()
         .map(|it| {
-            [it.invariant, it.subject, it.finding]
+            [it.invariant.to_owned(), it.subject, it.finding]
                 .map(Value::from)
                 .into()
         })

@@ -19,6 +19,7 @@ mod incoming;
 mod look;
 mod moves;
 mod repair;
+mod report;
 mod serve_sandbox;
 mod sign;
 
@@ -49,6 +50,11 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        new jobs are not taken; nothing new is sent to OpenAI; nobody is told
     batchkeeper alerts                 what a person should know
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
+    batchkeeper report [--from T] [--to T]
+                                       what was accepted and what became of it, each batch's owner and
+                                       cost, against OpenAI's listing; status 1 where it does not balance;
+                                       T: a day or a time (2026-11-24, 2026-11-24T02:24:00Z), by default the
+                                       last 24 hours
 
 Every command takes --config FILE (default: the environment's BATCHKEEPER_CONFIG, else
 /etc/batchkeeper/config.toml), --json where it prints a table, and exits with 0, 1 (findings, or
@@ -89,6 +95,8 @@ pub struct Command {
     webhook_secret: bool,
     job: Option<String>,
     batch: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
     client: Option<String>,
     listen: Option<String>,
     state: Option<PathBuf>,
@@ -118,6 +126,8 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("webhook-secret") => command.webhook_secret = true,
             Arg::Long("job") => command.job = Some(text(parser.value()?)?),
             Arg::Long("batch") => command.batch = Some(text(parser.value()?)?),
+            Arg::Long("from") => command.from = Some(text(parser.value()?)?),
+            Arg::Long("to") => command.to = Some(text(parser.value()?)?),
             Arg::Long("client") => command.client = Some(text(parser.value()?)?),
             Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
             Arg::Long("pace") => command.pace = Some(text(parser.value()?)?),
@@ -145,6 +155,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("import-legacy", _) => (&["dry-run"], 1),
         ("recover", _) => (&["apply", "new-identity"], 0),
         ("adopt", _) => (&["job", "batch"], 0),
+        ("report", _) => (&["from", "to"], 0),
         ("pause" | "resume", _) => (&[], 1),
         ("jobs" | "batches" | "webhooks", None | Some("list")) => (&[], 1),
         ("jobs", Some("retry")) if command.failed_lots => (&["failed-lots", "dry-run"], 2),
@@ -226,6 +237,7 @@ pub fn run(command: Command) -> ExitCode {
         "resume" => moves::resume(&command),
         "alerts" => look::alerts(&command),
         "doctor" => look::doctor(&command),
+        "report" => report::run(&command),
         "" => Err(Refused::Usage("no command".into())),
         other => Err(Refused::Usage(format!("there is no command {other:?}"))),
     };
@@ -317,6 +329,7 @@ mod tests {
             "recover --apply",
             "sign job.json --client a",
             "import-legacy dump.json --dry-run",
+            "report --from 2026-11-24 --json",
             "serve --help",
         ] {
             assert!(parsed(line), "{line}");

@@ -85,10 +85,11 @@ fn new_identity(command: &Command) -> Outcome {
     // The daemon puts the id into what it creates: it must not run.
     let lock = DaemonLock::take(&config.database)?;
     let store = open_store(&config)?;
-    let id = store.write(SystemClock::new().now().wall, legacy::new_identity)?;
+    let (id, held) = store.write(SystemClock::new().now().wall, legacy::new_identity)?;
     drop(lock);
     print(&format!(
-        "this database is {id} now; batches of the original are left alone\n"
+        "this database is {id} now; the original's batches and open work are left to it. {held} requests are held here; \
+         if the original is gone, `batchkeeper jobs retry JOB` sends a job's, paid anew\n"
     ))
 }
 

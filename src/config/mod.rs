@@ -458,18 +458,33 @@ impl Default for RetentionConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertsConfig {
-    /// Where alerts are sent too.
+    /// Where alerts are sent too; empty: nowhere.
     pub webhook_url: String,
+    webhook_key: Secret,
+    webhook_key_file: Option<PathBuf>,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
+    #[serde(skip)]
+    loaded: Vec<Key>,
+}
+
+impl AlertsConfig {
+    /// What alerts are signed with when they are sent: its own key, else those of the client
+    /// `default`, else of the first.
+    pub fn keys(&self) -> &[Key] {
+        &self.loaded
+    }
 }
 
 impl Default for AlertsConfig {
     fn default() -> Self {
         Self {
             webhook_url: String::new(),
+            webhook_key: Secret::default(),
+            webhook_key_file: None,
             stuck_after: Duration::from_mins(10),
+            loaded: Vec::new(),
         }
     }
 }
@@ -554,7 +569,25 @@ impl Config {
                 .map(|key| key_of(&client.name, key))
                 .collect::<Result<_, _>>()?;
         }
+        self.alerts.loaded = self.alert_keys()?;
         Ok(())
+    }
+
+    fn alert_keys(&self) -> Result<Vec<Key>, ConfigError> {
+        let own = match &self.alerts.webhook_key_file {
+            Some(path) => Secret::new(&read_secret("alerts.webhook_key_file", path)?),
+            None => self.alerts.webhook_key.clone(),
+        };
+        if !own.reveal().is_empty() {
+            let key = Key::new(own.reveal().as_bytes())
+                .map_err(|error| ConfigError(format!("alerts.webhook_key: {error}")))?;
+            return Ok(vec![key]);
+        }
+        let named = self.clients.iter().find(|client| client.name == "default");
+        let client = named.or(self.clients.first());
+        Ok(client
+            .map(|client| client.keys().to_vec())
+            .unwrap_or_default())
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -564,6 +597,10 @@ impl Config {
                     "{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""
                 ));
             }
+        }
+        let url = &self.alerts.webhook_url;
+        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
+            return refuse(format!("alerts.webhook_url = {url:?} is no http(s) URL"));
         }
         if self.clients.is_empty() {
             return refuse(

@@ -286,12 +286,13 @@ impl Ingester {
         if !is_passing(row) || row.model.is_empty() {
             return Ok(());
         }
-        let scope = format!("model:{}", row.model);
+        let scope = format!("{}{}", trouble::MODEL, row.model);
         let before = batches::refusals_in_a_row(tx, &row.model)?;
         let wait = backoff(self.config.batch.queue_pause, before, None);
         let message = format!(
-            "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}",
-            row.model
+            "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}. What it refused: batchkeeper batches \
+             show {}",
+            row.model, row.id
         );
         alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
         alerts::open(tx, "model_refused", &scope, &message).map(drop)
@@ -305,13 +306,14 @@ impl Ingester {
             // say of which model it is. (A pause under no name would stop nothing.)
             return Ok(());
         }
-        let scope = format!("model:{}", row.model);
+        let scope = format!("{}{}", trouble::MODEL, row.model);
         match batches::fails_alike(tx, &row.model, ALIKE)? {
             None => trouble::is_over(tx, &scope),
             Some(error) => {
                 let message = format!(
-                    "every line of the last {ALIKE} batches of {} failed with {error:?}",
-                    row.model
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
+                     batches show {}",
+                    row.model, row.id
                 );
                 let wait = backoff(self.config.batch.queue_pause, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;

@@ -2,9 +2,12 @@
 //! refusals. Pure: knows no HTTP library.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
 
 use super::{BatchError, Page, Refusal, RemoteBatch, RemoteFile, RequestCounts};
 use crate::batch::RemoteStatus;
@@ -140,6 +143,27 @@ pub(super) fn page<T>(value: &Value, element: impl Fn(&Value) -> Option<T>) -> O
     })
 }
 
+/// A page of batches as it comes, without what each was refused for: that may be a line's worth for
+/// every line of its input, and a listing is read for something else.
+pub(super) fn batches_without_errors(source: impl io::Read) -> serde_json::Result<Value> {
+    #[derive(Deserialize)]
+    struct Listed {
+        data: Vec<Lean>,
+        #[serde(default)]
+        has_more: Value,
+    }
+    #[derive(Deserialize)]
+    struct Lean {
+        #[serde(default, rename = "errors")]
+        _errors: IgnoredAny,
+        #[serde(flatten)]
+        batch: Map<String, Value>,
+    }
+    let listed: Listed = serde_json::from_reader(source)?;
+    let data: Vec<_> = listed.data.into_iter().map(|lean| lean.batch).collect();
+    Ok(json!({"data": data, "has_more": listed.has_more}))
+}
+
 /// Keeps keys and organizations out of the texts that are stored, shown and logged.
 pub(super) struct Redactor {
     key: String,
@@ -270,8 +294,6 @@ fn http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Refusal {

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::notices::{self, What};
 use super::{Stored, Tx, View};
 use crate::clock::Timestamp;
 
@@ -14,18 +15,22 @@ pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<boo
     )?;
     if added == 1 {
         log::warn!("alert kind={kind} subject={subject} message={message:?}");
+        notices::add(tx, tx.tx.last_insert_rowid(), What::Opened)?;
     }
     Ok(added == 1)
 }
 
 /// Closes an alert whose cause is gone.
 pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
-    let closed = tx.execute(
-        "UPDATE alerts SET closed_at = ? WHERE kind = ? AND subject = ? AND closed_at IS NULL",
-        params![tx.now, kind, subject],
+    let mut update = tx.prepare_cached(
+        "UPDATE alerts SET closed_at = ? WHERE kind = ? AND subject = ? AND closed_at IS NULL RETURNING id",
     )?;
-    if closed == 1 {
+    let closed: Option<i64> = update
+        .query_row(params![tx.now, kind, subject], |row| row.get(0))
+        .optional()?;
+    if let Some(alert) = closed {
         log::info!("alert closed kind={kind} subject={subject}");
+        notices::add(tx, alert, What::Closed)?;
     }
     Ok(())
 }
@@ -54,6 +59,41 @@ pub fn close_all(tx: &Tx<'_>, subject: &str) -> Stored<()> {
         .query_map([subject], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     kinds.iter().try_for_each(|kind| close(tx, kind, subject))
+}
+
+/// Closes the alerts of batches whose state says that their cause is gone: what OpenAI refused of one
+/// that it has by now, and anything of one that is over.
+pub fn close_outlived(tx: &Tx<'_>) -> Stored<()> {
+    let mut query = tx.prepare_cached(
+        "SELECT a.kind, a.subject FROM alerts a LEFT JOIN openai_batches b ON b.id = CAST(substr(a.subject, 7) AS INTEGER)
+         WHERE a.closed_at IS NULL AND a.subject GLOB 'batch:[0-9]*'
+           AND (b.id IS NULL OR b.state IN ('ingested', 'failed')
+                OR b.state IN ('submitted', 'ended') AND a.kind IN ('upload_failed', 'create_refused', 'input_changed', 'other_project'))",
+    )?;
+    let outlived: Vec<(String, String)> = query
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    outlived
+        .iter()
+        .try_for_each(|(kind, subject)| close(tx, kind, subject))
+}
+
+/// The subjects of open alerts that begin so.
+pub fn open_subjects(view: &View, prefix: &str) -> Stored<Vec<String>> {
+    let mut query = view.prepare_cached(
+        "SELECT DISTINCT subject FROM alerts WHERE closed_at IS NULL AND substr(subject, 1, length(?1)) = ?1",
+    )?;
+    let subjects = query.query_map([prefix], |row| row.get(0))?;
+    Ok(subjects.collect::<Result<_, _>>()?)
+}
+
+/// Open alerts by their kind.
+pub fn count_open(view: &View) -> Stored<Vec<(String, u64)>> {
+    let mut query = view.prepare_cached(
+        "SELECT kind, count(*) FROM alerts WHERE closed_at IS NULL GROUP BY kind",
+    )?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// An alert, open or closed.

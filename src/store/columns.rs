@@ -5,6 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use crate::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, Mode, RequestState};
+use crate::store::notices::What;
 
 impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -44,5 +45,6 @@ text_columns!(
     Outcome,
     RequestState,
     Scheme,
-    Stage
+    Stage,
+    What
 );

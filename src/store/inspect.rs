@@ -5,7 +5,6 @@ use rusqlite::{Params, Row};
 use serde_json::Value;
 
 use super::{Stored, View};
-use crate::clock::Timestamp;
 
 /// A table for people and programs.
 #[derive(Clone, Debug, Default)]
@@ -153,74 +152,79 @@ pub fn operator_queries(job: &str) -> [String; 2] {
     ]
 }
 
-/// The views that must be empty, and what each is about: a job, a batch, or either.
-const INVARIANTS: [(&str, About); 7] = [
-    ("v_orphans", About::Live),
-    ("v_bad_open_requests", About::Jobs),
-    ("v_bad_finished_lots", About::Jobs),
-    ("v_bad_links", About::Jobs),
-    ("v_bad_deliveries", About::Jobs),
-    ("v_bad_batches", About::Batches),
-    ("v_bad_states", About::Everything),
+/// The views that must be empty, and how the auditor's look at each is kept to what is not final:
+/// by the `status` of what it is about. None: it is left to `doctor`.
+const INVARIANTS: [(&str, Option<&str>); 15] = [
+    ("v_orphans", Some("TRUE")),
+    ("v_bad_links", Some(LIVE_JOBS)),
+    ("v_bad_claims", Some(LIVE_JOBS)),
+    ("v_bad_lots", Some(LIVE_JOBS)),
+    ("v_bad_answers", Some(LIVE_JOBS)),
+    ("v_bad_open_requests", Some(LIVE_JOBS)),
+    ("v_bad_finished_lots", Some(LIVE_JOBS)),
+    ("v_bad_deliveries", Some(LIVE_JOBS)),
+    ("v_bad_webhooks", Some(LIVE_JOBS)),
+    (
+        "v_bad_batches",
+        Some("status NOT IN ('ingested', 'failed')"),
+    ),
+    ("v_bad_attempts", Some("status = 'due'")),
+    ("v_bad_final_jobs", None),
+    ("v_bad_lines", None),
+    ("v_bad_states", None),
+    ("v_bad_totals", None),
 ];
-
-/// How the auditor's look at an invariant is kept to what is not final.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum About {
-    /// The view speaks of what is not final alone.
-    Live,
-    /// Jobs: by their state.
-    Jobs,
-    /// Batches: by theirs.
-    Batches,
-    /// Too much to be looked at every minute.
-    Everything,
-}
+const LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The invariant: the view that should be empty.
-    pub invariant: String,
+    pub invariant: &'static str,
     /// The job, batch or row.
     pub subject: String,
     /// What is wrong.
     pub finding: String,
 }
 
-fn findings_of(view: &View, invariant: &str, sql: &str, into: &mut Vec<Finding>) -> Stored<()> {
+fn findings_of(
+    view: &View,
+    invariant: &'static str,
+    sql: &str,
+    into: &mut Vec<Finding>,
+) -> Stored<()> {
     for row in table(view, sql, [])?.rows {
-        let mut cells = row.into_iter();
-        let (subject, finding) = (
-            cells.next().as_ref().map(plain).unwrap_or_default(),
-            cells.next().as_ref().map(plain).unwrap_or_default(),
-        );
+        let mut cells = row.iter().map(plain);
         into.push(Finding {
-            invariant: invariant.to_owned(),
-            subject,
-            finding,
+            invariant,
+            subject: cells.next().unwrap_or_default(),
+            finding: cells.next().unwrap_or_default(),
         });
     }
     Ok(())
 }
 
-/// What the auditor finds among what is not final; at most a few of each kind.
-pub fn live_findings(view: &View) -> Stored<Vec<Finding>> {
+fn columns(invariant: &str) -> &'static str {
+    match invariant {
+        "v_orphans" => "id, what || ': ' || detail",
+        _ => "subject, finding",
+    }
+}
+
+/// What the auditor looks at, one after the other: a snapshot for each, so that none is kept long.
+pub fn live_invariants() -> impl Iterator<Item = &'static str> {
+    let live = INVARIANTS.iter().filter(|(_, live)| live.is_some());
+    live.map(|(name, _)| *name)
+}
+
+/// What an invariant finds among what is not final; at most a few.
+pub fn live_findings(view: &View, invariant: &'static str) -> Stored<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (name, about) in INVARIANTS {
-        let sql = match about {
-            About::Everything => continue,
-            About::Live => format!("SELECT id, what || ': ' || detail FROM {name} LIMIT 5"),
-            About::Jobs => format!(
-                "SELECT subject, finding FROM {name} WHERE status IN ('pending', 'processing', 'translating') LIMIT 5"
-            ),
-            About::Batches => {
-                format!(
-                    "SELECT subject, finding FROM {name} WHERE status NOT IN ('ingested', 'failed') LIMIT 5"
-                )
-            }
-        };
-        findings_of(view, name, &sql, &mut findings)?;
+    let known = INVARIANTS.iter().find(|(name, _)| *name == invariant);
+    if let Some((_, Some(live))) = known {
+        let columns = columns(invariant);
+        let sql = format!("SELECT {columns} FROM {invariant} WHERE {live} LIMIT 5");
+        findings_of(view, invariant, &sql, &mut findings)?;
     }
     Ok(findings)
 }
@@ -228,18 +232,9 @@ pub fn live_findings(view: &View) -> Stored<Vec<Finding>> {
 /// What `doctor` finds: every invariant over everything, foreign keys, the file itself.
 pub fn findings(view: &View) -> Stored<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (name, about) in INVARIANTS {
-        let columns = if about == About::Live {
-            "id, what || ': ' || detail"
-        } else {
-            "subject, finding"
-        };
-        findings_of(
-            view,
-            name,
-            &format!("SELECT {columns} FROM {name}"),
-            &mut findings,
-        )?;
+    for (name, _) in INVARIANTS {
+        let sql = format!("SELECT {} FROM {name}", columns(name));
+        findings_of(view, name, &sql, &mut findings)?;
     }
     let foreign = "SELECT \"table\" || ' row ' || rowid, 'refers to no row of ' || parent FROM pragma_foreign_key_check";
     findings_of(view, "foreign_key_check", foreign, &mut findings)?;
@@ -249,45 +244,24 @@ pub fn findings(view: &View) -> Stored<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Work that stands still, as subjects and what is wrong with them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stuck {
-    /// Jobs with a request that waits since before the time given.
-    pub jobs: Vec<(String, String)>,
-    /// Submissions that are on their way to OpenAI since before it, or ended and are not taken in.
-    pub batches: Vec<(String, String)>,
-}
+#[cfg(test)]
+mod tests {
+    use crate::batch::Outcome;
+    use crate::job::{LotStatus, RequestState};
 
-/// What has stood still since `before`.
-pub fn stuck(view: &View, before: Timestamp) -> Stored<Stuck> {
-    let mut jobs = view.prepare_cached(
-        "SELECT j.id, min(r.since), count(*) FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
-         WHERE j.status IN ('pending', 'processing', 'translating') AND r.since < ? GROUP BY j.seq LIMIT 20",
-    )?;
-    let mut batches = view.prepare_cached(
-        "SELECT id, state, coalesce(ended_at, created_at), coalesce(error, 'no reason is stored') FROM openai_batches
-         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'ended') AND coalesce(ended_at, created_at) < ?
-         LIMIT 20",
-    )?;
-    let job = |row: &Row<'_>| {
-        let (id, since, number): (String, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let message = format!(
-            "{number} requests of job {id} wait since {since}; what holds them: batchkeeper alerts"
-        );
-        Ok((id, message))
-    };
-    let batch = |row: &Row<'_>| {
-        let (id, state, since, error): (i64, String, String, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        let message = format!(
-            "batch {id} is {state} since {since}: {error}. Look at it: batchkeeper batches show {id}"
-        );
-        Ok((format!("batch:{id}"), message))
-    };
-    Ok(Stuck {
-        jobs: jobs.query_map([before], job)?.collect::<Result<_, _>>()?,
-        batches: batches
-            .query_map([before], batch)?
-            .collect::<Result<_, _>>()?,
-    })
+    /// The states of the big tables are held by the program's enums, and by a view of the same words.
+    #[test]
+    fn the_view_of_states_knows_every_state() {
+        let migration = include_str!("../../migrations/V4__what_must_be_empty.sql");
+        let view = migration.split("CREATE VIEW v_bad_states").nth(1);
+        let view = view
+            .and_then(|rest| rest.split(';').next())
+            .expect("a view");
+        let lots = LotStatus::ALL.iter().map(|state| state.as_str());
+        let requests = RequestState::ALL.iter().map(|state| state.as_str());
+        let outcomes = Outcome::ALL.iter().map(|state| state.as_str());
+        for state in lots.chain(requests).chain(outcomes) {
+            assert!(view.contains(&format!("'{state}'")), "{state}");
+        }
+    }
 }

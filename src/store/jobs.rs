@@ -295,11 +295,3 @@ pub fn first_failure(view: &View, id: &str) -> Stored<Option<String>> {
     )?;
     Ok(query.query_row([id], |row| row.get(0)).optional()?)
 }
-
-/// Jobs by state, for the summary.
-pub fn count_by_status(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
-    let mut query =
-        view.prepare_cached("SELECT status, count(*) FROM batch_jobs GROUP BY status")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}

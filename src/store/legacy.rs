@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
+use super::settle::{self, Rules};
 use super::{Stored, Tx, View, alerts, batches, requests};
-use crate::batch::{CustomId, Scheme, Stage};
+use crate::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
@@ -383,12 +384,44 @@ pub fn without_a_job(view: &View, custom_ids: &[String]) -> Stored<usize> {
     Ok(missing)
 }
 
-/// Makes a copied database another one than its original.
-pub fn new_identity(tx: &Tx<'_>) -> Stored<String> {
+/// Makes a copied database another one than its original, and leaves the original's open work to it:
+/// nothing of that is asked about, taken in or sent here. Its requests are held; gives the new id and
+/// how many they are.
+pub fn new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
     let id = uuid::Uuid::new_v4().simple().to_string();
     tx.execute(
         "UPDATE appliance SET database_id = ?, created_at = ?",
         params![id, tx.now],
     )?;
-    Ok(id)
+    let rules = Rules {
+        max_attempts: u32::MAX,
+        check_images: false,
+        batch_cap: None,
+    };
+    let live = BatchState::ALL
+        .iter()
+        .filter(|state| !matches!(state, BatchState::Ingested | BatchState::Failed));
+    let live: Vec<BatchState> = live.copied().collect();
+    for row in batches::in_states(tx, &live, u32::MAX)? {
+        match row.state {
+            BatchState::Planned => batches::unplan(tx, row.id)?,
+            _ => settle::abandon(tx, row.id, "left to the original database", rules)?,
+        }
+    }
+    tx.execute(
+        "UPDATE direct_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1, outcome = 'not_run',
+                error = 'left to the original database'
+         WHERE ended_at IS NULL",
+        [tx.now],
+    )?;
+    // Its files at OpenAI are the original's, too.
+    tx.execute(
+        "UPDATE openai_batches SET cleaned_at = ? WHERE cleaned_at IS NULL",
+        [tx.now],
+    )?;
+    let held = tx.execute(
+        "UPDATE requests SET state = 'held' WHERE state IN ('waiting', 'claimed')",
+        [],
+    )?;
+    Ok((id, held))
 }

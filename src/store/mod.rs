@@ -6,7 +6,8 @@
 //!
 //! *Durability.* WAL with `synchronous = FULL`: what was committed survives a power cut. A full
 //! disk rolls the transaction back and is an error that passes ([`StoreError::Full`]); an I/O error
-//! or a corrupt page is not ([`StoreError::Broken`]): whoever sees it stops.
+//! or a corrupt page is not ([`StoreError::Broken`]): whoever sees it stops, and the daemon is told
+//! ([`Store::broken`]), so that it ends whoever saw it.
 //!
 //! Nothing outside this folder names rusqlite.
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -30,14 +32,18 @@ pub mod cancel;
 mod columns;
 pub mod deliveries;
 pub mod direct;
+pub mod figures;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod notices;
 pub mod once;
+pub mod report;
 pub mod requests;
 pub mod settle;
+pub mod stuck;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -147,6 +153,7 @@ pub struct Store {
     readers: Mutex<Vec<Connection>>,
     database_id: String,
     watcher: Option<Watcher>,
+    alarm: (Sender<String>, Receiver<String>),
 }
 
 impl Store {
@@ -170,6 +177,7 @@ impl Store {
             readers: Mutex::default(),
             database_id,
             watcher: None,
+            alarm: bounded(1),
         })
     }
 
@@ -192,6 +200,19 @@ impl Store {
         &self.database_id
     }
 
+    /// Says once why the database cannot be relied on any more.
+    pub fn broken(&self) -> &Receiver<String> {
+        &self.alarm.1
+    }
+
+    fn heed<T>(&self, done: Stored<T>) -> Stored<T> {
+        if let Err(StoreError::Broken(what)) = &done {
+            // Said once is enough.
+            self.alarm.0.try_send(what.clone()).ok();
+        }
+        done
+    }
+
     /// The database's file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -202,6 +223,14 @@ impl Store {
     /// # Errors
     /// What `change` gives, or why the commit failed.
     pub fn write<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
+        self.heed(self.transaction(now, change))
+    }
+
+    fn transaction<T>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&Tx<'_>) -> Stored<T>,
+    ) -> Stored<T> {
         let mut writer = guard(&self.writer);
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
@@ -242,7 +271,8 @@ impl Store {
             }
         };
         let snapshot = reader.unchecked_transaction()?;
-        let seen = look(&snapshot);
+        // A reader that cannot be opened is another matter: it may want nothing but a descriptor.
+        let seen = self.heed(look(&snapshot));
         drop(snapshot);
         guard(&self.readers).push(reader);
         seen
@@ -334,7 +364,7 @@ fn connect(path: &Path) -> Stored<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     // A statement is planned once: not anew for each value that a parameter of it has.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    use_wal(&connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
@@ -344,6 +374,21 @@ fn connect(path: &Path) -> Stored<Connection> {
     )?;
     connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     Ok(connection)
+}
+
+/// The first time, this writes to the file. Where that fails, SQLite says so only by the mode that it
+/// names, or after having named it: so its answer is read to the end.
+fn use_wal(connection: &Connection) -> Stored<()> {
+    let mut change = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = change.query_map([], |row| row.get(0))?;
+    let modes: Vec<String> = modes.collect::<Result<_, _>>()?;
+    if modes == ["wal"] {
+        Ok(())
+    } else {
+        Err(StoreError::Broken(format!(
+            "its journal stays in the mode {modes:?}"
+        )))
+    }
 }
 
 /// All migrations in one transaction (apart from it, a crash between one and its history row makes

@@ -4,6 +4,7 @@
 use super::Submitter;
 use crate::batch::BatchState;
 use crate::clock::Moment;
+use crate::openai::CallError;
 use crate::openai::listing::batches_back_to;
 use crate::reconcile::{self, Reconciled};
 use crate::step::{Next, StepError, backoff};
@@ -72,6 +73,11 @@ impl Submitter {
             return Ok(Next::again());
         }
         if settled {
+            match self.knows_input(row) {
+                Ok(true) => {}
+                Ok(false) => return self.other_project(row, now),
+                Err(error) => return self.failed(row, now, &error, ""),
+            }
             log::warn!(
                 "batch={} not found at OpenAI after the settling time",
                 row.id
@@ -90,5 +96,32 @@ impl Submitter {
             batches::look_again(tx, row.id, now.wall + wait)
         })?;
         Ok(Next::again())
+    }
+
+    /// Whether OpenAI knows the input of a batch under the present key. Where it does not, that it does
+    /// not list the batch either says nothing.
+    fn knows_input(&self, row: &BatchRow) -> Result<bool, CallError> {
+        match self
+            .api
+            .file(row.input_file_id.as_deref().unwrap_or_default())
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key seems to be another project's: nothing can be learned of a create under it.
+    fn other_project(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        let message = format!(
+            "batch {} may have been created, and OpenAI knows nothing of its input file {}: the key seems to be of \
+             another project. Put the former one back into openai.api_key_file and: systemctl restart batchkeeper. If \
+             that file was deleted and the batch was never made, its requests are sent again by: batchkeeper batches \
+             give-up {}",
+            row.id,
+            row.input_file_id.as_deref().unwrap_or_default(),
+            row.id
+        );
+        self.postpone(row, now, "other_project", &message, None)
     }
 }

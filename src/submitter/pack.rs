@@ -12,6 +12,7 @@ use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::requests::{self, Queue};
 use crate::store::{StoreError, alerts, settle};
+use crate::trouble;
 
 /// Why a request that no batch has room for fails.
 const TOO_LONG: &str = "REQUEST_TOO_LONG: the request is longer than a batch's input may be";
@@ -63,7 +64,7 @@ impl Submitter {
 
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
         let full = self.config.batch.max_requests;
-        let scope = format!("model:{}", self.parameters(stage).model());
+        let scope = format!("{}{}", trouble::MODEL, self.parameters(stage).model());
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
             let left = pause

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use batchkeeper::clock::{Clock, SystemClock, Timestamp};
@@ -115,6 +116,7 @@ pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> A
 struct Process {
     child: Child,
     printed: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
     name: &'static str,
 }
 
@@ -138,7 +140,7 @@ impl Process {
             Box::new(child.stdout.take().unwrap()),
             Box::new(child.stderr.take().unwrap()),
         ];
-        for pipe in pipes {
+        let readers = pipes.map(|pipe| {
             let (printed, tell) = (printed.clone(), tell.clone());
             threads::spawn(name, move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -148,11 +150,12 @@ impl Process {
                     printed.lock().unwrap().push(line);
                 }
             })
-            .unwrap();
-        }
+            .unwrap()
+        });
         let process = Self {
             child,
             printed,
+            readers: readers.into(),
             name,
         };
         drop(tell);
@@ -281,8 +284,14 @@ impl Appliance {
     }
 
     pub fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    /// The same, with these in its environment.
+    pub fn start_daemon_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
         command.arg("serve").arg("--config").arg(self.config());
+        command.envs(environment.iter().copied());
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
             let (_, rest) = line.split_once("event=listening what=")?;
             rest.split_once("address=").map(|(_, address)| address)
@@ -295,6 +304,24 @@ impl Appliance {
     /// Kills the daemon, as a power cut would.
     pub fn kill_daemon(&mut self) {
         self.daemon = None;
+    }
+
+    /// Whether the daemon has said so by now.
+    pub fn daemon_said(&self, what: &str) -> bool {
+        let daemon = self.daemon.as_ref().unwrap();
+        let printed = daemon.printed.lock().unwrap();
+        printed.iter().any(|line| line.contains(what))
+    }
+
+    /// The daemon ends by itself: its exit status, and what it said.
+    pub fn daemon_ended(&mut self) -> (i32, Vec<String>) {
+        let mut daemon = self.daemon.take().unwrap();
+        let status = wait_for("the daemon's end", || daemon.child.try_wait().unwrap());
+        for reader in std::mem::take(&mut daemon.readers) {
+            reader.join().unwrap();
+        }
+        let said = daemon.printed.lock().unwrap().clone();
+        (status.code().unwrap(), said)
     }
 
     /// The most memory that the daemon has had at once, in kB.

@@ -6,8 +6,17 @@
     reason = "clippy does not count the helpers of an integration test as tests"
 )]
 
+mod disk;
+mod points;
 mod random;
 mod restore;
 mod rig;
 mod states;
 mod stop;
+mod torn;
+mod worlds;
+
+/// A number that the environment gives.
+fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}

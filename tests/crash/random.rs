@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::environment;
 use super::rig::{Expected, Options, Rig, pause};
 
 /// SplitMix64.
@@ -20,10 +21,6 @@ impl Draw {
     }
 }
 
-fn environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 fn seed() -> u64 {
     environment("BATCHKEEPER_CRASH_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
 }
@@ -34,7 +31,10 @@ fn kill_at_random(kills: u64, sandbox: u64, both: u64, faults: &Value) {
     let seed = seed();
     println!("BATCHKEEPER_CRASH_SEED={seed} kills={kills}");
     let mut draw = Draw(seed);
-    let mut rig = Rig::new(Options { pace: 60 });
+    let mut rig = Rig::new(Options {
+        pace: 60,
+        ..Options::default()
+    });
     rig.faults(faults);
     let sizes = [7, 40, 260];
     for lots in sizes {
@@ -117,7 +117,10 @@ fn restore_at_random(restores: u64) {
     let mut draw = Draw(seed);
     for round in 0..restores {
         println!("BATCHKEEPER_CRASH_SEED={seed} restore={round}");
-        let mut rig = Rig::new(Options { pace: 60 });
+        let mut rig = Rig::new(Options {
+            pace: 60,
+            ..Options::default()
+        });
         for lots in [7, 40, 260] {
             rig.submit(lots, &["en", "ru"]);
         }

@@ -229,7 +229,10 @@ fn taken_in_and_half_settled() {
 
 #[test]
 fn answered_before_the_finisher_saw_it() {
-    let mut rig = Rig::new(Options { pace: 10 });
+    let mut rig = Rig::new(Options {
+        pace: 10,
+        ..Options::default()
+    });
     // The finisher is quick: it may take some jobs to be quicker.
     for _ in 0..30 {
         rig.submit(2, &LANGUAGES);

@@ -25,7 +25,7 @@ fn sigterm_ends_it_in_seconds_and_loses_nothing() {
         assert_eq!(status.code(), Some(0));
         assert!(took < Duration::from_secs(4), "{took:?}");
         // Nothing of it is left open: the next start finds no WAL to recover.
-        assert!(!rig.path("batchkeeper.db-wal").exists());
+        assert!(!rig.path("data/batchkeeper.db-wal").exists());
         rig.start();
     }
     rig.no_faults();

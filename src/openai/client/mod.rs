@@ -36,8 +36,10 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
-/// The longest answer in JSON: a page of 10,000 files has some 3 MB.
-const MAX_JSON: u64 = 8 * 1024 * 1024;
+/// The longest answer in JSON: a refused batch may blame each of its 50,000 lines, in 200 bytes or so.
+const MAX_JSON: u64 = 32 * 1024 * 1024;
+/// The longest page of batches: each of a hundred may be such a one. It is not held in memory.
+const MAX_LISTING: u64 = 1 << 30;
 /// How much of an error's body is read.
 const MAX_COMPLAINT: usize = 64 * 1024;
 /// What is read of a download at a time.
@@ -369,7 +371,20 @@ impl BatchApi for Client {
     }
 
     fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>> {
-        let value = self.get(&format!("/batches?{}", self.query(after, limit, 100)?))?;
+        let path = format!("/batches?{}", self.query(after, limit, 100)?);
+        let request = self
+            .request(Method::GET, &path)
+            .header(header::ACCEPT, "application/json");
+        let body = self
+            .send(&self.small, request, ())?
+            .into_body()
+            .into_with_config()
+            .limit(MAX_LISTING)
+            .reader();
+        let value = answer::batches_without_errors(io::BufReader::with_capacity(CHUNK, body))
+            .map_err(|error| {
+                self.unknown(&format!("the listing broke off, or is none: {error}"))
+            })?;
         self.as_page(&value, RemoteBatch::from_json)
     }
 

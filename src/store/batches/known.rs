@@ -35,10 +35,12 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
     if by_openai_id(tx, &remote.id)?.is_some() {
         return Ok(Known::Yes);
     }
-    let ours = remote
-        .metadata
-        .get(META_DATABASE)
-        .is_some_and(|id| id == database_id);
+    let made_by = remote.metadata.get(META_DATABASE);
+    if made_by.is_some_and(|id| id != database_id) {
+        // Also from an input of ours: that of the database which this one was copied from.
+        return Ok(Known::Foreign);
+    }
+    let ours = made_by.is_some();
     let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
     let row = match key {
         Some(key) => by_key(tx, key)?,

@@ -1,6 +1,6 @@
 //! `openai_batches`: the intent first, then OpenAI's batch.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{Row, params};
@@ -186,6 +186,18 @@ fn one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Opti
     query.query_and_then([value], batch_row)?.next().transpose()
 }
 
+/// Those of a condition.
+pub(super) fn some(
+    view: &View,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Stored<Vec<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches WHERE {condition}"
+    ))?;
+    query.query_and_then(values, batch_row)?.collect()
+}
+
 /// The submission of that row.
 pub fn get(view: &View, id: i64) -> Stored<BatchRow> {
     one(view, "id = ?", id)?
@@ -223,12 +235,14 @@ pub fn file_stem(key: &str) -> String {
     key.replace('#', "-")
 }
 
-/// The keys of those that are not through: what is in the spool under another is of no use.
-pub fn live_keys(view: &View) -> Stored<HashSet<String>> {
+/// The keys of those that are not through, each with whether its input may still be sent: no other
+/// file in the spool is of any use.
+pub fn live_keys(view: &View) -> Stored<HashMap<String, bool>> {
     let mut query = view.prepare(
-        "SELECT submission_key FROM openai_batches WHERE state NOT IN ('ingested', 'failed')",
+        "SELECT submission_key, state IN ('planned', 'sealed', 'uploaded', 'creating') FROM openai_batches
+         WHERE state NOT IN ('ingested', 'failed')",
     )?;
-    let keys = query.query_map([], |row| row.get(0))?;
+    let keys = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(keys.collect::<Result<_, _>>()?)
 }
 

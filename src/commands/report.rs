@@ -1,0 +1,309 @@
+//! `report`: the accounts of a period. What was accepted was answered or failed with a reason, and
+//! every batch that OpenAI made for us has its owner here; otherwise it does not balance.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::look::show;
+use super::{Command, Outcome, Refused, configuration, open_store, print};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::daemon::openai_client;
+use crate::openai::listing::batches_back_to;
+use crate::openai::{BatchApi, Identity, RemoteBatch};
+use crate::store::batches::{META_DATABASE, by_openai_id};
+use crate::store::inspect::Table;
+use crate::store::report::{Account, Paid, accounts, batches, direct_calls};
+use crate::store::{Store, Stored};
+
+/// The period, where none is named.
+const LATELY: Duration = Duration::from_hours(24);
+
+/// The owner of a batch that works for none of the jobs here.
+const NOBODY: &str = "0 jobs";
+
+/// A batch of the period, as OpenAI and the store have it.
+struct Entry {
+    openai_batch_id: String,
+    paid: Option<Paid>,
+    /// OpenAI's word of it.
+    status: String,
+    remark: String,
+    balances: bool,
+}
+
+pub(super) fn run(command: &Command) -> Outcome {
+    let config = configuration(command)?;
+    let store = open_store(&config)?;
+    // OpenAI's times are whole seconds: the one that is not over counts.
+    let now = Timestamp::from_seconds(SystemClock::new().now().wall.seconds() + 1);
+    let to = moment("to", command.to.as_deref(), now)?;
+    let from = moment("from", command.from.as_deref(), to.before(LATELY))?;
+    if from >= to {
+        return Err(Refused::Usage("--from must be before --to".into()));
+    }
+    let (accounts, direct) =
+        store.read(|view| Ok((accounts(view, from, to)?, direct_calls(view, from, to)?)))?;
+    let api = openai_client(&config)?;
+    let listed = batches_back_to(&api, from.seconds())
+        .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
+    let entries = entries(&store, api.identity(), listed, (from, to))?;
+    let unexplained: u64 = accounts.iter().map(Account::unexplained).sum();
+    let unowned = entries.iter().filter(|entry| !entry.balances).count();
+    let balances = unexplained == 0 && unowned == 0;
+    if command.json {
+        let report = json!({
+            "from": from.to_string(),
+            "to": to.to_string(),
+            "accounts": accounts.iter().map(account_json).collect::<Value>(),
+            "batches": entries.iter().map(entry_json).collect::<Value>(),
+            "direct_calls": json!({"calls": direct.0, "tokens": tokens_json(direct.1)}),
+            "tokens": tokens_json(total(&entries, direct.1)),
+            "balances": balances,
+        });
+        print(&format!("{report}\n"))?;
+        return Ok(balances);
+    }
+    print(&format!("Accepted from {from} to {to}\n\n"))?;
+    show(command, &accounts_table(&accounts))?;
+    print("\n")?;
+    show(command, &entries_table(&entries, direct))?;
+    print(&if balances {
+        format!(
+            "\nIt balances: everything accepted is accounted for, and each of {} batches has its owner.\n",
+            entries.len()
+        )
+    } else {
+        format!(
+            "\nIT DOES NOT BALANCE: {unexplained} unexplained, {unowned} batches without an owner or a batch.\n"
+        )
+    })?;
+    Ok(balances)
+}
+
+/// A time of the command line: RFC 3339, or a day (UTC, its beginning).
+fn moment(name: &str, text: Option<&str>, otherwise: Timestamp) -> Result<Timestamp, Refused> {
+    let Some(text) = text else {
+        return Ok(otherwise);
+    };
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        _ => text.to_owned(),
+    };
+    whole.parse().map_err(|_| {
+        Refused::Usage(format!(
+            "--{name} {text:?} is no day (2026-11-24) and no time (2026-11-24T02:24:00Z)"
+        ))
+    })
+}
+
+/// Every batch of the period: those that OpenAI lists, and those that it does not and should.
+fn entries(
+    store: &Store,
+    identity: &Identity,
+    listed: Vec<RemoteBatch>,
+    (from, to): (Timestamp, Timestamp),
+) -> Stored<Vec<Entry>> {
+    let period = from.seconds()..to.seconds();
+    let rows = store.read(|view| batches(view, period.start, period.end))?;
+    let mut rows: HashMap<String, Paid> = rows
+        .into_iter()
+        .map(|row| (row.openai_batch_id.clone(), row))
+        .collect();
+    let mut entries = Vec::new();
+    for remote in listed {
+        if !period.contains(&remote.created_at) {
+            continue;
+        }
+        let paid = rows.remove(&remote.id);
+        let known =
+            paid.is_some() || store.read(|view| Ok(by_openai_id(view, &remote.id)?.is_some()))?;
+        let ours = remote
+            .metadata
+            .get(META_DATABASE)
+            .is_some_and(|id| id == store.database_id());
+        let remark = match paid.as_ref().and_then(|paid| paid.duplicate_of) {
+            Some(first) => format!("a second batch under the key of row {first}"),
+            None if paid.as_ref().is_some_and(|paid| paid.owner == NOBODY) => {
+                "of jobs that are not in this database, as after a restore".to_owned()
+            }
+            None if known => String::new(),
+            None if ours => "OURS, AND NO ROW KNOWS IT: batchkeeper recover".to_owned(),
+            None => "not ours".to_owned(),
+        };
+        entries.push(Entry {
+            openai_batch_id: remote.id,
+            status: remote.status_text,
+            paid,
+            remark,
+            balances: known || !ours,
+        });
+    }
+    for (id, row) in rows {
+        let other = row.identity != *identity;
+        let remark = match other {
+            true => format!("of another account: {}", row.identity.base_url),
+            false => "OPENAI DOES NOT LIST IT".to_owned(),
+        };
+        entries.push(Entry {
+            openai_batch_id: id,
+            paid: Some(row),
+            status: String::new(),
+            remark,
+            balances: other,
+        });
+    }
+    entries.sort_by_key(|entry| entry.paid.as_ref().map_or(i64::MAX, |paid| paid.id));
+    Ok(entries)
+}
+
+/// The tokens of all batches and of calls beside them.
+fn total(entries: &[Entry], direct: [u64; 4]) -> [u64; 4] {
+    let mut total = direct;
+    for paid in entries.iter().filter_map(|entry| entry.paid.as_ref()) {
+        for (sum, tokens) in total.iter_mut().zip(paid.tokens) {
+            *sum += tokens;
+        }
+    }
+    total
+}
+
+fn tokens_json([input, cached, output, reasoning]: [u64; 4]) -> Value {
+    json!({"input": input, "cached": cached, "output": output, "reasoning": reasoning})
+}
+
+fn account_json(account: &Account) -> Value {
+    json!({
+        "what": account.what,
+        "accepted": account.accepted,
+        "answered": account.answered,
+        "failed": account.failed,
+        "cancelled": account.cancelled,
+        "open": account.open,
+        "unexplained": account.unexplained(),
+    })
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    let paid = entry.paid.as_ref();
+    json!({
+        "openai_batch_id": entry.openai_batch_id,
+        "openai_status": entry.status,
+        "id": paid.map(|paid| paid.id),
+        "owner": paid.map(|paid| paid.owner.clone()),
+        "stage": paid.map(|paid| paid.stage.clone()),
+        "state": paid.map(|paid| paid.state.clone()),
+        "model": paid.map(|paid| paid.model.clone()),
+        "duplicate_of": paid.and_then(|paid| paid.duplicate_of),
+        "lines": paid.map(|paid| paid.lines),
+        "answered": paid.map(|paid| paid.answered),
+        "tokens": paid.map(|paid| tokens_json(paid.tokens)),
+        "remark": entry.remark,
+        "balances": entry.balances,
+    })
+}
+
+fn table<const N: usize>(columns: [&str; N], rows: Vec<Vec<Value>>) -> Table {
+    Table {
+        columns: columns.map(str::to_owned).into(),
+        rows,
+    }
+}
+
+fn accounts_table(accounts: &[Account]) -> Table {
+    let columns = [
+        "what",
+        "accepted",
+        "answered",
+        "failed",
+        "cancelled",
+        "open",
+        "unexplained",
+    ];
+    let row = |it: &Account| {
+        vec![
+            it.what.into(),
+            it.accepted.into(),
+            it.answered.into(),
+            it.failed.into(),
+            it.cancelled.into(),
+            it.open.into(),
+            it.unexplained().into(),
+        ]
+    };
+    table(columns, accounts.iter().map(row).collect())
+}
+
+fn entries_table(entries: &[Entry], (calls, tokens): (u64, [u64; 4])) -> Table {
+    let columns = [
+        "batch",
+        "row",
+        "stage",
+        "state",
+        "owner",
+        "lines",
+        "answered",
+        "input",
+        "cached",
+        "output",
+        "reasoning",
+        "remark",
+    ];
+    let mut rows: Vec<Vec<Value>> = entries.iter().map(entry_row).collect();
+    let line = |name: String, tokens: [u64; 4]| {
+        let mut row: Vec<Value> = vec![name.into()];
+        row.resize(7, Value::Null);
+        row.extend(tokens.map(Value::from));
+        row.push(Value::Null);
+        row
+    };
+    if calls > 0 {
+        rows.push(line(format!("{calls} direct calls"), tokens));
+    }
+    rows.push(line("all".to_owned(), total(entries, tokens)));
+    table(columns, rows)
+}
+
+fn entry_row(entry: &Entry) -> Vec<Value> {
+    let mut row: Vec<Value> = vec![entry.openai_batch_id.clone().into()];
+    match &entry.paid {
+        Some(paid) => {
+            row.extend([
+                paid.id.into(),
+                paid.stage.clone().into(),
+                paid.state.clone().into(),
+                paid.owner.clone().into(),
+                paid.lines.into(),
+                paid.answered.into(),
+            ]);
+            row.extend(paid.tokens.map(Value::from));
+        }
+        None => row.extend(vec![Value::Null; 10]),
+    }
+    row.push(entry.remark.clone().into());
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_named_by_days_or_times() {
+        let now = Timestamp::from_seconds(1_795_400_000);
+        let read = |text: Option<&str>| moment("from", text, now).ok();
+        assert_eq!(read(None), Some(now));
+        assert_eq!(
+            read(Some("2026-11-24")).map(|it| it.to_string()).as_deref(),
+            Some("2026-11-24T00:00:00.000Z")
+        );
+        assert_eq!(
+            read(Some("2026-11-24T02:24:00Z"))
+                .map(|it| it.to_string())
+                .as_deref(),
+            Some("2026-11-24T02:24:00.000Z")
+        );
+        assert_eq!(read(Some("yesterday")), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! One step on a thread of its own: ticks, waits, rings the others' bells.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select};
+
+use crate::api::Health;
+use crate::clock::Clock;
+use crate::step::{Bells, Step, StepError};
+
+/// The wait after an error that passes.
+const RECOVER: Duration = Duration::from_secs(1);
+/// The longest that a step waits without looking.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// How often the same trouble is logged: a full disk must not fill the journal.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
+
+/// See the module.
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) step: Box<dyn Step>,
+    pub(super) ear: Receiver<()>,
+    pub(super) stopped: Receiver<Infallible>,
+    pub(super) bells: Bells,
+    pub(super) health: Arc<Health>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Worker {
+    /// Ticks until the daemon stops, or until an error that does not pass.
+    pub(super) fn run(mut self) {
+        let mut said = None;
+        loop {
+            self.health.begins(&self.name);
+            let wait = match self.step.tick(self.clock.now()) {
+                Ok(next) => {
+                    let wait = next.after.min(LONGEST_WAIT);
+                    self.health.ends(&self.name, wait, None);
+                    if said.take().is_some() {
+                        log::info!("event=recovered step={}", self.name);
+                    }
+                    if next.worked {
+                        self.bells.ring();
+                    }
+                    wait
+                }
+                Err(error) => match self.trouble(&error, &mut said) {
+                    Some(wait) => wait,
+                    None => return,
+                },
+            };
+            let stopped = &self.stopped;
+            if wait.is_zero() {
+                select! {
+                    recv(stopped) -> _ => return,
+                    default => continue,
+                }
+            }
+            select! {
+                recv(stopped) -> _ => return,
+                recv(self.ear) -> _ => {}
+                default(wait) => {}
+            }
+        }
+    }
+
+    /// How long to wait after an error; none: the daemon must end. `said`: what was logged last, and
+    /// when.
+    fn trouble(
+        &self,
+        error: &StepError,
+        said: &mut Option<(String, Duration)>,
+    ) -> Option<Duration> {
+        let (text, now) = (error.to_string(), self.clock.now().steady);
+        let is_new = said
+            .as_ref()
+            .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= SAID_AGAIN);
+        if is_new || !error.passes() {
+            log::error!(
+                "event=trouble step={} passes={} error={text}",
+                self.name,
+                error.passes()
+            );
+            *said = Some((text.clone(), now));
+        }
+        self.health.ends(&self.name, RECOVER, Some(text));
+        error.passes().then_some(RECOVER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, never};
+
+    use super::*;
+    use crate::clock::{Moment, SystemClock};
+    use crate::daemon::wait_for_the_end;
+    use crate::step::Next;
+    use crate::store::{Store, StoreError};
+    use crate::threads::Crew;
+
+    /// Ticks well so often, then ends as it must not.
+    struct Doomed {
+        ticks: u32,
+        end: fn() -> StepError,
+    }
+
+    impl Step for Doomed {
+        fn name(&self) -> &'static str {
+            "doomed"
+        }
+
+        fn tick(&mut self, _: Moment) -> Result<Next, StepError> {
+            self.ticks -= 1;
+            match self.ticks {
+                0 => Err((self.end)()),
+                _ => Ok(Next::again()),
+            }
+        }
+    }
+
+    /// The word of the daemon on a step that ends so, and what its health says of it.
+    fn last_word(end: fn() -> StepError) -> (String, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(SystemClock::new());
+        let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
+        let health = Arc::new(Health::new(Arc::new(store), clock.clone()));
+        let (crew, endings) = Crew::new();
+        let (_running, stopped) = bounded(0);
+        let bells = Bells::default();
+        let worker = Worker {
+            name: "doomed".into(),
+            step: Box::new(Doomed { ticks: 3, end }),
+            ear: bells.hear(),
+            stopped,
+            bells,
+            health: health.clone(),
+            clock,
+        };
+        crew.spawn("doomed", move || worker.run())
+            .expect("a thread");
+        let ended = wait_for_the_end(&never(), &endings).expect_err("it ends unasked");
+        (
+            ended,
+            health.vitals()[0].trouble.clone().unwrap_or_default(),
+        )
+    }
+
+    #[test]
+    fn a_panic_in_a_step_is_the_daemons_end() {
+        let (word, _) = last_word(|| panic!("as this test wants"));
+        assert!(word.contains("thread doomed panicked"), "{word}");
+    }
+
+    #[test]
+    fn an_error_that_does_not_pass_is_the_daemons_end() {
+        let broken = || StepError::from(StoreError::Broken("a page".into()));
+        let (word, trouble) = last_word(broken);
+        assert!(word.contains("thread doomed ended"), "{word}");
+        assert!(trouble.contains("a page"), "{trouble}");
+    }
+}

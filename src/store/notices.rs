@@ -1,0 +1,147 @@
+//! `alert_notices`: what is to be told of alerts, and what was. A notice is made in the transaction
+//! that opens or closes its alert.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::alerts::AlertRow;
+use super::deliveries::Then;
+use super::{Stored, Tx, View, moved};
+use crate::batch::text_enum;
+use crate::clock::Timestamp;
+
+text_enum! {
+    /// What a notice tells of its alert.
+    What {
+        /// It was opened.
+        Opened = "opened",
+        /// Its cause is gone.
+        Closed = "closed",
+    }
+}
+
+/// A notice that is due.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Its row.
+    pub id: i64,
+    /// What it tells.
+    pub what: What,
+    /// Attempts before this one.
+    pub attempts: u32,
+    /// The alert's row.
+    pub alert_id: i64,
+    /// The alert as it is now.
+    pub alert: AlertRow,
+}
+
+/// An alert was opened or closed: somebody is to be told.
+pub(super) fn add(tx: &Tx<'_>, alert: i64, what: What) -> Stored<()> {
+    tx.prepare_cached(
+        "INSERT INTO alert_notices (alert, what, state, next_at, created_at) VALUES (?1, ?2, 'due', ?3, ?3)",
+    )?
+    .execute(params![alert, what, tx.now])?;
+    Ok(())
+}
+
+/// The notice that is due, or else when the next one is; none where there is none. That an alert is
+/// closed is told after that it was opened. One due later than in `longest` has its time from a
+/// clock that was set back since: it is due.
+pub fn next_due(
+    view: &View,
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<Notice, Timestamp>>> {
+    let mut due = view.prepare_cached(
+        "SELECT n.id, n.what, n.attempts, a.id, a.kind, a.subject, a.message, a.opened_at, a.closed_at
+         FROM alert_notices n JOIN alerts a ON a.id = n.alert
+         WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
+           AND (n.what = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
+                WHERE o.alert = n.alert AND o.what = 'opened' AND o.state = 'due'))
+         ORDER BY n.id LIMIT 1",
+    )?;
+    let notice = due.query_row(params![now, now + longest], |row| {
+        Ok(Notice {
+            id: row.get(0)?,
+            what: row.get(1)?,
+            attempts: row.get(2)?,
+            alert_id: row.get(3)?,
+            alert: AlertRow {
+                kind: row.get(4)?,
+                subject: row.get(5)?,
+                message: row.get(6)?,
+                opened_at: row.get(7)?,
+                closed_at: row.get(8)?,
+            },
+        })
+    });
+    if let Some(notice) = notice.optional()? {
+        return Ok(Some(Ok(notice)));
+    }
+    let mut later = view.prepare_cached(
+        "SELECT min(next_at) FROM alert_notices WHERE state = 'due' AND next_at > ?",
+    )?;
+    let at: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
+    Ok(at.map(Err))
+}
+
+/// Notes that an attempt is about to be made; until `lease` no other is. Where the process ends
+/// before the outcome is known, it is made again then, under the same id.
+pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
+    let taken = tx.execute(
+        "UPDATE alert_notices SET attempts = attempts + 1, next_at = ? WHERE id = ? AND state = 'due' AND attempts = ?",
+        params![lease, notice.id, notice.attempts],
+    )?;
+    Ok(taken == 1)
+}
+
+/// Notes an attempt's outcome.
+pub fn end(
+    tx: &Tx<'_>,
+    notice: &Notice,
+    status: Option<u16>,
+    error: &str,
+    then: Then,
+) -> Stored<()> {
+    let (state, next_at, told_at) = match then {
+        Then::Delivered => ("told", None, Some(tx.now)),
+        Then::Retry(at) => ("due", Some(at), None),
+        Then::GiveUp => ("failed", None, None),
+    };
+    let changed = tx.execute(
+        "UPDATE alert_notices SET state = ?, next_at = ?, told_at = ?, response_status = ?, error_message = nullif(?, '')
+         WHERE id = ? AND state = 'due' AND attempts = ?",
+        params![state, next_at, told_at, status, error, notice.id, notice.attempts + 1],
+    )?;
+    moved(changed, || {
+        format!("notice {} is not at that attempt", notice.id)
+    })
+}
+
+/// Whether something is due that nobody wants to be told.
+pub fn any_due(view: &View) -> Stored<bool> {
+    let mut query =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_notices WHERE state = 'due')")?;
+    Ok(query.query_row([], |row| row.get(0))?)
+}
+
+/// Nobody is configured to be told: what is due is not wanted.
+pub fn nobody_listens(tx: &Tx<'_>) -> Stored<()> {
+    tx.execute(
+        "UPDATE alert_notices SET state = 'unwanted', next_at = NULL WHERE state = 'due'",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Somebody is: he is told what is open, though nobody was when it was opened.
+pub fn somebody_listens(tx: &Tx<'_>) -> Stored<()> {
+    tx.execute(
+        "INSERT INTO alert_notices (alert, what, state, next_at, created_at)
+         SELECT id, 'opened', 'due', ?1, ?1 FROM alerts WHERE closed_at IS NULL
+         ON CONFLICT DO UPDATE SET state = 'due', next_at = excluded.next_at WHERE state = 'unwanted'",
+        [tx.now],
+    )?;
+    Ok(())
+}

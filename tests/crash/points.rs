@@ -1,0 +1,254 @@
+//! SIGKILL at each named point of a job's way, again and again: the shim ends the daemon exactly
+//! there, the database must hold what the point says, and the next start finishes the job.
+//!
+//! `BATCHKEEPER_TORTURE_KILLS` says how often at each point (200), `BATCHKEEPER_TORTURE_POINT` at
+//! which alone (a part of its name).
+
+use batchkeeper::clock::{Clock, SystemClock};
+use serde_json::json;
+
+use super::environment;
+use super::rig::OfCall::{Answered, Before, Read, Sent};
+use super::rig::OfCommit::{Ahead, Done, Torn};
+use super::rig::{Expected, OfCall, OfCommit, Options, Rig, Strike};
+use super::worlds::side_by_side;
+
+/// A moment at which the daemon dies, and what the database holds then of the newest job, of its
+/// batch of the stage, and of its webhook.
+struct Point {
+    effect: &'static str,
+    moment: &'static str,
+    at: At,
+    left: &'static str,
+}
+
+/// Where that is in the vision stage; the last number: how many of the kind come before the one of
+/// the translation stage, 0 where a job has only one.
+#[derive(Clone, Copy)]
+enum At {
+    /// A transaction of the threads of that name, by its number.
+    Commit(&'static str, u32, OfCommit, u32),
+    /// The first call of that request line.
+    Call(&'static str, OfCall, u32),
+}
+
+/// Transactions of a small batch: planned, claimed, sealed, uploaded, creating, submitted.
+const SUBMITTER: u32 = 6;
+/// And: spooled, taken in, settled, ingested.
+const INGESTER: u32 = 4;
+
+const UPLOAD: &str = "POST /v1/files HTTP/1.1";
+const CREATE: &str = "POST /v1/batches HTTP/1.1";
+const DOWNLOAD: &str = "GET /v1/files/*/content HTTP/1.1";
+const CANCEL: &str = "POST /v1/batches/*/cancel HTTP/1.1";
+const WEBHOOK: &str = "POST /hooks/* HTTP/1.1";
+const DELETE: &str = "DELETE /v1/files/* HTTP/1.1";
+
+const BEFORE_INTENT: &str = "before the intent";
+const AFTER_INTENT: &str = "after the intent";
+const SENT: &str = "all sent";
+const ANSWERED: &str = "effect done, answer unread";
+const READ: &str = "answer read";
+const HALF: &str = "outcome half written";
+const COMMITTED: &str = "outcome committed";
+
+fn point(effect: &'static str, moment: &'static str, at: At, left: &'static str) -> Point {
+    Point {
+        effect,
+        moment,
+        at,
+        left,
+    }
+}
+
+#[rustfmt::skip]
+fn points() -> Vec<Point> {
+    let submitter = |number, moment| At::Commit("submitter", number, moment, SUBMITTER);
+    let ingester = |number, moment| At::Commit("ingester", number, moment, INGESTER);
+    let poller = |moment| At::Commit("poller", 1, moment, 1);
+    let janitor = |moment| At::Commit("janitor", 1, moment, 1);
+    let once = |thread, number, moment| At::Commit(thread, number, moment, 0);
+    let call = |line, moment| At::Call(line, moment, 1);
+    // The input's and the output's.
+    let delete = |moment| At::Call(DELETE, moment, 2);
+    vec![
+        point("intake", "before the commit", once("api-*", 1, Ahead), "job.id IS NULL"),
+        point("intake", "half written", once("api-*", 1, Torn), "job.id IS NULL"),
+        point("intake", "committed, unanswered", once("api-*", 1, Done), "job.status = 'pending'"),
+
+        point("plan", "before the commit", submitter(1, Ahead), "batch.id IS NULL"),
+        point("plan", "planned, nothing claimed", submitter(1, Done), "batch.state = 'planned' AND claimed = 0"),
+        point("plan", "claimed", submitter(2, Done), "batch.state = 'planned' AND claimed = 2"),
+
+        point("upload", BEFORE_INTENT, submitter(3, Ahead), "batch.state = 'planned'"),
+        point("upload", AFTER_INTENT, submitter(3, Done), "batch.state = 'sealed'"),
+        point("upload", SENT, call(UPLOAD, Sent), "batch.state = 'sealed'"),
+        point("upload", ANSWERED, call(UPLOAD, Answered), "batch.state = 'sealed'"),
+        point("upload", READ, call(UPLOAD, Read), "batch.state = 'sealed'"),
+        point("upload", HALF, submitter(4, Torn), "batch.state = 'sealed'"),
+        point("upload", COMMITTED, submitter(4, Done), "batch.state = 'uploaded'"),
+
+        point("create", BEFORE_INTENT, submitter(5, Ahead), "batch.state = 'uploaded'"),
+        point("create", AFTER_INTENT, submitter(5, Done), "batch.state = 'creating'"),
+        point("create", SENT, call(CREATE, Sent), "batch.state = 'creating'"),
+        point("create", ANSWERED, call(CREATE, Answered), "batch.state = 'creating'"),
+        point("create", READ, call(CREATE, Read), "batch.state = 'creating'"),
+        point("create", HALF, submitter(6, Torn), "batch.state = 'creating'"),
+        point("create", COMMITTED, submitter(6, Done), "batch.state = 'submitted'"),
+
+        point("download", BEFORE_INTENT, poller(Ahead), "batch.state = 'submitted'"),
+        point("download", AFTER_INTENT, poller(Done), "batch.state = 'ended'"),
+        point("download", SENT, call(DOWNLOAD, Sent), "batch.output_bytes IS NULL"),
+        point("download", ANSWERED, call(DOWNLOAD, Answered), "batch.output_bytes IS NULL"),
+        point("download", READ, call(DOWNLOAD, Read), "batch.output_bytes IS NULL"),
+        point("download", HALF, ingester(1, Torn), "batch.output_bytes IS NULL"),
+        point("download", COMMITTED, ingester(1, Done), "batch.output_bytes > 0 AND batch.output_taken = 0"),
+
+        point("ingest", "before the commit", ingester(2, Ahead), "batch.output_taken = 0"),
+        point("ingest", "half written", ingester(2, Torn), "batch.output_taken = 0"),
+        point("ingest", "taken in", ingester(2, Done), "batch.output_taken > 0 AND batch.settled_to = 0"),
+        point("ingest", "settled", ingester(3, Done), "batch.state = 'ended' AND batch.settled_to > 0"),
+        point("ingest", "end half written", ingester(4, Torn), "batch.state = 'ended' AND batch.settled_to > 0"),
+        point("ingest", "ended", ingester(4, Done), "batch.state = 'ingested'"),
+
+        point("finish", "before the commit", once("finisher", 1, Ahead), "job.status = 'translating' AND delivery.state = 'scheduled'"),
+        point("finish", "half written", once("finisher", 1, Torn), "job.status = 'translating' AND delivery.state = 'scheduled'"),
+        point("finish", "committed", once("finisher", 1, Done), "job.status = 'completed' AND delivery.state = 'due'"),
+
+        point("webhook", BEFORE_INTENT, once("courier-*", 1, Ahead), "delivery.attempts = 0"),
+        point("webhook", AFTER_INTENT, once("courier-*", 1, Done), "delivery.attempts = 1"),
+        point("webhook", SENT, At::Call(WEBHOOK, Sent, 0), "delivery.state = 'due'"),
+        point("webhook", ANSWERED, At::Call(WEBHOOK, Answered, 0), "delivery.state = 'due'"),
+        point("webhook", READ, At::Call(WEBHOOK, Read, 0), "delivery.state = 'due'"),
+        point("webhook", HALF, once("courier-*", 2, Torn), "delivery.state = 'due'"),
+        point("webhook", COMMITTED, once("courier-*", 2, Done), "delivery.state = 'delivered'"),
+
+        point("cancel", "before the commit", once("api-*", 1, Ahead), "job.status = 'processing'"),
+        point("cancel", "half written", once("api-*", 1, Torn), "job.status = 'processing'"),
+        point("cancel", "committed, unanswered", once("api-*", 1, Done), "job.status = 'cancelled'"),
+        point("cancel", SENT, At::Call(CANCEL, Sent, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+        point("cancel", ANSWERED, At::Call(CANCEL, Answered, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+        point("cancel", READ, At::Call(CANCEL, Read, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
+
+        point("delete", "before it is sent", delete(Before), "batch.cleaned_at IS NULL"),
+        point("delete", ANSWERED, delete(Answered), "batch.cleaned_at IS NULL"),
+        point("delete", READ, delete(Read), "batch.cleaned_at IS NULL"),
+        point("delete", HALF, janitor(Torn), "batch.cleaned_at IS NULL"),
+        point("delete", COMMITTED, janitor(Done), "batch.cleaned_at IS NOT NULL"),
+    ]
+}
+
+/// The stages, in their order.
+const STAGES: [&str; 2] = ["vision", "translation"];
+/// Kills in one world; then a new one.
+const ROUNDS: u32 = 20;
+
+impl Point {
+    fn name(&self) -> String {
+        format!("{}: {}", self.effect, self.moment)
+    }
+
+    /// Kills a daemon there so many times, in each stage in turns, and has the next one finish what
+    /// it left.
+    fn kill(&self, rounds: u32) {
+        let mut rig = Rig::new(Options {
+            tidy: true,
+            ..Options::torture()
+        });
+        for round in 0..rounds {
+            let (At::Commit(.., each) | At::Call(.., each)) = self.at;
+            let stage = if each == 0 { 0 } else { round % 2 };
+            let strike = match self.at {
+                At::Commit(thread, number, moment, _) => {
+                    Strike::Commit(thread, number + each * stage, moment)
+                }
+                At::Call(line, moment, _) => Strike::Call(line, 1 + each * stage, moment),
+            };
+            let first = rig.jobs.len();
+            let left = self.left(&rig, STAGES[stage as usize]);
+            if self.effect == "cancel" {
+                rig.faults(&json!([{"fault": "stall_in_progress"}]));
+                rig.submit(2, &["en", "ru"]);
+                rig.wait_for("SELECT 1 FROM openai_batches WHERE openai_status = 'in_progress'");
+                rig.plan().strike(strike);
+                rig.cancel_and_be_killed();
+            } else {
+                rig.plan().strike(strike);
+                rig.submit_and_be_killed(2, &["en", "ru"]);
+            }
+            assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");
+            rig.start();
+            if self.effect == "cancel" {
+                // Its client repeats what it was told nothing of.
+                assert!(rig.cancel());
+                rig.no_faults();
+                rig.submit(2, &["en", "ru"]);
+            }
+            rig.finish_from(first, Expected::default());
+        }
+        rig.finish(Expected::default());
+    }
+
+    /// Counts the next job where the database holds of it what this point says.
+    fn left(&self, rig: &Rig, stage: &str) -> String {
+        format!(
+            "WITH job AS (SELECT j.* FROM batch_jobs j JOIN batch_lots l ON l.batch_job_id = j.id WHERE l.lot_id = 'LOT-{}-0'),
+             batch AS (SELECT b.*, (SELECT count(*) FROM batch_lines l WHERE l.batch_id = b.id) AS claimed
+                       FROM openai_batches b WHERE b.stage = '{stage}' AND b.id > {}),
+             delivery AS (SELECT d.* FROM webhook_deliveries d JOIN job ON job.id = d.batch_job_id)
+             SELECT count(*) FROM (SELECT 1) LEFT JOIN job LEFT JOIN batch LEFT JOIN delivery WHERE {}",
+            rig.jobs.len(),
+            rig.number("SELECT coalesce(max(id), 0) FROM openai_batches"),
+            self.left
+        )
+    }
+}
+
+/// Kills so many times at each point; prints a line for each, and fails when one was violated.
+fn torture(kills: u32) {
+    let only = std::env::var("BATCHKEEPER_TORTURE_POINT").unwrap_or_default();
+    let points = points().into_iter();
+    let points: Vec<Point> = points
+        .filter(|point| point.name().contains(&only))
+        .collect();
+    let points: &'static [Point] = points.leak();
+    let tasks = (0..points.len()).flat_map(|at| {
+        let worlds = (0..kills).step_by(ROUNDS as usize);
+        worlds.map(move |done| (at, ROUNDS.min(kills - done)))
+    });
+    let clock = SystemClock::new();
+    let started = clock.now().steady;
+    let mut sums = vec![(0, 0); points.len()];
+    for ((at, rounds), world) in side_by_side(tasks, |(at, rounds)| points[at].kill(rounds)) {
+        sums[at].0 += rounds;
+        sums[at].1 += u32::from(world.is_none());
+        let (point, (done, violations)) = (&points[at], sums[at]);
+        if done == kills {
+            println!(
+                "| {} | {} | {done} | {violations} |",
+                point.effect, point.moment
+            );
+        }
+    }
+    let (kills, violations) = sums.iter().fold((0, 0), |(kills, violations), sum| {
+        (kills + sum.0, violations + sum.1)
+    });
+    let took = clock.now().steady.saturating_sub(started);
+    println!(
+        "{} points, {kills} kills, {violations} violations, {took:?}",
+        points.len()
+    );
+    assert_eq!(violations, 0);
+    assert!(kills > 0, "no point has {only:?} in its name");
+}
+
+#[test]
+fn killed_at_every_point() {
+    torture(2);
+}
+
+#[test]
+#[ignore = "long: BATCHKEEPER_TORTURE_KILLS says how often"]
+fn torture_at_every_point() {
+    torture(environment("BATCHKEEPER_TORTURE_KILLS").unwrap_or(200));
+}

@@ -1,0 +1,186 @@
+//! The oracle: what must be true when everything is done, whatever happened before.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use batchkeeper::html::paragraphs;
+use batchkeeper::sandbox::{expected_description, expected_translation};
+use batchkeeper::signature::{Message, sign};
+use serde_json::{Value, json};
+
+use super::{Job, Rig};
+
+/// What must be true of a run at its end, beside what must always be.
+#[derive(Clone, Copy, Default)]
+pub struct Expected {
+    /// Batches; none: as many as the database has.
+    pub batches: Option<u64>,
+}
+
+/// Gives a row when every job is done and told, and no batch is on its way.
+const THROUGH: &str = "SELECT 1
+    WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state <> 'delivered')
+      AND NOT EXISTS (SELECT 1 FROM openai_batches WHERE state NOT IN ('ingested', 'failed'))";
+
+impl Rig {
+    /// Whether every job is final.
+    pub fn is_done(&self) -> bool {
+        self.number("SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL") == 0
+    }
+
+    /// Whether every job is done and told, and no batch is on its way.
+    pub fn is_through(&self) -> bool {
+        self.number(&format!("SELECT count(*) FROM ({THROUGH})")) == 1
+    }
+
+    /// Waits until every job is done and told, then checks everything.
+    pub fn finish(&self, expected: Expected) {
+        self.finish_from(0, expected);
+    }
+
+    /// The same; of the jobs, those before the `first` were checked before.
+    pub fn finish_from(&self, first: usize, expected: Expected) {
+        self.wait_for(THROUGH);
+        let number = |sql| self.number(sql);
+        assert_eq!(
+            number("SELECT count(*) FROM batch_jobs"),
+            i64::try_from(self.jobs.len()).unwrap()
+        );
+        for job in &self.jobs[first..] {
+            self.check_results(job);
+            self.check_webhook(job);
+        }
+        for none in [
+            "SELECT what || ' ' || id || ' ' || detail FROM v_orphans",
+            "SELECT kind || ' ' || message FROM alerts WHERE closed_at IS NULL",
+            "SELECT scope || ' ' || reason FROM pauses",
+        ] {
+            assert_eq!(self.texts(none), [""; 0]);
+        }
+        let (status, findings) = self.command(&["doctor"]);
+        assert_eq!(status, Some(0), "{findings}");
+        self.check_openai(expected);
+        self.check_spool();
+    }
+
+    fn check_results(&self, job: &Job) {
+        let url = format!("http://{}/api/v1/batch-results/{}", self.api, job.id);
+        let signature = sign(&self.key, Message::Bytes(job.id.as_bytes()));
+        let (status, answer) = self.get(&url, &[("X-Signature", &signature)]);
+        if job.cancelled {
+            assert_eq!((status, &answer["code"]), (410, &json!("JOB_CANCELLED")));
+            return;
+        }
+        assert_eq!(status, 200, "{answer}");
+        check_lots(job, &answer["results"]["lots"]);
+    }
+
+    fn check_webhook(&self, job: &Job) {
+        let (_, hooks) = self.get(&self.control(&format!("hooks/{}", job.hook)), &[]);
+        let deliveries = hooks["deliveries"].as_array().unwrap();
+        let mut ids = BTreeSet::new();
+        for delivery in deliveries {
+            let header = |name: &str| {
+                let headers = delivery["headers"].as_array().unwrap();
+                let pair = headers.iter().find(|pair| pair[0] == name).unwrap();
+                pair[1].as_str().unwrap().to_owned()
+            };
+            let body = delivery["body"].as_str().unwrap();
+            assert_eq!(
+                header("x-signature"),
+                sign(&self.key, Message::Bytes(body.as_bytes()))
+            );
+            ids.insert(header("webhook-id"));
+            let told: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(told["job_id"], json!(job.id));
+            if job.cancelled {
+                assert_eq!(told["event"], "batch_job_cancelled");
+                continue;
+            }
+            assert_eq!(told["event"], "batch_job_completed");
+            check_lots(job, &told["lots"]);
+        }
+        assert_eq!(
+            ids.len(),
+            1,
+            "{} deliveries of {}",
+            deliveries.len(),
+            job.id
+        );
+        assert!(deliveries.iter().any(|delivery| delivery["status"] == 200));
+    }
+
+    /// Nothing was made or run twice, and what lies about at OpenAI is bounded by the kills.
+    fn check_openai(&self, expected: Expected) {
+        let state = self.sandbox_state();
+        let of = |name: &str| state[name].as_u64().unwrap();
+        assert_eq!(state["duplicate_submissions"], json!([]), "{state}");
+        assert_eq!(state["flags"], json!([]), "{state}");
+        assert!(of("max_answers") <= 1, "{state}");
+        assert_eq!(of("answered_more_than_once"), 0, "{state}");
+        let count = |sql| u64::try_from(self.number(sql)).unwrap();
+        let wanted = count("SELECT count(*) FROM requests");
+        let taken_back = count("SELECT count(*) FROM requests WHERE state = 'cancelled'");
+        let answered = of("answered");
+        assert!(
+            answered <= wanted && answered + taken_back >= wanted,
+            "{state}"
+        );
+        // A line that OpenAI was told to fail is run again, and no other.
+        let struck = |fault: &str| state["faults_struck"][fault].as_u64().unwrap_or(0);
+        let again = struck("line_500") + struck("line_429");
+        let executed = of("executed");
+        assert!(
+            executed <= wanted + again && executed + taken_back >= wanted + again,
+            "{state}"
+        );
+        if again == 0 {
+            assert!(of("max_executions") <= 1, "{state}");
+        }
+        let known = self.number("SELECT count(DISTINCT openai_batch_id) FROM openai_batches");
+        assert_eq!(of("creates"), u64::try_from(known).unwrap(), "{state}");
+        if let Some(batches) = expected.batches {
+            assert_eq!(of("creates"), batches, "{state}");
+        }
+        let uploads = of("uploads");
+        assert!(
+            uploads
+                <= of("creates") + self.kills + struck("lost_upload_reply") + struck("lost_reply"),
+            "{uploads} uploads, {} kills: {state}",
+            self.kills
+        );
+    }
+
+    /// No input and no result stays behind when its batch is through.
+    fn check_spool(&self) {
+        let left: Vec<_> = fs::read_dir(self.path("data/spool"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(left.is_empty(), "the spool holds {left:?}");
+    }
+}
+
+fn check_lots(job: &Job, lots: &Value) {
+    let lots = lots.as_array().unwrap();
+    assert_eq!(lots.len(), job.lots.len());
+    for (lot, told) in job.lots.iter().zip(lots) {
+        assert_eq!(told["lot_id"], json!(lot.id));
+        assert_eq!(told["status"], "completed", "{told}");
+        let images: Vec<&str> = lot.images.iter().map(String::as_str).collect();
+        let english = expected_description(&lot.info, &images);
+        let expected: Vec<Value> = job
+            .languages
+            .iter()
+            .map(|language| {
+                let text = match language.as_str() {
+                    "en" => english.clone(),
+                    other => expected_translation(&english, other),
+                };
+                json!({"language": language, "damages": paragraphs(&text)})
+            })
+            .collect();
+        assert_eq!(told["descriptions"], json!(expected), "{}", lot.id);
+    }
+}

@@ -1,0 +1,109 @@
+//! A process of the binary, and waiting for what it does.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use batchkeeper::clock::{Clock, SystemClock};
+use crossbeam_channel::never;
+
+use super::plan::{Plan, SHIM};
+use super::{BINARY, PATIENCE};
+
+/// Waits in real time.
+pub fn pause(time: Duration) {
+    never::<()>().recv_timeout(time).unwrap_or_default();
+}
+
+/// Asks until there is an answer.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let clock = SystemClock::new();
+    let started = clock.now().steady;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        let waited = clock.now().steady.saturating_sub(started);
+        assert!(waited < PATIENCE, "waited {waited:?} for {what}");
+        pause(Duration::from_millis(2));
+    }
+}
+
+/// A process of the binary that dies with its owner. What it writes goes to a file of its own.
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) log: PathBuf,
+}
+
+impl Process {
+    /// Starts it; with a plan, under the shim.
+    pub(super) fn start(args: &[&str], log: PathBuf, plan: Option<&Plan>) -> Self {
+        let file = File::create(&log).unwrap();
+        let mut command = Command::new(BINARY);
+        if let Some(plan) = plan {
+            command.env("LD_PRELOAD", SHIM.as_os_str());
+            command.env("TORTURE_PLAN", &plan.path);
+        }
+        let child = command
+            .args(args)
+            // Killed, it leaves its socket there.
+            .env("TMPDIR", log.parent().unwrap())
+            .env_remove("RUST_LOG")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    /// The first word after `mark` in what it wrote.
+    pub(super) fn told(&mut self, mark: &str) -> String {
+        let told = self.told_or_ended(mark);
+        told.unwrap_or_else(|ended| panic!("ended with {ended} instead of saying {mark}"))
+    }
+
+    /// The same, or how it ended instead.
+    pub(super) fn told_or_ended(&mut self, mark: &str) -> Result<String, ExitStatus> {
+        let log = self.log.clone();
+        until(mark, || {
+            let ended = self.child.try_wait().unwrap();
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if let Some((_, rest)) = text.split_once(mark) {
+                // Only a whole line is what it means.
+                let (line, _) = rest.split_once('\n')?;
+                let end = line.find([' ', ';']).unwrap_or(line.len());
+                return Some(Ok(line[..end].to_owned()));
+            }
+            ended.map(Err)
+        })
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub(super) fn ask_to_end(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The status that it exits with.
+    pub(super) fn end(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the end of the process", || child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().map(drop).unwrap_or_default();
+    }
+}

@@ -1,0 +1,45 @@
+//! Worlds side by side: they wait more than they work. `BATCHKEEPER_TORTURE_WORLDS` says how many (4).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use batchkeeper::threads;
+use crossbeam_channel::unbounded;
+
+use super::environment;
+
+/// How many.
+pub fn worlds() -> u32 {
+    environment("BATCHKEEPER_TORTURE_WORLDS").unwrap_or(4)
+}
+
+/// Does each task in a world of its own, and gives what it gave as it comes; none where it panicked: there
+/// the oracle was violated.
+pub fn side_by_side<T, R>(
+    tasks: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> R + Send + Sync + 'static,
+) -> impl Iterator<Item = (T, Option<R>)>
+where
+    T: Copy + Send + 'static,
+    R: Send + 'static,
+{
+    let (order, orders) = unbounded();
+    for task in tasks {
+        order.send(task).unwrap();
+    }
+    drop(order);
+    let (tell, told) = unbounded();
+    let work = Arc::new(work);
+    for _ in 0..worlds() {
+        let (orders, tell, work) = (orders.clone(), tell.clone(), work.clone());
+        let world = move || {
+            for task in orders {
+                let done = catch_unwind(AssertUnwindSafe(|| work(task))).ok();
+                tell.send((task, done)).unwrap();
+            }
+        };
+        threads::spawn("world", world).unwrap();
+    }
+    drop(tell);
+    told.into_iter()
+}

@@ -1,0 +1,335 @@
+//! What the operator sees of the real program: metrics, health, alerts told, and that it ends when a
+//! thread of it does.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod appliance;
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use appliance::{Appliance, KEY, call, key, wait_for};
+use batchkeeper::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+fn sql(appliance: &Appliance) -> Connection {
+    let connection = Connection::open(appliance.database()).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection
+}
+
+fn metrics(appliance: &Appliance) -> String {
+    let answer = call("GET", &format!("{}/metrics", appliance.ops), &[], b"");
+    assert_eq!(answer.status, 200);
+    let media_type = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(answer.header("content-type"), Some(media_type));
+    String::from_utf8(answer.body).unwrap()
+}
+
+/// The value of one sample.
+fn metric(page: &str, name: &str) -> Option<u64> {
+    let line = page.lines().find_map(|line| {
+        let rest = line.strip_prefix("batchkeeper_")?.strip_prefix(name)?;
+        rest.strip_prefix(' ')
+    });
+    line.map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn the_metrics_say_what_there_is() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(3), &["en", "de"]);
+    appliance.results(&job);
+    let page = wait_for("the metrics of a finished job", || {
+        let page = metrics(&appliance);
+        (metric(&page, "jobs{status=\"completed\"}") == Some(1)).then_some(page)
+    });
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("batchkeeper_"), "{line}");
+        assert!(value.parse::<u64>().is_ok(), "{line}");
+        let family = name.split('{').next().unwrap();
+        let typed = format!("# TYPE {family} gauge\n");
+        assert_eq!(page.matches(&typed).count(), 1, "{line}");
+    }
+    assert_eq!(metric(&page, "batches{state=\"ingested\"}"), Some(2));
+    assert_eq!(metric(&page, "jobs{status=\"failed\"}"), Some(0));
+    assert_eq!(metric(&page, "requests{state=\"waiting\"}"), Some(0));
+    assert_eq!(metric(&page, "storage_ok"), Some(1));
+    assert!(metric(&page, "database_bytes") > Some(0));
+    for thread in ["submitter", "poller", "ingester", "auditor", "courier-1"] {
+        let ok = metric(&page, &format!("thread_ok{{thread=\"{thread}\"}}"));
+        assert_eq!(ok, Some(1), "{thread}");
+    }
+    appliance.is_sound();
+}
+
+#[test]
+fn an_alert_is_seen_everywhere_until_its_cause_is_gone() {
+    let mut appliance = Appliance::without_daemon("");
+    appliance.configure(&format!(
+        "[steps]\naudit = \"20ms\"\n[alerts]\nwebhook_url = {:?}\nwebhook_key = \"a key for alerts alone\"",
+        appliance.hook("alerts")
+    ));
+    appliance.start_daemon();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    let broken = sql(&appliance);
+    broken
+        .execute_batch(
+            "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, open_vision,
+                 created_at, updated_at)
+             VALUES ('00000000-0000-4000-8000-000000000000', 'default', 'api', 'batch', 'pending', '[\"en\"]', 0, 7,
+                 '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z')",
+        )
+        .unwrap();
+    let count = |page: &str| metric(page, "alerts_open{kind=\"invariant\"}");
+    wait_for("the alert in the metrics", || {
+        count(&metrics(&appliance)).filter(|number| *number >= 1)
+    });
+    let alerts = call(
+        "GET",
+        &format!("{}/api/ops/alerts", appliance.ops),
+        &[],
+        b"",
+    )
+    .json();
+    assert_eq!(alerts["alerts"][0]["kind"], "invariant");
+    let shown = appliance.run(&["alerts"]);
+    assert_eq!(shown.status, 1);
+    assert!(shown.out.contains("v_bad_open_requests"), "{}", shown.out);
+    broken
+        .execute_batch("UPDATE batch_jobs SET open_vision = 0, status = 'failed', completed_at = updated_at WHERE total_lots = 0")
+        .unwrap();
+    wait_for("the alert's end in the metrics", || {
+        count(&metrics(&appliance)).is_none().then_some(())
+    });
+    assert_eq!(appliance.run(&["alerts"]).status, 0);
+    // Each told once, when it opened and when it closed.
+    let opened = broken
+        .query_row("SELECT count(*) FROM alerts", [], |row| {
+            row.get::<_, usize>(0)
+        })
+        .unwrap();
+    let told = appliance.delivered("alerts", 2 * opened);
+    let key = Key::new("a key for alerts alone").unwrap();
+    for delivery in &told {
+        let body = delivery["body"].as_str().unwrap();
+        let header = |name: &str| {
+            let headers = delivery["headers"].as_array().unwrap();
+            let found = headers.iter().find(|pair| pair[0] == name).unwrap();
+            found[1].as_str().unwrap().to_owned()
+        };
+        let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
+        let received = ReceivedWebhook {
+            id: &id,
+            timestamp: &timestamp,
+            signature: &header("webhook-signature"),
+            body: body.as_bytes(),
+        };
+        let verified = received.verify(&webhook_secret(&key), appliance::now());
+        assert_eq!(verified, Ok(()));
+        let signature = sign(&key, Message::Bytes(body.as_bytes()));
+        assert_eq!(header("x-signature"), signature);
+    }
+    let events: Vec<Value> = told
+        .iter()
+        .map(|delivery| serde_json::from_str(delivery["body"].as_str().unwrap()).unwrap())
+        .collect();
+    let of = |event: &str| events.iter().filter(|it| it["event"] == event).count();
+    assert_eq!((of("alert_opened"), of("alert_closed")), (opened, opened));
+    assert!(appliance.daemon_said("alert kind=invariant"));
+    assert!(appliance.daemon_said("alert closed kind=invariant"));
+}
+
+#[test]
+fn without_a_key_of_their_own_alerts_are_signed_as_webhooks_are() {
+    let config = batchkeeper::config::Config::parse(&format!(
+        "[[clients]]\nname = \"other\"\nkeys = [\"another key, long enough\"]\n\
+         [[clients]]\nname = \"default\"\nkeys = [{KEY:?}]\n"
+    ))
+    .unwrap();
+    let of_alert = sign(&config.alerts.keys()[0], Message::Bytes(b"x"));
+    assert_eq!(of_alert, sign(&key(), Message::Bytes(b"x")));
+}
+
+/// Rows that a thread cannot read, as after a disk's fault: whoever meets them ends the process.
+fn ends_with(corruption: &str, thread: &str) {
+    let mut appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress"}));
+    appliance.job(&appliance.lots(2), &["en"]);
+    wait_for("a batch at OpenAI", || {
+        (appliance.state()["batches_total"] == 1).then_some(())
+    });
+    let broken = sql(&appliance);
+    broken
+        .execute_batch("PRAGMA ignore_check_constraints = ON")
+        .unwrap();
+    broken.execute_batch(corruption).unwrap();
+    let (status, said) = appliance.daemon_ended();
+    assert_eq!(status, 1, "{said:?}");
+    let word = format!("thread {thread}");
+    let mut last = said.iter().filter(|line| line.contains("ERROR"));
+    let last = last.next_back().unwrap();
+    assert!(last.contains(&word) && last.contains("ended"), "{last}");
+    let reason = format!("event=trouble step={thread}");
+    assert!(
+        said.iter()
+            .any(|line| line.contains(&reason) && line.contains("passes=false")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn the_process_ends_when_the_poller_cannot_go_on() {
+    ends_with(
+        "UPDATE openai_batches SET openai_errors = 'no JSON' WHERE state = 'submitted'",
+        "poller",
+    );
+}
+
+#[test]
+fn the_process_ends_when_a_courier_cannot_go_on() {
+    ends_with(
+        "UPDATE batch_jobs SET languages = 'no JSON';
+         INSERT INTO webhook_deliveries (batch_job_id, url, state, next_at, created_at)
+         SELECT id, 'http://127.0.0.1:1/', 'due', created_at, created_at FROM batch_jobs",
+        "courier",
+    );
+}
+
+#[test]
+fn health_shows_each_threads_last_tick() {
+    let appliance = Appliance::start();
+    let health = wait_for("a look at the client port", || {
+        let answer = call("GET", &format!("{}/health", appliance.ops), &[], b"");
+        let health = answer.json();
+        let watched = !health["checks"]["watch"].is_null();
+        (answer.status == 200 && watched).then_some(health)
+    });
+    let checks = health["checks"].as_object().unwrap();
+    for name in [
+        "submitter",
+        "poller",
+        "ingester",
+        "finisher",
+        "courier-1",
+        "courier-2",
+        "herald",
+        "auditor",
+        "janitor",
+        "images",
+        "watch",
+    ] {
+        let check = &checks[name];
+        assert_eq!(check["ok"], true, "{name}: {check}");
+        assert!(check["seconds_since_tick"].as_u64().unwrap() < 60, "{name}");
+    }
+    assert_eq!(checks["client_port"]["ok"], true);
+    // A client sees the status alone.
+    let brief = call("GET", &format!("{}/health", appliance.api), &[], b"").json();
+    assert_eq!(brief, json!({"status": "healthy"}));
+}
+
+#[test]
+fn systemds_watchdog_is_fed_once_all_is_well() {
+    let mut appliance = Appliance::without_daemon("");
+    let path = appliance.path("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd
+        .set_read_timeout(Some(Duration::from_secs(40)))
+        .unwrap();
+    appliance.start_daemon_with(&[
+        ("NOTIFY_SOCKET", path.to_str().unwrap()),
+        ("WATCHDOG_USEC", "300000"),
+    ]);
+    let mut heard = Vec::new();
+    while heard.iter().filter(|it| **it == "WATCHDOG=1").count() < 3 {
+        let mut word = [0; 256];
+        let length = systemd.recv(&mut word).unwrap();
+        let word = String::from_utf8_lossy(&word[..length]).into_owned();
+        heard.extend(word.lines().map(str::to_owned));
+    }
+    assert!(heard.iter().any(|it| it == "READY=1"), "{heard:?}");
+}
+
+/// The report as JSON, and its exit status.
+fn report(appliance: &Appliance, arguments: &[&str]) -> (i32, Value) {
+    let mut all = vec!["report", "--json"];
+    all.extend(arguments);
+    let ran = appliance.run(&all);
+    let report = serde_json::from_str(&ran.out);
+    (
+        ran.status,
+        report.unwrap_or_else(|error| panic!("{error}: {}{}", ran.out, ran.err)),
+    )
+}
+
+#[test]
+fn the_report_accounts_for_everything_or_says_that_it_cannot() {
+    let mut appliance = Appliance::start();
+    let mut lots = appliance.lots(4);
+    lots[3]["images"] = json!([appliance.image("missing.jpg")]);
+    let job = appliance.job(&lots, &["en", "de", "ru"]);
+    appliance.results(&job);
+    wait_for("the last batch", || {
+        let open = "SELECT count(*) FROM openai_batches WHERE state <> 'ingested'";
+        let open = sql(&appliance).query_row(open, [], |row| row.get::<_, u32>(0));
+        (open == Ok(0)).then_some(())
+    });
+    let (status, whole) = report(&appliance, &[]);
+    assert_eq!((status, &whole["balances"]), (0, &json!(true)), "{whole}");
+    let account = |report: &Value, what: &str| {
+        let accounts = report["accounts"].as_array().unwrap();
+        let found = accounts.iter().find(|it| it["what"] == what).unwrap();
+        ["accepted", "answered", "failed", "open", "unexplained"]
+            .map(|name| found[name].as_u64().unwrap())
+    };
+    assert_eq!(account(&whole, "jobs"), [1, 1, 0, 0, 0]);
+    assert_eq!(account(&whole, "lots"), [4, 3, 1, 0, 0]);
+    assert_eq!(account(&whole, "descriptions"), [4, 3, 1, 0, 0]);
+    assert_eq!(account(&whole, "translations"), [6, 6, 0, 0, 0]);
+    let batches = whole["batches"].as_array().unwrap();
+    assert_eq!(batches.len(), 2);
+    for batch in batches {
+        assert_eq!(batch["owner"], json!(job));
+        assert_eq!(batch["lines"], batch["answered"]);
+        assert!(batch["tokens"]["output"].as_u64() > Some(0), "{batch}");
+    }
+    // People see the same.
+    let table = appliance.run(&["report"]);
+    assert_eq!(table.status, 0, "{}", table.err);
+    assert!(table.out.contains("It balances"), "{}", table.out);
+    // Before it there was nothing.
+    let (status, nothing) = report(&appliance, &["--from", "2020-01-01", "--to", "2020-01-02"]);
+    assert_eq!(status, 0);
+    assert_eq!(account(&nothing, "jobs"), [0; 5]);
+    assert_eq!(nothing["batches"], json!([]));
+    assert_eq!(appliance.run(&["report", "--from", "soon"]).status, 2);
+
+    // A lot that is lost, and a batch whose row is.
+    let broken = sql(&appliance);
+    broken
+        .execute_batch("UPDATE batch_lots SET error_message = NULL WHERE status = 'failed'")
+        .unwrap();
+    let (status, lost) = report(&appliance, &[]);
+    assert_eq!((status, &lost["balances"]), (1, &json!(false)));
+    assert_eq!(account(&lost, "lots"), [4, 3, 0, 0, 1]);
+    broken
+        .execute_batch(
+            "UPDATE batch_lots SET error_message = 'found' WHERE status = 'failed';
+             PRAGMA foreign_keys = OFF;
+             DELETE FROM openai_batches WHERE stage = 'translation'",
+        )
+        .unwrap();
+    let (status, lost) = report(&appliance, &[]);
+    assert_eq!((status, &lost["balances"]), (1, &json!(false)));
+    let unowned = lost["batches"].as_array().unwrap().iter();
+    let unowned: Vec<&Value> = unowned.filter(|it| it["balances"] == false).collect();
+    assert_eq!(unowned.len(), 1);
+    assert_eq!(unowned[0]["owner"], Value::Null);
+    appliance.kill_daemon();
+}
