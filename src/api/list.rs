@@ -76,7 +76,7 @@ fn parameter<T, E>(
     what: &str,
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Result<Option<T>, Refusal> {
-    let text = request.parameter(name).filter(|text| !text.is_empty());
+    let text = super::parameter(request, name)?.filter(|text| !text.is_empty());
     text.map(|text| read(&text)).transpose().map_err(|_| {
         let message = format!("`{name}` must be {what}.");
         Refusal::new(Code::InvalidParameter, message)

@@ -225,6 +225,18 @@ impl Failure {
     }
 }
 
+/// A query parameter that may stand once.
+fn parameter(request: &Request, name: &str) -> Result<Option<String>, Refusal> {
+    let mut all = request.parameters(name);
+    match (all.next(), all.next()) {
+        (_, Some(_)) => Err(Refusal::new(
+            Code::InvalidParameter,
+            format!("`{name}` stands twice in the query."),
+        )),
+        (first, None) => Ok(first),
+    }
+}
+
 /// A listener's OpenAPI document.
 fn document(text: &'static str) -> Response {
     Response::bytes(200, "application/json", text.as_bytes().to_vec())

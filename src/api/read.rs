@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::limits::Kind;
 use super::submit::USUAL_STAGE;
-use super::{Api, Failure, seconds};
+use super::{Api, Failure, parameter, seconds};
 use crate::batch::BatchState;
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
@@ -185,7 +185,7 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
 
 /// A whole number of the query; more than `most` is as good as that.
 fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option<u32>, Refusal> {
-    let Some(text) = request.parameter(name) else {
+    let Some(text) = parameter(request, name)? else {
         return Ok(None);
     };
     let number = text.parse().ok();

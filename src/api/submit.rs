@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::limits::{Kind, too_many};
-use super::{Api, Failure, overloaded, parse_body};
+use super::{Api, Failure, overloaded, parameter, parse_body};
 use crate::clock::Timestamp;
 use crate::config::ClientConfig;
 use crate::http::{Request, Response};
@@ -182,7 +182,7 @@ pub(super) fn marks(request: &Request, signature: Option<String>) -> Result<Mark
 }
 
 fn is_dry_run(request: &Request) -> Result<bool, Refusal> {
-    match request.parameter("dry_run").as_deref() {
+    match parameter(request, "dry_run")?.as_deref() {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
         Some(_) => Err(Refusal::new(

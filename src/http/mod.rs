@@ -56,8 +56,13 @@ impl Request {
 
     /// The first query parameter of that name, percent-decoded (`+` is a space).
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let query = self.query.as_deref()?;
-        query.split('&').find_map(|pair| {
+        self.parameters(name).next()
+    }
+
+    /// Every query parameter of that name, percent-decoded.
+    pub fn parameters(&self, name: &str) -> impl Iterator<Item = String> {
+        let query = self.query.as_deref().unwrap_or("");
+        query.split('&').filter_map(move |pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (percent_decode(key) == name).then(|| percent_decode(value))
         })

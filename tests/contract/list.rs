@@ -75,6 +75,7 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
     assert_eq!(list("?created_after=2100-01-01")["pagination"]["total"], 0);
     for query in [
         "limit=x",
+        "limit=5&limit=5",
         "offset=1.5",
         "status=done",
         "created_after=soon",
