@@ -9,6 +9,8 @@ pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
 
+pub mod cidr;
+
 pub mod batch;
 
 pub mod remote;

@@ -36,6 +36,7 @@ const HOUSE: [Floor; 9] = [
     },
     Floor {
         rooms: &[
+            "cidr",
             "batch",
             "remote",
             "json",

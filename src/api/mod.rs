@@ -14,10 +14,12 @@ use crate::refusal::{Code, Refusal};
 use crate::store::{Store, StoreError};
 
 mod auth;
+mod doorkeeper;
 mod ops;
 mod read;
 mod submit;
 
+pub use doorkeeper::Doorkeeper;
 pub use ops::{Health, Ops, Vital};
 
 /// How long a client is asked to wait when nothing can be stored, seconds.
