@@ -193,6 +193,8 @@ pub struct Appliance {
     pub sandbox: String,
     pub api: String,
     pub ops: String,
+    /// The daemon's limit of descriptors, where it is to have one.
+    pub descriptors: Option<u64>,
     daemon: Option<Process>,
     _sandbox: Process,
     folder: TempDir,
@@ -225,6 +227,7 @@ impl Appliance {
             sandbox: found.into_iter().next().unwrap(),
             api: String::new(),
             ops: String::new(),
+            descriptors: None,
             daemon: None,
             _sandbox: sandbox,
             folder,
@@ -280,7 +283,19 @@ impl Appliance {
     }
 
     pub fn start_daemon(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
+        let program = env!("CARGO_BIN_EXE_batchkeeper");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -S -n {most}; exec \"$0\" \"$@\""),
+                    program,
+                ]);
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(self.config());
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
             let (_, rest) = line.split_once("event=listening what=")?;
@@ -296,9 +311,20 @@ impl Appliance {
         self.daemon = None;
     }
 
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().unwrap().child.id()
+    }
+
+    /// Everything that the daemon has printed, its log above all.
+    pub fn printed(&self) -> String {
+        let printed = &self.daemon.as_ref().unwrap().printed;
+        printed.lock().unwrap().join("\n")
+    }
+
     /// The most memory that the daemon has had at once, in kB.
     pub fn peak_memory(&self) -> u64 {
-        let id = self.daemon.as_ref().unwrap().child.id();
+        let id = self.daemon_id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let line = status
             .lines()
