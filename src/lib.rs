@@ -11,6 +11,8 @@ pub mod threads;
 
 pub mod cidr;
 
+pub mod printable;
+
 pub mod batch;
 
 pub mod remote;

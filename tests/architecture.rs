@@ -37,6 +37,7 @@ const HOUSE: [Floor; 9] = [
     Floor {
         rooms: &[
             "cidr",
+            "printable",
             "batch",
             "remote",
             "json",

@@ -14,6 +14,7 @@ use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
 
+mod exposed;
 mod http;
 mod text;
 
