@@ -266,6 +266,35 @@ fn post(length: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Bodies that take far more memory than bytes, of people who have no key: they are read one at a
+/// time, so that all of them together take what one does.
+fn dense_bodies(field: &Field, count: usize, bytes: usize) {
+    let before = field.appliance.peak_memory();
+    let body = format!("[0{}]", ",0".repeat(bytes / 2));
+    let request = [post(&body.len().to_string()), body.into_bytes()].concat();
+    thread::scope(|scope| {
+        for number in 0..count {
+            let request = &request;
+            scope.spawn(move || {
+                let mut attacker = field.attacker(number);
+                say(&mut attacker, request);
+                let status = answer(&mut attacker);
+                assert!(matches!(status, Some(401 | 503)), "{status:?}");
+            });
+        }
+        let good: Vec<_> = (0..20).map(|_| field.good()).collect();
+        println!(
+            "the good client meanwhile: {:.1?} at most",
+            good.iter().max()
+        );
+    });
+    let took = field.appliance.peak_memory() - before;
+    println!("{count} bodies of {bytes} bytes without a signature: {took} kB");
+    // All bodies, and one's tree: of an element 24 bytes, twice while it is made smaller.
+    let most = (count + 25) * bytes / 1024;
+    assert!(took < u64::try_from(most).unwrap(), "{took} kB of {most}");
+}
+
 /// Every attack, one after the other, on one daemon.
 fn besiege(field: &Field, scale: &Scale) {
     field.withstands("idle connections", scale, |field| {
@@ -400,6 +429,7 @@ fn besiege(field: &Field, scale: &Scale) {
 fn attacks_hold_up_nobody_and_leave_nothing_behind() {
     let field = Field::new();
     besiege(&field, &SMALL);
+    dense_bodies(&field, 6, 4_000_000);
     field.appliance.is_sound();
 }
 
@@ -418,6 +448,7 @@ fn attacks_in_full() {
     .unwrap();
     let field = Field::new();
     besiege(&field, &FULL);
+    dense_bodies(&field, 10, 24_000_000);
     descriptors_run_out(&field, 20);
     field.appliance.is_sound();
 }

@@ -12,12 +12,14 @@ use crate::json::{self, Json};
 use crate::net::Guard;
 use crate::refusal::{Code, Refusal};
 use crate::store::{Store, StoreError};
+use turn::Turns;
 
 mod auth;
 mod doorkeeper;
 mod ops;
 mod read;
 mod submit;
+mod turn;
 
 pub use doorkeeper::Doorkeeper;
 pub use ops::{Health, Ops, Vital};
@@ -33,6 +35,7 @@ pub struct Api {
     guard: Guard,
     health: Arc<Health>,
     wake: Box<dyn Fn() + Send + Sync>,
+    turns: Turns,
 }
 
 impl Api {
@@ -48,6 +51,7 @@ impl Api {
         Self {
             store,
             clock,
+            turns: Turns::new(config.http.workers),
             config,
             guard,
             health,

@@ -13,6 +13,9 @@ use crate::refusal::{Code, Refusal};
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
 
+/// How long a client is asked to wait when too many large submissions are there, seconds.
+const RETRY_CROWDED: &str = "5";
+
 /// The media type of a submission, whatever parameters follow it.
 const JSON: &str = "application/json";
 
@@ -25,6 +28,7 @@ impl Api {
             let message = "The body must be JSON: send `Content-Type: application/json`.";
             return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
         }
+        let _turn = self.turns.wait(&request.body).ok_or_else(crowded)?;
         let body = parse_body(&request.body)?;
         let client = self.submitter(request, &body, now)?;
         let submission = intake::check(&body, &self.config, &self.guard)?;
@@ -45,4 +49,10 @@ impl Api {
         });
         Ok(Response::json(201, &answer))
     }
+}
+
+fn crowded() -> Failure {
+    let message = "Too many large submissions are being read: send it again in some seconds.";
+    let retry_after = vec![("Retry-After", RETRY_CROWDED.to_owned())];
+    Failure::Refused(Refusal::new(Code::Overloaded, message), retry_after)
 }
