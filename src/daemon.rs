@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::api::{Api, Health, Ops};
+use crate::api::{Api, Doorkeeper, Health, Ops};
 use crate::auditor::Auditor;
 use crate::clock::Clock;
 use crate::config::{Config, Private};
@@ -187,24 +187,26 @@ impl Daemon {
             clock.clone(),
             client_api.clone(),
         );
-        let usual = Limits::default();
-        let limits = Limits {
-            body_bytes: config.limits.body,
+        let usual = limits(&config);
+        let for_clients = Limits {
             // Whoever waits for a synchronous job keeps no other request waiting.
             workers: usual.workers + usize::try_from(direct_calls).unwrap_or(0),
-            ..usual
+            ..usual.clone()
         };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [
-            ("api", &config.listen, limits, client_api),
+            ("api", &config.listen, for_clients, client_api),
             (
                 "ops",
                 &config.ops_listen,
                 Limits {
                     body_bytes: 0,
                     workers: 2,
-                    ..Limits::default()
+                    downloads: 1,
+                    connections: 128,
+                    trusted_proxies: Vec::new(),
+                    ..usual
                 },
-                Arc::new(ops),
+                Arc::new(Doorkeeper::new(&config, ops)),
             ),
         ];
         let mut servers = Vec::new();
@@ -398,6 +400,28 @@ fn client(config: &Config, key: &str) -> Result<Client, String> {
         ..Timeouts::default()
     };
     Client::new(settings).map_err(|error| error.to_string())
+}
+
+/// What the configuration holds those who connect to.
+fn limits(config: &Config) -> Limits {
+    let http = &config.http;
+    let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    Limits {
+        head_bytes: usize::try_from(http.head_bytes).unwrap_or(usize::MAX),
+        headers: number(http.headers),
+        head_deadline: http.head_deadline,
+        idle: http.idle,
+        body_bytes: config.limits.body,
+        body_budget: http.body_memory,
+        body_stall: http.body_stall,
+        write_stall: http.write_stall,
+        connections: number(http.connections),
+        connections_per_peer: number(http.connections_per_peer),
+        trusted_proxies: http.trusted_proxies.clone(),
+        requests_per_connection: http.requests_per_connection,
+        workers: number(http.workers),
+        downloads: number(http.downloads),
+    }
 }
 
 fn guard(config: &Config) -> Result<Guard, String> {

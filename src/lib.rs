@@ -9,6 +9,10 @@ pub mod threads;
 
 // Pure: no SQL, no HTTP, no threads.
 
+pub mod cidr;
+
+pub mod printable;
+
 pub mod batch;
 
 pub mod remote;

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +48,22 @@ impl Next {
     }
 }
 
+/// `ENFILE` and `EMFILE`: clients of the listeners may hold all descriptors for a while.
+const NO_DESCRIPTOR: [i32; 2] = [23, 24];
+
+/// A new file of the spool, empty, for its owner alone: it holds clients' texts.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
 /// Why a tick could not go on. What OpenAI or a receiver does wrong is no such error: it is stored
 /// with the batch or delivery that it happened to.
 #[derive(Debug)]
@@ -60,12 +79,16 @@ impl StepError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Store(error) => error.passes(),
-            Self::Spool(error) => matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull
-                    | std::io::ErrorKind::QuotaExceeded
-                    | std::io::ErrorKind::Interrupted
-            ),
+            Self::Spool(error) => {
+                matches!(
+                    error.kind(),
+                    std::io::ErrorKind::StorageFull
+                        | std::io::ErrorKind::QuotaExceeded
+                        | std::io::ErrorKind::Interrupted
+                ) || error
+                    .raw_os_error()
+                    .is_some_and(|code| NO_DESCRIPTOR.contains(&code))
+            }
         }
     }
 }

@@ -38,6 +38,8 @@ const HOUSE: [Floor; 9] = [
     },
     Floor {
         rooms: &[
+            "cidr",
+            "printable",
             "batch",
             "remote",
             "json",

@@ -263,6 +263,18 @@ impl Client {
         Ok(answer)
     }
 
+    /// The answer to an expectation, unless it is leave to go on.
+    fn answer_or_leave(&mut self) -> Option<Answer> {
+        let answer = self.head().unwrap();
+        if answer.status == 100 {
+            return None;
+        }
+        let length = answer.header("content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        Some(Answer { body, ..answer })
+    }
+
     /// The server has closed the connection, in good order or not.
     fn at_end(&mut self) -> bool {
         match self.0.fill_buf() {
@@ -665,22 +677,34 @@ fn a_broken_stream_is_seen_to_be_cut() {
     world.lives();
 }
 
+/// A client that has been served, in the end: threads that are told to end do so one after the
+/// other.
+fn served_in_the_end(world: &World) -> Client {
+    let served = |client: &mut Client| client.ask(&get("/")).is_ok_and(|it| it.status == 200);
+    let clients = (0..500).map(|_| world.connect());
+    let mut clients = clients.map(|mut client| served(&mut client).then_some(client));
+    clients.find_map(|client| client).unwrap()
+}
+
 #[test]
 fn connections_are_capped_in_all_and_per_peer() {
     for limits in [
         Limits {
             connections: 5,
+            workers: 5,
             ..Limits::default()
         },
         Limits {
             connections_per_peer: 5,
+            workers: 5,
             ..Limits::default()
         },
     ] {
         let world = world(limits);
         let mut clients: Vec<_> = (0..5).map(|_| world.connect()).collect();
         for client in &mut clients {
-            client.ask(&get("/")).unwrap();
+            client.send(&get("/wait")).unwrap();
+            world.arrived.recv_timeout(LONG).unwrap();
         }
         let mut turned_away = world.connect();
         let answer = turned_away.answer().unwrap();
@@ -688,40 +712,108 @@ fn connections_are_capped_in_all_and_per_peer() {
         assert_eq!(answer.json()["code"], "OVERLOADED");
         assert_eq!(answer.header("retry-after"), Some("5"));
         assert!(turned_away.at_end());
+        (0..5).for_each(|_| world.leave.send(()).unwrap());
         for client in &mut clients {
-            assert_eq!(client.ask(&get("/")).unwrap().status, 200);
+            assert_eq!(client.answer().unwrap().status, 200);
         }
         drop(clients);
-        // Their threads see it one after the other.
-        let served = (0..500).any(|_| {
-            let asked = world.connect().ask(&get("/"));
-            asked.is_ok_and(|answer| answer.status == 200)
-        });
-        assert!(served);
+        served_in_the_end(&world);
     }
 }
 
 #[test]
-fn bodies_share_a_budget_that_spares_the_small() {
+fn who_brings_nothing_gives_way_and_who_is_served_stays() {
     let world = world(Limits {
-        body_budget: 150_000,
+        connections: 6,
         ..Limits::default()
     });
-    let mut first = world.connect();
-    first
-        .send(b"POST /echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n")
+    let mut served = world.connect();
+    served.send(&get("/wait")).unwrap();
+    world.arrived.recv_timeout(LONG).unwrap();
+    let mut silent: Vec<_> = (0..5).map(|_| world.connect()).collect();
+    for client in &mut silent {
+        client.send(b"GET / HT").unwrap();
+    }
+    // More than there are seats: the silent ones go first, then who was served the longest ago.
+    let mut kept: Vec<_> = (0..7).map(|_| served_in_the_end(&world)).collect();
+    assert!(kept[0].at_end());
+    assert!(silent.iter_mut().all(Client::at_end));
+    world.leave.send(()).unwrap();
+    assert_eq!(served.answer().unwrap().status, 200);
+}
+
+#[test]
+fn behind_a_trusted_proxy_its_clients_are_the_peers() {
+    let forwarded = |target: &str, by: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {by}\r\n\r\n").into_bytes()
+    };
+    let open = world(Limits {
+        connections_per_peer: 1,
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Limits::default()
+    });
+    let mut busy = open.connect();
+    busy.send(&forwarded("/wait", "6.6.6.6, 192.0.2.1"))
         .unwrap();
-    // It has its share once it is told to go on.
+    open.arrived.recv_timeout(LONG).unwrap();
+    // The proxy's own connections are not counted, the same client's next request is.
+    let _idle: Vec<_> = (0..3).map(|_| open.connect()).collect();
+    open.refused(&forwarded("/", "192.0.2.1"), 503, "OVERLOADED");
+    let other = open.ask(&forwarded("/", "192.0.2.2")).json();
+    assert_eq!(other["peer"], "192.0.2.2");
+    open.leave.send(()).unwrap();
+    assert_eq!(busy.answer().unwrap().status, 200);
+    // On the same connection, another client's.
+    let next = busy.ask(&forwarded("/", "192.0.2.1")).unwrap();
+    assert_eq!(next.json()["peer"], "192.0.2.1");
+
+    // Nobody else's word counts.
+    let world = world(Limits::default());
+    let seen = world.ask(&forwarded("/", "192.0.2.1")).json();
+    assert_eq!(seen["peer"], "127.0.0.1");
+}
+
+#[test]
+fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
+    let world = world(Limits {
+        body_budget: 250_000,
+        ..Limits::default()
+    });
+    let announce = |length: u64| {
+        format!(
+            "POST /length HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    // What is announced and not sent keeps nobody out but the one who announced it: 16 KiB each.
+    let mut stalled: Vec<_> = (0..2).map(|_| world.connect()).collect();
+    for client in &mut stalled {
+        client.send(&announce(100_000)).unwrap();
+        assert_eq!(client.line().unwrap(), "HTTP/1.1 100 Continue");
+    }
+    assert_eq!(world.ask(&post("/length", &[0; 110_000])).body, b"110000");
+    world.refused(&announce(250_001), 503, "OVERLOADED");
+    // What has arrived does keep others out.
+    let mut first = world.connect();
+    first.send(&announce(110_000)).unwrap();
     assert_eq!(first.line().unwrap(), "HTTP/1.1 100 Continue");
     assert_eq!(first.line().unwrap(), "");
-    let head = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100001\r\n\r\n";
-    let refused = world.ask(head);
-    assert_eq!(refused.status, 503);
-    assert_eq!(refused.json()["code"], "OVERLOADED");
-    assert_eq!(refused.header("retry-after"), Some("5"));
+    first.send(&[7; 70_000]).unwrap();
+    let refused = (0..500).any(|_| {
+        let mut client = world.connect();
+        client.send(&announce(110_000)).unwrap();
+        let refused = client.answer_or_leave().map(|answer| {
+            assert_eq!(answer.json()["code"], "OVERLOADED");
+            assert_eq!(answer.header("retry-after"), Some("5"));
+            answer.status
+        });
+        refused == Some(503)
+    });
+    assert!(refused);
     assert_eq!(world.ask(&post("/length", &[0; 60_000])).body, b"60000");
-    assert_eq!(first.ask(&[7; 100_000]).unwrap().body.len(), 100_000);
-    assert_eq!(world.ask(&post("/length", &[0; 150_000])).body, b"150000");
+    assert_eq!(first.ask(&[7; 40_000]).unwrap().body, b"110000");
+    drop(stalled);
+    assert_eq!(world.ask(&post("/length", &[0; 200_000])).body, b"200000");
 }
 
 #[test]

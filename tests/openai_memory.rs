@@ -8,12 +8,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{BatchApi, Identity};
 use batchkeeper::threads;
 
 const SIZE: u64 = 200_000_000;
+
+/// One test at a time: the peak is the process' own.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -34,6 +39,7 @@ fn read_head(stream: &mut TcpStream) -> String {
 
 #[test]
 fn two_hundred_megabytes_take_little_memory() {
+    let _alone = ALONE.lock().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let served = threads::spawn("server", move || {
@@ -86,4 +92,55 @@ fn two_hundred_megabytes_take_little_memory() {
     served.join().unwrap();
     println!("peak: {before} KiB before, {up} KiB after the upload, {down} KiB after the download");
     assert!(down - before < 16 * 1024, "{before} {up} {down}");
+}
+
+/// Answers that never end, each in another part of it: every one is given up in its time, and none is
+/// gathered up.
+#[test]
+fn what_never_ends_is_given_up_and_takes_little_memory() {
+    let _alone = ALONE.lock().unwrap();
+    let x = "x".repeat(64 * 1024);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (start, endless) in [
+        ("HTTP/1.1 200 OK\r\n\r\n[", " ".repeat(64 * 1024)),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[",
+            " ".repeat(64 * 1024),
+        ),
+        (chunked, format!("10000\r\n{x}\r\n")),
+        (chunked, "1\r\n \r\n".repeat(10_000)),
+        (&format!("{chunked}1;"), x.clone()),
+        (&format!("{chunked}0\r\nX: "), x.clone()),
+        ("HTTP/1.1 200 OK\r\n", "X: y\r\n".repeat(10_000)),
+        ("HTTP/1.1 200 OK\r\nX: ", x.clone()),
+        ("HTTP/1.1 200 ", x.clone()),
+        ("", x.clone()),
+        ("", "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000)),
+        (
+            "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+            format!("10000\r\n{x}\r\n"),
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let first = start.to_owned();
+        let served = threads::spawn("server", move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_head(&mut stream);
+            // Until the client has had enough.
+            let begun = stream.write_all(first.as_bytes());
+            while begun.is_ok() && stream.write_all(endless.as_bytes()).is_ok() {}
+        });
+        let identity = Identity {
+            base_url,
+            organization: String::new(),
+            project: String::new(),
+        };
+        let mut settings = Settings::new(identity, ApiKey::new("sk-1"));
+        settings.timeouts.small = Duration::from_millis(500);
+        let error = Client::new(settings).unwrap().batch("batch_1").unwrap_err();
+        assert!(error.to_string().len() < 2_000, "{start}");
+        served.unwrap().join().unwrap();
+    }
+    assert!(peak_kib() < 64 * 1024, "{} kB at most", peak_kib());
 }

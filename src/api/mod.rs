@@ -14,9 +14,11 @@ use crate::net::Guard;
 use crate::refusal::{Code, Refusal};
 use crate::step::Bells;
 use crate::store::{Store, StoreError};
+use turn::Turns;
 
 mod auth;
 mod cancel;
+mod doorkeeper;
 mod estimate;
 mod health;
 mod limits;
@@ -27,7 +29,9 @@ mod ops;
 mod read;
 mod submit;
 mod synchronous;
+mod turn;
 
+pub use doorkeeper::Doorkeeper;
 pub use health::{Health, Vital};
 use limits::Rates;
 pub use ops::Ops;
@@ -47,6 +51,7 @@ pub struct Api {
     unsigned_reads: AtomicU64,
     bells: Bells,
     seats: Seats,
+    turns: Turns,
 }
 
 impl Api {
@@ -62,6 +67,7 @@ impl Api {
         Self {
             store,
             clock,
+            turns: Turns::new(config.http.workers),
             config,
             guard,
             health,

@@ -19,6 +19,9 @@ use crate::store::{StoreError, alerts};
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
 
+/// How long a client is asked to wait when too many large submissions are there, seconds.
+const RETRY_CROWDED: &str = "5";
+
 /// The media type of a submission, whatever parameters follow it.
 const JSON: &str = "application/json";
 /// Characters of an `Idempotency-Key`.
@@ -33,6 +36,7 @@ impl Api {
             let message = "The body must be JSON: send `Content-Type: application/json`.";
             return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
         }
+        let turn = self.turns.wait(&request.body).ok_or_else(crowded)?;
         let body = parse_body(&request.body)?;
         let caller = self.submitter(request, &body, now)?;
         let client = caller.client;
@@ -48,6 +52,7 @@ impl Api {
         let marks = marks(request, caller.signature)?;
         if !dry_run {
             if let Some(before) = intake::again(&self.store, &client.name, &marks, now)? {
+                drop(turn);
                 return self.again(client, before, started);
             }
             let pause = self
@@ -80,12 +85,16 @@ impl Api {
         match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
             Taken::New(job, answer) => {
                 self.bells.ring();
+                drop(turn);
                 match seat {
                     Some(seat) => self.answer_at_once(&job.id, &seat, started),
                     None => Ok(Response::bytes(201, JSON, answer.into_bytes())),
                 }
             }
-            Taken::Again(before) => self.again(client, before, started),
+            Taken::Again(before) => {
+                drop(turn);
+                self.again(client, before, started)
+            }
             Taken::DayIsFull { taken } => Err(self.day_is_full(taken, submission.lots.len(), now)),
         }
     }
@@ -190,4 +199,10 @@ fn is_dry_run(request: &Request) -> Result<bool, Refusal> {
             "`dry_run` must be true or false.",
         )),
     }
+}
+
+fn crowded() -> Failure {
+    let message = "Too many large submissions are being read: send it again in some seconds.";
+    let retry_after = vec![("Retry-After", RETRY_CROWDED.to_owned())];
+    Failure::Refused(Refusal::new(Code::Overloaded, message), retry_after)
 }

@@ -12,6 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{self, Daemon, until_a_signal};
+use crate::printable::printable;
 use crate::store::Store;
 
 mod demo;
@@ -224,7 +225,12 @@ pub fn run(command: Command) -> ExitCode {
         "sandbox" => serve_sandbox::run(&command),
         "check-config" => configuration(&command).and_then(|config| {
             daemon::check(&config)?;
-            print("the configuration is good\n")
+            let exposed = config.exposed(&config_path(&command));
+            let warnings: String = exposed
+                .iter()
+                .map(|it| format!("warning: {it}\n"))
+                .collect();
+            print(&format!("{warnings}the configuration is good\n"))
         }),
         "sign" => sign::run(&command),
         "import-legacy" => incoming::run(&command),
@@ -255,6 +261,9 @@ pub fn run(command: Command) -> ExitCode {
 fn serve(command: &Command) -> Outcome {
     let config = configuration(command)?;
     start_log(&config.log);
+    for exposed in config.exposed(&config_path(command)) {
+        log::warn!("event=exposed {exposed}");
+    }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
     daemon
         .run(&until_a_signal())
@@ -262,13 +271,16 @@ fn serve(command: &Command) -> Outcome {
     Ok(true)
 }
 
-fn configuration(command: &Command) -> Result<Config, Refused> {
-    let path = command
+fn config_path(command: &Command) -> PathBuf {
+    command
         .config
         .clone()
         .or_else(|| std::env::var_os("BATCHKEEPER_CONFIG").map(PathBuf::from))
-        .unwrap_or_else(|| DEFAULT_CONFIG.into());
-    Ok(Config::load(&path).map_err(|error| error.to_string())?)
+        .unwrap_or_else(|| DEFAULT_CONFIG.into())
+}
+
+fn configuration(command: &Command) -> Result<Config, Refused> {
+    Ok(Config::load(&config_path(command)).map_err(|error| error.to_string())?)
 }
 
 /// The database of a command that looks or mends while the daemon may run.
@@ -289,8 +301,12 @@ fn start_log(filter: &str) {
     builder
         .filter_module("refinery_core", log::LevelFilter::Warn)
         .parse_filters(&filter)
-        .format_timestamp_millis()
-        .format_target(false);
+        // One line each, whatever a stranger's text in it holds.
+        .format(|line, record| {
+            let (time, level) = (line.timestamp_millis(), record.level());
+            let message = printable(&record.args().to_string());
+            writeln!(line, "[{time} {level:<5}] {message}")
+        });
     if builder.try_init().is_err() {
         log::debug!("the logger was there already");
     }

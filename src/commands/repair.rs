@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Command, Outcome, Refused, configuration, open_store, print};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
+use crate::printable::printable;
 use crate::recovery::{Finding, Recovery};
 use crate::store::{DaemonLock, Store, legacy};
 
@@ -67,7 +68,8 @@ fn as_line(finding: &Finding) -> String {
     let job = finding.job.as_deref().unwrap_or("(no one job)");
     let stage = finding.stage.map_or("", |stage| stage.as_str());
     let mark = if finding.linkable { "link " } else { "leave" };
-    format!("{mark}  {job}  {stage:11}  {batch}  {}\n", finding.evidence)
+    let line = format!("{mark}  {job}  {stage:11}  {batch}  {}", finding.evidence);
+    format!("{}\n", printable(&line))
 }
 
 fn as_json(finding: &Finding) -> Value {

@@ -14,12 +14,18 @@ use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
 
+mod exposed;
+mod http;
 mod text;
 
+pub use http::HttpConfig;
 use text::{duration, durations, size};
 
 /// What the key of `config.example.toml` begins with: everybody knows it.
 const EXAMPLE_KEY: &str = "change-me";
+
+/// A token of the operator's pages has so many characters at least.
+const SHORTEST_TOKEN: usize = 16;
 
 /// Why a configuration is no good; names the file, the key and what to do.
 #[derive(Debug)]
@@ -71,6 +77,11 @@ pub struct Config {
     pub listen: String,
     /// Where the operator's pages listen; empty: nowhere.
     pub ops_listen: String,
+    /// Host names, beside those of this machine, under which the operator's pages may be asked for.
+    pub ops_hosts: Vec<String>,
+    ops_token_file: Option<PathBuf>,
+    #[serde(skip)]
+    ops_token: Secret,
     /// The database's file; `spool/` lies beside it.
     pub database: PathBuf,
     /// The log's level, or an env_logger filter; `RUST_LOG` wins.
@@ -95,6 +106,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// Where outgoing connections may go.
     pub network: NetworkConfig,
+    /// What everyone who connects is held to.
+    pub http: HttpConfig,
     /// What a client may send.
     pub limits: LimitsConfig,
     /// What is kept for how long.
@@ -110,6 +123,9 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8080".into(),
             ops_listen: "127.0.0.1:8081".into(),
+            ops_hosts: Vec::new(),
+            ops_token_file: None,
+            ops_token: Secret::default(),
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
             legacy_unsigned_reads: false,
@@ -122,6 +138,7 @@ impl Default for Config {
             synchronous: SynchronousConfig::default(),
             webhooks: WebhooksConfig::default(),
             network: NetworkConfig::default(),
+            http: HttpConfig::default(),
             limits: LimitsConfig::default(),
             retention: RetentionConfig::default(),
             alerts: AlertsConfig::default(),
@@ -546,7 +563,22 @@ impl Config {
         self.database.with_file_name("spool")
     }
 
+    /// What every request to the operator's pages must bring; empty: nothing.
+    pub fn ops_token(&self) -> &Secret {
+        &self.ops_token
+    }
+
     fn load_secrets(&mut self) -> Result<(), ConfigError> {
+        if let Some(path) = &self.ops_token_file {
+            self.ops_token = Secret::new(&read_secret("ops_token_file", path)?);
+            if self.ops_token.reveal().len() < SHORTEST_TOKEN {
+                return refuse(format!(
+                    "ops_token_file: {} holds less than {SHORTEST_TOKEN} characters; write the output of \
+                     `openssl rand -hex 32` into it",
+                    path.display()
+                ));
+            }
+        }
         self.openai.key = match &self.openai.api_key_file {
             Some(path) => Secret::new(&read_secret("openai.api_key_file", path)?),
             None => Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default()),
@@ -591,6 +623,14 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.http.check(self.limits.body)?;
+        let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
+        if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token.reveal().is_empty() {
+            return refuse(
+                "ops_listen is reachable from other machines: give ops_token_file a file with a token, \
+                 or listen on 127.0.0.1",
+            );
+        }
         for (key, text) in [("listen", &self.listen), ("ops_listen", &self.ops_listen)] {
             if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
                 return refuse(format!(

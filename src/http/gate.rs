@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use super::head::{self, Head, Refusal};
 use super::inner::Inner;
-use super::seats::{Budget, Seat, Seats};
+use super::seats::{Budget, Counted, Phase, Seat, Seats, Share};
 use super::server::Limits;
 use super::socket::{Client, patience};
-use super::{Handler, reply, wire};
+use super::{Handler, forwarded, reply, wire};
 use crate::clock::Clock;
 use crate::threads;
 
@@ -27,8 +27,13 @@ use crate::threads;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a client may take to see that its connection has ended.
 pub const GOODBYE: Duration = Duration::from_secs(1);
-/// A body is taken in and passed on in pieces of this size, each freed as soon as it is passed.
-const PIECE: u64 = 256 * 1024;
+/// A body is taken in and passed on in pieces, each freed as soon as it is passed. The first have
+/// this size, and none is longer than all before it: memory follows what has arrived.
+const FIRST_PIECE: u64 = 16 * 1024;
+/// And no piece is longer than this.
+const MOST_PIECE: u64 = 256 * 1024;
+/// How often the log says that connections are turned away.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// The gate of one server.
 pub struct Gate {
@@ -92,13 +97,14 @@ impl Gate {
     /// Accepts connections until stopped; no error of `accept` ends it.
     pub fn accept(self: &Arc<Self>, listener: &TcpListener, stopped: &Receiver<()>) {
         let mut failing = false;
+        let mut crowd = Crowd::default();
         loop {
             let accepted = listener.accept();
             if self.seats.closing() {
                 return;
             }
             let error = match accepted {
-                Ok((stream, address)) => self.admit(stream, address).err(),
+                Ok((stream, address)) => self.admit(stream, address, &mut crowd).err(),
                 Err(error) => match error.kind() {
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => None,
                     _ => Some(error),
@@ -109,6 +115,7 @@ impl Gate {
                 if !failing {
                     log::warn!("http accept failing error={error:?}");
                 }
+                self.seats.make_room();
                 if stopped.recv_timeout(BACK_OFF) == Err(RecvTimeoutError::Disconnected) {
                     return;
                 }
@@ -118,12 +125,18 @@ impl Gate {
     }
 
     /// Gives a connection its seat and its thread, or turns it away.
-    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> io::Result<()> {
-        // Behind a proxy whose word counts, X-Forwarded-For would name the peer instead.
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        crowd: &mut Crowd,
+    ) -> io::Result<()> {
         let peer = address.ip().to_canonical();
+        let proxy = forwarded::trusted(peer, &self.limits.trusted_proxies);
         let stream = Arc::new(stream);
-        let Some(seat) = self.seats.take(&stream, peer) else {
+        let Some(seat) = self.seats.take(&stream, (!proxy).then_some(peer)) else {
             self.turn_away(&stream, peer);
+            crowd.turned_away(peer, self.clock.now().steady);
             return Ok(());
         };
         let gate = Arc::clone(self);
@@ -133,7 +146,7 @@ impl Gate {
     /// Says why, as far as that is possible without waiting for anything.
     fn turn_away(&self, stream: &TcpStream, peer: IpAddr) {
         let refusal = overloaded("too many connections are open: try again later");
-        let text = self.refusal_text(&Uuid::new_v4().to_string(), peer, &refusal, false);
+        let text = self.refusal_text(&Uuid::new_v4().to_string(), &refusal, false);
         let said = stream.set_nonblocking(true).and_then(|()| {
             let mut stream = stream;
             // Unread bytes would turn the close into a reset.
@@ -160,9 +173,9 @@ impl Gate {
                 1 => self.limits.head_deadline,
                 _ => self.limits.idle,
             };
-            if !seat.set_idle(true)
+            if !seat.enter(Phase::Idle)
                 || (client.ahead.is_empty() && !matches!(client.read_ahead(patience), Ok(1..)))
-                || !seat.set_idle(false)
+                || !seat.enter(Phase::Arriving)
             {
                 next = Next::Linger(GOODBYE);
                 break;
@@ -173,11 +186,17 @@ impl Gate {
                 head_only: false,
                 last: served == most,
             };
-            next = match self.serve(&mut client, &mut visit) {
+            next = match self.serve(&mut client, seat, &mut visit) {
                 Ok(next) => next,
                 Err(Trouble::Gone) => Next::Gone,
                 Err(Trouble::Refused(refusal)) => {
-                    let text = self.refusal_text(&visit.id, peer, &refusal, visit.head_only);
+                    let Refusal { status, code, .. } = &refusal;
+                    log::info!(
+                        "http refused request={} peer={} status={status} code={code}",
+                        visit.id,
+                        visit.peer
+                    );
+                    let text = self.refusal_text(&visit.id, &refusal, visit.head_only);
                     client.begin_answer();
                     match client.write(&text) {
                         // Much of the request may be under way still.
@@ -191,16 +210,17 @@ impl Gate {
             }
         }
         if let Next::Linger(within) = next
-            && seat.set_idle(true)
+            && seat.enter(Phase::Idle)
         {
             client.linger(within);
         }
     }
 
     /// Takes in one request and passes on its answer.
-    fn serve(&self, client: &mut Client, visit: &mut Visit) -> Result<Next, Trouble> {
+    fn serve(&self, client: &mut Client, seat: &Seat, visit: &mut Visit) -> Result<Next, Trouble> {
         let head = self.read_head(client)?;
         visit.head_only = head.method == "HEAD";
+        let _counted = self.name_peer(&head, visit)?;
         if head.length > self.limits.body_bytes {
             return Err(Refusal::new(
                 413,
@@ -209,17 +229,15 @@ impl Gate {
             )
             .into());
         }
-        let Some(share) = self.budget.take(head.length) else {
-            return Err(overloaded(
-                "too many large requests are arriving at once: try again later",
-            )
-            .into());
-        };
+        let mut share = self.budget.open(head.length).ok_or_else(too_much)?;
         if head.expects_continue && client.ahead.is_empty() {
             client.begin_answer();
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let body = self.read_body(client, head.length)?;
+        let body = self.read_body(client, seat, head.length, &mut share)?;
+        if !seat.enter(Phase::Served) {
+            return Err(Trouble::Gone);
+        }
         let inner = self.hand_over(&head, visit, body).map_err(|error| {
             log::error!("http hand-over failed request={} error={error:?}", visit.id);
             overloaded("the request could not be taken: try again later")
@@ -264,23 +282,51 @@ impl Gate {
         Ok(parsed?)
     }
 
+    /// Whom the request counts for: who is connected, or who is behind a proxy whose word counts.
+    fn name_peer(&self, head: &Head, visit: &mut Visit) -> Result<Option<Counted>, Refusal> {
+        let connected = visit.peer;
+        visit.peer = forwarded::peer(connected, &head.headers, &self.limits.trusted_proxies);
+        if visit.peer == connected {
+            return Ok(None);
+        }
+        match self.seats.count(visit.peer) {
+            None => Err(overloaded(
+                "too many of your requests are under way: try again later",
+            )),
+            counted => Ok(counted),
+        }
+    }
+
     /// The whole body, in pieces.
-    fn read_body(&self, client: &mut Client, length: u64) -> Result<Vec<Vec<u8>>, Trouble> {
+    fn read_body(
+        &self,
+        client: &mut Client,
+        seat: &Seat,
+        length: u64,
+        share: &mut Share<'_>,
+    ) -> Result<Vec<Vec<u8>>, Trouble> {
         let stall = self.limits.body_stall;
-        let deadline = client.now() + stall + patience(length);
+        let mut deadline = client.now() + stall;
         let mut pieces = Vec::new();
-        let mut left = length;
-        while left > 0 {
-            let size = usize::try_from(left.min(PIECE)).unwrap_or(usize::MAX);
+        let mut arrived = 0;
+        while arrived < length {
+            // The piece before, or the head, is here.
+            if !seat.enter(Phase::Arriving) {
+                return Err(Trouble::Gone);
+            }
+            let next = (length - arrived).min(arrived.clamp(FIRST_PIECE, MOST_PIECE));
+            if !share.grow(next) {
+                return Err(too_much().into());
+            }
+            let size = usize::try_from(next).unwrap_or(usize::MAX);
             let mut piece = vec![0; size];
             let early = client.ahead.len().min(size);
             piece[..early].copy_from_slice(&client.ahead[..early]);
             client.ahead.drain(..early);
             let mut filled = early;
             while filled < size {
-                let within = stall.min(deadline.saturating_sub(client.now()));
-                let room = &mut piece[filled..];
-                match client.read(room, within) {
+                let within = deadline.saturating_sub(client.now());
+                match client.read(&mut piece[filled..], within) {
                     Ok(0) => {
                         return Err(Refusal::new(
                             400,
@@ -293,7 +339,9 @@ impl Gate {
                     Err(error) => return Err(too_slow(&error, "body")),
                 }
             }
-            left -= left.min(PIECE);
+            // Who is quick saves up no time for later.
+            deadline = (deadline + patience(next)).min(client.now() + stall);
+            arrived += next;
             pieces.push(piece);
         }
         Ok(pieces)
@@ -334,4 +382,29 @@ fn too_slow(error: &io::Error, part: &str) -> Trouble {
 
 fn overloaded(message: &str) -> Refusal {
     Refusal::new(503, "OVERLOADED", message)
+}
+
+fn too_much() -> Refusal {
+    overloaded("too many large requests are arriving at once: try again later")
+}
+
+/// The connections that are turned away, told in the log without a line for each.
+#[derive(Default)]
+struct Crowd {
+    untold: u64,
+    told: Option<Duration>,
+}
+
+impl Crowd {
+    fn turned_away(&mut self, peer: IpAddr, now: Duration) {
+        self.untold += 1;
+        if self.told.is_none_or(|told| now >= told + TOLD_AGAIN) {
+            log::warn!(
+                "http connections turned away number={} last_peer={peer}",
+                self.untold
+            );
+            self.untold = 0;
+            self.told = Some(now);
+        }
+    }
 }

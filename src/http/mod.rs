@@ -1,9 +1,10 @@
 //! HTTP towards our own clients: requests in, responses out. Knows nothing of jobs or of SQL.
 //!
-//! A request's way: `gate` (with [`head`], `seats` and `socket`) takes it in whole, `inner` and
+//! A request's way: `gate` (with [`head`], `forwarded`, `seats` and `socket`) takes it in whole, `inner` and
 //! `wire` carry it to a worker of [`server`], which asks the [`Handler`]; the answer goes back
 //! through `wire` and `reply`.
 
+mod forwarded;
 mod gate;
 pub mod head;
 mod inner;
@@ -31,7 +32,7 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Vec<u8>,
-    /// Who sent it.
+    /// Who sent it; behind a trusted proxy, whom that names.
     pub peer: IpAddr,
     /// Made here; in the answer's `X-Request-Id` and in the log.
     pub id: String,

@@ -1,7 +1,6 @@
 //! The gate's way back: answers passed on at the client's pace, and refusals.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 
 use super::Response;
@@ -96,19 +95,12 @@ impl Gate {
     }
 
     /// A refusal in the handler's form, whole.
-    pub fn refusal_text(
-        &self,
-        id: &str,
-        peer: IpAddr,
-        refusal: &Refusal,
-        head_only: bool,
-    ) -> Vec<u8> {
+    pub fn refusal_text(&self, id: &str, refusal: &Refusal, head_only: bool) -> Vec<u8> {
         let Refusal {
             status,
             code,
             message,
         } = refusal;
-        log::info!("http refused request={id} peer={peer} status={status} code={code}");
         let mut response = self.handler.refuse(*status, code, message);
         if *status == 503 {
             response = retry_later(response);

@@ -1,10 +1,18 @@
 //! What is counted: the connections in all and of each peer, and the memory that bodies may take.
+//!
+//! Seats are for who has something to say. When none is left, a newcomer takes that of whoever has
+//! brought nothing for the longest time, of the peer who holds the most of them: connections that are
+//! opened and left, or dripped, push each other out and nobody else. Who is being served stays.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How long a newcomer waits, where many have been sent away, for one of them to be gone.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// The connections that are open, each on its own seat.
 #[derive(Debug)]
@@ -18,16 +26,32 @@ pub struct Seats {
 #[derive(Debug, Default)]
 struct Table {
     closing: bool,
-    next: u64,
+    /// Counts seats and progress: an order in time.
+    ticks: u64,
     taken: HashMap<u64, Taken>,
+    /// Seats that were taken away, whose threads have not ended yet.
+    leaving: usize,
     peers: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
 struct Taken {
     stream: Arc<TcpStream>,
+    peer: Option<IpAddr>,
+    phase: Phase,
+    /// When it last got further.
+    since: u64,
+}
+
+/// How far a connection is with its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
     /// No request is under way: nothing is lost when the connection ends now.
-    idle: bool,
+    Idle,
+    /// A request is arriving, and has had no effect yet.
+    Arriving,
+    /// A request is being answered.
+    Served,
 }
 
 impl Seats {
@@ -41,23 +65,64 @@ impl Seats {
         }
     }
 
-    /// A seat for a new connection, idle as yet; none where they are all taken or being cleared.
-    pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: IpAddr) -> Option<Seat> {
-        let peer = neighbourhood(peer);
+    /// A seat for a new connection, idle as yet; none where all are being served or cleared. A
+    /// connection without a peer is a proxy's: it counts for no peer and gives way last.
+    pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: Option<IpAddr>) -> Option<Seat> {
+        let peer = peer.map(neighbourhood);
         let mut table = self.lock();
-        let of_peer = table.peers.get(&peer).copied().unwrap_or(0);
-        if table.closing || table.taken.len() >= self.all || of_peer >= self.per_peer {
+        if table.closing {
             return None;
         }
-        let id = table.next;
-        table.next += 1;
-        table.peers.insert(peer, of_peer + 1);
-        let stream = Arc::clone(stream);
-        table.taken.insert(id, Taken { stream, idle: true });
+        let crowded = peer.is_some_and(|peer| table.count(peer) >= self.per_peer);
+        if crowded || table.taken.len() >= self.all {
+            if !table.evict(peer.filter(|_| crowded)) {
+                return None;
+            }
+            // Threads end as soon as they are let run; there must not be ever more of them.
+            (table, _) = self
+                .left
+                .wait_timeout_while(table, LEAVE, |table| table.leaving > self.all / 4)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let id = table.tick();
+        if let Some(peer) = peer {
+            *table.peers.entry(peer).or_default() += 1;
+        }
+        let taken = Taken {
+            stream: Arc::clone(stream),
+            peer,
+            phase: Phase::Idle,
+            since: id,
+        };
+        table.taken.insert(id, taken);
         drop(table);
         Some(Seat {
             seats: Arc::clone(self),
             id,
+        })
+    }
+
+    /// Takes one seat away from whoever brings nothing: the machine has no descriptor left.
+    pub fn make_room(&self) {
+        let mut table = self.lock();
+        if table.leaving == 0 {
+            // Where all are served, each of them will end.
+            table.evict(None);
+        }
+    }
+
+    /// Counts a request of a peer behind a proxy as its connection would be; none where it has as
+    /// many as it may have.
+    pub fn count(self: &Arc<Self>, peer: IpAddr) -> Option<Counted> {
+        let peer = neighbourhood(peer);
+        let mut table = self.lock();
+        if table.count(peer) >= self.per_peer {
+            return None;
+        }
+        *table.peers.entry(peer).or_default() += 1;
+        drop(table);
+        Some(Counted {
+            seats: Arc::clone(self),
             peer,
         })
     }
@@ -66,7 +131,8 @@ impl Seats {
     pub fn close_idle(&self) {
         let mut table = self.lock();
         table.closing = true;
-        table.taken.values().filter(|it| it.idle).for_each(hang_up);
+        let idle = |it: &&Taken| it.phase == Phase::Idle;
+        table.taken.values().filter(idle).for_each(hang_up);
     }
 
     /// Ends every connection, whatever it is doing.
@@ -85,13 +151,57 @@ impl Seats {
     pub fn wait_until_empty(&self, within: Duration) -> bool {
         let (table, _) = self
             .left
-            .wait_timeout_while(self.lock(), within, |table| !table.taken.is_empty())
+            .wait_timeout_while(self.lock(), within, |table| !table.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        table.taken.is_empty()
+        table.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.leaving == 0
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    fn count(&self, peer: IpAddr) -> usize {
+        self.peers.get(&peer).copied().unwrap_or(0)
+    }
+
+    fn leave(&mut self, peer: Option<IpAddr>) {
+        let Some(peer) = peer else {
+            return;
+        };
+        if let Some(count) = self.peers.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+
+    /// Takes a seat away, `of` this peer or of the one with the most; false when all are served.
+    fn evict(&mut self, of: Option<IpAddr>) -> bool {
+        let victim = self
+            .taken
+            .iter()
+            .filter(|(_, it)| it.phase != Phase::Served && (of.is_none() || it.peer == of))
+            .max_by_key(|(_, it)| (it.peer.map(|peer| self.count(peer)), Reverse(it.since)))
+            .map(|(id, _)| *id);
+        let Some(taken) = victim.and_then(|id| self.taken.remove(&id)) else {
+            return false;
+        };
+        self.leave(taken.peer);
+        self.leaving += 1;
+        hang_up(&taken);
+        true
     }
 }
 
@@ -115,19 +225,26 @@ fn neighbourhood(peer: IpAddr) -> IpAddr {
 pub struct Seat {
     seats: Arc<Seats>,
     id: u64,
-    peer: IpAddr,
 }
 
 impl Seat {
-    /// Says whether a request is under way now. False: the connection is to end instead.
-    pub fn set_idle(&self, idle: bool) -> bool {
+    /// Says how far it is now; to arrive once more says that more has arrived. False: the seat was
+    /// taken away or is being cleared, and the connection is to end instead.
+    pub fn enter(&self, phase: Phase) -> bool {
         let mut table = self.seats.lock();
-        if table.closing {
+        let closing = table.closing;
+        let now = table.tick();
+        let Some(taken) = table.taken.get_mut(&self.id) else {
+            return false;
+        };
+        if closing && (phase == Phase::Idle || taken.phase == Phase::Idle) {
             return false;
         }
-        if let Some(taken) = table.taken.get_mut(&self.id) {
-            taken.idle = idle;
+        // A first byte alone is nothing: whoever drips would be the last to go.
+        if (taken.phase, phase) != (Phase::Idle, Phase::Arriving) {
+            taken.since = now;
         }
+        taken.phase = phase;
         true
     }
 }
@@ -135,19 +252,30 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut table = self.seats.lock();
-        table.taken.remove(&self.id);
-        if let Some(count) = table.peers.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                table.peers.remove(&self.peer);
-            }
+        match table.taken.remove(&self.id) {
+            Some(taken) => table.leave(taken.peer),
+            None => table.leaving -= 1,
         }
         drop(table);
         self.seats.left.notify_all();
     }
 }
 
-/// The memory that all bodies together may take.
+/// One request of a peer behind a proxy; dropping it ends it.
+#[derive(Debug)]
+pub struct Counted {
+    seats: Arc<Seats>,
+    peer: IpAddr,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.seats.lock().leave(Some(self.peer));
+    }
+}
+
+/// The memory that all bodies together may take. What has arrived is counted, not what was
+/// announced: who announces much and sends little holds nothing.
 #[derive(Debug)]
 pub struct Budget(AtomicU64);
 
@@ -161,26 +289,40 @@ impl Budget {
         Self(AtomicU64::new(bytes))
     }
 
-    /// Sets `bytes` aside until the answer is dropped; none where there are not so many left.
-    pub fn take(&self, bytes: u64) -> Option<Share<'_>> {
-        let bytes = if bytes > FREE { bytes } else { 0 };
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(bytes)
-            })
-            .ok()
-            .map(|_| Share {
-                budget: self,
-                bytes,
-            })
+    /// Begins a body of so many bytes; none where there is no room for it now.
+    pub fn open(&self, length: u64) -> Option<Share<'_>> {
+        (length <= FREE || length <= self.0.load(Ordering::Relaxed)).then_some(Share {
+            budget: self,
+            free: length <= FREE,
+            bytes: 0,
+        })
     }
 }
 
-/// A part of a [`Budget`]; dropping it gives it back.
+/// A body's part of a [`Budget`]; dropping it gives it back.
 #[derive(Debug)]
 pub struct Share<'a> {
     budget: &'a Budget,
+    free: bool,
     bytes: u64,
+}
+
+impl Share<'_> {
+    /// Sets so many more bytes aside; false where others have taken them meanwhile.
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        let counted = if self.free { 0 } else { bytes };
+        let grown = self
+            .budget
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(counted)
+            })
+            .is_ok();
+        if grown {
+            self.bytes += counted;
+        }
+        grown
+    }
 }
 
 impl Drop for Share<'_> {
@@ -195,25 +337,41 @@ mod tests {
 
     use super::*;
 
+    fn peer(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    fn a_stream() -> (TcpListener, Arc<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, Arc::new(stream))
+    }
+
     #[test]
     fn seats_are_counted_and_given_back() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (_listener, stream) = a_stream();
         let seats = Arc::new(Seats::new(3, 2));
-        let peer = |text: &str| text.parse::<IpAddr>().unwrap();
         let a = seats.take(&stream, peer("2001:db8::1")).unwrap();
         let b = seats.take(&stream, peer("2001:db8::2")).unwrap();
+        for seat in [&a, &b] {
+            assert!(seat.enter(Phase::Served));
+        }
         assert!(seats.take(&stream, peer("2001:db8::3")).is_none());
+        assert!(seats.count(peer("2001:db8::3").unwrap()).is_none());
         let c = seats.take(&stream, peer("192.0.2.1")).unwrap();
+        assert!(c.enter(Phase::Served));
         assert!(seats.take(&stream, peer("192.0.2.2")).is_none());
         drop(c);
         let c = seats.take(&stream, peer("::ffff:192.0.2.1")).unwrap();
-        assert_eq!(c.peer, peer("192.0.2.1"));
+        let counted = seats.count(peer("192.0.2.1").unwrap()).unwrap();
+        assert!(seats.count(peer("192.0.2.1").unwrap()).is_none());
+        drop(counted);
         assert!(!seats.wait_until_empty(Duration::ZERO));
         drop((a, b));
-        assert!(c.set_idle(false));
+        assert!(c.enter(Phase::Arriving));
         seats.close_idle();
-        assert!(!c.set_idle(true));
+        assert!(c.enter(Phase::Served), "it may end");
+        assert!(!c.enter(Phase::Idle));
         assert!(seats.take(&stream, peer("192.0.2.1")).is_none());
         drop(c);
         assert!(seats.wait_until_empty(Duration::ZERO));
@@ -221,13 +379,65 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_holds_and_spares_small_bodies() {
+    fn who_brings_nothing_gives_way_to_who_comes() {
+        let (_listener, stream) = a_stream();
+        let seats = Arc::new(Seats::new(5, 4));
+        let take = |text: &str| seats.take(&stream, peer(text));
+        let proxy = seats.take(&stream, None).unwrap();
+        let other = take("192.0.2.1").unwrap();
+        let [a, b, c] = [(); 3].map(|()| take("192.0.2.2").unwrap());
+        // The first byte is no progress, a whole head or a piece of a body is.
+        assert!(a.enter(Phase::Arriving));
+        assert!(b.enter(Phase::Arriving) && b.enter(Phase::Arriving));
+        let d = take("192.0.2.3").unwrap();
+        assert!(!a.enter(Phase::Arriving), "the oldest of the one with most");
+        assert!(c.enter(Phase::Served) && d.enter(Phase::Served));
+        let e = take("192.0.2.3").unwrap();
+        assert!(!b.enter(Phase::Served), "what has not begun does not begin");
+        drop((a, b));
+        assert!(e.enter(Phase::Served) && other.enter(Phase::Served));
+        let f = take("192.0.2.3").unwrap();
+        assert!(!proxy.enter(Phase::Arriving), "a proxy gives way at last");
+        drop(proxy);
+        assert!(f.enter(Phase::Served));
+        assert!(take("192.0.2.5").is_none(), "all are being served");
+        drop((c, d, e, f, other));
+        assert!(seats.wait_until_empty(Duration::ZERO));
+        assert!(seats.lock().peers.is_empty());
+    }
+
+    #[test]
+    fn a_crowded_peer_pushes_out_its_own() {
+        let (_listener, stream) = a_stream();
+        let seats = Arc::new(Seats::new(9, 2));
+        let take = |text: &str| seats.take(&stream, peer(text)).unwrap();
+        let other = take("192.0.2.1");
+        let first = take("192.0.2.2");
+        let second = take("192.0.2.2");
+        let third = take("192.0.2.2");
+        assert!(!first.enter(Phase::Arriving));
+        assert!(
+            [other, second, third]
+                .iter()
+                .all(|it| it.enter(Phase::Arriving))
+        );
+    }
+
+    #[test]
+    fn the_budget_counts_what_has_arrived_and_spares_small_bodies() {
         let budget = Budget::new(FREE + 5);
-        let share = budget.take(FREE + 1).unwrap();
-        assert!(budget.take(FREE + 1).is_none());
-        assert!(budget.take(FREE).is_some());
-        drop(share);
-        assert!(budget.take(FREE + 5).is_some());
-        assert!(budget.take(u64::MAX).is_none());
+        let mut share = budget.open(FREE + 1).unwrap();
+        let mut idle = budget.open(FREE + 1).unwrap();
+        assert!(share.grow(FREE));
+        assert!(!idle.grow(6) && idle.grow(5));
+        assert!(budget.open(FREE + 1).is_none());
+        assert!(budget.open(FREE).is_some_and(|mut it| it.grow(FREE)));
+        drop((share, idle));
+        assert!(
+            budget
+                .open(FREE + 5)
+                .is_some_and(|mut it| it.grow(FREE + 5))
+        );
+        assert!(budget.open(u64::MAX).is_none());
     }
 }

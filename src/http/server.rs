@@ -19,6 +19,7 @@ use super::reply::{TAKEN_AT_ONCE, plain_headers, retry_later};
 use super::seats::{Budget, Seats};
 use super::wire;
 use super::{Body, Handler, Response};
+use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::threads::Crew;
 
@@ -37,15 +38,17 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Bytes of all bodies that are arriving or being handled.
     pub body_budget: u64,
-    /// Without a byte of a body arriving. The whole body may take this long and as long as its
-    /// length takes at 64 KiB/s.
+    /// How far a body may fall behind 64 KiB/s in arriving.
     pub body_stall: Duration,
-    /// Without a byte of an answer being taken; the same least rate holds for it.
+    /// How far a client may fall behind 64 KiB/s in taking an answer.
     pub write_stall: Duration,
     /// Connections open at once, fewer where the process may not have so many descriptors.
     pub connections: usize,
-    /// Of these, connections of one peer (an IPv4 address, an IPv6 /64).
+    /// Of these, connections of one peer (an IPv4 address, an IPv6 /64); behind a trusted proxy, its
+    /// requests at once.
     pub connections_per_peer: usize,
+    /// Whose `X-Forwarded-For` names the peer. Their own connections count for no peer.
+    pub trusted_proxies: Vec<Cidr>,
     /// Requests served before a connection is closed.
     pub requests_per_connection: u32,
     /// Requests handled at once.
@@ -67,6 +70,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(30),
             connections: 1024,
             connections_per_peer: 256,
+            trusted_proxies: Vec::new(),
             requests_per_connection: 1000,
             workers: 8,
             downloads: 8,

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// The least rate in bytes a second at which a client must send or take what takes longer than
-/// the stall that it is allowed anyway: who is slower holds memory or a thread for too long.
+/// The least rate in bytes a second at which a client must send or take: it may fall behind by the
+/// stall that it is allowed, never further. Who is slower holds memory or a thread for too long.
 const LEAST_RATE: u64 = 64 * 1024;
 
 /// Read at once; more than any head has.
 const PIECE: usize = 16 * 1024;
 
-/// The longest time that so many bytes may take, `grace` aside.
+/// How long so many bytes take at the least rate.
 pub fn patience(bytes: u64) -> Duration {
-    Duration::from_secs(bytes / LEAST_RATE)
+    Duration::from_micros(bytes.saturating_mul(1_000_000) / LEAST_RATE)
 }
 
 /// A client's connection, with what has been read ahead from it.
@@ -27,8 +27,8 @@ pub struct Client {
     pub ahead: Vec<u8>,
     read_timeout: Option<Duration>,
     write_stall: Duration,
-    sent: u64,
-    waited: Duration,
+    /// How far the client is behind the least rate in taking the answer.
+    behind: Duration,
 }
 
 impl Client {
@@ -49,8 +49,7 @@ impl Client {
             ahead: Vec::new(),
             read_timeout: None,
             write_stall,
-            sent: 0,
-            waited: Duration::ZERO,
+            behind: Duration::ZERO,
         })
     }
 
@@ -98,8 +97,7 @@ impl Client {
 
     /// The next answer is measured anew.
     pub fn begin_answer(&mut self) {
-        self.sent = 0;
-        self.waited = Duration::ZERO;
+        self.behind = Duration::ZERO;
     }
 
     /// Writes all of it, to a client that takes it at the least rate.
@@ -109,11 +107,12 @@ impl Client {
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let before = self.now();
+            let mut taken = Duration::ZERO;
             match (&*self.stream).write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     bytes = bytes.get(count..).unwrap_or_default();
-                    self.sent += u64::try_from(count).unwrap_or(u64::MAX);
+                    taken = patience(u64::try_from(count).unwrap_or(u64::MAX));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -122,8 +121,9 @@ impl Client {
                 Err(error) => return Err(error),
             }
             // Only what is spent in waiting for the client is held against it.
-            self.waited += self.now().saturating_sub(before);
-            if self.waited > self.write_stall + patience(self.sent) {
+            let waited = self.now().saturating_sub(before);
+            self.behind = (self.behind + waited).saturating_sub(taken);
+            if self.behind > self.write_stall {
                 return Err(ErrorKind::TimedOut.into());
             }
         }

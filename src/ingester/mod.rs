@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
-use crate::step::{Next, Step, StepError, Waits, backoff};
+use crate::step::{Next, Step, StepError, Waits, backoff, create_private};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::{Store, StoreError, Tx, alerts, settle};
 use crate::trouble::{self, OPENAI};
@@ -86,7 +86,7 @@ impl Ingester {
         let path = self.path(row, which.as_str());
         let part = path.with_extension("part");
         let mut file = Spooling {
-            into: BufWriter::with_capacity(1 << 16, File::create(&part)?),
+            into: BufWriter::with_capacity(1 << 16, create_private(&part)?),
             failed: None,
         };
         let fetched = self

@@ -1,10 +1,9 @@
 //! Which addresses may be talked to.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use super::url::{self, ParsedUrl, UrlProblem};
+use crate::cidr::Cidr;
 
 /// Decides which addresses may be connected to.
 #[derive(Clone, Debug)]
@@ -133,67 +132,6 @@ fn carried(address: Ipv6Addr) -> Carried {
     }
 }
 
-/// A network: an address and how many of its first bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    network: IpAddr,
-    bits: u32,
-}
-
-impl Cidr {
-    const fn new(network: IpAddr, bits: u32) -> Self {
-        Self { network, bits }
-    }
-
-    /// Whether `address` is in this network.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.bits
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.bits
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The text is no network like `10.0.0.0/8`, `fd00::/8` or `192.0.2.1`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct NotACidr;
-
-impl fmt::Display for NotACidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a network of the form 10.0.0.0/8 or fd00::/8")
-    }
-}
-
-impl std::error::Error for NotACidr {}
-
-impl FromStr for Cidr {
-    type Err = NotACidr;
-
-    fn from_str(text: &str) -> Result<Self, NotACidr> {
-        let (network, bits) = match text.split_once('/') {
-            Some((network, bits)) => (network, Some(bits)),
-            None => (text, None),
-        };
-        let network: IpAddr = network.parse().map_err(|_| NotACidr)?;
-        let most = if network.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most,
-            Some(bits) => bits.parse().map_err(|_| NotACidr)?,
-        };
-        if bits > most {
-            return Err(NotACidr);
-        }
-        Ok(Self::new(network, bits))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -312,27 +250,6 @@ mod tests {
         for text in ["127.0.0.2", "::1", "10.2.0.1", "fd13::1", "2002:a02:1::"] {
             assert!(!guard.allows(address(text)), "{text}");
         }
-    }
-
-    #[test]
-    fn networks_are_read() {
-        for text in [
-            "",
-            "10",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0.0/",
-            "10.0.0.0/-1",
-            "a/8",
-        ] {
-            assert_eq!(text.parse::<Cidr>(), Err(NotACidr), "{text}");
-        }
-        assert!(
-            "0.0.0.0/0"
-                .parse::<Cidr>()
-                .unwrap()
-                .contains(address("8.8.8.8"))
-        );
     }
 
     proptest! {

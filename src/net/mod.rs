@@ -15,7 +15,7 @@ pub mod probes;
 mod url;
 
 pub use call::Caller;
-pub use guard::{Cidr, Guard, NotACidr};
+pub use guard::Guard;
 pub use image::{ImageLimits, ImageProblem};
 pub use outbound::{NetError, Outbound, Post, PostReply};
 pub use url::{ParsedUrl, UrlProblem};

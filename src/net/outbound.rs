@@ -14,6 +14,7 @@ use ureq::{Agent, Error};
 use super::guard::Guard;
 use super::url::UrlProblem;
 use crate::clock::Clock;
+use crate::printable::printable;
 
 /// An answer's head has this length at most.
 const MOST_HEAD: usize = 16 * 1024;
@@ -222,25 +223,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(MOST_RETRY_AFTER))
 }
 
-/// A foreign text made harmless for logs and pages: no control characters, nothing that turns the
-/// direction of writing.
+/// The start of a foreign text, harmless for logs and pages.
 fn shown(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    let mut count = 0;
-    for c in String::from_utf8_lossy(bytes).chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let piece: String = if c.is_control() || turns {
-            c.escape_default().collect()
-        } else {
-            c.into()
-        };
-        count += piece.chars().count();
-        if count > BODY_START_CHARS {
-            break;
-        }
-        text.push_str(&piece);
-    }
-    text
+    let text = printable(&String::from_utf8_lossy(bytes));
+    text.chars().take(BODY_START_CHARS).collect()
 }
 
 /// Resolves names and refuses those with an address that the guard does not allow: any one of

@@ -5,6 +5,7 @@ use rusqlite::{Params, Row};
 use serde_json::Value;
 
 use super::{Stored, View};
+use crate::printable::printable;
 
 /// A table for people and programs.
 #[derive(Clone, Debug, Default)]
@@ -19,16 +20,7 @@ pub struct Table {
 pub fn plain(cell: &Value) -> String {
     match cell {
         Value::Null => String::new(),
-        Value::String(text) => text
-            .chars()
-            .flat_map(|c| {
-                if c.is_control() {
-                    c.escape_default().collect()
-                } else {
-                    vec![c]
-                }
-            })
-            .collect(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
     }
 }

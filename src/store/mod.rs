@@ -63,6 +63,8 @@ pub enum StoreError {
     Full,
     /// Another process holds the write lock for too long.
     Busy,
+    /// The file cannot be opened now: no descriptor is left, as a rule.
+    Unreachable(String),
     /// An I/O error or a corrupt file: go no further.
     Broken(String),
     /// A row was not in the state that the move starts from: somebody else moved it.
@@ -74,7 +76,10 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same may work a little later.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Full | Self::Busy | Self::Conflict(_))
+        matches!(
+            self,
+            Self::Full | Self::Busy | Self::Unreachable(_) | Self::Conflict(_)
+        )
     }
 }
 
@@ -83,6 +88,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Full => f.write_str("the disk is full"),
             Self::Busy => f.write_str("the database is locked by another process"),
+            Self::Unreachable(what) => write!(f, "the database cannot be opened now: {what}"),
             Self::Broken(what) => write!(f, "the database cannot be relied on: {what}"),
             Self::Conflict(what) | Self::Other(what) => f.write_str(what),
         }
@@ -95,12 +101,10 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::CannotOpen) => Self::Unreachable(error.to_string()),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(
-                ErrorCode::SystemIoFailure
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-                | ErrorCode::CannotOpen,
+                ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase,
             ) => Self::Broken(error.to_string()),
             _ => Self::Other(error.to_string()),
         }

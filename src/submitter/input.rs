@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::openai::jsonl::{LineWriter, sha256_file};
 use crate::parameters::Parameters;
-use crate::step::StepError;
+use crate::step::{StepError, create_private};
 use crate::store::batches::{BatchRow, Input};
 use crate::store::{Store, StoreError, requests};
 
@@ -28,7 +28,7 @@ pub fn write(store: &Store, spool: &Path, row: &BatchRow) -> Result<Input, StepE
     let parameters = Parameters::parse(row.stage, &row.parameters).map_err(StoreError::from)?;
     let path = path(spool, &row.key);
     let part = path.with_extension("part");
-    let file = File::create(&part)?;
+    let file = create_private(&part)?;
     let mut writer = LineWriter::new(BufWriter::with_capacity(1 << 16, &file));
     let mut after = 0;
     loop {

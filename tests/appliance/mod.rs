@@ -196,6 +196,8 @@ pub struct Appliance {
     pub sandbox: String,
     pub api: String,
     pub ops: String,
+    /// The daemon's limit of descriptors, where it is to have one.
+    pub descriptors: Option<u64>,
     daemon: Option<Process>,
     _sandbox: Process,
     folder: TempDir,
@@ -228,6 +230,7 @@ impl Appliance {
             sandbox: found.into_iter().next().unwrap(),
             api: String::new(),
             ops: String::new(),
+            descriptors: None,
             daemon: None,
             _sandbox: sandbox,
             folder,
@@ -289,7 +292,19 @@ impl Appliance {
 
     /// The same, with these in its environment.
     pub fn start_daemon_with(&mut self, environment: &[(&str, &str)]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
+        let program = env!("CARGO_BIN_EXE_batchkeeper");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -S -n {most}; exec \"$0\" \"$@\""),
+                    program,
+                ]);
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(self.config());
         command.envs(environment.iter().copied());
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
@@ -324,6 +339,17 @@ impl Appliance {
         (status.code().unwrap(), said)
     }
 
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().unwrap().child.id()
+    }
+
+    /// Everything that the daemon has printed, its log above all.
+    pub fn printed(&self) -> String {
+        let printed = &self.daemon.as_ref().unwrap().printed;
+        printed.lock().unwrap().join("\n")
+    }
+
     /// The most memory that the daemon has had at once, in kB.
     pub fn peak_memory(&self) -> u64 {
         self.process_status("VmHWM:")
@@ -335,7 +361,7 @@ impl Appliance {
     }
 
     fn process_status(&self, name: &str) -> u64 {
-        let id = self.daemon.as_ref().unwrap().child.id();
+        let id = self.daemon_id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let mut lines = status.lines();
         let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();

@@ -1,0 +1,179 @@
+//! What must hold whatever a stranger sends: the fuzz targets' checks, each over one input. The tests
+//! run them over the corpora too (`tests/fuzz_corpus.rs`).
+
+use std::collections::HashSet;
+use std::io::Cursor;
+use std::net::IpAddr;
+
+use batchkeeper::answer::{Answer, read_line};
+use batchkeeper::clock::Timestamp;
+use batchkeeper::html::paragraphs;
+use batchkeeper::http::head::{end_of_head, parse};
+use batchkeeper::job::{Rules, check_submission};
+use batchkeeper::json::{self, Json};
+use batchkeeper::net::Guard;
+use batchkeeper::openai::jsonl::{Content, LineReader};
+use batchkeeper::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
+
+/// A request's head: whatever arrives, in whatever pieces, what passes is clean.
+pub fn request_head(data: &[u8]) {
+    let whole = end_of_head(data, 0);
+    for split in [1, data.len() / 2, data.len().saturating_sub(1)] {
+        let Some(early) = data.get(..split) else {
+            continue;
+        };
+        // In two pieces it ends where it ends in one.
+        if let Ok(None) = end_of_head(early, 0) {
+            assert_eq!(end_of_head(data, split), whole);
+        }
+    }
+    let Ok(Some(end)) = whole else {
+        return;
+    };
+    let Ok(head) = parse(&data[..end], 64) else {
+        return;
+    };
+    assert!(head.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(head.target.starts_with('/') || head.target == "*");
+    assert!(
+        head.headers
+            .iter()
+            .filter(|(name, _)| name == "host")
+            .count()
+            <= 1
+    );
+    for (name, value) in &head.headers {
+        assert!(!name.is_empty() && name.is_ascii() && !name.contains([':', ' ']));
+        assert!(!value.contains(['\r', '\n', '\0']));
+        assert!(!["content-length", "transfer-encoding", "connection"].contains(&name.as_str()));
+    }
+}
+
+/// A submission's body: what is taken keeps the contract's limits.
+pub fn submission(data: &[u8]) {
+    let Ok(body) = json::parse_within(data, 100_000) else {
+        return;
+    };
+    let url = |url: &str| match Guard::DenyPrivate.check_url(url) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(problem.to_string()),
+    };
+    let rules = Rules {
+        languages: 10,
+        images: 100,
+        image: &url,
+        webhook: &url,
+    };
+    let Ok(submission) = check_submission(&body, &rules) else {
+        return;
+    };
+    assert!((1..=10).contains(&submission.languages.len()));
+    assert!((1..=50_000).contains(&submission.lots.len()));
+    assert!(submission.webhooks().len() <= 100);
+    let mut ids = HashSet::new();
+    for lot in &submission.lots {
+        assert!((1..=100).contains(&lot.lot_id.chars().count()));
+        assert!(ids.insert(lot.lot_id.as_ref()));
+        assert!(lot.additional_info.len() <= 16 * 1024);
+        assert!(lot.images.len() <= 100);
+        assert!(lot.images.iter().all(|image| url(image).is_ok()));
+    }
+}
+
+fn form(json: &Json<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    json::canonical(json, &mut |piece| out.extend_from_slice(piece));
+    out
+}
+
+/// Canonical JSON: it is ASCII, reads as the same value again, and has one form only; where
+/// serde_json takes a text, so does our scanner.
+pub fn canonical(data: &[u8]) {
+    let Ok(value) = json::parse(data) else {
+        if let Ok(value) = serde_json::from_slice::<serde_json::Value>(data) {
+            panic!("serde_json takes it: {value}");
+        }
+        return;
+    };
+    let once = form(&value);
+    assert!(once.is_ascii());
+    let again = json::parse(&once).expect("its own form");
+    assert_eq!(form(&again), once);
+}
+
+/// A result file: every line is read or refused, and the offsets add up.
+pub fn result_line(data: &[u8]) {
+    let mut reader = LineReader::new(Cursor::new(data), 0, 4096);
+    let mut before = 0;
+    while let Some(line) = reader.next_line().expect("memory") {
+        assert!(line.next > before && line.next <= data.len() as u64);
+        before = line.next;
+        let Content::Bytes(bytes) = line.content else {
+            continue;
+        };
+        assert!(bytes.len() <= 4096 && !bytes.contains(&b'\n'));
+        if let Ok(read) = read_line(bytes)
+            && let Answer::Text { text, .. } = read.answer
+        {
+            let html = paragraphs(&text);
+            for tag in html.split('<').skip(1) {
+                let known = ["p>", "/p>", "br>"];
+                assert!(known.iter().any(|known| tag.starts_with(known)), "{html}");
+            }
+        }
+    }
+    assert_eq!(reader.offset(), data.len() as u64);
+}
+
+/// Signature headers: nothing but the signature itself is taken, however it is written.
+pub fn signature(data: &[u8]) {
+    let key = Key::new("a key of 16 bytes or more").expect("long enough");
+    let keys = [key.clone()];
+    let text = String::from_utf8_lossy(data);
+    let (timestamp, presented) = text.split_once('\n').unwrap_or(("", &text));
+    let genuine = sign(&key, Message::Bytes(b"body"));
+    let trimmed = presented.trim();
+    let bare = match trimmed.get(..7) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("sha256=") => &trimmed[7..],
+        _ => trimmed,
+    };
+    let expected = bare.eq_ignore_ascii_case(&genuine);
+    assert_eq!(
+        verify(presented, &keys, &[Message::Bytes(b"body")]),
+        expected
+    );
+    let request = SignedRequest {
+        timestamp,
+        method: "POST",
+        target: "/a?b",
+        body: data,
+    };
+    assert!(!request.verify(presented, &keys) || v1_hex(presented).is_some());
+    assert!(request.verify(&request.sign(&key), &keys));
+    let now = Timestamp::from_seconds(1_795_400_000);
+    if is_fresh(timestamp, now) {
+        let sent: i64 = timestamp.parse().expect("a number");
+        assert!(sent.abs_diff(1_795_400_000) <= 300);
+    }
+}
+
+/// URLs: what the guard lets through names no address that it would not.
+pub fn url_guard(data: &[u8]) {
+    let Ok(url) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(parsed) = Guard::DenyPrivate.check_url(url) else {
+        return;
+    };
+    assert!(!url.contains(char::is_whitespace) && !url.contains('\\'));
+    assert!(parsed.port > 0 && !parsed.host.is_empty());
+    assert!(parsed.host != "localhost" && !parsed.host.ends_with(".localhost"));
+    assert!(
+        parsed
+            .address
+            .is_none_or(|address| Guard::DenyPrivate.allows(address))
+    );
+    if let Ok(address) = parsed.host.parse::<IpAddr>() {
+        assert_eq!(parsed.address, Some(address));
+    }
+}
