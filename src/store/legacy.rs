@@ -324,7 +324,13 @@ fn claim_line(
     language: &str,
     custom_id: Option<&str>,
 ) -> Stored<usize> {
-    if insert_request(tx, lot, job, stage, language, RequestState::Claimed)? {
+    let is_over: bool = tx
+        .prepare_cached("SELECT completed_at IS NOT NULL FROM batch_jobs WHERE seq = ?")?
+        .query_row([job], |row| row.get(0))?;
+    if is_over {
+        // Its job was taken back meanwhile: a text is stored, and changes nothing.
+        insert_request(tx, lot, job, stage, language, RequestState::Cancelled)?;
+    } else if insert_request(tx, lot, job, stage, language, RequestState::Claimed)? {
         tx.prepare_cached(
             "UPDATE batch_jobs SET open_translations = open_translations + 1 WHERE seq = ?",
         )?

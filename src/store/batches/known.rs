@@ -5,7 +5,7 @@ use rusqlite::{named_params, params};
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, one, submitted};
 use crate::batch::{BatchState, RemoteStatus};
 use crate::remote::RemoteBatch;
-use crate::store::{Stored, Tx, alerts, moved};
+use crate::store::{Stored, Tx, alerts, moved, requests};
 
 /// What a listed batch is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
         // The first never had one: it was given up, or its create's answer was lost for too long.
         link_jobs(tx, id)?;
     }
+    claim_again(tx, id)?;
     let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
     alerts::event(tx, None, Some(id), "duplicate", &detail)?;
     let message = format!(
@@ -140,4 +141,21 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
     );
     alerts::open(tx, "duplicate_batch", &format!("batch:{id}"), &message)?;
     Ok(id)
+}
+
+/// What waits to be sent, or is in a batch that is not sealed, may be answered by this batch: until it
+/// is taken in, nothing of it is sent again.
+fn claim_again(tx: &Tx<'_>, batch: i64) -> Stored<()> {
+    let mut lines = tx.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ?")?;
+    let lines: Vec<i64> = lines
+        .query_map([batch], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut claim = tx.prepare_cached(
+        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'",
+    )?;
+    for request in lines {
+        claim.execute([request])?;
+        requests::leave_planned(tx, request)?;
+    }
+    Ok(())
 }
