@@ -195,6 +195,9 @@ fn what_it_makes_is_for_its_owner_alone_and_what_it_finds_open_is_told() {
     .unwrap();
     fs::set_permissions(appliance.config(), fs::Permissions::from_mode(0o600)).unwrap();
     appliance.start_daemon();
+    wait_for("the comparison", || {
+        appliance.printed().contains("event=compared").then_some(())
+    });
     // The batch stays where it is, so that its input stays in the spool.
     appliance.fault(&json!({"fault": "refuse", "times": 1_000_000}));
     appliance.job(&appliance.lots(2), &["en"]);
