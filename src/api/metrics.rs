@@ -42,7 +42,8 @@ impl Metrics {
         Ok(Response::bytes(200, media_type, text.into_bytes()))
     }
 
-    fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
+    /// The figures of a moment ago.
+    pub(super) fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, figures)) = &*last
             && now.saturating_sub(*at) < FRESH

@@ -26,6 +26,7 @@ mod list;
 mod metrics;
 mod older;
 mod ops;
+mod page;
 mod read;
 mod submit;
 mod synchronous;

@@ -28,6 +28,7 @@ use crate::clock::Timestamp;
 pub mod again;
 pub mod alerts;
 pub mod batches;
+pub mod board;
 pub mod cancel;
 mod columns;
 pub mod deliveries;
@@ -43,6 +44,7 @@ pub mod once;
 pub mod report;
 pub mod requests;
 pub mod settle;
+pub mod status;
 pub mod stuck;
 
 mod embedded {
