@@ -9,24 +9,21 @@ CREATE TABLE sums (
     PRIMARY KEY (what, label)
 ) STRICT, WITHOUT ROWID;
 
--- By the minute, for two days.
+-- By the minute, for eight days.
 CREATE TABLE minutes (
-    minute  TEXT NOT NULL,                  -- 2026-11-25T09:24
-    what    TEXT NOT NULL,
-    number  INTEGER NOT NULL,
-    seconds INTEGER NOT NULL DEFAULT 0,     -- of jobs: from acceptance to the end, together
-    longest INTEGER NOT NULL DEFAULT 0,     -- and the longest of them
+    minute TEXT NOT NULL,                   -- 2026-11-25T09:24
+    what   TEXT NOT NULL,                   -- lots_completed, lots_failed, input_tokens (not from the cache), …
+    number INTEGER NOT NULL,
+    millis INTEGER NOT NULL DEFAULT 0,      -- of lots: from acceptance to their end, together
     PRIMARY KEY (minute, what)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER minutes_pass AFTER INSERT ON minutes BEGIN
-    DELETE FROM minutes WHERE minute < strftime('%Y-%m-%dT%H:%M', NEW.minute, '-2 days');
+    DELETE FROM minutes WHERE minute < strftime('%Y-%m-%dT%H:%M', NEW.minute, '-8 days');
 END;
 
 CREATE TRIGGER jobs_accepted AFTER INSERT ON batch_jobs WHEN NEW.origin = 'api' BEGIN
     INSERT INTO sums VALUES ('jobs_accepted', NEW.client, 1), ('lots_accepted', NEW.client, NEW.total_lots)
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
-    INSERT INTO minutes (minute, what, number) VALUES (substr(NEW.created_at, 1, 16), 'jobs_accepted', 1)
-        ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 
 -- From acceptance to the end; the bounds are those of `batchkeeper_job_duration_seconds`.
@@ -43,17 +40,16 @@ WHEN NEW.completed_at IS NOT NULL AND OLD.completed_at IS NULL BEGIN
     INSERT INTO sums
         SELECT 'job_seconds_sum', '', max(0, CAST(round((julianday(NEW.completed_at) - julianday(NEW.created_at)) * 86400) AS INTEGER)) WHERE TRUE
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
-    INSERT INTO minutes
-        SELECT substr(NEW.completed_at, 1, 16), 'jobs_ended', 1, s, s
-        FROM (SELECT max(0, CAST(round((julianday(NEW.completed_at) - julianday(NEW.created_at)) * 86400) AS INTEGER)) AS s) WHERE TRUE
-        ON CONFLICT DO UPDATE SET number = number + 1, seconds = seconds + excluded.seconds, longest = max(longest, excluded.longest);
 END;
 
 CREATE TRIGGER lots_finished AFTER UPDATE OF status ON batch_lots
 WHEN NEW.processed_at IS NOT NULL AND OLD.status = 'pending' AND NEW.status IN ('completed', 'failed') BEGIN
     INSERT INTO sums VALUES ('lots_finished', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
-    INSERT INTO minutes (minute, what, number) VALUES (substr(NEW.processed_at, 1, 16), 'lots_' || NEW.status, 1)
-        ON CONFLICT DO UPDATE SET number = number + 1;
+    INSERT INTO minutes
+        SELECT substr(NEW.processed_at, 1, 16), 'lots_' || NEW.status, 1,
+               max(0, CAST(round((julianday(NEW.processed_at) - julianday(j.created_at)) * 86400000) AS INTEGER))
+        FROM batch_jobs j WHERE j.id = NEW.batch_job_id
+        ON CONFLICT DO UPDATE SET number = number + 1, millis = millis + excluded.millis;
 END;
 
 -- A batch's lines all at once, when it is over: none of them changes any more.
@@ -69,16 +65,31 @@ WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'fail
               FROM batch_lines WHERE batch_id = NEW.id) t,
              (VALUES ('tokens_input'), ('tokens_cached'), ('tokens_output'), ('tokens_reasoning')) k WHERE TRUE
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
+    INSERT INTO minutes (minute, what, number)
+        SELECT substr(NEW.ingested_at, 1, 16), k.column1, CASE k.column1 WHEN 'input_tokens' THEN t.i - t.c
+                                                                       WHEN 'cached_tokens' THEN t.c ELSE t.o END
+        FROM (SELECT coalesce(sum(input_tokens), 0) AS i, coalesce(sum(cached_tokens), 0) AS c,
+                     coalesce(sum(output_tokens), 0) AS o FROM batch_lines WHERE batch_id = NEW.id) t,
+             (VALUES ('input_tokens'), ('cached_tokens'), ('output_tokens')) k
+        WHERE NEW.ingested_at IS NOT NULL
+        ON CONFLICT DO UPDATE SET number = number + excluded.number;
 END;
 
 CREATE TRIGGER calls_over AFTER UPDATE OF ended_at ON direct_calls
 WHEN NEW.ended_at IS NOT NULL AND OLD.ended_at IS NULL BEGIN
     INSERT INTO sums VALUES ('calls', NEW.outcome, 1) ON CONFLICT DO UPDATE SET number = number + 1;
     INSERT INTO sums
-        SELECT k.column1, NEW.model, k.column2
-        FROM (VALUES ('tokens_input', NEW.input_tokens), ('tokens_cached', NEW.cached_tokens),
-                     ('tokens_output', NEW.output_tokens), ('tokens_reasoning', NEW.reasoning_tokens)) k
+        SELECT k.what, NEW.model, k.tokens
+        FROM (SELECT 'tokens_input' AS what, NEW.input_tokens AS tokens
+              UNION ALL SELECT 'tokens_cached', NEW.cached_tokens
+              UNION ALL SELECT 'tokens_output', NEW.output_tokens
+              UNION ALL SELECT 'tokens_reasoning', NEW.reasoning_tokens) k
         WHERE NEW.model IS NOT NULL
+        ON CONFLICT DO UPDATE SET number = number + excluded.number;
+    INSERT INTO minutes (minute, what, number)
+        VALUES (substr(NEW.ended_at, 1, 16), 'input_tokens', NEW.input_tokens - NEW.cached_tokens),
+               (substr(NEW.ended_at, 1, 16), 'cached_tokens', NEW.cached_tokens),
+               (substr(NEW.ended_at, 1, 16), 'output_tokens', NEW.output_tokens)
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
 END;
 
@@ -86,10 +97,6 @@ CREATE TRIGGER attempts_ended AFTER UPDATE OF ended_at ON delivery_attempts
 WHEN NEW.ended_at IS NOT NULL AND OLD.ended_at IS NULL BEGIN
     INSERT INTO sums VALUES ('attempts', CASE WHEN NEW.response_status BETWEEN 200 AND 299 THEN 'delivered'
                                               WHEN NEW.response_status IS NOT NULL THEN 'refused' ELSE 'unreachable' END, 1)
-        ON CONFLICT DO UPDATE SET number = number + 1;
-    INSERT INTO minutes (minute, what, number)
-        VALUES (substr(NEW.ended_at, 1, 16),
-                CASE WHEN NEW.response_status BETWEEN 200 AND 299 THEN 'webhooks_delivered' ELSE 'webhooks_not' END, 1)
         ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 

@@ -28,7 +28,6 @@ use crate::clock::Timestamp;
 pub mod again;
 pub mod alerts;
 pub mod batches;
-pub mod board;
 pub mod cancel;
 mod columns;
 pub mod deliveries;
