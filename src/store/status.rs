@@ -116,7 +116,8 @@ pub fn job(view: &View, id: &str) -> Stored<Table> {
     table(
         view,
         "SELECT status, client, processed_lots || '/' || total_lots AS lots, failed_lots AS \"failed lots\",
-                open_vision AS \"open descriptions\", open_translations AS \"open translations\", languages,
+                open_vision AS \"open descriptions\", open_translations AS \"open translations\",
+                (SELECT group_concat(value, ', ') FROM json_each(languages)) AS languages,
                 processing_mode AS mode, origin, webhook_url AS webhook, created_at AS accepted,
                 completed_at AS ended, error_message AS error
          FROM batch_jobs WHERE id = ?",
@@ -141,7 +142,8 @@ pub fn batches_of(view: &View, job: &str) -> Stored<Table> {
 pub fn failed_lots(view: &View, job: &str) -> Stored<Table> {
     table(
         view,
-        "SELECT lot_id AS lot, error_message AS error, missing_images AS \"missing images\", processed_at AS at
+        "SELECT lot_id AS lot, error_message AS error, 
+                (SELECT group_concat(value, ' ') FROM json_each(missing_images)) AS \"missing images\", processed_at AS at
          FROM batch_lots WHERE batch_job_id = ? AND status = 'failed' LIMIT 50",
         [job],
     )
@@ -210,9 +212,35 @@ pub fn lines_of(view: &View, batch: i64) -> Stored<Table> {
     )
 }
 
-/// What a batch cost, as `v_costs` has it.
+/// What a batch cost: all that `v_costs` has of it beyond what its page says anyway.
 pub fn costs_of(view: &View, batch: i64) -> Stored<Table> {
-    table(view, "SELECT * FROM v_costs WHERE batch_id = ?", [batch])
+    let Table { columns, rows } = table(view, "SELECT * FROM v_costs WHERE batch_id = ?", [batch])?;
+    let said = [
+        "batch_id",
+        "openai_batch_id",
+        "stage",
+        "model",
+        "job_id",
+        "lines",
+    ];
+    let is_new = |column: &String| !said.contains(&column.as_str());
+    let of_row = |row: Vec<_>| {
+        columns
+            .iter()
+            .zip(row)
+            .filter(|(column, _)| is_new(column))
+            .map(|(_, cell)| cell)
+            .collect()
+    };
+    let rows = rows.into_iter().map(of_row).collect();
+    let columns = columns
+        .iter()
+        .filter(|column| is_new(column))
+        .map(|column| column.replace('_', " "));
+    Ok(Table {
+        columns: columns.collect(),
+        rows,
+    })
 }
 
 /// What happened to a batch, newest first.

@@ -9,8 +9,6 @@ use crate::store::status::Stretch;
 /// The picture's size, in its own units.
 const WIDTH: u64 = 960;
 const HEIGHT: u64 = 180;
-/// Room for the words at its foot.
-const FOOT: u64 = 22;
 
 /// How far back the picture goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +89,9 @@ pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> Stri
             );
         }
         if let Some(mean) = stretch.mean() {
+            // Twice, so that one alone is a dot.
             line += &format!(
-                "{},{} ",
+                "{0},{1} {0},{1} ",
                 x + step / 2,
                 HEIGHT - tall(mean, slowest.max(1)) * 9 / 10
             );
@@ -105,7 +104,6 @@ pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> Stri
         number(total.failed),
         mean(&total),
     );
-    let height = HEIGHT + FOOT;
     let choice: String = SPANS
         .iter()
         .map(|it| {
@@ -117,16 +115,14 @@ pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> Stri
             format!("<a href=\"/?span={0}\"{current}>{0}</a>", it.name)
         })
         .collect();
-    let foot = HEIGHT + 16;
     format!(
         "<figure><div class=\"head\"><h2 id=\"chart-title\">Throughput and latency</h2>\
          <nav class=\"choice\" aria-label=\"How far back\">{choice}</nav></div>\
-         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-labelledby=\"chart-title chart-words\">\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"chart-title chart-words\">\
          <line class=\"rule\" x1=\"0\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>\
          <line class=\"grid\" x1=\"0\" y1=\"1\" x2=\"{WIDTH}\" y2=\"1\"/>\
          <line class=\"grid\" x1=\"0\" y1=\"{half}\" x2=\"{WIDTH}\" y2=\"{half}\"/>{bars}\
-         <polyline class=\"mean\" points=\"{line}\"/>\
-         <text x=\"0\" y=\"{foot}\">{} ago</text><text x=\"{WIDTH}\" y=\"{foot}\" text-anchor=\"end\">now</text></svg>\
+         <polyline class=\"mean\" points=\"{line}\"/></svg><p class=\"axis\" aria-hidden=\"true\"><span>{} ago</span><span>now</span></p>\
          <figcaption id=\"chart-words\"><span class=\"key good\"></span>{words}. \
          <span class=\"key mean\"></span>Mean time, {} at most; bars: {} lots in {} at most.</figcaption></figure>",
         length(every * span.bars),

@@ -109,7 +109,7 @@ impl Look<'_> {
             (
                 "Jobs under way",
                 number(jobs),
-                format!("{} lots finished today", brief(rows.day.lots())),
+                format!("{} lots in 24 hours", brief(rows.day.lots())),
             ),
             ("Lines in batches", brief(rows.lines), String::new()),
             (

@@ -10,6 +10,9 @@ use crate::html::escaped;
 use crate::printable::printable;
 use crate::store::inspect::{Table, plain};
 
+/// Longer text may be broken anywhere, so that no table is wider than it must be.
+const LONG: usize = 24;
+
 /// Foreign text, harmless in HTML and to the eye.
 pub(super) fn text(foreign: &str) -> String {
     escaped(&printable(foreign))
@@ -118,7 +121,8 @@ fn cell(column: &str, value: &Value, now: Timestamp) -> String {
         (_, Value::Number(_)) => shown.parse().map_or_else(|_| text(&shown), number),
         (_, Value::String(raw)) => match raw.parse::<Timestamp>() {
             Ok(at) if raw.len() == 24 => time(at, now),
-            _ => format!("<span class=\"text\">{}</span>", text(raw)),
+            _ if raw.len() > LONG => format!("<span class=\"long\">{}</span>", text(raw)),
+            _ => text(raw),
         },
         _ => text(&shown),
     }
