@@ -47,10 +47,9 @@ impl Ops {
             "/health" => Ok(self.health.whole()),
             "/metrics" => {
                 let now = self.clock.now();
-                let unsigned_reads = self.api.unsigned_reads();
                 Ok(self
                     .metrics
-                    .page(&self.store, &self.health, unsigned_reads, now)?)
+                    .page(&self.store, &self.health, &self.api, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
