@@ -14,7 +14,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use appliance::{Appliance, KEY, call, key, wait_for};
+use appliance::{Appliance, KEY, call, key, submission, wait_for};
 use batchkeeper::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -107,6 +107,97 @@ fn the_metrics_say_what_there_is() {
         assert!(ticks > Some(0), "{thread}");
     }
     appliance.is_sound();
+}
+
+/// The log of a job answers what is asked the next day: who sent it, when it went to OpenAI, under
+/// which ids, what came back, who was told.
+#[test]
+fn the_log_tells_a_jobs_whole_way() {
+    let mut appliance = Appliance::with("log_format = \"json\"");
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = json!(appliance.hook("log"));
+    let answer = appliance.submit(&body);
+    let job = answer.json()["job_id"].as_str().unwrap().to_owned();
+    appliance.delivered("log", 1);
+    wait_for("the word of the webhook", || {
+        appliance.daemon_said("event=webhook").then_some(())
+    });
+    let second = under_a_journal(&appliance);
+    assert!(second.starts_with("<4>{\"event\":\"exposed\""), "{second}");
+    let daemon = rustix::process::Pid::from_raw(i32::try_from(appliance.daemon_id()).unwrap());
+    rustix::process::kill_process(daemon.unwrap(), rustix::process::Signal::TERM).unwrap();
+    let (status, said) = appliance.daemon_ended();
+    assert_eq!(status, 0);
+
+    let said: Vec<Value> = said
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let one = |event: &str, member: &str, value: &str| {
+        let mut found = said
+            .iter()
+            .filter(|record| record["event"] == event && record[member] == value);
+        let first = found.next().cloned();
+        assert!(found.next().is_none(), "{event} is said twice");
+        first.unwrap_or_else(|| panic!("no {event} of {value}: {said:#?}"))
+    };
+    let received = one("received", "job", &job);
+    assert_eq!(
+        (&received["peer"], &received["client"]),
+        (&json!("127.0.0.1"), &json!("default"))
+    );
+    assert_eq!(received["request"], answer.header("x-request-id").unwrap());
+    assert_eq!(one("accepted", "job", &job)["lots"], "2");
+    let sealed = one("sealed", "jobs", &job);
+    let batch = sealed["batch"].as_str().unwrap();
+    let row =
+        appliance.row("SELECT submission_key, input_file_id, openai_batch_id FROM openai_batches");
+    assert_eq!(sealed["key"], row[0]);
+    assert_eq!(one("uploaded", "batch", batch)["file"], row[1]);
+    one("creating", "batch", batch);
+    assert_eq!(one("submitted", "batch", batch)["openai_batch"], row[2]);
+    assert_eq!(one("ended", "batch", batch)["status"], "completed");
+    let ingested = one("ingested", "batch", batch);
+    assert_eq!(ingested["answered"], "2");
+    assert_ne!(ingested["output_tokens"], "0");
+    assert_eq!(one("completed", "job", &job)["failed_lots"], "0");
+    let told = one("webhook", "job", &job);
+    let host = appliance.sandbox.strip_prefix("http://").unwrap();
+    assert_eq!(
+        (&told["host"], &told["status"]),
+        (&json!(host), &json!("200"))
+    );
+    one("stopping", "cause", "SIGTERM");
+    for record in &said {
+        for member in ["time", "level", "message", "event"] {
+            assert!(record[member].is_string(), "{record}");
+        }
+    }
+}
+
+/// The first line of a daemon (which finds the database taken) whose standard error leads to the
+/// journal, as far as it can tell.
+fn under_a_journal(appliance: &Appliance) -> String {
+    let mut shell = Command::new("sh");
+    let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2); exec \"$0\" \"$@\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_batchkeeper"), "serve"]);
+    shell.arg("--config").arg(appliance.config());
+    let output = shell.env_remove("RUST_LOG").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    said.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_log_level_that_is_none_is_refused() {
+    let appliance = Appliance::without_daemon("log = \"loud\"");
+    let checked = appliance.run(&["check-config"]);
+    assert_eq!(checked.status, 1);
+    assert!(
+        checked.err.contains("\"loud\" is no level"),
+        "{}",
+        checked.err
+    );
 }
 
 /// Runs Prometheus' own checker on a text, where there is one.
@@ -236,8 +327,8 @@ fn an_alert_is_seen_everywhere_until_its_cause_is_gone() {
         .collect();
     let of = |event: &str| events.iter().filter(|it| it["event"] == event).count();
     assert_eq!((of("alert_opened"), of("alert_closed")), (opened, opened));
-    assert!(appliance.daemon_said("alert kind=invariant"));
-    assert!(appliance.daemon_said("alert closed kind=invariant"));
+    assert!(appliance.daemon_said("event=alert_opened kind=invariant"));
+    assert!(appliance.daemon_said("event=alert_closed kind=invariant"));
 }
 
 #[test]
