@@ -221,6 +221,7 @@ pub fn costs_of(view: &View, batch: i64) -> Stored<Table> {
         "stage",
         "model",
         "job_id",
+        "state",
         "lines",
     ];
     let is_new = |column: &String| !said.contains(&column.as_str());

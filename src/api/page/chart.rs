@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::pieces::{length, number, text};
-use crate::clock::Timestamp;
+use super::pieces::{length, number};
 use crate::store::status::Stretch;
 
-/// The picture's size, in its own units.
+/// The picture's size, in its own units: the line of mean times above, the bars of lots below.
 const WIDTH: u64 = 960;
-const HEIGHT: u64 = 180;
+const HEIGHT: u64 = 200;
+const LINE: u64 = 56;
+const BARS: u64 = 132;
 
 /// How far back the picture goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,61 +49,54 @@ impl Span {
     }
 }
 
-/// `value` of `most`, in units of the picture's height.
-fn tall(value: u64, most: u64) -> u64 {
-    value.saturating_mul(HEIGHT).checked_div(most).unwrap_or(0)
+/// `value` of `most`, as a part of `height`; what is there at all is seen.
+fn tall(value: u64, most: u64, height: u64) -> u64 {
+    let tall = value.saturating_mul(height).checked_div(most).unwrap_or(0);
+    tall.max(u64::from(value > 0))
 }
 
 /// Lots finished as bars, their mean time as a line above them.
-pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> String {
+pub(super) fn picture(stretches: &[Stretch], span: Span) -> String {
     let total = stretches.iter().fold(Stretch::default(), Stretch::and);
     let most = stretches.iter().map(Stretch::lots).max().unwrap_or(0);
-    let slowest = stretches
-        .iter()
-        .filter_map(Stretch::mean)
-        .max()
-        .unwrap_or(0);
+    let means = stretches.iter().filter_map(Stretch::mean);
+    let slowest = means.max().unwrap_or(0);
     let step = WIDTH / u64::from(span.bars);
     let every = Duration::from_mins(u64::from(span.minutes));
     let mut bars = String::new();
     let mut line = String::new();
-    for (at, stretch) in (0u64..).zip(stretches) {
-        let x = at * step;
-        let (good, bad) = (tall(stretch.completed, most), tall(stretch.failed, most));
-        let back = u32::try_from(at).map_or(0, |at| span.bars.saturating_sub(at + 1));
-        let from = text(&now.before(every * back).to_seconds_text());
-        if stretch.lots() > 0 {
-            bars += &format!(
-                "<g><title>until {from}: {} lots finished, {} of them failed, mean {}</title>\
-                 <rect class=\"good\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"1.5\"/>\
-                 <rect class=\"bad\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{bad}\"/></g>",
-                number(stretch.lots()),
-                number(stretch.failed),
-                mean(stretch),
-                x + 1,
-                HEIGHT - good.max(2),
-                step.saturating_sub(2),
-                good.max(2),
-                x + 1,
-                HEIGHT - good.max(2) - bad,
-                step.saturating_sub(2),
-            );
-        }
-        if let Some(mean) = stretch.mean() {
-            // Twice, so that one alone is a dot.
-            line += &format!(
-                "{0},{1} {0},{1} ",
-                x + step / 2,
-                HEIGHT - tall(mean, slowest.max(1)) * 9 / 10
-            );
-        }
+    for ((x, back), stretch) in (0..WIDTH)
+        .step_by(usize::try_from(step).unwrap_or(1))
+        .zip((0..span.bars).rev())
+        .zip(stretches)
+    {
+        let Some(mean) = stretch.mean() else { continue };
+        let good = tall(stretch.completed, most, BARS);
+        let bad = tall(stretch.failed, most, BARS);
+        let (left, wide, top) = (x + 1, step.saturating_sub(2), HEIGHT - good);
+        bars += &format!(
+            "<g><title>{} lots finished {} ago, {} of them failed, mean {}</title>\
+             <rect class=\"good\" x=\"{left}\" y=\"{top}\" width=\"{wide}\" height=\"{good}\"/>\
+             <rect class=\"bad\" x=\"{left}\" y=\"{}\" width=\"{wide}\" height=\"{bad}\"/></g>",
+            number(stretch.lots()),
+            length(every * back),
+            number(stretch.failed),
+            length(Duration::from_millis(mean)),
+            top.saturating_sub(bad),
+        );
+        // Twice, so that one alone is a dot.
+        let y = LINE - tall(mean, slowest, LINE - 2);
+        line += &format!("{0},{y} {0},{y} ", x + step / 2);
     }
     let words = format!(
         "{} lots finished in the last {}, {} of them failed; from acceptance to result they took {} on average",
         number(total.lots()),
         span.name,
         number(total.failed),
-        mean(&total),
+        total.mean().map_or_else(
+            || "–".to_owned(),
+            |mean| length(Duration::from_millis(mean))
+        ),
     );
     let choice: String = SPANS
         .iter()
@@ -118,11 +112,12 @@ pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> Stri
     format!(
         "<figure><div class=\"head\"><h2 id=\"chart-title\">Throughput and latency</h2>\
          <nav class=\"choice\" aria-label=\"How far back\">{choice}</nav></div>\
-         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"chart-title chart-words\">\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-labelledby=\"chart-title chart-words\">\
          <line class=\"rule\" x1=\"0\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>\
-         <line class=\"grid\" x1=\"0\" y1=\"1\" x2=\"{WIDTH}\" y2=\"1\"/>\
-         <line class=\"grid\" x1=\"0\" y1=\"{half}\" x2=\"{WIDTH}\" y2=\"{half}\"/>{bars}\
-         <polyline class=\"mean\" points=\"{line}\"/></svg><p class=\"axis\" aria-hidden=\"true\"><span>{} ago</span><span>now</span></p>\
+         <line class=\"rule\" x1=\"0\" y1=\"{LINE}\" x2=\"{WIDTH}\" y2=\"{LINE}\"/>{bars}\
+         <polyline class=\"mean\" points=\"{line}\"/></svg>\
+         <p class=\"axis\" aria-hidden=\"true\"><span>{} ago</span><span>now</span></p>\
          <figcaption id=\"chart-words\"><span class=\"key good\"></span>{words}. \
          <span class=\"key mean\"></span>Mean time, {} at most; bars: {} lots in {} at most.</figcaption></figure>",
         length(every * span.bars),
@@ -133,13 +128,5 @@ pub(super) fn picture(stretches: &[Stretch], span: Span, now: Timestamp) -> Stri
         } else {
             length(every)
         },
-        half = HEIGHT / 2,
-    )
-}
-
-fn mean(stretch: &Stretch) -> String {
-    stretch.mean().map_or_else(
-        || "–".to_owned(),
-        |mean| length(Duration::from_millis(mean)),
     )
 }

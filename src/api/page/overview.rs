@@ -52,7 +52,7 @@ impl Look<'_> {
             parts.push(WELCOME.to_owned());
             return Ok(parts);
         }
-        parts.push(picture(&rows.picture, span, now));
+        parts.push(picture(&rows.picture, span));
         parts.push(self.list(
             "What waits, and why",
             &self.waiting(&rows),
