@@ -196,9 +196,12 @@ impl Auditor {
             .map(|remote| (remote.id.as_str(), remote))
             .collect();
         let (mut gone, mut wrong) = (Vec::new(), Vec::new());
+        // A listing may lag behind a create.
+        let lagging = now.wall.before(self.config.openai.settling_time).seconds();
         for row in ours {
             let id = row.openai_batch_id.as_deref().unwrap_or_default();
             let told = match known.get(id) {
+                None if row.openai_time.is_some_and(|time| time > lagging) => continue,
                 None => &mut gone,
                 Some(remote) if !fits(row, remote) => &mut wrong,
                 Some(_) => continue,

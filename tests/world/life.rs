@@ -141,7 +141,8 @@ fn rest(world: &mut World) {
         world.advance(LISTED);
         world.crash();
     }
-    let due = "SELECT count(*) FROM webhook_deliveries WHERE state = 'due'";
+    // Webhooks come again and again, and what OpenAI refused of a model has its pause.
+    let due = "SELECT (SELECT count(*) FROM webhook_deliveries WHERE state = 'due') + (SELECT count(*) FROM pauses)";
     for _ in 0..48 {
         world.run_for(Duration::from_hours(1));
         if world.number(due) == 0 {
