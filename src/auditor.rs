@@ -182,7 +182,7 @@ impl Auditor {
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!("event=reconciliation put off error={:?}", error.to_string());
+                log::warn!("event=reconciliation_put_off error={:?}", error.to_string());
                 if error.is_account_trouble() {
                     let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                     self.store

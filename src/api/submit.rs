@@ -84,6 +84,13 @@ impl Api {
         };
         match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
             Taken::New(job, answer) => {
+                log::info!(
+                    "event=received job={} client={} request={} peer={}",
+                    job.id,
+                    client.name,
+                    request.id,
+                    request.peer
+                );
                 self.bells.ring();
                 drop(turn);
                 match seat {

@@ -1,6 +1,6 @@
 //! Commands that look: `jobs`, `batches`, `webhooks`, `alerts`, `doctor`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Command, Outcome, Refused, configuration, moves, open_store, print};
 use crate::batch::BatchState;
@@ -12,19 +12,7 @@ use crate::store::{Store, inspect, settle};
 /// A table from the store, printed for people or as JSON.
 pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
-        let rows: Vec<Value> = table
-            .rows
-            .iter()
-            .map(|row| {
-                table
-                    .columns
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().cloned())
-                    .collect()
-            })
-            .collect();
-        return print(&format!("{}\n", json!(rows)));
+        return print(&format!("{}\n", table.objects()));
     }
     let mut widths: Vec<usize> = table
         .columns

@@ -12,11 +12,11 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{self, Daemon, until_a_signal};
-use crate::printable::printable;
 use crate::store::Store;
 
 mod demo;
 mod incoming;
+mod logger;
 mod look;
 mod moves;
 mod repair;
@@ -260,7 +260,7 @@ pub fn run(command: Command) -> ExitCode {
 
 fn serve(command: &Command) -> Outcome {
     let config = configuration(command)?;
-    start_log(&config.log);
+    logger::start(&config.log, config.log_format);
     for exposed in config.exposed(&config_path(command)) {
         log::warn!("event=exposed {exposed}");
     }
@@ -292,24 +292,6 @@ fn open_store(config: &Config) -> Result<Store, Refused> {
         &config.database,
         SystemClock::new().now().wall,
     )?)
-}
-
-/// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
-fn start_log(filter: &str) {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_module("refinery_core", log::LevelFilter::Warn)
-        .parse_filters(&filter)
-        // One line each, whatever a stranger's text in it holds.
-        .format(|line, record| {
-            let (time, level) = (line.timestamp_millis(), record.level());
-            let message = printable(&record.args().to_string());
-            writeln!(line, "[{time} {level:<5}] {message}")
-        });
-    if builder.try_init().is_err() {
-        log::debug!("the logger was there already");
-    }
 }
 
 fn print(text: &str) -> Outcome {

@@ -16,9 +16,11 @@ use crate::vision::VisionParameters;
 
 mod exposed;
 mod http;
+mod logging;
 mod text;
 
 pub use http::HttpConfig;
+pub use logging::LogFormat;
 use text::{duration, durations, size};
 
 /// What the key of `config.example.toml` begins with: everybody knows it.
@@ -84,8 +86,10 @@ pub struct Config {
     ops_token: Secret,
     /// The database's file; `spool/` lies beside it.
     pub database: PathBuf,
-    /// The log's level, or an env_logger filter; `RUST_LOG` wins.
+    /// The log's level, and modules' own; `RUST_LOG` wins.
     pub log: String,
+    /// How a record of the log is written.
+    pub log_format: LogFormat,
     /// Whether reads of one job of the client `default` need no signature, as with the earlier service.
     pub legacy_unsigned_reads: bool,
     /// Who may send jobs.
@@ -128,6 +132,7 @@ impl Default for Config {
             ops_token: Secret::default(),
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
+            log_format: LogFormat::default(),
             legacy_unsigned_reads: false,
             clients: Vec::new(),
             openai: OpenAiConfig::default(),
@@ -623,6 +628,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        logging::check(&self.log)?;
         self.http.check(self.limits.body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
         if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token.reveal().is_empty() {

@@ -25,6 +25,8 @@ pub struct Figures {
     pub alerts: Vec<(String, u64)>,
     /// What is paused.
     pub pauses: Vec<String>,
+    /// What only grows (`sums`): what is counted, its label, how often.
+    pub sums: Vec<(String, String, u64)>,
 }
 
 /// The figures of now.
@@ -38,6 +40,7 @@ pub fn figures(view: &View) -> Stored<Figures> {
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
         pauses: pauses(view)?,
+        sums: sums(view)?,
     })
 }
 
@@ -87,6 +90,12 @@ fn due_since(view: &View) -> Stored<Option<Timestamp>> {
 fn pauses(view: &View) -> Stored<Vec<String>> {
     let mut query = view.prepare_cached("SELECT scope FROM pauses ORDER BY scope")?;
     let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn sums(view: &View) -> Stored<Vec<(String, String, u64)>> {
+    let mut query = view.prepare_cached("SELECT what, label, number FROM sums")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -16,6 +16,17 @@ pub struct Table {
     pub rows: Vec<Vec<Value>>,
 }
 
+impl Table {
+    /// Its rows as JSON objects.
+    pub fn objects(&self) -> Value {
+        let object = |row: &Vec<Value>| -> Value {
+            let cells = self.columns.iter().cloned().zip(row.iter().cloned());
+            cells.collect()
+        };
+        self.rows.iter().map(object).collect()
+    }
+}
+
 /// A cell as people read it: in one line, with control characters escaped.
 pub fn plain(cell: &Value) -> String {
     match cell {

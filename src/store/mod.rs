@@ -43,6 +43,7 @@ pub mod once;
 pub mod report;
 pub mod requests;
 pub mod settle;
+pub mod status;
 pub mod stuck;
 
 mod embedded {
