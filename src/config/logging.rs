@@ -71,4 +71,14 @@ mod tests {
             assert!(check(filter).is_err(), "{filter}");
         }
     }
+    #[test]
+    fn json_as_a_level_is_short_for_the_format() {
+        let key = "[[clients]]\nname = \"default\"\nkeys = [\"sixteen bytes or more\"]";
+        let parsed = crate::config::Config::parse(&format!("log = \"json\"\n{key}"));
+        let config = parsed.expect("a configuration");
+        assert_eq!(
+            (config.log.as_str(), config.log_format),
+            ("info", LogFormat::Json)
+        );
+    }
 }

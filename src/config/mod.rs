@@ -558,6 +558,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut config: Config =
             toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        if config.log == "json" {
+            config.log = Config::default().log;
+            config.log_format = LogFormat::Json;
+        }
         config.load_secrets()?;
         config.check()?;
         Ok(config)
