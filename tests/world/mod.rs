@@ -39,7 +39,7 @@ use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
 use batchkeeper::store::{
-    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect,
+    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect, money,
 };
 use batchkeeper::submitter::Submitter;
 use rusqlite::Connection;
@@ -228,6 +228,7 @@ impl World {
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {
+            money::set_prices(tx, &self.config.prices())?;
             deliveries::release_unfinished(tx)?;
             direct::release_unfinished(tx)
         });

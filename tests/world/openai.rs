@@ -252,6 +252,7 @@ pub struct Batch {
     output: Option<String>,
     error: Option<String>,
     counts: RequestCounts,
+    usage: Option<[u64; 4]>,
     errors: Vec<BatchError>,
 }
 
@@ -476,6 +477,7 @@ impl State {
             output: None,
             error: None,
             counts: RequestCounts::default(),
+            usage: None,
             errors: Vec::new(),
         };
         let remote = batch.remote(self.now);
@@ -715,6 +717,7 @@ impl Batch {
             expires_at: Some(seconds(self.created + WINDOW)),
             model: None,
             counts: self.counts,
+            usage: self.usage,
             errors: self.errors.clone(),
             metadata: self.metadata.clone(),
         }
