@@ -183,20 +183,30 @@ FROM costed;
 
 -- What jobs were estimated to cost, and what they have come to.
 CREATE VIEW v_job_costs AS
-WITH used AS (
-    SELECT u.job, sum(u.answers) AS answers, sum(u.input_tokens) AS input_tokens, sum(u.cached_tokens) AS cached_tokens,
-           sum(u.output_tokens) AS output_tokens, sum(u.reasoning_tokens) AS reasoning_tokens,
-           CASE WHEN count(p.input) = count(*) THEN
-               sum((u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output) END AS cost
-    FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day
-    GROUP BY u.job)
-SELECT j.id AS job_id, j.client, j.status, u.answers, u.input_tokens, u.cached_tokens, u.output_tokens, u.reasoning_tokens,
-       u.cost AS cost_picodollars,
-       coalesce(printf('%d.%06d', u.cost / 1000000000000, u.cost % 1000000000000 / 1000000), 'unknown') AS cost_usd,
-       j.estimated_tokens, j.estimated_cost AS estimated_picodollars,
-       coalesce(printf('%d.%06d', j.estimated_cost / 1000000000000, j.estimated_cost % 1000000000000 / 1000000), 'unknown')
+WITH costed AS (
+    SELECT j.*, (SELECT count(*) FROM job_usage u WHERE u.job = j.seq) AS parts,
+           (SELECT CASE WHEN count(*) = count(c) THEN sum(c) END FROM
+               (SELECT (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
+                               + u.output_tokens * p.output
+                        FROM prices p
+                        WHERE p.mode = u.mode AND p.since <= u.day
+                          AND (u.model = p.model OR u.model GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
+                        ORDER BY p.since DESC LIMIT 1) AS c
+                FROM job_usage u WHERE u.job = j.seq)) AS cost
+    FROM batch_jobs j)
+SELECT id AS job_id, client, status,
+       (SELECT coalesce(sum(answers), 0) FROM job_usage u WHERE u.job = costed.seq) AS answers,
+       (SELECT coalesce(sum(input_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS input_tokens,
+       (SELECT coalesce(sum(cached_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS cached_tokens,
+       (SELECT coalesce(sum(output_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS output_tokens,
+       (SELECT coalesce(sum(reasoning_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS reasoning_tokens,
+       CASE parts WHEN 0 THEN 0 ELSE cost END AS cost_picodollars,
+       CASE parts WHEN 0 THEN '0.000000' ELSE
+           coalesce(printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000), 'unknown') END AS cost_usd,
+       estimated_tokens, estimated_cost AS estimated_picodollars,
+       coalesce(printf('%d.%06d', estimated_cost / 1000000000000, estimated_cost % 1000000000000 / 1000000), 'unknown')
            AS estimated_usd
-FROM used u JOIN batch_jobs j ON j.seq = u.job;
+FROM costed;
 
 -- By client, day and model.
 CREATE VIEW v_spending AS

@@ -10,6 +10,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::http::Response;
 use crate::job::{JobStatus, RequestState};
 use crate::store::figures::{Figures, figures};
+use crate::store::money::Used;
 use crate::store::{Store, Stored};
 
 /// How long a look at the database counts: however many scrape, it is looked at once in that time.
@@ -94,6 +95,8 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     let paused = figures.pauses.iter().map(|scope| (scope.as_str(), 1));
     page.gauges("paused", "What is paused.", "scope", paused);
 
+    page.used(&figures.used);
+
     let vitals = health.vitals();
     let help = "How long ago each thread's last tick ended.";
     let ticks = vitals.iter().map(|vital| {
@@ -148,6 +151,34 @@ impl Page {
         for (value, number) in samples {
             let value = escaped(value);
             self.0 += &format!("batchkeeper_{name}{{{label}=\"{value}\"}} {number}\n");
+        }
+    }
+
+    /// Tokens and money by model and mode; micro-dollars, so that they are whole numbers.
+    fn used(&mut self, used: &[Used]) {
+        let help = "Tokens of all attempts; those cached are among those in.";
+        self.head("tokens_total", help, "counter");
+        for it in used {
+            let kinds = [
+                ("input", it.tokens.input),
+                ("cached", it.tokens.cached),
+                ("output", it.tokens.output),
+            ];
+            let (model, mode) = (escaped(&it.model), &it.mode);
+            for (kind, number) in kinds {
+                self.0 += &format!(
+                    "batchkeeper_tokens_total{{model=\"{model}\",mode=\"{mode}\",kind=\"{kind}\"}} {number}\n"
+                );
+            }
+        }
+        let help = "What of it has a price, in millionths of a US dollar.";
+        self.head("cost_microdollars_total", help, "counter");
+        for it in used {
+            let (model, mode) = (escaped(&it.model), &it.mode);
+            self.0 += &format!(
+                "batchkeeper_cost_microdollars_total{{model=\"{model}\",mode=\"{mode}\"}} {}\n",
+                it.cost.0 / 1_000_000
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::costs;
 use super::health::Health;
 use super::metrics::Metrics;
 use super::{Api, Failure, document, not_allowed, refused, seconds};
@@ -55,6 +56,7 @@ impl Ops {
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
+            "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
             _ => Err(Refusal::new(
                 Code::NotFound,
@@ -86,6 +88,15 @@ impl Ops {
         let rows = self.store.read(|view| alerts::list(view, false, 200))?;
         let list: Value = rows.iter().map(alert).collect();
         Ok(Response::json(200, &json!({"alerts": list})))
+    }
+
+    fn costs(&self) -> Result<Response, Failure> {
+        let now = self.clock.now().wall;
+        let budgets = self.api.config.limits_of_money();
+        Ok(Response::json(
+            200,
+            &costs::page(&self.store, &budgets, now)?,
+        ))
     }
 
     fn batches(&self) -> Result<Response, Failure> {

@@ -2,9 +2,11 @@
 //! keep, never from the lines.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::inspect::{self, Table};
 use super::{Stored, Tx, View};
 use crate::batch::Stage;
 use crate::clock::Timestamp;
@@ -294,6 +296,73 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<(String, String)
              for the whole; what it costs is reckoned from the lines. Look at it: batchkeeper batches show {id}"
         );
         Ok((format!("usage:{id}"), message))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How far back spending is shown.
+const SHOWN: Duration = Duration::from_hours(31 * 24);
+
+/// What was used and spent lately, by client, day, model and mode.
+pub fn spending(view: &View, now: Timestamp) -> Stored<Table> {
+    let sql =
+        "SELECT * FROM v_spending WHERE day >= ? ORDER BY day DESC, client, model, mode LIMIT 1000";
+    inspect::table(view, sql, [day(now.before(SHOWN))])
+}
+
+/// What the newest jobs were estimated to cost, and what they came to.
+pub fn newest_jobs(view: &View) -> Stored<Table> {
+    // The view adds up all jobs' usage: the newest are named first.
+    let newest = "SELECT id FROM batch_jobs ORDER BY seq DESC LIMIT 50";
+    let mut ids = view.prepare_cached(newest)?;
+    let ids: Vec<String> = ids
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut all = Table {
+        columns: Vec::new(),
+        rows: Vec::new(),
+    };
+    for id in ids {
+        let one = inspect::table(view, "SELECT * FROM v_job_costs WHERE job_id = ?", [id])?;
+        all.columns = one.columns;
+        all.rows.extend(one.rows);
+    }
+    Ok(all)
+}
+
+/// What the newest batches took and cost.
+pub fn newest_batches(view: &View) -> Stored<Table> {
+    let sql = "SELECT * FROM v_costs ORDER BY batch_id DESC LIMIT 50";
+    inspect::table(view, sql, [])
+}
+
+/// Everything that a model was used for, in one mode: for metrics.
+#[derive(Clone, Debug)]
+pub struct Used {
+    /// The model.
+    pub model: String,
+    /// `batch` or `synchronous`.
+    pub mode: String,
+    /// What it took.
+    pub tokens: Tokens,
+    /// What of it has a price.
+    pub cost: Money,
+}
+
+/// What was used of each model, ever.
+pub fn used(view: &View) -> Stored<Vec<Used>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT u.model, u.mode, sum(u.input_tokens), sum(u.cached_tokens), sum(u.output_tokens),
+                coalesce(sum((SELECT {COST} {PRICE})), 0)
+         FROM client_usage u GROUP BY u.model, u.mode"
+    ))?;
+    let rows = query.query_map([], |row| {
+        Ok(Used {
+            model: row.get(0)?,
+            mode: row.get(1)?,
+            tokens: tokens(row, 2)?,
+            cost: Money(row.get(5)?),
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -760,6 +760,7 @@ impl World {
 
     /// What holds after each tick, whatever went wrong.
     pub fn invariants(&mut self) {
+        self.no_budget_is_overspent();
         let violations = self.openai.state().violations.clone();
         assert!(violations.is_empty(), "{violations:?}\n{}", self.dump());
         let version = self.number("PRAGMA data_version");
@@ -790,6 +791,20 @@ impl World {
             let found = self.rows(query);
             assert!(found.is_empty(), "{what}: {found:?}\n{}", self.dump());
         }
+    }
+
+    /// What batches have cost in a day is within its budget, up to the price of one batch: what they
+    /// cost is known when they are over.
+    fn no_budget_is_overspent(&self) {
+        let Some(limit) = self.config.budgets.total.per_day else {
+            return;
+        };
+        let over = self.number(&format!(
+            "SELECT count(*) FROM (SELECT day, sum(cost_picodollars) AS cost FROM v_spending WHERE mode = 'batch' GROUP BY day)
+             WHERE cost > {} + (SELECT coalesce(max(cost_picodollars), 0) FROM v_costs)",
+            limit.0
+        ));
+        assert_eq!(over, 0, "a budget is overspent\n{}", self.dump());
     }
 
     /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
