@@ -178,7 +178,8 @@ WITH costed AS (
 SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
        (SELECT count(*) FROM batch_lines l WHERE l.batch_id = costed.id AND l.outcome = 'answered') AS answered,
        input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost AS cost_picodollars,
-       coalesce(printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000), 'unknown') AS cost_usd
+       CASE WHEN cost IS NULL THEN 'unknown'
+            ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd
 FROM costed;
 
 -- What jobs were estimated to cost, and what they have come to.
@@ -202,9 +203,11 @@ SELECT id AS job_id, client, status,
        (SELECT coalesce(sum(reasoning_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS reasoning_tokens,
        CASE parts WHEN 0 THEN 0 ELSE cost END AS cost_picodollars,
        CASE parts WHEN 0 THEN '0.000000' ELSE
-           coalesce(printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000), 'unknown') END AS cost_usd,
+           CASE WHEN cost IS NULL THEN 'unknown'
+            ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END END AS cost_usd,
        estimated_tokens, estimated_cost AS estimated_picodollars,
-       coalesce(printf('%d.%06d', estimated_cost / 1000000000000, estimated_cost % 1000000000000 / 1000000), 'unknown')
+       CASE WHEN estimated_cost IS NULL THEN 'unknown'
+            ELSE printf('%d.%06d', estimated_cost / 1000000000000, estimated_cost % 1000000000000 / 1000000) END
            AS estimated_usd
 FROM costed;
 
@@ -215,5 +218,6 @@ WITH costed AS (
     FROM client_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
 SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
        cost AS cost_picodollars,
-       coalesce(printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000), 'unknown') AS cost_usd
+       CASE WHEN cost IS NULL THEN 'unknown'
+            ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd
 FROM costed;

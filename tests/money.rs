@@ -124,7 +124,7 @@ fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
         config.vision.max_output_tokens = 16;
         config.budgets.over = Over::Wait;
         config.clients[0].budget = Limits {
-            per_day: Money::parse("0.0008"),
+            per_day: Money::parse("0.00015"),
             per_month: None,
         };
     });
@@ -138,7 +138,7 @@ fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
     assert_eq!(planned, 0, "a waiting job leaves no half-made batch");
     assert!(world.job(&large).completed_at.is_none());
     let spent = "SELECT sum(cost_picodollars) FROM v_spending WHERE client = 'a'";
-    assert!(world.number(spent) <= Money::parse("0.0008").unwrap().0);
+    assert!(world.number(spent) <= Money::parse("0.00015").unwrap().0);
     world.settle();
     world.assert_answered(&large);
 }

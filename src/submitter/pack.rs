@@ -14,7 +14,7 @@ use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
 use crate::store::money::{self, Allowance};
 use crate::store::queue::{self, Room as QueueRoom};
-use crate::store::requests::{self, Queue};
+use crate::store::requests::{self, Line, Queue};
 use crate::store::{StoreError, alerts, settle};
 use crate::trouble;
 
@@ -168,10 +168,31 @@ impl Submitter {
             tokens: packing.tokens,
             is_empty: true,
         };
-        for (of, share) in shares(&packing.queues, room.lines) {
+        let lines = room.lines.min(self.typical(packing, &parameters)?);
+        let mut shares = shares(&packing.queues, lines);
+        // Where lines take more than was thought, small queues lose nothing by it.
+        shares.sort_by_key(|(_, share)| *share);
+        for (of, share) in shares {
             self.claim(batch, packing, of, share, &parameters, &mut room, now)?;
         }
         Ok(Next::again())
+    }
+
+    /// How many lines like the first one that waits fit by their bytes and tokens: what is shared out
+    /// evenly must be what there is.
+    fn typical(&self, packing: &Packing, parameters: &Parameters) -> Result<u32, StepError> {
+        let Some(first) = packing.queues.first() else {
+            return Ok(0);
+        };
+        let waiting = self
+            .store
+            .read(|view| requests::waiting(view, first.job, packing.stage, packing.cap, 0, 1))?;
+        let Some(line) = waiting.first() else {
+            return Ok(u32::MAX);
+        };
+        let (length, takes) = demand(line, parameters)?;
+        let fit = (self.config.batch.max_bytes / length.max(1)).min(packing.tokens / takes.max(1));
+        Ok(u32::try_from(fit).unwrap_or(u32::MAX).max(1))
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call, in the loop above")]
@@ -200,10 +221,7 @@ impl Submitter {
             let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
             let mut tokens = 0;
             for line in &waiting {
-                let body = line.body(parameters);
-                let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
-                let output = body["max_output_tokens"].as_u64().unwrap_or(0);
-                let takes = estimate::of_queue(length, line.images.len(), output);
+                let (length, takes) = demand(line, parameters)?;
                 if length > self.config.batch.max_bytes {
                     after = line.request;
                     too_long.push(line.request);
@@ -238,6 +256,15 @@ impl Submitter {
         }
         Ok(())
     }
+}
+
+/// What a line takes: bytes of the input, tokens of the model's queue.
+fn demand(line: &Line, parameters: &Parameters) -> Result<(u64, u64), StepError> {
+    let body = line.body(parameters);
+    let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
+    let output = body["max_output_tokens"].as_u64().unwrap_or(0);
+    let takes = estimate::of_queue(length, line.images.len(), output);
+    Ok((length, takes))
 }
 
 /// Cuts each client's queues to what its budget holds, and gives how many lines that of all holds.

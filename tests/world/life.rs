@@ -22,8 +22,8 @@ use super::{ALL_STEPS, Ticked, World};
 const TICKS: u64 = 600;
 /// Jobs in a life, at most.
 const JOBS: u64 = 6;
-/// What a life may cost a day, where that is limited: some forty lines.
-const BUDGET: &str = "0.0003";
+/// What a life may cost a day, where that is limited: some eighty lines.
+const BUDGET: &str = "0.0006";
 /// Longer than OpenAI may take to list a batch.
 const LISTED: Duration = Duration::from_mins(10);
 
