@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::batch::{BatchState, Stage};
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::money::Money;
 use crate::openai::BatchApi;
 use crate::openai::listing::batches_back_to;
 use crate::reconcile;
 use crate::remote::RemoteBatch;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_SUBMISSION};
+use crate::store::money::{self, Standing};
 use crate::store::{Store, alerts, inspect, stuck};
 use crate::trouble;
 
@@ -70,7 +72,9 @@ impl Auditor {
         let day_ago = now.wall.before(FORGOTTEN);
         // While OpenAI refuses the account nothing moves there, and a person knows why.
         let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let budgets = self.config.limits_of_money();
         let told = self.store.read(|view| {
+            let standings = money::standings(view, &budgets, now.wall)?;
             let other_identity = stuck::of_other_identity(view, self.api.identity())?;
             let submissions = match paused {
                 true => Vec::new(),
@@ -84,6 +88,9 @@ impl Auditor {
                     "batch_overdue",
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
+                ("usage_differs", money::differences(view, day_ago)?),
+                ("budget_80", budget_alerts(&standings, 80)),
+                ("budget_100", budget_alerts(&standings, 100)),
                 ("alerts_not_told", stuck::notices(view, before, day_ago)?),
                 (
                     trouble::OTHER_IDENTITY,
@@ -223,6 +230,26 @@ impl Auditor {
         })?;
         Ok(())
     }
+}
+
+/// The budgets that are used up to so many of a hundred parts.
+fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
+    let reached = standings.iter().filter(|it| {
+        let used = (it.spent + it.reserved).times(100);
+        used >= it.limit.times(percent) && it.limit > Money::default()
+    });
+    let told = reached.map(|it| {
+        let message = format!(
+            "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \
+             until the next one begins or [budgets] says otherwise",
+            it.name(),
+            it.spent,
+            it.reserved,
+            it.limit
+        );
+        (it.name(), message)
+    });
+    told.collect()
 }
 
 /// Whether what OpenAI has under a row's id was made from that row: by the key in its metadata, where

@@ -37,7 +37,7 @@ use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::step::{Bells, Step};
-use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
+use crate::store::{DaemonLock, Store, batches, deliveries, direct, money, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -76,6 +76,7 @@ impl Daemon {
         make_private_folder(&config.spool())?;
         sweep_spool(&store, &config.spool())?;
         let released = store.write(clock.now().wall, |tx| {
+            money::set_prices(tx, &config.prices())?;
             deliveries::release_unfinished(tx)?;
             direct::release_unfinished(tx)
         });

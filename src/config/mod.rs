@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::money::{Budgets, Limits, Price};
 use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
@@ -118,6 +119,10 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// What a person is told.
     pub alerts: AlertsConfig,
+    /// What models cost; see [`Config::prices`].
+    prices: Vec<Price>,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
     /// How often steps look for work.
     pub steps: StepsConfig,
 }
@@ -147,6 +152,8 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             retention: RetentionConfig::default(),
             alerts: AlertsConfig::default(),
+            prices: Vec::new(),
+            budgets: BudgetsConfig::default(),
             steps: StepsConfig::default(),
         }
     }
@@ -168,6 +175,8 @@ pub struct ClientConfig {
     webhook_key_file: Option<PathBuf>,
     /// The only hosts that its webhook URLs may name (`client.example`, `*.client.example`); empty: any.
     pub webhook_hosts: Vec<String>,
+    /// What may be spent for it.
+    pub budget: Limits,
     #[serde(skip)]
     loaded: Vec<Key>,
     #[serde(skip)]
@@ -511,6 +520,29 @@ impl Default for AlertsConfig {
     }
 }
 
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetsConfig {
+    /// What may be spent for all clients together.
+    pub total: Limits,
+    /// What becomes of a job that would break one.
+    pub over: Over,
+    /// Whether clients are told what their jobs cost.
+    pub show_costs: bool,
+}
+
+/// `budgets.over`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    /// It is refused with 402.
+    #[default]
+    Refuse,
+    /// It is taken, and waits until there is money for it.
+    Wait,
+}
+
 /// `[steps]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -570,6 +602,22 @@ impl Config {
     /// Where the spool lies: beside the database.
     pub fn spool(&self) -> PathBuf {
         self.database.with_file_name("spool")
+    }
+
+    /// What models cost: as configured, and as shipped for those that are not named.
+    pub fn prices(&self) -> Vec<Price> {
+        crate::money::prices(&self.prices)
+    }
+
+    /// Who may spend how much.
+    pub fn limits_of_money(&self) -> Budgets {
+        let limited = self.clients.iter().filter(|it| !it.budget.is_none());
+        Budgets {
+            total: self.budgets.total,
+            clients: limited
+                .map(|client| (client.name.clone(), client.budget))
+                .collect(),
+        }
     }
 
     /// What every request to the operator's pages must bring; empty: nothing.
@@ -743,6 +791,22 @@ impl Config {
             if model.is_empty() {
                 return refuse(format!("{key} is empty"));
             }
+        }
+        if let Some(price) = self.prices.iter().find(|price| !price.is_well()) {
+            return refuse(format!(
+                "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and dollars a million \
+                 tokens with six digits behind the point at most",
+                price.model, price.since
+            ));
+        }
+        let prices = self.prices();
+        let unknown = [&self.vision.model, &self.translation.model]
+            .into_iter()
+            .find(|model| !prices.iter().any(|price| price.is_of(model)));
+        if let Some(model) = unknown.filter(|_| !self.limits_of_money().is_none()) {
+            return refuse(format!(
+                "a budget needs a price of the model {model:?}: add it under [[prices]]"
+            ));
         }
         if !DETAILS.contains(&self.vision.detail.as_str()) {
             return refuse(format!(
