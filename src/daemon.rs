@@ -36,6 +36,7 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
+use crate::retention::Retention;
 use crate::step::{Bells, Step};
 use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
 use crate::submitter::Submitter;
@@ -111,6 +112,10 @@ impl Daemon {
             (
                 "finisher".into(),
                 Box::new(Finisher::new(store.clone(), config.clone())),
+            ),
+            (
+                "retention".into(),
+                Box::new(Retention::new(store.clone(), config.clone())),
             ),
         ];
         let herald = Herald::new(

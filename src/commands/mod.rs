@@ -15,10 +15,12 @@ use crate::daemon::{self, Daemon, until_a_signal};
 use crate::printable::printable;
 use crate::store::Store;
 
+mod backup;
 mod demo;
 mod incoming;
 mod look;
 mod moves;
+mod progress;
 mod repair;
 mod report;
 mod serve_sandbox;
@@ -49,6 +51,9 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        resend makes a new delivery, with an id of its own
     batchkeeper pause | resume intake | submissions | webhooks
                                        new jobs are not taken; nothing new is sent to OpenAI; nobody is told
+    batchkeeper backup [FILE | --dir DIR] [--keep N]
+                                       a verified copy of the database, while it is worked on; without FILE into
+                                       DIR (default: backup.dir), of which the newest N stay (backup.keep)
     batchkeeper alerts                 what a person should know
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
     batchkeeper report [--from T] [--to T]
@@ -91,6 +96,8 @@ pub struct Command {
     apply: bool,
     dry_run: bool,
     keep: bool,
+    keep_copies: Option<String>,
+    dir: Option<PathBuf>,
     new_identity: bool,
     failed_lots: bool,
     webhook_secret: bool,
@@ -121,7 +128,11 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("json") => command.json = true,
             Arg::Long("apply") => command.apply = true,
             Arg::Long("dry-run") => command.dry_run = true,
+            Arg::Long("keep") if command.name == "backup" => {
+                command.keep_copies = Some(text(parser.value()?)?);
+            }
             Arg::Long("keep") => command.keep = true,
+            Arg::Long("dir") => command.dir = Some(parser.value()?.into()),
             Arg::Long("new-identity") => command.new_identity = true,
             Arg::Long("failed-lots") => command.failed_lots = true,
             Arg::Long("webhook-secret") => command.webhook_secret = true,
@@ -151,6 +162,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
     let (takes, operands): (&[&str], usize) = match (command.name.as_str(), verb) {
         ("serve" | "check-config" | "alerts" | "doctor", _) => (&[], 0),
         ("demo", _) => (&["keep"], 0),
+        ("backup", _) => (&["dir", "keep"], 1),
         ("sandbox", _) => (&["listen", "state", "pace"], 0),
         ("sign", _) => (&["job", "webhook-secret", "client"], 1),
         ("import-legacy", _) => (&["dry-run"], 1),
@@ -244,6 +256,7 @@ pub fn run(command: Command) -> ExitCode {
         "alerts" => look::alerts(&command),
         "doctor" => look::doctor(&command),
         "report" => report::run(&command),
+        "backup" => backup::run(&command),
         "" => Err(Refused::Usage("no command".into())),
         other => Err(Refused::Usage(format!("there is no command {other:?}"))),
     };
@@ -318,6 +331,14 @@ fn print(text: &str) -> Outcome {
         // Whoever read it has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(true),
+    }
+}
+
+/// What a command did, for people or as JSON.
+fn say(command: &Command, what: serde_json::Value, text: &str) -> Outcome {
+    match command.json {
+        true => print(&format!("{what}\n")),
+        false => print(text),
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is kept for how long.
     pub retention: RetentionConfig,
+    /// Copies of the database.
+    pub backup: BackupConfig,
     /// What a person is told.
     pub alerts: AlertsConfig,
     /// How often steps look for work.
@@ -141,6 +143,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             limits: LimitsConfig::default(),
             retention: RetentionConfig::default(),
+            backup: BackupConfig::default(),
             alerts: AlertsConfig::default(),
             steps: StepsConfig::default(),
         }
@@ -471,6 +474,36 @@ impl Default for RetentionConfig {
     }
 }
 
+/// `[backup]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupConfig {
+    /// Where `batchkeeper backup` puts its copies; empty: nowhere, it must be told.
+    pub dir: PathBuf,
+    /// How many of them are kept.
+    pub keep: u32,
+    /// A newest backup older than this is told of; 0: never.
+    #[serde(with = "duration")]
+    pub late_after: Duration,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            keep: 7,
+            late_after: Duration::from_hours(48),
+        }
+    }
+}
+
+impl BackupConfig {
+    /// Whether somebody makes backups here.
+    pub fn is_on(&self) -> bool {
+        !self.dir.as_os_str().is_empty()
+    }
+}
+
 /// `[alerts]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -688,6 +721,7 @@ impl Config {
             200_000_000,
         )?;
         within("batch.max_attempts", self.batch.max_attempts.into(), 1, 100)?;
+        within("backup.keep", self.backup.keep.into(), 1, 10_000)?;
         within("limits.languages", self.limits.languages.into(), 1, 100)?;
         within(
             "images.concurrency",
