@@ -86,6 +86,7 @@ impl Auditor {
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
                 ("alerts_not_told", stuck::notices(view, before, day_ago)?),
+                ("disk_low", self.low_disk()?),
                 ("backup_late", self.late_backup(view, now.wall)?),
                 (
                     trouble::OTHER_IDENTITY,
@@ -107,6 +108,23 @@ impl Auditor {
                 .try_for_each(|scope| trouble::is_over(tx, scope))
         })?;
         Ok(())
+    }
+
+    /// Tells that the disk fills up, while there is room for what is paid.
+    fn low_disk(&self) -> Stored<Vec<Told>> {
+        let missing = trouble::missing_room(&self.store, &self.config)?;
+        let told = missing.map(|missing| {
+            let path = self.store.path().display();
+            let message = format!(
+                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no batch is \
+                 created, while what is paid is taken in. It goes on by itself once there is room. What takes it: \
+                 du -ah \"$(dirname {path})\" | sort -h | tail; results go earlier with a smaller retention.results and: \
+                 systemctl restart batchkeeper",
+                missing / 1_000_000
+            );
+            ("disk".to_owned(), message)
+        });
+        Ok(told.into_iter().collect())
     }
 
     /// Tells where the newest backup is old, as far as somebody makes backups here.

@@ -42,7 +42,10 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     assert_eq!(said["bytes"], json!(length.len()));
     assert_eq!(length.permissions().mode() & 0o777, 0o600);
     // One file, whole, and nothing beside it; never written over.
-    assert_eq!(files(&appliance.path("copies")), std::slice::from_ref(&file));
+    assert_eq!(
+        files(&appliance.path("copies")),
+        std::slice::from_ref(&file)
+    );
     let copy = Connection::open(&file).unwrap();
     let lots: i64 = copy
         .query_row("SELECT count(*) FROM batch_lots", [], |row| row.get(0))
@@ -222,4 +225,74 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
     appliance.is_sound();
+}
+
+#[test]
+fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
+    let mut appliance = Appliance::without_daemon("");
+    appliance.fault(&json!({"fault": "stall_in_progress"}));
+    appliance.start_daemon();
+    let paid = appliance.job(&appliance.lots(2), &["en"]);
+    wait_for("the batch", || {
+        let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
+        (appliance.cell::<i64>(submitted) == 1).then_some(())
+    });
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let waiting = appliance.job(&appliance.lots(1), &["en"]);
+    assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
+    appliance.kill_daemon();
+    let reserve =
+        |size: &str| format!("[limits]\ndisk_reserve = {size:?}\n[steps]\naudit = \"20ms\"");
+    appliance.configure(&reserve("1000000GB"));
+    appliance.start_daemon();
+    let refused = appliance.submit(&appliance::submission(&appliance.lots(1), &["en"]));
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["code"], "STORAGE_UNAVAILABLE");
+    assert!(refused.header("retry-after").is_some());
+    wait_for("the alert", || {
+        let alerts = appliance.run(&["alerts"]);
+        alerts.out.contains("disk_low").then_some(())
+    });
+    appliance.clear_faults();
+    appliance.results(&paid);
+    assert_eq!(appliance.status(&waiting)["status"], "pending");
+    let made = "SELECT count(*) FROM openai_batches";
+    assert_eq!(appliance.cell::<i64>(made), 1);
+    appliance.kill_daemon();
+    appliance.configure(&reserve("1kB"));
+    appliance.start_daemon();
+    appliance.results(&waiting);
+    wait_for("the alert's end", || {
+        (appliance.run(&["alerts"]).status == 0).then_some(())
+    });
+}
+
+#[test]
+fn the_heart_beats_while_all_is_well() {
+    let mut appliance = Appliance::without_daemon("");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/beat", listener.local_addr().unwrap());
+    appliance.configure(&format!(
+        "[alerts]\nheartbeat_url = {url:?}\nheartbeat_every = \"20ms\""
+    ));
+    appliance.start_daemon();
+    for _ in 0..3 {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut start = [0; 10];
+        std::io::Read::read_exact(&mut stream, &mut start).unwrap();
+        assert_eq!(&start, b"GET /beat ");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    }
+    appliance.kill_daemon();
+    // Through the guard: not to this machine, unless that is allowed.
+    appliance.configure(&format!(
+        "[alerts]\nheartbeat_url = {url:?}\n[network]\nallow_private = false"
+    ));
+    let refused = appliance.run(&["check-config"]);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused.err.contains("alerts.heartbeat_url"),
+        "{}",
+        refused.err
+    );
 }

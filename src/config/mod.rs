@@ -437,6 +437,9 @@ pub struct LimitsConfig {
     /// A body's bytes.
     #[serde(with = "size")]
     pub body: u64,
+    /// Room on the database's disk that is left to results already paid, bytes; 0: none.
+    #[serde(with = "size")]
+    pub disk_reserve: u64,
 }
 
 impl Default for LimitsConfig {
@@ -449,6 +452,7 @@ impl Default for LimitsConfig {
             dedupe_window: Duration::from_hours(1),
             languages: 10,
             body: 100_000_000,
+            disk_reserve: 1_000_000_000,
         }
     }
 }
@@ -512,6 +516,11 @@ pub struct AlertsConfig {
     pub webhook_url: String,
     webhook_key: Secret,
     webhook_key_file: Option<PathBuf>,
+    /// Is asked for (`GET`) while all is well; empty: nothing is.
+    pub heartbeat_url: String,
+    /// How often.
+    #[serde(with = "duration")]
+    pub heartbeat_every: Duration,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
@@ -525,6 +534,15 @@ impl AlertsConfig {
     pub fn keys(&self) -> &[Key] {
         &self.loaded
     }
+
+    /// Where this machine calls by itself: the keys that are set, and their URLs.
+    pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("alerts.webhook_url", self.webhook_url.as_str()),
+            ("alerts.heartbeat_url", self.heartbeat_url.as_str()),
+        ];
+        all.into_iter().filter(|(_, url)| !url.is_empty())
+    }
 }
 
 impl Default for AlertsConfig {
@@ -533,6 +551,8 @@ impl Default for AlertsConfig {
             webhook_url: String::new(),
             webhook_key: Secret::default(),
             webhook_key_file: None,
+            heartbeat_url: String::new(),
+            heartbeat_every: Duration::from_mins(1),
             stuck_after: Duration::from_mins(10),
             loaded: Vec::new(),
         }
@@ -671,9 +691,10 @@ impl Config {
                 ));
             }
         }
-        let url = &self.alerts.webhook_url;
-        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
-            return refuse(format!("alerts.webhook_url = {url:?} is no http(s) URL"));
+        for (key, url) in self.alerts.urls() {
+            if !(url.starts_with("https://") || url.starts_with("http://")) {
+                return refuse(format!("{key} = {url:?} is no http(s) URL"));
+            }
         }
         if self.clients.is_empty() {
             return refuse(
@@ -752,6 +773,7 @@ impl Config {
             ("openai.create_timeout", self.openai.create_timeout),
             ("openai.retry_interval", self.openai.retry_interval),
             ("webhooks.timeout", self.webhooks.timeout),
+            ("alerts.heartbeat_every", self.alerts.heartbeat_every),
             ("steps.idle", self.steps.idle),
             ("steps.audit", self.steps.audit),
             ("steps.reconcile", self.steps.reconcile),

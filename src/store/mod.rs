@@ -44,6 +44,7 @@ pub mod once;
 pub mod report;
 pub mod requests;
 pub mod retention;
+mod room;
 pub mod settle;
 pub mod stuck;
 

@@ -188,6 +188,8 @@ impl World {
         .expect("a configuration");
         config.database = folder.path().join("batchkeeper.db");
         config.images.check = false;
+        // The real disk is no part of a world.
+        config.limits.disk_reserve = 0;
         config.batch.max_wait = Duration::from_secs(10);
         config.steps.idle = Duration::from_secs(20);
         config.openai.base_url = OPENAI.into();
