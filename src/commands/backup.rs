@@ -36,7 +36,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     };
     say(
         command,
-        json!({"backup": path, "bytes": bytes, "schema": schema, "rows": rows, "removed": removed}),
+        &json!({"backup": path, "bytes": bytes, "schema": schema, "rows": rows, "removed": removed}),
         &format!(
             "{}: {bytes} bytes, schema {schema}, {rows} rows, read back and whole{also}\n",
             path.display()

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lexopt::{Arg, Parser, ValueExt};
+use serde_json::{Value, json};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -63,7 +64,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        last 24 hours
 
 Every command takes --config FILE (default: the environment's BATCHKEEPER_CONFIG, else
-/etc/batchkeeper/config.toml), --json where it prints a table, and exits with 0, 1 (findings, or
+/etc/batchkeeper/config.toml), --json (serve, demo and sandbox apart), and exits with 0, 1 (findings, or
 refused) or 2 (usage).
 ";
 
@@ -93,6 +94,7 @@ pub struct Command {
     operands: Vec<String>,
     config: Option<PathBuf>,
     json: bool,
+    help: bool,
     apply: bool,
     dry_run: bool,
     keep: bool,
@@ -144,14 +146,16 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
             Arg::Long("pace") => command.pace = Some(text(parser.value()?)?),
             Arg::Long("state") => command.state = Some(parser.value()?.into()),
-            Arg::Long("help") | Arg::Short('h') => command.name = "help".into(),
+            Arg::Long("help") | Arg::Short('h') => command.help = true,
             Arg::Long("version") | Arg::Short('V') => command.name = "version".into(),
             Arg::Value(value) if command.name.is_empty() => command.name = text(value)?,
             Arg::Value(value) => command.operands.push(text(value)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    check(&command, &options)?;
+    if !command.help {
+        check(&command, &options)?;
+    }
     Ok(command)
 }
 
@@ -180,7 +184,11 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         }
         _ => return Ok(()),
     };
-    let everywhere = ["config", "json"];
+    let everywhere: &[&str] = match command.name.as_str() {
+        // They print what happens, line by line.
+        "serve" | "demo" | "sandbox" => &["config"],
+        _ => &["config", "json"],
+    };
     if let Some(option) = options
         .iter()
         .map(String::as_str)
@@ -230,7 +238,8 @@ type Outcome = Result<bool, Refused>;
 /// Runs a command; its exit status says how it went.
 pub fn run(command: Command) -> ExitCode {
     let outcome = match command.name.as_str() {
-        "help" => print(HELP),
+        name if command.help => help(name),
+        "help" => help(""),
         "version" => print(concat!("batchkeeper ", env!("CARGO_PKG_VERSION"), "\n")),
         "serve" => serve(&command),
         "demo" => demo::run(command.keep),
@@ -238,11 +247,16 @@ pub fn run(command: Command) -> ExitCode {
         "check-config" => configuration(&command).and_then(|config| {
             daemon::check(&config)?;
             let exposed = config.exposed(&config_path(&command));
-            let warnings: String = exposed
+            let warnings: Vec<String> = exposed.iter().map(ToString::to_string).collect();
+            let text: String = warnings
                 .iter()
                 .map(|it| format!("warning: {it}\n"))
                 .collect();
-            print(&format!("{warnings}the configuration is good\n"))
+            say(
+                &command,
+                &json!({"good": true, "warnings": warnings}),
+                &format!("{text}the configuration is good\n"),
+            )
         }),
         "sign" => sign::run(&command),
         "import-legacy" => incoming::run(&command),
@@ -268,6 +282,32 @@ pub fn run(command: Command) -> ExitCode {
             ExitCode::from(1)
         }
         Err(Refused::Usage(message)) => refuse(&Usage(message)),
+    }
+}
+
+/// The whole help, or the lines of one command.
+fn help(name: &str) -> Outcome {
+    let (about, after) = HELP
+        .split_once("\n\n")
+        .and_then(|(_, rest)| rest.rsplit_once("\n\n"))
+        .unwrap_or((HELP, ""));
+    let mut lines = String::new();
+    let mut is_meant = false;
+    for line in about.lines() {
+        if let Some(entry) = line.strip_prefix("    batchkeeper ") {
+            let mut words = entry.split_whitespace();
+            is_meant = words.next() == Some(name)
+                || words.next() == Some("|") && words.next() == Some(name);
+        }
+        if is_meant {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    match (name, lines.is_empty()) {
+        ("", _) => print(HELP),
+        (_, true) => Err(Refused::Usage(format!("there is no command {name:?}"))),
+        (_, false) => print(&format!("{lines}\n{after}")),
     }
 }
 
@@ -335,7 +375,7 @@ fn print(text: &str) -> Outcome {
 }
 
 /// What a command did, for people or as JSON.
-fn say(command: &Command, what: serde_json::Value, text: &str) -> Outcome {
+fn say(command: &Command, what: &Value, text: &str) -> Outcome {
     match command.json {
         true => print(&format!("{what}\n")),
         false => print(text),

@@ -260,7 +260,11 @@ impl Submitter {
         }
         let refused =
             matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
-        let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
+        let message = format!(
+            "OpenAI refuses batch {} ({}): {error}. It is tried on; look at it: batchkeeper batches show {}, let it go: \
+             batchkeeper batches give-up {}",
+            row.id, row.stage, row.id, row.id
+        );
         let wait = backoff(
             self.config.openai.retry_interval,
             row.failures,
