@@ -4,7 +4,7 @@
 -- Since the beginning; only grows.
 CREATE TABLE sums (
     what   TEXT NOT NULL,
-    label  TEXT NOT NULL,                   -- a client, an outcome, a model, a bound in seconds
+    label  TEXT NOT NULL,                   -- a client, an outcome, a bound in seconds
     number INTEGER NOT NULL,
     PRIMARY KEY (what, label)
 ) STRICT, WITHOUT ROWID;
@@ -58,19 +58,11 @@ WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'fail
     INSERT INTO sums
         SELECT 'lines', outcome, count(*) FROM batch_lines WHERE batch_id = NEW.id AND outcome IS NOT NULL GROUP BY outcome
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
-    INSERT INTO sums
-        SELECT k.column1, NEW.model, CASE k.column1 WHEN 'tokens_input' THEN t.i WHEN 'tokens_cached' THEN t.c
-                                                    WHEN 'tokens_output' THEN t.o ELSE t.r END
-        FROM (SELECT coalesce(sum(input_tokens), 0) AS i, coalesce(sum(cached_tokens), 0) AS c, coalesce(sum(output_tokens), 0) AS o, coalesce(sum(reasoning_tokens), 0) AS r
-              FROM batch_lines WHERE batch_id = NEW.id) t,
-             (VALUES ('tokens_input'), ('tokens_cached'), ('tokens_output'), ('tokens_reasoning')) k WHERE TRUE
-        ON CONFLICT DO UPDATE SET number = number + excluded.number;
     INSERT INTO minutes (minute, what, number)
-        SELECT substr(NEW.ingested_at, 1, 16), k.column1, CASE k.column1 WHEN 'input_tokens' THEN t.i - t.c
-                                                                       WHEN 'cached_tokens' THEN t.c ELSE t.o END
-        FROM (SELECT coalesce(sum(input_tokens), 0) AS i, coalesce(sum(cached_tokens), 0) AS c,
-                     coalesce(sum(output_tokens), 0) AS o FROM batch_lines WHERE batch_id = NEW.id) t,
-             (VALUES ('input_tokens'), ('cached_tokens'), ('output_tokens')) k
+        SELECT substr(NEW.ingested_at, 1, 16), k.what, k.tokens
+        FROM (SELECT 'input_tokens' AS what, NEW.input_tokens - NEW.cached_tokens AS tokens
+              UNION ALL SELECT 'cached_tokens', NEW.cached_tokens
+              UNION ALL SELECT 'output_tokens', NEW.output_tokens) k
         WHERE NEW.ingested_at IS NOT NULL
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
 END;
@@ -78,14 +70,6 @@ END;
 CREATE TRIGGER calls_over AFTER UPDATE OF ended_at ON direct_calls
 WHEN NEW.ended_at IS NOT NULL AND OLD.ended_at IS NULL BEGIN
     INSERT INTO sums VALUES ('calls', NEW.outcome, 1) ON CONFLICT DO UPDATE SET number = number + 1;
-    INSERT INTO sums
-        SELECT k.what, NEW.model, k.tokens
-        FROM (SELECT 'tokens_input' AS what, NEW.input_tokens AS tokens
-              UNION ALL SELECT 'tokens_cached', NEW.cached_tokens
-              UNION ALL SELECT 'tokens_output', NEW.output_tokens
-              UNION ALL SELECT 'tokens_reasoning', NEW.reasoning_tokens) k
-        WHERE NEW.model IS NOT NULL
-        ON CONFLICT DO UPDATE SET number = number + excluded.number;
     INSERT INTO minutes (minute, what, number)
         VALUES (substr(NEW.ended_at, 1, 16), 'input_tokens', NEW.input_tokens - NEW.cached_tokens),
                (substr(NEW.ended_at, 1, 16), 'cached_tokens', NEW.cached_tokens),
@@ -120,17 +104,6 @@ INSERT INTO sums
     SELECT 'lines', l.outcome, count(*) FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id
     WHERE b.state IN ('ingested', 'failed') AND l.outcome IS NOT NULL GROUP BY l.outcome;
 INSERT INTO sums SELECT 'calls', outcome, count(*) FROM direct_calls WHERE ended_at IS NOT NULL GROUP BY outcome;
-CREATE TABLE spent AS
-    SELECT b.model, sum(l.input_tokens) AS i, sum(l.cached_tokens) AS c, sum(l.output_tokens) AS o, sum(l.reasoning_tokens) AS r
-    FROM openai_batches b JOIN batch_lines l ON l.batch_id = b.id WHERE b.state IN ('ingested', 'failed') GROUP BY b.model
-    UNION ALL
-    SELECT model, input_tokens, cached_tokens, output_tokens, reasoning_tokens FROM direct_calls
-    WHERE ended_at IS NOT NULL AND model IS NOT NULL;
-INSERT INTO sums SELECT 'tokens_input', model, sum(i) FROM spent GROUP BY model;
-INSERT INTO sums SELECT 'tokens_cached', model, sum(c) FROM spent GROUP BY model;
-INSERT INTO sums SELECT 'tokens_output', model, sum(o) FROM spent GROUP BY model;
-INSERT INTO sums SELECT 'tokens_reasoning', model, sum(r) FROM spent GROUP BY model;
-DROP TABLE spent;
 INSERT INTO sums
     SELECT 'attempts', CASE WHEN response_status BETWEEN 200 AND 299 THEN 'delivered'
                             WHEN response_status IS NOT NULL THEN 'refused' ELSE 'unreachable' END, count(*)

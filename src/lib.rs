@@ -38,6 +38,7 @@ pub mod html;
 pub mod legacy;
 
 pub mod config;
+pub mod money;
 
 // Edges: each knows one technology, and no other edge.
 
@@ -71,6 +72,8 @@ pub mod reconcile;
 
 pub mod results;
 
+pub mod estimate;
+
 pub mod intake;
 
 pub mod images;
@@ -84,6 +87,8 @@ pub mod herald;
 pub mod auditor;
 
 pub mod janitor;
+
+pub mod retention;
 
 pub mod recovery;
 

@@ -35,6 +35,8 @@ text_enum! {
         JobFailed = "JOB_FAILED",
         /// The job was cancelled; its results are what there is.
         JobCancelled = "JOB_CANCELLED",
+        /// The job completed so long ago that its results were removed.
+        ResultsRemoved = "RESULTS_REMOVED",
         /// The body is too long.
         RequestTooLarge = "REQUEST_TOO_LARGE",
         /// Too many lots.
@@ -55,6 +57,8 @@ text_enum! {
         OpenaiApiError = "OPENAI_API_ERROR",
         /// OpenAI did not answer in time.
         OpenaiTimeout = "OPENAI_TIMEOUT",
+        /// What it is estimated to cost would break a budget.
+        BudgetExceeded = "BUDGET_EXCEEDED",
         /// Too many requests.
         RateLimited = "RATE_LIMITED",
         /// Something here went wrong; the log says what.
@@ -75,11 +79,12 @@ impl Code {
             | Self::UnsupportedVersion
             | Self::InvalidParameter => 400,
             Self::MissingSignature => 401,
+            Self::BudgetExceeded => 402,
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::DuplicateLotId | Self::IdempotencyKeyReused | Self::JobNotCancellable => 409,
-            Self::JobFailed | Self::JobCancelled => 410,
+            Self::JobFailed | Self::JobCancelled | Self::ResultsRemoved => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidImageUrls

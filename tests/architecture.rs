@@ -15,7 +15,7 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "submitter",
     "poller",
     "ingester",
@@ -27,6 +27,7 @@ const STEPS: [&str; 12] = [
     "herald",
     "auditor",
     "janitor",
+    "retention",
     "recovery",
 ];
 
@@ -52,6 +53,7 @@ const HOUSE: [Floor; 9] = [
             "answer",
             "html",
             "legacy",
+            "money",
             "config",
         ],
         in_order: true,
@@ -68,7 +70,7 @@ const HOUSE: [Floor; 9] = [
         never: &["store", "openai", "net", "config"],
     },
     Floor {
-        rooms: &["step", "trouble", "reconcile", "results"],
+        rooms: &["step", "trouble", "reconcile", "results", "estimate"],
         in_order: true,
         never: &["net", "http", "sandbox"],
     },

@@ -97,7 +97,7 @@ fn the_metrics_say_what_there_is() {
     let model: String = appliance.cell("SELECT model FROM openai_batches LIMIT 1");
     for (kind, column) in [("input", "input_tokens"), ("output", "output_tokens")] {
         let paid: i64 = appliance.cell(&format!("SELECT sum({column}) FROM v_costs"));
-        let name = format!("tokens_total{{model=\"{model}\",kind=\"{kind}\"}}");
+        let name = format!("tokens_total{{model=\"{model}\",mode=\"batch\",kind=\"{kind}\"}}");
         assert_eq!(metric(&page, &name), u64::try_from(paid).ok(), "{name}");
     }
     for thread in ["submitter", "poller", "ingester", "auditor", "courier-1"] {

@@ -12,6 +12,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::http::Response;
 use crate::job::{JobStatus, RequestState};
 use crate::store::figures::{Figures, figures};
+use crate::store::money::Used;
 use crate::store::{Store, Stored};
 
 /// How long a look at the database counts: however many scrape, it is looked at once in that time.
@@ -69,14 +70,6 @@ const SUMS: [(&str, &str, &str, &str); 7] = [
         "Attempts to deliver a webhook.",
     ),
 ];
-/// Tokens in `sums`, and their `kind` here. Cached ones are among the input, reasoning among the output.
-const TOKENS: [(&str, &str); 4] = [
-    ("tokens_input", "input"),
-    ("tokens_cached", "input_cached"),
-    ("tokens_output", "output"),
-    ("tokens_reasoning", "output_reasoning"),
-];
-
 /// The last look, and when it was taken on the steady clock.
 #[derive(Default)]
 pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
@@ -177,6 +170,7 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     }
 
     sums(&mut page, &figures.sums);
+    used(&mut page, &figures.used);
     page.gauge("database_bytes", "The database's file.", bytes.0);
     page.gauge("wal_bytes", "The database's write-ahead log.", bytes.1);
     page
@@ -185,6 +179,34 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
 fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
     let found = counts.iter().find(|(known, _)| known == of);
     found.map_or(0, |(_, number)| *number)
+}
+
+/// What all attempts took and cost.
+fn used(page: &mut Page, used: &[Used]) {
+    let help =
+        "Tokens of all attempts; cached ones are among the input, reasoning among the output.";
+    page.head("tokens_total", help, "counter");
+    for it in used {
+        for (kind, number) in [
+            ("input", it.tokens.input),
+            ("input_cached", it.tokens.cached),
+            ("output", it.tokens.output),
+            ("output_reasoning", it.reasoning),
+        ] {
+            let labels = [
+                ("model", it.model.as_str()),
+                ("mode", &it.mode),
+                ("kind", kind),
+            ];
+            page.sample("tokens_total", &labels, number);
+        }
+    }
+    let help = "What of it has a price, in US dollars.";
+    page.head("cost_dollars_total", help, "counter");
+    for it in used {
+        let labels = [("model", it.model.as_str()), ("mode", &it.mode)];
+        page.sample("cost_dollars_total", &labels, it.cost);
+    }
 }
 
 /// What was counted since the database was made.
@@ -197,13 +219,6 @@ fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
         page.head(name, help, "counter");
         for (value, number) in of(what) {
             page.sample(name, &[(label, value)], number);
-        }
-    }
-    let help = "Tokens paid for, by model and kind; cached ones are among the input, reasoning among the output.";
-    page.head("tokens_total", help, "counter");
-    for (what, kind) in TOKENS {
-        for (model, number) in of(what) {
-            page.sample("tokens_total", &[("model", model), ("kind", kind)], number);
         }
     }
     let mut counts = [0; JOB_BOUNDS.len() + 1];

@@ -19,6 +19,7 @@ use turn::Turns;
 
 mod auth;
 mod cancel;
+mod costs;
 mod doorkeeper;
 mod estimate;
 mod health;

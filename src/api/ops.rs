@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::costs;
 use super::health::Health;
 use super::metrics::Metrics;
 use super::page::{self, Look};
@@ -54,6 +55,7 @@ impl Ops {
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
+            "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
             path => match page::file(path) {
                 Some(file) => Ok(file),
@@ -95,6 +97,15 @@ impl Ops {
         let rows = self.store.read(|view| alerts::list(view, false, 200))?;
         let list: Value = rows.iter().map(alert).collect();
         Ok(Response::json(200, &json!({"alerts": list})))
+    }
+
+    fn costs(&self) -> Result<Response, Failure> {
+        let now = self.clock.now().wall;
+        let budgets = self.api.config.limits_of_money();
+        Ok(Response::json(
+            200,
+            &costs::page(&self.store, &budgets, now)?,
+        ))
     }
 
     fn batches(&self) -> Result<Response, Failure> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::money::{Budgets, Limits, Price};
 use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
@@ -116,8 +117,14 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is kept for how long.
     pub retention: RetentionConfig,
+    /// Copies of the database.
+    pub backup: BackupConfig,
     /// What a person is told.
     pub alerts: AlertsConfig,
+    /// What models cost; see [`Config::prices`].
+    prices: Vec<Price>,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
     /// How often steps look for work.
     pub steps: StepsConfig,
 }
@@ -146,7 +153,10 @@ impl Default for Config {
             http: HttpConfig::default(),
             limits: LimitsConfig::default(),
             retention: RetentionConfig::default(),
+            backup: BackupConfig::default(),
             alerts: AlertsConfig::default(),
+            prices: Vec::new(),
+            budgets: BudgetsConfig::default(),
             steps: StepsConfig::default(),
         }
     }
@@ -168,6 +178,8 @@ pub struct ClientConfig {
     webhook_key_file: Option<PathBuf>,
     /// The only hosts that its webhook URLs may name (`client.example`, `*.client.example`); empty: any.
     pub webhook_hosts: Vec<String>,
+    /// What may be spent for it.
+    pub budget: Limits,
     #[serde(skip)]
     loaded: Vec<Key>,
     #[serde(skip)]
@@ -439,6 +451,9 @@ pub struct LimitsConfig {
     /// A body's bytes.
     #[serde(with = "size")]
     pub body: u64,
+    /// Room on the database's disk that is left to results already paid, bytes; 0: none.
+    #[serde(with = "size")]
+    pub disk_reserve: u64,
 }
 
 impl Default for LimitsConfig {
@@ -451,6 +466,7 @@ impl Default for LimitsConfig {
             dedupe_window: Duration::from_hours(1),
             languages: 10,
             body: 100_000_000,
+            disk_reserve: 1_000_000_000,
         }
     }
 }
@@ -476,6 +492,36 @@ impl Default for RetentionConfig {
     }
 }
 
+/// `[backup]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupConfig {
+    /// Where `batchkeeper backup` puts its copies; empty: nowhere, it must be told.
+    pub dir: PathBuf,
+    /// How many of them are kept.
+    pub keep: u32,
+    /// A newest backup older than this is told of; 0: never.
+    #[serde(with = "duration")]
+    pub late_after: Duration,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            keep: 7,
+            late_after: Duration::from_hours(48),
+        }
+    }
+}
+
+impl BackupConfig {
+    /// Whether somebody makes backups here.
+    pub fn is_on(&self) -> bool {
+        !self.dir.as_os_str().is_empty()
+    }
+}
+
 /// `[alerts]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -484,6 +530,11 @@ pub struct AlertsConfig {
     pub webhook_url: String,
     webhook_key: Secret,
     webhook_key_file: Option<PathBuf>,
+    /// Is asked for (`GET`) while all is well; empty: nothing is.
+    pub heartbeat_url: String,
+    /// How often.
+    #[serde(with = "duration")]
+    pub heartbeat_every: Duration,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
@@ -497,6 +548,15 @@ impl AlertsConfig {
     pub fn keys(&self) -> &[Key] {
         &self.loaded
     }
+
+    /// Where this machine calls by itself: the keys that are set, and their URLs.
+    pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("alerts.webhook_url", self.webhook_url.as_str()),
+            ("alerts.heartbeat_url", self.heartbeat_url.as_str()),
+        ];
+        all.into_iter().filter(|(_, url)| !url.is_empty())
+    }
 }
 
 impl Default for AlertsConfig {
@@ -505,10 +565,35 @@ impl Default for AlertsConfig {
             webhook_url: String::new(),
             webhook_key: Secret::default(),
             webhook_key_file: None,
+            heartbeat_url: String::new(),
+            heartbeat_every: Duration::from_mins(1),
             stuck_after: Duration::from_mins(10),
             loaded: Vec::new(),
         }
     }
+}
+
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetsConfig {
+    /// What may be spent for all clients together.
+    pub total: Limits,
+    /// What becomes of a job that would break one.
+    pub over: Over,
+    /// Whether clients are told what their jobs cost.
+    pub show_costs: bool,
+}
+
+/// `budgets.over`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    /// It is refused with 402.
+    #[default]
+    Refuse,
+    /// It is taken, and waits until there is money for it.
+    Wait,
 }
 
 /// `[steps]`
@@ -570,6 +655,22 @@ impl Config {
     /// Where the spool lies: beside the database.
     pub fn spool(&self) -> PathBuf {
         self.database.with_file_name("spool")
+    }
+
+    /// What models cost: as configured, and as shipped for those that are not named.
+    pub fn prices(&self) -> Vec<Price> {
+        crate::money::prices(&self.prices)
+    }
+
+    /// Who may spend how much.
+    pub fn limits_of_money(&self) -> Budgets {
+        let limited = self.clients.iter().filter(|it| !it.budget.is_none());
+        Budgets {
+            total: self.budgets.total,
+            clients: limited
+                .map(|client| (client.name.clone(), client.budget))
+                .collect(),
+        }
     }
 
     /// What every request to the operator's pages must bring; empty: nothing.
@@ -648,9 +749,10 @@ impl Config {
                 ));
             }
         }
-        let url = &self.alerts.webhook_url;
-        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
-            return refuse(format!("alerts.webhook_url = {url:?} is no http(s) URL"));
+        for (key, url) in self.alerts.urls() {
+            if !(url.starts_with("https://") || url.starts_with("http://")) {
+                return refuse(format!("{key} = {url:?} is no http(s) URL"));
+            }
         }
         if self.clients.is_empty() {
             return refuse(
@@ -698,6 +800,7 @@ impl Config {
             200_000_000,
         )?;
         within("batch.max_attempts", self.batch.max_attempts.into(), 1, 100)?;
+        within("backup.keep", self.backup.keep.into(), 1, 10_000)?;
         within("limits.languages", self.limits.languages.into(), 1, 100)?;
         within(
             "images.concurrency",
@@ -728,6 +831,7 @@ impl Config {
             ("openai.create_timeout", self.openai.create_timeout),
             ("openai.retry_interval", self.openai.retry_interval),
             ("webhooks.timeout", self.webhooks.timeout),
+            ("alerts.heartbeat_every", self.alerts.heartbeat_every),
             ("steps.idle", self.steps.idle),
             ("steps.audit", self.steps.audit),
             ("steps.reconcile", self.steps.reconcile),
@@ -743,6 +847,22 @@ impl Config {
             if model.is_empty() {
                 return refuse(format!("{key} is empty"));
             }
+        }
+        if let Some(price) = self.prices.iter().find(|price| !price.is_well()) {
+            return refuse(format!(
+                "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and dollars a million \
+                 tokens with six digits behind the point at most",
+                price.model, price.since
+            ));
+        }
+        let prices = self.prices();
+        let unknown = [&self.vision.model, &self.translation.model]
+            .into_iter()
+            .find(|model| !prices.iter().any(|price| price.is_of(model)));
+        if let Some(model) = unknown.filter(|_| !self.limits_of_money().is_none()) {
+            return refuse(format!(
+                "a budget needs a price of the model {model:?}: add it under [[prices]]"
+            ));
         }
         if !DETAILS.contains(&self.vision.detail.as_str()) {
             return refuse(format!(

@@ -16,14 +16,14 @@ use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::step::{Next, Step, StepError, Waits, backoff, create_private};
 use crate::store::batches::{self, BatchRow, Which};
-use crate::store::{Store, StoreError, Tx, alerts, settle};
+use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
 use crate::trouble::{self, OPENAI};
 
 mod lines;
 mod refusal;
 
 use lines::{read_chunk, take_line};
-use refusal::{blamed, is_passing, is_queue_full, refusal};
+use refusal::{blamed, is_passing, is_queue_full, queue_limit, refusal};
 
 /// Verdicts in one transaction.
 const VERDICTS: u32 = 200;
@@ -206,8 +206,8 @@ impl Ingester {
             }
         }
         let blamed = blamed(row);
-        let halve =
-            refused.is_some() && blamed.is_empty() && !is_passing(row) || is_queue_full(row);
+        let halve = refused.is_some() && blamed.is_empty() && !is_passing(row)
+            || is_queue_full(row) && !self.store.read(|view| is_our_own_queue(view, row))?;
         let rules = settle::Rules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
@@ -286,6 +286,13 @@ impl Ingester {
         if !is_passing(row) || row.model.is_empty() {
             return Ok(());
         }
+        if let Some(limit) = queue_limit(row) {
+            queue::learn(tx, &row.model, limit)?;
+        }
+        if is_our_own_queue(tx, row)? {
+            // The next batch is made when there is room for it, and no larger.
+            return Ok(());
+        }
         let scope = format!("{}{}", trouble::MODEL, row.model);
         let before = batches::refusals_in_a_row(tx, &row.model)?;
         let wait = backoff(self.config.batch.queue_pause, before, None);
@@ -320,6 +327,14 @@ impl Ingester {
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
             }
         }
+    }
+}
+
+/// Whether a batch was refused because ours together take more than the limit that OpenAI names.
+fn is_our_own_queue(view: &View, row: &BatchRow) -> Result<bool, StoreError> {
+    match queue_limit(row) {
+        Some(limit) if is_queue_full(row) => queue::explains(view, row.id, &row.model, limit),
+        _ => Ok(false),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Figures for whoever asks every few seconds: what they cost depends on what is open, not on what
 //! there ever was.
 
+use super::money::{self, Used};
 use super::{Store, Stored, View, alerts};
 use crate::batch::BatchState;
 use crate::clock::Timestamp;
@@ -23,6 +24,8 @@ pub struct Figures {
     pub due_since: Option<Timestamp>,
     /// Open alerts by their kind.
     pub alerts: Vec<(String, u64)>,
+    /// What was used of each model.
+    pub used: Vec<Used>,
     /// What is paused.
     pub pauses: Vec<String>,
     /// What only grows (`sums`): what is counted, its label, how often.
@@ -39,6 +42,7 @@ pub fn figures(view: &View) -> Stored<Figures> {
         waiting_since: waiting_since(view)?,
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
+        used: money::used(view)?,
         pauses: pauses(view)?,
         sums: sums(view)?,
     })

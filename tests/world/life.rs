@@ -1,5 +1,5 @@
 //! A world's life by chance: jobs, faults at every call and commit, odd lines and files, crashes,
-//! clocks that are set, receivers that fail, operators, restored backups. Then the faults stop, and
+//! clocks that are set, receivers that fail, operators, restored backups, jobs cleaned after their time. Then the faults stop, and
 //! everything must be accounted for.
 
 use std::any::Any;
@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use batchkeeper::config::Over;
 use batchkeeper::job::Mode;
+use batchkeeper::money::Money;
 
 use super::openai::{Chaos, Rule};
 use super::random::Random;
@@ -20,6 +22,8 @@ use super::{ALL_STEPS, Ticked, World};
 const TICKS: u64 = 600;
 /// Jobs in a life, at most.
 const JOBS: u64 = 6;
+/// What a life may cost a day, where that is limited: some eighty lines.
+const BUDGET: &str = "0.0006";
 /// Longer than OpenAI may take to list a batch.
 const LISTED: Duration = Duration::from_mins(10);
 
@@ -35,9 +39,15 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.steps.reconcile = Duration::from_hours(1);
         config.openai.poll_interval = Duration::from_mins(5);
         config.batch.max_active = random.pick(&[0, 0, 2]);
+        config.vision.max_output_tokens = 100;
+        config.translation.max_output_tokens = 100;
+        config.budgets.over = Over::Wait;
+        config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
         // A backup holds what it needs as long as OpenAI does.
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
+        config.retention.results =
+            random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
         if bug == Some(Bug::NoSettling) {
             config.openai.settling_time = Duration::ZERO;
         }
@@ -86,6 +96,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
     end_faults(&mut world);
     rest(&mut world);
     world.assert_at_rest();
+    world.assert_cleaned();
     world.dump()
 }
 
@@ -97,6 +108,7 @@ fn begin_faults(world: &mut World, random: &mut Random) {
         vec![],
         vec![],
         vec![Rule::QueueOf(4)],
+        vec![Rule::TokensOf(3_000)],
         vec![Rule::Poison("poison")],
         vec![Rule::Blame("poison")],
     ]);
@@ -141,7 +153,8 @@ fn rest(world: &mut World) {
         world.advance(LISTED);
         world.crash();
     }
-    let due = "SELECT count(*) FROM webhook_deliveries WHERE state = 'due'";
+    // Webhooks come again and again, and what OpenAI refused of a model has its pause.
+    let due = "SELECT (SELECT count(*) FROM webhook_deliveries WHERE state = 'due') + (SELECT count(*) FROM pauses)";
     for _ in 0..48 {
         world.run_for(Duration::from_hours(1));
         if world.number(due) == 0 {

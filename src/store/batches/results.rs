@@ -40,6 +40,13 @@ pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
          WHERE id = ? AND state = 'submitted'",
         params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
     )?;
+    if let Some([input, cached, output, reasoning]) = remote.usage {
+        tx.execute(
+            "UPDATE openai_batches SET said_input_tokens = ?, said_cached_tokens = ?, said_output_tokens = ?,
+                    said_reasoning_tokens = ? WHERE id = ?",
+            params![input, cached, output, reasoning, id],
+        )?;
+    }
     let counts = remote.counts;
     let detail = format!(
         "status={} total={} completed={} failed={}",
