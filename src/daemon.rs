@@ -366,7 +366,7 @@ pub fn signals() -> Result<Receiver<&'static str>, String> {
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd was not told: {error}");
+        log::debug!("event=systemd_not_told error={error:?}");
     }
 }
 

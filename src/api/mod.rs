@@ -253,7 +253,7 @@ impl Failure {
                 })
             }
             Self::Store(error) => {
-                log::error!("a request could not be answered: {error}");
+                log::error!("event=unanswered error={:?}", error.to_string());
                 let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
                 let refusal = Refusal::new(Code::StorageUnavailable, message);
                 Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_LATER)

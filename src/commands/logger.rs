@@ -24,7 +24,7 @@ pub(super) fn start(filter: &str, format: LogFormat) {
             writeln!(out, "{line}")
         });
     if builder.try_init().is_err() {
-        log::debug!("event=log_kept: the logger was there already");
+        log::debug!("event=log_kept the logger was there already");
     }
 }
 

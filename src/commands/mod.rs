@@ -318,9 +318,7 @@ fn serve(command: &Command) -> Outcome {
         log::warn!("event=exposed {exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
-    daemon
-        .run(&until_a_signal())
-        .inspect_err(|error| log::error!("{error}"))?;
+    daemon.run(&until_a_signal())?;
     Ok(true)
 }
 

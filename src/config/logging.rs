@@ -71,6 +71,7 @@ mod tests {
             assert!(check(filter).is_err(), "{filter}");
         }
     }
+
     #[test]
     fn json_as_a_level_is_short_for_the_format() {
         let key = "[[clients]]\nname = \"default\"\nkeys = [\"sixteen bytes or more\"]";

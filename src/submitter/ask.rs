@@ -76,7 +76,7 @@ impl Submitter {
                 Err(error) => return self.failed(row, now, &error, ""),
             }
             log::warn!(
-                "batch={} not found at OpenAI after the settling time",
+                "event=not_found batch={} not found at OpenAI after the settling time",
                 row.id
             );
             self.store

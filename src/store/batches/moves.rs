@@ -94,25 +94,21 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
 
 /// Under which key what goes to OpenAI, and for whom: the first of its jobs, and how many more.
 fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
-    let mut jobs = view.prepare_cached(
-        "SELECT j.id FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = ? ORDER BY k.job",
+    let (all, named): (usize, String) = view.query_row(
+        "SELECT (SELECT count(*) FROM batch_links WHERE batch_id = ?1),
+                coalesce(group_concat(j.id), '') FROM (SELECT job FROM batch_links WHERE batch_id = ?1 ORDER BY job LIMIT ?2) k
+         JOIN batch_jobs j ON j.seq = k.job",
+        params![id, NAMED],
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let jobs = jobs.query_map([id], |row| row.get(0))?;
-    let jobs: Vec<String> = jobs.collect::<Result<_, _>>()?;
-    let named = jobs.iter().take(NAMED).cloned().collect::<Vec<_>>();
-    let more = match jobs.len() - named.len() {
+    let more = match all.saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" more_jobs={more}"),
     };
     let row = get(view, id)?;
     Ok(format!(
-        "key={} stage={} model={} lines={} bytes={} jobs={}{more}",
-        row.key,
-        row.stage,
-        row.model,
-        input.lines,
-        input.bytes,
-        named.join(","),
+        "key={} stage={} model={} lines={} bytes={} jobs={named}{more}",
+        row.key, row.stage, row.model, input.lines, input.bytes,
     ))
 }
 
