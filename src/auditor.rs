@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BatchState, Stage};
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::BatchApi;
 use crate::openai::listing::batches_back_to;
@@ -15,7 +15,8 @@ use crate::reconcile;
 use crate::remote::RemoteBatch;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_SUBMISSION};
-use crate::store::{Store, alerts, inspect, stuck};
+use crate::store::stuck::{self, Told};
+use crate::store::{Store, Stored, View, alerts, backup, inspect};
 use crate::trouble;
 
 /// Batches at OpenAI that one reconciliation looks for.
@@ -85,6 +86,8 @@ impl Auditor {
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
                 ("alerts_not_told", stuck::notices(view, before, day_ago)?),
+                ("disk_low", self.low_disk()?),
+                ("backup_late", self.late_backup(view, now.wall)?),
                 (
                     trouble::OTHER_IDENTITY,
                     other_identity
@@ -105,6 +108,41 @@ impl Auditor {
                 .try_for_each(|scope| trouble::is_over(tx, scope))
         })?;
         Ok(())
+    }
+
+    /// Tells that the disk fills up, while there is room for what is paid.
+    fn low_disk(&self) -> Stored<Vec<Told>> {
+        let missing = trouble::missing_room(&self.store, &self.config)?;
+        let told = missing.map(|missing| {
+            let path = self.store.path().display();
+            let message = format!(
+                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no batch is \
+                 created, while what is paid is taken in. It goes on by itself once there is room. What takes it: \
+                 du -ah \"$(dirname {path})\" | sort -h | tail; results go earlier with a smaller retention.results and: \
+                 systemctl restart batchkeeper",
+                missing / 1_000_000
+            );
+            ("disk".to_owned(), message)
+        });
+        Ok(told.into_iter().collect())
+    }
+
+    /// Tells where the newest backup is old, as far as somebody makes backups here.
+    fn late_backup(&self, view: &View, now: Timestamp) -> Stored<Vec<Told>> {
+        let config = &self.config.backup;
+        if !config.is_on() || config.late_after.is_zero() {
+            return Ok(Vec::new());
+        }
+        let newest = backup::newest(view)?;
+        let made = match newest {
+            Some(newest) if newest > now.before(config.late_after) => return Ok(Vec::new()),
+            Some(newest) => format!("the newest backup is of {newest}"),
+            None => "there is no backup yet".to_owned(),
+        };
+        let message = format!(
+            "{made}; make one: batchkeeper backup. Why the timer's failed: journalctl -u batchkeeper-backup"
+        );
+        Ok(vec![("backup".to_owned(), message)])
     }
 
     /// Links jobs that do not name the batch which works for them, as its rows say.

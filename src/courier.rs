@@ -126,10 +126,12 @@ impl Courier {
             }
             if then == Then::GiveUp {
                 let message = format!(
-                    "the webhook of job {job} to {} is given up after {} attempts: {}",
+                    "the webhook of job {job} to {} is given up after {} attempts: {}. When its receiver is well: \
+                     batchkeeper webhooks resend {}",
                     delivery.url,
                     delivery.attempts + 1,
                     why(status, error.as_deref()),
+                    delivery.id,
                 );
                 alerts::open(
                     tx,

@@ -36,14 +36,17 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
+use crate::retention::Retention;
 use crate::step::{Bells, Step};
 use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
+mod heartbeat;
 mod watch;
 mod worker;
 
+use heartbeat::Heartbeat;
 use watch::Watch;
 use worker::Worker;
 
@@ -83,7 +86,7 @@ impl Daemon {
         let client = Arc::new(openai_client(&config)?);
         let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
-        check_alert_url(&config, &guard)?;
+        check_alert_urls(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let (crew, endings) = Crew::new();
@@ -111,6 +114,10 @@ impl Daemon {
             (
                 "finisher".into(),
                 Box::new(Finisher::new(store.clone(), config.clone())),
+            ),
+            (
+                "retention".into(),
+                Box::new(Retention::new(store.clone(), config.clone())),
             ),
         ];
         let herald = Herald::new(
@@ -154,6 +161,10 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        if !config.alerts.heartbeat_url.is_empty() {
+            let heartbeat = Heartbeat::new(health.clone(), outbound, config.clone());
+            steps.push(("heartbeat".into(), Box::new(heartbeat)));
+        }
         // Whoever does not even begin is missed, too.
         for (name, _) in &steps {
             health.expect(name, longest_tick(name));
@@ -380,7 +391,7 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
 /// # Errors
 /// What is wrong, for a person.
 pub fn check(config: &Config) -> Result<(), String> {
-    check_alert_url(config, &guard(config)?)?;
+    check_alert_urls(config, &guard(config)?)?;
     let key = config.openai.api_key().reveal();
     client(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -443,15 +454,13 @@ fn guard(config: &Config) -> Result<Guard, String> {
     }
 }
 
-fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
-    let url = &config.alerts.webhook_url;
-    if url.is_empty() {
-        return Ok(());
+fn check_alert_urls(config: &Config, guard: &Guard) -> Result<(), String> {
+    for (key, url) in config.alerts.urls() {
+        guard
+            .check_url(url)
+            .map_err(|error| format!("{key}: {error}"))?;
     }
-    guard
-        .check_url(url)
-        .map(drop)
-        .map_err(|error| format!("alerts.webhook_url: {error}"))
+    Ok(())
 }
 
 /// Removes what a process that was killed left in the spool after its batch was through: the row is

@@ -167,6 +167,13 @@ impl Health {
         }
     }
 
+    /// Whether every thread ticks and gets on, the client port answers, and jobs can be stored.
+    pub fn is_well(&self, now: Duration) -> bool {
+        let threads = self.vitals();
+        let is_well = |vital: &Vital| vital.trouble.is_none() && vital.late(now).is_none();
+        threads.iter().all(is_well) && lock(&self.port).is_none() && self.storage().is_none()
+    }
+
     /// For clients: the status alone, 503 only when no job can be stored.
     pub(super) fn brief(&self) -> Response {
         match self.storage() {

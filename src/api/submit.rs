@@ -15,6 +15,7 @@ use crate::json::Json;
 use crate::refusal::{Code, Refusal};
 use crate::store::jobs::JobRow;
 use crate::store::{StoreError, alerts};
+use crate::trouble;
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
@@ -58,6 +59,10 @@ impl Api {
             let pause = self
                 .store
                 .read(|view| alerts::paused(view, alerts::INTAKE))?;
+            if let Some(missing) = trouble::missing_room(&self.store, &self.config)? {
+                log::error!("event=refused reason=disk_reserve missing={missing}");
+                return Err(StoreError::Full.into());
+            }
             if pause.is_some() {
                 return Err(overloaded(
                     "The operator has paused the intake: send it again later.",

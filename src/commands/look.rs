@@ -2,29 +2,41 @@
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, moves, open_store, print};
+use super::{Command, Outcome, Refused, configuration, moves, open_store, print, say};
 use crate::batch::BatchState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, inspect, settle};
 
+fn as_json(table: &inspect::Table) -> Value {
+    let object = |row: &Vec<Value>| {
+        let cells = table.columns.iter().cloned().zip(row.iter().cloned());
+        cells.collect::<Value>()
+    };
+    table.rows.iter().map(object).collect()
+}
+
+/// One thing and what happened to it, as two tables or one object.
+fn show_both(
+    command: &Command,
+    thing: &inspect::Table,
+    name: &str,
+    happened: &inspect::Table,
+) -> Outcome {
+    if command.json {
+        let mut object = as_json(thing)[0].take();
+        object[name] = as_json(happened);
+        return print(&format!("{object}\n"));
+    }
+    show(command, thing)?;
+    show(command, happened)
+}
+
 /// A table from the store, printed for people or as JSON.
 pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
-        let rows: Vec<Value> = table
-            .rows
-            .iter()
-            .map(|row| {
-                table
-                    .columns
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().cloned())
-                    .collect()
-            })
-            .collect();
-        return print(&format!("{}\n", json!(rows)));
+        return print(&format!("{}\n", as_json(table)));
     }
     let mut widths: Vec<usize> = table
         .columns
@@ -86,11 +98,9 @@ pub(super) fn jobs(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::jobs)?),
         "show" => {
             let id = operand(command, "job")?;
-            show(
-                command,
-                &found(store.read(|view| inspect::job(view, &id))?)?,
-            )?;
-            show(command, &store.read(|view| inspect::job_events(view, &id))?)
+            let (job, events) = store
+                .read(|view| Ok((inspect::job(view, &id)?, inspect::job_events(view, &id)?)))?;
+            show_both(command, &found(job)?, "events", &events)
         }
         "retry" if command.failed_lots => moves::retry_failed_lots(command),
         "retry" => moves::release_held(command),
@@ -110,14 +120,9 @@ pub(super) fn batches(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::batches)?),
         "show" => {
             let id = id(command)?;
-            show(
-                command,
-                &found(store.read(|view| inspect::batch(view, id))?)?,
-            )?;
-            show(
-                command,
-                &store.read(|view| inspect::batch_events(view, id))?,
-            )
+            let (batch, events) = store
+                .read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
+            show_both(command, &found(batch)?, "events", &events)
         }
         "give-up" => {
             let id = id(command)?;
@@ -139,9 +144,11 @@ pub(super) fn batches(command: &Command) -> Outcome {
             store.write(SystemClock::new().now().wall, |tx| {
                 settle::abandon(tx, id, reason, rules)
             })?;
-            print(&format!(
-                "batch {id} is given up; its unanswered requests wait to be sent again\n"
-            ))
+            say(
+                command,
+                &json!({"batch": id, "state": BatchState::Failed.as_str()}),
+                &format!("batch {id} is given up; its unanswered requests wait to be sent again\n"),
+            )
         }
         other => Err(Refused::Usage(format!("there is no `batches {other}`"))),
     }
@@ -171,13 +178,10 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
         .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
     let table = found(store.read(|view| inspect::webhook(view, id))?)?;
     if verb(command) == "resend" {
-        return moves::resend(&store, id);
+        return moves::resend(command, &store, id);
     }
-    show(command, &table)?;
-    show(
-        command,
-        &store.read(|view| inspect::webhook_attempts(view, id))?,
-    )
+    let attempts = store.read(|view| inspect::webhook_attempts(view, id))?;
+    show_both(command, &table, "tries", &attempts)
 }
 
 pub(super) fn alerts(command: &Command) -> Outcome {

@@ -49,6 +49,13 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
         );
         return Err(StoreError::Conflict(message));
     }
+    if job.cleaning_since.is_some() {
+        let message = format!(
+            "job {} was cleaned after its time (retention.results): its lots are gone, its client must send them again",
+            job.id
+        );
+        return Err(StoreError::Conflict(message));
+    }
     let running: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
                         WHERE k.job = ? AND b.state NOT IN ('ingested', 'failed'))",

@@ -8,6 +8,10 @@ use crate::clock::Timestamp;
 
 /// Opens an alert; one that is open already stays as it is. Gives whether it is new.
 pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<bool> {
+    debug_assert!(
+        message.contains("batchkeeper ") || message.contains("systemctl"),
+        "{kind} does not say what mends it: {message}"
+    );
     let added = tx.execute(
         "INSERT INTO alerts (kind, subject, message, opened_at) VALUES (?, ?, ?, ?)
          ON CONFLICT (kind, subject) WHERE closed_at IS NULL DO NOTHING",

@@ -43,19 +43,20 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
             coalesce(sum(j.status = 'cancelled'), 0), coalesce(sum(j.completed_at IS NULL), 0)
          FROM batch_jobs j";
     // Of jobs whose lots are gone after their time, the header's counters are the proof.
-    let lots = "SELECT coalesce(sum(j.total_lots), 0), coalesce(sum(r.answered), 0), coalesce(sum(r.failed), 0),
+    let no_lots = "count(l.id) = 0 OR g.cleaning_since IS NOT NULL";
+    let lots = format!("SELECT coalesce(sum(j.total_lots), 0), coalesce(sum(r.answered), 0), coalesce(sum(r.failed), 0),
             coalesce(sum(r.cancelled), 0), coalesce(sum(r.open), 0)
          FROM batch_jobs j JOIN (
-            SELECT g.seq, CASE count(l.id) WHEN 0 THEN g.processed_lots - g.failed_lots ELSE
+            SELECT g.seq, CASE WHEN {no_lots} THEN g.processed_lots - g.failed_lots ELSE
                     sum(l.status = 'completed' AND (l.vision_result IS NOT NULL OR EXISTS
                         (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL))) END AS answered,
-                CASE count(l.id) WHEN 0 THEN g.failed_lots
+                CASE WHEN {no_lots} THEN g.failed_lots
                     ELSE sum(l.status = 'failed' AND l.error_message IS NOT NULL) END AS failed,
-                CASE count(l.id) WHEN 0 THEN (g.status = 'cancelled') * (g.total_lots - g.processed_lots)
+                CASE WHEN {no_lots} THEN (g.status = 'cancelled') * (g.total_lots - g.processed_lots)
                     ELSE sum(l.status = 'cancelled') END AS cancelled,
-                CASE count(l.id) WHEN 0 THEN 0 ELSE sum(l.status = 'pending') END AS open
+                CASE WHEN {no_lots} THEN 0 ELSE sum(l.status = 'pending') END AS open
             FROM batch_jobs g LEFT JOIN batch_lots l ON l.batch_job_id = g.id
-            WHERE g.created_at >= ?1 AND g.created_at < ?2 GROUP BY g.seq) r ON r.seq = j.seq";
+            WHERE g.created_at >= ?1 AND g.created_at < ?2 GROUP BY g.seq) r ON r.seq = j.seq");
     let requests = |stage: &str, has_text: &str, has_reason: &str| {
         format!(
             "SELECT count(*), coalesce(sum(r.state = 'done' AND {has_text}), 0),
@@ -77,7 +78,7 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
     let translations = requests("translation", &translation("text"), &translation("error"));
     [
         ("jobs", jobs),
-        ("lots", lots),
+        ("lots", &lots),
         ("descriptions", &descriptions),
         ("translations", &translations),
     ]
@@ -133,11 +134,11 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
                 coalesce(b.job_id, (SELECT CASE count(*) WHEN 1 THEN min(j.id) ELSE count(*) || ' jobs' END
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)),
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
-                coalesce(sum(l.outcome = 'answered'), 0), coalesce(sum(l.input_tokens), 0),
-                coalesce(sum(l.cached_tokens), 0), coalesce(sum(l.output_tokens), 0), coalesce(sum(l.reasoning_tokens), 0)
-         FROM openai_batches b LEFT JOIN batch_lines l ON l.batch_id = b.id
+                coalesce(c.answered, 0), coalesce(c.input_tokens, 0), coalesce(c.cached_tokens, 0),
+                coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0)
+         FROM openai_batches b LEFT JOIN v_costs c ON c.batch_id = b.id
          WHERE b.openai_batch_id IS NOT NULL AND b.openai_time >= ? AND b.openai_time < ?
-         GROUP BY b.id ORDER BY b.openai_time, b.id",
+         ORDER BY b.openai_time, b.id",
     )?;
     let rows = query.query_map(params![from, to], |row| {
         Ok(Paid {
@@ -164,9 +165,13 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
 /// Calls outside of batches that were begun in a period, and their tokens, as those of a batch.
 pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<(u64, [u64; 4])> {
     let mut query = view.prepare(
-        "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
+        "SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
                 coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0)
-         FROM direct_calls WHERE started_at >= ? AND started_at < ?",
+         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens
+               FROM direct_calls WHERE started_at >= ?1 AND started_at < ?2
+               UNION ALL
+               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens
+               FROM cleaned_work WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {
         let tokens = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];

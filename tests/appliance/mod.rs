@@ -274,6 +274,7 @@ impl Appliance {
             submit = 0
             read = 0
             dedupe_window = 0
+            disk_reserve = 0
             [steps]
             idle = "20ms"
             "#,

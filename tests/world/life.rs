@@ -1,5 +1,5 @@
 //! A world's life by chance: jobs, faults at every call and commit, odd lines and files, crashes,
-//! clocks that are set, receivers that fail, operators, restored backups. Then the faults stop, and
+//! clocks that are set, receivers that fail, operators, restored backups, jobs cleaned after their time. Then the faults stop, and
 //! everything must be accounted for.
 
 use std::any::Any;
@@ -38,6 +38,8 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         // A backup holds what it needs as long as OpenAI does.
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
+        config.retention.results =
+            random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
         if bug == Some(Bug::NoSettling) {
             config.openai.settling_time = Duration::ZERO;
         }
@@ -86,6 +88,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
     end_faults(&mut world);
     rest(&mut world);
     world.assert_at_rest();
+    world.assert_cleaned();
     world.dump()
 }
 
