@@ -4,6 +4,7 @@ use rusqlite::{Row, params};
 
 use super::{Stored, View};
 use crate::clock::Timestamp;
+use crate::money::Money;
 use crate::remote::Identity;
 
 /// What was accepted of one kind, and what became of it.
@@ -124,6 +125,8 @@ pub struct Paid {
     pub answered: u64,
     /// Tokens in, of those cached, out, of those reasoning.
     pub tokens: [u64; 4],
+    /// What they cost; none: the model has no price.
+    pub cost: Option<Money>,
 }
 
 /// Batches that OpenAI made from `from` on and before `to` (its clock, seconds), oldest first.
@@ -134,7 +137,8 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)),
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
                 coalesce(sum(l.outcome = 'answered'), 0), coalesce(sum(l.input_tokens), 0),
-                coalesce(sum(l.cached_tokens), 0), coalesce(sum(l.output_tokens), 0), coalesce(sum(l.reasoning_tokens), 0)
+                coalesce(sum(l.cached_tokens), 0), coalesce(sum(l.output_tokens), 0), coalesce(sum(l.reasoning_tokens), 0),
+                (SELECT c.cost_picodollars FROM v_costs c WHERE c.batch_id = b.id)
          FROM openai_batches b LEFT JOIN batch_lines l ON l.batch_id = b.id
          WHERE b.openai_batch_id IS NOT NULL AND b.openai_time >= ? AND b.openai_time < ?
          GROUP BY b.id ORDER BY b.openai_time, b.id",
@@ -156,21 +160,42 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
             lines: row.get(10)?,
             answered: row.get(11)?,
             tokens: [row.get(12)?, row.get(13)?, row.get(14)?, row.get(15)?],
+            cost: row.get::<_, Option<i64>>(16)?.map(Money),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Calls outside of batches that were begun in a period, and their tokens, as those of a batch.
-pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<(u64, [u64; 4])> {
+/// Calls outside of batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// How many.
+    pub number: u64,
+    /// Their tokens, as those of a batch.
+    pub tokens: [u64; 4],
+    /// What they cost; none: a model of theirs has no price.
+    pub cost: Option<Money>,
+}
+
+/// Calls outside of batches that were begun in a period.
+pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls> {
     let mut query = view.prepare(
         "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
-                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0)
-         FROM direct_calls WHERE started_at >= ? AND started_at < ?",
+                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0), coalesce(sum(cost), 0),
+                count(*) = count(cost)
+         FROM (SELECT d.*, CASE WHEN d.input_tokens + d.output_tokens = 0 THEN 0 ELSE
+                    (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached + d.output_tokens * p.output
+                     FROM v_day_prices p
+                     WHERE p.model = d.model AND p.mode = 'synchronous' AND p.day = substr(d.started_at, 1, 10)) END AS cost
+               FROM direct_calls d WHERE d.started_at >= ? AND d.started_at < ?)",
     )?;
     let row = query.query_row([from, to], |row| {
-        let tokens = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
-        Ok((row.get(0)?, tokens))
+        let (cost, is_known): (i64, bool) = (row.get(5)?, row.get(6)?);
+        Ok(Calls {
+            number: row.get(0)?,
+            tokens: [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?],
+            cost: is_known.then_some(Money(cost)),
+        })
     })?;
     Ok(row)
 }
