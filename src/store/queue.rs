@@ -26,12 +26,12 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// OpenAI said how many tokens of a model it takes.
 pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
-    let changed = tx.execute(
+    tx.execute(
         "INSERT INTO queue_limits VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET tokens = excluded.tokens, learned_at = excluded.learned_at",
         params![model, tokens, tx.now],
     )?;
-    log::info!("event=queue_limit model={model} tokens={tokens} rows={changed}");
+    log::info!("event=queue_limit model={model} tokens={tokens}");
     Ok(())
 }
 
