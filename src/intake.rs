@@ -271,7 +271,7 @@ pub fn accept(
         let estimate = estimate::of(tx, config, submission, mode, tx.now)?;
         let budgets = config.limits_of_money();
         if let Some(cost) = estimate.cost
-            && config.budgets.over == Over::Refuse
+            && (config.budgets.over == Over::Refuse || mode == Mode::Synchronous)
             && !budgets.is_none()
             && let Some(standing) = money::broken_by(tx, &budgets, client, cost, tx.now)?
         {

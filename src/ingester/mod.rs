@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BatchState, RemoteStatus};
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
@@ -207,7 +207,10 @@ impl Ingester {
         }
         let blamed = blamed(row);
         let halve = refused.is_some() && blamed.is_empty() && !is_passing(row)
-            || is_queue_full(row) && !self.store.read(|view| is_our_own_queue(view, row))?;
+            || is_queue_full(row)
+                && !self
+                    .store
+                    .read(|view| is_our_own_queue(view, row, now.wall))?;
         let rules = settle::Rules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
@@ -289,7 +292,7 @@ impl Ingester {
         if let Some(limit) = queue_limit(row) {
             queue::learn(tx, &row.model, limit)?;
         }
-        if is_our_own_queue(tx, row)? {
+        if is_our_own_queue(tx, row, tx.now)? {
             // The next batch is made when there is room for it, and no larger.
             return Ok(());
         }
@@ -331,9 +334,9 @@ impl Ingester {
 }
 
 /// Whether a batch was refused because ours together take more than the limit that OpenAI names.
-fn is_our_own_queue(view: &View, row: &BatchRow) -> Result<bool, StoreError> {
+fn is_our_own_queue(view: &View, row: &BatchRow, now: Timestamp) -> Result<bool, StoreError> {
     match queue_limit(row) {
-        Some(limit) if is_queue_full(row) => queue::explains(view, row.id, &row.model, limit),
+        Some(limit) if is_queue_full(row) => queue::explains(view, row, limit, now),
         _ => Ok(false),
     }
 }

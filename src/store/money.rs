@@ -66,8 +66,6 @@ pub fn rates(view: &View, model: &str, mode: &str, day: &str) -> Stored<Option<R
 /// What requests of one kind took in the last finished jobs, those of failed attempts included.
 #[derive(Clone, Debug)]
 pub struct Learned {
-    /// The stage.
-    pub stage: Stage,
     /// The language; empty in the vision stage.
     pub language: String,
     /// How many were answered.
@@ -86,7 +84,6 @@ pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
     )?;
     let rows = query.query_map(params![JOBS, stage, model], |row| {
         Ok(Learned {
-            stage,
             language: row.get(0)?,
             answers: row.get(1)?,
             tokens: tokens(row, 2)?,

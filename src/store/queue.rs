@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::batches::BatchRow;
 use super::{Stored, Tx, View};
 use crate::clock::Timestamp;
+use crate::remote::Identity;
 
 /// After so long a limit is tried again: an account's tier rises, and nobody tells us.
 const BELIEVED: Duration = Duration::from_hours(7 * 24);
@@ -15,6 +17,8 @@ const BELIEVED: Duration = Duration::from_hours(7 * 24);
 const USED: u64 = 85;
 /// So many batches fit into the queue.
 const BATCHES: u64 = 3;
+/// How long a batch that OpenAI is still validating keeps the next one of its model waiting.
+const ADMISSION: Duration = Duration::from_mins(10);
 /// Batches that are made in an hour; OpenAI takes 2,000.
 const CREATES: u32 = 1_900;
 /// See [`CREATES`].
@@ -22,12 +26,12 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// OpenAI said how many tokens of a model it takes.
 pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
-    let changed = tx.execute(
+    tx.execute(
         "INSERT INTO queue_limits VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET tokens = excluded.tokens, learned_at = excluded.learned_at",
         params![model, tokens, tx.now],
     )?;
-    log::info!("event=queue_limit model={model} tokens={tokens} rows={changed}");
+    log::info!("event=queue_limit model={model} tokens={tokens}");
     Ok(())
 }
 
@@ -38,23 +42,49 @@ pub fn take(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
     Ok(())
 }
 
-/// What our batches hold of a model's queue, from their planning to their end; apart from `except`.
-fn held(view: &View, model: &str, except: i64) -> Stored<u64> {
-    let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(queue_tokens), 0) FROM openai_batches
-         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')
-           AND model = ? AND id <> ?",
-    )?;
-    Ok(query.query_row(params![model, except], |row| row.get(0))?)
+/// What our batches hold of a model's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    /// Tokens, from the planning of a batch to its end.
+    tokens: u64,
+    /// Whether OpenAI has yet to say if it takes one of them.
+    is_admitting: bool,
 }
 
-/// Whether a refusal for that limit is explained by what our own batches take; then nothing need be
-/// waited for but their end.
-pub fn explains(view: &View, batch: i64, model: &str, limit: u64) -> Stored<bool> {
+/// What an account's batches of a model hold. One whose call failed, or whose create is in doubt, keeps
+/// no other waiting.
+fn held(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Held> {
+    let mut query = view.prepare_cached(
+        "SELECT coalesce(sum(queue_tokens), 0),
+                coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
+                                        WHEN 'creating' THEN 0 ELSE failures = 0 END), 0)
+         FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')
+           AND model = ? AND (base_url, organization, project) = (?, ?, ?)",
+    )?;
+    let of = params![
+        now.before(ADMISSION),
+        model,
+        identity.base_url,
+        identity.organization,
+        identity.project
+    ];
+    Ok(query.query_row(of, |row| {
+        Ok(Held {
+            tokens: row.get(0)?,
+            is_admitting: row.get(1)?,
+        })
+    })?)
+}
+
+/// Whether the refusal of a batch for that limit is explained by what our own batches take; then nothing
+/// need be waited for but their end, and the next ones are smaller. A single line cannot be.
+pub fn explains(view: &View, batch: &BatchRow, limit: u64, now: Timestamp) -> Stored<bool> {
     let own: u64 = view
         .prepare_cached("SELECT queue_tokens FROM openai_batches WHERE id = ?")?
-        .query_row([batch], |row| row.get(0))?;
-    Ok(own > 0 && own.saturating_add(held(view, model, batch)?) > usable(limit))
+        .query_row([batch.id], |row| row.get(0))?;
+    let others = held(view, &batch.identity, &batch.model, now)?.tokens;
+    Ok(batch.lines > 1 && own > 0 && own.saturating_add(others) > usable(limit))
 }
 
 fn usable(limit: u64) -> u64 {
@@ -68,12 +98,20 @@ pub enum Room {
     Unknown,
     /// So many.
     Of(u64),
-    /// None, before another batch has ended.
+    /// None, before another batch has ended, or been taken: they are admitted one after another, since
+    /// OpenAI holds those that it validates side by side against a queue without the others.
     Full,
 }
 
 /// What the queue of a model has room for.
-pub fn room(view: &View, model: &str, now: Timestamp) -> Stored<Room> {
+pub fn room(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Room> {
+    let Held {
+        tokens: held,
+        is_admitting,
+    } = held(view, identity, model, now)?;
+    if is_admitting {
+        return Ok(Room::Full);
+    }
     let mut query =
         view.prepare_cached("SELECT tokens FROM queue_limits WHERE model = ? AND learned_at > ?")?;
     let limit: Option<u64> = query
@@ -82,7 +120,6 @@ pub fn room(view: &View, model: &str, now: Timestamp) -> Stored<Room> {
     let Some(limit) = limit else {
         return Ok(Room::Unknown);
     };
-    let held = held(view, model, 0)?;
     let share = usable(limit) / BATCHES;
     let left = usable(limit).saturating_sub(held).min(share);
     Ok(if held == 0 || left > share / 2 {
@@ -95,7 +132,7 @@ pub fn room(view: &View, model: &str, now: Timestamp) -> Stored<Room> {
 /// How long until OpenAI takes another batch: it counts those of an hour.
 pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
     let mut query = view.prepare_cached(
-        "SELECT created_at FROM openai_batches ORDER BY id DESC LIMIT 1 OFFSET ?",
+        "SELECT created_at FROM openai_batches WHERE scheme = 'own' ORDER BY id DESC LIMIT 1 OFFSET ?",
     )?;
     let first: Option<Timestamp> = query
         .query_row([CREATES - 1], |row| row.get(0))
@@ -118,18 +155,20 @@ pub struct Queue {
 
 /// The limits that are known.
 pub fn list(view: &View) -> Stored<Vec<Queue>> {
-    let mut query =
-        view.prepare_cached("SELECT model, tokens, learned_at FROM queue_limits ORDER BY model")?;
-    let mut rows = query.query([])?;
-    let mut queues = Vec::new();
-    while let Some(row) = rows.next()? {
-        let model: String = row.get(0)?;
-        queues.push(Queue {
-            held: held(view, &model, 0)?,
+    let mut query = view.prepare_cached(
+        "SELECT q.model, q.tokens, q.learned_at,
+                (SELECT coalesce(sum(b.queue_tokens), 0) FROM openai_batches b
+                 WHERE b.state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')
+                   AND b.state NOT IN ('ingested', 'failed') AND b.model = q.model)
+         FROM queue_limits q ORDER BY q.model",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Queue {
+            model: row.get(0)?,
             limit: row.get(1)?,
             learned_at: row.get(2)?,
-            model,
-        });
-    }
-    Ok(queues)
+            held: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -36,8 +36,11 @@ pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored
             .collect(),
         Scheme::Legacy => legacy_requests(tx, batch.id, line.custom_id)?,
     };
+    let mut line = line.clone();
     for request in &requests {
-        note(tx, batch.id, *request, line)?;
+        note(tx, batch.id, *request, &line)?;
+        // Of a line that answers several requests the tokens were paid once.
+        line.tokens = [0; 4];
     }
     Ok(!requests.is_empty())
 }

@@ -96,7 +96,7 @@ impl Submitter {
         let parameters = self.parameters(stage);
         let tokens = match self
             .store
-            .read(|view| queue::room(view, parameters.model(), now.wall))?
+            .read(|view| queue::room(view, self.api.identity(), parameters.model(), now.wall))?
         {
             QueueRoom::Full => return Ok(Choice::Later(self.config.steps.idle)),
             QueueRoom::Of(tokens) => tokens,

@@ -414,7 +414,7 @@ impl World {
     }
 
     /// A client sends a submission under its key until it has an answer; gives the job's id.
-    fn send(&mut self, order: usize, submission: &Submission<'_>, mode: Mode) -> String {
+    fn send(&mut self, order: usize, submission: &Submission<'_>, mut mode: Mode) -> String {
         let Order { client, key, .. } = &self.orders[order];
         let (client, key) = (client.clone(), key.clone());
         let marks = Marks {
@@ -439,6 +439,8 @@ impl World {
                 Some(Taken::Again(Before::Answered(answer))) => {
                     return serde_json::from_str(&answer).expect("a job's id");
                 }
+                // What there is no money for is not answered at once; as a batch job it may wait.
+                Some(Taken::OverBudget { .. }) if mode == Mode::Synchronous => mode = Mode::Batch,
                 Some(other) => panic!("{other:?}"),
                 // The process ended in it: the client does not know what of it is stored.
                 None => {}
