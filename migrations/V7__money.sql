@@ -176,7 +176,8 @@ WITH costed AS (
                  ORDER BY p.since DESC LIMIT 1) AS cost
     FROM openai_batches b)
 SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
-       (SELECT count(*) FROM batch_lines l WHERE l.batch_id = costed.id AND l.outcome = 'answered') AS answered,
+       (SELECT count(*) FROM batch_lines l WHERE l.batch_id = costed.id AND l.outcome = 'answered')
+       + (SELECT coalesce(sum(w.answered), 0) FROM cleaned_work w WHERE w.batch_id = costed.id) AS answered,
        input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost AS cost_picodollars,
        CASE WHEN cost IS NULL THEN 'unknown'
             ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd

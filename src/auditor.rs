@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BatchState, Stage};
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::money::Money;
 use crate::openai::BatchApi;
@@ -17,7 +17,8 @@ use crate::remote::RemoteBatch;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_SUBMISSION};
 use crate::store::money::{self, Standing};
-use crate::store::{Store, alerts, inspect, stuck};
+use crate::store::stuck::{self, Told};
+use crate::store::{Store, Stored, View, alerts, backup, inspect};
 use crate::trouble;
 
 /// Batches at OpenAI that one reconciliation looks for.
@@ -92,6 +93,8 @@ impl Auditor {
                 ("budget_80", budget_alerts(&standings, 80)),
                 ("budget_100", budget_alerts(&standings, 100)),
                 ("alerts_not_told", stuck::notices(view, before, day_ago)?),
+                ("disk_low", self.low_disk()?),
+                ("backup_late", self.late_backup(view, now.wall)?),
                 (
                     trouble::OTHER_IDENTITY,
                     other_identity
@@ -112,6 +115,41 @@ impl Auditor {
                 .try_for_each(|scope| trouble::is_over(tx, scope))
         })?;
         Ok(())
+    }
+
+    /// Tells that the disk fills up, while there is room for what is paid.
+    fn low_disk(&self) -> Stored<Vec<Told>> {
+        let missing = trouble::missing_room(&self.store, &self.config)?;
+        let told = missing.map(|missing| {
+            let path = self.store.path().display();
+            let message = format!(
+                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no batch is \
+                 created, while what is paid is taken in. It goes on by itself once there is room. What takes it: \
+                 du -ah \"$(dirname {path})\" | sort -h | tail; results go earlier with a smaller retention.results and: \
+                 systemctl restart batchkeeper",
+                missing / 1_000_000
+            );
+            ("disk".to_owned(), message)
+        });
+        Ok(told.into_iter().collect())
+    }
+
+    /// Tells where the newest backup is old, as far as somebody makes backups here.
+    fn late_backup(&self, view: &View, now: Timestamp) -> Stored<Vec<Told>> {
+        let config = &self.config.backup;
+        if !config.is_on() || config.late_after.is_zero() {
+            return Ok(Vec::new());
+        }
+        let newest = backup::newest(view)?;
+        let made = match newest {
+            Some(newest) if newest > now.before(config.late_after) => return Ok(Vec::new()),
+            Some(newest) => format!("the newest backup is of {newest}"),
+            None => "there is no backup yet".to_owned(),
+        };
+        let message = format!(
+            "{made}; make one: batchkeeper backup. Why the timer's failed: journalctl -u batchkeeper-backup"
+        );
+        Ok(vec![("backup".to_owned(), message)])
     }
 
     /// Links jobs that do not name the batch which works for them, as its rows say.
@@ -189,7 +227,7 @@ impl Auditor {
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!("event=reconciliation put off error={:?}", error.to_string());
+                log::warn!("event=reconciliation_put_off error={:?}", error.to_string());
                 if error.is_account_trouble() {
                     let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                     self.store
@@ -203,9 +241,12 @@ impl Auditor {
             .map(|remote| (remote.id.as_str(), remote))
             .collect();
         let (mut gone, mut wrong) = (Vec::new(), Vec::new());
+        // A listing may lag behind a create.
+        let lagging = now.wall.before(self.config.openai.settling_time).seconds();
         for row in ours {
             let id = row.openai_batch_id.as_deref().unwrap_or_default();
             let told = match known.get(id) {
+                None if row.openai_time.is_some_and(|time| time > lagging) => continue,
                 None => &mut gone,
                 Some(remote) if !fits(row, remote) => &mut wrong,
                 Some(_) => continue,

@@ -71,6 +71,11 @@ impl Timestamp {
         let text = self.to_string();
         format!("{}Z", text.get(..19).unwrap_or(&text))
     }
+
+    /// For the names of files (`20261124T022400.000Z`); sorts as the time does.
+    pub fn to_compact_text(self) -> String {
+        self.to_string().replace(['-', ':'], "")
+    }
 }
 
 impl Add<Duration> for Timestamp {

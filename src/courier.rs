@@ -126,10 +126,12 @@ impl Courier {
             }
             if then == Then::GiveUp {
                 let message = format!(
-                    "the webhook of job {job} to {} is given up after {} attempts: {}",
+                    "the webhook of job {job} to {} is given up after {} attempts: {}. When its receiver is well: \
+                     batchkeeper webhooks resend {}",
                     delivery.url,
                     delivery.attempts + 1,
                     why(status, error.as_deref()),
+                    delivery.id,
                 );
                 alerts::open(
                     tx,
@@ -147,7 +149,9 @@ impl Courier {
             return Err(error.into());
         }
         log::info!(
-            "event=webhook job={job} attempt={} status={} then={then} took={took:?}",
+            "event=webhook job={job} delivery={} host={} attempt={} status={} then={then} took={took:?}",
+            delivery.id,
+            delivery.host,
             delivery.attempts + 1,
             status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
         );

@@ -36,14 +36,17 @@ use crate::net::{Guard, Outbound};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
+use crate::retention::Retention;
 use crate::step::{Bells, Step};
 use crate::store::{DaemonLock, Store, batches, deliveries, direct, money, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
+mod heartbeat;
 mod watch;
 mod worker;
 
+use heartbeat::Heartbeat;
 use watch::Watch;
 use worker::Worker;
 
@@ -84,7 +87,7 @@ impl Daemon {
         let client = Arc::new(openai_client(&config)?);
         let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
-        check_alert_url(&config, &guard)?;
+        check_alert_urls(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let (crew, endings) = Crew::new();
@@ -112,6 +115,10 @@ impl Daemon {
             (
                 "finisher".into(),
                 Box::new(Finisher::new(store.clone(), config.clone())),
+            ),
+            (
+                "retention".into(),
+                Box::new(Retention::new(store.clone(), config.clone())),
             ),
         ];
         let herald = Herald::new(
@@ -155,6 +162,10 @@ impl Daemon {
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        if !config.alerts.heartbeat_url.is_empty() {
+            let heartbeat = Heartbeat::new(health.clone(), outbound, config.clone());
+            steps.push(("heartbeat".into(), Box::new(heartbeat)));
+        }
         // Whoever does not even begin is missed, too.
         for (name, _) in &steps {
             health.expect(name, longest_tick(name));
@@ -263,21 +274,21 @@ impl Daemon {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let outcome = select! {
-            recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
-            recv(until) -> _ => Ok(()),
+            recv(signals) -> signal => signal.map_err(|_| "thread signals ended".to_owned()),
+            recv(until) -> _ => Ok("its own end"),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
             recv(self.store.broken()) -> what => Err(format!(
                 "the database cannot be relied on: {}; the daemon ends, to be started anew",
                 what.unwrap_or_default(),
             )),
         };
-        if let Err(reason) = &outcome {
-            log::error!("event=ending reason={reason:?}");
-        }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
-        log::info!("event=stopping");
+        match &outcome {
+            Ok(cause) => log::info!("event=stopping cause={cause:?}"),
+            Err(reason) => log::error!("event=stopping cause={reason:?}"),
+        }
         self.stop();
-        outcome
+        outcome.map(drop)
     }
 
     /// Lets every thread finish its transaction and end.
@@ -311,7 +322,7 @@ fn describe(ended: Option<Ended>) -> String {
 ///
 /// # Errors
 /// The thread's name.
-pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Result<(), String> {
+pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> Result<(), String> {
     select! {
         recv(signals) -> _ => Ok(()),
         recv(endings) -> ended => Err(describe(ended.ok())),
@@ -328,18 +339,22 @@ fn longest_tick(step: &str) -> Duration {
     }
 }
 
-/// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
+/// The first SIGTERM or SIGINT asks to stop, by its name; the second ends the process at once.
 ///
 /// # Errors
 /// When signals cannot be watched.
-pub fn signals() -> Result<Receiver<()>, String> {
+pub fn signals() -> Result<Receiver<&'static str>, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
     threads::spawn("signals", move || {
         let mut asked = false;
-        for _ in signals.forever() {
-            if asked || tell.try_send(()).is_err() {
+        for signal in signals.forever() {
+            let name = match signal {
+                SIGTERM => "SIGTERM",
+                _ => "SIGINT",
+            };
+            if asked || tell.try_send(name).is_err() {
                 std::process::exit(130);
             }
             asked = true;
@@ -351,7 +366,7 @@ pub fn signals() -> Result<Receiver<()>, String> {
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd was not told: {error}");
+        log::debug!("event=systemd_not_told error={error:?}");
     }
 }
 
@@ -381,7 +396,7 @@ pub fn openai_client(config: &Config) -> Result<Client, String> {
 /// # Errors
 /// What is wrong, for a person.
 pub fn check(config: &Config) -> Result<(), String> {
-    check_alert_url(config, &guard(config)?)?;
+    check_alert_urls(config, &guard(config)?)?;
     let key = config.openai.api_key().reveal();
     client(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -444,15 +459,13 @@ fn guard(config: &Config) -> Result<Guard, String> {
     }
 }
 
-fn check_alert_url(config: &Config, guard: &Guard) -> Result<(), String> {
-    let url = &config.alerts.webhook_url;
-    if url.is_empty() {
-        return Ok(());
+fn check_alert_urls(config: &Config, guard: &Guard) -> Result<(), String> {
+    for (key, url) in config.alerts.urls() {
+        guard
+            .check_url(url)
+            .map_err(|error| format!("{key}: {error}"))?;
     }
-    guard
-        .check_url(url)
-        .map(drop)
-        .map_err(|error| format!("alerts.webhook_url: {error}"))
+    Ok(())
 }
 
 /// Removes what a process that was killed left in the spool after its batch was through: the row is

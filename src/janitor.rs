@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::{BatchApi, CallError};
 use crate::step::{Next, Step, StepError, backoff};
-use crate::store::Store;
 use crate::store::batches::{self, BatchRow};
+use crate::store::{Store, backup};
 use crate::trouble;
+
+/// Longer than a transaction takes.
+const LONGEST_COMMIT: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub struct Janitor {
@@ -30,6 +33,17 @@ impl Janitor {
             config,
             rest_until: Duration::ZERO,
         }
+    }
+
+    /// Where backups are made, what was taken in after the newest of them is still OpenAI's to keep;
+    /// none: there is no backup yet.
+    fn held_by_a_backup(&self, before: Timestamp) -> Result<Option<Timestamp>, StepError> {
+        if !self.config.backup.is_on() {
+            return Ok(Some(before));
+        }
+        let newest = self.store.read(backup::newest)?;
+        // A commit carries the time of its beginning.
+        Ok(newest.map(|newest| before.min(newest.before(LONGEST_COMMIT))))
     }
 
     /// Removes a batch's files; one that is gone already is as good.
@@ -67,10 +81,13 @@ impl Step for Janitor {
         {
             return Ok(idle);
         }
+        let Some(before) = self.held_by_a_backup(now.wall.before(age))? else {
+            return Ok(idle);
+        };
         let identity = self.api.identity();
         let row = self
             .store
-            .read(|view| batches::unclean(view, now.wall.before(age), identity))?;
+            .read(|view| batches::unclean(view, before, identity))?;
         let Some(row) = row else { return Ok(idle) };
         // Two batches may have been made from one input: the last of them takes it along.
         let shared = self.store.read(|view| batches::shares_input(view, &row))?;
@@ -80,7 +97,7 @@ impl Step for Janitor {
                 .write(now.wall, |tx| batches::cleaned(tx, row.id))?,
             Err(error) => {
                 log::warn!(
-                    "batch={} its files were not removed at OpenAI error={:?}",
+                    "event=not_cleaned batch={} error={:?}",
                     row.id,
                     error.to_string()
                 );

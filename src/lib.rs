@@ -88,6 +88,8 @@ pub mod auditor;
 
 pub mod janitor;
 
+pub mod retention;
+
 pub mod recovery;
 
 // The front: requests to steps and store.

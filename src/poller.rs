@@ -98,8 +98,9 @@ impl Poller {
             alerts::close(tx, "batch_gone", &subject)?;
             if remote.status.is_none() {
                 let message = format!(
-                    "OpenAI reports the unknown state {:?} of batch {}",
-                    remote.status_text, remote.id
+                    "OpenAI reports the unknown state {:?} of batch {}; it is asked on. Look at it: batchkeeper batches \
+                     show {}; if it is lost for good: batchkeeper batches give-up {}",
+                    remote.status_text, remote.id, row.id, row.id
                 );
                 alerts::open(tx, "unknown_state", &subject, &message)?;
             } else {
@@ -115,8 +116,9 @@ impl Poller {
             }
             if is_overdue(remote.expires_at, now) {
                 let message = format!(
-                    "batch {} is past its window and still {}; it is not sent again before it ends",
-                    remote.id, remote.status_text
+                    "batch {} is past its window and still {}; it is not sent again before it ends. If it is lost for \
+                     good: batchkeeper batches give-up {}",
+                    remote.id, remote.status_text, row.id
                 );
                 alerts::open(tx, "batch_overdue", &subject, &message)?;
             }

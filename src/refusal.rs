@@ -35,6 +35,8 @@ text_enum! {
         JobFailed = "JOB_FAILED",
         /// The job was cancelled; its results are what there is.
         JobCancelled = "JOB_CANCELLED",
+        /// The job completed so long ago that its results were removed.
+        ResultsRemoved = "RESULTS_REMOVED",
         /// The body is too long.
         RequestTooLarge = "REQUEST_TOO_LARGE",
         /// Too many lots.
@@ -82,7 +84,7 @@ impl Code {
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::DuplicateLotId | Self::IdempotencyKeyReused | Self::JobNotCancellable => 409,
-            Self::JobFailed | Self::JobCancelled => 410,
+            Self::JobFailed | Self::JobCancelled | Self::ResultsRemoved => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidImageUrls

@@ -51,6 +51,15 @@ pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Opti
     Ok(left.filter(|left| !left.is_zero()))
 }
 
+/// What is missing on the database's disk of `limits.disk_reserve`, which is left to results already
+/// paid; none: there is room. Where it is not, no job is taken and no batch created.
+pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
+    match config.limits.disk_reserve {
+        0 => Ok(None),
+        reserve => Ok(reserve.checked_sub(store.room()?).filter(|it| *it > 0)),
+    }
+}
+
 /// A call under a scope succeeded: its pause and its alerts end.
 pub fn is_over(tx: &Tx<'_>, scope: &str) -> Stored<()> {
     alerts::resume(tx, scope)?;

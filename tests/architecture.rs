@@ -15,7 +15,7 @@ struct Floor {
 }
 
 const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "submitter",
     "poller",
     "ingester",
@@ -27,6 +27,7 @@ const STEPS: [&str; 12] = [
     "herald",
     "auditor",
     "janitor",
+    "retention",
     "recovery",
 ];
 

@@ -115,7 +115,9 @@ impl Scene {
     fn open(&self, subject: &str) {
         let now = self.world.clock.now().wall;
         self.store
-            .write(now, |tx| alerts::open(tx, "trouble", subject, "it broke"))
+            .write(now, |tx| {
+                alerts::open(tx, "trouble", subject, "it broke; see: batchkeeper alerts")
+            })
             .unwrap();
     }
 
@@ -173,7 +175,7 @@ fn an_alert_is_told_when_it_opens_and_when_it_closes() {
         let signature = sign(&key, Message::Bytes(body));
         assert_eq!(header(headers, "X-Signature"), signature);
         let body: Value = serde_json::from_slice(body).unwrap();
-        assert_eq!(body["message"], "it broke");
+        assert_eq!(body["message"], "it broke; see: batchkeeper alerts");
         assert_eq!(body["closed_at"], Value::Null);
     }
     scene.close("a");

@@ -189,8 +189,7 @@ fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_b
     let metrics = call("GET", &format!("{}/metrics", appliance.ops), &[], b"");
     let metrics = String::from_utf8(metrics.body).unwrap();
     assert!(
-        metrics
-            .contains("batchkeeper_cost_microdollars_total{model=\"gpt-6-luna\",mode=\"batch\"}")
+        metrics.contains("batchkeeper_cost_dollars_total{model=\"gpt-6-luna\",mode=\"batch\"}")
     );
 
     appliance.kill_daemon();

@@ -42,9 +42,14 @@ impl Api {
         let job = self.find(request, id, now)?;
         let mut head = json!({"job_id": job.id, "status": job.status.as_str()});
         if let Value::Object(head) = &mut head
-            && job.status != JobStatus::Completed
+            && (job.status != JobStatus::Completed || job.cleaning_since.is_some())
         {
-            let message = if job.status.is_final() {
+            let message = if job.cleaning_since.is_some() {
+                format!(
+                    "The job is {}; its lots were removed after their time.",
+                    job.status
+                )
+            } else if job.status.is_final() {
                 format!("The job is {}; `results` holds what was done.", job.status)
             } else {
                 format!("The job is {}; ask again later.", job.status)
@@ -60,7 +65,8 @@ impl Api {
             job.total_lots, job.processed_lots, job.failed_lots
         );
         let frame = Frame::new(&head, "\"results\":[", counts, lot);
-        let body = ResultsReader::new(self.store.clone(), job, frame, 0, u32::MAX);
+        let most = job.cleaning_since.map_or(u32::MAX, |_| 0);
+        let body = ResultsReader::new(self.store.clone(), job, frame, 0, most);
         Ok(Response::stream(200, "application/json", body))
     }
 }

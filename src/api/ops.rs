@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::costs;
 use super::health::Health;
 use super::metrics::Metrics;
+use super::page::{self, Look};
 use super::{Api, Failure, document, not_allowed, refused, seconds};
 use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
-use crate::refusal::{Code, Refusal};
 use crate::store::{Store, alerts, batches, figures};
 
 /// The operator's pages.
@@ -48,22 +48,31 @@ impl Ops {
             "/health" => Ok(self.health.whole()),
             "/metrics" => {
                 let now = self.clock.now();
-                let unsigned_reads = self.api.unsigned_reads();
                 Ok(self
                     .metrics
-                    .page(&self.store, &self.health, unsigned_reads, now)?)
+                    .page(&self.store, &self.health, &self.api, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
             "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
-            _ => Err(Refusal::new(
-                Code::NotFound,
-                format!("There is nothing at {}.", request.path),
-            )
-            .into()),
+            path => match page::file(path) {
+                Some(file) => Ok(file),
+                None => self.page(path, request.parameter("span").as_deref()),
+            },
         }
+    }
+
+    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
+        let now = self.clock.now();
+        let look = Look {
+            store: &self.store,
+            health: &self.health,
+            figures: self.metrics.figures(&self.store, now.steady)?,
+            now,
+        };
+        look.page(path, span)
     }
 
     fn summary(&self) -> Result<Response, Failure> {

@@ -74,6 +74,7 @@ impl Api {
             ("error_message", json!(job.error_message)),
             ("error", json!(job.error_message)),
             ("webhook_configured", json!(webhooks > 0)),
+            ("results_removed_at", seconds(job.cleaning_since)),
         ];
         for (name, value) in fields {
             answer.insert(name.to_owned(), value);
@@ -91,8 +92,14 @@ impl Api {
         let job = self.find(request, id, now)?;
         let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
         let limit = number(request, "limit", 1, most)?.unwrap_or(most);
+        // While a job is cleaned some of its lots are still here: none is shown.
+        let limit = job.cleaning_since.map_or(limit, |_| 0);
         let offset = number(request, "offset", 0, most)?.unwrap_or(0);
         let (status, head) = match job.status {
+            JobStatus::Completed if job.cleaning_since.is_some() => {
+                let what = "The job was completed, and its results were removed after their time.";
+                (410, gone(&job, Code::ResultsRemoved, what))
+            }
             JobStatus::Completed => {
                 let images = self
                     .store
@@ -193,12 +200,22 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
         .error_message
         .as_deref()
         .unwrap_or("no reason is stored");
-    let message = format!("{what} {reason}. `results` holds what was done.");
+    let message = match (code, job.cleaning_since) {
+        (Code::ResultsRemoved, _) => what.to_owned(),
+        (_, Some(_)) => format!("{what} {reason}. Its lots were removed after their time."),
+        (_, None) => format!("{what} {reason}. `results` holds what was done."),
+    };
     let mut head = Refusal::new(code, message).body();
     if let Value::Object(head) = &mut head {
         head.insert("job_id".into(), json!(job.id));
         head.insert("status".into(), json!(job.status.as_str()));
         head.insert("completed_at".into(), seconds(job.completed_at));
+        if let Some(removed) = job.cleaning_since {
+            head.insert(
+                "results_removed_at".into(),
+                json!(removed.to_seconds_text()),
+            );
+        }
     }
     head
 }

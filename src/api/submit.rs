@@ -17,6 +17,7 @@ use crate::refusal::{Code, Refusal};
 use crate::store::jobs::JobRow;
 use crate::store::money::Standing;
 use crate::store::{StoreError, alerts};
+use crate::trouble;
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
@@ -60,6 +61,10 @@ impl Api {
             let pause = self
                 .store
                 .read(|view| alerts::paused(view, alerts::INTAKE))?;
+            if let Some(missing) = trouble::missing_room(&self.store, &self.config)? {
+                log::error!("event=refused reason=disk_reserve missing={missing}");
+                return Err(StoreError::Full.into());
+            }
             if pause.is_some() {
                 return Err(overloaded(
                     "The operator has paused the intake: send it again later.",
@@ -87,6 +92,13 @@ impl Api {
         };
         match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
             Taken::New(job, answer) => {
+                log::info!(
+                    "event=received job={} client={} request={} peer={}",
+                    job.id,
+                    client.name,
+                    request.id,
+                    request.peer
+                );
                 self.bells.ring();
                 drop(turn);
                 match seat {

@@ -1,12 +1,16 @@
 //! `import-legacy`: the earlier service's jobs taken over.
 
-use super::{Command, Outcome, Refused, configuration, print};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::progress::Progress;
+use super::{Command, Outcome, Refused, configuration, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
 use crate::legacy::parse_dump;
 use crate::recovery::Recovery;
 use crate::store::{Store, legacy};
-use std::sync::Arc;
 
 pub(super) fn run(command: &Command) -> Outcome {
     let path = command
@@ -24,7 +28,10 @@ pub(super) fn run(command: &Command) -> Outcome {
     };
     let (mut taken, mut lots, mut here) = (0, 0, 0);
     let mut named = Vec::new();
-    for job in &dump.jobs {
+    let all = u64::try_from(dump.jobs.len()).unwrap_or(u64::MAX);
+    let mut progress = Progress::new("of the jobs taken");
+    for (at, job) in (0..).zip(&dump.jobs) {
+        progress.tell(at, all);
         let new = match &store {
             None => true,
             Some(store) if command.dry_run => {
@@ -46,6 +53,7 @@ pub(super) fn run(command: &Command) -> Outcome {
             here += 1;
         }
     }
+    progress.end();
     let mut report = String::new();
     for (table, rows) in &dump.read {
         report.push_str(&format!("{table}: {rows} rows read\n"));
@@ -65,10 +73,18 @@ pub(super) fn run(command: &Command) -> Outcome {
     if command.dry_run {
         report.push_str("nothing was changed (--dry-run)\n");
     }
-    if let Some(store) = &store {
-        report.push_str(&confirm(&config, store, &named));
-    }
-    print(&report)?;
+    let links = match &store {
+        Some(store) => confirm(&config, store, &named),
+        None => String::new(),
+    };
+    report.push_str(&links);
+    let told = json!({
+        "read": dump.read.iter().map(|(table, rows)| (table.to_string(), json!(rows))).collect::<Value>(),
+        "jobs": taken, "lots": lots, "here_already": here,
+        "refused": dump.refused, "notes": dump.notes, "links": links.lines().collect::<Vec<_>>(),
+        "dry_run": command.dry_run,
+    });
+    say(command, &told, &report)?;
     Ok(dump.refused.is_empty())
 }
 

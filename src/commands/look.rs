@@ -2,29 +2,33 @@
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, moves, open_store, print};
+use super::{Command, Outcome, Refused, configuration, moves, open_store, print, say};
 use crate::batch::BatchState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, inspect, settle};
 
+/// One thing and what happened to it, as two tables or one object.
+fn show_both(
+    command: &Command,
+    thing: &inspect::Table,
+    name: &str,
+    happened: &inspect::Table,
+) -> Outcome {
+    if command.json {
+        let mut object = thing.objects()[0].take();
+        object[name] = happened.objects();
+        return print(&format!("{object}\n"));
+    }
+    show(command, thing)?;
+    show(command, happened)
+}
+
 /// A table from the store, printed for people or as JSON.
 pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
-        let rows: Vec<Value> = table
-            .rows
-            .iter()
-            .map(|row| {
-                table
-                    .columns
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().cloned())
-                    .collect()
-            })
-            .collect();
-        return print(&format!("{}\n", json!(rows)));
+        return print(&format!("{}\n", table.objects()));
     }
     let mut widths: Vec<usize> = table
         .columns
@@ -86,11 +90,9 @@ pub(super) fn jobs(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::jobs)?),
         "show" => {
             let id = operand(command, "job")?;
-            show(
-                command,
-                &found(store.read(|view| inspect::job(view, &id))?)?,
-            )?;
-            show(command, &store.read(|view| inspect::job_events(view, &id))?)
+            let (job, events) = store
+                .read(|view| Ok((inspect::job(view, &id)?, inspect::job_events(view, &id)?)))?;
+            show_both(command, &found(job)?, "events", &events)
         }
         "retry" if command.failed_lots => moves::retry_failed_lots(command),
         "retry" => moves::release_held(command),
@@ -110,14 +112,9 @@ pub(super) fn batches(command: &Command) -> Outcome {
         "list" => show(command, &store.read(inspect::batches)?),
         "show" => {
             let id = id(command)?;
-            show(
-                command,
-                &found(store.read(|view| inspect::batch(view, id))?)?,
-            )?;
-            show(
-                command,
-                &store.read(|view| inspect::batch_events(view, id))?,
-            )
+            let (batch, events) = store
+                .read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
+            show_both(command, &found(batch)?, "events", &events)
         }
         "give-up" => {
             let id = id(command)?;
@@ -139,9 +136,11 @@ pub(super) fn batches(command: &Command) -> Outcome {
             store.write(SystemClock::new().now().wall, |tx| {
                 settle::abandon(tx, id, reason, rules)
             })?;
-            print(&format!(
-                "batch {id} is given up; its unanswered requests wait to be sent again\n"
-            ))
+            say(
+                command,
+                &json!({"batch": id, "state": BatchState::Failed.as_str()}),
+                &format!("batch {id} is given up; its unanswered requests wait to be sent again\n"),
+            )
         }
         other => Err(Refused::Usage(format!("there is no `batches {other}`"))),
     }
@@ -171,13 +170,10 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
         .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
     let table = found(store.read(|view| inspect::webhook(view, id))?)?;
     if verb(command) == "resend" {
-        return moves::resend(&store, id);
+        return moves::resend(command, &store, id);
     }
-    show(command, &table)?;
-    show(
-        command,
-        &store.read(|view| inspect::webhook_attempts(view, id))?,
-    )
+    let attempts = store.read(|view| inspect::webhook_attempts(view, id))?;
+    show_both(command, &table, "tries", &attempts)
 }
 
 pub(super) fn alerts(command: &Command) -> Outcome {

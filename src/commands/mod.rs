@@ -8,17 +8,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lexopt::{Arg, Parser, ValueExt};
+use serde_json::{Value, json};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{self, Daemon, until_a_signal};
-use crate::printable::printable;
 use crate::store::Store;
 
+mod backup;
 mod demo;
 mod incoming;
+mod logger;
 mod look;
 mod moves;
+mod progress;
 mod repair;
 mod report;
 mod serve_sandbox;
@@ -49,6 +52,9 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        resend makes a new delivery, with an id of its own
     batchkeeper pause | resume intake | submissions | webhooks
                                        new jobs are not taken; nothing new is sent to OpenAI; nobody is told
+    batchkeeper backup [FILE | --dir DIR] [--keep N]
+                                       a verified copy of the database, while it is worked on; without FILE into
+                                       DIR (default: backup.dir), of which the newest N stay (backup.keep)
     batchkeeper alerts                 what a person should know
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
     batchkeeper report [--from T] [--to T]
@@ -58,7 +64,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        last 24 hours
 
 Every command takes --config FILE (default: the environment's BATCHKEEPER_CONFIG, else
-/etc/batchkeeper/config.toml), --json where it prints a table, and exits with 0, 1 (findings, or
+/etc/batchkeeper/config.toml), --json (serve, demo and sandbox apart), and exits with 0, 1 (findings, or
 refused) or 2 (usage).
 ";
 
@@ -88,9 +94,12 @@ pub struct Command {
     operands: Vec<String>,
     config: Option<PathBuf>,
     json: bool,
+    help: bool,
     apply: bool,
     dry_run: bool,
     keep: bool,
+    keep_copies: Option<String>,
+    dir: Option<PathBuf>,
     new_identity: bool,
     failed_lots: bool,
     webhook_secret: bool,
@@ -121,7 +130,11 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("json") => command.json = true,
             Arg::Long("apply") => command.apply = true,
             Arg::Long("dry-run") => command.dry_run = true,
+            Arg::Long("keep") if command.name == "backup" => {
+                command.keep_copies = Some(text(parser.value()?)?);
+            }
             Arg::Long("keep") => command.keep = true,
+            Arg::Long("dir") => command.dir = Some(parser.value()?.into()),
             Arg::Long("new-identity") => command.new_identity = true,
             Arg::Long("failed-lots") => command.failed_lots = true,
             Arg::Long("webhook-secret") => command.webhook_secret = true,
@@ -133,14 +146,16 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
             Arg::Long("pace") => command.pace = Some(text(parser.value()?)?),
             Arg::Long("state") => command.state = Some(parser.value()?.into()),
-            Arg::Long("help") | Arg::Short('h') => command.name = "help".into(),
+            Arg::Long("help") | Arg::Short('h') => command.help = true,
             Arg::Long("version") | Arg::Short('V') => command.name = "version".into(),
             Arg::Value(value) if command.name.is_empty() => command.name = text(value)?,
             Arg::Value(value) => command.operands.push(text(value)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    check(&command, &options)?;
+    if !command.help {
+        check(&command, &options)?;
+    }
     Ok(command)
 }
 
@@ -151,6 +166,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
     let (takes, operands): (&[&str], usize) = match (command.name.as_str(), verb) {
         ("serve" | "check-config" | "alerts" | "doctor", _) => (&[], 0),
         ("demo", _) => (&["keep"], 0),
+        ("backup", _) => (&["dir", "keep"], 1),
         ("sandbox", _) => (&["listen", "state", "pace"], 0),
         ("sign", _) => (&["job", "webhook-secret", "client"], 1),
         ("import-legacy", _) => (&["dry-run"], 1),
@@ -168,7 +184,11 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         }
         _ => return Ok(()),
     };
-    let everywhere = ["config", "json"];
+    let everywhere: &[&str] = match command.name.as_str() {
+        // They print what happens, line by line.
+        "serve" | "demo" | "sandbox" => &["config"],
+        _ => &["config", "json"],
+    };
     if let Some(option) = options
         .iter()
         .map(String::as_str)
@@ -218,7 +238,8 @@ type Outcome = Result<bool, Refused>;
 /// Runs a command; its exit status says how it went.
 pub fn run(command: Command) -> ExitCode {
     let outcome = match command.name.as_str() {
-        "help" => print(HELP),
+        name if command.help => help(name),
+        "help" => help(""),
         "version" => print(concat!("batchkeeper ", env!("CARGO_PKG_VERSION"), "\n")),
         "serve" => serve(&command),
         "demo" => demo::run(command.keep),
@@ -226,11 +247,16 @@ pub fn run(command: Command) -> ExitCode {
         "check-config" => configuration(&command).and_then(|config| {
             daemon::check(&config)?;
             let exposed = config.exposed(&config_path(&command));
-            let warnings: String = exposed
+            let warnings: Vec<String> = exposed.iter().map(ToString::to_string).collect();
+            let text: String = warnings
                 .iter()
                 .map(|it| format!("warning: {it}\n"))
                 .collect();
-            print(&format!("{warnings}the configuration is good\n"))
+            say(
+                &command,
+                &json!({"good": true, "warnings": warnings}),
+                &format!("{text}the configuration is good\n"),
+            )
         }),
         "sign" => sign::run(&command),
         "import-legacy" => incoming::run(&command),
@@ -244,6 +270,7 @@ pub fn run(command: Command) -> ExitCode {
         "alerts" => look::alerts(&command),
         "doctor" => look::doctor(&command),
         "report" => report::run(&command),
+        "backup" => backup::run(&command),
         "" => Err(Refused::Usage("no command".into())),
         other => Err(Refused::Usage(format!("there is no command {other:?}"))),
     };
@@ -258,16 +285,40 @@ pub fn run(command: Command) -> ExitCode {
     }
 }
 
+/// The whole help, or the lines of one command.
+fn help(name: &str) -> Outcome {
+    let (about, after) = HELP
+        .split_once("\n\n")
+        .and_then(|(_, rest)| rest.rsplit_once("\n\n"))
+        .unwrap_or((HELP, ""));
+    let mut lines = String::new();
+    let mut is_meant = false;
+    for line in about.lines() {
+        if let Some(entry) = line.strip_prefix("    batchkeeper ") {
+            let mut words = entry.split_whitespace();
+            is_meant = words.next() == Some(name)
+                || words.next() == Some("|") && words.next() == Some(name);
+        }
+        if is_meant {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    match (name, lines.is_empty()) {
+        ("", _) => print(HELP),
+        (_, true) => Err(Refused::Usage(format!("there is no command {name:?}"))),
+        (_, false) => print(&format!("{lines}\n{after}")),
+    }
+}
+
 fn serve(command: &Command) -> Outcome {
     let config = configuration(command)?;
-    start_log(&config.log);
+    logger::start(&config.log, config.log_format);
     for exposed in config.exposed(&config_path(command)) {
         log::warn!("event=exposed {exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
-    daemon
-        .run(&until_a_signal())
-        .inspect_err(|error| log::error!("{error}"))?;
+    daemon.run(&until_a_signal())?;
     Ok(true)
 }
 
@@ -294,30 +345,20 @@ fn open_store(config: &Config) -> Result<Store, Refused> {
     )?)
 }
 
-/// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
-fn start_log(filter: &str) {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_module("refinery_core", log::LevelFilter::Warn)
-        .parse_filters(&filter)
-        // One line each, whatever a stranger's text in it holds.
-        .format(|line, record| {
-            let (time, level) = (line.timestamp_millis(), record.level());
-            let message = printable(&record.args().to_string());
-            writeln!(line, "[{time} {level:<5}] {message}")
-        });
-    if builder.try_init().is_err() {
-        log::debug!("the logger was there already");
-    }
-}
-
 fn print(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever read it has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(true),
+    }
+}
+
+/// What a command did, for people or as JSON.
+fn say(command: &Command, what: &Value, text: &str) -> Outcome {
+    match command.json {
+        true => print(&format!("{what}\n")),
+        false => print(text),
     }
 }
 

@@ -1,8 +1,11 @@
 //! The small moves of an operator: a job retried or cancelled, a webhook sent again, work stopped.
 
+use serde_json::json;
+
 use super::look::{open, operand};
-use super::{Command, Outcome, Refused, print};
+use super::{Command, Outcome, Refused, say};
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::job::JobStatus;
 use crate::store::jobs::{self, JobRow};
 use crate::store::{Store, again, alerts, cancel, deliveries, settle};
 
@@ -33,10 +36,14 @@ pub(super) fn release_held(command: &Command) -> Outcome {
             job.id
         )));
     }
-    print(&format!(
-        "{sent} held requests of job {} wait to be sent now\n",
-        job.id
-    ))
+    say(
+        command,
+        &json!({"job": job.id, "sent": sent}),
+        &format!(
+            "{sent} held requests of job {} wait to be sent now\n",
+            job.id
+        ),
+    )
 }
 
 /// `jobs retry JOB --failed-lots`, with what it takes in requests.
@@ -57,11 +64,16 @@ pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
         .iter()
         .filter(|tag| !crate::job::is_english(tag))
         .count();
-    print(&format!(
-        "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
-         into {others} languages. All of them are paid anew.\n",
-        cost.lots, job.id, cost.vision, cost.translations
-    ))
+    say(
+        command,
+        &json!({"job": job.id, "lots": cost.lots, "vision": cost.vision, "translations": cost.translations,
+                "languages_of_each_description": others, "dry_run": command.dry_run}),
+        &format!(
+            "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
+             into {others} languages. All of them are paid anew.\n",
+            cost.lots, job.id, cost.vision, cost.translations
+        ),
+    )
 }
 
 /// `jobs cancel JOB`
@@ -69,13 +81,21 @@ pub(super) fn cancel(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
     let job = job(&store, &operand(command, "job")?)?;
     store.write(now(), |tx| cancel::cancel(tx, &job, CANCELLED))?;
-    print(&format!("job {} is cancelled\n", job.id))
+    say(
+        command,
+        &json!({"job": job.id, "status": JobStatus::Cancelled.as_str()}),
+        &format!("job {} is cancelled\n", job.id),
+    )
 }
 
 /// `webhooks resend ID`
-pub(super) fn resend(store: &Store, id: i64) -> Outcome {
+pub(super) fn resend(command: &Command, store: &Store, id: i64) -> Outcome {
     let new = store.write(now(), |tx| deliveries::resend(tx, id))?;
-    print(&format!("delivery {id} is sent again as delivery {new}\n"))
+    say(
+        command,
+        &json!({"delivery": id, "again_as": new}),
+        &format!("delivery {id} is sent again as delivery {new}\n"),
+    )
 }
 
 fn scope(command: &Command) -> Result<&'static str, Refused> {
@@ -93,7 +113,11 @@ pub(super) fn pause(command: &Command) -> Outcome {
         alerts::pause(tx, scope, &message, None)?;
         alerts::open(tx, "paused", scope, &message).map(drop)
     })?;
-    print(&format!("{scope} is paused\n"))
+    say(
+        command,
+        &json!({"scope": scope, "paused": true}),
+        &format!("{scope} is paused\n"),
+    )
 }
 
 /// `resume intake|submissions|webhooks`
@@ -104,9 +128,10 @@ pub(super) fn resume(command: &Command) -> Outcome {
         alerts::close(tx, "paused", scope)?;
         alerts::resume(tx, scope)
     })?;
-    print(&if was {
-        format!("{scope} goes on\n")
-    } else {
-        format!("{scope} was not paused\n")
-    })
+    let how = if was { "goes on" } else { "was not paused" };
+    say(
+        command,
+        &json!({"scope": scope, "paused": false, "was_paused": was}),
+        &format!("{scope} {how}\n"),
+    )
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, open_store, print};
+use super::{Command, Outcome, Refused, configuration, open_store, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
 use crate::printable::printable;
@@ -26,38 +26,28 @@ pub(super) fn recover(command: &Command) -> Outcome {
     }
     let recovery = recovery(command)?;
     let findings = recovery.survey()?;
-    let mut text = String::new();
-    for finding in &findings {
-        text.push_str(&if command.json {
-            format!("{}\n", as_json(finding))
-        } else {
-            as_line(finding)
-        });
-    }
-    print(&text)?;
     let linkable = findings.iter().filter(|finding| finding.linkable).count();
     let left = findings.len() - linkable;
-    if command.apply {
-        let linked = recovery.apply(&findings, SystemClock::new().now().wall)?;
-        return say(
-            command,
-            &format!("{linked} batches linked, {left} findings left as they are\n"),
-        );
-    }
-    if findings.is_empty() {
-        return say(command, "nothing is orphaned\n");
-    }
-    say(
-        command,
-        &format!(
+    let mut text: String = findings.iter().map(as_line).collect();
+    let linked = match command.apply {
+        true => Some(recovery.apply(&findings, SystemClock::new().now().wall)?),
+        false => None,
+    };
+    text.push_str(&match linked {
+        Some(linked) => format!("{linked} batches linked, {left} findings left as they are\n"),
+        None if findings.is_empty() => "nothing is orphaned\n".to_owned(),
+        None => format!(
             "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
         ),
+    });
+    let findings: Value = findings.iter().map(as_json).collect();
+    let is_well = linked.is_some() || findings.as_array().is_none_or(Vec::is_empty);
+    say(
+        command,
+        &json!({"findings": findings, "linked": linked}),
+        &text,
     )?;
-    Ok(false)
-}
-
-fn say(command: &Command, text: &str) -> Outcome {
-    if command.json { Ok(true) } else { print(text) }
+    Ok(is_well)
 }
 
 fn as_line(finding: &Finding) -> String {
@@ -89,10 +79,14 @@ fn new_identity(command: &Command) -> Outcome {
     let store = open_store(&config)?;
     let (id, held) = store.write(SystemClock::new().now().wall, legacy::new_identity)?;
     drop(lock);
-    print(&format!(
-        "this database is {id} now; the original's batches and open work are left to it. {held} requests are held here; \
-         if the original is gone, `batchkeeper jobs retry JOB` sends a job's, paid anew\n"
-    ))
+    say(
+        command,
+        &json!({"database_id": id, "held": held}),
+        &format!(
+            "this database is {id} now; the original's batches and open work are left to it. {held} requests are held \
+             here; if the original is gone, `batchkeeper jobs retry JOB` sends a job's, paid anew\n"
+        ),
+    )
 }
 
 pub(super) fn adopt(command: &Command) -> Outcome {
@@ -102,5 +96,9 @@ pub(super) fn adopt(command: &Command) -> Outcome {
         ));
     };
     recovery(command)?.adopt(job, batch, SystemClock::new().now().wall)?;
-    print(&format!("batch {batch} is linked to job {job}\n"))
+    say(
+        command,
+        &json!({"job": job, "batch": batch}),
+        &format!("batch {batch} is linked to job {job}\n"),
+    )
 }

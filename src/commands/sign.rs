@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use super::{Command, Outcome, Refused, configuration, print};
+use serde_json::json;
+
+use super::{Command, Outcome, Refused, configuration, say};
 use crate::json::{self, Json};
 use crate::signature::{Message, sign, webhook_secret};
 
@@ -19,13 +21,20 @@ pub(super) fn run(command: &Command) -> Outcome {
         Refused::Failed(format!("there is no client {name:?} in the configuration"))
     })?;
     if command.webhook_secret {
-        return print(&format!("{}\n", webhook_secret(key)));
+        let secret = webhook_secret(key);
+        return say(
+            command,
+            &json!({"webhook_secret": secret}),
+            &format!("{secret}\n"),
+        );
     }
     if let Some(job) = &command.job {
-        return print(&format!(
-            "X-Signature: {}\n",
-            sign(key, Message::Bytes(job.as_bytes()))
-        ));
+        let header = sign(key, Message::Bytes(job.as_bytes()));
+        return say(
+            command,
+            &json!({"X-Signature": header}),
+            &format!("X-Signature: {header}\n"),
+        );
     }
     let mut body = Vec::new();
     match command.operands.first() {
@@ -39,15 +48,16 @@ pub(super) fn run(command: &Command) -> Outcome {
         }
     }
     let parsed = json::parse(&body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let mut text = format!("X-Signature: {}\n", sign(key, Message::Bytes(&body)));
+    let header = sign(key, Message::Bytes(&body));
+    let mut text = format!("X-Signature: {header}\n");
+    let mut both = json!({"X-Signature": header});
     if let Some(lots) = parsed
         .field("lots")
         .filter(|lots| matches!(lots, Json::Array(_)))
     {
-        text.push_str(&format!(
-            "\"signature\": \"{}\"\n",
-            sign(key, Message::Canonical(lots))
-        ));
+        let field = sign(key, Message::Canonical(lots));
+        text.push_str(&format!("\"signature\": \"{field}\"\n"));
+        both["signature"] = json!(field);
     }
-    print(&text)
+    say(command, &both, &text)
 }

@@ -17,9 +17,11 @@ use crate::vision::VisionParameters;
 
 mod exposed;
 mod http;
+mod logging;
 mod text;
 
 pub use http::HttpConfig;
+pub use logging::LogFormat;
 use text::{duration, durations, size};
 
 /// What the key of `config.example.toml` begins with: everybody knows it.
@@ -85,8 +87,10 @@ pub struct Config {
     ops_token: Secret,
     /// The database's file; `spool/` lies beside it.
     pub database: PathBuf,
-    /// The log's level, or an env_logger filter; `RUST_LOG` wins.
+    /// The log's level, and modules' own; `RUST_LOG` wins.
     pub log: String,
+    /// How a record of the log is written.
+    pub log_format: LogFormat,
     /// Whether reads of one job of the client `default` need no signature, as with the earlier service.
     pub legacy_unsigned_reads: bool,
     /// Who may send jobs.
@@ -113,6 +117,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is kept for how long.
     pub retention: RetentionConfig,
+    /// Copies of the database.
+    pub backup: BackupConfig,
     /// What a person is told.
     pub alerts: AlertsConfig,
     /// What models cost; see [`Config::prices`].
@@ -133,6 +139,7 @@ impl Default for Config {
             ops_token: Secret::default(),
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
+            log_format: LogFormat::default(),
             legacy_unsigned_reads: false,
             clients: Vec::new(),
             openai: OpenAiConfig::default(),
@@ -146,6 +153,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             limits: LimitsConfig::default(),
             retention: RetentionConfig::default(),
+            backup: BackupConfig::default(),
             alerts: AlertsConfig::default(),
             prices: Vec::new(),
             budgets: BudgetsConfig::default(),
@@ -443,6 +451,9 @@ pub struct LimitsConfig {
     /// A body's bytes.
     #[serde(with = "size")]
     pub body: u64,
+    /// Room on the database's disk that is left to results already paid, bytes; 0: none.
+    #[serde(with = "size")]
+    pub disk_reserve: u64,
 }
 
 impl Default for LimitsConfig {
@@ -455,6 +466,7 @@ impl Default for LimitsConfig {
             dedupe_window: Duration::from_hours(1),
             languages: 10,
             body: 100_000_000,
+            disk_reserve: 1_000_000_000,
         }
     }
 }
@@ -480,6 +492,36 @@ impl Default for RetentionConfig {
     }
 }
 
+/// `[backup]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupConfig {
+    /// Where `batchkeeper backup` puts its copies; empty: nowhere, it must be told.
+    pub dir: PathBuf,
+    /// How many of them are kept.
+    pub keep: u32,
+    /// A newest backup older than this is told of; 0: never.
+    #[serde(with = "duration")]
+    pub late_after: Duration,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            keep: 7,
+            late_after: Duration::from_hours(48),
+        }
+    }
+}
+
+impl BackupConfig {
+    /// Whether somebody makes backups here.
+    pub fn is_on(&self) -> bool {
+        !self.dir.as_os_str().is_empty()
+    }
+}
+
 /// `[alerts]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -488,6 +530,11 @@ pub struct AlertsConfig {
     pub webhook_url: String,
     webhook_key: Secret,
     webhook_key_file: Option<PathBuf>,
+    /// Is asked for (`GET`) while all is well; empty: nothing is.
+    pub heartbeat_url: String,
+    /// How often.
+    #[serde(with = "duration")]
+    pub heartbeat_every: Duration,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
@@ -501,6 +548,15 @@ impl AlertsConfig {
     pub fn keys(&self) -> &[Key] {
         &self.loaded
     }
+
+    /// Where this machine calls by itself: the keys that are set, and their URLs.
+    pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("alerts.webhook_url", self.webhook_url.as_str()),
+            ("alerts.heartbeat_url", self.heartbeat_url.as_str()),
+        ];
+        all.into_iter().filter(|(_, url)| !url.is_empty())
+    }
 }
 
 impl Default for AlertsConfig {
@@ -509,6 +565,8 @@ impl Default for AlertsConfig {
             webhook_url: String::new(),
             webhook_key: Secret::default(),
             webhook_key_file: None,
+            heartbeat_url: String::new(),
+            heartbeat_every: Duration::from_mins(1),
             stuck_after: Duration::from_mins(10),
             loaded: Vec::new(),
         }
@@ -585,6 +643,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut config: Config =
             toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        if config.log == "json" {
+            config.log = Config::default().log;
+            config.log_format = LogFormat::Json;
+        }
         config.load_secrets()?;
         config.check()?;
         Ok(config)
@@ -671,6 +733,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        logging::check(&self.log)?;
         self.http.check(self.limits.body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
         if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token.reveal().is_empty() {
@@ -686,9 +749,10 @@ impl Config {
                 ));
             }
         }
-        let url = &self.alerts.webhook_url;
-        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
-            return refuse(format!("alerts.webhook_url = {url:?} is no http(s) URL"));
+        for (key, url) in self.alerts.urls() {
+            if !(url.starts_with("https://") || url.starts_with("http://")) {
+                return refuse(format!("{key} = {url:?} is no http(s) URL"));
+            }
         }
         if self.clients.is_empty() {
             return refuse(
@@ -736,6 +800,7 @@ impl Config {
             200_000_000,
         )?;
         within("batch.max_attempts", self.batch.max_attempts.into(), 1, 100)?;
+        within("backup.keep", self.backup.keep.into(), 1, 10_000)?;
         within("limits.languages", self.limits.languages.into(), 1, 100)?;
         within(
             "images.concurrency",
@@ -766,6 +831,7 @@ impl Config {
             ("openai.create_timeout", self.openai.create_timeout),
             ("openai.retry_interval", self.openai.retry_interval),
             ("webhooks.timeout", self.webhooks.timeout),
+            ("alerts.heartbeat_every", self.alerts.heartbeat_every),
             ("steps.idle", self.steps.idle),
             ("steps.audit", self.steps.audit),
             ("steps.reconcile", self.steps.reconcile),

@@ -156,7 +156,7 @@ impl Ingester {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
                 log::warn!(
-                    "batch={} the spooled {which} file is gone or another; it is fetched again",
+                    "event=spooled_again batch={} the spooled {which} file is gone or another; it is fetched again",
                     row.id
                 );
                 self.store

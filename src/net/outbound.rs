@@ -146,6 +146,17 @@ impl Outbound {
             clock,
         }
     }
+
+    /// Asks for `url` and tells the status, all within `timeout`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn get(&self, url: &str, timeout: Duration) -> Result<u16, NetError> {
+        self.guard.check_url(url)?;
+        let request = self.agent.get(url).config();
+        let response = request.timeout_global(Some(timeout)).build().call()?;
+        Ok(response.status().as_u16())
+    }
 }
 
 impl Post for Outbound {
@@ -178,7 +189,7 @@ impl Post for Outbound {
             .read_to_end(&mut start);
         if let Err(error) = read {
             // The status is what counts, and it has been said.
-            log::debug!("webhook answer has no whole body status={status} error={error:?}");
+            log::debug!("event=webhook_answer_cut status={status} error={error:?}");
         }
         Ok(PostReply {
             status,

@@ -8,13 +8,17 @@ use crate::clock::Timestamp;
 
 /// Opens an alert; one that is open already stays as it is. Gives whether it is new.
 pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<bool> {
+    debug_assert!(
+        message.contains("batchkeeper ") || message.contains("systemctl"),
+        "{kind} does not say what mends it: {message}"
+    );
     let added = tx.execute(
         "INSERT INTO alerts (kind, subject, message, opened_at) VALUES (?, ?, ?, ?)
          ON CONFLICT (kind, subject) WHERE closed_at IS NULL DO NOTHING",
         params![kind, subject, message, tx.now],
     )?;
     if added == 1 {
-        log::warn!("alert kind={kind} subject={subject} message={message:?}");
+        log::warn!("event=alert_opened kind={kind} subject={subject:?} message={message:?}");
         notices::add(tx, tx.tx.last_insert_rowid(), What::Opened)?;
     }
     Ok(added == 1)
@@ -29,7 +33,7 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
         .query_row(params![tx.now, kind, subject], |row| row.get(0))
         .optional()?;
     if let Some(alert) = closed {
-        log::info!("alert closed kind={kind} subject={subject}");
+        log::info!("event=alert_closed kind={kind} subject={subject:?}");
         notices::add(tx, alert, What::Closed)?;
     }
     Ok(())
@@ -142,9 +146,10 @@ pub fn event(
     )?
     .execute(params![tx.now, job, batch, kind, detail])?;
     log::info!(
-        "event={kind}{}{} {detail}",
+        "event={kind}{}{}{}",
         field(" job=", job),
-        field(" batch=", batch)
+        field(" batch=", batch),
+        field(" ", Some(detail).filter(|detail| !detail.is_empty()))
     );
     Ok(())
 }

@@ -245,13 +245,14 @@ pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
                 ?1, ?1
          FROM webhook_deliveries d JOIN batch_jobs j ON j.id = d.batch_job_id
          WHERE d.id = ?2 AND d.state IN ('delivered', 'failed') AND j.completed_at IS NOT NULL
+           AND j.cleaning_since IS NULL
            AND NOT EXISTS (SELECT 1 FROM webhook_deliveries o
                            WHERE o.batch_job_id = d.batch_job_id AND o.url = d.url AND o.state = 'due')",
         params![tx.now, id],
     )?;
     moved(made, || {
         format!(
-            "delivery {id} is not there, or is still being tried; look at it: batchkeeper webhooks show {id}"
+            "delivery {id} is not there, is still being tried, or its job's lots are gone after their time; look at it: batchkeeper webhooks show {id}"
         )
     })?;
     Ok(tx.tx.last_insert_rowid())

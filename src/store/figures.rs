@@ -28,6 +28,8 @@ pub struct Figures {
     pub used: Vec<Used>,
     /// What is paused.
     pub pauses: Vec<String>,
+    /// What only grows (`sums`): what is counted, its label, how often.
+    pub sums: Vec<(String, String, u64)>,
 }
 
 /// The figures of now.
@@ -42,6 +44,7 @@ pub fn figures(view: &View) -> Stored<Figures> {
         alerts: alerts::count_open(view)?,
         used: money::used(view)?,
         pauses: pauses(view)?,
+        sums: sums(view)?,
     })
 }
 
@@ -91,6 +94,12 @@ fn due_since(view: &View) -> Stored<Option<Timestamp>> {
 fn pauses(view: &View) -> Stored<Vec<String>> {
     let mut query = view.prepare_cached("SELECT scope FROM pauses ORDER BY scope")?;
     let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn sums(view: &View) -> Stored<Vec<(String, String, u64)>> {
+    let mut query = view.prepare_cached("SELECT what, label, number FROM sums")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -41,11 +41,13 @@ pub struct JobRow {
     pub updated_at: Timestamp,
     /// When it became final.
     pub completed_at: Option<Timestamp>,
+    /// Since when its lots and texts are not to be had any more.
+    pub cleaning_since: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_batch_id, \
     openai_translation_batch_id, total_lots, processed_lots, failed_lots, error_message, created_at, updated_at, \
-    completed_at";
+    completed_at, cleaning_since";
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {
@@ -64,6 +66,7 @@ fn job_row(row: &Row<'_>) -> Stored<JobRow> {
         created_at: row.get(12)?,
         updated_at: row.get(13)?,
         completed_at: row.get(14)?,
+        cleaning_since: row.get(15)?,
     })
 }
 
@@ -278,13 +281,17 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    alerts::event(
-        tx,
-        Some(&job.id),
-        None,
-        status.as_str(),
-        error.unwrap_or(""),
-    )
+    let mut detail = format!(
+        "client={} lots={} failed_lots={} took={:?}",
+        job.client,
+        job.total_lots,
+        job.failed_lots,
+        tx.now.since(job.created_at)
+    );
+    if let Some(error) = error {
+        detail += &format!(" error={error:?}");
+    }
+    alerts::event(tx, Some(&job.id), None, status.as_str(), &detail)
 }
 
 /// The reason of the first failed lot of a job.

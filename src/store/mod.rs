@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 
 pub mod again;
 pub mod alerts;
+pub mod backup;
 pub mod batches;
 pub mod cancel;
 mod columns;
@@ -44,7 +45,10 @@ pub mod once;
 pub mod queue;
 pub mod report;
 pub mod requests;
+pub mod retention;
+mod room;
 pub mod settle;
+pub mod status;
 pub mod stuck;
 
 mod embedded {
@@ -170,7 +174,7 @@ impl Store {
     pub fn open(path: &Path, now: Timestamp) -> Stored<Self> {
         make_private_file(path)?;
         let mut writer = connect(path)?;
-        migrate(&mut writer)?;
+        migrate(&mut writer, path, now)?;
         writer.execute(
             "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
             (uuid::Uuid::new_v4().simple().to_string(), now),
@@ -397,9 +401,31 @@ fn use_wal(connection: &Connection) -> Stored<()> {
     }
 }
 
+/// The way back from an upgrade: a copy beside the database, which the operator removes.
+fn back_up_before_upgrade(
+    connection: &Connection,
+    path: &Path,
+    schema: i64,
+    now: Timestamp,
+) -> Stored<()> {
+    let to = beside(path, &format!(".schema-{schema}.{}", now.to_compact_text()));
+    let snapshot = connection.unchecked_transaction()?;
+    let copied = backup::copy(&snapshot, &to, &mut |_, _| {}).map_err(|error| {
+        StoreError::Other(format!(
+            "no backup could be made, so the schema was not upgraded: {error}"
+        ))
+    })?;
+    log::info!(
+        "event=backed_up before=upgrade schema={schema} path={} bytes={}",
+        copied.path.display(),
+        copied.bytes
+    );
+    Ok(())
+}
+
 /// All migrations in one transaction (apart from it, a crash between one and its history row makes
 /// the next start fail), with foreign keys off meanwhile and checked afterwards.
-fn migrate(connection: &mut Connection) -> Stored<()> {
+fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Stored<()> {
     let ours: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
@@ -424,6 +450,9 @@ fn migrate(connection: &mut Connection) -> Stored<()> {
     }
     if found == known {
         return Ok(());
+    }
+    if found > 0 {
+        back_up_before_upgrade(connection, path, found, now)?;
     }
     // Ours from now on: a process killed within the next lines leaves what the next one goes on with.
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;

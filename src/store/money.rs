@@ -342,6 +342,8 @@ pub struct Used {
     pub mode: String,
     /// What it took.
     pub tokens: Tokens,
+    /// Of the tokens out those of reasoning.
+    pub reasoning: u64,
     /// What of it has a price.
     pub cost: Money,
 }
@@ -350,7 +352,7 @@ pub struct Used {
 pub fn used(view: &View) -> Stored<Vec<Used>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT u.model, u.mode, sum(u.input_tokens), sum(u.cached_tokens), sum(u.output_tokens),
-                coalesce(sum((SELECT {COST} {PRICE})), 0)
+                coalesce(sum((SELECT {COST} {PRICE})), 0), sum(u.reasoning_tokens)
          FROM client_usage u GROUP BY u.model, u.mode"
     ))?;
     let rows = query.query_map([], |row| {
@@ -359,6 +361,7 @@ pub fn used(view: &View) -> Stored<Vec<Used>> {
             mode: row.get(1)?,
             tokens: tokens(row, 2)?,
             cost: Money(row.get(5)?),
+            reasoning: row.get(6)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

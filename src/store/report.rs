@@ -44,19 +44,20 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
             coalesce(sum(j.status = 'cancelled'), 0), coalesce(sum(j.completed_at IS NULL), 0)
          FROM batch_jobs j";
     // Of jobs whose lots are gone after their time, the header's counters are the proof.
-    let lots = "SELECT coalesce(sum(j.total_lots), 0), coalesce(sum(r.answered), 0), coalesce(sum(r.failed), 0),
+    let no_lots = "count(l.id) = 0 OR g.cleaning_since IS NOT NULL";
+    let lots = format!("SELECT coalesce(sum(j.total_lots), 0), coalesce(sum(r.answered), 0), coalesce(sum(r.failed), 0),
             coalesce(sum(r.cancelled), 0), coalesce(sum(r.open), 0)
          FROM batch_jobs j JOIN (
-            SELECT g.seq, CASE count(l.id) WHEN 0 THEN g.processed_lots - g.failed_lots ELSE
+            SELECT g.seq, CASE WHEN {no_lots} THEN g.processed_lots - g.failed_lots ELSE
                     sum(l.status = 'completed' AND (l.vision_result IS NOT NULL OR EXISTS
                         (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL))) END AS answered,
-                CASE count(l.id) WHEN 0 THEN g.failed_lots
+                CASE WHEN {no_lots} THEN g.failed_lots
                     ELSE sum(l.status = 'failed' AND l.error_message IS NOT NULL) END AS failed,
-                CASE count(l.id) WHEN 0 THEN (g.status = 'cancelled') * (g.total_lots - g.processed_lots)
+                CASE WHEN {no_lots} THEN (g.status = 'cancelled') * (g.total_lots - g.processed_lots)
                     ELSE sum(l.status = 'cancelled') END AS cancelled,
-                CASE count(l.id) WHEN 0 THEN 0 ELSE sum(l.status = 'pending') END AS open
+                CASE WHEN {no_lots} THEN 0 ELSE sum(l.status = 'pending') END AS open
             FROM batch_jobs g LEFT JOIN batch_lots l ON l.batch_job_id = g.id
-            WHERE g.created_at >= ?1 AND g.created_at < ?2 GROUP BY g.seq) r ON r.seq = j.seq";
+            WHERE g.created_at >= ?1 AND g.created_at < ?2 GROUP BY g.seq) r ON r.seq = j.seq");
     let requests = |stage: &str, has_text: &str, has_reason: &str| {
         format!(
             "SELECT count(*), coalesce(sum(r.state = 'done' AND {has_text}), 0),
@@ -78,7 +79,7 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
     let translations = requests("translation", &translation("text"), &translation("error"));
     [
         ("jobs", jobs),
-        ("lots", lots),
+        ("lots", &lots),
         ("descriptions", &descriptions),
         ("translations", &translations),
     ]
@@ -136,12 +137,11 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
                 coalesce(b.job_id, (SELECT CASE count(*) WHEN 1 THEN min(j.id) ELSE count(*) || ' jobs' END
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)),
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
-                coalesce(sum(l.outcome = 'answered'), 0), coalesce(sum(l.input_tokens), 0),
-                coalesce(sum(l.cached_tokens), 0), coalesce(sum(l.output_tokens), 0), coalesce(sum(l.reasoning_tokens), 0),
-                (SELECT c.cost_picodollars FROM v_costs c WHERE c.batch_id = b.id)
-         FROM openai_batches b LEFT JOIN batch_lines l ON l.batch_id = b.id
+                coalesce(c.answered, 0), coalesce(c.input_tokens, 0), coalesce(c.cached_tokens, 0),
+                coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0), c.cost_picodollars
+         FROM openai_batches b LEFT JOIN v_costs c ON c.batch_id = b.id
          WHERE b.openai_batch_id IS NOT NULL AND b.openai_time >= ? AND b.openai_time < ?
-         GROUP BY b.id ORDER BY b.openai_time, b.id",
+         ORDER BY b.openai_time, b.id",
     )?;
     let rows = query.query_map(params![from, to], |row| {
         Ok(Paid {
@@ -180,14 +180,27 @@ pub struct Calls {
 /// Calls outside of batches that were begun in a period.
 pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls> {
     let mut query = view.prepare(
-        "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
+        "WITH cost (job, model, mode, day, cost) AS (
+            SELECT u.job, u.model, u.mode, u.day,
+                   (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+            FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
+         SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
                 coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0), coalesce(sum(cost), 0),
                 count(*) = count(cost)
-         FROM (SELECT d.*, CASE WHEN d.input_tokens + d.output_tokens = 0 THEN 0 ELSE
-                    (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached + d.output_tokens * p.output
-                     FROM v_day_prices p
-                     WHERE p.model = d.model AND p.mode = 'synchronous' AND p.day = substr(d.started_at, 1, 10)) END AS cost
-               FROM direct_calls d WHERE d.started_at >= ? AND d.started_at < ?)",
+         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached
+                                  + d.output_tokens * p.output
+                           FROM v_day_prices p WHERE p.model = d.model AND p.mode = 'synchronous'
+                             AND p.day = substr(d.started_at, 1, 10)) END AS cost
+               FROM direct_calls d WHERE started_at >= ?1 AND started_at < ?2
+               UNION ALL
+               -- Of what is cleaned up the job's counters know the model.
+               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT CASE WHEN count(*) = count(c.cost) THEN sum(c.cost) END FROM cost c
+                           WHERE c.job = w.job AND c.mode = 'synchronous') END
+               FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {
         let (cost, is_known): (i64, bool) = (row.get(5)?, row.get(6)?);

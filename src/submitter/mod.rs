@@ -167,11 +167,10 @@ impl Submitter {
 
     /// Whether OpenAI has no batch that the store never heard of. While it has, no request is bound to
     /// a batch either: one of those may hold it, and whoever takes that batch up must find it free.
+    /// And whether results of more would fit on the disk.
     fn may_create(&self) -> Stored<bool> {
-        Ok(self
-            .store
-            .read(|view| alerts::paused(view, CREATES))?
-            .is_none())
+        let paused = self.store.read(|view| alerts::paused(view, CREATES))?;
+        Ok(paused.is_none() && trouble::missing_room(&self.store, &self.config)?.is_none())
     }
 
     /// Nothing can be done for this batch now; others may go on.
@@ -261,7 +260,11 @@ impl Submitter {
         }
         let refused =
             matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
-        let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
+        let message = format!(
+            "OpenAI refuses batch {} ({}): {error}. It is tried on; look at it: batchkeeper batches show {}, let it go: \
+             batchkeeper batches give-up {}",
+            row.id, row.stage, row.id, row.id
+        );
         let wait = backoff(
             self.config.openai.retry_interval,
             row.failures,

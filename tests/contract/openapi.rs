@@ -341,6 +341,16 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
             witness.saw("GET", path, &answer);
         }
     }
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    database
+        .execute(
+            "UPDATE batch_jobs SET cleaning_since = completed_at WHERE id = ?",
+            [&completed],
+        )
+        .unwrap();
+    for path in JOB_READS {
+        witness.saw("GET", path, &appliance.get(&at(path, &completed)));
+    }
     for query in [
         "",
         "?limit=3&offset=1&status=completed",

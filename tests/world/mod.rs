@@ -34,6 +34,7 @@ use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_englis
 use batchkeeper::openai::BatchApi;
 use batchkeeper::poller::Poller;
 use batchkeeper::recovery::Recovery;
+use batchkeeper::retention::Retention;
 use batchkeeper::step::{Next, Step};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
@@ -104,6 +105,7 @@ pub const ALL_STEPS: &[&str] = &[
     "courier",
     "auditor",
     "janitor",
+    "retention",
 ];
 
 /// What came of a tick.
@@ -186,6 +188,8 @@ impl World {
         .expect("a configuration");
         config.database = folder.path().join("batchkeeper.db");
         config.images.check = false;
+        // The real disk is no part of a world.
+        config.limits.disk_reserve = 0;
         config.batch.max_wait = Duration::from_secs(10);
         config.steps.idle = Duration::from_secs(20);
         config.openai.base_url = OPENAI.into();
@@ -255,6 +259,7 @@ impl World {
             )),
             Box::new(Auditor::new(store.clone(), api(), config())),
             Box::new(Janitor::new(store.clone(), api(), config())),
+            Box::new(Retention::new(store.clone(), config())),
         ];
         self.running = Some(Running { store, steps });
         self.unchecked = self.check_every;
@@ -880,6 +885,31 @@ impl World {
         }
     }
 
+    /// After its time nothing of a job is left but its header and what it came to, and nobody has to be
+    /// told anything.
+    pub fn assert_cleaned(&mut self) {
+        let costs = "SELECT * FROM v_costs ORDER BY batch_id";
+        let headers = "SELECT id, status, total_lots, processed_lots, failed_lots FROM batch_jobs ORDER BY seq";
+        let before = (self.rows(costs), self.rows(headers), self.made());
+        let openai = self.openai.clone();
+        self.restart_with(openai, |config| {
+            config.retention.results = Duration::from_hours(1);
+        });
+        // Longer than the clock may have been set back.
+        self.advance(Duration::from_hours(14 * 24));
+        self.run_for(Duration::from_hours(3));
+        self.recover();
+        self.run_for(Duration::from_hours(1));
+        let left = self.texts(
+            "SELECT id FROM batch_jobs WHERE cleaned_at IS NULL
+             UNION ALL SELECT lot_id FROM batch_lots UNION ALL SELECT text FROM lot_translations
+             UNION ALL SELECT stage FROM requests UNION ALL SELECT coalesce(outcome, 'a line') FROM batch_lines",
+        );
+        assert!(left.is_empty(), "{left:?} are not cleaned\n{}", self.dump());
+        self.assert_at_rest();
+        assert_eq!((self.rows(costs), self.rows(headers), self.made()), before);
+    }
+
     /// A job is completed, and every lot has the right text in every language.
     pub fn assert_answered(&self, job: &str) {
         let row = self.job(job);
@@ -902,7 +932,8 @@ impl World {
         for (job, sent) in &self.sent {
             let row = self.job(job);
             assert!(row.status.is_final(), "{job} is not final\n{}", self.dump());
-            for (lot, sent) in self.lots(job).iter().zip(sent) {
+            for lot in &self.lots(job) {
+                let sent = &sent[usize::try_from(lot.position).expect("a position")];
                 for language in &row.languages {
                     let has_reason = row.status == JobStatus::Cancelled
                         || lot.error_message.is_some()
@@ -1015,13 +1046,13 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "counters that differ from what they count",
         "SELECT j.id, j.open_vision, j.open_translations, j.processed_lots, j.failed_lots FROM batch_jobs j
-         WHERE j.open_vision <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'vision'
+         WHERE j.cleaning_since IS NULL AND (j.open_vision <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'vision'
                                  AND r.state IN ('waiting', 'claimed', 'held'))
             OR j.open_translations <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'translation'
                                        AND r.state IN ('waiting', 'claimed', 'held'))
             OR j.processed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id
                                     AND l.status IN ('completed', 'failed'))
-            OR j.failed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id AND l.status = 'failed')",
+            OR j.failed_lots <> (SELECT count(*) FROM batch_lots l WHERE l.batch_job_id = j.id AND l.status = 'failed'))",
     ),
     (
         TWO_BATCHES,

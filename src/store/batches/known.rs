@@ -123,6 +123,11 @@ fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64>
          SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
         [id, first.id],
     )?;
+    // Of jobs that were cleaned meanwhile no line is left.
+    tx.execute(
+        "UPDATE openai_batches SET lines = (SELECT count(*) FROM batch_lines WHERE batch_id = ?1) WHERE id = ?1",
+        [id],
+    )?;
     tx.execute(
         "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
         [id, first.id],

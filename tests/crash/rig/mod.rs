@@ -151,7 +151,7 @@ impl Rig {
              retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_patience = \"3s\"\n\n\
              [batch]\nmax_wait = \"60ms\"\nqueue_pause = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
              [webhooks]\nretries = [{retries}]\ntimeout = \"3s\"\nconcurrency = 2\n\n\
-             [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\n\n\
+             [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\ndisk_reserve = 0\n\n\
              [retention]\nremote_files = \"{remote_files}\"\n",
             self.database(),
             self.sandbox_address,

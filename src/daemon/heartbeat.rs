@@ -1,0 +1,52 @@
+//! The heartbeat: somebody else's watch (`alerts.heartbeat_url`) is told at an interval that all is
+//! well here, and raises the alarm when it is told nothing more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::Health;
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::net::Outbound;
+use crate::step::{Next, Step, StepError};
+
+/// How long one may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Heartbeat {
+    health: Arc<Health>,
+    outbound: Arc<Outbound>,
+    config: Arc<Config>,
+}
+
+impl Heartbeat {
+    /// A heart that beats while `health` finds nothing wrong.
+    pub fn new(health: Arc<Health>, outbound: Arc<Outbound>, config: Arc<Config>) -> Self {
+        Self {
+            health,
+            outbound,
+            config,
+        }
+    }
+}
+
+impl Step for Heartbeat {
+    fn name(&self) -> &'static str {
+        "heartbeat"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        let alerts = &self.config.alerts;
+        if self.health.is_well(now.steady) {
+            match self.outbound.get(&alerts.heartbeat_url, TIMEOUT) {
+                Ok(200..300) => {}
+                Ok(status) => log::warn!("event=heartbeat status={status}"),
+                Err(error) => log::warn!("event=heartbeat error={error}"),
+            }
+        } else {
+            log::warn!("event=heartbeat left out; see /health");
+        }
+        Ok(Next::idle(alerts.heartbeat_every))
+    }
+}

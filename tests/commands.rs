@@ -1,0 +1,156 @@
+//! The command line as a whole: every command has its help, prints JSON where it is asked to, and ends
+//! with 0, 1 or 2.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod appliance;
+
+use appliance::Appliance;
+use serde_json::Value;
+
+/// Every command of the help, as its first word.
+fn commands(help: &str) -> Vec<&str> {
+    let entries = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("    batchkeeper "));
+    let mut names: Vec<&str> = entries
+        .flat_map(|entry| match entry.strip_prefix("pause | resume") {
+            Some(_) => vec!["pause", "resume"],
+            None => entry.split_whitespace().take(1).collect(),
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[test]
+fn every_command_has_its_help() {
+    let appliance = Appliance::without_daemon("");
+    let whole = appliance.run(&["--help"]);
+    assert_eq!(whole.status, 0);
+    // What the program is to have, whatever its help says.
+    let wanted = [
+        "adopt",
+        "alerts",
+        "backup",
+        "batches",
+        "check-config",
+        "demo",
+        "doctor",
+        "import-legacy",
+        "jobs",
+        "pause",
+        "recover",
+        "report",
+        "resume",
+        "sandbox",
+        "serve",
+        "sign",
+        "webhooks",
+    ];
+    assert_eq!(commands(&whole.out), wanted);
+    for command in wanted {
+        let ran = appliance.run(&[command, "--help"]);
+        assert_eq!(ran.status, 0, "{command}: {}", ran.err);
+        assert!(commands(&ran.out).contains(&command), "{}", ran.out);
+        assert!(ran.out.len() < whole.out.len() / 2, "{}", ran.out);
+        assert!(ran.out.contains("--config FILE"), "{}", ran.out);
+    }
+    assert_eq!(appliance.run(&["frob", "--help"]).status, 2);
+}
+
+/// A command, its status, and a member (or row) of its JSON; none: a list.
+type Case<'a> = (&'a [&'a str], i32, Option<&'a str>);
+
+#[test]
+fn every_command_prints_json_and_says_by_its_status_how_it_went() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    appliance.settled();
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let open = appliance.job(&appliance.lots(1), &["en"]);
+    let (body, dump, copy) = (
+        appliance.path("body.json"),
+        appliance.path("dump.json"),
+        appliance.path("copy.db"),
+    );
+    std::fs::write(&body, r#"{"lots": []}"#).unwrap();
+    std::fs::write(&dump, r#"{"batch_jobs": []}"#).unwrap();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (body, dump, copy) = (text(&body), text(&dump), text(&copy));
+    let cases: &[Case<'_>] = &[
+        (&["check-config"], 0, Some("good")),
+        (&["jobs", "cancel", &open], 0, Some("status")),
+        (&["resume", "submissions"], 0, Some("was_paused")),
+        (&["sign", &body], 0, Some("signature")),
+        (&["sign", "--job", &job], 0, Some("X-Signature")),
+        (&["sign", "--webhook-secret"], 0, Some("webhook_secret")),
+        (&["import-legacy", &dump], 0, Some("jobs")),
+        (&["import-legacy", &dump, "--dry-run"], 0, Some("dry_run")),
+        (&["recover"], 0, Some("findings")),
+        (&["recover", "--apply"], 0, Some("linked")),
+        (&["jobs"], 0, None),
+        (&["jobs", "list"], 0, None),
+        (&["jobs", "show", &job], 0, Some("events")),
+        (&["jobs", "retry", &job, "--failed-lots"], 0, Some("lots")),
+        (&["batches"], 0, None),
+        (&["batches", "show", "1"], 0, Some("events")),
+        (&["webhooks"], 0, None),
+        (&["pause", "webhooks"], 0, Some("paused")),
+        (&["alerts"], 1, None),
+        (&["resume", "webhooks"], 0, Some("was_paused")),
+        (&["alerts"], 0, None),
+        (&["doctor"], 0, None),
+        (&["report"], 0, Some("balances")),
+        (&["backup", &copy], 0, Some("bytes")),
+    ];
+    for (command, status, member) in cases {
+        let ran = appliance.run(&[command, &["--json"][..]].concat());
+        assert_eq!(ran.status, *status, "{command:?}: {}{}", ran.out, ran.err);
+        assert_eq!(ran.out.lines().count(), 1, "{command:?}: {}", ran.out);
+        let said: Value = serde_json::from_str(&ran.out).unwrap();
+        match member {
+            None => assert!(said.is_array(), "{command:?}: {said}"),
+            Some(member) => assert!(!said[member].is_null(), "{command:?}: {said}"),
+        }
+    }
+    let refused: &[&[&str]] = &[
+        &["jobs", "show", "nobody"],
+        &["jobs", "retry", &job],
+        &["batches", "show", "99"],
+        &["batches", "give-up", "99"],
+        &["webhooks", "show", "99"],
+        &["webhooks", "resend", "99"],
+        &["adopt", "--job", &job, "--batch", "batch_none"],
+        &["sign", "/no/such/file"],
+        &["import-legacy", "/no/such/file"],
+    ];
+    let wrong: &[&[&str]] = &[
+        &["frob"],
+        &["jobs", "frob"],
+        &["jobs", "show"],
+        &["batches", "show", "one"],
+        &["adopt"],
+        &["pause"],
+        &["pause", "everything"],
+        &["report", "--from", "yesterday"],
+        &["serve", "--json"],
+        &["backup"],
+        &["doctor", "now"],
+    ];
+    for (status, commands) in [(1, refused), (2, wrong)] {
+        for command in commands {
+            let ran = appliance.run(command);
+            assert_eq!(ran.status, status, "{command:?}: {}{}", ran.out, ran.err);
+            assert!(
+                ran.err.starts_with("batchkeeper: "),
+                "{command:?}: {}",
+                ran.err
+            );
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What is kept and for how long: backups that were read back, jobs cleaned after their time.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod appliance;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use appliance::{Appliance, all_right, wait_for};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+/// What lies in a folder, by name.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_backup_is_read_back_and_restored_with_one_recover() {
+    let mut appliance = Appliance::start();
+    let kept = appliance.lots(3);
+    let first = appliance.job(&kept, &["en", "de"]);
+    appliance.results(&first);
+    let file = appliance.path("copies").join("one.db");
+    let ran = appliance.run(&["backup", text(&file), "--json"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    let length = fs::metadata(&file).unwrap();
+    assert_eq!(said["bytes"], json!(length.len()));
+    assert_eq!(length.permissions().mode() & 0o777, 0o600);
+    // One file, whole, and nothing beside it; never written over.
+    assert_eq!(
+        files(&appliance.path("copies")),
+        std::slice::from_ref(&file)
+    );
+    let copy = Connection::open(&file).unwrap();
+    let lots: i64 = copy
+        .query_row("SELECT count(*) FROM batch_lots", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(lots, 3);
+    drop(copy);
+    let again = appliance.run(&["backup", text(&file)]);
+    assert_eq!(again.status, 1);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+
+    // A batch is made after the backup; then the machine is lost.
+    let second = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&second);
+    appliance.settled();
+    appliance.kill_daemon();
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("{}{suffix}", text(&appliance.database()));
+        fs::remove_file(name).ok();
+    }
+    fs::copy(&file, appliance.database()).unwrap();
+    appliance.start_daemon();
+    wait_for("the alert of the restore", || {
+        let alerts = appliance.run(&["alerts"]);
+        alerts.out.contains("restored_database").then_some(())
+    });
+    let recovered = appliance.run(&["recover", "--apply"]);
+    assert_eq!(recovered.status, 0, "{}{}", recovered.out, recovered.err);
+    assert!(
+        recovered.out.contains("accepted after the backup"),
+        "{}",
+        recovered.out
+    );
+    all_right(&appliance.results(&first), &kept, &["en", "de"], &[]);
+    assert_eq!(
+        appliance
+            .read(&format!("/api/v1/batch-status/{second}"), &second)
+            .status,
+        404
+    );
+    // Its client sends it again.
+    let third = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&third);
+    appliance.settled();
+    let doctor = appliance.run(&["doctor"]);
+    assert_eq!(doctor.status, 0, "{}", doctor.out);
+}
+
+#[test]
+fn the_newest_backups_stay_and_what_is_no_backup_is_never_removed() {
+    let appliance = Appliance::start();
+    let dir = appliance.path("copies");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("mine.db"), "not a backup").unwrap();
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        let ran = appliance.run(&["backup", "--dir", text(&dir), "--keep", "2", "--json"]);
+        assert_eq!(ran.status, 0, "{}", ran.err);
+        let said: Value = serde_json::from_str(&ran.out).unwrap();
+        made.push(PathBuf::from(said["backup"].as_str().unwrap()));
+    }
+    assert_eq!(
+        files(&dir),
+        [made[2].clone(), made[3].clone(), dir.join("mine.db")]
+    );
+    // One that cannot be made takes no other's place.
+    fs::write(appliance.path("no folder"), "").unwrap();
+    let nowhere = appliance.path("no folder").join("inside");
+    assert_eq!(
+        appliance
+            .run(&["backup", "--dir", text(&nowhere), "--keep", "1"])
+            .status,
+        1
+    );
+    assert_eq!(files(&dir).len(), 3);
+    assert_eq!(appliance.run(&["backup"]).status, 2, "nobody said where");
+    assert_eq!(appliance.run(&["backup", "a.db", "--keep", "1"]).status, 2);
+    assert_eq!(
+        appliance
+            .run(&["backup", "--dir", "x", "--keep", "0"])
+            .status,
+        2
+    );
+}
+
+#[test]
+fn files_at_openai_stay_until_a_backup_holds_their_results() {
+    let mut appliance = Appliance::without_daemon("");
+    let dir = appliance.path("copies");
+    appliance.configure(&format!(
+        "[backup]\ndir = {dir:?}\n[retention]\nremote_files = \"1ms\"\n[steps]\naudit = \"20ms\""
+    ));
+    appliance.start_daemon();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    appliance.settled();
+    let late = || appliance.run(&["alerts"]).out.contains("backup_late");
+    wait_for("the alert", || late().then_some(()));
+    assert_eq!(appliance.run(&["backup"]).status, 0);
+    wait_for("the alert's end", || (!late()).then_some(()));
+    let cleaned = "SELECT count(*) FROM openai_batches WHERE cleaned_at IS NOT NULL";
+    assert_eq!(
+        appliance.cell::<i64>(cleaned),
+        0,
+        "it may be a commit too old"
+    );
+    Connection::open(appliance.database())
+        .unwrap()
+        .execute_batch("PRAGMA busy_timeout = 9000; UPDATE backups SET snapshot_at = '2100-01-01T00:00:00.000Z'")
+        .unwrap();
+    wait_for("the files' end", || {
+        (appliance.cell::<i64>(cleaned) == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
+    let mut appliance = Appliance::start();
+    let lots = appliance.lots(120);
+    let job = appliance.job(&lots, &["en", "de"]);
+    appliance.results(&job);
+    let cancelled = {
+        assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+        let job = appliance.job(&appliance.lots(2), &["en"]);
+        assert_eq!(appliance.run(&["jobs", "cancel", &job]).status, 0);
+        assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
+        job
+    };
+    appliance.settled();
+    let costs = "SELECT group_concat(batch_id || ' ' || lines || ' ' || answered || ' ' || input_tokens || ' ' || output_tokens) FROM v_costs";
+    let header = "SELECT total_lots || ' ' || processed_lots || ' ' || status FROM batch_jobs ORDER BY seq LIMIT 1";
+    let report = |appliance: &Appliance| {
+        let ran = appliance.run(&["report", "--json"]);
+        assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
+        let report: Value = serde_json::from_str(&ran.out).unwrap();
+        report["batches"].clone()
+    };
+    let before = (
+        appliance.cell::<String>(costs),
+        appliance.cell::<String>(header),
+        report(&appliance),
+    );
+    let status = appliance.status(&job);
+    appliance.kill_daemon();
+    appliance.configure("[retention]\nresults = \"1ms\"");
+    appliance.start_daemon();
+    wait_for("the end of its lots", || {
+        let left = "SELECT count(*) FROM batch_jobs WHERE cleaned_at IS NULL";
+        (appliance.cell::<i64>(left) == 0).then_some(())
+    });
+    for table in ["batch_lots", "lot_translations", "requests", "batch_lines"] {
+        let rows: i64 = appliance.cell(&format!("SELECT count(*) FROM {table}"));
+        assert_eq!(rows, 0, "{table}");
+    }
+    let after = (
+        appliance.cell::<String>(costs),
+        appliance.cell::<String>(header),
+        report(&appliance),
+    );
+    assert_eq!(after, before);
+    let mut now = appliance.status(&job);
+    let removed = now["results_removed_at"].take();
+    assert!(removed.is_string(), "{removed}");
+    assert_eq!(now, status);
+    for (job, code) in [(&job, "RESULTS_REMOVED"), (&cancelled, "JOB_CANCELLED")] {
+        let answer = appliance.read(&format!("/api/v1/batch-results/{job}"), job);
+        assert_eq!((answer.status, &answer.json()["code"]), (410, &json!(code)));
+        assert_eq!(answer.json()["results"]["lots"], json!([]));
+        assert!(answer.json()["results_removed_at"].is_string());
+    }
+    let retry = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
+    assert_eq!(retry.status, 1);
+    assert!(
+        retry.err.contains("cleaned after its time"),
+        "{}",
+        retry.err
+    );
+    let recover = appliance.run(&["recover", "--apply"]);
+    assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
+    appliance.is_sound();
+}
+
+#[test]
+fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
+    let mut appliance = Appliance::without_daemon("");
+    appliance.fault(&json!({"fault": "stall_in_progress"}));
+    appliance.start_daemon();
+    let paid = appliance.job(&appliance.lots(2), &["en"]);
+    wait_for("the batch", || {
+        let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
+        (appliance.cell::<i64>(submitted) == 1).then_some(())
+    });
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let waiting = appliance.job(&appliance.lots(1), &["en"]);
+    assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
+    appliance.kill_daemon();
+    let reserve =
+        |size: &str| format!("[limits]\ndisk_reserve = {size:?}\n[steps]\naudit = \"20ms\"");
+    appliance.configure(&reserve("1000000GB"));
+    appliance.start_daemon();
+    let refused = appliance.submit(&appliance::submission(&appliance.lots(1), &["en"]));
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["code"], "STORAGE_UNAVAILABLE");
+    assert!(refused.header("retry-after").is_some());
+    wait_for("the alert", || {
+        let alerts = appliance.run(&["alerts"]);
+        alerts.out.contains("disk_low").then_some(())
+    });
+    appliance.clear_faults();
+    appliance.results(&paid);
+    assert_eq!(appliance.status(&waiting)["status"], "pending");
+    let made = "SELECT count(*) FROM openai_batches";
+    assert_eq!(appliance.cell::<i64>(made), 1);
+    appliance.kill_daemon();
+    appliance.configure(&reserve("1kB"));
+    appliance.start_daemon();
+    appliance.results(&waiting);
+    wait_for("the alert's end", || {
+        (appliance.run(&["alerts"]).status == 0).then_some(())
+    });
+}
+
+#[test]
+fn the_heart_beats_while_all_is_well() {
+    let mut appliance = Appliance::without_daemon("");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/beat", listener.local_addr().unwrap());
+    appliance.configure(&format!(
+        "[alerts]\nheartbeat_url = {url:?}\nheartbeat_every = \"20ms\""
+    ));
+    appliance.start_daemon();
+    for _ in 0..3 {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut start = [0; 10];
+        std::io::Read::read_exact(&mut stream, &mut start).unwrap();
+        assert_eq!(&start, b"GET /beat ");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    }
+    appliance.kill_daemon();
+    // Through the guard: not to this machine, unless that is allowed.
+    appliance.configure(&format!(
+        "[alerts]\nheartbeat_url = {url:?}\n[network]\nallow_private = false"
+    ));
+    let refused = appliance.run(&["check-config"]);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused.err.contains("alerts.heartbeat_url"),
+        "{}",
+        refused.err
+    );
+}
