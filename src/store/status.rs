@@ -223,6 +223,7 @@ pub fn costs_of(view: &View, batch: i64) -> Stored<Table> {
         "job_id",
         "state",
         "lines",
+        "cost_picodollars",
     ];
     let is_new = |column: &String| !said.contains(&column.as_str());
     let of_row = |row: Vec<_>| {
