@@ -12,8 +12,10 @@ use crate::store::{Stored, View};
 
 /// Characters of English text that make a token, about.
 const CHARACTERS_PER_TOKEN: u64 = 4;
-/// Input tokens of one image in low detail, about; other details can take many times as much.
+/// Input tokens of one image in low detail, about.
 const TOKENS_PER_IMAGE: u64 = 85;
+/// The same in any other detail, at most: patches are capped.
+const TOKENS_PER_DETAILED_IMAGE: u64 = 1_536;
 /// Bytes of a line of an input file beside its texts and URLs, about.
 const BYTES_PER_LINE: u64 = 500;
 /// Tokens of an answer, where nothing is known yet.
@@ -72,7 +74,7 @@ pub fn of(
     let answer = USUAL_ANSWER.min(u64::from(vision.max_output_tokens));
     let vision_text = text + descriptions * prompt;
     let reckoned = Tokens {
-        input: vision_text.div_ceil(CHARACTERS_PER_TOKEN) + images * TOKENS_PER_IMAGE,
+        input: vision_text.div_ceil(CHARACTERS_PER_TOKEN) + images * per_image(&vision.detail),
         cached: 0,
         output: descriptions * answer,
     };
@@ -174,9 +176,20 @@ pub fn of_line(
 
 /// What a line of an input file takes of the model's queue at most, about: OpenAI counts input tokens
 /// and the cap of the answer.
-pub fn of_queue(line_bytes: u64, images: usize, output_cap: u64) -> u64 {
+pub fn of_queue(line_bytes: u64, images: usize, parameters: &Parameters, output_cap: u64) -> u64 {
+    let images = match parameters {
+        Parameters::Vision(vision) => count(images) * per_image(&vision.detail),
+        Parameters::Translation(_) => 0,
+    };
     // Three bytes a token: rather too many tokens than too few.
-    line_bytes / 3 + count(images) * TOKENS_PER_IMAGE + output_cap
+    line_bytes / 3 + images + output_cap
+}
+
+fn per_image(detail: &str) -> u64 {
+    match detail {
+        "low" => TOKENS_PER_IMAGE,
+        _ => TOKENS_PER_DETAILED_IMAGE,
+    }
 }
 
 fn count(number: usize) -> u64 {

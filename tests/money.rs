@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use appliance::{Appliance, call, sign_bytes, submission};
 use batchkeeper::config::Over;
+use batchkeeper::job::Mode;
 use batchkeeper::money::{Limits, Money};
 use serde_json::{Value, json};
 use world::World;
@@ -204,4 +205,29 @@ fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_b
         (answer.status, &answer.json()["code"]),
         (402, &json!("BUDGET_EXCEEDED"))
     );
+}
+
+#[test]
+fn what_is_to_be_answered_at_once_cannot_wait_for_money() {
+    let mut world = World::with(|config| {
+        config.budgets.over = Over::Wait;
+        config.clients[0].budget = Limits {
+            per_day: Money::parse("0.000001"),
+            per_month: None,
+        };
+    });
+    // Refused so, the world's client sends it as a job that may wait.
+    let job = world.submit_in(Mode::Synchronous, "a", &["one"], &["en"]);
+    let modes = world.texts("SELECT processing_mode FROM batch_jobs");
+    assert_eq!(modes, ["batch"]);
+    world.run_for(Duration::from_hours(1));
+    assert!(world.job(&job).completed_at.is_none());
+    assert_eq!(world.made(), 0);
+    // No budget holds for ever what it is too small for: an operator raises it.
+    let openai = world.openai.clone();
+    world.restart_with(openai, |config| {
+        config.clients[0].budget = Limits::default();
+    });
+    world.settle();
+    world.assert_answered(&job);
 }

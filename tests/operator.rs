@@ -489,9 +489,14 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
         assert_eq!(batch["lines"], batch["answered"]);
         assert!(batch["tokens"]["output"].as_u64() > Some(0), "{batch}");
     }
+    let paid: i64 = appliance.cell("SELECT sum(cost_picodollars) FROM v_costs");
+    assert!(paid > 0);
+    let paid = batchkeeper::money::Money(paid).to_string();
+    assert_eq!(whole["cost_usd"], json!(paid));
     // People see the same.
     let table = appliance.run(&["report"]);
     assert_eq!(table.status, 0, "{}", table.err);
+    assert!(table.out.contains(&paid), "{}", table.out);
     assert!(table.out.contains("It balances"), "{}", table.out);
     // Before it there was nothing.
     let (status, nothing) = report(&appliance, &["--from", "2020-01-01", "--to", "2020-01-02"]);

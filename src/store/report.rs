@@ -180,19 +180,27 @@ pub struct Calls {
 /// Calls outside of batches that were begun in a period.
 pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls> {
     let mut query = view.prepare(
-        "SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
+        "WITH cost (job, model, mode, day, cost) AS (
+            SELECT u.job, u.model, u.mode, u.day,
+                   (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+            FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
+         SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
                 coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0), coalesce(sum(cost), 0),
                 count(*) = count(cost)
-         FROM (SELECT 1 AS calls, d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens,
-                      CASE WHEN d.input_tokens + d.output_tokens = 0 THEN 0 ELSE
-                      (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached + d.output_tokens * p.output
-                       FROM v_day_prices p
-                       WHERE p.model = d.model AND p.mode = 'synchronous' AND p.day = substr(d.started_at, 1, 10)) END AS cost
-               FROM direct_calls d WHERE d.started_at >= ?1 AND d.started_at < ?2
+         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached
+                                  + d.output_tokens * p.output
+                           FROM v_day_prices p WHERE p.model = d.model AND p.mode = 'synchronous'
+                             AND p.day = substr(d.started_at, 1, 10)) END AS cost
+               FROM direct_calls d WHERE started_at >= ?1 AND started_at < ?2
                UNION ALL
-               -- Of which model those of cleaned jobs were, is not kept.
-               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens, NULL
-               FROM cleaned_work WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
+               -- Of what is cleaned up the job's counters know the model.
+               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT CASE WHEN count(*) = count(c.cost) THEN sum(c.cost) END FROM cost c
+                           WHERE c.job = w.job AND c.mode = 'synchronous') END
+               FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {
         let (cost, is_known): (i64, bool) = (row.get(5)?, row.get(6)?);

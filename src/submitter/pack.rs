@@ -263,7 +263,7 @@ fn demand(line: &Line, parameters: &Parameters) -> Result<(u64, u64), StepError>
     let body = line.body(parameters);
     let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
     let output = body["max_output_tokens"].as_u64().unwrap_or(0);
-    let takes = estimate::of_queue(length, line.images.len(), output);
+    let takes = estimate::of_queue(length, line.images.len(), parameters, output);
     Ok((length, takes))
 }
 
