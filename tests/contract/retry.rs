@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, submission};
+use crate::appliance::{Appliance, submission, wait_for};
 use crate::taken;
 
 #[test]
@@ -18,6 +18,11 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
     let first = appliance.results(&job);
     assert_eq!(first["processing_summary"]["failed_lots"], 2, "{first}");
     appliance.delivered("retried", 1);
+    // Its receiver knows of it before the row does.
+    wait_for("the delivery's end", || {
+        let delivered = "SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'";
+        (appliance.cell::<i64>(delivered) == 1).then_some(())
+    });
     appliance.settled();
     let before = appliance.dump();
     let dry = appliance.run(&["jobs", "retry", &job, "--failed-lots", "--dry-run"]);

@@ -111,10 +111,8 @@ impl Look<'_> {
         let mean = rows.day.mean().map(Duration::from_millis);
         let due = self.deliveries("due");
         let wait = |since| {
-            self.age(since).map_or_else(
-                || "none waits".to_owned(),
-                |age| format!("oldest {}", length(age)),
-            )
+            self.age(since)
+                .map_or_else(String::new, |age| format!("oldest {}; ", length(age)))
         };
         let cards = [
             (
@@ -126,7 +124,7 @@ impl Look<'_> {
                 "Requests waiting",
                 brief(waiting),
                 format!(
-                    "{}; {} in batches",
+                    "{}{} in batches",
                     wait(self.figures.waiting_since),
                     brief(rows.lines)
                 ),

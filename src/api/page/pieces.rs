@@ -46,6 +46,9 @@ pub(super) fn brief(value: u64) -> String {
 
 /// An amount of dollars: to the cent, or to four digits below one.
 pub(super) fn dollars(amount: Money) -> String {
+    if amount == Money(0) {
+        return "$0".to_owned();
+    }
     let exact = amount.to_string();
     let (whole, parts) = exact.split_once('.').unwrap_or((&exact, ""));
     let shown = if whole == "0" { 4 } else { 2 };
@@ -200,6 +203,7 @@ mod tests {
         assert_eq!(brief(12_345), "12.3\u{202f}k");
         assert_eq!(brief(1_999_999), "1.9\u{202f}M");
         assert_eq!(dollars(Money(1_234_567_899_000_000)), "$1\u{202f}234.56");
+        assert_eq!(dollars(Money(0)), "$0");
         assert_eq!(dollars(Money(12_345_600_000)), "$0.0123");
         assert_eq!(length(Duration::from_millis(1_250)), "1.2\u{202f}s");
         assert_eq!(length(Duration::from_secs(7_300)), "2\u{202f}h");
