@@ -47,6 +47,7 @@ fn the_metrics_say_what_there_is() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(3), &["en", "de"]);
     appliance.results(&job);
+    appliance.settled();
     let page = wait_for("the metrics of a finished job", || {
         let page = metrics(&appliance);
         (metric(&page, "jobs{status=\"completed\"}") == Some(1)).then_some(page)

@@ -104,7 +104,7 @@ fn each_question_of_the_document_is_answered() {
             .split('`')
             .skip(3)
             .step_by(2)
-            .filter(|word| !word.contains(' '));
+            .filter(|word| !word.contains(' ') && *word != "NULL");
         if named == "v_bad_…" {
             assert_eq!(columns, ["subject", "status", "finding"], "{view}");
             continue;

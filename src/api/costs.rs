@@ -1,10 +1,9 @@
 //! `/api/ops/costs`: what was used and spent, and how budgets and queues stand.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::money::Budgets;
-use crate::store::inspect::Table;
 use crate::store::{Store, Stored, money, queue};
 
 /// The page.
@@ -36,20 +35,11 @@ pub(super) fn page(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<V
             })
             .collect();
         Ok(json!({
-            "spending": rows(&money::spending(view, now)?),
-            "jobs": rows(&money::newest_jobs(view)?),
-            "batches": rows(&money::newest_batches(view)?),
+            "spending": money::spending(view, now)?.objects(),
+            "jobs": money::newest_jobs(view)?.objects(),
+            "batches": money::newest_batches(view)?.objects(),
             "budgets": budgets,
             "queues": queues,
         }))
     })
-}
-
-/// A view's rows as objects.
-fn rows(table: &Table) -> Value {
-    let object = |row: &Vec<Value>| -> Value {
-        let pairs = table.columns.iter().cloned().zip(row.iter().cloned());
-        Value::Object(pairs.collect::<Map<_, _>>())
-    };
-    table.rows.iter().map(object).collect()
 }

@@ -212,37 +212,27 @@ pub fn lines_of(view: &View, batch: i64) -> Stored<Table> {
     )
 }
 
-/// What a batch cost: all that `v_costs` has of it beyond what its page says anyway.
+/// What a batch cost, as `v_costs` has it.
 pub fn costs_of(view: &View, batch: i64) -> Stored<Table> {
-    let Table { columns, rows } = table(view, "SELECT * FROM v_costs WHERE batch_id = ?", [batch])?;
-    let said = [
-        "batch_id",
-        "openai_batch_id",
-        "stage",
-        "model",
-        "job_id",
-        "state",
-        "lines",
-        "cost_picodollars",
-    ];
-    let is_new = |column: &String| !said.contains(&column.as_str());
-    let of_row = |row: Vec<_>| {
-        columns
-            .iter()
-            .zip(row)
-            .filter(|(column, _)| is_new(column))
-            .map(|(_, cell)| cell)
-            .collect()
-    };
-    let rows = rows.into_iter().map(of_row).collect();
-    let columns = columns
-        .iter()
-        .filter(|column| is_new(column))
-        .map(|column| column.replace('_', " "));
-    Ok(Table {
-        columns: columns.collect(),
-        rows,
-    })
+    table(
+        view,
+        "SELECT answered, input_tokens AS \"input tokens\", cached_tokens AS \"cached tokens\",
+                output_tokens AS \"output tokens\", reasoning_tokens AS \"reasoning tokens\", cost_usd AS \"US dollars\"
+         FROM v_costs WHERE batch_id = ?",
+        [batch],
+    )
+}
+
+/// What a job has come to, and what it was estimated to, as `v_job_costs` has it.
+pub fn costs_of_job(view: &View, job: &str) -> Stored<Table> {
+    table(
+        view,
+        "SELECT answers AS answered, input_tokens AS \"input tokens\", cached_tokens AS \"cached tokens\",
+                output_tokens AS \"output tokens\", reasoning_tokens AS \"reasoning tokens\", cost_usd AS \"US dollars\",
+                estimated_usd AS \"estimated US dollars\"
+         FROM v_job_costs WHERE job_id = ?",
+        [job],
+    )
 }
 
 /// What happened to a batch, newest first.

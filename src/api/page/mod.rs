@@ -155,10 +155,11 @@ impl Look<'_> {
     }
 
     fn job(&self, id: &str) -> Result<Option<Vec<String>>, Failure> {
-        let [job, batches, attempts, lots, events] = self.store.read(|view| {
+        let [job, batches, costs, attempts, lots, events] = self.store.read(|view| {
             Ok([
                 status::job(view, id)?,
                 status::batches_of(view, id)?,
+                status::costs_of_job(view, id)?,
                 status::attempts_of(view, id)?,
                 status::failed_lots(view, id)?,
                 status::events_of_job(view, id)?,
@@ -179,6 +180,7 @@ impl Look<'_> {
                 &batches,
                 "No batch works for it yet.",
             ),
+            self.costs(&costs),
             self.list(
                 "Webhooks and their attempts",
                 &attempts,
@@ -207,14 +209,17 @@ impl Look<'_> {
             return Ok(None);
         }
         let head = format!("<h1>Batch {id}</h1>{}", facts(&batch, self.wall()));
-        let costs = format!("<h2>What it cost</h2>{}", facts(&costs, self.wall()));
         Ok(Some(vec![
             head,
             self.list("Jobs it works for", &jobs, "It works for no job."),
             self.list("Lines by outcome", &lines, "It has no line."),
-            costs,
+            self.costs(&costs),
             self.list("Events, newest first", &events, "Nothing has happened yet."),
         ]))
+    }
+
+    fn costs(&self, costs: &Table) -> String {
+        format!("<h2>What it cost</h2>{}", facts(costs, self.wall()))
     }
 
     /// What is well and what is not, in one sentence: it is read out when it changes.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::chart::{Span, picture};
-use super::pieces::{brief, length, number, text};
+use super::pieces::{brief, dollars, length, number, text};
 use super::{Failure, Look};
 use crate::job::RequestState;
+use crate::money::Money;
 use crate::store::inspect::Table;
+use crate::store::money;
 use crate::store::status::{self, Stretch};
 
 /// What the overview is made from.
@@ -22,12 +24,17 @@ struct Rows {
     obstacles: Table,
     images_due: u64,
     lines: u64,
+    today: Money,
+    month: Money,
 }
 
 impl Look<'_> {
     /// The parts of the overview.
     pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, Failure> {
         let now = self.wall();
+        let today = money::day(now);
+        // Of 2026-11-24, 2026-11.
+        let month = today.rsplit_once('-').map_or("", |(month, _)| month);
         let rows = self.store.read(|view| {
             let day = status::stretches(view, now, 30, 48)?;
             Ok(Rows {
@@ -40,6 +47,8 @@ impl Look<'_> {
                 obstacles: status::obstacles(view)?,
                 images_due: status::images_due(view)?,
                 lines: status::lines_under_way(view)?,
+                today: money::spent(view, None, &today)?,
+                month: money::spent(view, None, month)?,
             })
         })?;
         let nothing_yet = self.figures.jobs.is_empty();
@@ -102,8 +111,10 @@ impl Look<'_> {
         let mean = rows.day.mean().map(Duration::from_millis);
         let due = self.deliveries("due");
         let wait = |since| {
-            self.age(since)
-                .map_or_else(String::new, |age| format!("oldest {}", length(age)))
+            self.age(since).map_or_else(
+                || "none waits".to_owned(),
+                |age| format!("oldest {}", length(age)),
+            )
         };
         let cards = [
             (
@@ -111,11 +122,14 @@ impl Look<'_> {
                 number(jobs),
                 format!("{} lots in 24 hours", brief(rows.day.lots())),
             ),
-            ("Lines in batches", brief(rows.lines), String::new()),
             (
                 "Requests waiting",
                 brief(waiting),
-                wait(self.figures.waiting_since),
+                format!(
+                    "{}; {} in batches",
+                    wait(self.figures.waiting_since),
+                    brief(rows.lines)
+                ),
             ),
             (
                 "Webhooks due",
@@ -136,6 +150,11 @@ impl Look<'_> {
                     brief(cached),
                     brief(written)
                 ),
+            ),
+            (
+                "Spent today",
+                dollars(rows.today),
+                format!("{} this month", dollars(rows.month)),
             ),
         ];
         let cards: String = cards

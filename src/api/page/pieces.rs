@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::html::escaped;
+use crate::money::Money;
 use crate::printable::printable;
 use crate::store::inspect::{Table, plain};
 
@@ -41,6 +42,16 @@ pub(super) fn brief(value: u64) -> String {
         1_000_000..1_000_000_000 => tenths(1_000_000, "\u{202f}M"),
         _ => tenths(1_000_000_000, "\u{202f}G"),
     }
+}
+
+/// An amount of dollars: to the cent, or to four digits below one.
+pub(super) fn dollars(amount: Money) -> String {
+    let exact = amount.to_string();
+    let (whole, parts) = exact.split_once('.').unwrap_or((&exact, ""));
+    let shown = if whole == "0" { 4 } else { 2 };
+    let parts: String = parts.chars().take(shown).collect();
+    let whole = whole.parse().map_or_else(|_| whole.to_owned(), number);
+    format!("${whole}.{parts}")
 }
 
 /// A length of time, to its largest unit.
@@ -188,6 +199,8 @@ mod tests {
         }
         assert_eq!(brief(12_345), "12.3\u{202f}k");
         assert_eq!(brief(1_999_999), "1.9\u{202f}M");
+        assert_eq!(dollars(Money(1_234_567_899_000_000)), "$1\u{202f}234.56");
+        assert_eq!(dollars(Money(12_345_600_000)), "$0.0123");
         assert_eq!(length(Duration::from_millis(1_250)), "1.2\u{202f}s");
         assert_eq!(length(Duration::from_secs(7_300)), "2\u{202f}h");
         let now = Timestamp::from_seconds(1_795_400_000);
