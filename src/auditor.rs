@@ -279,7 +279,8 @@ fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
     let told = reached.map(|it| {
         let message = format!(
             "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \
-             until the next one begins or [budgets] says otherwise",
+             until the next one begins, or [budgets] allows more and systemctl restart batchkeeper has read it. Where it \
+             went: batchkeeper report",
             it.name(),
             it.spent,
             it.reserved,

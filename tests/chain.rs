@@ -49,6 +49,7 @@ fn check_status(status: &Value, job: &str, stage: &str) {
             "created_at",
             "updated_at",
             "completed_at",
+            "results_removed_at",
             "progress",
             "languages",
             "processing_details",
