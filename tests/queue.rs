@@ -1,9 +1,16 @@
 //! OpenAI's queue of a model: what is not sent since there is no room for it, and what may not keep it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod appliance;
 mod world;
 
 use std::time::Duration;
 
+use appliance::{Appliance, all_right};
 use batchkeeper::batch::BatchState;
 use world::World;
 use world::openai::{Course, End, Fault, Op, Rule, error_entry};
@@ -96,4 +103,19 @@ fn a_refusal_that_our_batches_do_not_explain_is_waited_for() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT tokens FROM queue_limits"), 2_000_000);
+}
+
+#[test]
+fn the_program_completes_a_large_job_through_a_small_queue() {
+    let config = "[vision]\nmax_output_tokens = 256\n[images]\ncheck = false";
+    let mut appliance = Appliance::beside_sandbox(&["--queue-tokens", "200000"], config);
+    appliance.start_daemon();
+    let lots = appliance.lots(5_000);
+    let job = appliance.job(&lots, &["en"]);
+    all_right(&appliance.results(&job), &lots, &["en"], &[]);
+    let learned: i64 = appliance.cell("SELECT tokens FROM queue_limits");
+    assert_eq!(learned, 200_000);
+    // The one that it was learned from.
+    assert_eq!(appliance.cell::<i64>(REFUSED), 1);
+    appliance.is_sound();
 }

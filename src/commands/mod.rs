@@ -35,6 +35,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper demo [--keep]          the whole chain on the built-in sandbox; nothing else is needed
     batchkeeper sandbox --listen ADDR --state DIR
                 [--pace P]             the simulated OpenAI alone; P: fast, real, or milliseconds a state
+                [--queue-tokens N]     its queue of a model takes so many tokens, which only its refusals say
     batchkeeper check-config           whether the configuration is good
     batchkeeper sign [FILE]            the signature of a request body (FILE, or standard input)
                                        [--job ID] of a read; [--webhook-secret] for receivers
@@ -111,6 +112,7 @@ pub struct Command {
     listen: Option<String>,
     state: Option<PathBuf>,
     pace: Option<String>,
+    queue_tokens: Option<u64>,
 }
 
 /// Reads a command line.
@@ -145,6 +147,7 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
             Arg::Long("client") => command.client = Some(text(parser.value()?)?),
             Arg::Long("listen") => command.listen = Some(text(parser.value()?)?),
             Arg::Long("pace") => command.pace = Some(text(parser.value()?)?),
+            Arg::Long("queue-tokens") => command.queue_tokens = Some(parser.value()?.parse()?),
             Arg::Long("state") => command.state = Some(parser.value()?.into()),
             Arg::Long("help") | Arg::Short('h') => command.help = true,
             Arg::Long("version") | Arg::Short('V') => command.name = "version".into(),
@@ -167,7 +170,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("serve" | "check-config" | "alerts" | "doctor", _) => (&[], 0),
         ("demo", _) => (&["keep"], 0),
         ("backup", _) => (&["dir", "keep"], 1),
-        ("sandbox", _) => (&["listen", "state", "pace"], 0),
+        ("sandbox", _) => (&["listen", "state", "pace", "queue-tokens"], 0),
         ("sign", _) => (&["job", "webhook-secret", "client"], 1),
         ("import-legacy", _) => (&["dry-run"], 1),
         ("recover", _) => (&["apply", "new-identity"], 0),

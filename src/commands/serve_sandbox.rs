@@ -34,12 +34,15 @@ pub(super) fn run(command: &Command) -> Outcome {
         .state
         .clone()
         .ok_or_else(|| Refused::Usage("name the folder of its state with --state".into()))?;
-    let settings = match command.pace.as_deref() {
+    let mut settings = match command.pace.as_deref() {
         None => Settings::default(),
         Some("fast") => Settings::fast(),
         Some("real") => Settings::real(),
         Some(millis) => paced(millis)?,
     };
+    for model in &mut settings.models {
+        model.enqueued_tokens = command.queue_tokens;
+    }
     logger::start("info", LogFormat::Text);
     let clock = Arc::new(SystemClock::new());
     let sandbox =

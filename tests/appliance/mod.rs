@@ -218,10 +218,16 @@ impl Appliance {
 
     /// The sandbox alone; the configuration of a daemon is there.
     pub fn without_daemon(config: &str) -> Self {
+        Self::beside_sandbox(&[], config)
+    }
+
+    /// The same, with these options of the sandbox.
+    pub fn beside_sandbox(options: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
         command.args(["sandbox", "--listen", "127.0.0.1:0", "--pace", "fast"]);
         command.arg("--state").arg(folder.path().join("sandbox"));
+        command.args(options);
         let (sandbox, found) = Process::start("sandbox", &mut command, 1, |line| {
             let rest = line.strip_prefix("the sandbox serves ")?;
             rest.split_once("/v1").map(|(address, _)| address)
