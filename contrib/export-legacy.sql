@@ -1,26 +1,25 @@
 -- The dump that `batchkeeper import-legacy` reads, from the earlier service's PostgreSQL:
 --
---     psql --no-psqlrc --dbname=… --file=export-legacy.sql > dump.json
+--     psql -X -f export-legacy.sql "dbname=…" > dump.json
 --
--- It streams, a thousand rows at a time, from one snapshot, and changes nothing. Stop the earlier service first,
--- its intake and its workers (docs/moving-in.md).
+-- One snapshot, read by a cursor: neither end holds it in memory, and nobody is kept from writing. Stop the
+-- earlier service first, its workers too (docs/moving-in.md). On an error psql ends with a status other
+-- than 0 and the dump with it, in the middle of its JSON: no import takes such a file.
 
 \set ON_ERROR_STOP on
 \set QUIET on
-\set FETCH_COUNT 1000
+\set FETCH_COUNT 500
 \pset format unaligned
 \pset tuples_only on
 \pset pager off
-SET client_encoding = 'UTF8';
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+\encoding UTF8
 
-\echo '{"batch_jobs": ['
-SELECT CASE row_number() OVER earliest WHEN 1 THEN '' ELSE ',' END || row_to_json(j)
-FROM batch_jobs j WINDOW earliest AS (ORDER BY j.created_at, j.id) ORDER BY j.created_at, j.id;
-\echo '], "batch_lots": ['
-SELECT CASE row_number() OVER earliest WHEN 1 THEN '' ELSE ',' END || row_to_json(l)
-FROM batch_lots l WINDOW earliest AS (ORDER BY l.batch_job_id, l.created_at, l.id)
-ORDER BY l.batch_job_id, l.created_at, l.id;
-\echo ']}'
-
+BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+\qecho '{"batch_jobs": ['
+SELECT CASE row_number() OVER (ORDER BY created_at, id) WHEN 1 THEN '' ELSE ',' END || row_to_json(job)
+FROM batch_jobs job ORDER BY created_at, id;
+\qecho '], "batch_lots": ['
+SELECT CASE row_number() OVER (ORDER BY batch_job_id, created_at, id) WHEN 1 THEN '' ELSE ',' END || row_to_json(lot)
+FROM batch_lots lot ORDER BY batch_job_id, created_at, id;
+\qecho ']}'
 COMMIT;

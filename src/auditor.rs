@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::batch::{BatchState, Stage};
 use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
+use crate::money::Money;
 use crate::openai::BatchApi;
 use crate::openai::listing::batches_back_to;
 use crate::reconcile;
 use crate::remote::RemoteBatch;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::batches::{self, BatchRow, META_SUBMISSION};
+use crate::store::money::{self, Standing};
 use crate::store::stuck::{self, Told};
 use crate::store::{Store, Stored, View, alerts, backup, inspect};
 use crate::trouble;
@@ -71,7 +73,9 @@ impl Auditor {
         let day_ago = now.wall.before(FORGOTTEN);
         // While OpenAI refuses the account nothing moves there, and a person knows why.
         let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let budgets = self.config.limits_of_money();
         let told = self.store.read(|view| {
+            let standings = money::standings(view, &budgets, now.wall)?;
             let other_identity = stuck::of_other_identity(view, self.api.identity())?;
             let submissions = match paused {
                 true => Vec::new(),
@@ -85,6 +89,9 @@ impl Auditor {
                     "batch_overdue",
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
+                ("usage_differs", money::differences(view, day_ago)?),
+                ("budget_80", budget_alerts(&standings, 80)),
+                ("budget_100", budget_alerts(&standings, 100)),
                 ("alerts_not_told", stuck::notices(view, before, day_ago)?),
                 ("disk_low", self.low_disk()?),
                 ("backup_late", self.late_backup(view, now.wall)?),
@@ -220,7 +227,7 @@ impl Auditor {
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!("event=reconciliation put off error={:?}", error.to_string());
+                log::warn!("event=reconciliation_put_off error={:?}", error.to_string());
                 if error.is_account_trouble() {
                     let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                     self.store
@@ -234,9 +241,12 @@ impl Auditor {
             .map(|remote| (remote.id.as_str(), remote))
             .collect();
         let (mut gone, mut wrong) = (Vec::new(), Vec::new());
+        // A listing may lag behind a create.
+        let lagging = now.wall.before(self.config.openai.settling_time).seconds();
         for row in ours {
             let id = row.openai_batch_id.as_deref().unwrap_or_default();
             let told = match known.get(id) {
+                None if row.openai_time.is_some_and(|time| time > lagging) => continue,
                 None => &mut gone,
                 Some(remote) if !fits(row, remote) => &mut wrong,
                 Some(_) => continue,
@@ -258,6 +268,26 @@ impl Auditor {
         })?;
         Ok(())
     }
+}
+
+/// The budgets that are used up to so many of a hundred parts.
+fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
+    let reached = standings.iter().filter(|it| {
+        let used = (it.spent + it.reserved).times(100);
+        used >= it.limit.times(percent) && it.limit > Money::default()
+    });
+    let told = reached.map(|it| {
+        let message = format!(
+            "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \
+             until the next one begins or [budgets] says otherwise",
+            it.name(),
+            it.spent,
+            it.reserved,
+            it.limit
+        );
+        (it.name(), message)
+    });
+    told.collect()
 }
 
 /// Whether what OpenAI has under a row's id was made from that row: by the key in its metadata, where

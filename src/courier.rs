@@ -149,7 +149,9 @@ impl Courier {
             return Err(error.into());
         }
         log::info!(
-            "event=webhook job={job} attempt={} status={} then={then} took={took:?}",
+            "event=webhook job={job} delivery={} host={} attempt={} status={} then={then} took={took:?}",
+            delivery.id,
+            delivery.host,
             delivery.attempts + 1,
             status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
         );

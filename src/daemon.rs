@@ -38,7 +38,7 @@ use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::retention::Retention;
 use crate::step::{Bells, Step};
-use crate::store::{DaemonLock, Store, batches, deliveries, direct, requests};
+use crate::store::{DaemonLock, Store, batches, deliveries, direct, money, requests};
 use crate::submitter::Submitter;
 use crate::threads::{self, Crew, Ended};
 
@@ -79,6 +79,7 @@ impl Daemon {
         make_private_folder(&config.spool())?;
         sweep_spool(&store, &config.spool())?;
         let released = store.write(clock.now().wall, |tx| {
+            money::set_prices(tx, &config.prices())?;
             deliveries::release_unfinished(tx)?;
             direct::release_unfinished(tx)
         });
@@ -273,21 +274,21 @@ impl Daemon {
         let signals = signals()?;
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let outcome = select! {
-            recv(signals) -> asked => asked.map_err(|_| "thread signals ended".to_owned()),
-            recv(until) -> _ => Ok(()),
+            recv(signals) -> signal => signal.map_err(|_| "thread signals ended".to_owned()),
+            recv(until) -> _ => Ok("its own end"),
             recv(self.endings) -> ended => Err(describe(ended.ok())),
             recv(self.store.broken()) -> what => Err(format!(
                 "the database cannot be relied on: {}; the daemon ends, to be started anew",
                 what.unwrap_or_default(),
             )),
         };
-        if let Err(reason) = &outcome {
-            log::error!("event=ending reason={reason:?}");
-        }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
-        log::info!("event=stopping");
+        match &outcome {
+            Ok(cause) => log::info!("event=stopping cause={cause:?}"),
+            Err(reason) => log::error!("event=stopping cause={reason:?}"),
+        }
         self.stop();
-        outcome
+        outcome.map(drop)
     }
 
     /// Lets every thread finish its transaction and end.
@@ -321,7 +322,7 @@ fn describe(ended: Option<Ended>) -> String {
 ///
 /// # Errors
 /// The thread's name.
-pub fn wait_for_the_end(signals: &Receiver<()>, endings: &Receiver<Ended>) -> Result<(), String> {
+pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> Result<(), String> {
     select! {
         recv(signals) -> _ => Ok(()),
         recv(endings) -> ended => Err(describe(ended.ok())),
@@ -338,18 +339,22 @@ fn longest_tick(step: &str) -> Duration {
     }
 }
 
-/// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
+/// The first SIGTERM or SIGINT asks to stop, by its name; the second ends the process at once.
 ///
 /// # Errors
 /// When signals cannot be watched.
-pub fn signals() -> Result<Receiver<()>, String> {
+pub fn signals() -> Result<Receiver<&'static str>, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
     threads::spawn("signals", move || {
         let mut asked = false;
-        for _ in signals.forever() {
-            if asked || tell.try_send(()).is_err() {
+        for signal in signals.forever() {
+            let name = match signal {
+                SIGTERM => "SIGTERM",
+                _ => "SIGINT",
+            };
+            if asked || tell.try_send(name).is_err() {
                 std::process::exit(130);
             }
             asked = true;
@@ -361,7 +366,7 @@ pub fn signals() -> Result<Receiver<()>, String> {
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd was not told: {error}");
+        log::debug!("event=systemd_not_told error={error:?}");
     }
 }
 

@@ -89,13 +89,14 @@ impl Direct {
             Stage::Translation => Parameters::Translation(self.config.translation.clone()),
         };
         let response = self.api.respond(&line.body(&parameters));
-        self.end(call, parameters.model(), response)?;
+        self.end(call, &line.custom_id.job, parameters.model(), response)?;
         Ok(Next::again())
     }
 
     fn end(
         &self,
         call: &Call,
+        job: &str,
         model: &str,
         response: Result<Value, CallError>,
     ) -> Result<(), StepError> {
@@ -140,6 +141,11 @@ impl Direct {
                 None => Ok(()),
             }
         })?;
+        log::info!(
+            "event=call job={job} request={} outcome={outcome} response={} model={model} error={error:?}",
+            call.request,
+            result.response_id.unwrap_or("none"),
+        );
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! HTML made from a model's text.
+//! HTML made from foreign text.
 
 /// The text as paragraphs: escaped (`& < > " '`), split at blank lines, one `<p>` a paragraph,
 /// single line ends as `<br>`. Space around lines is dropped, since HTML shows none; a text of
@@ -22,6 +22,13 @@ pub fn paragraphs(text: &str) -> String {
     if open {
         html.push_str("</p>");
     }
+    html
+}
+
+/// The text as HTML shows it, in an element or between quotes.
+pub fn escaped(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    escape(text, &mut html);
     html
 }
 

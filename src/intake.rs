@@ -7,12 +7,15 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::config::{ClientConfig, Config};
+use crate::config::{ClientConfig, Config, Over};
+use crate::estimate;
 use crate::job::{self, Mode, Rules, Submission};
 use crate::json::{Json, canonical};
+use crate::money::Money;
 use crate::net::Guard;
 use crate::refusal::Refusal;
 use crate::store::jobs::{self, JobRow, NewJob};
+use crate::store::money::{self, Standing};
 use crate::store::once::{self, Kind, Token};
 use crate::store::{Store, StoreError, Stored, Tx, View};
 
@@ -138,6 +141,13 @@ pub enum Taken {
     New(Box<JobRow>, String),
     /// It came before.
     Again(Before),
+    /// What it is estimated to cost would break a budget.
+    OverBudget {
+        /// Which, and how it stands.
+        standing: Box<Standing>,
+        /// The estimate.
+        cost: Money,
+    },
     /// The client has sent as many lots as it may today, or would have.
     DayIsFull {
         /// Lots taken today.
@@ -258,10 +268,21 @@ pub fn accept(
         if most > 0 && taken.saturating_add(u64::try_from(lots).unwrap_or(u64::MAX)) > most {
             return Ok(Taken::DayIsFull { taken });
         }
+        let estimate = estimate::of(tx, config, submission, mode, tx.now)?;
+        let budgets = config.limits_of_money();
+        if let Some(cost) = estimate.cost
+            && (config.budgets.over == Over::Refuse || mode == Mode::Synchronous)
+            && !budgets.is_none()
+            && let Some(standing) = money::broken_by(tx, &budgets, client, cost, tx.now)?
+        {
+            let standing = Box::new(standing);
+            return Ok(Taken::OverBudget { standing, cost });
+        }
         jobs::insert(tx, &new)?;
         let row = jobs::by_id(tx, &id)?;
         let row = row.ok_or_else(|| StoreError::Conflict(format!("job {id} is gone")))?;
         let answer = answer(&row).to_string();
+        money::keep_estimate(tx, row.seq, estimate.cost, estimate.tokens)?;
         once::accept(tx, row.seq, client, content_sha256, &answer)?;
         remember(tx, client, marks, row.seq, None)?;
         once::take_lots(tx, client, lots)?;

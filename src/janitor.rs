@@ -97,7 +97,7 @@ impl Step for Janitor {
                 .write(now.wall, |tx| batches::cleaned(tx, row.id))?,
             Err(error) => {
                 log::warn!(
-                    "batch={} its files were not removed at OpenAI error={:?}",
+                    "event=not_cleaned batch={} error={:?}",
                     row.id,
                     error.to_string()
                 );

@@ -38,6 +38,7 @@ pub mod html;
 pub mod legacy;
 
 pub mod config;
+pub mod money;
 
 // Edges: each knows one technology, and no other edge.
 
@@ -70,6 +71,8 @@ pub mod finisher;
 pub mod reconcile;
 
 pub mod results;
+
+pub mod estimate;
 
 pub mod intake;
 

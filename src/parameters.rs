@@ -46,6 +46,22 @@ impl Parameters {
         }
     }
 
+    /// The instructions, before a language stands in them.
+    pub fn prompt(&self) -> &str {
+        match self {
+            Self::Vision(parameters) => &parameters.prompt,
+            Self::Translation(parameters) => &parameters.prompt,
+        }
+    }
+
+    /// The cap of an answer.
+    pub fn max_output_tokens(&self) -> u32 {
+        match self {
+            Self::Vision(parameters) => parameters.max_output_tokens,
+            Self::Translation(parameters) => parameters.max_output_tokens,
+        }
+    }
+
     /// The body of one line. In the vision stage from the seller's text and the images, in the
     /// translation stage from the description and the language. `raised`: the answer may be longer.
     pub fn body(

@@ -6,9 +6,10 @@ use crate::store::batches::{self, Known};
 use crate::store::{Store, Stored, Tx, View, alerts};
 use crate::trouble::{self, CREATES, OPENAI};
 
-/// How far behind OpenAI's newest time in the store a listing must reach, seconds.
+/// How far a listing must reach behind the newest batch of ours that the one before it has shown,
+/// seconds: much longer than a listing lags.
 const BACK: i64 = 3600;
-/// The same where the store has none yet, behind our own clock's time of the database.
+/// The same where none has shown one yet, behind our own clock's time of the database.
 const BACK_OF_NEW: i64 = 24 * 3600;
 
 /// What a listing brought.
@@ -21,13 +22,14 @@ pub struct Reconciled {
 }
 
 /// OpenAI's time, in seconds, back to which a listing shows whether the store is older than the
-/// world. What is unheard of already stays in it, however much is linked or uploaded since.
+/// world, or a submission has a second batch. Nothing falls out of it while no listing succeeds, nor
+/// what is unheard of already.
 ///
 /// # Errors
 /// The store's.
 pub fn reach(view: &View) -> Stored<i64> {
-    let newest = batches::newest_openai_time(view)?.map(|time| time - BACK);
-    let usual = newest.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW);
+    let listed = batches::listed_to(view)?.map(|time| time - BACK);
+    let usual = listed.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW);
     let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
     Ok(usual.min(unheard.unwrap_or(usual)))
 }
@@ -43,18 +45,25 @@ pub fn with_listing(
     from: i64,
 ) -> Stored<Reconciled> {
     trouble::is_over(tx, OPENAI)?;
+    let is_whole = from <= reach(tx)?;
     let mut linked = Vec::new();
     let mut unheard = Vec::new();
+    let mut newest = None;
     for remote in listed {
         match batches::recognise(tx, store.database_id(), remote)? {
+            Known::Foreign => continue,
             Known::Unheard => unheard.push(remote),
             Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
-            Known::Yes | Known::Duplicate(_) | Known::Foreign => {}
+            Known::Yes | Known::Duplicate(_) => {}
         }
+        newest = newest.max(Some(remote.created_at));
+    }
+    if let Some(newest) = newest.filter(|_| is_whole) {
+        batches::mark_listed(tx, newest)?;
     }
     if let Some(oldest) = unheard.iter().min_by_key(|remote| remote.created_at) {
         stop_creates(tx, oldest, unheard.len())?;
-    } else if from <= reach(tx)? && shows_what_stopped_creates(tx, listed)? {
+    } else if is_whole && shows_what_stopped_creates(tx, listed)? {
         trouble::is_over(tx, CREATES)?;
     }
     Ok(Reconciled {

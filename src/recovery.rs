@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer;
-use crate::batch::{CustomId, RemoteStatus, Scheme, Stage};
+use crate::batch::{BatchState, CustomId, RemoteStatus, Scheme, Stage};
 use crate::clock::Timestamp;
 use crate::job::is_english;
 use crate::legacy::{self, custom_ids};
@@ -292,8 +292,31 @@ impl Recovery {
             .is_some_and(|id| id == self.store.database_id())
     }
 
-    /// A batch of our own whose row is not there: the store is older than the world.
+    /// Whether a row says which lines a batch of our own was made with.
+    fn has_lines(&self, remote: &RemoteBatch) -> Result<bool, String> {
+        let Some(key) = remote.metadata.get(META_SUBMISSION) else {
+            return Ok(false);
+        };
+        let row = self.store.read(|view| batches::by_key(view, key));
+        let row = row.map_err(|error| error.to_string())?;
+        Ok(row.is_some_and(|row| row.state != BatchState::Planned))
+    }
+
+    /// A batch of our own that no row has yet: its create's answer was lost, it is a second one under
+    /// its key, or the store is older than the world.
     fn judge_own(&self, remote: RemoteBatch) -> Result<Finding, String> {
+        if self.has_lines(&remote)? {
+            return Ok(Finding {
+                stage: Some(stage_named(&remote)),
+                linkable: true,
+                ..left(
+                    None,
+                    remote,
+                    None,
+                    "its key in the metadata is a row's".to_owned(),
+                )
+            });
+        }
         let custom_ids = match self.custom_ids(&remote) {
             Ok(Some(ids)) if !ids.is_empty() => ids,
             Ok(None) if remote.status.is_some_and(RemoteStatus::is_final) => {

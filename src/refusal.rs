@@ -57,6 +57,8 @@ text_enum! {
         OpenaiApiError = "OPENAI_API_ERROR",
         /// OpenAI did not answer in time.
         OpenaiTimeout = "OPENAI_TIMEOUT",
+        /// What it is estimated to cost would break a budget.
+        BudgetExceeded = "BUDGET_EXCEEDED",
         /// Too many requests.
         RateLimited = "RATE_LIMITED",
         /// Something here went wrong; the log says what.
@@ -77,6 +79,7 @@ impl Code {
             | Self::UnsupportedVersion
             | Self::InvalidParameter => 400,
             Self::MissingSignature => 401,
+            Self::BudgetExceeded => 402,
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,

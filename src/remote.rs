@@ -81,6 +81,8 @@ pub struct RemoteBatch {
     pub model: Option<String>,
     /// See [`RequestCounts`].
     pub counts: RequestCounts,
+    /// Tokens in, of those cached, out, of those reasoning; of a batch that has ended, where OpenAI says it.
+    pub usage: Option<[u64; 4]>,
     /// Why validation failed.
     pub errors: Vec<BatchError>,
     /// As sent with the create.

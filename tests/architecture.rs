@@ -53,6 +53,7 @@ const HOUSE: [Floor; 9] = [
             "answer",
             "html",
             "legacy",
+            "money",
             "config",
         ],
         in_order: true,
@@ -69,7 +70,7 @@ const HOUSE: [Floor; 9] = [
         never: &["store", "openai", "net", "config"],
     },
     Floor {
-        rooms: &["step", "trouble", "reconcile", "results"],
+        rooms: &["step", "trouble", "reconcile", "results", "estimate"],
         in_order: true,
         never: &["net", "http", "sandbox"],
     },

@@ -98,6 +98,13 @@ fn what_must_hold_of_a_job_under_way_is_watched() {
     );
     breaks(
         &world,
+        "v_bad_calls",
+        true,
+        "INSERT INTO direct_calls (id, request_id, next_at) VALUES (9, 1, '2026-11-23T00:00:00.000Z')",
+        "DELETE FROM direct_calls WHERE id = 9",
+    );
+    breaks(
+        &world,
         "v_orphans",
         true,
         "UPDATE batch_lines SET settled = 1, outcome = 'missing' WHERE request_id = 1",

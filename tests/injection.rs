@@ -9,8 +9,11 @@ mod appliance;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use appliance::{Appliance, all_right, sign_bytes, submission};
+use appliance::{Appliance, all_right, call, sign_bytes, submission};
+use batchkeeper::html::escaped;
+use batchkeeper::printable::printable;
 use serde_json::{Value, json};
 
 /// What must arrive as it is sent.
@@ -75,6 +78,7 @@ fn text_is_text_everywhere() {
     }
 
     hostile_requests(&appliance, &job);
+    pages(&appliance, &lots);
 
     // What people and programs read.
     for arguments in [
@@ -100,6 +104,78 @@ fn text_is_text_everywhere() {
     }
     assert!(log.contains("/api/v1/nowhere"));
     appliance.is_sound();
+}
+
+/// The status page, with such text wherever a stranger's may stand: of lots that fail, in the reasons of
+/// failures, in alerts, in what a receiver is called.
+fn pages(appliance: &Appliance, lots: &[Value]) {
+    let mut lots = lots.to_vec();
+    for lot in &mut lots {
+        lot["images"] = json!([appliance.image("missing.jpg")]);
+    }
+    let job = appliance.job(&lots, &["en"]);
+    appliance.ended(&job);
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    for text in NASTY {
+        let run = |sql: &str| {
+            database
+                .execute(sql, rusqlite::named_params! {":text": text, ":job": job})
+                .unwrap()
+        };
+        run(
+            "INSERT INTO alerts (kind, subject, message, opened_at, closed_at)
+             SELECT :text, :text, :text, updated_at, updated_at FROM batch_jobs WHERE id = :job",
+        );
+        run("INSERT INTO alerts (kind, subject, message, opened_at)
+             SELECT :text, 'batch:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
+        run("INSERT INTO events (at, job_id, batch_id, kind, detail)
+             SELECT updated_at, :job, 1, :text, :text FROM batch_jobs WHERE id = :job");
+        run("INSERT OR REPLACE INTO pauses (scope, reason, since)
+             SELECT 'x:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
+        run(
+            "INSERT INTO webhook_deliveries (batch_job_id, url, state, error_message, created_at)
+             SELECT :job, :text, 'failed', :text, updated_at FROM batch_jobs WHERE id = :job",
+        );
+    }
+    let shown: Vec<String> = [
+        "/",
+        "/alerts",
+        "/webhooks",
+        "/batches/1",
+        &format!("/jobs/{job}"),
+    ]
+    .iter()
+    .map(|path| {
+        let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
+        assert_eq!(answer.status, 200, "{path}");
+        String::from_utf8(answer.body).unwrap()
+    })
+    .collect();
+    for page in &shown {
+        harmless("a page", page);
+        assert_eq!(page.matches("<script").count(), 1, "{page}");
+        for text in NASTY {
+            let safe = escaped(&printable(text));
+            let raw = page.matches(text).count();
+            assert!(raw == 0 || safe == text, "{text:?}");
+        }
+    }
+    let of_job = &shown[4];
+    for text in NASTY {
+        let safe = escaped(&printable(text));
+        for page in &shown[1..4] {
+            assert!(page.contains(&safe), "{text:?}: {page}");
+        }
+        // As a lot's id, an event, a receiver, a reason.
+        assert!(of_job.matches(&safe).count() >= 4, "{text:?}: {of_job}");
+    }
+    database
+        .execute_batch(
+            "DELETE FROM pauses; DELETE FROM webhook_deliveries WHERE host = '';
+             UPDATE alerts SET closed_at = opened_at WHERE closed_at IS NULL",
+        )
+        .unwrap();
 }
 
 /// Nothing moves the cursor, and nothing but the line feed ends a line.

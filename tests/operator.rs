@@ -2,15 +2,19 @@
 //! thread of it does.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stderr,
     reason = "clippy does not count the helpers of an integration test as tests"
 )]
 
 mod appliance;
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use appliance::{Appliance, KEY, call, key, wait_for};
+use appliance::{Appliance, KEY, call, key, submission, wait_for};
 use batchkeeper::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -43,6 +47,7 @@ fn the_metrics_say_what_there_is() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(3), &["en", "de"]);
     appliance.results(&job);
+    appliance.settled();
     let page = wait_for("the metrics of a finished job", || {
         let page = metrics(&appliance);
         (metric(&page, "jobs{status=\"completed\"}") == Some(1)).then_some(page)
@@ -50,25 +55,203 @@ fn the_metrics_say_what_there_is() {
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(name.starts_with("batchkeeper_"), "{line}");
-        assert!(value.parse::<u64>().is_ok(), "{line}");
-        let family = name.split('{').next().unwrap();
-        let kind = match family.ends_with("_total") {
-            true => "counter",
-            false => "gauge",
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        let name = name.split('{').next().unwrap();
+        let parts = ["_bucket", "_sum", "_count"];
+        let base = parts.iter().find_map(|part| name.strip_suffix(part));
+        let (family, kind) = match base {
+            Some(base) => (base, "histogram"),
+            None if name.ends_with("_total") => (name, "counter"),
+            None => (name, "gauge"),
         };
         let typed = format!("# TYPE {family} {kind}\n");
         assert_eq!(page.matches(&typed).count(), 1, "{line}");
     }
+    checked_by_promtool(&["check", "metrics"], &page);
+    what_contrib_asks_for_is_there(&page);
     assert_eq!(metric(&page, "batches{state=\"ingested\"}"), Some(2));
     assert_eq!(metric(&page, "jobs{status=\"failed\"}"), Some(0));
     assert_eq!(metric(&page, "requests{state=\"waiting\"}"), Some(0));
     assert_eq!(metric(&page, "storage_ok"), Some(1));
     assert!(metric(&page, "database_bytes") > Some(0));
+    // What is counted since the beginning: three lots with a description and a translation each.
+    for (name, number) in [
+        ("jobs_accepted_total{client=\"default\"}", 1),
+        ("lots_accepted_total{client=\"default\"}", 3),
+        ("jobs_ended_total{status=\"completed\"}", 1),
+        ("lots_finished_total{status=\"completed\"}", 3),
+        ("lines_total{outcome=\"answered\"}", 6),
+        ("job_duration_seconds_bucket{le=\"60\"}", 1),
+        ("job_duration_seconds_bucket{le=\"+Inf\"}", 1),
+        ("job_duration_seconds_count", 1),
+        (
+            "http_requests_total{route=\"/api/v1/generate-descriptions\",status=\"201\"}",
+            1,
+        ),
+        (
+            "http_request_duration_seconds_count{route=\"/api/v1/generate-descriptions\"}",
+            1,
+        ),
+    ] {
+        assert_eq!(metric(&page, name), Some(number), "{name}");
+    }
+    let model: String = appliance.cell("SELECT model FROM openai_batches LIMIT 1");
+    for (kind, column) in [("input", "input_tokens"), ("output", "output_tokens")] {
+        let paid: i64 = appliance.cell(&format!("SELECT sum({column}) FROM v_costs"));
+        let name = format!("tokens_total{{model=\"{model}\",mode=\"batch\",kind=\"{kind}\"}}");
+        assert_eq!(metric(&page, &name), u64::try_from(paid).ok(), "{name}");
+    }
     for thread in ["submitter", "poller", "ingester", "auditor", "courier-1"] {
         let ok = metric(&page, &format!("thread_ok{{thread=\"{thread}\"}}"));
         assert_eq!(ok, Some(1), "{thread}");
+        let ticks = metric(&page, &format!("ticks_total{{thread=\"{thread}\"}}"));
+        assert!(ticks > Some(0), "{thread}");
     }
     appliance.is_sound();
+}
+
+/// The log of a job answers what is asked the next day: who sent it, when it went to OpenAI, under
+/// which ids, what came back, who was told.
+#[test]
+fn the_log_tells_a_jobs_whole_way() {
+    let mut appliance = Appliance::with("log_format = \"json\"");
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = json!(appliance.hook("log"));
+    let answer = appliance.submit(&body);
+    let job = answer.json()["job_id"].as_str().unwrap().to_owned();
+    appliance.delivered("log", 1);
+    wait_for("the word of the webhook", || {
+        appliance.daemon_said("event=webhook").then_some(())
+    });
+    let second = under_a_journal(&appliance);
+    assert!(second.starts_with("<4>{\"event\":\"exposed\""), "{second}");
+    let daemon = rustix::process::Pid::from_raw(i32::try_from(appliance.daemon_id()).unwrap());
+    rustix::process::kill_process(daemon.unwrap(), rustix::process::Signal::TERM).unwrap();
+    let (status, said) = appliance.daemon_ended();
+    assert_eq!(status, 0);
+
+    let said: Vec<Value> = said
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let one = |event: &str, member: &str, value: &str| {
+        let mut found = said
+            .iter()
+            .filter(|record| record["event"] == event && record[member] == value);
+        let first = found.next().cloned();
+        assert!(found.next().is_none(), "{event} is said twice");
+        first.unwrap_or_else(|| panic!("no {event} of {value}: {said:#?}"))
+    };
+    let received = one("received", "job", &job);
+    assert_eq!(
+        (&received["peer"], &received["client"]),
+        (&json!("127.0.0.1"), &json!("default"))
+    );
+    assert_eq!(received["request"], answer.header("x-request-id").unwrap());
+    assert_eq!(one("accepted", "job", &job)["lots"], "2");
+    let sealed = one("sealed", "jobs", &job);
+    let batch = sealed["batch"].as_str().unwrap();
+    let row =
+        appliance.row("SELECT submission_key, input_file_id, openai_batch_id FROM openai_batches");
+    assert_eq!(sealed["key"], row[0]);
+    assert_eq!(one("uploaded", "batch", batch)["file"], row[1]);
+    one("creating", "batch", batch);
+    assert_eq!(one("submitted", "batch", batch)["openai_batch"], row[2]);
+    assert_eq!(one("ended", "batch", batch)["status"], "completed");
+    let ingested = one("ingested", "batch", batch);
+    assert_eq!(ingested["answered"], "2");
+    assert_ne!(ingested["output_tokens"], "0");
+    assert_eq!(one("completed", "job", &job)["failed_lots"], "0");
+    let told = one("webhook", "job", &job);
+    let host = appliance.sandbox.strip_prefix("http://").unwrap();
+    assert_eq!(
+        (&told["host"], &told["status"]),
+        (&json!(host), &json!("200"))
+    );
+    one("stopping", "cause", "SIGTERM");
+    for record in &said {
+        for member in ["time", "level", "message", "event"] {
+            assert!(record[member].is_string(), "{record}");
+        }
+    }
+}
+
+/// The first line of a daemon (which finds the database taken) whose standard error leads to the
+/// journal, as far as it can tell.
+fn under_a_journal(appliance: &Appliance) -> String {
+    let mut shell = Command::new("sh");
+    let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2); exec \"$0\" \"$@\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_batchkeeper"), "serve"]);
+    shell.arg("--config").arg(appliance.config());
+    let output = shell.env_remove("RUST_LOG").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    said.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_log_level_that_is_none_is_refused() {
+    let appliance = Appliance::without_daemon("log = \"loud\"");
+    let checked = appliance.run(&["check-config"]);
+    assert_eq!(checked.status, 1);
+    assert!(
+        checked.err.contains("\"loud\" is no level"),
+        "{}",
+        checked.err
+    );
+}
+
+/// Runs Prometheus' own checker on a text, where there is one.
+fn checked_by_promtool(arguments: &[&str], text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(arguments).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = match command.spawn() {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            eprintln!("skipped: promtool {arguments:?} ({error})");
+            return;
+        }
+    };
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
+}
+
+/// Every metric that the dashboard and the rules name is one of the page.
+fn what_contrib_asks_for_is_there(page: &str) {
+    let rules = include_str!("../contrib/alert-rules.yaml");
+    let dashboard = include_str!("../contrib/grafana-dashboard.json");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/alert-rules.yaml");
+    checked_by_promtool(&["check", "rules", file], "");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let mut asked = rules.to_owned();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            asked += target["expr"].as_str().unwrap();
+            asked.push('\n');
+        }
+    }
+    let names: BTreeSet<&str> = asked
+        .match_indices("batchkeeper_")
+        .map(|(at, _)| {
+            let rest = &asked[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            &rest[..end.unwrap_or(rest.len())]
+        })
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let family = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(page.contains(&format!("# TYPE {family} ")), "{name}");
+    }
 }
 
 #[test]
@@ -145,8 +328,8 @@ fn an_alert_is_seen_everywhere_until_its_cause_is_gone() {
         .collect();
     let of = |event: &str| events.iter().filter(|it| it["event"] == event).count();
     assert_eq!((of("alert_opened"), of("alert_closed")), (opened, opened));
-    assert!(appliance.daemon_said("alert kind=invariant"));
-    assert!(appliance.daemon_said("alert closed kind=invariant"));
+    assert!(appliance.daemon_said("event=alert_opened kind=invariant"));
+    assert!(appliance.daemon_said("event=alert_closed kind=invariant"));
 }
 
 #[test]
@@ -165,8 +348,10 @@ fn ends_with(corruption: &str, thread: &str) {
     let mut appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     appliance.job(&appliance.lots(2), &["en"]);
+    // Known here, too: what is corrupted is the row of a submitted one.
     wait_for("a batch at OpenAI", || {
-        (appliance.state()["batches_total"] == 1).then_some(())
+        let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
+        (appliance.cell::<i64>(submitted) == 1).then_some(())
     });
     let broken = sql(&appliance);
     broken
@@ -304,9 +489,14 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
         assert_eq!(batch["lines"], batch["answered"]);
         assert!(batch["tokens"]["output"].as_u64() > Some(0), "{batch}");
     }
+    let paid: i64 = appliance.cell("SELECT sum(cost_picodollars) FROM v_costs");
+    assert!(paid > 0);
+    let paid = batchkeeper::money::Money(paid).to_string();
+    assert_eq!(whole["cost_usd"], json!(paid));
     // People see the same.
     let table = appliance.run(&["report"]);
     assert_eq!(table.status, 0, "{}", table.err);
+    assert!(table.out.contains(&paid), "{}", table.out);
     assert!(table.out.contains("It balances"), "{}", table.out);
     // Before it there was nothing.
     let (status, nothing) = report(&appliance, &["--from", "2020-01-01", "--to", "2020-01-02"]);

@@ -3,82 +3,55 @@
 use serde_json::{Value, json};
 
 use super::Api;
-use crate::job::{Mode, Submission, is_english};
+use crate::clock::Timestamp;
+use crate::estimate;
+use crate::job::{Mode, Submission};
+use crate::store::Stored;
 
-/// Characters of English text that make a token, about.
-const CHARACTERS_PER_TOKEN: u64 = 4;
-/// Input tokens of one image in low detail, about; other details can take many times as much.
-const TOKENS_PER_IMAGE: u64 = 85;
-/// Bytes of a line of an input file beside its texts and URLs, about.
-const BYTES_PER_LINE: u64 = 500;
-/// How the numbers were made, for people.
-const METHOD: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. Input tokens: \
-    a token per 4 characters of text, 85 per image (low detail), a description taken to be as long as its prompt. \
-    Output tokens: the most that the configuration allows. No prices are configured, so the cost is not estimated.";
+/// How the numbers were made, for people: of a first job, and of a later one.
+const RECKONED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. No job has finished \
+    yet: a token per 4 characters of text, 85 per image (low detail), 300 per answer. Money: those tokens at the \
+    prices of today.";
+const LEARNED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. Tokens: what a request \
+    of each language took in the last 20 finished jobs. Money: those tokens at the prices of today.";
 
 impl Api {
     /// The answer to a dry run of a submission that is well.
-    pub(super) fn estimate(&self, submission: &Submission<'_>, mode: Mode) -> Value {
-        let (vision, translation) = (&self.config.vision, &self.config.translation);
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let sent: Vec<_> = submission
-            .lots
-            .iter()
-            .filter(|lot| !lot.images.is_empty())
-            .collect();
-        let others = submission
-            .languages
-            .iter()
-            .filter(|tag| !is_english(tag))
-            .count();
-        let descriptions = count(sent.len());
-        let translations = descriptions * count(others);
-        let images: u64 = sent.iter().map(|lot| count(lot.images.len())).sum();
-        let info: u64 = sent
-            .iter()
-            .map(|lot| count(lot.additional_info.len()))
-            .sum();
-        let urls: u64 = sent
-            .iter()
-            .flat_map(|lot| &lot.images)
-            .map(|url| count(url.len()))
-            .sum();
-        let vision_text = info + descriptions * count(vision.prompt.len());
-        let description = count(vision.prompt.len());
-        let translation_text = translations * (count(translation.prompt.len()) + description);
-        let batches = |requests: u64, bytes: u64| {
-            if mode == Mode::Synchronous {
-                return 0;
-            }
-            let bytes = bytes + requests * BYTES_PER_LINE;
-            let by_lines = requests.div_ceil(u64::from(self.config.batch.max_requests));
-            by_lines.max(bytes.div_ceil(self.config.batch.max_bytes))
-        };
-        let input = vision_text.div_ceil(CHARACTERS_PER_TOKEN)
-            + images * TOKENS_PER_IMAGE
-            + translation_text.div_ceil(CHARACTERS_PER_TOKEN);
-        let output = descriptions * u64::from(vision.max_output_tokens)
-            + translations * u64::from(translation.max_output_tokens);
-        json!({
+    pub(super) fn estimate(
+        &self,
+        submission: &Submission<'_>,
+        mode: Mode,
+        now: Timestamp,
+    ) -> Stored<Value> {
+        let estimate = self
+            .store
+            .read(|view| estimate::of(view, &self.config, submission, mode, now))?;
+        let lots = submission.lots.iter();
+        let without_images = lots.filter(|lot| lot.images.is_empty()).count();
+        let [vision, translation] = estimate.batches;
+        Ok(json!({
             "dry_run": true,
             "status": "valid",
             "total_lots": submission.lots.len(),
-            "lots_without_images": submission.lots.len() - sent.len(),
+            "lots_without_images": without_images,
             "languages": submission.languages,
             "processing_mode": mode.as_str(),
             "webhook_configured": !submission.webhooks().is_empty(),
             "requests": {
-                "vision": descriptions,
-                "translation": translations,
-                "total": descriptions + translations,
+                "vision": estimate.descriptions,
+                "translation": estimate.translations,
+                "total": estimate.descriptions + estimate.translations,
             },
-            "batches": {
-                "vision": batches(descriptions, vision_text + urls),
-                "translation": batches(translations, translation_text),
+            "batches": {"vision": vision, "translation": translation},
+            "tokens": {
+                "input": estimate.tokens.input,
+                "cached": estimate.tokens.cached,
+                "output": estimate.tokens.output,
+                "output_at_most": estimate.output_at_most,
             },
-            "tokens": {"input": input, "output_at_most": output},
-            "estimated_cost": null,
-            "estimate": METHOD,
-        })
+            "estimated_cost": estimate.cost.map(|cost| json!({"usd": cost.to_string()})),
+            "learned_from_answers": estimate.learned_from,
+            "estimate": if estimate.learned_from == 0 { RECKONED } else { LEARNED },
+        }))
     }
 }

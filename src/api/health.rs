@@ -25,6 +25,8 @@ pub struct Vital {
     pub thread: String,
     /// When its last tick ended, or else when it was started; on the steady clock.
     pub ticked: Duration,
+    /// How many ticks have ended.
+    pub ticks: u64,
     /// Since when it is in a tick; none: it waits.
     pub busy_since: Option<Duration>,
     /// When it wanted to be called again.
@@ -90,6 +92,7 @@ impl Health {
         let vital = Vital {
             thread: thread.to_owned(),
             ticked: now,
+            ticks: 0,
             busy_since: None,
             due: now,
             longest,
@@ -110,6 +113,7 @@ impl Health {
         let now = self.clock.now().steady;
         self.change(thread, |vital| {
             vital.ticked = now;
+            vital.ticks += 1;
             vital.busy_since = None;
             vital.due = now + wait;
             vital.trouble = trouble;

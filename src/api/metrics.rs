@@ -1,15 +1,18 @@
 //! `/metrics`: figures in Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Api;
 use super::health::Health;
 use crate::batch::BatchState;
 use crate::clock::{Moment, Timestamp};
 use crate::http::Response;
 use crate::job::{JobStatus, RequestState};
 use crate::store::figures::{Figures, figures};
+use crate::store::money::Used;
 use crate::store::{Store, Stored};
 
 /// How long a look at the database counts: however many scrape, it is looked at once in that time.
@@ -17,6 +20,56 @@ const FRESH: Duration = Duration::from_secs(5);
 /// The states of `webhook_deliveries`.
 const DELIVERIES: [&str; 4] = ["scheduled", "due", "delivered", "failed"];
 
+/// Upper bounds of the times from a job's acceptance to its end, seconds: the labels of `job_seconds` in
+/// `sums`, which a trigger writes.
+const JOB_BOUNDS: [f64; 10] = [
+    60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 57600.0, 86400.0,
+];
+/// Counters that `sums` holds as they are: there, here, their label, what they say.
+const SUMS: [(&str, &str, &str, &str); 7] = [
+    (
+        "jobs_accepted",
+        "jobs_accepted_total",
+        "client",
+        "Jobs accepted.",
+    ),
+    (
+        "lots_accepted",
+        "lots_accepted_total",
+        "client",
+        "Lots of the jobs accepted.",
+    ),
+    (
+        "jobs_ended",
+        "jobs_ended_total",
+        "status",
+        "Jobs that became final.",
+    ),
+    (
+        "lots_finished",
+        "lots_finished_total",
+        "status",
+        "Lots that got their texts, or failed.",
+    ),
+    (
+        "lines",
+        "lines_total",
+        "outcome",
+        "Lines of batches that are over, by what came back.",
+    ),
+    (
+        "calls",
+        "direct_calls_total",
+        "outcome",
+        "Calls outside of batches, by what came back.",
+    ),
+    (
+        "attempts",
+        "webhook_attempts_total",
+        "outcome",
+        "Attempts to deliver a webhook.",
+    ),
+];
 /// The last look, and when it was taken on the steady clock.
 #[derive(Default)]
 pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
@@ -27,22 +80,22 @@ impl Metrics {
         &self,
         store: &Store,
         health: &Health,
-        unsigned_reads: u64,
+        api: &Api,
         now: Moment,
     ) -> Stored<Response> {
         let figures = self.figures(store, now.steady)?;
         let mut page = page(&figures, store.bytes(), health, now);
-        page.counter(
-            "unsigned_reads_total",
-            "Reads that `legacy_unsigned_reads` let through since the start.",
-            unsigned_reads,
-        );
+        let help = "Reads that `legacy_unsigned_reads` let through since the start.";
+        page.head("unsigned_reads_total", help, "counter");
+        page.sample("unsigned_reads_total", &[], api.unsigned_reads());
+        api.traffic().write(&mut page);
         let text = page.0;
         let media_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Response::bytes(200, media_type, text.into_bytes()))
     }
 
-    fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
+    /// The figures of a moment ago.
+    pub(super) fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, figures)) = &*last
             && now.saturating_sub(*at) < FRESH
@@ -110,6 +163,14 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     let help = "Whether each thread ticks, and gets on.";
     page.gauges("thread_ok", help, "thread", well);
 
+    let help = "Ticks of each thread since the start.";
+    page.head("ticks_total", help, "counter");
+    for vital in &vitals {
+        page.sample("ticks_total", &[("thread", &vital.thread)], vital.ticks);
+    }
+
+    sums(&mut page, &figures.sums);
+    used(&mut page, &figures.used);
     page.gauge("database_bytes", "The database's file.", bytes.0);
     page.gauge("wal_bytes", "The database's write-ahead log.", bytes.1);
     page
@@ -120,20 +181,78 @@ fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
     found.map_or(0, |(_, number)| *number)
 }
 
+/// What all attempts took and cost.
+fn used(page: &mut Page, used: &[Used]) {
+    let help =
+        "Tokens of all attempts; cached ones are among the input, reasoning among the output.";
+    page.head("tokens_total", help, "counter");
+    for it in used {
+        for (kind, number) in [
+            ("input", it.tokens.input),
+            ("input_cached", it.tokens.cached),
+            ("output", it.tokens.output),
+            ("output_reasoning", it.reasoning),
+        ] {
+            let labels = [
+                ("model", it.model.as_str()),
+                ("mode", &it.mode),
+                ("kind", kind),
+            ];
+            page.sample("tokens_total", &labels, number);
+        }
+    }
+    let help = "What of it has a price, in US dollars.";
+    page.head("cost_dollars_total", help, "counter");
+    for it in used {
+        let labels = [("model", it.model.as_str()), ("mode", &it.mode)];
+        page.sample("cost_dollars_total", &labels, it.cost);
+    }
+}
+
+/// What was counted since the database was made.
+fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
+    let of = |wanted: &'static str| {
+        let found = sums.iter().filter(move |(what, _, _)| what == wanted);
+        found.map(|(_, label, number)| (label.as_str(), *number))
+    };
+    for (what, name, label, help) in SUMS {
+        page.head(name, help, "counter");
+        for (value, number) in of(what) {
+            page.sample(name, &[(label, value)], number);
+        }
+    }
+    let mut counts = [0; JOB_BOUNDS.len() + 1];
+    for (bound, number) in of("job_seconds") {
+        let at = JOB_BOUNDS
+            .iter()
+            .position(|known| known.to_string() == bound);
+        counts[at.unwrap_or(JOB_BOUNDS.len())] += number;
+    }
+    let help = "From a job's acceptance to its end.";
+    page.head("job_duration_seconds", help, "histogram");
+    let histogram = Histogram {
+        bounds: &JOB_BOUNDS,
+        counts: &counts,
+        sum: of("job_seconds_sum").map(|(_, number)| number).sum::<u64>(),
+    };
+    page.histogram("job_duration_seconds", &[], &histogram);
+}
+
+/// How many were up to each bound and more than the one before; the last: more than every bound.
+pub(super) struct Histogram<'a, S> {
+    pub(super) bounds: &'a [f64],
+    pub(super) counts: &'a [u64],
+    pub(super) sum: S,
+}
+
 /// The page as it is written; each name begins with `batchkeeper_`.
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
     /// One figure.
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "gauge");
-        self.0 += &format!("batchkeeper_{name} {value}\n");
-    }
-
-    /// What only grows.
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, help, "counter");
-        self.0 += &format!("batchkeeper_{name} {value}\n");
+        self.sample(name, &[], value);
     }
 
     /// One figure for each value of a label.
@@ -146,13 +265,45 @@ impl Page {
     ) {
         self.head(name, help, "gauge");
         for (value, number) in samples {
-            let value = escaped(value);
-            self.0 += &format!("batchkeeper_{name}{{{label}=\"{value}\"}} {number}\n");
+            self.sample(name, &[(label, value)], number);
         }
     }
 
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
+    /// What the following samples are.
+    pub(super) fn head(&mut self, name: &str, help: &str, kind: &str) {
         self.0 += &format!("# HELP batchkeeper_{name} {help}\n# TYPE batchkeeper_{name} {kind}\n");
+    }
+
+    /// One figure with its labels.
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels = labels.iter();
+        let labels: Vec<String> = labels
+            .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => String::new(),
+            some => format!("{{{}}}", some.join(",")),
+        };
+        self.0 += &format!("batchkeeper_{name}{labels} {value}\n");
+    }
+
+    /// A histogram's samples: its buckets hold what the smaller ones do, too.
+    pub(super) fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        histogram: &Histogram<'_, impl Display>,
+    ) {
+        let bounds = histogram.bounds.iter().map(f64::to_string);
+        let bounds = bounds.chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (bound, number) in bounds.zip(histogram.counts) {
+            count += number;
+            let labels = [labels, &[("le", &bound)]].concat();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        self.sample(&format!("{name}_sum"), labels, &histogram.sum);
+        self.sample(&format!("{name}_count"), labels, count);
     }
 }
 
@@ -174,5 +325,15 @@ mod tests {
         page.gauges("x", "Help.", "a", [("q\"\\\n", 3)]);
         let wanted = "# HELP batchkeeper_x Help.\n# TYPE batchkeeper_x gauge\nbatchkeeper_x{a=\"q\\\"\\\\\\n\"} 3\n";
         assert_eq!(page.0, wanted);
+    }
+
+    /// The trigger and the words before it write the bounds as they are read here.
+    #[test]
+    fn the_migration_knows_every_bound() {
+        let migration = include_str!("../../migrations/V8__figures_over_time.sql");
+        for bound in JOB_BOUNDS {
+            let written = format!("WHEN s <= {bound} THEN '{bound}'");
+            assert_eq!(migration.matches(&written).count(), 2, "{bound}");
+        }
     }
 }

@@ -14,10 +14,12 @@ use crate::net::Guard;
 use crate::refusal::{Code, Refusal};
 use crate::step::Bells;
 use crate::store::{Store, StoreError};
+use traffic::Traffic;
 use turn::Turns;
 
 mod auth;
 mod cancel;
+mod costs;
 mod doorkeeper;
 mod estimate;
 mod health;
@@ -26,9 +28,11 @@ mod list;
 mod metrics;
 mod older;
 mod ops;
+mod page;
 mod read;
 mod submit;
 mod synchronous;
+mod traffic;
 mod turn;
 
 pub use doorkeeper::Doorkeeper;
@@ -49,6 +53,7 @@ pub struct Api {
     health: Arc<Health>,
     rates: Rates,
     unsigned_reads: AtomicU64,
+    traffic: Traffic,
     bells: Bells,
     seats: Seats,
     turns: Turns,
@@ -73,6 +78,7 @@ impl Api {
             health,
             rates: Rates::default(),
             unsigned_reads: AtomicU64::new(0),
+            traffic: Traffic::default(),
             bells,
             seats: Seats::default(),
         }
@@ -81,6 +87,11 @@ impl Api {
     /// How many reads without a signature were let through since the start, for the metrics.
     pub fn unsigned_reads(&self) -> u64 {
         self.unsigned_reads.load(Ordering::Relaxed)
+    }
+
+    /// What was asked since the start, and how long the answers took, for the metrics.
+    fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     fn answer(&self, request: &Request) -> Result<Response, Failure> {
@@ -155,6 +166,22 @@ impl<'r> Route<'r> {
         }
     }
 
+    /// Its path as the document writes it, whatever job is asked for.
+    fn template(self) -> &'static str {
+        match self {
+            Self::Submit => "/api/v1/generate-descriptions",
+            Self::List => "/api/v1/batch-jobs",
+            Self::Cancel(_) => "/api/v1/batch-jobs/{job_id}/cancel",
+            Self::Status(_) => "/api/v1/batch-status/{job_id}",
+            Self::Results(_) => "/api/v1/batch-results/{job_id}",
+            Self::Download(_) => "/api/v1/batch-results/{job_id}/download",
+            Self::OlderStatus(_) => "/api/v1/jobs/{job_id}/status",
+            Self::OlderJob(_) => "/api/v1/jobs/{job_id}",
+            Self::Health => "/health",
+            Self::Document => "/openapi.json",
+        }
+    }
+
     fn takes(self, method: &str) -> bool {
         self.allow().split(", ").any(|it| it == method)
     }
@@ -169,6 +196,9 @@ impl Handler for Api {
             "/health" => log::Level::Debug,
             _ => log::Level::Info,
         };
+        let took = self.clock.now().steady.saturating_sub(started);
+        let route = Route::of(&request.path).map_or("", Route::template);
+        self.traffic.answered(route, response.status, took);
         log::log!(
             level,
             "event=request id={} peer={} method={} path={:?} status={} bytes={} took={:?}",
@@ -178,12 +208,13 @@ impl Handler for Api {
             request.path,
             response.status,
             request.body.len(),
-            self.clock.now().steady.saturating_sub(started),
+            took,
         );
         response
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
+        self.traffic.refused(status);
         refused(status, code, message)
     }
 }
@@ -222,7 +253,7 @@ impl Failure {
                 })
             }
             Self::Store(error) => {
-                log::error!("a request could not be answered: {error}");
+                log::error!("event=unanswered error={:?}", error.to_string());
                 let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
                 let refusal = Refusal::new(Code::StorageUnavailable, message);
                 Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_LATER)
@@ -282,22 +313,6 @@ fn seconds(time: Option<Timestamp>) -> Value {
 mod tests {
     use super::*;
 
-    /// Every route as the document writes it; a new one does not compile without its line here.
-    fn template(route: Route<'_>) -> &'static str {
-        match route {
-            Route::Submit => "/api/v1/generate-descriptions",
-            Route::List => "/api/v1/batch-jobs",
-            Route::Cancel(_) => "/api/v1/batch-jobs/{job_id}/cancel",
-            Route::Status(_) => "/api/v1/batch-status/{job_id}",
-            Route::Results(_) => "/api/v1/batch-results/{job_id}",
-            Route::Download(_) => "/api/v1/batch-results/{job_id}/download",
-            Route::OlderStatus(_) => "/api/v1/jobs/{job_id}/status",
-            Route::OlderJob(_) => "/api/v1/jobs/{job_id}",
-            Route::Health => "/health",
-            Route::Document => "/openapi.json",
-        }
-    }
-
     #[test]
     fn the_document_has_every_route_and_its_methods() {
         let document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
@@ -306,7 +321,7 @@ mod tests {
             let route = Route::of(path).unwrap();
             // The results have two paths.
             if path != "/api/v1/jobs/{job_id}/results" {
-                assert_eq!(template(route), path);
+                assert_eq!(route.template(), path);
             }
             let methods: Vec<String> = item.as_object().unwrap().keys().cloned().collect();
             let allowed = route.allow().split(", ").filter(|it| *it != "HEAD");

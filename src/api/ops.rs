@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::costs;
 use super::health::Health;
 use super::metrics::Metrics;
+use super::page::{self, Look};
 use super::{Api, Failure, document, not_allowed, refused, seconds};
 use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
-use crate::refusal::{Code, Refusal};
 use crate::store::{Store, alerts, batches, figures};
 
 /// The operator's pages.
@@ -47,21 +48,31 @@ impl Ops {
             "/health" => Ok(self.health.whole()),
             "/metrics" => {
                 let now = self.clock.now();
-                let unsigned_reads = self.api.unsigned_reads();
                 Ok(self
                     .metrics
-                    .page(&self.store, &self.health, unsigned_reads, now)?)
+                    .page(&self.store, &self.health, &self.api, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
+            "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
-            _ => Err(Refusal::new(
-                Code::NotFound,
-                format!("There is nothing at {}.", request.path),
-            )
-            .into()),
+            path => match page::file(path) {
+                Some(file) => Ok(file),
+                None => self.page(path, request.parameter("span").as_deref()),
+            },
         }
+    }
+
+    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
+        let now = self.clock.now();
+        let look = Look {
+            store: &self.store,
+            health: &self.health,
+            figures: self.metrics.figures(&self.store, now.steady)?,
+            now,
+        };
+        look.page(path, span)
     }
 
     fn summary(&self) -> Result<Response, Failure> {
@@ -86,6 +97,15 @@ impl Ops {
         let rows = self.store.read(|view| alerts::list(view, false, 200))?;
         let list: Value = rows.iter().map(alert).collect();
         Ok(Response::json(200, &json!({"alerts": list})))
+    }
+
+    fn costs(&self) -> Result<Response, Failure> {
+        let now = self.clock.now().wall;
+        let budgets = self.api.config.limits_of_money();
+        Ok(Response::json(
+            200,
+            &costs::page(&self.store, &budgets, now)?,
+        ))
     }
 
     fn batches(&self) -> Result<Response, Failure> {

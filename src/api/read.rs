@@ -9,10 +9,11 @@ use crate::batch::BatchState;
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
 use crate::job::{JobStatus, MAX_LOTS};
+use crate::money::{Money, Tokens};
 use crate::refusal::{Code, Refusal};
 use crate::results::{self, Frame, ResultsReader};
 use crate::store::jobs::{self, JobRow};
-use crate::store::lots;
+use crate::store::{lots, money};
 
 /// How long a poller is asked to wait, seconds.
 const RETRY_RESULTS: &str = "30";
@@ -38,12 +39,24 @@ impl Api {
         now: Timestamp,
     ) -> Result<Response, Failure> {
         let job = self.find(request, id, now)?;
-        let (batches, webhooks) = self.store.read(|view| {
+        let shows_costs = self.config.budgets.show_costs;
+        let (batches, webhooks, cost) = self.store.read(|view| {
             Ok((
                 jobs::batches(view, job.seq)?,
                 jobs::webhooks(view, &job.id)?,
+                shows_costs
+                    .then(|| money::of_job(view, job.seq))
+                    .transpose()?,
             ))
         })?;
+        let mut details = json!({
+            "openai_vision_batch_id": job.vision_batch,
+            "openai_translation_batch_id": job.translation_batch,
+            "current_stage": job.status.stage(),
+        });
+        if let Some(cost) = cost {
+            details["cost"] = cost_json(cost);
+        }
         let mut answer = Map::new();
         let fields = [
             ("job_id", json!(job.id)),
@@ -53,14 +66,7 @@ impl Api {
             ("completed_at", seconds(job.completed_at)),
             ("progress", progress(&job, now)),
             ("languages", json!(job.languages)),
-            (
-                "processing_details",
-                json!({
-                    "openai_vision_batch_id": job.vision_batch,
-                    "openai_translation_batch_id": job.translation_batch,
-                    "current_stage": job.status.stage(),
-                }),
-            ),
+            ("processing_details", details),
             ("openai_batch_id", json!(job.vision_batch)),
             ("openai_vision_batch_id", json!(job.vision_batch)),
             ("openai_translation_batch_id", json!(job.translation_batch)),
@@ -98,12 +104,16 @@ impl Api {
                 let images = self
                     .store
                     .read(|view| lots::images_processed(view, &job.id))?;
-                let head = json!({
+                let mut head = json!({
                     "job_id": job.id,
                     "status": job.status.as_str(),
                     "completed_at": seconds(job.completed_at),
                     "processing_summary": results::summary(&job, images),
                 });
+                if self.config.budgets.show_costs {
+                    let cost = self.store.read(|view| money::of_job(view, job.seq))?;
+                    head["processing_details"] = json!({"cost": cost_json(cost)});
+                }
                 (200, head)
             }
             JobStatus::Failed => (410, gone(&job, Code::JobFailed, "The job failed.")),
@@ -136,6 +146,16 @@ impl Api {
             response
         })
     }
+}
+
+/// What a job has cost so far, and the tokens that it took.
+fn cost_json((cost, tokens): (Option<Money>, Tokens)) -> Value {
+    json!({
+        "usd": cost.map(|cost| cost.to_string()),
+        "input_tokens": tokens.input,
+        "cached_tokens": tokens.cached,
+        "output_tokens": tokens.output,
+    })
 }
 
 /// The refusal of a job that there is not, for this client.

@@ -12,8 +12,10 @@ use crate::http::{Request, Response};
 use crate::intake::{self, Before, Incoming, Marks, Taken};
 use crate::job::{Mode, Submission};
 use crate::json::Json;
+use crate::money::Money;
 use crate::refusal::{Code, Refusal};
 use crate::store::jobs::JobRow;
+use crate::store::money::Standing;
 use crate::store::{StoreError, alerts};
 use crate::trouble;
 
@@ -71,7 +73,8 @@ impl Api {
         }
         let submission = intake::check(&body, client, mode, &self.config, &self.guard)?;
         if dry_run {
-            return Ok(Response::json(200, &self.estimate(&submission, mode)));
+            let estimate = self.estimate(&submission, mode, now)?;
+            return Ok(Response::json(200, &estimate));
         }
         let seat = at_once.then(|| self.seat(&client.name)).transpose()?;
         let content_sha256 = intake::content_sha256(&body, &submission);
@@ -89,6 +92,13 @@ impl Api {
         };
         match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
             Taken::New(job, answer) => {
+                log::info!(
+                    "event=received job={} client={} request={} peer={}",
+                    job.id,
+                    client.name,
+                    request.id,
+                    request.peer
+                );
                 self.bells.ring();
                 drop(turn);
                 match seat {
@@ -100,6 +110,7 @@ impl Api {
                 drop(turn);
                 self.again(client, before, started)
             }
+            Taken::OverBudget { standing, cost } => Err(over_budget(&standing, cost).into()),
             Taken::DayIsFull { taken } => Err(self.day_is_full(taken, submission.lots.len(), now)),
         }
     }
@@ -204,6 +215,22 @@ fn is_dry_run(request: &Request) -> Result<bool, Refusal> {
             "`dry_run` must be true or false.",
         )),
     }
+}
+
+/// The budget that a job would break. What others have spent is not told to a client.
+fn over_budget(standing: &Standing, cost: Money) -> Refusal {
+    let period = &standing.period;
+    let (whose, left) = match &standing.client {
+        Some(_) => ("its client's budget", json!(standing.left().to_string())),
+        None => ("the budget of all clients", serde_json::Value::Null),
+    };
+    let message = format!(
+        "The job is estimated to cost {cost} USD, which {whose} of {period} (UTC) does not hold any more. Send fewer lots, \
+         or send it again when the next one begins."
+    );
+    let details =
+        json!({"estimated_cost_usd": cost.to_string(), "period": period, "left_usd": left});
+    Refusal::new(Code::BudgetExceeded, message).with(details)
 }
 
 fn crowded() -> Failure {

@@ -9,14 +9,6 @@ use crate::config::Config;
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, inspect, settle};
 
-fn as_json(table: &inspect::Table) -> Value {
-    let object = |row: &Vec<Value>| {
-        let cells = table.columns.iter().cloned().zip(row.iter().cloned());
-        cells.collect::<Value>()
-    };
-    table.rows.iter().map(object).collect()
-}
-
 /// One thing and what happened to it, as two tables or one object.
 fn show_both(
     command: &Command,
@@ -25,8 +17,8 @@ fn show_both(
     happened: &inspect::Table,
 ) -> Outcome {
     if command.json {
-        let mut object = as_json(thing)[0].take();
-        object[name] = as_json(happened);
+        let mut object = thing.objects()[0].take();
+        object[name] = happened.objects();
         return print(&format!("{object}\n"));
     }
     show(command, thing)?;
@@ -36,7 +28,7 @@ fn show_both(
 /// A table from the store, printed for people or as JSON.
 pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     if command.json {
-        return print(&format!("{}\n", as_json(table)));
+        return print(&format!("{}\n", table.objects()));
     }
     let mut widths: Vec<usize> = table
         .columns

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{self, Daemon, until_a_signal};
-use crate::printable::printable;
 use crate::store::Store;
 
 mod backup;
 mod demo;
 mod incoming;
+mod logger;
 mod look;
 mod moves;
 mod progress;
@@ -313,14 +313,12 @@ fn help(name: &str) -> Outcome {
 
 fn serve(command: &Command) -> Outcome {
     let config = configuration(command)?;
-    start_log(&config.log);
+    logger::start(&config.log, config.log_format);
     for exposed in config.exposed(&config_path(command)) {
         log::warn!("event=exposed {exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
-    daemon
-        .run(&until_a_signal())
-        .inspect_err(|error| log::error!("{error}"))?;
+    daemon.run(&until_a_signal())?;
     Ok(true)
 }
 
@@ -345,24 +343,6 @@ fn open_store(config: &Config) -> Result<Store, Refused> {
         &config.database,
         SystemClock::new().now().wall,
     )?)
-}
-
-/// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
-fn start_log(filter: &str) {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_module("refinery_core", log::LevelFilter::Warn)
-        .parse_filters(&filter)
-        // One line each, whatever a stranger's text in it holds.
-        .format(|line, record| {
-            let (time, level) = (line.timestamp_millis(), record.level());
-            let message = printable(&record.args().to_string());
-            writeln!(line, "[{time} {level:<5}] {message}")
-        });
-    if builder.try_init().is_err() {
-        log::debug!("the logger was there already");
-    }
 }
 
 fn print(text: &str) -> Outcome {

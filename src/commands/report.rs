@@ -10,11 +10,12 @@ use super::look::show;
 use super::{Command, Outcome, Refused, configuration, open_store, print};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
+use crate::money::Money;
 use crate::openai::listing::batches_back_to;
 use crate::openai::{BatchApi, Identity, RemoteBatch};
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
-use crate::store::report::{Account, Paid, accounts, batches, direct_calls};
+use crate::store::report::{Account, Calls, Paid, accounts, batches, direct_calls};
 use crate::store::{Store, Stored};
 
 /// The period, where none is named.
@@ -58,8 +59,13 @@ pub(super) fn run(command: &Command) -> Outcome {
             "to": to.to_string(),
             "accounts": accounts.iter().map(account_json).collect::<Value>(),
             "batches": entries.iter().map(entry_json).collect::<Value>(),
-            "direct_calls": json!({"calls": direct.0, "tokens": tokens_json(direct.1)}),
-            "tokens": tokens_json(total(&entries, direct.1)),
+            "direct_calls": json!({
+                "calls": direct.number,
+                "tokens": tokens_json(direct.tokens),
+                "cost_usd": cost_text(direct.cost),
+            }),
+            "tokens": tokens_json(total(&entries, direct.tokens)),
+            "cost_usd": cost_text(total_cost(&entries, direct)),
             "balances": balances,
         });
         print(&format!("{report}\n"))?;
@@ -169,6 +175,20 @@ fn total(entries: &[Entry], direct: [u64; 4]) -> [u64; 4] {
     total
 }
 
+/// What all of it cost; none: of a part nobody knows.
+fn total_cost(entries: &[Entry], direct: Calls) -> Option<Money> {
+    let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
+    let used = paid.filter(|paid| paid.tokens != [0; 4]);
+    used.map(|paid| paid.cost)
+        .chain([direct.cost])
+        .sum::<Option<Money>>()
+}
+
+/// An amount in dollars, for people and programs: never 0 where it is not known.
+fn cost_text(cost: Option<Money>) -> String {
+    cost.map_or_else(|| "unknown".to_owned(), |cost| cost.to_string())
+}
+
 fn tokens_json([input, cached, output, reasoning]: [u64; 4]) -> Value {
     json!({"input": input, "cached": cached, "output": output, "reasoning": reasoning})
 }
@@ -199,6 +219,7 @@ fn entry_json(entry: &Entry) -> Value {
         "lines": paid.map(|paid| paid.lines),
         "answered": paid.map(|paid| paid.answered),
         "tokens": paid.map(|paid| tokens_json(paid.tokens)),
+        "cost_usd": paid.map(|paid| cost_text(paid.cost)),
         "remark": entry.remark,
         "balances": entry.balances,
     })
@@ -235,7 +256,7 @@ fn accounts_table(accounts: &[Account]) -> Table {
     table(columns, accounts.iter().map(row).collect())
 }
 
-fn entries_table(entries: &[Entry], (calls, tokens): (u64, [u64; 4])) -> Table {
+fn entries_table(entries: &[Entry], direct: Calls) -> Table {
     let columns = [
         "batch",
         "row",
@@ -248,20 +269,23 @@ fn entries_table(entries: &[Entry], (calls, tokens): (u64, [u64; 4])) -> Table {
         "cached",
         "output",
         "reasoning",
+        "cost_usd",
         "remark",
     ];
     let mut rows: Vec<Vec<Value>> = entries.iter().map(entry_row).collect();
-    let line = |name: String, tokens: [u64; 4]| {
+    let line = |name: String, tokens: [u64; 4], cost: Option<Money>| {
         let mut row: Vec<Value> = vec![name.into()];
         row.resize(7, Value::Null);
         row.extend(tokens.map(Value::from));
-        row.push(Value::Null);
+        row.extend([cost_text(cost).into(), Value::Null]);
         row
     };
-    if calls > 0 {
-        rows.push(line(format!("{calls} direct calls"), tokens));
+    if direct.number > 0 {
+        let name = format!("{} direct calls", direct.number);
+        rows.push(line(name, direct.tokens, direct.cost));
     }
-    rows.push(line("all".to_owned(), total(entries, tokens)));
+    let (tokens, cost) = (total(entries, direct.tokens), total_cost(entries, direct));
+    rows.push(line("all".to_owned(), tokens, cost));
     table(columns, rows)
 }
 
@@ -278,8 +302,9 @@ fn entry_row(entry: &Entry) -> Vec<Value> {
                 paid.answered.into(),
             ]);
             row.extend(paid.tokens.map(Value::from));
+            row.push(cost_text(paid.cost).into());
         }
-        None => row.extend(vec![Value::Null; 10]),
+        None => row.extend(vec![Value::Null; 11]),
     }
     row.push(entry.remark.clone().into());
     row

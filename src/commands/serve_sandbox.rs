@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Command, Outcome, Refused, print, start_log};
+use super::{Command, Outcome, Refused, logger, print};
 use crate::clock::SystemClock;
+use crate::config::LogFormat;
 use crate::daemon::{signals, wait_for_the_end};
 use crate::http::server::{Limits, Server};
 use crate::sandbox::{Latencies, Pace, Sandbox, Settings};
@@ -39,7 +40,7 @@ pub(super) fn run(command: &Command) -> Outcome {
         Some("real") => Settings::real(),
         Some(millis) => paced(millis)?,
     };
-    start_log("info");
+    logger::start("info", LogFormat::Text);
     let clock = Arc::new(SystemClock::new());
     let sandbox =
         Sandbox::open(&state, settings, clock.clone()).map_err(|error| error.to_string())?;

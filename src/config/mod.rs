@@ -10,15 +10,18 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::money::{Budgets, Limits, Price};
 use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
 
 mod exposed;
 mod http;
+mod logging;
 mod text;
 
 pub use http::HttpConfig;
+pub use logging::LogFormat;
 use text::{duration, durations, size};
 
 /// What the key of `config.example.toml` begins with: everybody knows it.
@@ -84,8 +87,10 @@ pub struct Config {
     ops_token: Secret,
     /// The database's file; `spool/` lies beside it.
     pub database: PathBuf,
-    /// The log's level, or an env_logger filter; `RUST_LOG` wins.
+    /// The log's level, and modules' own; `RUST_LOG` wins.
     pub log: String,
+    /// How a record of the log is written.
+    pub log_format: LogFormat,
     /// Whether reads of one job of the client `default` need no signature, as with the earlier service.
     pub legacy_unsigned_reads: bool,
     /// Who may send jobs.
@@ -116,6 +121,10 @@ pub struct Config {
     pub backup: BackupConfig,
     /// What a person is told.
     pub alerts: AlertsConfig,
+    /// What models cost; see [`Config::prices`].
+    prices: Vec<Price>,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
     /// How often steps look for work.
     pub steps: StepsConfig,
 }
@@ -130,6 +139,7 @@ impl Default for Config {
             ops_token: Secret::default(),
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
+            log_format: LogFormat::default(),
             legacy_unsigned_reads: false,
             clients: Vec::new(),
             openai: OpenAiConfig::default(),
@@ -145,6 +155,8 @@ impl Default for Config {
             retention: RetentionConfig::default(),
             backup: BackupConfig::default(),
             alerts: AlertsConfig::default(),
+            prices: Vec::new(),
+            budgets: BudgetsConfig::default(),
             steps: StepsConfig::default(),
         }
     }
@@ -166,6 +178,8 @@ pub struct ClientConfig {
     webhook_key_file: Option<PathBuf>,
     /// The only hosts that its webhook URLs may name (`client.example`, `*.client.example`); empty: any.
     pub webhook_hosts: Vec<String>,
+    /// What may be spent for it.
+    pub budget: Limits,
     #[serde(skip)]
     loaded: Vec<Key>,
     #[serde(skip)]
@@ -559,6 +573,29 @@ impl Default for AlertsConfig {
     }
 }
 
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetsConfig {
+    /// What may be spent for all clients together.
+    pub total: Limits,
+    /// What becomes of a job that would break one.
+    pub over: Over,
+    /// Whether clients are told what their jobs cost.
+    pub show_costs: bool,
+}
+
+/// `budgets.over`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    /// It is refused with 402.
+    #[default]
+    Refuse,
+    /// It is taken, and waits until there is money for it.
+    Wait,
+}
+
 /// `[steps]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -606,6 +643,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut config: Config =
             toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        if config.log == "json" {
+            config.log = Config::default().log;
+            config.log_format = LogFormat::Json;
+        }
         config.load_secrets()?;
         config.check()?;
         Ok(config)
@@ -614,6 +655,22 @@ impl Config {
     /// Where the spool lies: beside the database.
     pub fn spool(&self) -> PathBuf {
         self.database.with_file_name("spool")
+    }
+
+    /// What models cost: as configured, and as shipped for those that are not named.
+    pub fn prices(&self) -> Vec<Price> {
+        crate::money::prices(&self.prices)
+    }
+
+    /// Who may spend how much.
+    pub fn limits_of_money(&self) -> Budgets {
+        let limited = self.clients.iter().filter(|it| !it.budget.is_none());
+        Budgets {
+            total: self.budgets.total,
+            clients: limited
+                .map(|client| (client.name.clone(), client.budget))
+                .collect(),
+        }
     }
 
     /// What every request to the operator's pages must bring; empty: nothing.
@@ -676,6 +733,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        logging::check(&self.log)?;
         self.http.check(self.limits.body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
         if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token.reveal().is_empty() {
@@ -789,6 +847,22 @@ impl Config {
             if model.is_empty() {
                 return refuse(format!("{key} is empty"));
             }
+        }
+        if let Some(price) = self.prices.iter().find(|price| !price.is_well()) {
+            return refuse(format!(
+                "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and dollars a million \
+                 tokens with six digits behind the point at most",
+                price.model, price.since
+            ));
+        }
+        let prices = self.prices();
+        let unknown = [&self.vision.model, &self.translation.model]
+            .into_iter()
+            .find(|model| !prices.iter().any(|price| price.is_of(model)));
+        if let Some(model) = unknown.filter(|_| !self.limits_of_money().is_none()) {
+            return refuse(format!(
+                "a budget needs a price of the model {model:?}: add it under [[prices]]"
+            ));
         }
         if !DETAILS.contains(&self.vision.detail.as_str()) {
             return refuse(format!(

@@ -141,7 +141,7 @@ mod tests {
         };
         crew.spawn("doomed", move || worker.run())
             .expect("a thread");
-        let ended = wait_for_the_end(&never(), &endings).expect_err("it ends unasked");
+        let ended = wait_for_the_end(&never::<()>(), &endings).expect_err("it ends unasked");
         (
             ended,
             health.vitals()[0].trouble.clone().unwrap_or_default(),

@@ -113,7 +113,7 @@ impl Gate {
             // Out of descriptors or threads: told once, then waited out.
             if let Some(error) = &error {
                 if !failing {
-                    log::warn!("http accept failing error={error:?}");
+                    log::warn!("event=http_accept_failing error={error:?}");
                 }
                 self.seats.make_room();
                 if stopped.recv_timeout(BACK_OFF) == Err(RecvTimeoutError::Disconnected) {
@@ -155,7 +155,7 @@ impl Gate {
             stream.shutdown(Shutdown::Write)
         });
         if let Err(error) = said {
-            log::debug!("http peer={peer} turned away without a word error={error:?}");
+            log::debug!("event=http_turned_away peer={peer} error={error:?}");
         }
     }
 
@@ -192,7 +192,7 @@ impl Gate {
                 Err(Trouble::Refused(refusal)) => {
                     let Refusal { status, code, .. } = &refusal;
                     log::info!(
-                        "http refused request={} peer={} status={status} code={code}",
+                        "event=http_refused request={} peer={} status={status} code={code}",
                         visit.id,
                         visit.peer
                     );
@@ -239,7 +239,10 @@ impl Gate {
             return Err(Trouble::Gone);
         }
         let inner = self.hand_over(&head, visit, body).map_err(|error| {
-            log::error!("http hand-over failed request={} error={error:?}", visit.id);
+            log::error!(
+                "event=http_hand_over_failed request={} error={error:?}",
+                visit.id
+            );
             overloaded("the request could not be taken: try again later")
         })?;
         let mut inner = BufReader::with_capacity(64 * 1024, inner);
@@ -400,7 +403,7 @@ impl Crowd {
         self.untold += 1;
         if self.told.is_none_or(|told| now >= told + TOLD_AGAIN) {
             log::warn!(
-                "http connections turned away number={} last_peer={peer}",
+                "event=http_turned_away number={} last_peer={peer}",
                 self.untold
             );
             self.untold = 0;

@@ -115,7 +115,7 @@ impl Gate {
             .take(MOST_REFUSAL)
             .read_to_end(&mut body);
         if let Err(error) = read {
-            log::error!("http refusal has no body request={id} error={error:?}");
+            log::error!("event=http_refusal_without_body request={id} error={error:?}");
         }
         let end = format!(
             "Content-Length: {}\r\nConnection: close\r\n\r\n",
@@ -169,7 +169,10 @@ pub fn retry_later(response: Response) -> Response {
 
 /// The worker ended before its answer did; nothing of it has reached the client.
 pub fn broken_off(visit: &Visit, error: &io::Error) -> Refusal {
-    log::error!("http worker broke off request={} error={error:?}", visit.id);
+    log::error!(
+        "event=http_worker_broke_off request={} error={error:?}",
+        visit.id
+    );
     Refusal::new(
         500,
         "INTERNAL_ERROR",

@@ -103,7 +103,9 @@ impl Server {
         handler: Arc<dyn Handler>,
     ) -> io::Result<Self> {
         if let Some(most) = connections_affordable().filter(|most| *most < limits.connections) {
-            log::warn!("http server={name} connections={most}: raise LimitNOFILE for more");
+            log::warn!(
+                "event=http_few_descriptors server={name} connections={most} raise LimitNOFILE for more"
+            );
             limits.connections = most;
         }
         let inner = Arc::new(Inner::start(limits.workers)?);
@@ -206,7 +208,7 @@ impl Worker {
             Ok(request) => request,
             Err(error) => {
                 // The gate hung up in the middle; dropping the request answers it.
-                log::warn!("http request was cut short error={error:?}");
+                log::warn!("event=http_request_cut error={error:?}");
                 return;
             }
         };
@@ -214,14 +216,17 @@ impl Worker {
         let head_only = request.method == "HEAD";
         let mut response = self.handler.handle(request);
         if !(200..=599).contains(&response.status) {
-            log::error!("http answer has status={} request={id}", response.status);
+            log::error!(
+                "event=http_impossible_status status={} request={id}",
+                response.status
+            );
             response.status = 500;
         }
         let streamed = matches!(response.body, Body::Stream(_)) && !head_only;
         if streamed && self.downloads.len() >= self.most_waiting {
             // A stream has not been begun and can be asked for again. An answer in full may be the
             // only word on what the request did: it waits its turn, however long.
-            log::info!("http refused request={id} status=503 code=OVERLOADED");
+            log::info!("event=http_refused request={id} status=503 code=OVERLOADED");
             let message = "too many downloads are running: try again later";
             let refusal = self.handler.refuse(503, "OVERLOADED", message);
             Download::new(id, from, retry_later(refusal), head_only).write();
@@ -272,13 +277,10 @@ impl Download {
             Ok(()) => {}
             // The gate has hung up, because the client has or was too slow.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                log::debug!("http answer unwanted request={}", self.id);
+                log::debug!("event=http_answer_unwanted request={}", self.id);
             }
             Err(error) => {
-                log::warn!(
-                    "http answer was cut short request={} error={error:?}",
-                    self.id
-                );
+                log::warn!("event=http_answer_cut request={} error={error:?}", self.id);
             }
         }
     }

@@ -10,20 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BatchState, RemoteStatus};
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::step::{Next, Step, StepError, Waits, backoff, create_private};
 use crate::store::batches::{self, BatchRow, Which};
-use crate::store::{Store, StoreError, Tx, alerts, settle};
+use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
 use crate::trouble::{self, OPENAI};
 
 mod lines;
 mod refusal;
 
 use lines::{read_chunk, take_line};
-use refusal::{blamed, is_passing, is_queue_full, refusal};
+use refusal::{blamed, is_passing, is_queue_full, queue_limit, refusal};
 
 /// Verdicts in one transaction.
 const VERDICTS: u32 = 200;
@@ -156,7 +156,7 @@ impl Ingester {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
                 log::warn!(
-                    "batch={} the spooled {which} file is gone or another; it is fetched again",
+                    "event=spooled_again batch={} the spooled {which} file is gone or another; it is fetched again",
                     row.id
                 );
                 self.store
@@ -206,8 +206,11 @@ impl Ingester {
             }
         }
         let blamed = blamed(row);
-        let halve =
-            refused.is_some() && blamed.is_empty() && !is_passing(row) || is_queue_full(row);
+        let halve = refused.is_some() && blamed.is_empty() && !is_passing(row)
+            || is_queue_full(row)
+                && !self
+                    .store
+                    .read(|view| is_our_own_queue(view, row, now.wall))?;
         let rules = settle::Rules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
@@ -286,6 +289,13 @@ impl Ingester {
         if !is_passing(row) || row.model.is_empty() {
             return Ok(());
         }
+        if let Some(limit) = queue_limit(row) {
+            queue::learn(tx, &row.model, limit)?;
+        }
+        if is_our_own_queue(tx, row, tx.now)? {
+            // The next batch is made when there is room for it, and no larger.
+            return Ok(());
+        }
         let scope = format!("{}{}", trouble::MODEL, row.model);
         let before = batches::refusals_in_a_row(tx, &row.model)?;
         let wait = backoff(self.config.batch.queue_pause, before, None);
@@ -320,6 +330,14 @@ impl Ingester {
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
             }
         }
+    }
+}
+
+/// Whether a batch was refused because ours together take more than the limit that OpenAI names.
+fn is_our_own_queue(view: &View, row: &BatchRow, now: Timestamp) -> Result<bool, StoreError> {
+    match queue_limit(row) {
+        Some(limit) if is_queue_full(row) => queue::explains(view, row, limit, now),
+        _ => Ok(false),
     }
 }
 

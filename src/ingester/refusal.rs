@@ -83,3 +83,36 @@ pub fn is_passing(row: &BatchRow) -> bool {
             passing.contains(&code) || no_input
         })
 }
+
+/// The limit that OpenAI names when its queue of a model is full: `Limit: 900,000 enqueued tokens`.
+pub fn queue_limit(row: &BatchRow) -> Option<u64> {
+    let messages = row.errors.iter().filter_map(|it| it.message.as_deref());
+    messages
+        .filter(|message| message.contains("oken"))
+        .find_map(limit_in)
+}
+
+fn limit_in(message: &str) -> Option<u64> {
+    let (_, after) = message.split_once("Limit:")?;
+    let digits: String = after
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || *c == ',')
+        .filter(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok().filter(|limit| *limit > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_read_out_of_the_message() {
+        let said = "Enqueued token limit reached for m in organization org-…. Limit: 2,000,000 enqueued tokens. Please";
+        assert_eq!(limit_in(said), Some(2_000_000));
+        assert_eq!(limit_in("Limit: 90000."), Some(90_000));
+        assert_eq!(limit_in("the limit is 5"), None);
+        assert_eq!(limit_in("Limit: none"), None);
+    }
+}

@@ -78,6 +78,7 @@ impl RemoteBatch {
             expires_at: whole(&value["expires_at"]),
             model: text(&value["model"]),
             counts: counts(&value["request_counts"]),
+            usage: usage(&value["usage"]),
             errors: batch_errors(&value["errors"]),
             metadata: metadata(&value["metadata"]),
         })
@@ -107,6 +108,17 @@ fn counts(value: &Value) -> RequestCounts {
         completed: field("completed"),
         failed: field("failed"),
     }
+}
+
+/// The tokens of a whole batch. All zeros stand for "not known yet".
+fn usage(value: &Value) -> Option<[u64; 4]> {
+    let tokens = [
+        count(&value["input_tokens"])?,
+        count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
+        count(&value["output_tokens"])?,
+        count(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
+    ];
+    (tokens != [0; 4]).then_some(tokens)
 }
 
 fn batch_errors(value: &Value) -> Vec<BatchError> {

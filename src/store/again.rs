@@ -1,10 +1,14 @@
 //! An operator sends failed lots of a final job again: they are paid anew.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
 use super::jobs::JobRow;
+use super::settle::{self, By};
 use super::{StoreError, Stored, Tx, View, alerts};
-use crate::job::JobStatus;
+use crate::batch::Stage;
+use crate::job::{JobStatus, RequestState};
 
 /// What sending a job's failed lots again would take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,23 +21,70 @@ pub struct Cost {
     pub translations: u32,
 }
 
-/// The requests of a job's failed lots; one that had no usable image has none.
-const FAILED: &str = "requests.state = 'failed' AND requests.lot IN
-    (SELECT id FROM batch_lots WHERE batch_job_id = ? AND status = 'failed')";
+/// A request of a failed lot that failed itself; a lot that had no usable image has none.
+struct Failed {
+    id: i64,
+    lot: i64,
+    stage: Stage,
+    /// Its text came when it had failed already.
+    has_text: bool,
+    /// Whether its lot has an English description.
+    described: bool,
+}
+
+impl Failed {
+    /// There is nothing to translate before its lot is described.
+    fn is_put_off(&self) -> bool {
+        self.stage == Stage::Translation && !self.described && !self.has_text
+    }
+
+    fn is_sent(&self) -> bool {
+        !self.has_text && !self.is_put_off()
+    }
+}
+
+fn failed(view: &View, job: &JobRow) -> Stored<Vec<Failed>> {
+    let mut query = view.prepare_cached(
+        "SELECT r.id, l.id, r.stage, l.vision_result IS NOT NULL,
+                EXISTS (SELECT 1 FROM lot_translations t
+                        WHERE t.lot = r.lot AND t.language = r.language AND t.text IS NOT NULL)
+         FROM batch_lots l JOIN requests r ON r.lot = l.id
+         WHERE l.batch_job_id = ? AND l.status = 'failed' AND r.state = 'failed' ORDER BY r.id",
+    )?;
+    let rows = query.query_map([&job.id], |row| {
+        let (stage, described, translated) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        Ok(Failed {
+            id: row.get(0)?,
+            lot: row.get(1)?,
+            stage,
+            described,
+            has_text: match stage {
+                Stage::Vision => described,
+                Stage::Translation => translated,
+            },
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn count<'a>(requests: impl Iterator<Item = &'a Failed>, stage: Stage) -> u32 {
+    let of_stage = requests.filter(|request| request.stage == stage).count();
+    u32::try_from(of_stage).unwrap_or(u32::MAX)
+}
+
+fn cost_of(failed: &[Failed]) -> Cost {
+    let lots: HashSet<i64> = failed.iter().map(|request| request.lot).collect();
+    let sent = || failed.iter().filter(|request| request.is_sent());
+    Cost {
+        lots: u32::try_from(lots.len()).unwrap_or(u32::MAX),
+        vision: count(sent(), Stage::Vision),
+        translations: count(sent(), Stage::Translation),
+    }
+}
 
 /// What sending a job's failed lots again takes, in requests.
 pub fn cost(view: &View, job: &JobRow) -> Stored<Cost> {
-    let mut query = view.prepare_cached(&format!(
-        "SELECT count(DISTINCT lot), coalesce(sum(stage = 'vision'), 0), coalesce(sum(stage = 'translation'), 0)
-         FROM requests WHERE {FAILED}"
-    ))?;
-    Ok(query.query_row([&job.id], |row| {
-        Ok(Cost {
-            lots: row.get(0)?,
-            vision: row.get(1)?,
-            translations: row.get(2)?,
-        })
-    })?)
+    Ok(cost_of(&failed(view, job)?))
 }
 
 /// Opens a final job again for its failed lots. Its webhooks tell of the new end under ids of their
@@ -66,7 +117,8 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
         let message = format!("a batch of job {} is not taken in yet: wait for it", job.id);
         return Err(StoreError::Conflict(message));
     }
-    let cost = cost(tx, job)?;
+    let failed = failed(tx, job)?;
+    let cost = cost_of(&failed);
     if cost.lots == 0 {
         return Ok(cost);
     }
@@ -75,21 +127,10 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
                 (SELECT id FROM batch_lots WHERE batch_job_id = ? AND status = 'failed')",
         [&job.id],
     )?;
-    tx.execute(
-        &format!(
-            "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL, missing_images = NULL
-             WHERE id IN (SELECT lot FROM requests WHERE {FAILED})"
-        ),
-        [&job.id],
-    )?;
-    tx.execute(
-        "UPDATE requests SET state = 'waiting', attempts = 0, raised = 0, image_rounds = 0, since = ?1,
-                images_due = CASE WHEN stage = 'vision' THEN ?2 ELSE 0 END
-         WHERE job = ?3 AND state = 'failed' AND lot IN
-               (SELECT id FROM batch_lots WHERE batch_job_id = ?4 AND status = 'pending')",
-        params![tx.now, check_images, job.seq, job.id],
-    )?;
-    let status = match cost.vision {
+    open_again(tx, &failed, check_images)?;
+    let opened = || failed.iter().filter(|request| !request.is_put_off());
+    let vision = count(opened(), Stage::Vision);
+    let status = match vision {
         0 => JobStatus::Translating,
         _ => JobStatus::Pending,
     };
@@ -98,8 +139,12 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
                 processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?3, open_vision = ?4,
                 open_translations = ?5
          WHERE seq = ?6",
-        params![status, tx.now, cost.lots, cost.vision, cost.translations, job.seq],
+        params![status, tx.now, cost.lots, vision, count(opened(), Stage::Translation), job.seq],
     )?;
+    // Paid already: a late text is an answer now.
+    for late in failed.iter().filter(|request| request.has_text) {
+        settle::is_answered(tx, &settle::open_request(tx, late.id)?, By::Batch)?;
+    }
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, under_way = 0,
                 error_message = 'the job was sent on before it was reached'
@@ -118,4 +163,26 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
     );
     alerts::event(tx, Some(&job.id), None, "retried", &detail)?;
     Ok(cost)
+}
+
+/// Failed requests are open again, and so are their lots.
+fn open_again(tx: &Tx<'_>, failed: &[Failed], check_images: bool) -> Stored<()> {
+    let mut lot = tx.prepare_cached(
+        "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL, missing_images = NULL
+         WHERE id = ? AND status = 'failed'",
+    )?;
+    let mut open = tx.prepare_cached(
+        "UPDATE requests SET state = ?, attempts = 0, raised = 0, image_rounds = 0, since = ?, images_due = ?
+         WHERE id = ? AND state = 'failed'",
+    )?;
+    for request in failed {
+        lot.execute([request.lot])?;
+        let state = match request.is_put_off() {
+            true => RequestState::Cancelled,
+            false => RequestState::Waiting,
+        };
+        let images_due = check_images && request.stage == Stage::Vision && request.is_sent();
+        open.execute(params![state, tx.now, images_due, request.id])?;
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<boo
         params![kind, subject, message, tx.now],
     )?;
     if added == 1 {
-        log::warn!("alert kind={kind} subject={subject} message={message:?}");
+        log::warn!("event=alert_opened kind={kind} subject={subject:?} message={message:?}");
         notices::add(tx, tx.tx.last_insert_rowid(), What::Opened)?;
     }
     Ok(added == 1)
@@ -33,7 +33,7 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
         .query_row(params![tx.now, kind, subject], |row| row.get(0))
         .optional()?;
     if let Some(alert) = closed {
-        log::info!("alert closed kind={kind} subject={subject}");
+        log::info!("event=alert_closed kind={kind} subject={subject:?}");
         notices::add(tx, alert, What::Closed)?;
     }
     Ok(())
@@ -146,9 +146,10 @@ pub fn event(
     )?
     .execute(params![tx.now, job, batch, kind, detail])?;
     log::info!(
-        "event={kind}{}{} {detail}",
+        "event={kind}{}{}{}",
         field(" job=", job),
-        field(" batch=", batch)
+        field(" batch=", batch),
+        field(" ", Some(detail).filter(|detail| !detail.is_empty()))
     );
     Ok(())
 }

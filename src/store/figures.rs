@@ -1,6 +1,7 @@
 //! Figures for whoever asks every few seconds: what they cost depends on what is open, not on what
 //! there ever was.
 
+use super::money::{self, Used};
 use super::{Store, Stored, View, alerts};
 use crate::batch::BatchState;
 use crate::clock::Timestamp;
@@ -23,8 +24,12 @@ pub struct Figures {
     pub due_since: Option<Timestamp>,
     /// Open alerts by their kind.
     pub alerts: Vec<(String, u64)>,
+    /// What was used of each model.
+    pub used: Vec<Used>,
     /// What is paused.
     pub pauses: Vec<String>,
+    /// What only grows (`sums`): what is counted, its label, how often.
+    pub sums: Vec<(String, String, u64)>,
 }
 
 /// The figures of now.
@@ -37,7 +42,9 @@ pub fn figures(view: &View) -> Stored<Figures> {
         waiting_since: waiting_since(view)?,
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
+        used: money::used(view)?,
         pauses: pauses(view)?,
+        sums: sums(view)?,
     })
 }
 
@@ -87,6 +94,12 @@ fn due_since(view: &View) -> Stored<Option<Timestamp>> {
 fn pauses(view: &View) -> Stored<Vec<String>> {
     let mut query = view.prepare_cached("SELECT scope FROM pauses ORDER BY scope")?;
     let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn sums(view: &View) -> Stored<Vec<(String, String, u64)>> {
+    let mut query = view.prepare_cached("SELECT what, label, number FROM sums")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -16,6 +16,17 @@ pub struct Table {
     pub rows: Vec<Vec<Value>>,
 }
 
+impl Table {
+    /// Its rows as JSON objects.
+    pub fn objects(&self) -> Value {
+        let object = |row: &Vec<Value>| -> Value {
+            let cells = self.columns.iter().cloned().zip(row.iter().cloned());
+            cells.collect()
+        };
+        self.rows.iter().map(object).collect()
+    }
+}
+
 /// A cell as people read it: in one line, with control characters escaped.
 pub fn plain(cell: &Value) -> String {
     match cell {
@@ -146,10 +157,11 @@ pub fn operator_queries(job: &str) -> [String; 2] {
 
 /// The views that must be empty, and how the auditor's look at each is kept to what is not final:
 /// by the `status` of what it is about. None: it is left to `doctor`.
-const INVARIANTS: [(&str, Option<&str>); 15] = [
+const INVARIANTS: [(&str, Option<&str>); 16] = [
     ("v_orphans", Some("TRUE")),
     ("v_bad_links", Some(LIVE_JOBS)),
     ("v_bad_claims", Some(LIVE_JOBS)),
+    ("v_bad_calls", Some(LIVE_JOBS)),
     ("v_bad_lots", Some(LIVE_JOBS)),
     ("v_bad_answers", Some(LIVE_JOBS)),
     ("v_bad_open_requests", Some(LIVE_JOBS)),
@@ -251,9 +263,13 @@ mod tests {
             .expect("a view");
         let lots = LotStatus::ALL.iter().map(|state| state.as_str());
         let requests = RequestState::ALL.iter().map(|state| state.as_str());
-        let outcomes = Outcome::ALL.iter().map(|state| state.as_str());
-        for state in lots.chain(requests).chain(outcomes) {
+        let outcomes = || Outcome::ALL.iter().map(|state| state.as_str());
+        for state in lots.chain(requests).chain(outcomes()) {
             assert!(view.contains(&format!("'{state}'")), "{state}");
+        }
+        let calls = include_str!("../../migrations/V9__calls_and_listings.sql");
+        for outcome in outcomes() {
+            assert!(calls.contains(&format!("'{outcome}'")), "{outcome}");
         }
     }
 }

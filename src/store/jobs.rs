@@ -281,13 +281,17 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    alerts::event(
-        tx,
-        Some(&job.id),
-        None,
-        status.as_str(),
-        error.unwrap_or(""),
-    )
+    let mut detail = format!(
+        "client={} lots={} failed_lots={} took={:?}",
+        job.client,
+        job.total_lots,
+        job.failed_lots,
+        tx.now.since(job.created_at)
+    );
+    if let Some(error) = error {
+        detail += &format!(" error={error:?}");
+    }
+    alerts::event(tx, Some(&job.id), None, status.as_str(), &detail)
 }
 
 /// The reason of the first failed lot of a job.

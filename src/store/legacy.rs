@@ -330,7 +330,9 @@ fn claim_line(
     if is_over {
         // Its job was taken back meanwhile: a text is stored, and changes nothing.
         insert_request(tx, lot, job, stage, language, RequestState::Cancelled)?;
-    } else if insert_request(tx, lot, job, stage, language, RequestState::Claimed)? {
+    } else if insert_request(tx, lot, job, stage, language, RequestState::Claimed)?
+        || claim_put_off(tx, lot, stage, language)?
+    {
         tx.prepare_cached(
             "UPDATE batch_jobs SET open_translations = open_translations + 1 WHERE seq = ?",
         )?
@@ -351,6 +353,16 @@ fn claim_line(
             "INSERT OR IGNORE INTO batch_lines (batch_id, request_id, custom_id) VALUES (?, ?, ?)",
         )?
         .execute(params![batch, request, custom_id])?)
+}
+
+/// Claims a translation that was put off until its lot is described; gives whether it was.
+fn claim_put_off(tx: &Tx<'_>, lot: i64, stage: Stage, language: &str) -> Stored<bool> {
+    let claimed = tx
+        .prepare_cached(
+            "UPDATE requests SET state = 'claimed' WHERE lot = ? AND stage = ? AND language = ? AND state = 'cancelled'",
+        )?
+        .execute(params![lot, stage, language])?;
+    Ok(claimed == 1)
 }
 
 fn complete_link(tx: &Tx<'_>, batch: i64, link: &Link<'_>, lines: usize) -> Stored<usize> {

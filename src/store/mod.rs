@@ -39,13 +39,16 @@ pub mod inspect;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;
+pub mod money;
 pub mod notices;
 pub mod once;
+pub mod queue;
 pub mod report;
 pub mod requests;
 pub mod retention;
 mod room;
 pub mod settle;
+pub mod status;
 pub mod stuck;
 
 mod embedded {

@@ -4,6 +4,7 @@ use rusqlite::{Row, params};
 
 use super::{Stored, View};
 use crate::clock::Timestamp;
+use crate::money::Money;
 use crate::remote::Identity;
 
 /// What was accepted of one kind, and what became of it.
@@ -125,6 +126,8 @@ pub struct Paid {
     pub answered: u64,
     /// Tokens in, of those cached, out, of those reasoning.
     pub tokens: [u64; 4],
+    /// What they cost; none: the model has no price.
+    pub cost: Option<Money>,
 }
 
 /// Batches that OpenAI made from `from` on and before `to` (its clock, seconds), oldest first.
@@ -135,7 +138,7 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)),
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
                 coalesce(c.answered, 0), coalesce(c.input_tokens, 0), coalesce(c.cached_tokens, 0),
-                coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0)
+                coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0), c.cost_picodollars
          FROM openai_batches b LEFT JOIN v_costs c ON c.batch_id = b.id
          WHERE b.openai_batch_id IS NOT NULL AND b.openai_time >= ? AND b.openai_time < ?
          ORDER BY b.openai_time, b.id",
@@ -157,25 +160,55 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
             lines: row.get(10)?,
             answered: row.get(11)?,
             tokens: [row.get(12)?, row.get(13)?, row.get(14)?, row.get(15)?],
+            cost: row.get::<_, Option<i64>>(16)?.map(Money),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Calls outside of batches that were begun in a period, and their tokens, as those of a batch.
-pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<(u64, [u64; 4])> {
+/// Calls outside of batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// How many.
+    pub number: u64,
+    /// Their tokens, as those of a batch.
+    pub tokens: [u64; 4],
+    /// What they cost; none: a model of theirs has no price.
+    pub cost: Option<Money>,
+}
+
+/// Calls outside of batches that were begun in a period.
+pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls> {
     let mut query = view.prepare(
-        "SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
-                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0)
-         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens
-               FROM direct_calls WHERE started_at >= ?1 AND started_at < ?2
+        "WITH cost (job, model, mode, day, cost) AS (
+            SELECT u.job, u.model, u.mode, u.day,
+                   (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+            FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
+         SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
+                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0), coalesce(sum(cost), 0),
+                count(*) = count(cost)
+         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached
+                                  + d.output_tokens * p.output
+                           FROM v_day_prices p WHERE p.model = d.model AND p.mode = 'synchronous'
+                             AND p.day = substr(d.started_at, 1, 10)) END AS cost
+               FROM direct_calls d WHERE started_at >= ?1 AND started_at < ?2
                UNION ALL
-               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens
-               FROM cleaned_work WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
+               -- Of what is cleaned up the job's counters know the model.
+               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
+                          (SELECT CASE WHEN count(*) = count(c.cost) THEN sum(c.cost) END FROM cost c
+                           WHERE c.job = w.job AND c.mode = 'synchronous') END
+               FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {
-        let tokens = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
-        Ok((row.get(0)?, tokens))
+        let (cost, is_known): (i64, bool) = (row.get(5)?, row.get(6)?);
+        Ok(Calls {
+            number: row.get(0)?,
+            tokens: [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?],
+            cost: is_known.then_some(Money(cost)),
+        })
     })?;
     Ok(row)
 }

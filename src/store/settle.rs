@@ -36,8 +36,11 @@ pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored
             .collect(),
         Scheme::Legacy => legacy_requests(tx, batch.id, line.custom_id)?,
     };
+    let mut line = line.clone();
     for request in &requests {
-        note(tx, batch.id, *request, line)?;
+        note(tx, batch.id, *request, &line)?;
+        // Of a line that answers several requests the tokens were paid once.
+        line.tokens = [0; 4];
     }
     Ok(!requests.is_empty())
 }
@@ -158,9 +161,14 @@ pub(super) fn succeed(tx: &Tx<'_>, request: &Request, text: &str, by: By) -> Sto
             .execute(params![request.lot, request.language, text])?;
         }
     }
-    if !request.is_open() {
-        return Ok(());
+    if request.is_open() {
+        is_answered(tx, request, by)?;
     }
+    Ok(())
+}
+
+/// An open request has its text.
+pub(super) fn is_answered(tx: &Tx<'_>, request: &Request, by: By) -> Stored<()> {
     request.settle(tx, RequestState::Done)?;
     // It was answered by a twin of an earlier batch.
     requests::leave_planned(tx, request.id)?;
@@ -183,17 +191,29 @@ fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<usize> {
         By::Batch => RequestState::Waiting,
         By::Call => RequestState::Claimed,
     };
-    let mut insert = tx.prepare_cached(
-        "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since)
-         VALUES (?, ?, 'translation', ?, ?, ?)",
+    // One is there already where a batch was linked that had asked for it; see `put_off`.
+    let mut want = tx.prepare_cached(
+        "INSERT INTO requests (lot, job, stage, language, state, since) VALUES (?, ?, 'translation', ?, ?, ?)
+         ON CONFLICT (lot, stage, language) DO UPDATE SET state = excluded.state, since = excluded.since
+            WHERE state = 'cancelled'
+              AND NOT EXISTS (SELECT 1 FROM lot_translations t
+                              WHERE t.lot = excluded.lot AND t.language = excluded.language AND t.text IS NOT NULL)
+         RETURNING id",
     )?;
     let mut made = 0;
     for language in languages.iter().filter(|language| !is_english(language)) {
-        let new = insert.execute(params![vision.lot, vision.job, language, state, tx.now])?;
-        if new == 1 && by == By::Call {
-            direct::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+        let new: Option<i64> = want
+            .query_row(
+                params![vision.lot, vision.job, language, state, tx.now],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(request) = new {
+            made += 1;
+            if by == By::Call {
+                direct::plan(tx, request, tx.now)?;
+            }
         }
-        made += new;
     }
     Ok(made)
 }
@@ -349,6 +369,11 @@ pub(super) fn judge(
 ) -> Stored<()> {
     match outcome.verdict(request.history, rules.max_attempts) {
         Verdict::Fail => fail(tx, request, &reason(outcome, error, request.history)),
+        Verdict::Again { .. }
+            if request.stage == Stage::Translation && !is_described(tx, request.lot)? =>
+        {
+            put_off(tx, request)
+        }
         Verdict::Again {
             counted,
             raise,
@@ -371,6 +396,29 @@ pub(super) fn judge(
             Ok(())
         }
     }
+}
+
+/// Whether a lot has its English description.
+fn is_described(view: &View, lot: i64) -> Stored<bool> {
+    let mut query =
+        view.prepare_cached("SELECT vision_result IS NOT NULL FROM batch_lots WHERE id = ?")?;
+    Ok(query.query_row([lot], |row| row.get(0))?)
+}
+
+/// A batch that was linked had asked for a translation, and nothing is there to be translated in this
+/// database: it is wanted again when its lot is described, and never where that has failed.
+fn put_off(tx: &Tx<'_>, request: &Request) -> Stored<()> {
+    let described_later: bool = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM requests
+                            WHERE lot = ? AND stage = 'vision' AND state IN ('waiting', 'claimed', 'held'))",
+        )?
+        .query_row([request.lot], |row| row.get(0))?;
+    if !described_later {
+        return fail(tx, request, "its lot has no description to translate");
+    }
+    request.settle(tx, RequestState::Cancelled)?;
+    count_settled(tx, request, 0)
 }
 
 /// Whether another batch may still answer a request: two were made under one key.

@@ -19,10 +19,7 @@ impl Submitter {
         let listed = match batches_back_to(self.api.as_ref(), since) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!(
-                    "comparison with OpenAI's batches put off error={:?}",
-                    error.to_string()
-                );
+                log::warn!("event=comparison_put_off error={:?}", error.to_string());
                 self.compare_at =
                     now.steady + backoff(self.config.openai.retry_interval, 1, error.retry_after());
                 if error.is_account_trouble() {
@@ -79,7 +76,7 @@ impl Submitter {
                 Err(error) => return self.failed(row, now, &error, ""),
             }
             log::warn!(
-                "batch={} not found at OpenAI after the settling time",
+                "event=not_found batch={} not found at OpenAI after the settling time",
                 row.id
             );
             self.store

@@ -1,16 +1,20 @@
 //! Packing: which waiting requests go into the next batch, fairly between stages, clients and jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::Submitter;
 use crate::batch::Stage;
 use crate::clock::Moment;
+use crate::estimate;
+use crate::money::Money;
 use crate::openai::jsonl::request_line;
 use crate::parameters::Parameters;
 use crate::step::{Next, StepError, backoff};
 use crate::store::batches::{self, Plan};
-use crate::store::requests::{self, Queue};
+use crate::store::money::{self, Allowance};
+use crate::store::queue::{self, Room as QueueRoom};
+use crate::store::requests::{self, Line, Queue};
 use crate::store::{StoreError, alerts, settle};
 use crate::trouble;
 
@@ -25,6 +29,12 @@ pub struct Packing {
     stage: Stage,
     cap: Option<u32>,
     queues: Vec<Queue>,
+    /// Tokens that it may take of the model's queue.
+    tokens: u64,
+    /// Lines that the budget of all clients holds.
+    affordable: u32,
+    /// What a line is reserved.
+    line_cost: Money,
 }
 
 /// Whether a batch should be made.
@@ -39,6 +49,9 @@ pub enum Choice {
 struct Room {
     lines: u32,
     bytes: u64,
+    tokens: u64,
+    /// Nothing is in it yet: its first line goes whatever it takes, or it would never go.
+    is_empty: bool,
 }
 
 impl Submitter {
@@ -47,6 +60,12 @@ impl Submitter {
         let most = self.config.batch.max_active;
         if most > 0 && self.store.read(batches::active)? >= most {
             return Ok(Choice::Later(self.config.steps.idle));
+        }
+        let wait = self
+            .store
+            .read(|view| queue::creates_wait(view, now.wall))?;
+        if !wait.is_zero() {
+            return Ok(Choice::Later(wait));
         }
         let turns = match self.last_stage {
             Stage::Vision => [Stage::Translation, Stage::Vision],
@@ -74,10 +93,31 @@ impl Submitter {
                 return Ok(Choice::Later(left));
             }
         }
-        let (cap, queues) = self.store.read(|view| {
+        let parameters = self.parameters(stage);
+        let tokens = match self
+            .store
+            .read(|view| queue::room(view, self.api.identity(), parameters.model(), now.wall))?
+        {
+            QueueRoom::Full => return Ok(Choice::Later(self.config.steps.idle)),
+            QueueRoom::Of(tokens) => tokens,
+            QueueRoom::Unknown => u64::MAX,
+        };
+        let budgets = self.config.limits_of_money();
+        let (cap, mut queues, line_cost, allowance) = self.store.read(|view| {
             let cap = requests::smallest_cap(view, stage)?;
-            Ok((cap, requests::queues(view, stage, cap, full)?))
+            let queues = requests::queues(view, stage, cap, full)?;
+            let line_cost = if queues.is_empty() {
+                None
+            } else {
+                estimate::of_line(view, stage, &parameters, now.wall)?
+            };
+            let allowance = money::allowance(view, &budgets, now.wall)?;
+            Ok((cap, queues, line_cost.unwrap_or_default(), allowance))
         })?;
+        let affordable = afford(&mut queues, &allowance, line_cost);
+        if affordable == 0 {
+            return Ok(Choice::Later(self.config.steps.idle));
+        }
         let max_wait = self.config.batch.max_wait;
         let waiting: u32 = queues
             .iter()
@@ -92,7 +132,14 @@ impl Submitter {
             Some(left) if waiting < cap.unwrap_or(full).min(full) && !left.is_zero() => {
                 Ok(Choice::Later(left))
             }
-            Some(_) => Ok(Choice::Now(Packing { stage, cap, queues })),
+            Some(_) => Ok(Choice::Now(Packing {
+                stage,
+                cap,
+                queues,
+                tokens,
+                affordable,
+                line_cost,
+            })),
         }
     }
 
@@ -112,21 +159,40 @@ impl Submitter {
         let batch = self.store.write(now.wall, |tx| batches::plan(tx, &plan))?;
         let full = self.config.batch.max_requests;
         let mut room = Room {
-            lines: packing.cap.unwrap_or(full).min(full),
+            lines: packing
+                .cap
+                .unwrap_or(full)
+                .min(full)
+                .min(packing.affordable),
             bytes: self.config.batch.max_bytes,
+            tokens: packing.tokens,
+            is_empty: true,
         };
-        for (queue, share) in shares(&packing.queues, room.lines) {
-            self.claim(
-                batch,
-                packing,
-                queue.job,
-                share,
-                &parameters,
-                &mut room,
-                now,
-            )?;
+        let lines = room.lines.min(self.typical(packing, &parameters)?);
+        let mut shares = shares(&packing.queues, lines);
+        // Where lines take more than was thought, small queues lose nothing by it.
+        shares.sort_by_key(|(_, share)| *share);
+        for (of, share) in shares {
+            self.claim(batch, packing, of, share, &parameters, &mut room, now)?;
         }
         Ok(Next::again())
+    }
+
+    /// How many lines like the first one that waits fit by their bytes and tokens: what is shared out
+    /// evenly must be what there is.
+    fn typical(&self, packing: &Packing, parameters: &Parameters) -> Result<u32, StepError> {
+        let Some(first) = packing.queues.first() else {
+            return Ok(0);
+        };
+        let waiting = self
+            .store
+            .read(|view| requests::waiting(view, first.job, packing.stage, packing.cap, 0, 1))?;
+        let Some(line) = waiting.first() else {
+            return Ok(u32::MAX);
+        };
+        let (length, takes) = demand(line, parameters)?;
+        let fit = (self.config.batch.max_bytes / length.max(1)).min(packing.tokens / takes.max(1));
+        Ok(u32::try_from(fit).unwrap_or(u32::MAX).max(1))
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call, in the loop above")]
@@ -134,7 +200,7 @@ impl Submitter {
         &self,
         batch: i64,
         packing: &Packing,
-        job: i64,
+        of: &Queue,
         share: u32,
         parameters: &Parameters,
         room: &mut Room,
@@ -145,7 +211,7 @@ impl Submitter {
             let waiting = self.store.read(|view| {
                 requests::waiting(
                     view,
-                    job,
+                    of.job,
                     packing.stage,
                     packing.cap,
                     after,
@@ -153,20 +219,23 @@ impl Submitter {
                 )
             })?;
             let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
+            let mut tokens = 0;
             for line in &waiting {
-                let length =
-                    request_line(&line.custom_id.to_string(), &line.body(parameters))?.len() as u64;
+                let (length, takes) = demand(line, parameters)?;
                 if length > self.config.batch.max_bytes {
                     after = line.request;
                     too_long.push(line.request);
                     continue;
                 }
-                if length > room.bytes {
+                if length > room.bytes || takes > room.tokens && !room.is_empty {
                     room.lines = 0;
                     left = 0;
                     break;
                 }
                 room.bytes -= length;
+                room.tokens = room.tokens.saturating_sub(takes);
+                room.is_empty = false;
+                tokens += takes;
                 room.lines -= 1;
                 left -= 1;
                 after = line.request;
@@ -176,7 +245,10 @@ impl Submitter {
                 for request in &too_long {
                     settle::fail_unsent(tx, *request, TOO_LONG)?;
                 }
-                requests::claim(tx, batch, &chosen)
+                let claimed = requests::claim(tx, batch, &chosen)?;
+                let cost = packing.line_cost.times(claimed as u64);
+                money::reserve(tx, batch, &of.client, cost)?;
+                queue::take(tx, batch, tokens)
             })?;
             if waiting.len() < CHUNK as usize {
                 break;
@@ -184,6 +256,34 @@ impl Submitter {
         }
         Ok(())
     }
+}
+
+/// What a line takes: bytes of the input, tokens of the model's queue.
+fn demand(line: &Line, parameters: &Parameters) -> Result<(u64, u64), StepError> {
+    let body = line.body(parameters);
+    let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
+    let output = body["max_output_tokens"].as_u64().unwrap_or(0);
+    let takes = estimate::of_queue(length, line.images.len(), parameters, output);
+    Ok((length, takes))
+}
+
+/// Cuts each client's queues to what its budget holds, and gives how many lines that of all holds.
+fn afford(queues: &mut Vec<Queue>, allowance: &Allowance, line_cost: Money) -> u32 {
+    let mut left: HashMap<String, u32> = allowance
+        .clients
+        .iter()
+        .map(|(client, money)| (client.clone(), money.holds(line_cost)))
+        .collect();
+    for queue in queues.iter_mut() {
+        if let Some(left) = left.get_mut(&queue.client) {
+            queue.length = queue.length.min(*left);
+            *left -= queue.length;
+        }
+    }
+    queues.retain(|queue| queue.length > 0);
+    allowance
+        .total
+        .map_or(u32::MAX, |money| money.holds(line_cost))
 }
 
 /// Each queue's share of `lines`: even between clients, and between the jobs of one; what a small

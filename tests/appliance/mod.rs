@@ -310,7 +310,9 @@ impl Appliance {
         command.envs(environment.iter().copied());
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
             let (_, rest) = line.split_once("event=listening what=")?;
-            rest.split_once("address=").map(|(_, address)| address)
+            let (_, address) = rest.split_once("address=")?;
+            // As JSON, more follows.
+            address.split('"').next()
         });
         self.daemon = Some(daemon);
         self.api = format!("http://{}", found[0]);

@@ -397,10 +397,12 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
 
     // Limits.
     appliance.kill_daemon();
-    appliance.configure(&config("submit = 1\nread = 1"));
+    let spent = "[budgets]\ntotal = { per_day = \"0\" }";
+    appliance.configure(&config(&format!("submit = 1\nread = 1\n{spent}")));
     appliance.start_daemon();
     for _ in 0..2 {
-        witness.saw("POST", SUBMIT, &send(&appliance, &good));
+        let new = with("languages", json!(["en", "fr"]));
+        witness.saw("POST", SUBMIT, &send(&appliance, &new));
         witness.saw("GET", LIST, &appliance.get(LIST));
     }
     for path in JOB_READS {

@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use batchkeeper::config::Over;
 use batchkeeper::job::Mode;
+use batchkeeper::money::Money;
 
 use super::openai::{Chaos, Rule};
 use super::random::Random;
@@ -20,6 +22,8 @@ use super::{ALL_STEPS, Ticked, World};
 const TICKS: u64 = 600;
 /// Jobs in a life, at most.
 const JOBS: u64 = 6;
+/// What a life may cost a day, where that is limited: some eighty lines.
+const BUDGET: &str = "0.0006";
 /// Longer than OpenAI may take to list a batch.
 const LISTED: Duration = Duration::from_mins(10);
 
@@ -35,6 +39,10 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.steps.reconcile = Duration::from_hours(1);
         config.openai.poll_interval = Duration::from_mins(5);
         config.batch.max_active = random.pick(&[0, 0, 2]);
+        config.vision.max_output_tokens = 100;
+        config.translation.max_output_tokens = 100;
+        config.budgets.over = Over::Wait;
+        config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
         // A backup holds what it needs as long as OpenAI does.
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
@@ -100,6 +108,7 @@ fn begin_faults(world: &mut World, random: &mut Random) {
         vec![],
         vec![],
         vec![Rule::QueueOf(4)],
+        vec![Rule::TokensOf(3_000)],
         vec![Rule::Poison("poison")],
         vec![Rule::Blame("poison")],
     ]);
@@ -144,7 +153,8 @@ fn rest(world: &mut World) {
         world.advance(LISTED);
         world.crash();
     }
-    let due = "SELECT count(*) FROM webhook_deliveries WHERE state = 'due'";
+    // Webhooks come again and again, and what OpenAI refused of a model has its pause.
+    let due = "SELECT (SELECT count(*) FROM webhook_deliveries WHERE state = 'due') + (SELECT count(*) FROM pauses)";
     for _ in 0..48 {
         world.run_for(Duration::from_hours(1));
         if world.number(due) == 0 {

@@ -40,7 +40,7 @@ use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
 use batchkeeper::store::{
-    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect,
+    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect, money,
 };
 use batchkeeper::submitter::Submitter;
 use rusqlite::Connection;
@@ -232,6 +232,7 @@ impl World {
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {
+            money::set_prices(tx, &self.config.prices())?;
             deliveries::release_unfinished(tx)?;
             direct::release_unfinished(tx)
         });
@@ -413,7 +414,7 @@ impl World {
     }
 
     /// A client sends a submission under its key until it has an answer; gives the job's id.
-    fn send(&mut self, order: usize, submission: &Submission<'_>, mode: Mode) -> String {
+    fn send(&mut self, order: usize, submission: &Submission<'_>, mut mode: Mode) -> String {
         let Order { client, key, .. } = &self.orders[order];
         let (client, key) = (client.clone(), key.clone());
         let marks = Marks {
@@ -438,6 +439,8 @@ impl World {
                 Some(Taken::Again(Before::Answered(answer))) => {
                     return serde_json::from_str(&answer).expect("a job's id");
                 }
+                // What there is no money for is not answered at once; as a batch job it may wait.
+                Some(Taken::OverBudget { .. }) if mode == Mode::Synchronous => mode = Mode::Batch,
                 Some(other) => panic!("{other:?}"),
                 // The process ended in it: the client does not know what of it is stored.
                 None => {}
@@ -764,6 +767,7 @@ impl World {
 
     /// What holds after each tick, whatever went wrong.
     pub fn invariants(&mut self) {
+        self.no_budget_is_overspent();
         let violations = self.openai.state().violations.clone();
         assert!(violations.is_empty(), "{violations:?}\n{}", self.dump());
         let version = self.number("PRAGMA data_version");
@@ -794,6 +798,20 @@ impl World {
             let found = self.rows(query);
             assert!(found.is_empty(), "{what}: {found:?}\n{}", self.dump());
         }
+    }
+
+    /// What batches have cost in a day is within its budget, up to the price of one batch: what they
+    /// cost is known when they are over.
+    fn no_budget_is_overspent(&self) {
+        let Some(limit) = self.config.budgets.total.per_day else {
+            return;
+        };
+        let over = self.number(&format!(
+            "SELECT count(*) FROM (SELECT day, sum(cost_picodollars) AS cost FROM v_spending WHERE mode = 'batch' GROUP BY day)
+             WHERE cost > {} + (SELECT coalesce(max(cost_picodollars), 0) FROM v_costs)",
+            limit.0
+        ));
+        assert_eq!(over, 0, "a budget is overspent\n{}", self.dump());
     }
 
     /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
@@ -831,7 +849,9 @@ impl World {
         // Not even for a minute: every invariant holds after every commit.
         let broken = self.texts("SELECT message FROM alerts WHERE kind = 'invariant'");
         assert!(broken.is_empty(), "{broken:?}\n{}", self.dump());
-        let alerts = self.open_alerts();
+        let mut alerts = self.open_alerts();
+        // A budget that is used up stays so until its day is over.
+        alerts.retain(|kind| !kind.starts_with("budget_"));
         assert!(
             alerts.is_empty(),
             "{alerts:?} are still open\n{}",

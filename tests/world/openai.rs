@@ -155,6 +155,9 @@ pub struct Course {
     pub ids: Ids,
     /// A line that nobody sent is in the output.
     pub stranger: bool,
+    /// What OpenAI says of the tokens of the whole is so much more than its lines say; none: it says
+    /// nothing.
+    pub usage_beyond: Option<u64>,
     /// The output's last line has no LF.
     pub unended: bool,
 }
@@ -166,6 +169,7 @@ impl Default for Course {
             end: End::Completes,
             ids: Ids::AtOnce,
             stranger: false,
+            usage_beyond: None,
             unended: false,
         }
     }
@@ -252,6 +256,7 @@ pub struct Batch {
     output: Option<String>,
     error: Option<String>,
     counts: RequestCounts,
+    usage: Option<[u64; 4]>,
     errors: Vec<BatchError>,
 }
 
@@ -264,6 +269,9 @@ pub enum Rule {
     Blame(&'static str),
     /// More lines than this are more than the queue takes.
     QueueOf(usize),
+    /// Batches that have not ended hold so many tokens together at most: a quarter of each line's
+    /// bytes, and the cap of its answer.
+    TokensOf(u64),
 }
 
 /// What the world may look into and steer.
@@ -476,6 +484,7 @@ impl State {
             output: None,
             error: None,
             counts: RequestCounts::default(),
+            usage: None,
             errors: Vec::new(),
         };
         let remote = batch.remote(self.now);
@@ -576,12 +585,38 @@ impl State {
             }
             Rule::Blame(needle) => find(needle)
                 .map(|line| vec![error_entry("invalid_json_line", Some(line as u64 + 1))]),
+            Rule::TokensOf(most) => (self.queued(at) > *most).then(|| {
+                let mut error = error_entry("token_limit_exceeded", None);
+                error.message = Some(format!(
+                    "Enqueued token limit reached. Limit: {most} enqueued tokens."
+                ));
+                vec![error]
+            }),
             Rule::QueueOf(most) => (lines.len() > *most).then(|| {
                 let mut error = error_entry("token_limit_exceeded", None);
                 error.message = Some("Enqueued token limit reached. Limit: 900,000".into());
                 vec![error]
             }),
         })
+    }
+
+    /// The tokens of a batch and of those that run beside it.
+    fn queued(&self, at: usize) -> u64 {
+        let all = self.batches.iter().enumerate();
+        let held = all.filter(|(number, batch)| {
+            *number == at
+                || matches!(
+                    batch.status,
+                    RemoteStatus::InProgress | RemoteStatus::Cancelling
+                )
+        });
+        let lines = held.flat_map(|(_, batch)| &batch.lines);
+        lines
+            .map(|line| {
+                let cap = line.body["max_output_tokens"].as_u64().unwrap_or(0);
+                line.body.to_string().len() as u64 / 4 + cap
+            })
+            .sum()
     }
 
     fn fate(&mut self, line: &Line) -> Option<Fate> {
@@ -683,6 +718,10 @@ impl State {
         batch.status = status;
         batch.ended = Some(ended);
         batch.counts = counts;
+        // As every answer of this world says.
+        batch.usage = course
+            .usage_beyond
+            .map(|more| [100 * counts.completed + more, 0, 10 * counts.completed, 0]);
         batch.output = output;
         batch.error = error;
     }
@@ -715,6 +754,7 @@ impl Batch {
             expires_at: Some(seconds(self.created + WINDOW)),
             model: None,
             counts: self.counts,
+            usage: self.usage,
             errors: self.errors.clone(),
             metadata: self.metadata.clone(),
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::serve_sandbox::limits;
-use super::{Outcome, print, start_log};
+use super::{Outcome, logger, print};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
 use crate::http::server::Server;
 use crate::sandbox::{Latencies, Pace, Sandbox, Settings};
@@ -25,7 +25,7 @@ const KEY: &str = "demo-key-of-more-than-sixteen-bytes";
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
 
 pub(super) fn run(keep: bool) -> Outcome {
-    start_log("warn");
+    logger::start("warn", LogFormat::Text);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let folder = std::env::temp_dir().join(format!(
         "batchkeeper-demo-{}",

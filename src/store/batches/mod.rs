@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Row, params};
 
-use super::{Stored, View};
+use super::{Stored, Tx, View};
 use crate::batch::{BatchState, Scheme, Stage, text_enum};
 use crate::clock::Timestamp;
 use crate::remote::{BatchError, Identity, RequestCounts};
@@ -300,15 +300,18 @@ pub fn active(view: &View) -> Stored<u32> {
     Ok(query.query_row([], |row| row.get(0))?)
 }
 
-/// The newest of OpenAI's times in the store, seconds.
-pub fn newest_openai_time(view: &View) -> Stored<Option<i64>> {
-    // Apart, since each has its index.
-    let mut query = view.prepare_cached(
-        "SELECT (SELECT max(openai_time) FROM openai_batches), (SELECT max(input_file_time) FROM openai_batches)",
+/// OpenAI's time of the newest batch of this database that a whole listing has shown, seconds.
+pub fn listed_to(view: &View) -> Stored<Option<i64>> {
+    Ok(view.query_row("SELECT listed_to FROM appliance", [], |row| row.get(0))?)
+}
+
+/// A whole listing has shown this database's batches up to that time of OpenAI's.
+pub fn mark_listed(tx: &Tx<'_>, to: i64) -> Stored<()> {
+    tx.execute(
+        "UPDATE appliance SET listed_to = ?1 WHERE listed_to IS NULL OR listed_to < ?1",
+        [to],
     )?;
-    let newest: (Option<i64>, Option<i64>) =
-        query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(newest.0.max(newest.1).filter(|time| *time > 0))
+    Ok(())
 }
 
 /// When this database was made.

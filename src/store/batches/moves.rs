@@ -8,6 +8,9 @@ use crate::clock::Timestamp;
 use crate::remote::{Identity, RemoteBatch, RemoteFile};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
+/// So many of a submission's jobs are named in the log.
+const NAMED: usize = 10;
+
 /// What a submission is planned with.
 pub struct Plan<'a> {
     /// Unique for ever.
@@ -85,14 +88,28 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
         params![input.lines, input.bytes, input.sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not planned"))?;
-    alerts::event(
-        tx,
-        None,
-        Some(id),
-        "sealed",
-        &format!("lines={} bytes={}", input.lines, input.bytes),
-    )?;
+    alerts::event(tx, None, Some(id), "sealed", &sealed_detail(tx, id, input)?)?;
     Ok(true)
+}
+
+/// Under which key what goes to OpenAI, and for whom: the first of its jobs, and how many more.
+fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
+    let (all, named): (usize, String) = view.query_row(
+        "SELECT (SELECT count(*) FROM batch_links WHERE batch_id = ?1),
+                coalesce(group_concat(j.id), '') FROM (SELECT job FROM batch_links WHERE batch_id = ?1 ORDER BY job LIMIT ?2) k
+         JOIN batch_jobs j ON j.seq = k.job",
+        params![id, NAMED],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let more = match all.saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" more_jobs={more}"),
+    };
+    let row = get(view, id)?;
+    Ok(format!(
+        "key={} stage={} model={} lines={} bytes={} jobs={named}{more}",
+        row.key, row.stage, row.model, input.lines, input.bytes,
+    ))
 }
 
 /// OpenAI has the input.
@@ -181,7 +198,7 @@ pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<(
         "UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?",
     )?
     .execute(params![until, error, id])?;
-    log::warn!("batch={id} postponed until={until} error={error:?}");
+    log::warn!("event=postponed batch={id} until={until} error={error:?}");
     Ok(())
 }
 

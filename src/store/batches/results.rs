@@ -40,6 +40,13 @@ pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
          WHERE id = ? AND state = 'submitted'",
         params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
     )?;
+    if let Some([input, cached, output, reasoning]) = remote.usage {
+        tx.execute(
+            "UPDATE openai_batches SET said_input_tokens = ?, said_cached_tokens = ?, said_output_tokens = ?,
+                    said_reasoning_tokens = ? WHERE id = ?",
+            params![input, cached, output, reasoning, id],
+        )?;
+    }
     let counts = remote.counts;
     let detail = format!(
         "status={} total={} completed={} failed={}",
@@ -114,7 +121,19 @@ pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
         params![state, refused, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has not ended"))?;
-    alerts::event(tx, None, Some(id), state.as_str(), refused.unwrap_or(""))
+    let (answered, lines, input, output): (u64, u64, u64, u64) = tx.query_row(
+        "SELECT coalesce(sum(outcome = 'answered'), 0), count(*), coalesce(sum(input_tokens), 0),
+                coalesce(sum(output_tokens), 0)
+         FROM batch_lines WHERE batch_id = ?",
+        [id],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+    )?;
+    let mut detail =
+        format!("lines={lines} answered={answered} input_tokens={input} output_tokens={output}");
+    if let Some(refused) = refused {
+        detail += &format!(" error={refused:?}");
+    }
+    alerts::event(tx, None, Some(id), state.as_str(), &detail)
 }
 
 /// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the

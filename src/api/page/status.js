@@ -1,0 +1,56 @@
+// Fetches the page that is shown again, and puts the parts in place that have changed.
+"use strict";
+
+const EVERY = 3000;
+const live = document.getElementById("live");
+
+// The link that has the focus keeps it, wherever its part was put anew.
+function replace(old, fresh) {
+  const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const scrolled = [...old.querySelectorAll(".wide")].map((box) => box.scrollLeft);
+  old.replaceWith(fresh);
+  fresh.querySelectorAll(".wide").forEach((box, at) => { box.scrollLeft = scrolled[at] || 0; });
+  if (focused !== null) {
+    [...fresh.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus({ preventScroll: true });
+  }
+}
+
+// What somebody is selecting or reading out is left alone.
+function isInUse(part) {
+  const selection = document.getSelection();
+  return selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode);
+}
+
+function show(page) {
+  const old = document.getElementById("verdict");
+  const fresh = page.getElementById("verdict");
+  if (old.textContent !== fresh.textContent) old.innerHTML = fresh.innerHTML;
+  old.className = fresh.className;
+  const main = document.getElementById("main");
+  const parts = [...main.children];
+  const freshParts = [...page.getElementById("main").children];
+  freshParts.forEach((part, at) => {
+    const shown = parts[at];
+    if (shown === undefined) main.append(part);
+    else if (shown.innerHTML !== part.innerHTML && !isInUse(shown)) replace(shown, part);
+  });
+  parts.slice(freshParts.length).forEach((part) => part.remove());
+  live.textContent = page.getElementById("live").textContent;
+}
+
+async function look() {
+  try {
+    if (!document.hidden) {
+      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      if (!answer.ok) throw new Error(`status ${answer.status}`);
+      show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      document.documentElement.classList.remove("lost");
+    }
+  } catch (error) {
+    document.documentElement.classList.add("lost");
+    live.textContent = `not reached (${error.message}); tried again`;
+  }
+  setTimeout(look, EVERY);
+}
+
+setTimeout(look, EVERY);

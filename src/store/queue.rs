@@ -1,0 +1,174 @@
+//! How much of a model OpenAI takes at once: the limit that its refusals name, and what our batches
+//! under way take of it.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::batches::BatchRow;
+use super::{Stored, Tx, View};
+use crate::clock::Timestamp;
+use crate::remote::Identity;
+
+/// After so long a limit is tried again: an account's tier rises, and nobody tells us.
+const BELIEVED: Duration = Duration::from_hours(7 * 24);
+/// Of a hundred tokens of the limit so many are used: OpenAI counts otherwise than we estimate, and
+/// lets go of them late.
+const USED: u64 = 85;
+/// So many batches fit into the queue.
+const BATCHES: u64 = 3;
+/// How long a batch that OpenAI is still validating keeps the next one of its model waiting.
+const ADMISSION: Duration = Duration::from_mins(10);
+/// Batches that are made in an hour; OpenAI takes 2,000.
+const CREATES: u32 = 1_900;
+/// See [`CREATES`].
+const HOUR: Duration = Duration::from_hours(1);
+
+/// OpenAI said how many tokens of a model it takes.
+pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
+    tx.execute(
+        "INSERT INTO queue_limits VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET tokens = excluded.tokens, learned_at = excluded.learned_at",
+        params![model, tokens, tx.now],
+    )?;
+    log::info!("event=queue_limit model={model} tokens={tokens}");
+    Ok(())
+}
+
+/// A batch takes so much more of its model's queue.
+pub fn take(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
+    tx.prepare_cached("UPDATE openai_batches SET queue_tokens = queue_tokens + ? WHERE id = ?")?
+        .execute(params![tokens, batch])?;
+    Ok(())
+}
+
+/// What our batches hold of a model's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    /// Tokens, from the planning of a batch to its end.
+    tokens: u64,
+    /// Whether OpenAI has yet to say if it takes one of them.
+    is_admitting: bool,
+}
+
+/// What an account's batches of a model hold. One whose call failed, or whose create is in doubt, keeps
+/// no other waiting.
+fn held(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Held> {
+    let mut query = view.prepare_cached(
+        "SELECT coalesce(sum(queue_tokens), 0),
+                coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
+                                        WHEN 'creating' THEN 0 ELSE failures = 0 END), 0)
+         FROM openai_batches
+         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')
+           AND model = ? AND (base_url, organization, project) = (?, ?, ?)",
+    )?;
+    let of = params![
+        now.before(ADMISSION),
+        model,
+        identity.base_url,
+        identity.organization,
+        identity.project
+    ];
+    Ok(query.query_row(of, |row| {
+        Ok(Held {
+            tokens: row.get(0)?,
+            is_admitting: row.get(1)?,
+        })
+    })?)
+}
+
+/// Whether the refusal of a batch for that limit is explained by what our own batches take; then nothing
+/// need be waited for but their end, and the next ones are smaller. A single line cannot be.
+pub fn explains(view: &View, batch: &BatchRow, limit: u64, now: Timestamp) -> Stored<bool> {
+    let own: u64 = view
+        .prepare_cached("SELECT queue_tokens FROM openai_batches WHERE id = ?")?
+        .query_row([batch.id], |row| row.get(0))?;
+    let others = held(view, &batch.identity, &batch.model, now)?.tokens;
+    Ok(batch.lines > 1 && own > 0 && own.saturating_add(others) > usable(limit))
+}
+
+fn usable(limit: u64) -> u64 {
+    limit.saturating_mul(USED) / 100
+}
+
+/// How many tokens the next batch of a model may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// As many as it likes: no limit is known.
+    Unknown,
+    /// So many.
+    Of(u64),
+    /// None, before another batch has ended, or been taken: they are admitted one after another, since
+    /// OpenAI holds those that it validates side by side against a queue without the others.
+    Full,
+}
+
+/// What the queue of a model has room for.
+pub fn room(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Room> {
+    let Held {
+        tokens: held,
+        is_admitting,
+    } = held(view, identity, model, now)?;
+    if is_admitting {
+        return Ok(Room::Full);
+    }
+    let mut query =
+        view.prepare_cached("SELECT tokens FROM queue_limits WHERE model = ? AND learned_at > ?")?;
+    let limit: Option<u64> = query
+        .query_row(params![model, now.before(BELIEVED)], |row| row.get(0))
+        .optional()?;
+    let Some(limit) = limit else {
+        return Ok(Room::Unknown);
+    };
+    let share = usable(limit) / BATCHES;
+    let left = usable(limit).saturating_sub(held).min(share);
+    Ok(if held == 0 || left > share / 2 {
+        Room::Of(left)
+    } else {
+        Room::Full
+    })
+}
+
+/// How long until OpenAI takes another batch: it counts those of an hour.
+pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
+    let mut query = view.prepare_cached(
+        "SELECT created_at FROM openai_batches WHERE scheme = 'own' ORDER BY id DESC LIMIT 1 OFFSET ?",
+    )?;
+    let first: Option<Timestamp> = query
+        .query_row([CREATES - 1], |row| row.get(0))
+        .optional()?;
+    Ok(first.map_or(Duration::ZERO, |first| (first + HOUR).due_in(now, HOUR)))
+}
+
+/// A model's queue, for whoever looks.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The model.
+    pub model: String,
+    /// The limit.
+    pub limit: u64,
+    /// What our batches hold.
+    pub held: u64,
+    /// Since when it is known.
+    pub learned_at: Timestamp,
+}
+
+/// The limits that are known.
+pub fn list(view: &View) -> Stored<Vec<Queue>> {
+    let mut query = view.prepare_cached(
+        "SELECT q.model, q.tokens, q.learned_at,
+                (SELECT coalesce(sum(b.queue_tokens), 0) FROM openai_batches b
+                 WHERE b.state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')
+                   AND b.state NOT IN ('ingested', 'failed') AND b.model = q.model)
+         FROM queue_limits q ORDER BY q.model",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Queue {
+            model: row.get(0)?,
+            limit: row.get(1)?,
+            learned_at: row.get(2)?,
+            held: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
