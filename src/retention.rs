@@ -11,7 +11,7 @@ use crate::step::{Next, Step, StepError};
 use crate::store::{Store, retention};
 
 /// Lots of one transaction: some 20 ms where each has its description and ten translations.
-const LOTS: u32 = 50;
+const LOTS: u32 = 30;
 /// Between two chunks, so that others come to write.
 const BREATH: Duration = Duration::from_millis(50);
 

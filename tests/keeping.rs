@@ -206,8 +206,8 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     );
     assert_eq!(after, before);
     let mut now = appliance.status(&job);
-    let removed = now["results_removed_at"].take();
-    assert!(removed.is_string(), "{removed}");
+    let removed = now.as_object_mut().unwrap().remove("results_removed_at");
+    assert!(removed.is_some_and(|it| it.is_string()));
     assert_eq!(now, status);
     for (job, code) in [(&job, "RESULTS_REMOVED"), (&cancelled, "JOB_CANCELLED")] {
         let answer = appliance.read(&format!("/api/v1/batch-results/{job}"), job);
@@ -294,5 +294,79 @@ fn the_heart_beats_while_all_is_well() {
         refused.err.contains("alerts.heartbeat_url"),
         "{}",
         refused.err
+    );
+}
+
+/// A database as the program made it when its newest migration was the fifth.
+fn of_the_fifth_schema(made: &Path, to: &Path) {
+    let newest = Connection::open(made).unwrap();
+    let cell = |sql: &str| {
+        newest
+            .query_row(sql, [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    let history = cell("SELECT sql FROM sqlite_schema WHERE name = 'refinery_schema_history'");
+    let old = Connection::open(to).unwrap();
+    for migration in [
+        include_str!("../migrations/V1__the_rows.sql"),
+        include_str!("../migrations/V2__the_contract.sql"),
+        include_str!("../migrations/V3__indexes.sql"),
+        include_str!("../migrations/V4__what_must_be_empty.sql"),
+        include_str!("../migrations/V5__synchronous.sql"),
+        &history,
+    ] {
+        old.execute_batch(migration).unwrap();
+    }
+    old.execute("ATTACH ? AS newest", [text(made)]).unwrap();
+    old.execute_batch(
+        "INSERT INTO refinery_schema_history SELECT * FROM newest.refinery_schema_history WHERE version <= 5;
+         INSERT INTO appliance SELECT id, database_id, created_at FROM newest.appliance;
+         INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at,
+                                 updated_at, completed_at)
+         VALUES ('00000000-0000-4000-8000-000000000000', 'default', 'import', 'batch', 'failed', '[\"en\"]', 0,
+                 '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');
+         PRAGMA application_id = 0x626b7072;
+         PRAGMA user_version = 5;",
+    )
+    .unwrap();
+}
+
+#[test]
+fn an_upgrade_of_the_schema_leaves_a_way_back() {
+    let mut appliance = Appliance::start();
+    appliance.kill_daemon();
+    let old = appliance.path("old.db");
+    of_the_fifth_schema(&appliance.database(), &old);
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", text(&appliance.database()))).ok();
+    }
+    fs::rename(&old, appliance.database()).unwrap();
+    appliance.start_daemon();
+    appliance.is_sound();
+    assert!(appliance.cell::<i64>("PRAGMA user_version") > 5);
+    let job = "SELECT count(*) FROM batch_jobs";
+    assert_eq!(appliance.cell::<i64>(job), 1);
+    let folder = appliance.database();
+    let copies: Vec<PathBuf> = files(folder.parent().unwrap())
+        .into_iter()
+        .filter(|path| text(path).contains(".db.schema-5."))
+        .collect();
+    assert_eq!(
+        copies.len(),
+        1,
+        "one, and none at the start of an empty database"
+    );
+    let copy = Connection::open(&copies[0]).unwrap();
+    let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((number("PRAGMA user_version"), number(job)), (5, 1));
+    // Once, not at each start.
+    appliance.kill_daemon();
+    appliance.start_daemon();
+    assert_eq!(
+        files(folder.parent().unwrap())
+            .iter()
+            .filter(|path| text(path).contains(".db.schema-"))
+            .count(),
+        1
     );
 }

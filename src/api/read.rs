@@ -74,11 +74,11 @@ impl Api {
             ("error_message", json!(job.error_message)),
             ("error", json!(job.error_message)),
             ("webhook_configured", json!(webhooks > 0)),
-            ("results_removed_at", seconds(job.cleaning_since)),
         ];
         for (name, value) in fields {
             answer.insert(name.to_owned(), value);
         }
+        answer.extend(removed(&job));
         Ok(Response::json(200, &Value::Object(answer)))
     }
 
@@ -194,6 +194,12 @@ fn progress(job: &JobRow, now: Timestamp) -> Value {
     })
 }
 
+/// When a job's lots were removed, where they were.
+fn removed(job: &JobRow) -> Option<(String, Value)> {
+    let at = job.cleaning_since?.to_seconds_text();
+    Some(("results_removed_at".into(), json!(at)))
+}
+
 /// The head of a failed or cancelled job's results: an error with its reason.
 fn gone(job: &JobRow, code: Code, what: &str) -> Value {
     let reason = job
@@ -210,12 +216,7 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
         head.insert("job_id".into(), json!(job.id));
         head.insert("status".into(), json!(job.status.as_str()));
         head.insert("completed_at".into(), seconds(job.completed_at));
-        if let Some(removed) = job.cleaning_since {
-            head.insert(
-                "results_removed_at".into(),
-                json!(removed.to_seconds_text()),
-            );
-        }
+        head.extend(removed(job));
     }
     head
 }

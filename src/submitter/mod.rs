@@ -260,11 +260,7 @@ impl Submitter {
         }
         let refused =
             matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
-        let message = format!(
-            "OpenAI refuses batch {} ({}): {error}. It is tried on; look at it: batchkeeper batches show {}, let it go: \
-             batchkeeper batches give-up {}",
-            row.id, row.stage, row.id, row.id
-        );
+        let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
         let wait = backoff(
             self.config.openai.retry_interval,
             row.failures,
@@ -292,7 +288,8 @@ impl Submitter {
                 return Ok(());
             }
             if !kind.is_empty() {
-                alerts::open(tx, kind, &format!("batch:{}", row.id), message)?;
+                let told = format!("{message}. Look at it: batchkeeper batches show {}", row.id);
+                alerts::open(tx, kind, &format!("batch:{}", row.id), &told)?;
             }
             batches::postpone(
                 tx,

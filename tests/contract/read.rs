@@ -41,7 +41,6 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
         "error_message",
         "error",
         "webhook_configured",
-        "results_removed_at",
     ];
     assert_eq!(members(&first), BTreeSet::from(expected));
     assert_eq!(first["status"], "pending");
