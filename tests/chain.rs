@@ -49,7 +49,6 @@ fn check_status(status: &Value, job: &str, stage: &str) {
             "created_at",
             "updated_at",
             "completed_at",
-            "results_removed_at",
             "progress",
             "languages",
             "processing_details",
