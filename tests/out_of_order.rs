@@ -118,6 +118,8 @@ fn a_late_text_is_not_paid_again() {
 fn a_second_batch_comes_to_light_by_the_first_listing_that_succeeds() {
     let mut world = World::new();
     world.turns = &["submitter", "poller", "ingester", "finisher", "auditor"];
+    // A longer page would show older ones, too.
+    world.openai.state().page = 2;
     world.openai.state().fail(Op::Create, Fault::Twice);
     world.submit(&["worn seat"], &["en"]);
     world.run_to(BatchState::Submitted);
