@@ -97,12 +97,11 @@ fn check_status(status: &Value, job: &str, stage: &str) {
 
 #[test]
 fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
-    let appliance = Appliance::start();
-    // Long enough in each stage to be seen there.
-    appliance.fault(&json!([
-        {"fault": "stall_in_progress", "match": "vision", "value": 1000},
-        {"fault": "stall_in_progress", "match": "translation"},
-    ]));
+    // All lots in one batch, however slowly their images are checked.
+    let appliance = Appliance::with("[batch]\nmax_wait = \"1s\"");
+    // In each stage until it was seen there.
+    let stall = |stage| appliance.fault(&json!({"fault": "stall_in_progress", "match": stage}));
+    stall("vision");
     let lots = appliance.lots(30);
     let taken = appliance.submit(&submission(&lots, &LANGUAGES));
     assert_eq!(taken.status, 201);
@@ -165,6 +164,8 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     );
     assert_eq!(early["error"], "Job not completed");
 
+    appliance.clear_faults();
+    stall("translation");
     wait_for("translation batch", || {
         let status = appliance.status(job);
         let there = !status["openai_translation_batch_id"].is_null();

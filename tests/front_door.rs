@@ -14,7 +14,7 @@ mod appliance;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -116,6 +116,8 @@ struct Field {
     clock: SystemClock,
     /// The good client has not had all its answers yet.
     under_way: Arc<AtomicBool>,
+    /// What the good client was answered so far.
+    answers: AtomicUsize,
 }
 
 impl Field {
@@ -146,6 +148,7 @@ impl Field {
             job,
             clock: SystemClock::new(),
             under_way: Arc::default(),
+            answers: AtomicUsize::new(0),
         }
     }
 
@@ -154,6 +157,18 @@ impl Field {
     fn attacker(&self, number: usize) -> TcpStream {
         let last = u8::try_from(number % 8 + 1).unwrap();
         self.attacker_from(Ipv4Addr::new(127, 0, 0, last)).unwrap()
+    }
+
+    /// The same where there are few seats: one of each address to an answer of the good client's, who
+    /// may be slow to say something where the machine is busy.
+    fn patient_attacker(&self, number: usize) -> TcpStream {
+        if number.is_multiple_of(8) {
+            let before = self.answers.load(Ordering::SeqCst);
+            wait_for("an answer", || {
+                (self.answers.load(Ordering::SeqCst) > before).then_some(())
+            });
+        }
+        self.attacker(number)
     }
 
     fn attacker_from(&self, address: Ipv4Addr) -> std::io::Result<TcpStream> {
@@ -169,6 +184,15 @@ impl Field {
     /// What a good client sees: a signed `GET` of its job on a new connection, how long it takes.
     fn good(&self) -> Duration {
         let started = self.clock.now().steady;
+        let answer = self.ask();
+        let took = self.clock.now().steady - started;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\"completed\""), "{answer}");
+        self.answers.fetch_add(1, Ordering::SeqCst);
+        took
+    }
+
+    fn ask(&self) -> String {
         let mut stream = TcpStream::connect(self.api).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         let signature = sign_bytes(self.job.as_bytes());
@@ -179,10 +203,7 @@ impl Field {
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let took = self.clock.now().steady - started;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(answer.contains("\"completed\""), "{answer}");
-        took
+        answer
     }
 
     /// Lets an attack begin, has the good client ask while it lasts, and holds both to the promise.
@@ -468,11 +489,9 @@ fn descriptors_run_out(field: &Field, rounds: usize) {
     let before = Held::now(id);
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = |current| prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
-    let mut usual = None;
     for round in 0..rounds {
         let few = u64::try_from(before.descriptors + round % 10).unwrap();
-        let old = limit(Some(few));
-        usual = usual.or(old.current);
+        let usual = limit(Some(few)).current;
         let mut attackers: Vec<_> = (0..60).map(|number| field.attacker(number)).collect();
         for attacker in &mut attackers {
             say(attacker, b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -480,8 +499,12 @@ fn descriptors_run_out(field: &Field, rounds: usize) {
         // As long as it takes to be refused a descriptor more than once.
         pause(Duration::from_millis(250));
         drop(attackers);
+        limit(usual);
+        // Those who came are let in now, and are gone: the next ones find room in the queue.
+        wait_for("a seat", || {
+            field.ask().starts_with("HTTP/1.1 200 ").then_some(())
+        });
     }
-    limit(usual);
     wait_for("the daemon", || {
         let now = Held::now(id);
         (now.descriptors <= before.descriptors + SLACK).then_some(())
@@ -499,12 +522,12 @@ fn with_few_descriptors_it_serves_fewer_and_stays() {
     };
     field.withstands("256 descriptors, idle connections", &scale, |field| {
         (0..scale.idle)
-            .map(|number| field.attacker(number))
+            .map(|number| field.patient_attacker(number))
             .collect::<Vec<_>>()
     });
     field.withstands("256 descriptors, stalled uploads", &scale, |field| {
         let stall = |number| {
-            let mut attacker = field.attacker(number);
+            let mut attacker = field.patient_attacker(number);
             say(&mut attacker, &post("60000"));
             attacker
         };

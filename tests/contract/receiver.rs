@@ -95,8 +95,11 @@ impl Receiver {
                 threads::spawn("receiver-1", move || {
                     let open = now.fetch_add(1, Ordering::SeqCst) + 1;
                     most.fetch_max(open, Ordering::SeqCst);
-                    answer(&stream, &seen, reply.as_ref());
+                    let answer = answer(&stream, &seen, reply.as_ref());
+                    // Before the answer is out: whoever has it may ask again at once.
                     now.fetch_sub(1, Ordering::SeqCst);
+                    // Whoever has asked may have given up.
+                    (&stream).write_all(answer.as_bytes()).ok();
                 })
                 .unwrap();
             }
@@ -127,22 +130,23 @@ impl Receiver {
     }
 }
 
+/// Reads a request, and gives the bytes of its answer; none where no request came.
 fn answer(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     seen: &Mutex<Vec<Seen>>,
     reply: &(dyn Fn(usize, &Seen) -> Reply + Send + Sync),
-) {
+) -> String {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
-        return;
+        return String::new();
     }
     let path = line.split(' ').nth(1).unwrap_or("").to_owned();
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
+            return String::new();
         }
         let Some((name, value)) = line.trim_end().split_once(": ") else {
             break;
@@ -160,7 +164,7 @@ fn answer(
     let length = request.header("content-length").parse().unwrap_or(0);
     request.body = vec![0; length];
     if reader.read_exact(&mut request.body).is_err() {
-        return;
+        return String::new();
     }
     let nth = {
         let mut seen = seen.lock().unwrap();
@@ -177,11 +181,9 @@ fn answer(
     never::<()>().recv_timeout(after).ok();
     let length = body.len();
     let body = if line.starts_with("HEAD ") { "" } else { body };
-    let text = format!(
+    format!(
         "HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    // Whoever has asked may have given up.
-    stream.write_all(text.as_bytes()).ok();
+    )
 }
 
 /// A receiver that takes connections and never says a word, on every address of this machine.

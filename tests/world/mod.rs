@@ -767,7 +767,6 @@ impl World {
 
     /// What holds after each tick, whatever went wrong.
     pub fn invariants(&mut self) {
-        self.no_budget_is_overspent();
         let violations = self.openai.state().violations.clone();
         assert!(violations.is_empty(), "{violations:?}\n{}", self.dump());
         let version = self.number("PRAGMA data_version");
@@ -775,6 +774,7 @@ impl World {
             return;
         }
         self.seen_version = version;
+        self.no_budget_is_overspent();
         if !self.is_restored {
             self.no_batch_is_unheard_of();
         }
