@@ -1,0 +1,254 @@
+//! A large job's way: its input built and uploaded, its results taken in, read and downloaded.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::appliance::Appliance;
+use crate::bare;
+use crate::client::{get, load, post, status_request};
+use crate::openai::BareOpenAi;
+use crate::rig::{
+    self, Figure, Process, cell, job, megabytes, pause, percentiles, rate, submit, wait,
+};
+
+const LOTS: usize = 50_000;
+const LINE: usize = 3000;
+/// The prompt is as long as files of 190 MB need it to be.
+const CONFIG: &str =
+    "openai = { poll_interval = \"1s\" }\n[batch]\nmax_wait = \"1s\"\nmax_requests = 50000";
+
+pub fn pipeline() -> Vec<Figure> {
+    let mut figures = one_language();
+    figures.extend(ten_languages());
+    figures
+}
+
+/// Milliseconds between two columns of a batch's times.
+fn between(database: &Path, from: &str, to: &str, stage: &str) -> Duration {
+    let sql = format!(
+        "SELECT CAST(round(sum(julianday({to}) - julianday({from})) * 86400000) AS INTEGER) FROM openai_batches WHERE stage = ?"
+    );
+    let milliseconds: i64 = cell(database, &sql, stage).unwrap();
+    Duration::from_millis(milliseconds.unsigned_abs())
+}
+
+/// From the spooled output of each batch to its last line's verdict, together.
+fn taking_in(database: &Path, stage: &str) -> Duration {
+    let sql = "SELECT CAST(round(sum(julianday(b.ingested_at) - julianday(e.at)) * 86400000) AS INTEGER)
+               FROM openai_batches b JOIN events e ON e.batch_id = b.id AND e.kind = 'spooled' WHERE b.stage = ?";
+    let milliseconds: i64 = cell(database, sql, stage).unwrap();
+    Duration::from_millis(milliseconds.unsigned_abs())
+}
+
+fn count(database: &Path, state: &str) -> i64 {
+    cell(
+        database,
+        "SELECT count(*) FROM openai_batches WHERE state = ?",
+        state,
+    )
+    .unwrap()
+}
+
+/// One language, English: the vision batch alone.
+fn one_language() -> Vec<Figure> {
+    let openai = BareOpenAi::start(LINE);
+    let prompt = "Describe the damage, part by part. ".repeat(75);
+    let config = format!("{CONFIG}\n[vision]\nprompt = \"{prompt}\"");
+    let appliance = rig::daemon(&openai, &config);
+    let process = Process(appliance.daemon_id());
+    let database = appliance.database();
+    pause(Duration::from_secs(1));
+    let idle = process.memory();
+    submit(&appliance, &job(LOTS, &["en"], None));
+    process.forget_peak();
+    wait("the batch", || {
+        (count(&database, "submitted") == 1).then_some(())
+    });
+    let upload = openai.upload();
+    let built = between(&database, "created_at", "submitted_at", "vision");
+    let memory = process.peak().saturating_sub(idle);
+    let reference = bare::upload(&openai.input());
+    let megabytes_sent = upload.bytes as f64 / 1e6;
+    let mut figures = vec![
+        Figure::against(
+            &format!("build and upload a batch of 50,000 lines ({megabytes_sent:.0} MB)"),
+            format!("{built:.2?}, of it on the wire {:.2?}", upload.took),
+            built,
+            reference,
+        ),
+        Figure::alone("memory above idle meanwhile", megabytes(memory)),
+    ];
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut copy = bare::copy(&database, &folder.path().join("copy.db"));
+    let taken = Instant::now();
+    process.forget_peak();
+    openai.complete();
+    // The spooled file is gone when it is taken in.
+    let spooled = wait("the results", || spooled(&appliance, LOTS * LINE));
+    wait("the end", || {
+        (count(&database, "ingested") == 1).then_some(())
+    });
+    let whole = taken.elapsed();
+    let ours = taking_in(&database, "vision");
+    let memory = process.peak().saturating_sub(idle);
+    let reference = bare::take_in(&mut copy, &spooled);
+    figures.push(Figure::against(
+        "take in 50,000 results of 3 KB",
+        format!(
+            "{ours:.2?}, {:.0} lines/s; with poll and download {whole:.2?}",
+            rate(LOTS, ours)
+        ),
+        ours,
+        reference,
+    ));
+    figures.push(Figure::alone(
+        "memory above idle meanwhile",
+        megabytes(memory),
+    ));
+    figures
+}
+
+/// The lines of the spooled output, once it lies there whole.
+fn spooled(appliance: &Appliance, bytes: usize) -> Option<Vec<Vec<u8>>> {
+    let spool = appliance.database().with_file_name("spool");
+    let mut files = fs::read_dir(spool).ok()?.map(|entry| entry.unwrap().path());
+    let path = files.find(|path| path.to_string_lossy().ends_with(".output.jsonl"))?;
+    let text = fs::read(path).ok().filter(|text| text.len() == bytes)?;
+    let lines = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    Some(lines.map(<[u8]>::to_vec).collect())
+}
+
+/// Ten languages: half a million translations, with clients who poll meanwhile; then the results.
+fn ten_languages() -> Vec<Figure> {
+    let languages = ["bg", "cs", "de", "es", "fr", "it", "lt", "pl", "ro", "uk"];
+    let openai = BareOpenAi::start(LINE);
+    let appliance = rig::daemon(&openai, CONFIG);
+    let process = Process(appliance.daemon_id());
+    let database = appliance.database();
+    pause(Duration::from_secs(1));
+    let idle = process.memory();
+    openai.complete();
+    let (id, _) = submit(&appliance, &job(LOTS, &languages, None));
+    wait("the descriptions", || {
+        (count(&database, "ingested") == 1).then(|| openai.hold())
+    });
+    let batches = |state: &str| usize::try_from(count(&database, state)).unwrap();
+    wait("all translation batches", || {
+        let made = openai.batches();
+        (made > languages.len() && batches("submitted") + batches("ingested") == made).then_some(())
+    });
+    process.forget_peak();
+    openai.complete();
+
+    let go_on = AtomicBool::new(true);
+    let polls = std::thread::scope(|scope| {
+        let polls = scope.spawn(|| {
+            load(
+                &appliance.api,
+                vec![vec![status_request(&id)]; 8],
+                usize::MAX,
+                200,
+                &go_on,
+            )
+        });
+        // Another large job is taken meanwhile.
+        submit(&appliance, &job(LOTS, &["en"], None));
+        pause(Duration::from_secs(10));
+        go_on.store(false, Ordering::Relaxed);
+        polls.join().unwrap()
+    });
+    let (mut times, took) = polls;
+    let [median, p99] = percentiles(&mut times);
+    let mut figures = vec![Figure::alone(
+        "status polls while results and a job of 50,000 lots are taken in, 8 clients",
+        format!(
+            "{:.0}/s, median {median:.1?}, p99 {p99:.1?}",
+            rate(times.len(), took)
+        ),
+    )];
+    wait("the job's end", || {
+        (!appliance.status(&id)["completed_at"].is_null()).then_some(())
+    });
+    let results = LOTS * languages.len();
+    let ours = taking_in(&database, "translation");
+    figures.push(Figure::alone(
+        "take in 500,000 translations of 3 KB",
+        format!("{ours:.1?}, {:.0} lines/s", rate(results, ours)),
+    ));
+    figures.push(Figure::alone(
+        "memory above idle meanwhile",
+        megabytes(process.peak().saturating_sub(idle)),
+    ));
+    figures.extend(download(&appliance, &process, &id, idle));
+    figures
+}
+
+fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> Vec<Figure> {
+    wait("peace", || {
+        let live =
+            "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed', ?)";
+        (cell::<i64>(&appliance.database(), live, "") == Some(0)).then_some(())
+    });
+    let begin = || {
+        let mut stream = TcpStream::connect(appliance.api.trim_start_matches("http://")).unwrap();
+        let path = format!("/api/v1/batch-results/{job}/download");
+        let request = String::from_utf8(get(&path, job)).unwrap();
+        let request = request.replace("Host: b", "Host: b\r\nConnection: close");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    process.forget_peak();
+    let begun = Instant::now();
+    let mut reader = BufReader::with_capacity(1 << 18, begin());
+    let mut bytes = 0;
+    loop {
+        let length = reader.fill_buf().unwrap().len();
+        if length == 0 {
+            break;
+        }
+        bytes += length;
+        reader.consume(length);
+    }
+    let ours = begun.elapsed();
+    let memory = process.peak().saturating_sub(idle);
+    let (reference, bare_bytes) = bare::read(&appliance.database());
+    let figure = Figure::against(
+        &format!(
+            "download the results of the job ({:.0} MB)",
+            bytes as f64 / 1e6
+        ),
+        format!("{ours:.2?}"),
+        ours,
+        // As many bytes.
+        reference.mul_f64(bytes as f64 / bare_bytes as f64),
+    );
+
+    // A reader that stands still in the middle, while a thousand jobs come.
+    let wal = appliance.path("batchkeeper.db-wal");
+    let mut slow = begin();
+    slow.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    let before = fs::metadata(&wal).unwrap().len();
+    let one = || {
+        let job = rig::job(2, &["en"], None);
+        post(&job.body, &job.signature)
+    };
+    let jobs = vec![(0..1000).map(|_| one()).collect()];
+    load(&appliance.api, jobs, 1000, 201, &AtomicBool::new(true));
+    let after = fs::metadata(&wal).unwrap().len();
+    drop(slow);
+    vec![
+        figure,
+        Figure::alone("memory above idle meanwhile", megabytes(memory)),
+        Figure::alone(
+            "the WAL before and after 1,000 jobs beside a reader that stands still",
+            format!("{}, {}", megabytes(before / 1000), megabytes(after / 1000)),
+        ),
+    ]
+}

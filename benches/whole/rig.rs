@@ -1,0 +1,224 @@
+//! What all measurements share: the daemon as it is run for real, what it holds, and the table.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use crate::appliance::{Appliance, CLOCK, sign_bytes, submission};
+use crate::openai::BareOpenAi;
+use batchkeeper::clock::Clock;
+use crossbeam_channel::never;
+
+/// One line of the table.
+pub struct Figure {
+    /// What was measured.
+    pub work: String,
+    /// What came out, on this machine and this day.
+    pub measured: String,
+    /// Against what, and how many times that.
+    pub ratio: Option<(String, f64)>,
+}
+
+impl Figure {
+    /// A figure without a reference.
+    pub fn alone(work: &str, measured: String) -> Self {
+        Self {
+            work: work.to_owned(),
+            measured,
+            ratio: None,
+        }
+    }
+
+    /// A time held against a bare one.
+    pub fn against(work: &str, measured: String, ours: Duration, bare: Duration) -> Self {
+        let ratio = ours.as_secs_f64() / bare.as_secs_f64();
+        Self {
+            work: work.to_owned(),
+            measured,
+            ratio: Some((format!("{bare:.2?}"), ratio)),
+        }
+    }
+}
+
+/// A daemon with the defaults of a real one, beside a bare OpenAI; `config` says what is otherwise.
+pub fn daemon(openai: &BareOpenAi, config: &str) -> Appliance {
+    let mut appliance = Appliance::without_daemon("");
+    configure(&appliance, openai, config);
+    appliance.start_daemon();
+    appliance
+}
+
+/// Writes such a daemon's configuration.
+pub fn configure(appliance: &Appliance, openai: &BareOpenAi, config: &str) {
+    let usual = format!(
+        r#"
+        [openai]
+        base_url = "http://{}/v1"
+        poll_interval = "30s"
+        settling_time = "10m"
+        create_timeout = "2m"
+        retry_interval = "5s"
+        results_patience = "1h"
+        [batch]
+        max_wait = "1s"
+        max_requests = 50000
+        queue_pause = "5m"
+        [images]
+        check = false
+        concurrency = 64
+        [synchronous]
+        enabled = true
+        [webhooks]
+        concurrency = 32
+        [steps]
+        idle = "1s"
+        "#,
+        openai.address
+    );
+    let mut table: toml::Table = toml::from_str(&usual).unwrap();
+    for (name, value) in toml::from_str::<toml::Table>(config).unwrap() {
+        match (table.get_mut(&name), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => into.extend(from),
+            (_, value) => {
+                table.insert(name, value);
+            }
+        }
+    }
+    appliance.configure(&toml::to_string(&table).unwrap());
+}
+
+/// A signed submission, ready to be sent.
+pub struct Signed {
+    /// The body.
+    pub body: String,
+    /// Its signature.
+    pub signature: String,
+}
+
+/// A job of `lots` lots, about 500 bytes each.
+pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
+    let words = "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ";
+    let lots: Vec<Value> = (0..lots)
+        .map(|number| {
+            let info = format!("sedan no. {number}: {}", words.repeat(3));
+            let images =
+                [0, 1].map(|at| format!("https://cdn.cars.example/lots/{number:05}/{at}.jpg"));
+            json!({"lot_id": format!("LOT-{number:05}"), "additional_info": info, "images": images})
+        })
+        .collect();
+    let mut body = submission(&lots, languages);
+    // Two jobs are never the same.
+    body["lots"][0]["additional_info"] = json!(format!("job {}", CLOCK.now().steady.as_nanos()));
+    if let Some(url) = webhook {
+        body["webhook_url"] = json!(url);
+    }
+    let body = body.to_string();
+    let signature = sign_bytes(body.as_bytes());
+    Signed { body, signature }
+}
+
+/// Sends a job; its id, and how long the answer took.
+pub fn submit(appliance: &Appliance, job: &Signed) -> (String, Duration) {
+    let begun = Instant::now();
+    let answer = appliance.post(&[("X-Signature", &job.signature)], job.body.as_bytes());
+    let took = begun.elapsed();
+    assert_eq!(answer.status, 201, "{}", answer.json());
+    (answer.json()["job_id"].as_str().unwrap().to_owned(), took)
+}
+
+/// Waits for what may take minutes.
+pub fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(30), "{what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Does nothing for so long.
+pub fn pause(time: Duration) {
+    never::<()>().recv_timeout(time).ok();
+}
+
+/// One cell of what a query gives, with one parameter.
+pub fn cell<T: FromSql>(database: &Path, sql: &str, parameter: &str) -> Option<T> {
+    let connection =
+        Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut query = connection.prepare_cached(sql).unwrap();
+    query
+        .query_row([parameter], |row| row.get(0))
+        .unwrap_or(None)
+}
+
+/// What a process holds, from `/proc`.
+pub struct Process(pub u32);
+
+impl Process {
+    /// Its memory now, in kB.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory since [`Process::forget_peak`], in kB.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Its peak is what it holds now.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.0), "5").unwrap();
+    }
+
+    /// The processor time that it has had.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let ticks: u64 = [11, 12]
+            .map(|at| fields[at].parse::<u64>().unwrap())
+            .iter()
+            .sum();
+        // A hundred in a second, whatever the kernel's own tick is.
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+/// Seconds since 1970.
+pub fn now_in_seconds() -> i64 {
+    CLOCK.now().wall.millis() / 1000
+}
+
+/// Megabytes of kilobytes.
+pub fn megabytes(kilobytes: u64) -> String {
+    format!("{:.1} MB", kilobytes as f64 / 1000.0)
+}
+
+/// So many in this time, a second.
+pub fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// Sorted times' median and 99th percentile.
+pub fn percentiles(times: &mut [Duration]) -> [Duration; 2] {
+    times.sort();
+    [50, 99].map(|percent| times[(times.len() - 1) * percent / 100])
+}
