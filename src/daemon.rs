@@ -1,7 +1,7 @@
 //! The whole: every step on a thread of its own, the two listeners, signals, shutdown.
 //!
-//! Threads share nothing but the store. After a tick that did something, every other step's bell
-//! rings (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
+//! Threads share nothing but the store. After a tick that did something, the bells of those ring whom
+//! it may concern (`bounded(1)`: "there may be work"); losing a ring costs a delay, never work. A thread that
 //! ends unasked ends the daemon with an error, so that systemd starts it again; so does a database that
 //! cannot be relied on, whoever met it.
 
@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::api::{Api, Doorkeeper, Health, Ops};
+use crate::api::{self, Api, Doorkeeper, Health, Ops};
 use crate::auditor::Auditor;
 use crate::clock::Clock;
 use crate::config::{Config, Private};
@@ -174,8 +174,8 @@ impl Daemon {
         for (name, step) in steps {
             let worker = Worker {
                 name: name.clone(),
+                ear: bells.hear(ringers(step.name())),
                 step,
-                ear: bells.hear(),
                 stopped: stopped.clone(),
                 bells: bells.clone(),
                 health: health.clone(),
@@ -326,6 +326,29 @@ pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> 
     select! {
         recv(signals) -> _ => Ok(()),
         recv(endings) -> ended => Err(describe(ended.ok())),
+    }
+}
+
+/// Whose work may make work for a step. It hears of nobody else: a bell that wakes fifty threads for
+/// nothing costs more than what it was rung for. What is found elsewhere (by an operator's command, say)
+/// is seen when the step looks next, after `steps.idle`.
+fn ringers(step: &str) -> &'static [&'static str] {
+    match step {
+        "images" => &[api::BATCH, "ingester"],
+        "submitter" => &[
+            api::BATCH,
+            "images",
+            "ingester",
+            "direct",
+            "poller",
+            "auditor",
+        ],
+        "poller" => &[api::CANCEL, "submitter", "auditor"],
+        "ingester" => &["poller", "auditor"],
+        "direct" => &[api::AT_ONCE, "direct"],
+        "finisher" => &[api::AT_ONCE, "images", "submitter", "ingester", "direct"],
+        "courier" => &[api::CANCEL, "finisher"],
+        _ => &[],
     }
 }
 

@@ -156,24 +156,31 @@ impl Waits {
 
 /// Who waits for work is told that there may be some. Losing a word costs a delay, never work.
 #[derive(Clone, Default)]
-pub struct Bells(Arc<Mutex<Vec<Sender<()>>>>);
+pub struct Bells(Arc<Mutex<Vec<Bell>>>);
+
+struct Bell {
+    ringers: &'static [&'static str],
+    rope: Sender<()>,
+}
 
 impl Bells {
-    /// A bell of one's own; it is gone when the receiver is dropped.
-    pub fn hear(&self) -> Receiver<()> {
-        let (bell, ear) = bounded(1);
-        self.bells().push(bell);
+    /// A bell of one's own, rung by these; it is gone when the receiver is dropped.
+    pub fn hear(&self, ringers: &'static [&'static str]) -> Receiver<()> {
+        let (rope, ear) = bounded(1);
+        self.bells().push(Bell { ringers, rope });
         ear
     }
 
-    /// Rings them all.
-    pub fn ring(&self) {
-        // A bell that has been rung already need not be rung again.
-        self.bells()
-            .retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
+    /// Rings the bells of all who hear this one.
+    pub fn ring(&self, ringer: &str) {
+        self.bells().retain(|bell| {
+            // One that has been rung already need not be rung again.
+            !bell.ringers.contains(&ringer)
+                || !matches!(bell.rope.try_send(()), Err(TrySendError::Disconnected(())))
+        });
     }
 
-    fn bells(&self) -> MutexGuard<'_, Vec<Sender<()>>> {
+    fn bells(&self) -> MutexGuard<'_, Vec<Bell>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

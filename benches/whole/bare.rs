@@ -89,7 +89,9 @@ pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
     };
     if one_for_each_job {
         // A row that is no job's comes with that of another job: it must not be asked for its parent.
-        connection.pragma_update(None, "foreign_keys", false).unwrap();
+        connection
+            .pragma_update(None, "foreign_keys", false)
+            .unwrap();
     }
     let begun = Instant::now();
     for job in 0..jobs {
@@ -195,7 +197,12 @@ pub fn take_in(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
             .unwrap();
         for line in some {
             let line: Value = serde_json::from_slice(line).unwrap();
-            let position = line["custom_id"].as_str().unwrap().rsplit('_').next().unwrap();
+            let position = line["custom_id"]
+                .as_str()
+                .unwrap()
+                .rsplit('_')
+                .next()
+                .unwrap();
             let position: i64 = position.parse().unwrap();
             let body = &line["response"]["body"];
             let words = body["output"][0]["content"][0]["text"].as_str().unwrap();

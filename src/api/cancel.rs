@@ -5,7 +5,7 @@ use serde_json::json;
 use super::limits::Kind;
 use super::read::no_such_job;
 use super::submit::{again, marks};
-use super::{Api, Failure, parse_body, seconds};
+use super::{Api, CANCEL, Failure, parse_body, seconds};
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
 use crate::intake;
@@ -70,7 +70,7 @@ impl Api {
         match done {
             Err(before) => again(before, 200),
             Ok(Done::Answer(answer)) => {
-                self.bells.ring();
+                self.bells.ring(CANCEL);
                 Ok(Response::bytes(
                     200,
                     "application/json",

@@ -41,6 +41,13 @@ use limits::Rates;
 pub use ops::Ops;
 use synchronous::Seats;
 
+/// Who rings when a job for the batches was taken.
+pub const BATCH: &str = "a job for the batches";
+/// Who rings when a job was taken that is answered at once.
+pub const AT_ONCE: &str = "a job that is answered at once";
+/// Who rings when a job was cancelled.
+pub const CANCEL: &str = "a job that is cancelled";
+
 /// How long a client is asked to wait when nothing can be stored or taken, seconds.
 const RETRY_LATER: &str = "30";
 

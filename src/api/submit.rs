@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::limits::{Kind, too_many};
-use super::{Api, Failure, overloaded, parameter, parse_body};
+use super::{AT_ONCE, Api, BATCH, Failure, overloaded, parameter, parse_body};
 use crate::clock::Timestamp;
 use crate::config::ClientConfig;
 use crate::http::{Request, Response};
@@ -99,7 +99,8 @@ impl Api {
                     request.id,
                     request.peer
                 );
-                self.bells.ring();
+                self.bells
+                    .ring(if seat.is_some() { AT_ONCE } else { BATCH });
                 drop(turn);
                 match seat {
                     Some(seat) => self.answer_at_once(&job.id, &seat, started),

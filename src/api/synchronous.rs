@@ -86,7 +86,7 @@ impl Api {
         started: Duration,
     ) -> Result<Response, Failure> {
         let until = started + self.config.synchronous.timeout;
-        let ear = self.bells.hear();
+        let ear = self.bells.hear(&["direct", "finisher"]);
         loop {
             let (job, stand) = self.look(id, &seat.client)?;
             let left = until.saturating_sub(self.clock.now().steady);

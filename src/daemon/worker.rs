@@ -42,7 +42,7 @@ impl Worker {
                         log::info!("event=recovered step={}", self.name);
                     }
                     if next.worked {
-                        self.bells.ring();
+                        self.bells.ring(self.step.name());
                     }
                     wait
                 }
@@ -133,7 +133,7 @@ mod tests {
         let worker = Worker {
             name: "doomed".into(),
             step: Box::new(Doomed { ticks: 3, end }),
-            ear: bells.hear(),
+            ear: bells.hear(&[]),
             stopped,
             bells,
             health: health.clone(),

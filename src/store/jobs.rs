@@ -258,8 +258,7 @@ pub fn webhooks(view: &View, id: &str) -> Stored<u32> {
 pub fn settled(view: &View, limit: u32) -> Stored<Vec<JobRow>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs
-         WHERE status IN ('pending', 'processing', 'translating') AND open_vision = 0 AND open_translations = 0
-         ORDER BY seq LIMIT ?"
+         WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0 ORDER BY seq LIMIT ?"
     ))?;
     query.query_and_then([limit], job_row)?.collect()
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
@@ -132,6 +132,7 @@ pub type View = Connection;
 /// A write transaction; its `now` is the one time of all that it writes.
 pub struct Tx<'c> {
     tx: rusqlite::Transaction<'c>,
+    tallies: settle::Tallies,
     /// The wall clock's time of this transaction.
     pub now: Timestamp,
 }
@@ -141,6 +142,13 @@ impl Deref for Tx<'_> {
 
     fn deref(&self) -> &Connection {
         &self.tx
+    }
+}
+
+impl Tx<'_> {
+    /// Runs a statement, planned once for each connection: what writes, writes the same again and again.
+    fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.tx.prepare_cached(sql)?.execute(params)
     }
 }
 
@@ -244,9 +252,11 @@ impl Store {
         let mut writer = guard(&self.writer);
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
+            tallies: settle::Tallies::default(),
             now,
         };
         let done = change(&tx)?;
+        settle::write_tallies(&tx)?;
         self.tell(Commit::Ahead);
         tx.tx.commit()?;
         self.tell(Commit::Done);

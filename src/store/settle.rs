@@ -4,6 +4,9 @@
 //! changes the rows they count: `open_vision` and `open_translations` are its requests that are
 //! waiting, claimed or held; `processed_lots` and `failed_lots` its lots that are finished.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
@@ -177,12 +180,12 @@ pub(super) fn is_answered(tx: &Tx<'_>, request: &Request, by: By) -> Stored<()> 
     } else {
         0
     };
-    count_settled(tx, request, translations)?;
+    count_settled(tx, request, translations);
     finish_lot(tx, request, None)
 }
 
 /// Makes the translation requests of a lot that has its description; gives how many are new.
-fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<usize> {
+fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<i64> {
     let languages: String = tx
         .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
         .query_row([vision.job], |row| row.get(0))?;
@@ -218,20 +221,59 @@ fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<usize> {
     Ok(made)
 }
 
-/// One request of a job is settled, and `translations` new ones are open.
-fn count_settled(tx: &Tx<'_>, request: &Request, translations: usize) -> Stored<()> {
-    let (vision, translated) = match request.stage {
-        Stage::Vision => (1, 0),
-        Stage::Translation => (0, 1),
-    };
-    tx.prepare_cached(
+/// What the settled requests and finished lots of one job change in its counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    vision: i64,
+    translations: i64,
+    new_translations: i64,
+    finished_lots: i64,
+    failed_lots: i64,
+}
+
+/// Tallies by job. They are written once, before the transaction commits: a job's row is wide, and its
+/// lines come by the hundred.
+pub(super) type Tallies = RefCell<BTreeMap<i64, Tally>>;
+
+/// Counts what was settled into the jobs' rows.
+pub(super) fn write_tallies(tx: &Tx<'_>) -> Stored<()> {
+    let tallies = tx.tallies.take();
+    if tallies.is_empty() {
+        return Ok(());
+    }
+    let mut count = tx.prepare_cached(
         "UPDATE batch_jobs SET open_vision = open_vision - ?1, open_translations = open_translations - ?2 + ?3,
-                updated_at = ?4,
+                processed_lots = processed_lots + ?4, failed_lots = failed_lots + ?5, updated_at = ?6,
                 status = CASE WHEN status IN ('pending', 'processing') AND open_vision = ?1 THEN 'translating' ELSE status END
-         WHERE seq = ?5",
-    )?
-    .execute(params![vision, translated, translations, tx.now, request.job])?;
+         WHERE seq = ?7",
+    )?;
+    for (job, tally) in tallies {
+        count.execute(params![
+            tally.vision,
+            tally.translations,
+            tally.new_translations,
+            tally.finished_lots,
+            tally.failed_lots,
+            tx.now,
+            job
+        ])?;
+    }
     Ok(())
+}
+
+fn tally(tx: &Tx<'_>, request: &Request, add: impl FnOnce(&mut Tally)) {
+    add(tx.tallies.borrow_mut().entry(request.job).or_default());
+}
+
+/// One request of a job is settled, and `translations` new ones are open.
+fn count_settled(tx: &Tx<'_>, request: &Request, translations: i64) {
+    tally(tx, request, |tally| {
+        match request.stage {
+            Stage::Vision => tally.vision += 1,
+            Stage::Translation => tally.translations += 1,
+        }
+        tally.new_translations += translations;
+    });
 }
 
 /// Finishes a request's lot when none of its requests is open any more.
@@ -263,10 +305,12 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
             "UPDATE batch_lots SET status = ?, error_message = ?, processed_at = ? WHERE id = ? AND status = 'pending'",
         )?
         .execute(params![status, failure, tx.now, request.lot])?;
-    tx.prepare_cached(
-        "UPDATE batch_jobs SET processed_lots = processed_lots + ?, failed_lots = failed_lots + ? WHERE seq = ?",
-    )?
-    .execute(params![finished, if has_text { 0 } else { finished }, request.job])?;
+    if finished == 1 {
+        tally(tx, request, |tally| {
+            tally.finished_lots += 1;
+            tally.failed_lots += i64::from(!has_text);
+        });
+    }
     Ok(())
 }
 
@@ -279,7 +323,7 @@ fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
         )?
         .execute(params![request.lot, request.language, reason])?;
     }
-    count_settled(tx, request, 0)?;
+    count_settled(tx, request, 0);
     finish_lot(tx, request, Some(reason))
 }
 
@@ -418,7 +462,8 @@ fn put_off(tx: &Tx<'_>, request: &Request) -> Stored<()> {
         return fail(tx, request, "its lot has no description to translate");
     }
     request.settle(tx, RequestState::Cancelled)?;
-    count_settled(tx, request, 0)
+    count_settled(tx, request, 0);
+    Ok(())
 }
 
 /// Whether another batch may still answer a request: two were made under one key.
