@@ -1,10 +1,16 @@
 //! HTML made from foreign text.
 
+use std::borrow::Cow;
+
 /// The text as paragraphs: escaped (`& < > " '`), split at blank lines, one `<p>` a paragraph,
 /// single line ends as `<br>`. Space around lines is dropped, since HTML shows none; a text of
 /// nothing but space gives an empty string.
 pub fn paragraphs(text: &str) -> String {
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let text = if text.contains('\r') {
+        Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n"))
+    } else {
+        Cow::Borrowed(text)
+    };
     let mut html = String::with_capacity(text.len() + text.len() / 8);
     let mut open = false;
     for line in text.split('\n').map(str::trim) {
@@ -33,16 +39,20 @@ pub fn escaped(text: &str) -> String {
 }
 
 fn escape(text: &str, html: &mut String) {
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            other => html.push(other),
-        }
+    let mut rest = text;
+    let special = |byte| matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'');
+    while let Some(at) = rest.bytes().position(special) {
+        html.push_str(&rest[..at]);
+        html.push_str(match rest.as_bytes()[at] {
+            b'&' => "&amp;",
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'"' => "&quot;",
+            _ => "&#39;",
+        });
+        rest = &rest[at + 1..];
     }
+    html.push_str(rest);
 }
 
 #[cfg(test)]

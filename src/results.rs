@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
@@ -18,47 +19,76 @@ use crate::store::{Store, Stored};
 /// Lots of one page.
 const PAGE: u32 = 100;
 
-/// One lot, in the form of `results.lots`.
-pub fn lot(languages: &[String], lot: &LotRow) -> Value {
-    let descriptions: Vec<Value> = languages
-        .iter()
-        .map(|language| description(lot, language))
-        .collect();
-    json!({
-        "lot_id": lot.lot_id,
-        "status": lot.status.as_str(),
-        "processed_at": lot.processed_at.map(Timestamp::to_seconds_text),
-        "processed_images": lot.images.len().saturating_sub(lot.missing_images.len()),
-        "descriptions": descriptions,
-        "missing_images": lot.missing_images,
-        "error_message": lot.error_message,
-    })
+/// One lot, in the form of `results.lots`. Its members are in the order of canonical JSON.
+#[derive(Serialize)]
+pub struct Lot<'a> {
+    descriptions: Vec<Description<'a>>,
+    error_message: Option<&'a str>,
+    lot_id: &'a str,
+    missing_images: &'a [String],
+    processed_at: Option<String>,
+    processed_images: usize,
+    status: &'a str,
 }
 
-fn description(lot: &LotRow, language: &str) -> Value {
-    let text = if is_english(language) {
-        lot.vision_result.clone().ok_or_else(|| no_text(lot))
-    } else {
-        lot.translations
-            .get(language)
-            .cloned()
-            .unwrap_or_else(|| Err(no_text(lot)))
-    };
-    match text {
-        Ok(text) => json!({"language": language, "damages": paragraphs(&text)}),
-        Err(error) => json!({"language": language, "damages": null, "error": error}),
+/// A lot in one language: HTML, or why there is none.
+#[derive(Serialize)]
+struct Description<'a> {
+    damages: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    language: &'a str,
+}
+
+impl<'a> Lot<'a> {
+    /// The lot in these languages.
+    pub fn new(languages: &'a [String], lot: &'a LotRow) -> Self {
+        Self {
+            descriptions: languages
+                .iter()
+                .map(|language| Description::new(lot, language))
+                .collect(),
+            error_message: lot.error_message.as_deref(),
+            lot_id: &lot.lot_id,
+            missing_images: &lot.missing_images,
+            processed_at: lot.processed_at.map(Timestamp::to_seconds_text),
+            processed_images: lot.images.len().saturating_sub(lot.missing_images.len()),
+            status: lot.status.as_str(),
+        }
+    }
+
+    /// The same as a value.
+    pub fn value(&self) -> Value {
+        json!(self)
     }
 }
 
-fn no_text(lot: &LotRow) -> String {
+impl<'a> Description<'a> {
+    fn new(lot: &'a LotRow, language: &'a str) -> Self {
+        let text = if is_english(language) {
+            lot.vision_result.as_deref().ok_or_else(|| no_text(lot))
+        } else {
+            match lot.translations.get(language) {
+                Some(Ok(text)) => Ok(text.as_str()),
+                Some(Err(error)) => Err(error.as_str()),
+                None => Err(no_text(lot)),
+            }
+        };
+        Self {
+            damages: text.ok().map(paragraphs),
+            error: text.err(),
+            language,
+        }
+    }
+}
+
+fn no_text(lot: &LotRow) -> &str {
     let waiting = match lot.status {
         LotStatus::Pending => "not finished yet",
         LotStatus::Cancelled => "the job was cancelled before",
         LotStatus::Completed | LotStatus::Failed => "no text",
     };
-    lot.error_message
-        .clone()
-        .unwrap_or_else(|| waiting.to_owned())
+    lot.error_message.as_deref().unwrap_or(waiting)
 }
 
 /// `processing_summary`.
@@ -140,7 +170,7 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
             if lots_text.len() > 1 {
                 lots_text.push(b',');
             }
-            canonical_value(&lot(&job.languages, row), &mut |bytes| {
+            canonical_value(&Lot::new(&job.languages, row).value(), &mut |bytes| {
                 lots_text.extend_from_slice(bytes)
             });
         }
@@ -183,17 +213,15 @@ fn canonical(value: &Value) -> Vec<u8> {
 pub struct Frame {
     before: String,
     after: String,
-    lot: fn(&JobRow, &LotRow) -> Value,
+    lot: WriteLot,
 }
+
+/// Writes one lot of a job as JSON.
+type WriteLot = fn(&JobRow, &LotRow, &mut Vec<u8>) -> serde_json::Result<()>;
 
 impl Frame {
     /// `head`'s members (it is an object), then `opening`, the lots, and `closing`.
-    pub fn new(
-        head: &Value,
-        opening: &str,
-        closing: String,
-        lot: fn(&JobRow, &LotRow) -> Value,
-    ) -> Self {
+    pub fn new(head: &Value, opening: &str, closing: String, lot: WriteLot) -> Self {
         let head = head.to_string();
         let head = head.strip_suffix('}').unwrap_or(&head);
         let comma = if head.len() > 1 { "," } else { "" };
@@ -207,8 +235,8 @@ impl Frame {
     /// `head`'s members, then the contract's `results`.
     pub fn results(head: &Value) -> Self {
         let opening = format!("\"results\":{{\"version\":\"{VERSION}\",\"lots\":[");
-        Self::new(head, &opening, "]}}".into(), |job, row| {
-            lot(&job.languages, row)
+        Self::new(head, &opening, "]}}".into(), |job, row, to| {
+            serde_json::to_writer(to, &Lot::new(&job.languages, row))
         })
     }
 }
@@ -258,8 +286,7 @@ impl ResultsReader {
                 self.pending.push(b',');
             }
             self.any = true;
-            let lot = (self.frame.lot)(&self.job, row);
-            self.pending.extend_from_slice(lot.to_string().as_bytes());
+            (self.frame.lot)(&self.job, row, &mut self.pending)?;
             self.position = row.position + 1;
         }
         let read = u32::try_from(page.len()).unwrap_or(want);

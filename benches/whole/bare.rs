@@ -1,5 +1,6 @@
 //! The references: the same rows, bytes and files with nothing around them.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 /// Result lines in one transaction, as the ingester has them.
 const LINES: usize = 200;
+/// Requests claimed for a batch in one transaction, as the submitter has them.
+const CLAIMS: usize = 500;
 /// Kept by triggers: no row of these is anybody's work.
 const DERIVED: [&str; 5] = ["totals", "sums", "minutes", "job_usage", "client_usage"];
 
@@ -67,16 +70,6 @@ pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let mut connection = like(database, &folder.path().join("bare.db"));
     let tables = rows(database);
-    let insert = |to: &Connection, table: &str, rows: &[Vec<Cell>]| {
-        let Some(first) = rows.first() else { return };
-        let marks = vec!["?"; first.len()].join(", ");
-        let mut insert = to
-            .prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))
-            .unwrap();
-        for row in rows {
-            insert.execute(params_from_iter(row)).unwrap();
-        }
-    };
     let jobs = if one_for_each_job {
         tables
             .iter()
@@ -101,18 +94,50 @@ pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
         for (table, rows) in &tables {
             let from = rows.len() * job / jobs;
             let to = rows.len() * (job + 1) / jobs;
-            insert(&transaction, table, &rows[from..to]);
+            insert_rows(&transaction, table, &rows[from..to]);
         }
         transaction.commit().unwrap();
     }
     begun.elapsed()
 }
 
-/// The lines of an input file, made from their values by serde_json, hashed and sent over a socket.
-pub fn upload(lines: &[u8]) -> Duration {
-    let mut to = drain();
+fn insert_rows(to: &Connection, table: &str, rows: &[Vec<Cell>]) {
+    let Some(first) = rows.first() else { return };
+    let marks = vec!["?"; first.len()].join(", ");
+    let mut insert = to
+        .prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))
+        .unwrap();
+    for row in rows {
+        insert.execute(params_from_iter(row)).unwrap();
+    }
+}
+
+/// A batch made and sent: its rows, the lines of its input by serde_json, hashed and synced to a file,
+/// and the file over a socket.
+pub fn upload(database: &Path, lines: &[u8]) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = like(database, &folder.path().join("bare.db"));
+    connection
+        .pragma_update(None, "foreign_keys", false)
+        .unwrap();
+    let tables = rows(database);
+    let (_, rows) = tables
+        .iter()
+        .find(|(name, _)| name == "batch_lines")
+        .unwrap();
+    let begun = Instant::now();
+    for some in rows.chunks(CLAIMS) {
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .unwrap();
+        insert_rows(&transaction, "batch_lines", some);
+        transaction.commit().unwrap();
+    }
+    let mut took = begun.elapsed();
+
+    let path = folder.path().join("input.jsonl");
+    let mut file = File::create(&path).unwrap();
     let mut hash = Sha256::new();
-    let mut took = Duration::ZERO;
     let lines: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').collect();
     for some in lines.chunks(1000) {
         let some = some.iter().filter(|line| !line.is_empty());
@@ -126,10 +151,13 @@ pub fn upload(lines: &[u8]) -> Duration {
             text.push(b'\n');
         }
         hash.update(&text);
-        to.write_all(&text).unwrap();
+        file.write_all(&text).unwrap();
         took += begun.elapsed();
     }
-    took
+    let begun = Instant::now();
+    file.sync_all().unwrap();
+    std::io::copy(&mut File::open(&path).unwrap(), &mut drain()).unwrap();
+    took + begun.elapsed()
 }
 
 /// Bytes over a loopback socket.

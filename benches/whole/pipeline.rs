@@ -71,7 +71,7 @@ fn one_language() -> Vec<Figure> {
     let upload = openai.upload();
     let built = between(&database, "created_at", "submitted_at", "vision");
     let memory = process.peak().saturating_sub(idle);
-    let reference = bare::upload(&openai.input());
+    let reference = bare::upload(&database, &openai.input());
     let megabytes_sent = upload.bytes as f64 / 1e6;
     let mut figures = vec![
         Figure::against(

@@ -64,7 +64,9 @@ impl Api {
             "],\"total_lots\":{},\"processed_lots\":{},\"failed_lots\":{}}}",
             job.total_lots, job.processed_lots, job.failed_lots
         );
-        let frame = Frame::new(&head, "\"results\":[", counts, lot);
+        let frame = Frame::new(&head, "\"results\":[", counts, |job, row, to| {
+            serde_json::to_writer(to, &lot(job, row))
+        });
         let most = job.cleaning_since.map_or(u32::MAX, |_| 0);
         let body = ResultsReader::new(self.store.clone(), job, frame, 0, most);
         Ok(Response::stream(200, "application/json", body))

@@ -145,7 +145,7 @@ impl Api {
 
 /// The answer with what there is; where a part goes on in a batch, with what is still to come.
 fn answer(job: &JobRow, lot: &LotRow) -> Value {
-    let mut result = results::lot(&job.languages, lot);
+    let mut result = results::Lot::new(&job.languages, lot).value();
     let mut warnings = Vec::new();
     let mut pending = Vec::new();
     for description in result["descriptions"].as_array().into_iter().flatten() {

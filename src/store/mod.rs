@@ -16,7 +16,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::Deref;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -57,9 +57,11 @@ mod embedded {
 
 /// Marks the file as ours: "bkpr".
 const APPLICATION_ID: i64 = 0x626b_7072;
-/// Of a connection that reads, negative for KiB. There is one for each thread that reads at the same
-/// time (each courier, each HTTP worker), and a long answer passes through all of them in turn; the
-/// system's own cache lies behind.
+/// Connections that read, at most: each holds the schema and a cache, half a megabyte together, and two
+/// hundred threads may want to look at the same moment. A look is short; who finds none free waits.
+const READERS: usize = 8;
+/// Of a connection that reads, negative for KiB: a long answer passes through all of them in turn, and
+/// the system's own cache lies behind.
 const READER_CACHE: i64 = -500;
 
 /// Why the store did not do it.
@@ -168,7 +170,7 @@ pub type Watcher = Box<dyn Fn(Commit) + Send + Sync>;
 pub struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    readers: Readers,
     database_id: String,
     watcher: Option<Watcher>,
     alarm: (Sender<String>, Receiver<String>),
@@ -192,7 +194,7 @@ impl Store {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
-            readers: Mutex::default(),
+            readers: Readers::default(),
             database_id,
             watcher: None,
             alarm: bounded(1),
@@ -280,22 +282,69 @@ impl Store {
     /// # Errors
     /// What `look` gives.
     pub fn read<T>(&self, look: impl FnOnce(&View) -> Stored<T>) -> Stored<T> {
-        let pooled = guard(&self.readers).pop();
-        let reader = match pooled {
-            Some(reader) => reader,
+        let mut reader = self.readers.take();
+        let snapshot = reader.open(&self.path)?.unchecked_transaction()?;
+        // A reader that cannot be opened is another matter: it may want nothing but a descriptor.
+        self.heed(look(&snapshot))
+    }
+}
+
+/// The connections that read, shared by all threads.
+#[derive(Default)]
+struct Readers {
+    pool: Mutex<Pool>,
+    back: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    free: Vec<Connection>,
+    taken: usize,
+}
+
+impl Readers {
+    /// A reader for the time of one look; waits until one is free.
+    fn take(&self) -> Reader<'_> {
+        let mut pool = self
+            .back
+            .wait_while(guard(&self.pool), |pool| pool.taken >= READERS)
+            .unwrap_or_else(PoisonError::into_inner);
+        pool.taken += 1;
+        Reader {
+            connection: pool.free.pop(),
+            readers: self,
+        }
+    }
+}
+
+/// One of the [`Readers`]; dropping it gives it back.
+struct Reader<'r> {
+    connection: Option<Connection>,
+    readers: &'r Readers,
+}
+
+impl Reader<'_> {
+    fn open(&mut self, path: &Path) -> Stored<&Connection> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
             None => {
-                let reader = connect(&self.path)?;
-                reader.pragma_update(None, "query_only", true)?;
-                reader.pragma_update(None, "cache_size", READER_CACHE)?;
-                reader
+                let connection = connect(path)?;
+                connection.pragma_update(None, "query_only", true)?;
+                connection.pragma_update(None, "cache_size", READER_CACHE)?;
+                connection
             }
         };
-        let snapshot = reader.unchecked_transaction()?;
-        // A reader that cannot be opened is another matter: it may want nothing but a descriptor.
-        let seen = self.heed(look(&snapshot));
-        drop(snapshot);
-        guard(&self.readers).push(reader);
-        seen
+        Ok(self.connection.insert(connection))
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut pool = guard(&self.readers.pool);
+        pool.free.extend(self.connection.take());
+        pool.taken -= 1;
+        drop(pool);
+        self.readers.back.notify_one();
     }
 }
 
