@@ -277,7 +277,8 @@ impl Store {
         })
     }
 
-    /// Runs `look` on one snapshot of the database. Keep it short: a long reader makes the WAL grow.
+    /// Runs `look` on one snapshot of the database. Keep it short: a long reader makes the WAL grow, and
+    /// there are eight in all; never look again from within it.
     ///
     /// # Errors
     /// What `look` gives.
