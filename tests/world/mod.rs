@@ -1041,6 +1041,10 @@ const TWO_BATCHES: &str = "requests in two live batches";
 
 /// Queries that must give no row.
 const INVARIANTS: &[(&str, &str)] = &[
+    (
+        "tokens that are counted otherwise than attempts have them",
+        "SELECT * FROM v_bad_usage",
+    ),
     (ORPHANS, "SELECT * FROM v_orphans"),
     ("rows that refer to nothing", "PRAGMA foreign_key_check"),
     (
