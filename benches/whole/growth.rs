@@ -145,6 +145,16 @@ fn multiply(database: &Path, job: &str) {
          WHERE l.batch_job_id = ?4 AND ?3 <> '' AND ?1 > 0"
             .to_owned(),
     ];
+    let usage = columns("job_usage", &["job"]);
+    let more = [
+        "INSERT INTO batch_links SELECT k.batch_id, k.job + ?1 FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
+         WHERE j.id = ?4 AND ?3 <> '' AND ?2 > 0"
+            .to_owned(),
+        format!(
+            "INSERT INTO job_usage (job, {usage}) SELECT job + ?1, {usage} FROM job_usage
+             WHERE job = (SELECT seq FROM batch_jobs WHERE id = ?4 AND ?3 <> '' AND ?2 > 0)"
+        ),
+    ];
     // Beyond every id that is there.
     let step = 10_000_000_i64;
     for copy in 1..=i64::try_from(JOBS).unwrap() {
@@ -152,7 +162,7 @@ fn multiply(database: &Path, job: &str) {
             connection.execute_batch("BEGIN").unwrap();
         }
         let id = format!("{copy:08x}-0000-4000-8000-000000000000");
-        for statement in &statements {
+        for statement in statements.iter().chain(&more) {
             connection
                 .prepare_cached(statement)
                 .unwrap()
@@ -164,7 +174,10 @@ fn multiply(database: &Path, job: &str) {
         }
     }
     connection
-        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute_batch(
+            "UPDATE openai_batches SET lines = (SELECT count(*) FROM batch_lines l WHERE l.batch_id = openai_batches.id);
+             PRAGMA wal_checkpoint(TRUNCATE)",
+        )
         .unwrap();
 }
 

@@ -56,7 +56,7 @@ fn count(database: &Path, state: &str) -> i64 {
 /// One language, English: the vision batch alone.
 fn one_language() -> Vec<Figure> {
     let openai = BareOpenAi::start(LINE);
-    let prompt = "Describe the damage, part by part. ".repeat(75);
+    let prompt = "Describe the damage, part by part. ".repeat(83);
     let config = format!("{CONFIG}\n[vision]\nprompt = \"{prompt}\"");
     let appliance = rig::daemon(&openai, &config);
     let process = Process(appliance.daemon_id());

@@ -98,12 +98,12 @@ pub struct Signed {
     pub signature: String,
 }
 
-/// A job of `lots` lots, about 500 bytes each.
+/// A job of `lots` lots, about 470 bytes each.
 pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
     let words = "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ";
     let lots: Vec<Value> = (0..lots)
         .map(|number| {
-            let info = format!("sedan no. {number}: {}", words.repeat(3));
+            let info = format!("sedan no. {number}: {}", words.repeat(4));
             let images =
                 [0, 1].map(|at| format!("https://cdn.cars.example/lots/{number:05}/{at}.jpg"));
             json!({"lot_id": format!("LOT-{number:05}"), "additional_info": info, "images": images})
