@@ -161,7 +161,7 @@ impl Daemon {
         }
 
         let (stop, stopped) = bounded::<Infallible>(0);
-        let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        let health = Arc::new(Health::new(store.clone(), clock.clone(), config.clone()));
         if !config.alerts.heartbeat_url.is_empty() {
             let heartbeat = Heartbeat::new(health.clone(), outbound, config.clone());
             steps.push(("heartbeat".into(), Box::new(heartbeat)));

@@ -249,6 +249,8 @@ fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
     assert_eq!(refused.status, 503);
     assert_eq!(refused.json()["code"], "STORAGE_UNAVAILABLE");
     assert!(refused.header("retry-after").is_some());
+    let health = |api: &str| appliance::call("GET", &format!("{api}/health"), &[], b"").status;
+    assert_eq!(health(&appliance.api), 503);
     wait_for("the alert", || {
         let alerts = appliance.run(&["alerts"]);
         alerts.out.contains("disk_low").then_some(())
@@ -261,6 +263,7 @@ fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
     appliance.kill_daemon();
     appliance.configure(&reserve("1kB"));
     appliance.start_daemon();
+    assert_eq!(health(&appliance.api), 200);
     appliance.results(&waiting);
     wait_for("the alert's end", || {
         (appliance.run(&["alerts"]).status == 0).then_some(())

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, json};
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::http::Response;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+use crate::trouble;
 
 /// How much later than it wanted to be called again a step may be.
 const SLACK: Duration = Duration::from_mins(1);
@@ -58,6 +60,7 @@ impl Vital {
 pub struct Health {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    config: Arc<Config>,
     vitals: Mutex<BTreeMap<String, Vital>>,
     port: Mutex<Option<String>>,
     storage: Mutex<Option<Storage>>,
@@ -76,10 +79,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Health {
     /// With no sign of life yet.
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, config: Arc<Config>) -> Self {
         Self {
             store,
             clock,
+            config,
             vitals: Mutex::default(),
             port: Mutex::default(),
             storage: Mutex::default(),
@@ -148,7 +152,8 @@ impl Health {
         *lock(&self.port) = silence;
     }
 
-    /// Why no job can be stored now; none: it can, tried by storing something a moment ago.
+    /// Why no job can be stored now; none: it can, tried by storing something a moment ago, and there
+    /// is more room than is left to results.
     pub(super) fn storage(&self) -> Option<String> {
         let now = self.clock.now();
         let mut last = lock(&self.storage);
@@ -157,11 +162,15 @@ impl Health {
                 storage.trouble.clone()
             }
             _ => {
-                let trouble = self
+                let room = self
                     .store
                     .probe(now.wall)
-                    .err()
-                    .map(|error| error.to_string());
+                    .and_then(|()| trouble::missing_room(&self.store, &self.config));
+                let trouble = match room {
+                    Ok(None) => None,
+                    Ok(Some(_)) => Some(StoreError::Full.to_string()),
+                    Err(error) => Some(error.to_string()),
+                };
                 *last = Some(Storage {
                     at: now.steady,
                     trouble: trouble.clone(),

@@ -178,7 +178,7 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
         let store = Arc::new(store);
-        let health = Arc::new(Health::new(store.clone(), clock.clone()));
+        let health = Arc::new(Health::new(store.clone(), clock.clone(), Arc::default()));
         health.expect("worker", Duration::from_hours(1));
         health.begins("worker");
         let mut watch = Watch::new(store.clone(), health.clone(), None, None);

@@ -126,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
-        let health = Arc::new(Health::new(Arc::new(store), clock.clone()));
+        let health = Arc::new(Health::new(Arc::new(store), clock.clone(), Arc::default()));
         let (crew, endings) = Crew::new();
         let (_running, stopped) = bounded(0);
         let bells = Bells::default();
