@@ -255,6 +255,11 @@ impl Look<'_> {
             .zip(parts)
             .map(|(at, part)| format!("<section id=\"part-{at}\">{part}</section>"))
             .collect();
+        // A job's or batch's page begins with what it is about.
+        let heading = match PLACES.iter().any(|(place, _)| *place == path) {
+            true => format!("<h1 class=\"unseen\">{title}</h1>"),
+            false => String::new(),
+        };
         let (tone, verdict) = self.verdict();
         let html = format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · batchkeeper</title>\
@@ -265,7 +270,7 @@ impl Look<'_> {
              <header><a class=\"name\" href=\"/\"><img src=\"/status.svg\" alt=\"\" width=\"24\" height=\"24\">batchkeeper</a>\
              <nav aria-label=\"Pages\">{places}</nav>\
              <p id=\"verdict\" class=\"{tone}\" role=\"status\"><span class=\"dot\"></span>{verdict}</p></header>\
-             <main id=\"main\" tabindex=\"-1\">{sections}</main>\
+             <main id=\"main\" tabindex=\"-1\">{heading}{sections}</main>\
              <footer><p>batchkeeper {} · <a href=\"/metrics\">metrics</a> · <a href=\"/health\">health</a> · \
              <a href=\"/openapi.json\">API</a> · <span id=\"live\">as of {}</span></p></footer></body></html>",
             env!("CARGO_PKG_VERSION"),

@@ -52,10 +52,7 @@ impl Look<'_> {
             })
         })?;
         let nothing_yet = self.figures.jobs.is_empty();
-        let mut parts = vec![format!(
-            "<h1 class=\"unseen\">Overview</h1>{}",
-            self.cards(&rows)
-        )];
+        let mut parts = vec![self.cards(&rows)];
         parts.extend(self.open_alerts()?);
         if nothing_yet {
             parts.push(WELCOME.to_owned());

@@ -120,7 +120,7 @@ fn progress(of: &str) -> String {
 fn cell(column: &str, value: &Value, now: Timestamp) -> String {
     let shown = plain(value);
     if shown.is_empty() {
-        return "<span class=\"none\" aria-label=\"none\">–</span>".to_owned();
+        return "<span class=\"none\" role=\"img\" aria-label=\"none\">–</span>".to_owned();
     }
     match (column, value) {
         ("job", _) => format!("<a class=\"id\" href=\"/jobs/{0}\">{0}</a>", text(&shown)),
