@@ -1,5 +1,9 @@
 //! The poller: watches batches at OpenAI until they reach a final state, and carries cancels there.
+//!
+//! Where many are due, a listing shows a hundred of them in one call. It only says of those that run
+//! that they run: how one ended is asked of itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +18,10 @@ use crate::trouble::{self, OPENAI};
 
 /// How long after its window a batch that has not ended is reported.
 const OVERDUE: Duration = Duration::from_mins(30);
+/// From so many due batches on, a listing is asked for where it takes fewer calls.
+const MANY: usize = 4;
+/// Batches on one page of a listing.
+const PAGE: u32 = 100;
 
 /// See the module.
 pub struct Poller {
@@ -22,6 +30,8 @@ pub struct Poller {
     config: Arc<Config>,
     /// Since when each ended batch whose files are not named is waited for.
     late: Waits,
+    /// When the last listing was asked for, on the steady clock.
+    listed: Option<Duration>,
 }
 
 impl Poller {
@@ -32,6 +42,7 @@ impl Poller {
             api,
             config,
             late: Waits::default(),
+            listed: None,
         }
     }
 
@@ -39,6 +50,87 @@ impl Poller {
     fn interval(&self, age: Duration) -> Duration {
         let base = self.config.openai.poll_interval;
         (age / 20).clamp(base / 2, base * trouble::SLOWEST_POLL)
+    }
+
+    /// The batches that one listing may answer for, where that takes fewer calls than asking for each;
+    /// once in a base interval.
+    fn crowd(&self, now: Moment) -> Result<Option<Vec<BatchRow>>, StepError> {
+        let base = self.config.openai.poll_interval;
+        if self.listed.is_some_and(|at| now.steady < at + base) {
+            return Ok(None);
+        }
+        let soon = now.wall + base / 2;
+        let (mut rows, newer) = self.store.read(|view| {
+            let rows = batches::due(view, BatchState::Submitted, soon)?;
+            let oldest = rows.iter().filter_map(|row| row.openai_time).min();
+            Ok((rows, batches::made_since(view, oldest)?))
+        })?;
+        rows.retain(|row| row.identity == *self.api.identity());
+        let pages = newer / PAGE as usize + 1;
+        Ok((rows.len() >= MANY && pages * 2 <= rows.len()).then_some(rows))
+    }
+
+    /// Asks for a listing, as far back as it takes fewer calls: what runs is looked at later, what does
+    /// not, or is not in it, stays due.
+    fn survey(&mut self, rows: Vec<BatchRow>, now: Moment) -> Result<Next, StepError> {
+        self.listed = Some(now.steady);
+        let most = rows.len() / 2;
+        let mut left: HashMap<String, BatchRow> = rows
+            .into_iter()
+            .filter_map(|row| Some((row.openai_batch_id.clone()?, row)))
+            .collect();
+        let mut after: Option<String> = None;
+        for _ in 0..most {
+            let page = match self.api.batches(after.as_deref(), PAGE) {
+                Ok(page) => page,
+                // Each is asked for itself, and what is wrong is found there.
+                Err(error) => {
+                    log::info!("event=listing_failed error={:?}", error.to_string());
+                    break;
+                }
+            };
+            self.take_note(&page.data, &mut left, now)?;
+            after = page.data.last().map(|remote| remote.id.clone());
+            if left.is_empty() || !page.has_more || after.is_none() {
+                break;
+            }
+        }
+        Ok(Next::again())
+    }
+
+    /// Of the batches on one page: those that run are looked at later.
+    fn take_note(
+        &self,
+        page: &[RemoteBatch],
+        left: &mut HashMap<String, BatchRow>,
+        now: Moment,
+    ) -> Result<(), StepError> {
+        let mut running = Vec::new();
+        for remote in page {
+            let Some(row) = left.remove(&remote.id) else {
+                continue;
+            };
+            let runs = remote.status.is_some_and(|status| !status.is_final());
+            if runs
+                && !is_overdue(remote.expires_at, now)
+                && !row.cancel_wanted
+                && !self.is_unwanted(&row)?
+            {
+                running.push((row, remote));
+            }
+        }
+        self.store.write(now.wall, |tx| {
+            for (row, remote) in &running {
+                let subject = format!("batch:{}", row.id);
+                alerts::close(tx, "batch_gone", &subject)?;
+                alerts::close(tx, "unknown_state", &subject)?;
+                let age = now.wall.since(Timestamp::from_seconds(remote.created_at));
+                let wait = self.interval(age).max(self.config.openai.poll_interval);
+                batches::polled(tx, row.id, remote, now.wall + wait)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     fn poll(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
@@ -205,7 +297,10 @@ impl Step for Poller {
             .read(|view| batches::next_due(view, &[BatchState::Submitted], now.wall, longest))?;
         match first {
             None => Ok(Next::idle(self.config.steps.idle)),
-            Some(Ok(row)) => self.poll(&row, now),
+            Some(Ok(row)) => match self.crowd(now)? {
+                Some(rows) => self.survey(rows, now),
+                None => self.poll(&row, now),
+            },
             Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
         }
     }

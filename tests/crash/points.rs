@@ -140,6 +140,9 @@ fn points() -> Vec<Point> {
 
 /// The stages, in their order.
 const STAGES: [&str; 2] = ["vision", "translation"];
+/// Gives a row when no file of an ingested batch is left at OpenAI.
+const CLEANED: &str = "SELECT 1 WHERE NOT EXISTS
+    (SELECT 1 FROM openai_batches WHERE state = 'ingested' AND cleaned_at IS NULL)";
 /// Kills in one world; then a new one.
 const ROUNDS: u32 = 20;
 
@@ -185,6 +188,8 @@ impl Point {
                 rig.submit(2, &["en", "ru"]);
             }
             rig.finish_from(first, Expected::default());
+            // Or the next round's first removal would be this one's last.
+            rig.wait_for(CLEANED);
         }
         rig.finish(Expected::default());
     }

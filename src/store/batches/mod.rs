@@ -291,6 +291,24 @@ pub fn next_due(
     Ok(first.map(Ok).or(next.map(Err)))
 }
 
+/// The batches in a state that are due by `until`.
+pub fn due(view: &View, state: BatchState, until: Timestamp) -> Stored<Vec<BatchRow>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM openai_batches
+         WHERE state = ? AND next_at <= ? AND state NOT IN ('ingested', 'failed')"
+    ))?;
+    query
+        .query_and_then(params![state, until], batch_row)?
+        .collect()
+}
+
+/// How many batches OpenAI has made since then (its clock, seconds), as far as the store knows.
+pub fn made_since(view: &View, oldest: Option<i64>) -> Stored<usize> {
+    let mut query =
+        view.prepare_cached("SELECT count(*) FROM openai_batches WHERE openai_time >= ?")?;
+    Ok(query.query_row([oldest], |row| row.get(0))?)
+}
+
 /// How many batches run at OpenAI, or may do so.
 pub fn active(view: &View) -> Stored<u32> {
     let mut query = view.prepare_cached(

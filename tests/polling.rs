@@ -1,0 +1,80 @@
+//! How batches are watched: many by a listing, each by itself once there is something to say of it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count the helpers of an integration test as tests"
+)]
+
+mod world;
+
+use std::time::Duration;
+
+use world::World;
+use world::openai::{Course, Fault, Op};
+
+const LOTS: [&str; 12] = [
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+];
+const HOUR: Duration = Duration::from_hours(1);
+const RUNNING: &str =
+    "SELECT count(*) FROM openai_batches WHERE openai_status IN ('validating', 'in_progress')";
+
+/// A world with a job whose twelve batches run for so long.
+fn twelve_batches(latency: Duration) -> (World, String) {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    world.openai.state().courses = vec![
+        Course {
+            latency,
+            ..Course::default()
+        };
+        LOTS.len()
+    ]
+    .into();
+    let job = world.submit(&LOTS, &["en"]);
+    world.run_for(Duration::from_mins(5));
+    assert_eq!(world.number(RUNNING), 12, "{}", world.dump());
+    world.openai.state().calls.clear();
+    (world, job)
+}
+
+#[test]
+fn a_listing_looks_at_many_and_each_is_asked_for_once_it_has_ended() {
+    let (mut world, job) = twelve_batches(3 * HOUR);
+    world.run_for(2 * HOUR);
+    let (listed, asked) = (world.openai.count(Op::List), world.openai.count(Op::Batch));
+    let looks = (2 * HOUR).as_secs() / world.config.openai.poll_interval.as_secs();
+    assert!((1..=looks).contains(&(listed as u64)), "{listed} listings");
+    assert!(asked <= listed, "{asked} asked for by themselves");
+    assert_eq!(world.number(RUNNING), 12);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 12);
+}
+
+#[test]
+fn where_no_listing_can_be_had_each_is_asked_for() {
+    let (mut world, job) = twelve_batches(HOUR);
+    let broken = (Op::List, Fault::Html(502));
+    world.openai.state().always.push(broken);
+    world.run_for(2 * HOUR);
+    world.assert_answered(&job);
+}
+
+#[test]
+fn a_listing_that_shows_none_of_them_is_no_verdict() {
+    let (mut world, job) = twelve_batches(HOUR);
+    world.openai.state().list_lag = 24 * HOUR;
+    world.run_for(2 * HOUR);
+    world.assert_answered(&job);
+    assert!(world.open_alerts().is_empty(), "{:?}", world.open_alerts());
+}
+
+#[test]
+fn a_cancel_reaches_each_of_many() {
+    let (mut world, job) = twelve_batches(12 * HOUR);
+    world.cancel(&job);
+    world.run_for(HOUR);
+    assert_eq!(world.openai.count(Op::Cancel), 12);
+    assert_eq!(world.number(RUNNING), 0, "{}", world.dump());
+}
