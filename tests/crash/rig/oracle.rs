@@ -58,8 +58,12 @@ impl Rig {
         ] {
             assert_eq!(self.texts(none), [""; 0]);
         }
-        let (status, findings) = self.command(&["doctor"]);
-        assert_eq!(status, Some(0), "{findings}");
+        // The invariants, and that the accounts balance: what was accepted was answered or failed with
+        // its reason, and every batch has its owner.
+        for command in ["doctor", "report"] {
+            let (status, findings) = self.command(&[command]);
+            assert_eq!(status, Some(0), "{findings}");
+        }
         self.check_openai(expected);
         self.check_spool();
     }
