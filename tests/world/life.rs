@@ -24,6 +24,11 @@ const TICKS: u64 = 600;
 const JOBS: u64 = 6;
 /// What a life may cost a day, where that is limited: some eighty lines.
 const BUDGET: &str = "0.0006";
+/// What one client may cost a day, where that is limited: some twenty lines.
+const BUDGET_OF_ONE: &str = "0.00015";
+/// How long two lots of a client take at most that come when everybody waits: the rest of a day whose
+/// budget is used up, and half a day until an operator comes where one is needed.
+const NO_LONGER: Duration = Duration::from_hours(48);
 /// Longer than OpenAI may take to list a batch.
 const LISTED: Duration = Duration::from_mins(10);
 
@@ -32,6 +37,7 @@ const LISTED: Duration = Duration::from_mins(10);
 pub fn live(seed: u64, bug: Option<Bug>) -> String {
     let mut random = Random::new(seed);
     let restores = random.chance(250);
+    let mut of_client = Random::new(!seed);
     let mut world = World::with(|config| {
         config.batch.max_requests = random.pick(&[3, 10, 1000]);
         config.steps.idle = Duration::from_mins(30);
@@ -43,6 +49,8 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.translation.max_output_tokens = 100;
         config.budgets.over = Over::Wait;
         config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
+        config.clients[0].budget.per_day =
+            of_client.pick(&[None, None, Money::parse(BUDGET_OF_ONE)]);
         // A backup holds what it needs as long as OpenAI does.
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
@@ -94,7 +102,9 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         }
     }
     end_faults(&mut world);
+    let late = world.submit_as("b", &["the last but one", "the last"], &["de"]);
     rest(&mut world);
+    world.assert_took(&late, NO_LONGER);
     world.assert_at_rest();
     world.assert_cleaned();
     world.dump()

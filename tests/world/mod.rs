@@ -800,18 +800,33 @@ impl World {
         }
     }
 
-    /// What batches have cost in a day is within its budget, up to the price of one batch: what they
+    /// What batches have cost in a day is within the budgets, up to the price of one batch: what they
     /// cost is known when they are over.
     fn no_budget_is_overspent(&self) {
-        let Some(limit) = self.config.budgets.total.per_day else {
-            return;
-        };
-        let over = self.number(&format!(
-            "SELECT count(*) FROM (SELECT day, sum(cost_picodollars) AS cost FROM v_spending WHERE mode = 'batch' GROUP BY day)
-             WHERE cost > {} + (SELECT coalesce(max(cost_picodollars), 0) FROM v_costs)",
-            limit.0
+        let clients = self.config.clients.iter();
+        let limits = clients.map(|client| (client.name.as_str(), client.budget));
+        for (client, limit) in limits.chain([("%", self.config.budgets.total)]) {
+            let Some(limit) = limit.per_day else {
+                continue;
+            };
+            let over = self.number(&format!(
+                "SELECT count(*) FROM (SELECT day, sum(cost_picodollars) AS cost FROM v_spending
+                                       WHERE mode = 'batch' AND client LIKE '{client}' GROUP BY day)
+                 WHERE cost > {} + (SELECT coalesce(max(cost_picodollars), 0) FROM v_costs)",
+                limit.0
+            ));
+            assert_eq!(over, 0, "a budget is overspent\n{}", self.dump());
+        }
+    }
+
+    /// A job is final, and was so after that time at the latest.
+    pub fn assert_took(&self, job: &str, most: Duration) {
+        let took = self.number(&format!(
+            "SELECT CAST((julianday(completed_at) - julianday(created_at)) * 86400 AS INTEGER)
+             FROM batch_jobs WHERE id = '{job}' AND completed_at IS NOT NULL"
         ));
-        assert_eq!(over, 0, "a budget is overspent\n{}", self.dump());
+        let most = i64::try_from(most.as_secs()).unwrap();
+        assert!(took <= most, "{job} took {took} s\n{}", self.dump());
     }
 
     /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
