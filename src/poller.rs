@@ -111,15 +111,12 @@ impl Poller {
                 continue;
             };
             let runs = remote.status.is_some_and(|status| !status.is_final());
-            if runs
-                && !is_overdue(remote.expires_at, now)
-                && !row.cancel_wanted
-                && !self.is_unwanted(&row)?
-            {
+            if runs && !is_overdue(remote.expires_at, now) && !self.is_to_be_cancelled(&row)? {
                 running.push((row, remote));
             }
         }
         self.store.write(now.wall, |tx| {
+            trouble::is_over(tx, OPENAI)?;
             for (row, remote) in &running {
                 let subject = format!("batch:{}", row.id);
                 alerts::close(tx, "batch_gone", &subject)?;
@@ -142,7 +139,7 @@ impl Poller {
             return Ok(Next::again());
         }
         let id = row.openai_batch_id.as_deref().unwrap_or_default();
-        let answer = if row.cancel_wanted || self.is_unwanted(row)? {
+        let answer = if self.is_to_be_cancelled(row)? {
             self.cancel(id)
         } else {
             self.api.batch(id)
@@ -168,8 +165,9 @@ impl Poller {
         }
     }
 
-    fn is_unwanted(&self, row: &BatchRow) -> Result<bool, StepError> {
-        Ok(row.lines > 0 && self.store.read(|view| settle::is_unwanted(view, row.id))?)
+    fn is_to_be_cancelled(&self, row: &BatchRow) -> Result<bool, StepError> {
+        let is_unwanted = || self.store.read(|view| settle::is_unwanted(view, row.id));
+        Ok(row.cancel_wanted || row.lines > 0 && is_unwanted()?)
     }
 
     fn seen(

@@ -73,8 +73,25 @@ fn a_listing_that_shows_none_of_them_is_no_verdict() {
 #[test]
 fn a_cancel_reaches_each_of_many() {
     let (mut world, job) = twelve_batches(12 * HOUR);
+    // All are due, and so is a listing.
+    world.advance(world.config.openai.poll_interval);
     world.cancel(&job);
+    world.run_for(Duration::from_secs(5));
+    assert!(world.openai.count(Op::List) > 0);
+    assert_eq!(world.openai.count(Op::Cancel), 12, "{}", world.dump());
     world.run_for(HOUR);
-    assert_eq!(world.openai.count(Op::Cancel), 12);
     assert_eq!(world.number(RUNNING), 0, "{}", world.dump());
+}
+
+#[test]
+fn a_listing_that_is_answered_ends_the_pause_of_a_refused_key() {
+    let (mut world, _) = twelve_batches(12 * HOUR);
+    let refused = Fault::Refused(401, "invalid_api_key", "");
+    let everything = [Op::List, Op::Batch].map(|op| (op, refused.clone()));
+    world.openai.state().always.extend(everything);
+    world.run_for(HOUR);
+    assert_eq!(world.open_alerts(), ["openai_account"]);
+    world.openai.state().always.clear();
+    world.run_for(HOUR);
+    assert!(world.open_alerts().is_empty(), "{:?}", world.open_alerts());
 }
