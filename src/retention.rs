@@ -1,6 +1,7 @@
 //! Retention: the texts, lots, requests and lines of jobs that ended long ago go, a chunk at a time, so
 //! that nobody waits for it. Never before the job's batches are taken in and its webhooks are
-//! delivered or given up; what remains says that there was the job and what it came to.
+//! delivered or given up; what remains says that there was the job and what it came to. Where nothing
+//! is left to remove, the room goes back to the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::step::{Next, Step, StepError};
-use crate::store::{Store, retention};
+use crate::store::{Store, retention, room};
 
 /// Lots of one transaction: some 20 ms where each has its description and ten translations.
 const LOTS: u32 = 30;
@@ -36,15 +37,21 @@ impl Step for Retention {
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
         let idle = Next::idle(self.config.steps.idle);
         let age = self.config.retention.results;
-        if age.is_zero() {
+        let old = match age.is_zero() {
+            true => None,
+            false => {
+                let before = now.wall.before(age);
+                self.store.read(|view| retention::next(view, before))?
+            }
+        };
+        if let Some(old) = old {
+            self.store
+                .write(now.wall, |tx| retention::clean(tx, &old, LOTS))?;
+        } else if self.store.read(room::is_to_spare)? {
+            self.store.write(now.wall, room::give_back)?;
+        } else {
             return Ok(idle);
         }
-        let before = now.wall.before(age);
-        let Some(old) = self.store.read(|view| retention::next(view, before))? else {
-            return Ok(idle);
-        };
-        self.store
-            .write(now.wall, |tx| retention::clean(tx, &old, LOTS))?;
         Ok(Next::idle(BREATH))
     }
 }

@@ -232,3 +232,19 @@ fn every_module_is_in_the_house() {
         );
     }
 }
+
+#[test]
+fn each_direct_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a file of the project");
+    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).expect("a manifest");
+    let architecture = read("ARCHITECTURE.md");
+    let (_, reasons) = architecture
+        .split_once("## Dependencies")
+        .expect("the section on dependencies");
+    for section in ["dependencies", "dev-dependencies"] {
+        for name in manifest[section].as_table().expect("a table").keys() {
+            assert!(reasons.contains(name.as_str()), "no reason for {name}");
+        }
+    }
+}

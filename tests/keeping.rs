@@ -228,6 +228,39 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
 }
 
 #[test]
+fn room_that_is_free_goes_back_to_the_disk() {
+    let appliance = Appliance::start();
+    let lots = appliance.lots(3);
+    let job = appliance.job(&lots, &["en", "de"]);
+    appliance.results(&job);
+    let database = Connection::open(appliance.database()).unwrap();
+    let length = || {
+        database
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .unwrap();
+        fs::metadata(appliance.database()).unwrap().len()
+    };
+    let before = length();
+    // Much comes and goes, as a large job's lots do; what came after it stays.
+    database
+        .execute_batch(
+            "CREATE TABLE goes (bytes BLOB); INSERT INTO goes VALUES (zeroblob(16000000));
+             CREATE TABLE stays (bytes BLOB); INSERT INTO stays VALUES (zeroblob(1000000));",
+        )
+        .unwrap();
+    assert!(length() > before + 17_000_000);
+    database.execute_batch("DROP TABLE goes").unwrap();
+    // Four megabytes are worth keeping.
+    wait_for("a file without what is to spare", || {
+        (length() < before + 6_000_000).then_some(())
+    });
+    database.execute_batch("DROP TABLE stays").unwrap();
+    all_right(&appliance.results(&job), &lots, &["en", "de"], &[]);
+    appliance.settled();
+    appliance.is_sound();
+}
+
+#[test]
 fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
     let mut appliance = Appliance::without_daemon("");
     appliance.fault(&json!({"fault": "stall_in_progress"}));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
 use batchkeeper::clock::Clock;
 use batchkeeper::job::JobStatus;
-use batchkeeper::legacy::parse_dump;
+use batchkeeper::legacy::read_dump;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
 use batchkeeper::results::webhook_body;
@@ -1332,7 +1332,7 @@ fn recover_may_be_run_again_while_a_job_is_an_orphan_still() {
             "batch_lots": [{{"batch_job_id": "{JOB}", "lot_id": "A"}}, {{"batch_job_id": "{JOB}", "lot_id": "B"}}]}}"#,
         batch.id
     );
-    let dump = parse_dump(dump.as_bytes()).unwrap();
+    let dump = read_dump(dump.as_bytes()).unwrap();
     let now = world.clock.now().wall;
     let store = Arc::new(Store::open(&world.config.database, now).unwrap());
     let taken = store.write(now, |tx| legacy::insert(tx, &dump.jobs[0]));

@@ -1,5 +1,6 @@
 //! `import-legacy`: the earlier service's jobs taken over.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::progress::Progress;
 use super::{Command, Outcome, Refused, configuration, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
-use crate::legacy::parse_dump;
+use crate::legacy::read_dump;
 use crate::recovery::Recovery;
 use crate::store::{Store, legacy};
 
@@ -17,8 +18,8 @@ pub(super) fn run(command: &Command) -> Outcome {
         .operands
         .first()
         .ok_or_else(|| Refused::Usage("name the dump's file".into()))?;
-    let text = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-    let dump = parse_dump(&text).map_err(|error| format!("{path}: {error}"))?;
+    let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
+    let dump = read_dump(file).map_err(|error| format!("{path}: {error}"))?;
     let config = configuration(command)?;
     let now = SystemClock::new().now().wall;
     // Opening makes the database where there is none, and a dry run changes nothing.

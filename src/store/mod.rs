@@ -46,7 +46,7 @@ pub mod queue;
 pub mod report;
 pub mod requests;
 pub mod retention;
-mod room;
+pub mod room;
 pub mod settle;
 pub mod status;
 pub mod stuck;
@@ -434,6 +434,8 @@ fn connect(path: &Path) -> Stored<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     // A statement is planned once: not anew for each value that a parameter of it has.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // Of a file without tables, so before the first write: what is free at its end can be given back.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     use_wal(&connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;

@@ -1,10 +1,13 @@
-//! What the earlier service left: its dump, its batches' metadata and custom ids.
+//! The dump of the earlier service's tables: a JSON object with a list of rows for each.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::{BufReader, Read};
 
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
-use crate::batch::Stage;
 use crate::clock::Timestamp;
 use crate::job::JobStatus;
 
@@ -101,76 +104,212 @@ pub struct Dump {
     pub notes: Vec<String>,
 }
 
-/// Reads a dump.
+/// Reads a dump, row by row: what is held is what is taken, never the dump as a whole.
 ///
 /// # Errors
-/// When it is no JSON object of lists.
-pub fn parse_dump(text: &[u8]) -> Result<Dump, String> {
-    let tables: Map<String, Value> = serde_json::from_slice(text)
-        .map_err(|error| format!("the dump is no JSON object: {error}"))?;
-    let mut dump = Dump::default();
-    let mut jobs: Vec<LegacyJob> = Vec::new();
-    let mut places = HashMap::new();
-    for row in rows(&tables, JOBS, &JOB_COLUMNS, &mut dump)? {
+/// When it is no JSON object of lists, or cannot be read.
+pub fn read_dump(from: impl Read) -> Result<Dump, String> {
+    let mut rows = Rows::default();
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(from));
+    (&mut rows)
+        .deserialize(&mut json)
+        .and_then(|()| json.end())
+        .map_err(|error| match error.classify() {
+            Category::Io => error.to_string(),
+            _ => format!("the dump is no JSON object of tables: {error}"),
+        })?;
+    Ok(rows.put_together())
+}
+
+/// The rows of a dump as they are read; a lot may come before its job.
+#[derive(Default)]
+struct Rows {
+    dump: Dump,
+    jobs: Vec<LegacyJob>,
+    places: HashMap<String, usize>,
+    lots: Vec<LotRow>,
+}
+
+/// A row of [`LOTS`].
+struct LotRow {
+    job: Value,
+    lot_id: Value,
+    lot: Result<LegacyLot, String>,
+}
+
+impl Rows {
+    fn take_job(&mut self, row: &Map<String, Value>) {
         match job(row) {
-            Ok(job) if places.contains_key(&job.id) => {
-                dump.refused.push(format!("job {}: there twice", job.id))
+            Ok(job) if self.places.contains_key(&job.id) => {
+                let refused = format!("job {}: there twice", job.id);
+                self.dump.refused.push(refused);
             }
             Ok(job) => {
-                places.insert(job.id.clone(), jobs.len());
-                jobs.push(job);
+                self.places.insert(job.id.clone(), self.jobs.len());
+                self.jobs.push(job);
             }
-            Err(why) => dump.refused.push(format!(
-                "job {}: {why}",
-                row.get("id").unwrap_or(&Value::Null)
-            )),
-        }
-    }
-    for row in rows(&tables, LOTS, &LOT_COLUMNS, &mut dump)? {
-        let place = text_of(row, "batch_job_id").and_then(|id| places.get(&id.to_lowercase()));
-        match (place, lot(row)) {
-            (Some(place), Ok(lot)) => jobs[*place].lots.push(lot),
-            (Some(_), Err(why)) => dump.refused.push(format!(
-                "lot {}: {why}",
-                row.get("lot_id").unwrap_or(&Value::Null)
-            )),
-            (None, _) => {
-                let ids = (
-                    row.get("lot_id").unwrap_or(&Value::Null),
-                    row.get("batch_job_id").unwrap_or(&Value::Null),
-                );
-                dump.refused
-                    .push(format!("lot {}: its job {} was not taken", ids.0, ids.1));
+            Err(why) => {
+                let refused = format!("job {}: {why}", row.get("id").unwrap_or(&Value::Null));
+                self.dump.refused.push(refused);
             }
         }
     }
-    for (table, rows) in &tables {
-        if table != JOBS && table != LOTS {
-            let number = rows.as_array().map_or(0, Vec::len);
-            let meaning = match table.as_str() {
-                "batch_results" => {
-                    ": results are taken from batch_lots, and a lot without a text there has none here"
+
+    fn take_lot(&mut self, row: &Map<String, Value>) {
+        let column = |name| row.get(name).cloned().unwrap_or(Value::Null);
+        self.lots.push(LotRow {
+            job: column("batch_job_id"),
+            lot_id: column("lot_id"),
+            lot: lot(row),
+        });
+    }
+
+    /// Notes columns that are passed over, each once.
+    fn note_columns(&mut self, table: &str, known: &[&str], row: &Map<String, Value>) {
+        for column in row.keys().filter(|name| !known.contains(&name.as_str())) {
+            let note = format!("column {table}.{column} is not known and passed over");
+            if !self.dump.notes.contains(&note) {
+                self.dump.notes.push(note);
+            }
+        }
+    }
+
+    fn pass_over(&mut self, table: &str) {
+        let meaning = match table {
+            "batch_results" => {
+                ": results are taken from batch_lots, and a lot without a text there has none here"
+            }
+            "webhook_deliveries" => {
+                ": open jobs get deliveries of their own, of final ones nothing is told again"
+            }
+            _ => "",
+        };
+        let note = format!("table {table} is passed over{meaning}");
+        self.dump.notes.push(note);
+    }
+
+    /// The lots to their jobs, and what is said of both.
+    fn put_together(mut self) -> Dump {
+        for table in [JOBS, LOTS] {
+            if !self.dump.read.contains_key(table) {
+                let note = format!("table {table} is not in the dump");
+                self.dump.notes.push(note);
+            }
+        }
+        for LotRow { job, lot_id, lot } in self.lots {
+            let id = job.as_str().map(str::to_lowercase);
+            match (id.and_then(|id| self.places.get(&id)), lot) {
+                (Some(place), Ok(lot)) => self.jobs[*place].lots.push(lot),
+                (Some(_), Err(why)) => self.dump.refused.push(format!("lot {lot_id}: {why}")),
+                (None, _) => self
+                    .dump
+                    .refused
+                    .push(format!("lot {lot_id}: its job {job} was not taken")),
+            }
+        }
+        for job in self.jobs {
+            match lack_of_lots(&job) {
+                Some(lack) if job.lots.is_empty() && !job.status.is_final() => {
+                    self.dump.refused.push(lack);
                 }
-                "webhook_deliveries" => {
-                    ": open jobs get deliveries of their own, of final ones nothing is told again"
+                lack => {
+                    self.dump.notes.extend(lack);
+                    self.dump.jobs.push(job);
                 }
-                _ => "",
+            }
+        }
+        self.dump
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Rows {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Rows {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tables")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut tables: A) -> Result<(), A::Error> {
+        while let Some(name) = tables.next_key::<String>()? {
+            let table = match name.as_str() {
+                JOBS => Table {
+                    name: JOBS,
+                    columns: &JOB_COLUMNS,
+                    take: Rows::take_job,
+                    rows: self,
+                },
+                LOTS => Table {
+                    name: LOTS,
+                    columns: &LOT_COLUMNS,
+                    take: Rows::take_lot,
+                    rows: self,
+                },
+                _ => {
+                    tables.next_value::<IgnoredAny>()?;
+                    self.pass_over(&name);
+                    continue;
+                }
             };
-            dump.notes.push(format!(
-                "table {table} with {number} rows is passed over{meaning}"
-            ));
+            tables.next_value_seed(table)?;
         }
+        Ok(())
     }
-    for job in jobs {
-        match lack_of_lots(&job) {
-            Some(lack) if job.lots.is_empty() && !job.status.is_final() => dump.refused.push(lack),
-            lack => {
-                dump.notes.extend(lack);
-                dump.jobs.push(job);
+}
+
+/// One table's rows, one after the other.
+struct Table<'r> {
+    name: &'static str,
+    columns: &'static [&'static str],
+    take: fn(&mut Rows, &Map<String, Value>),
+    rows: &'r mut Rows,
+}
+
+impl<'de> DeserializeSeed<'de> for Table<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Table<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as a list of rows", self.name)
+    }
+
+    /// A table that is `null` has no rows.
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(row) = list.next_element::<Value>()? {
+            number += 1;
+            match row {
+                Value::Object(row) => {
+                    self.rows.note_columns(self.name, self.columns, &row);
+                    (self.take)(self.rows, &row);
+                }
+                _ => {
+                    let refused = format!("{}: a row is no object", self.name);
+                    self.rows.dump.refused.push(refused);
+                }
             }
         }
+        self.rows.dump.read.insert(self.name.to_owned(), number);
+        Ok(())
     }
-    Ok(dump)
 }
 
 /// What is said of a job of which the dump holds fewer lots than the job counts. An open job with no
@@ -179,41 +318,6 @@ fn lack_of_lots(job: &LegacyJob) -> Option<String> {
     let (there, said) = (job.lots.len(), job.total_lots);
     let lacks = there == 0 || u32::try_from(there).is_ok_and(|there| there < said);
     lacks.then(|| format!("job {}: {there} of its {said} lots are in the dump", job.id))
-}
-
-fn rows<'t>(
-    tables: &'t Map<String, Value>,
-    name: &str,
-    known: &[&str],
-    dump: &mut Dump,
-) -> Result<Vec<&'t Map<String, Value>>, String> {
-    let list = match tables.get(name) {
-        None | Some(Value::Null) => {
-            dump.notes.push(format!("table {name} is not in the dump"));
-            return Ok(Vec::new());
-        }
-        Some(Value::Array(list)) => list,
-        Some(_) => return Err(format!("{name} is no list of rows")),
-    };
-    dump.read.insert(name.to_owned(), list.len());
-    let mut rows = Vec::with_capacity(list.len());
-    for row in list {
-        let Value::Object(row) = row else {
-            dump.refused.push(format!("{name}: a row is no object"));
-            continue;
-        };
-        for column in row
-            .keys()
-            .filter(|column| !known.contains(&column.as_str()))
-        {
-            let note = format!("column {name}.{column} is not known and passed over");
-            if !dump.notes.contains(&note) {
-                dump.notes.push(note);
-            }
-        }
-        rows.push(row);
-    }
-    Ok(rows)
 }
 
 fn text_of<'r>(row: &'r Map<String, Value>, column: &str) -> Option<&'r str> {
@@ -348,43 +452,14 @@ fn time(text: &str) -> Result<Timestamp, String> {
     zoned.map_err(|_| format!("{text:?} is no time"))
 }
 
-/// The custom ids under which the earlier service asked for a lot's description, or its text in a
-/// language. (Lot ids may hold colons: ids are made and compared, never taken apart.)
-pub fn custom_ids(job_id: &str, lot_id: &str, language: Option<&str>) -> [String; 2] {
-    match language {
-        None => [
-            format!("vision:{lot_id}"),
-            format!("vision:{job_id}:{lot_id}"),
-        ],
-        Some(language) => [
-            format!("tr:{lot_id}:{language}"),
-            format!("translate:{job_id}:{lot_id}:{language}"),
-        ],
-    }
-}
-
-/// The stage and the job that a batch's description names.
-pub fn described(description: &str) -> Option<(Stage, String)> {
-    let forms = [
-        ("Vision processing for job ", Stage::Vision),
-        ("Translation processing for job ", Stage::Translation),
-        ("Translation for job ", Stage::Translation),
-    ];
-    let (job, stage) = forms
-        .iter()
-        .find_map(|(form, stage)| Some((description.strip_prefix(form)?, *stage)))?;
-    let job = uuid::Uuid::parse_str(job.trim()).ok()?;
-    Some((stage, job.hyphenated().to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_dump_is_read_with_its_gaps() {
-        let dump = parse_dump(
-            br#"{"batch_jobs": [
+        let dump = read_dump(
+            &br#"{"batch_jobs": [
                     {"id": "6908F1D2-39b9-4721-bb8a-dba18120df5f", "status": "processing", "created_at": "2025-08-06T14:02:11",
                      "openai_batch_id": null, "languages": ["en", "ru"], "webhook_url": null, "total_lots": 1, "colour": 1},
                     {"id": "nonsense", "status": "processing", "created_at": "2025-08-06T14:02:11"}],
@@ -392,7 +467,7 @@ mod tests {
                     {"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A:1", "image_urls": "[\"https://a/1.jpg\"]",
                      "vision_result": "{'format': {'type': 'text'}}", "translations": {"ru": "x"}},
                     {"batch_job_id": "440874b8-0136-4170-a312-b1111a2de6c6", "lot_id": "B"}],
-                 "users": [1, 2]}"#,
+                 "users": [1, 2]}"#[..],
         )
         .expect("a dump");
         assert_eq!(
@@ -425,7 +500,7 @@ mod tests {
             job('2', "failed"),
             job('3', "pending"),
         );
-        let dump = parse_dump(text.as_bytes()).expect("a dump");
+        let dump = read_dump(text.as_bytes()).expect("a dump");
         let taken: Vec<_> = dump.jobs.iter().map(|job| &job.id[..1]).collect();
         assert_eq!(taken, ["2", "3"]);
         assert_eq!(
@@ -440,20 +515,5 @@ mod tests {
             ]
         );
         assert_eq!(dump.jobs[1].lots[0].lot_id, "1234567890123");
-    }
-
-    #[test]
-    fn descriptions_name_stage_and_job() {
-        let job = "6908f1d2-39b9-4721-bb8a-dba18120df5f";
-        for (form, stage) in [
-            ("Vision processing", Stage::Vision),
-            ("Translation", Stage::Translation),
-        ] {
-            assert_eq!(
-                described(&format!("{form} for job {job}")),
-                Some((stage, job.to_owned()))
-            );
-        }
-        assert_eq!(described("Vision processing for job of ours"), None);
     }
 }
