@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{BufReader, Read};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
@@ -276,7 +277,7 @@ impl<'de> DeserializeSeed<'de> for Table<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
+        json.deserialize_option(self)
     }
 }
 
@@ -287,16 +288,20 @@ impl<'de> Visitor<'de> for Table<'_> {
         write!(f, "{} as a list of rows", self.name)
     }
 
-    /// A table that is `null` has no rows.
-    fn visit_unit<E>(self) -> Result<(), E> {
+    /// A table without rows is `null`, as PostgreSQL's `json_agg` says it.
+    fn visit_none<E>(self) -> Result<(), E> {
         Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut number = 0;
-        while let Some(row) = list.next_element::<Value>()? {
+        while let Some(row) = list.next_element::<Box<RawValue>>()? {
             number += 1;
-            match row {
+            match serde_json::from_str(row.get()).map_err(A::Error::custom)? {
                 Value::Object(row) => {
                     self.rows.note_columns(self.name, self.columns, &row);
                     (self.take)(self.rows, &row);
