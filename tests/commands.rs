@@ -154,3 +154,26 @@ fn every_command_prints_json_and_says_by_its_status_how_it_went() {
         }
     }
 }
+
+#[test]
+fn who_only_looks_needs_no_keys() {
+    let appliance = Appliance::start();
+    // As where systemd gives the service a credential that nobody else can read.
+    std::fs::remove_file(appliance.path("openai.key")).unwrap();
+    let copy = appliance.path("copy.db");
+    for command in [
+        &["jobs"][..],
+        &["pause", "submissions"],
+        &["resume", "submissions"],
+        &["doctor"],
+        &["backup", copy.to_str().unwrap()],
+    ] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 0, "{command:?}: {}{}", ran.out, ran.err);
+    }
+    for command in [&["check-config"][..], &["recover"], &["report"]] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 1, "{command:?}: {}", ran.out);
+        assert!(ran.err.contains("api_key_file"), "{}", ran.err);
+    }
+}

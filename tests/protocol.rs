@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
 use batchkeeper::clock::Clock;
-use batchkeeper::job::JobStatus;
+use batchkeeper::job::{JobStatus, LotStatus};
 use batchkeeper::legacy::read_dump;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
-use batchkeeper::results::webhook_body;
+use batchkeeper::results::{self, webhook_body};
 use batchkeeper::store::{Store, legacy};
+use serde_json::json;
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
 
@@ -1253,6 +1254,41 @@ fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
     world.settle();
     world.assert_answered(&job);
     assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason() {
+    for latency in [1, 600] {
+        let mut world = World::new();
+        let job = world.submit(&["dented door"], &["en", "de"]);
+        let backup = world.back_up();
+        world.settle();
+        // What the descriptions' batch held is gone from OpenAI; the translations' is there to be found.
+        let api: &dyn BatchApi = world.openai.as_ref();
+        for file in ["file-0001", "file-0002"] {
+            api.delete_file(file).unwrap();
+        }
+        world.restore(&backup);
+        world.run_for(5 * MINUTE);
+        assert_eq!(world.recover(), None);
+        // Asked for anew, the description is refused, before or after the translation is taken in.
+        let fate = ("dented", Stage::Vision, Fate::Status(400), 99);
+        world.openai.state().fates.push(fate);
+        world.openai.state().courses.push_back(Course {
+            latency: latency * MINUTE,
+            ..Course::default()
+        });
+        world.settle();
+        world.assert_accounted_for();
+        let lot = &world.lots(&job)[0];
+        assert_eq!(lot.status, LotStatus::Completed);
+        assert!(lot.translations["de"].is_ok() && lot.error_message.is_some());
+        let results = results::Lot::new(&["en".into(), "de".into()], lot).value();
+        assert_eq!(
+            results["descriptions"][0]["error"],
+            json!(lot.error_message)
+        );
+    }
 }
 
 #[test]

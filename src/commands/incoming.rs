@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::progress::Progress;
-use super::{Command, Outcome, Refused, configuration, say};
+use super::{Command, Outcome, Refused, configuration_with_keys, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
 use crate::legacy::read_dump;
@@ -20,7 +20,7 @@ pub(super) fn run(command: &Command) -> Outcome {
         .ok_or_else(|| Refused::Usage("name the dump's file".into()))?;
     let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
     let dump = read_dump(file).map_err(|error| format!("{path}: {error}"))?;
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     let now = SystemClock::new().now().wall;
     // Opening makes the database where there is none, and a dry run changes nothing.
     let store = match command.dry_run && !config.database.exists() {

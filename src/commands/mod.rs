@@ -247,7 +247,7 @@ pub fn run(command: Command) -> ExitCode {
         "serve" => serve(&command),
         "demo" => demo::run(command.keep),
         "sandbox" => serve_sandbox::run(&command),
-        "check-config" => configuration(&command).and_then(|config| {
+        "check-config" => configuration_with_keys(&command).and_then(|config| {
             daemon::check(&config)?;
             let exposed = config.exposed(&config_path(&command));
             let warnings: Vec<String> = exposed.iter().map(ToString::to_string).collect();
@@ -315,7 +315,7 @@ fn help(name: &str) -> Outcome {
 }
 
 fn serve(command: &Command) -> Outcome {
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     logger::start(&config.log, config.log_format);
     for exposed in config.exposed(&config_path(command)) {
         log::warn!("event=exposed {exposed}");
@@ -333,8 +333,14 @@ fn config_path(command: &Command) -> PathBuf {
         .unwrap_or_else(|| DEFAULT_CONFIG.into())
 }
 
-fn configuration(command: &Command) -> Result<Config, Refused> {
+/// The configuration of a command that calls OpenAI, or signs.
+fn configuration_with_keys(command: &Command) -> Result<Config, Refused> {
     Ok(Config::load(&config_path(command)).map_err(|error| error.to_string())?)
+}
+
+/// The configuration of all others.
+fn configuration(command: &Command) -> Result<Config, Refused> {
+    Ok(Config::load_without_keys(&config_path(command)).map_err(|error| error.to_string())?)
 }
 
 /// The database of a command that looks or mends while the daemon may run.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, open_store, say};
+use super::{Command, Outcome, Refused, configuration_with_keys, open_store, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
 use crate::printable::printable;
@@ -12,7 +12,7 @@ use crate::recovery::{Finding, Recovery};
 use crate::store::{DaemonLock, Store, legacy};
 
 fn recovery(command: &Command) -> Result<Recovery, Refused> {
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     let store: Store = open_store(&config)?;
     Ok(Recovery::new(
         Arc::new(store),
@@ -73,7 +73,7 @@ fn as_json(finding: &Finding) -> Value {
 }
 
 fn new_identity(command: &Command) -> Outcome {
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     // The daemon puts the id into what it creates: it must not run.
     let lock = DaemonLock::take(&config.database)?;
     let store = open_store(&config)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::look::show;
-use super::{Command, Outcome, Refused, configuration, open_store, print};
+use super::{Command, Outcome, Refused, configuration_with_keys, open_store, print};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::money::Money;
@@ -35,7 +35,7 @@ struct Entry {
 }
 
 pub(super) fn run(command: &Command) -> Outcome {
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     let store = open_store(&config)?;
     // OpenAI's times are whole seconds: the one that is not over counts.
     let now = Timestamp::from_seconds(SystemClock::new().now().wall.seconds() + 1);

@@ -4,12 +4,12 @@ use std::io::Read;
 
 use serde_json::json;
 
-use super::{Command, Outcome, Refused, configuration, say};
+use super::{Command, Outcome, Refused, configuration_with_keys, say};
 use crate::json::{self, Json};
 use crate::signature::{Message, sign, webhook_secret};
 
 pub(super) fn run(command: &Command) -> Outcome {
-    let config = configuration(command)?;
+    let config = configuration_with_keys(command)?;
     let name = command.client.as_deref().unwrap_or("default");
     let client = config.clients.iter().find(|client| client.name == name);
     let keys = client.map(|client| match command.webhook_secret {

@@ -627,27 +627,48 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, a key is unknown or of the wrong type, or values make no sense.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::of_file(path, Self::parse)
+    }
+
+    /// The same for whoever neither calls OpenAI nor signs: the files with keys and tokens are not read,
+    /// and may be the service's alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_without_keys(path: &Path) -> Result<Self, ConfigError> {
+        Self::of_file(path, Self::parse_without_keys)
+    }
+
+    fn of_file(
+        path: &Path,
+        parse: fn(&str) -> Result<Self, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             ConfigError(format!(
                 "{}: {error}; name the configuration with --config FILE",
                 path.display()
             ))
         })?;
-        Self::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
-    /// The same from a text.
+    /// The same as [`Config::load`] from a text.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// As there.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::parse_without_keys(text)?;
+        config.load_secrets()?;
+        Ok(config)
+    }
+
+    fn parse_without_keys(text: &str) -> Result<Self, ConfigError> {
         let mut config: Config =
             toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
         if config.log == "json" {
             config.log = Config::default().log;
             config.log_format = LogFormat::Json;
         }
-        config.load_secrets()?;
         config.check()?;
         Ok(config)
     }
@@ -736,7 +757,7 @@ impl Config {
         logging::check(&self.log)?;
         self.http.check(self.limits.body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
-        if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token.reveal().is_empty() {
+        if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token_file.is_none() {
             return refuse(
                 "ops_listen is reachable from other machines: give ops_token_file a file with a token, \
                  or listen on 127.0.0.1",
@@ -767,11 +788,11 @@ impl Config {
                     client.name
                 ));
             }
-            if !(1..=2).contains(&client.keys().len()) {
+            let keys = client.keys.len() + client.key_files.len();
+            if !(1..=2).contains(&keys) {
                 return refuse(format!(
-                    "client {:?} has {} keys; give one, or two while rotating",
-                    client.name,
-                    client.keys().len()
+                    "client {:?} has {keys} keys; give one, or two while rotating",
+                    client.name
                 ));
             }
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);

@@ -152,7 +152,9 @@ pub(super) fn succeed(tx: &Tx<'_>, request: &Request, text: &str, by: By) -> Sto
     match request.stage {
         Stage::Vision => {
             tx.prepare_cached(
-                "UPDATE batch_lots SET vision_result = ? WHERE id = ? AND vision_result IS NULL",
+                "UPDATE batch_lots SET vision_result = ?,
+                        error_message = CASE status WHEN 'failed' THEN error_message END
+                 WHERE id = ? AND vision_result IS NULL",
             )?
             .execute(params![text, request.lot])?;
         }
@@ -292,19 +294,28 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
         )?
         .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
-    let has_text =
-        translated || (described && languages.iter().any(|language| is_english(language)));
+    let wants_english = languages.iter().any(|language| is_english(language));
+    let has_text = translated || (described && wants_english);
     let status = if has_text {
         LotStatus::Completed
     } else {
         LotStatus::Failed
     };
-    let failure = (!has_text).then(|| failure.unwrap_or("no language has a text"));
+    // The English text has no other place for its reason: a recovered translation may outlive it.
+    let has_reason = !has_text || (wants_english && !described);
     let finished = tx
         .prepare_cached(
-            "UPDATE batch_lots SET status = ?, error_message = ?, processed_at = ? WHERE id = ? AND status = 'pending'",
+            "UPDATE batch_lots SET status = ?1, processed_at = ?2,
+                    error_message = CASE WHEN ?3 THEN coalesce(error_message, ?4) END
+             WHERE id = ?5 AND status = 'pending'",
         )?
-        .execute(params![status, failure, tx.now, request.lot])?;
+        .execute(params![
+            status,
+            tx.now,
+            has_reason,
+            failure.unwrap_or("no language has a text"),
+            request.lot
+        ])?;
     if finished == 1 {
         tally(tx, request, |tally| {
             tally.finished_lots += 1;
@@ -317,11 +328,19 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
 /// A request failed for good; its lot says why.
 fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
     request.settle(tx, RequestState::Failed)?;
-    if request.stage == Stage::Translation {
-        tx.prepare_cached(
-            "INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)",
-        )?
-        .execute(params![request.lot, request.language, reason])?;
+    match request.stage {
+        Stage::Vision => {
+            tx.prepare_cached(
+                "UPDATE batch_lots SET error_message = ? WHERE id = ? AND vision_result IS NULL",
+            )?
+            .execute(params![reason, request.lot])?;
+        }
+        Stage::Translation => {
+            tx.prepare_cached(
+                "INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)",
+            )?
+            .execute(params![request.lot, request.language, reason])?;
+        }
     }
     count_settled(tx, request, 0);
     finish_lot(tx, request, Some(reason))
