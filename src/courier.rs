@@ -127,11 +127,12 @@ impl Courier {
             if then == Then::GiveUp {
                 let message = format!(
                     "the webhook of job {job} to {} is given up after {} attempts: {}. When its receiver is well: \
-                     batchkeeper webhooks resend {}",
+                     batchkeeper webhooks resend {id}; if it never will be: batchkeeper webhooks give-up {id}. The \
+                     job is kept until then",
                     delivery.url,
                     delivery.attempts + 1,
                     why(status, error.as_deref()),
-                    delivery.id,
+                    id = delivery.id,
                 );
                 alerts::open(
                     tx,

@@ -334,7 +334,7 @@ pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> 
 /// is seen when the step looks next, after `steps.idle`.
 fn ringers(step: &str) -> &'static [&'static str] {
     match step {
-        "images" => &[api::BATCH, "ingester"],
+        "images" => &[api::BATCH, api::AT_ONCE, "ingester"],
         "submitter" => &[
             api::BATCH,
             "images",
@@ -345,7 +345,7 @@ fn ringers(step: &str) -> &'static [&'static str] {
         ],
         "poller" => &[api::CANCEL, "submitter", "auditor"],
         "ingester" => &["poller", "auditor"],
-        "direct" => &[api::AT_ONCE, "direct"],
+        "direct" => &[api::AT_ONCE, "images", "direct"],
         "finisher" => &[api::AT_ONCE, "images", "submitter", "ingester", "direct"],
         "courier" => &[api::CANCEL, "finisher"],
         _ => &[],

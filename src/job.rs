@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::batch::text_enum;
-use crate::json::{Json, Text};
+use crate::json::{Json, LoneSurrogate, Text};
 use crate::refusal::{Code, Refusal};
 
 text_enum! {
@@ -417,6 +417,7 @@ fn check_lot<'a>(
         None => Vec::new(),
         Some(Json::Array(images)) if images.len() <= rules.images => {
             check_images(images, rules, unusable)
+                .map_err(|_| refuse("`images` holds half of a surrogate pair.".into()))?
         }
         Some(Json::Array(_)) => {
             return Err(refuse(format!(
@@ -442,7 +443,7 @@ fn check_images<'a>(
     images: &[Json<'a>],
     rules: &Rules<'_>,
     unusable: &mut Vec<String>,
-) -> Vec<Cow<'a, str>> {
+) -> Result<Vec<Cow<'a, str>>, LoneSurrogate> {
     let mut usable = Vec::with_capacity(images.len());
     for image in images {
         let url = match image {
@@ -452,15 +453,15 @@ fn check_images<'a>(
                 _ => None,
             },
         };
-        match url.map(|url| url.decode()) {
-            Some(Ok(url)) if (rules.image)(&url).is_ok() => usable.push(url),
-            Some(Ok(url)) if unusable.len() < MAX_EXAMPLES => {
+        match url.map(|url| url.decode()).transpose()? {
+            Some(url) if (rules.image)(&url).is_ok() => usable.push(url),
+            Some(url) if unusable.len() < MAX_EXAMPLES => {
                 unusable.push(url.chars().take(MAX_WEBHOOK).collect())
             }
             _ => {}
         }
     }
-    usable
+    Ok(usable)
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ struct Scale {
 }
 
 /// Beside all other tests, on whatever machine, in a debug build.
+/// Where bodies go.
+const SUBMIT: &str = "/api/v1/generate-descriptions";
+const CANCEL: &str = "/api/v1/batch-jobs/00000000-0000-4000-8000-000000000000/cancel";
+
 const SMALL: Scale = Scale {
     idle: 300,
     dripped: 60,
@@ -281,18 +285,19 @@ fn answer(stream: &mut TcpStream) -> Option<u16> {
 }
 
 fn post(length: &str) -> Vec<u8> {
-    format!(
-        "POST /api/v1/generate-descriptions HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
-    )
-    .into_bytes()
+    post_to(SUBMIT, length)
+}
+
+fn post_to(path: &str, length: &str) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n").into_bytes()
 }
 
 /// Bodies that take far more memory than bytes, of people who have no key: they are read one at a
 /// time, so that all of them together take what one does.
-fn dense_bodies(field: &Field, count: usize, bytes: usize) {
+fn dense_bodies(field: &Field, path: &str, count: usize, bytes: usize) {
     let before = field.appliance.peak_memory();
     let body = format!("[0{}]", ",0".repeat(bytes / 2));
-    let request = [post(&body.len().to_string()), body.into_bytes()].concat();
+    let request = [post_to(path, &body.len().to_string()), body.into_bytes()].concat();
     thread::scope(|scope| {
         for number in 0..count {
             let request = &request;
@@ -452,7 +457,9 @@ fn besiege(field: &Field, scale: &Scale) {
 fn attacks_hold_up_nobody_and_leave_nothing_behind() {
     let field = Field::new();
     besiege(&field, &SMALL);
-    dense_bodies(&field, 6, 4_000_000);
+    for path in [SUBMIT, CANCEL] {
+        dense_bodies(&field, path, 6, 4_000_000);
+    }
     field.appliance.is_sound();
 }
 
@@ -478,7 +485,9 @@ fn attacks_in_full() {
 #[test]
 #[ignore = "takes a gigabyte"]
 fn dense_bodies_in_full() {
-    dense_bodies(&Field::new(), 10, 23_000_000);
+    for path in [SUBMIT, CANCEL] {
+        dense_bodies(&Field::new(), path, 10, 23_000_000);
+    }
 }
 
 /// The limit of descriptors falls to what is open and a few, while connections come: few of them are

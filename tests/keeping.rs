@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use appliance::{Appliance, all_right, wait_for};
+use appliance::{Appliance, all_right, submission, wait_for};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -225,6 +225,65 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
     appliance.is_sound();
+}
+
+#[test]
+fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
+    let appliance = Appliance::with("[retention]\nresults = \"1ms\"");
+    appliance.fault(&json!({"fault": "hook_status", "match": "nobody", "value": 500}));
+    let mut body = submission(&appliance.lots(1), &["en"]);
+    body["webhook_url"] = json!(appliance.hook("nobody"));
+    let kept = appliance.submit(&body).json()["job_id"].clone();
+    wait_for("the end of the attempts", || {
+        let failed = "SELECT count(*) FROM webhook_deliveries WHERE state = 'failed'";
+        (appliance.cell::<i64>(failed) == 1).then_some(())
+    });
+    let told = appliance.job(&appliance.lots(1), &["en"]);
+    let cleaned = |job: &str| {
+        wait_for("a cleaned job", || {
+            let cleaned = format!(
+                "SELECT count(*) FROM batch_jobs WHERE id = '{job}' AND cleaned_at IS NOT NULL"
+            );
+            (appliance.cell::<i64>(&cleaned) == 1).then_some(())
+        })
+    };
+    cleaned(&told);
+    let kept = kept.as_str().unwrap();
+    all_right(&appliance.results(kept), &appliance.lots(1), &["en"], &[]);
+    let alerts = appliance.run(&["alerts"]);
+    assert!(alerts.out.contains("webhooks give-up 1"), "{}", alerts.out);
+    let ran = appliance.run(&["webhooks", "give-up", "1"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    cleaned(kept);
+    let again = appliance.run(&["webhooks", "give-up", "1"]);
+    assert_eq!(again.status, 1);
+    assert!(
+        again.err.contains("nothing is to be decided"),
+        "{}",
+        again.err
+    );
+}
+
+#[test]
+fn a_job_that_was_answered_at_once_says_that_its_results_are_removed() {
+    let mut appliance =
+        Appliance::with("[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"");
+    let body = submission(&appliance.lots(1), &["en"]);
+    assert_eq!(appliance.submit(&body).status, 200);
+    appliance.kill_daemon();
+    appliance.configure(
+        "[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"\n[retention]\nresults = \"1ms\"",
+    );
+    appliance.start_daemon();
+    wait_for("the end of its lot", || {
+        let left = "SELECT count(*) FROM batch_lots";
+        (appliance.cell::<i64>(left) == 0).then_some(())
+    });
+    let again = appliance.submit(&body);
+    assert_eq!(
+        (again.status, &again.json()["code"]),
+        (410, &json!("RESULTS_REMOVED"))
+    );
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn no_key_is_written_down_or_said() {
         "/health",
         "/api/ops/summary",
         "/api/ops/batches",
+        "/api/ops/webhooks",
         "/api/ops/alerts",
         "/metrics",
     ] {

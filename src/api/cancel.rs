@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::limits::Kind;
 use super::read::no_such_job;
-use super::submit::{again, marks};
+use super::submit::{again, crowded, marks};
 use super::{Api, CANCEL, Failure, parse_body, seconds};
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
@@ -31,18 +31,10 @@ impl Api {
         id: &str,
         now: Timestamp,
     ) -> Result<Response, Failure> {
-        let body = match request.body.as_slice() {
-            [] => None,
-            body => Some(parse_body(body)?),
-        };
         let caller = self.canceller(request, id, now)?;
         let client = caller.client.name.as_str();
         self.count(client, Kind::Read)?;
-        if body.is_some_and(|body| body.field("event").is_some()) {
-            let message =
-                "A body with an `event` field is a webhook of this service, never a request.";
-            return Err(Refusal::new(Code::InvalidParameter, message).into());
-        }
+        self.is_no_webhook(&request.body)?;
         // Cancelling twice is harmless; a key has nothing to add to that.
         let marks = intake::Marks {
             key: None,
@@ -86,6 +78,20 @@ impl Api {
                     .into())
             }
         }
+    }
+
+    /// A body is JSON, and none of ours: a webhook's signature must open nothing.
+    fn is_no_webhook(&self, body: &[u8]) -> Result<(), Failure> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turns.wait(body).ok_or_else(crowded)?;
+        if parse_body(body)?.field("event").is_some() {
+            let message =
+                "A body with an `event` field is a webhook of this service, never a request.";
+            return Err(Refusal::new(Code::InvalidParameter, message).into());
+        }
+        Ok(())
     }
 }
 

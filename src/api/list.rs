@@ -1,11 +1,9 @@
 //! `GET /api/v1/batch-jobs`.
 
-use std::str::FromStr;
-
 use serde_json::{Value, json};
 
 use super::limits::Kind;
-use super::{Api, Failure, seconds};
+use super::{Api, Failure, seconds, whole_number};
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
 use crate::refusal::{Code, Refusal};
@@ -21,7 +19,7 @@ impl Api {
         let client = self.lister(request, now)?.client.name.as_str();
         self.count(client, Kind::Read)?;
         let number = |name, otherwise| {
-            parameter(request, name, "a whole number", i64::from_str)
+            parameter(request, name, "a whole number", whole_number)
                 .map(|number| number.unwrap_or(otherwise))
         };
         let limit = number("limit", USUAL)?.clamp(1, MOST);

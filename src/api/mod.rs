@@ -1,6 +1,7 @@
 //! The front: the client API and the operator's pages, from an HTTP request to the intake or the
 //! store and back. Knows no SQL.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -279,6 +280,16 @@ fn parameter(request: &Request, name: &str) -> Result<Option<String>, Refusal> {
         )),
         (first, None) => Ok(first),
     }
+}
+
+/// A whole number; one that is too great is as good as the greatest.
+fn whole_number(text: &str) -> Result<i64, ParseIntError> {
+    text.parse()
+        .or_else(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => Ok(i64::MAX),
+            IntErrorKind::NegOverflow => Ok(i64::MIN),
+            _ => Err(error),
+        })
 }
 
 /// A listener's OpenAPI document.

@@ -12,7 +12,7 @@ use super::{Api, Failure, document, not_allowed, refused, seconds};
 use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
-use crate::store::{Store, alerts, batches, figures};
+use crate::store::{Store, alerts, batches, figures, status};
 
 /// The operator's pages.
 pub struct Ops {
@@ -55,6 +55,7 @@ impl Ops {
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
+            "/api/ops/webhooks" => self.webhooks(),
             "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(document(include_str!("openapi_ops.json"))),
             path => match page::file(path) {
@@ -114,6 +115,11 @@ impl Ops {
             .read(|view| batches::in_states(view, BatchState::ALL, 100))?;
         let list: Value = rows.iter().map(batch).collect();
         Ok(Response::json(200, &json!({"batches": list})))
+    }
+
+    fn webhooks(&self) -> Result<Response, Failure> {
+        let table = self.store.read(|view| status::webhooks(view, 200))?;
+        Ok(Response::json(200, &json!({"webhooks": table.objects()})))
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::limits::Kind;
 use super::submit::USUAL_STAGE;
-use super::{Api, Failure, parameter, seconds};
+use super::{Api, Failure, parameter, seconds, whole_number};
 use crate::batch::BatchState;
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
@@ -178,7 +178,6 @@ fn batch(batch: &jobs::JobBatch) -> Value {
 }
 
 fn progress(job: &JobRow, now: Timestamp) -> Value {
-    let percentage = f64::from(job.processed_lots) * 100.0 / f64::from(job.total_lots.max(1));
     let stages = match job.status {
         JobStatus::Pending | JobStatus::Processing => 2,
         _ => 1,
@@ -189,9 +188,18 @@ fn progress(job: &JobRow, now: Timestamp) -> Value {
         "total_lots": job.total_lots,
         "processed_lots": job.processed_lots,
         "failed_lots": job.failed_lots,
-        "completion_percentage": (percentage * 10.0).round() / 10.0,
+        "completion_percentage": percentage(job.processed_lots, job.total_lots),
         "estimated_completion": seconds(estimate),
     })
+}
+
+/// A part of the whole in percent, to a tenth; a hundred is the whole alone.
+fn percentage(part: u32, whole: u32) -> f64 {
+    if part >= whole {
+        return 100.0;
+    }
+    let tenths = (f64::from(part) * 1000.0 / f64::from(whole)).round();
+    tenths.min(999.0) / 10.0
 }
 
 /// When a job's lots were removed, where they were.
@@ -226,8 +234,8 @@ fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option
     let Some(text) = parameter(request, name)? else {
         return Ok(None);
     };
-    let number = text.parse().ok();
-    let number = number.filter(|number: &u64| *number >= u64::from(least));
+    let number = whole_number(&text).ok();
+    let number = number.filter(|number| *number >= i64::from(least));
     let number = number.ok_or_else(|| {
         let message = format!("`{name}` must be a whole number from {least} on.");
         Refusal::new(Code::InvalidParameter, message)
@@ -235,4 +243,26 @@ fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option
     Ok(Some(
         u32::try_from(number).map_or(most, |number| number.min(most)),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_percent_is_all_of_it() {
+        for (part, whole, expected) in [
+            (0, 3, 0.0),
+            (1, 3, 33.3),
+            (2, 3, 66.7),
+            (2999, 3000, 99.9),
+            (3000, 3000, 100.0),
+            (0, 0, 100.0),
+        ] {
+            assert!(
+                (percentage(part, whole) - expected).abs() < 1e-9,
+                "{part} of {whole}"
+            );
+        }
+    }
 }

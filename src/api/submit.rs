@@ -108,7 +108,8 @@ impl Api {
                 }
             }
             Taken::Again(before) => {
-                drop(turn);
+                // It takes a seat of its own where it has to wait.
+                drop((turn, seat));
                 self.again(client, before, started)
             }
             Taken::OverBudget { standing, cost } => Err(over_budget(&standing, cost).into()),
@@ -119,9 +120,9 @@ impl Api {
     /// How a submission is to be answered.
     fn mode(&self, request: &Request, body: &Json<'_>) -> Mode {
         let lots = body.field("lots").and_then(Json::as_array);
-        let prefers = request.header("prefer").unwrap_or("");
-        let later = prefers
-            .split([',', ';'])
+        let later = request
+            .headers("prefer")
+            .flat_map(|line| line.split([',', ';']))
             .any(|it| it.trim().eq_ignore_ascii_case("respond-async"));
         if self.config.synchronous.enabled && lots.is_some_and(|lots| lots.len() == 1) && !later {
             Mode::Synchronous
@@ -234,7 +235,7 @@ fn over_budget(standing: &Standing, cost: Money) -> Refusal {
     Refusal::new(Code::BudgetExceeded, message).with(details)
 }
 
-fn crowded() -> Failure {
+pub(super) fn crowded() -> Failure {
     let message = "Too many large submissions are being read: send it again in some seconds.";
     let retry_after = vec![("Retry-After", RETRY_CROWDED.to_owned())];
     Failure::Refused(Refusal::new(Code::Overloaded, message), retry_after)

@@ -117,6 +117,11 @@ impl Api {
     }
 
     fn outcome(&self, job: &JobRow, stand: &Stand) -> Result<Response, Failure> {
+        if job.cleaning_since.is_some() {
+            let message =
+                "The job was answered long ago; its results were removed after their time.";
+            return Ok(refused(job, &Refusal::new(Code::ResultsRemoved, message)));
+        }
         let mut page = self
             .store
             .read(|view| lots::page(view, &job.id, Of::All, 0, 1))?;

@@ -169,8 +169,10 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
         .parse::<i64>()
         .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
     let table = found(store.read(|view| inspect::webhook(view, id))?)?;
-    if verb(command) == "resend" {
-        return moves::resend(command, &store, id);
+    match verb(command) {
+        "resend" => return moves::resend(command, &store, id),
+        "give-up" => return moves::let_go(command, &store, id),
+        _ => {}
     }
     let attempts = store.read(|view| inspect::webhook_attempts(view, id))?;
     show_both(command, &table, "tries", &attempts)

@@ -49,8 +49,9 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                                        retry sends an orphan's held requests; with --failed-lots the
                                        failed lots of a job that ended, paid anew (--dry-run: what it takes)
     batchkeeper batches [list | show ID | give-up ID]
-    batchkeeper webhooks [list | show ID | resend ID]
-                                       resend makes a new delivery, with an id of its own
+    batchkeeper webhooks [list | show ID | resend ID | give-up ID]
+                                       resend makes a new delivery, with an id of its own; give-up lets go of
+                                       one that did not arrive, which keeps its job from being cleaned
     batchkeeper pause | resume intake | submissions | webhooks
                                        new jobs are not taken; nothing new is sent to OpenAI; nobody is told
     batchkeeper backup [FILE | --dir DIR] [--keep N]
@@ -181,7 +182,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("jobs", Some("retry")) if command.failed_lots => (&["failed-lots", "dry-run"], 2),
         ("jobs", Some("show" | "retry" | "cancel"))
         | ("batches", Some("show" | "give-up"))
-        | ("webhooks", Some("show" | "resend")) => (&[], 2),
+        | ("webhooks", Some("show" | "resend" | "give-up")) => (&[], 2),
         ("jobs" | "batches" | "webhooks", Some(verb)) => {
             return Err(Usage(format!("there is no `{} {verb}`", command.name)));
         }
@@ -390,6 +391,7 @@ mod tests {
             "jobs retry J",
             "jobs retry J --failed-lots --dry-run",
             "webhooks resend 1",
+            "webhooks give-up 1 --json",
             "pause intake",
             "batches show 1 --json",
             "recover --apply",

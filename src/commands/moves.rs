@@ -98,6 +98,16 @@ pub(super) fn resend(command: &Command, store: &Store, id: i64) -> Outcome {
     )
 }
 
+/// `webhooks give-up ID`
+pub(super) fn let_go(command: &Command, store: &Store, id: i64) -> Outcome {
+    store.write(now(), |tx| deliveries::let_go(tx, id))?;
+    say(
+        command,
+        &json!({"delivery": id, "given_up": true}),
+        &format!("delivery {id} is given up; its job goes after its time\n"),
+    )
+}
+
 fn scope(command: &Command) -> Result<&'static str, Refused> {
     let named = command.operands.first().map_or("", String::as_str);
     let known = SCOPES.into_iter().find(|scope| *scope == named);

@@ -47,6 +47,14 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The values of all lines of a header, by its lower-case name.
+    pub fn headers<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        self.headers
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// Path and query as sent.
     pub fn target(&self) -> String {
         match &self.query {

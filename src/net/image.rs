@@ -127,11 +127,12 @@ impl Outbound {
         let mut url = url.to_owned();
         for _ in 0..=limits.redirects {
             self.guard.check_url(&url)?;
+            let sent = url::encoded(&url);
             let request = if head {
-                self.agent.head(&url)
+                self.agent.head(&*sent)
             } else {
                 let range = format!("bytes=0-{}", limits.fetched.saturating_sub(1));
-                self.agent.get(&url).header(header::RANGE, range)
+                self.agent.get(&*sent).header(header::RANGE, range)
             };
             let left = end.saturating_sub(self.clock.now().steady);
             let answer = request.config().timeout_global(Some(left)).build().call()?;

@@ -12,7 +12,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
 use super::guard::Guard;
-use super::url::UrlProblem;
+use super::url::{UrlProblem, encoded};
 use crate::clock::Clock;
 use crate::printable::printable;
 
@@ -153,7 +153,7 @@ impl Outbound {
     /// When there is no answer.
     pub fn get(&self, url: &str, timeout: Duration) -> Result<u16, NetError> {
         self.guard.check_url(url)?;
-        let request = self.agent.get(url).config();
+        let request = self.agent.get(&*encoded(url)).config();
         let response = request.timeout_global(Some(timeout)).build().call()?;
         Ok(response.status().as_u16())
     }
@@ -170,7 +170,7 @@ impl Post for Outbound {
         self.guard.check_url(url)?;
         let mut request = self
             .agent
-            .post(url)
+            .post(&*encoded(url))
             .config()
             .timeout_global(Some(timeout))
             .timeout_recv_body(Some(BODY_START_WAIT))

@@ -1,5 +1,6 @@
 //! URLs as clients give them: what is taken, and where one leads.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -52,6 +53,24 @@ impl fmt::Display for UrlProblem {
 }
 
 impl std::error::Error for UrlProblem {}
+
+/// A URL as it is sent: what is not ASCII in it is percent-encoded, as browsers do.
+pub fn encoded(url: &str) -> Cow<'_, str> {
+    if url.is_ascii() {
+        return Cow::Borrowed(url);
+    }
+    let mut encoded = String::with_capacity(url.len() * 3);
+    for character in url.chars() {
+        if character.is_ascii() {
+            encoded.push(character);
+            continue;
+        }
+        for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Cow::Owned(encoded)
+}
 
 /// Reads a URL, with the parser that will be used to connect to it.
 pub fn parse(url: &str) -> Result<ParsedUrl, UrlProblem> {

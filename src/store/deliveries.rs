@@ -232,6 +232,36 @@ pub fn reached(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
         .try_for_each(|id| alerts::close(tx, "webhook_failed", &format!("delivery:{id}")))
 }
 
+/// An operator lets go of a webhook that did not arrive: its alert closes, its job may be cleaned.
+///
+/// # Errors
+/// [`super::StoreError::Conflict`] where it did arrive, is still being tried, or was let go before.
+pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let subject = format!("delivery:{id}");
+    let job: Option<String> = tx
+        .query_row(
+            "SELECT d.batch_job_id FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
+                    AND a.subject = ? AND a.closed_at IS NULL
+             WHERE d.id = ? AND d.state = 'failed'",
+            params![subject, id],
+            |row| row.get(0),
+        )
+        .optional()?;
+    moved(usize::from(job.is_some()), || {
+        format!(
+            "nothing is to be decided of delivery {id}; look at it: batchkeeper webhooks show {id}"
+        )
+    })?;
+    alerts::close(tx, "webhook_failed", &subject)?;
+    alerts::event(
+        tx,
+        job.as_deref(),
+        None,
+        "webhook_let_go",
+        &format!("delivery={id}"),
+    )
+}
+
 /// An operator sends a delivery that has ended again, as a new one with an id of its own; gives its
 /// row.
 ///

@@ -15,12 +15,16 @@ pub struct Old {
     pub id: String,
 }
 
-/// Everything of `j` is in and told: no batch may still answer it, no webhook is to be sent.
+/// Everything of `j` is in and told: no batch may still answer it, no webhook is to be sent, and of none
+/// that did not arrive a person has yet to decide.
 const IS_OVER: &str = "j.completed_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
                     WHERE k.job = j.seq AND b.state NOT IN ('ingested', 'failed'))
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
                     WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))
+    AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
+                           AND a.subject = 'delivery:' || d.id AND a.closed_at IS NULL
+                    WHERE d.batch_job_id = j.id AND d.state = 'failed')
     AND NOT EXISTS (SELECT 1 FROM direct_calls c JOIN requests r ON r.id = c.request_id
                     WHERE r.job = j.seq AND c.ended_at IS NULL)";
 

@@ -50,6 +50,7 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
         ("limit=0", 1),
         ("limit=-3", 1),
         ("limit=1000", 100),
+        ("limit=99999999999999999999", 100),
         ("limit=", 10),
     ] {
         assert_eq!(list(&format!("?{query}"))["pagination"]["limit"], limit);

@@ -211,6 +211,7 @@ fn what_python_takes_is_signed_as_python_does_and_refused_where_it_is_used() {
         "\"lot_id\": \"\\ud83d\"",
         "\"lot_id\": \"b\", \"additional_info\": \"\\ude97\"",
         "\"lot_id\": \"b\", \"additional_info\": -Infinity",
+        "\"lot_id\": \"b\", \"images\": [\"https://img.example/\\ud83d.jpg\"]",
     ] {
         refused(&sent(&lot(used)), 422, "INVALID_LOT");
     }

@@ -78,10 +78,26 @@ fn one_lot_is_described_and_translated_while_the_client_waits() {
 fn a_client_that_prefers_to_poll_has_a_batch_job() {
     let appliance = with("");
     let body = submission(&appliance.lots(1), &["en"]);
-    let answer = appliance.send(&body, &[("Prefer", "wait=5, respond-async".into())]);
-    assert_eq!(answer.status, 201, "{}", answer.json());
-    assert_eq!(answer.json()["processing_mode"], "batch");
-    appliance.results(&id_of(&answer));
+    let one_line = [("Prefer", "wait=5, respond-async".to_owned())];
+    let two_lines = [
+        ("Prefer", "wait=5".to_owned()),
+        ("Prefer", "respond-async".to_owned()),
+    ];
+    for prefers in [&one_line[..], &two_lines] {
+        let answer = appliance.send(&body, prefers);
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        assert_eq!(answer.json()["processing_mode"], "batch");
+        appliance.results(&id_of(&answer));
+    }
+}
+
+#[test]
+fn a_repeat_without_a_key_needs_one_seat() {
+    let appliance = with("per_client = 1\n[limits]\ndedupe_window = \"1h\"");
+    let body = submission(&appliance.lots(1), &LANGUAGES);
+    let (first, again) = (appliance.send(&body, &[]), appliance.send(&body, &[]));
+    assert_eq!((first.status, again.status), (200, 200));
+    assert_eq!(first.json(), again.json());
 }
 
 #[test]

@@ -78,6 +78,15 @@ fn every_attempt_is_signed_both_ways_and_has_the_same_id() {
 }
 
 #[test]
+fn what_is_not_ascii_in_a_url_is_percent_encoded() {
+    let receiver = Receiver::start(|_, _| status(204));
+    let appliance = Appliance::start();
+    told(&appliance, 1, &receiver.url("хук?a=é%2f"));
+    let seen = &receiver.seen(1)[0];
+    assert_eq!(seen.path, "/%D1%85%D1%83%D0%BA?a=%C3%A9%2f");
+}
+
+#[test]
 fn each_url_is_told_of_its_own_lots_in_canonical_json() {
     let appliance = Appliance::start();
     let mut lots = appliance.lots(5);
