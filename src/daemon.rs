@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
@@ -90,11 +91,17 @@ impl Daemon {
         check_alert_urls(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
+        let compared = Arc::new(AtomicBool::new(false));
         let (crew, endings) = Crew::new();
         let mut steps: Vec<(String, Box<dyn Step>)> = vec![
             (
                 "submitter".into(),
-                Box::new(Submitter::new(store.clone(), api.clone(), config.clone())),
+                Box::new(Submitter::new(
+                    store.clone(),
+                    api.clone(),
+                    config.clone(),
+                    compared.clone(),
+                )),
             ),
             (
                 "poller".into(),
@@ -133,7 +140,7 @@ impl Daemon {
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
             steps.push((
                 "images".into(),
-                Box::new(Images::new(store.clone(), probes, config.clone())),
+                Box::new(Images::new(store.clone(), probes, config.clone(), compared)),
             ));
         } else {
             // What waits for a check since it was on would wait for ever.

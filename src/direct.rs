@@ -32,6 +32,16 @@ pub struct Direct {
     api: Arc<dyn ResponsesApi>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
+    /// A call that has ended and could not be stored yet.
+    unstored: Option<Ended>,
+}
+
+/// A call that has ended.
+struct Ended {
+    call: Call,
+    job: String,
+    model: String,
+    response: Result<Value, CallError>,
 }
 
 impl Direct {
@@ -47,6 +57,7 @@ impl Direct {
             api,
             clock,
             config,
+            unstored: None,
         }
     }
 
@@ -78,30 +89,45 @@ impl Direct {
         Ok(left.filter(|left| !left.is_zero()))
     }
 
-    fn make(&self, call: &Call, now: Moment) -> Result<Next, StepError> {
-        let begun = self.store.write(now.wall, |tx| direct::begin(tx, call))?;
+    fn make(&mut self, call: Call, now: Moment) -> Result<Next, StepError> {
+        let line = self.store.read(|view| requests::of(view, call.request))?;
+        let begun = self.store.write(now.wall, |tx| direct::begin(tx, &call))?;
         if !begun {
             return Ok(Next::again());
         }
-        let line = self.store.read(|view| requests::of(view, call.request))?;
         let parameters = match line.custom_id.stage() {
             Stage::Vision => Parameters::Vision(self.config.vision.clone()),
             Stage::Translation => Parameters::Translation(self.config.translation.clone()),
         };
         let response = self.api.respond(&line.body(&parameters));
-        self.end(call, &line.custom_id.job, parameters.model(), response)?;
-        Ok(Next::again())
+        self.end(Ended {
+            call,
+            model: parameters.model().to_owned(),
+            job: line.custom_id.job,
+            response,
+        })
     }
 
-    fn end(
-        &self,
-        call: &Call,
-        job: &str,
-        model: &str,
-        response: Result<Value, CallError>,
-    ) -> Result<(), StepError> {
+    /// Stores what a call came to. Where that cannot be done now it is kept for the next tick: it is paid.
+    fn end(&mut self, ended: Ended) -> Result<Next, StepError> {
+        match self.store_end(&ended) {
+            Err(error) if error.passes() => {
+                self.unstored = Some(ended);
+                Err(error)
+            }
+            done => done.map(|()| Next::again()),
+        }
+    }
+
+    fn store_end(&self, ended: &Ended) -> Result<(), StepError> {
+        let Ended {
+            call,
+            job,
+            model,
+            response,
+        } = ended;
         let now = self.clock.now().wall;
-        let (answer, usage) = match &response {
+        let (answer, usage) = match response {
             Ok(body) => answer::read_body(200, body),
             Err(error) => (of_error(error), Usage::default()),
         };
@@ -178,6 +204,9 @@ impl Step for Direct {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(ended) = self.unstored.take() {
+            return self.end(ended);
+        }
         if self.release_late(now)? {
             return Ok(Next::again());
         }
@@ -187,7 +216,7 @@ impl Step for Direct {
         }
         match self.store.read(|view| direct::next(view, now.wall))? {
             None => Ok(Next::idle(idle)),
-            Some(Ok(call)) => self.make(&call, now),
+            Some(Ok(call)) => self.make(call, now),
             Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),
         }
     }

@@ -5,6 +5,7 @@
 //! verdict, and asks for the rest. What is known is in the database: a restart does not look again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -12,7 +13,8 @@ use crate::config::Config;
 use crate::net::probes::{Found, Probes};
 use crate::step::{Next, Step, StepError};
 use crate::store::images::{self, DueLot};
-use crate::store::{Store, Stored, View, settle};
+use crate::store::{Store, Stored, View, alerts, settle};
+use crate::trouble;
 
 /// Lots looked at in one tick.
 const LOTS: usize = 500;
@@ -20,8 +22,11 @@ const LOTS: usize = 500;
 const LOTS_OF_A_JOB: u32 = 50;
 /// A lot fails when more than so many percent of its images are missing.
 const MAX_MISSING: usize = 30;
-/// How long what was found of an image is taken to be so still.
+/// How long what was found of an image before a lot came is taken to be so still.
 const FRESH: Duration = Duration::from_mins(5);
+/// How long it is kept: a hundred images of a host that hangs take seven minutes, and what was found of the
+/// first must be known with the last.
+const KEPT: Duration = Duration::from_hours(1);
 /// How long a tick waits for the crew.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -30,6 +35,8 @@ pub struct Images {
     store: Arc<Store>,
     probes: Probes,
     config: Arc<Config>,
+    /// Whether it is known that the store is no older than the world.
+    compared: Arc<AtomicBool>,
     /// The job whose lots were looked at last.
     last_job: i64,
 }
@@ -42,12 +49,18 @@ struct Verdict {
 }
 
 impl Images {
-    /// A checker.
-    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
+    /// A checker; `compared`: set by the submitter once OpenAI's batches were compared with the store.
+    pub fn new(
+        store: Arc<Store>,
+        probes: Probes,
+        config: Arc<Config>,
+        compared: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             store,
             probes,
             config,
+            compared,
             last_job: 0,
         }
     }
@@ -61,24 +74,31 @@ impl Images {
                 let problem = seen.as_ref().err().map(ToString::to_string);
                 images::found(tx, url, problem.as_deref())?;
             }
-            images::forget(tx, now.wall.before(FRESH), found.len() * 2)
+            images::forget(tx, now.wall.before(KEPT), found.len() * 2)
         })
+    }
+
+    /// Whether OpenAI may have answered what stands here as waiting, as after a restore: images that were
+    /// there then may be gone now, and no lot fails for that.
+    fn may_be_answered(&self) -> Stored<bool> {
+        let stopped = |view: &View| alerts::paused(view, trouble::CREATES);
+        Ok(!self.compared.load(Ordering::Acquire) || self.store.read(stopped)?.is_some())
     }
 
     fn give(&self, verdicts: &[Verdict], now: Moment) -> Stored<()> {
         self.store.write(now.wall, |tx| {
-            for Verdict {
-                lot,
-                missing,
-                first_problem,
-            } in verdicts
-            {
+            for verdict in verdicts {
+                let Verdict {
+                    lot,
+                    missing,
+                    first_problem,
+                } = verdict;
                 images::checked(tx, lot, missing)?;
-                let all = lot.images.len();
-                let missing = missing.len();
-                if missing == all || missing * 100 > all * MAX_MISSING {
+                if verdict.fails() {
                     let reason = format!(
-                        "IMAGE_UNREACHABLE: {missing} of {all} images cannot be fetched: {first_problem}"
+                        "IMAGE_UNREACHABLE: {} of {} images cannot be fetched: {first_problem}",
+                        missing.len(),
+                        lot.images.len()
                     );
                     settle::fail_unsent(tx, lot.request, &reason)?;
                 }
@@ -91,7 +111,11 @@ impl Images {
 /// A lot's verdict, or the images of it that nothing is known of.
 fn judge(view: &View, lot: DueLot, now: Moment) -> Stored<Result<Verdict, Vec<String>>> {
     let fresh = now.wall.before(FRESH);
-    let since = lot.not_before.map_or(fresh, |at| at.max(fresh));
+    // A time in the future is one of a clock that was set back.
+    let since = match lot.again && lot.since <= now.wall {
+        true => lot.since,
+        false => lot.since.min(fresh),
+    };
     let (mut missing, mut unknown) = (Vec::new(), Vec::new());
     let mut first_problem = None;
     for url in &lot.images {
@@ -114,6 +138,13 @@ fn judge(view: &View, lot: DueLot, now: Moment) -> Stored<Result<Verdict, Vec<St
     }))
 }
 
+impl Verdict {
+    fn fails(&self) -> bool {
+        let (missing, all) = (self.missing.len(), self.lot.images.len());
+        missing == all || missing * 100 > all * MAX_MISSING
+    }
+}
+
 impl Step for Images {
     fn name(&self) -> &'static str {
         "images"
@@ -128,7 +159,7 @@ impl Step for Images {
         };
         let found = self.probes.found(wait);
         self.keep(&found, now)?;
-        let (verdicts, unknown, last_job) = self.store.read(|view| {
+        let (mut verdicts, unknown, last_job) = self.store.read(|view| {
             let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
             let (mut verdicts, mut unknown) = (Vec::new(), Vec::new());
             for lot in lots {
@@ -142,6 +173,9 @@ impl Step for Images {
         let whole_round = self.last_job == 0 && last_job.is_none();
         self.last_job = last_job.unwrap_or(0);
         unknown.iter().for_each(|url| self.probes.ask(url));
+        if self.may_be_answered()? {
+            verdicts.retain(|verdict| !verdict.fails());
+        }
         if !verdicts.is_empty() {
             self.give(&verdicts, now)?;
             return Ok(Next::again());

@@ -79,6 +79,16 @@ fn shows_what_stopped_creates(view: &View, listed: &[RemoteBatch]) -> Stored<boo
     Ok(unheard.is_none_or(|time| listed.iter().any(|remote| remote.created_at == time)))
 }
 
+/// Lets creates go on where the batch that stopped them has its row: a recovery under a key of another
+/// project sees nothing to take up, and proves nothing.
+pub fn go_on(tx: &Tx<'_>) -> Stored<()> {
+    let unheard = alerts::paused(tx, CREATES)?.and_then(|pause| pause.openai_time);
+    match unheard {
+        Some(time) if !batches::is_known_of(tx, time)? => Ok(()),
+        _ => trouble::is_over(tx, CREATES),
+    }
+}
+
 fn stop_creates(tx: &Tx<'_>, oldest: &RemoteBatch, number: usize) -> Stored<()> {
     let reason = format!(
         "OpenAI has {number} batches of this database that it knows nothing of ({} among them): it is older than the \

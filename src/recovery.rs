@@ -20,8 +20,8 @@ use crate::reconcile;
 use crate::store::batches::{self, Known, META_DATABASE, META_SUBMISSION};
 use crate::store::jobs;
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
-use crate::store::{Store, Stored, Tx};
-use crate::trouble::{self, CREATES};
+use crate::store::{Store, Stored, Tx, alerts};
+use crate::trouble::CREATES;
 
 /// How far before the oldest orphan the listing goes.
 const BACK: Duration = Duration::from_hours(24);
@@ -78,10 +78,8 @@ impl Recovery {
         }
         for orphan in &orphans {
             findings.extend(self.named(orphan, &findings)?);
-            if !findings
-                .iter()
-                .any(|finding| finding.job.as_ref() == Some(&orphan.id))
-            {
+            let is_of_it = |finding: &Finding| finding.job.as_ref() == Some(&orphan.id);
+            if orphan.is_held && !findings.iter().any(is_of_it) {
                 findings.push(Finding {
                     job: Some(orphan.id.clone()),
                     batch: None,
@@ -97,12 +95,35 @@ impl Recovery {
         Ok(findings)
     }
 
-    /// Links what has evidence, both stages of a job in one transaction, and lets creates go on.
-    /// Gives how many batches were linked.
+    /// Links what has evidence, both stages of a job in one transaction, and lets creates go on where
+    /// what stopped them is known by now. Gives how many batches were linked.
     ///
     /// # Errors
     /// The store's.
     pub fn apply(&self, findings: &[Finding], now: Timestamp) -> Result<usize, String> {
+        let linked = self.link(findings, now)?;
+        // A batch of our own that cannot be taken up now still holds its requests at OpenAI.
+        let left_behind = |it: &Finding| {
+            !it.linkable && it.batch.as_ref().is_some_and(|batch| self.is_ours(batch))
+        };
+        if !findings.iter().any(left_behind) {
+            self.store
+                .write(now, reconcile::go_on)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(linked)
+    }
+
+    /// Whether creates are stopped, as after a restore.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn is_stopped(&self) -> Result<bool, String> {
+        let pause = self.store.read(|view| alerts::paused(view, CREATES));
+        Ok(pause.map_err(|error| error.to_string())?.is_some())
+    }
+
+    fn link(&self, findings: &[Finding], now: Timestamp) -> Result<usize, String> {
         let linkable: Vec<&Finding> = findings.iter().filter(|finding| finding.linkable).collect();
         // Our own one by one: each may be as large as a batch can be.
         let mut together: BTreeMap<(Option<&str>, &str), Vec<_>> = BTreeMap::new();
@@ -147,15 +168,6 @@ impl Recovery {
                     }
                     Ok(())
                 })
-                .map_err(|error| error.to_string())?;
-        }
-        // A batch of our own that cannot be taken up now still holds its requests at OpenAI.
-        let left_behind = |it: &Finding| {
-            !it.linkable && it.batch.as_ref().is_some_and(|batch| self.is_ours(batch))
-        };
-        if !findings.iter().any(left_behind) {
-            self.store
-                .write(now, |tx| trouble::is_over(tx, CREATES))
                 .map_err(|error| error.to_string())?;
         }
         Ok(linkable.len())
@@ -218,7 +230,7 @@ impl Recovery {
             linkable: true,
             custom_ids,
         };
-        self.apply(&[finding], now)
+        self.link(&[finding], now)
     }
 
     /// What a listed batch is to us; none: its row is there, or it is somebody else's.

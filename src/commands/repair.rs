@@ -40,11 +40,21 @@ pub(super) fn recover(command: &Command) -> Outcome {
             "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
         ),
     });
+    let stopped = recovery.is_stopped()?;
+    if linked.is_some() && stopped {
+        text.push_str(
+            "creates stay stopped: what stopped them was not taken up (batchkeeper alerts says what it is). Was OpenAI \
+             asked with the key of the project that it is in?\n",
+        );
+    }
     let findings: Value = findings.iter().map(as_json).collect();
-    let is_well = linked.is_some() || findings.as_array().is_none_or(Vec::is_empty);
+    let is_well = match linked {
+        Some(_) => !stopped,
+        None => findings.as_array().is_none_or(Vec::is_empty),
+    };
     say(
         command,
-        &json!({"findings": findings, "linked": linked}),
+        &json!({"findings": findings, "linked": linked, "creates_stopped": stopped}),
         &text,
     )?;
     Ok(is_well)

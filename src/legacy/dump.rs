@@ -86,6 +86,8 @@ pub struct LegacyLot {
     pub missing_images: Vec<String>,
     /// The description, where it is one.
     pub vision_result: Option<String>,
+    /// Something else stands in its place.
+    pub is_misdescribed: bool,
     /// Texts by language.
     pub translations: BTreeMap<String, String>,
     /// Why it failed.
@@ -417,14 +419,14 @@ fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
             .collect(),
         _ => BTreeMap::new(),
     };
+    let description = text_of(row, "vision_result");
     Ok(LegacyLot {
         lot_id: lot_id(row).ok_or("it has no lot_id")?,
         additional_info: text_of(row, "additional_info").unwrap_or("").to_owned(),
         images: images(&json_of(row, "image_urls")),
         missing_images: texts(&json_of(row, "missing_images")),
-        vision_result: text_of(row, "vision_result")
-            .filter(|text| is_text(text))
-            .map(str::to_owned),
+        vision_result: description.filter(|text| is_text(text)).map(str::to_owned),
+        is_misdescribed: description.is_some_and(|text| !is_text(text)),
         translations,
         error_message: text_of(row, "error_message").map(str::to_owned),
     })

@@ -17,8 +17,10 @@ pub struct DueLot {
     pub lot: i64,
     /// Every image URL of it.
     pub images: Vec<String>,
-    /// OpenAI could not fetch one of them at this time: what was found before does not count.
-    pub not_before: Option<Timestamp>,
+    /// Since when its request waits.
+    pub since: Timestamp,
+    /// Whether OpenAI could not fetch one of them then: what was found before does not count.
+    pub again: bool,
 }
 
 /// The first `each` lots whose images are due of each job after `after`, of as many jobs as hold
@@ -28,7 +30,7 @@ pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueL
         "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
     )?;
     let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images, CASE WHEN r.image_rounds > 0 THEN r.since END
+        "SELECT r.id, r.lot, l.images, r.since, r.image_rounds > 0
          FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
     )?;
@@ -44,7 +46,8 @@ pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueL
                 request: row.get(0)?,
                 lot: row.get(1)?,
                 images: list(row.get(2)?)?,
-                not_before: row.get(3)?,
+                since: row.get(3)?,
+                again: row.get(4)?,
             })
         })?;
         for row in rows {

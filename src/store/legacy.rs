@@ -1,6 +1,6 @@
 //! Jobs of the earlier service taken in, and batches linked after the fact.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
@@ -111,7 +111,12 @@ fn insert_lot(
         processed_at
     ])?;
     let id = tx.tx.last_insert_rowid();
-    for (language, text) in &lot.translations {
+    // Of a description that is none: an open job's lot is described anew, and translated from that.
+    let translations = match lot.is_misdescribed && !is_final {
+        true => &BTreeMap::new(),
+        false => &lot.translations,
+    };
+    for (language, text) in translations {
         tx.prepare_cached("INSERT INTO lot_translations (lot, language, text) VALUES (?, ?, ?)")?
             .execute(params![id, language, text])?;
     }
@@ -157,11 +162,13 @@ fn insert_request(
     Ok(added == 1)
 }
 
-/// A job some of whose requests are held.
+/// A job that nobody looks after, or only a part of which is looked after.
 #[derive(Clone, Debug)]
 pub struct Orphan {
     /// Its UUID.
     pub id: String,
+    /// Whether requests of it are held.
+    pub is_held: bool,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// Languages wanted.
@@ -172,13 +179,16 @@ pub struct Orphan {
     pub lots: Vec<String>,
 }
 
-/// The jobs that nobody looks after, or the one of that id, orphan or not.
+/// The jobs of which requests are held, and those of the earlier service whose descriptions are awaited
+/// still: it may have had their translations as well. Or the one job of that id, whatever it is.
 pub fn orphans(view: &View, only: Option<&str>) -> Stored<Vec<Orphan>> {
     let mut query = view.prepare(
-        "SELECT id, created_at, languages, coalesce(legacy_batches, '[]') FROM batch_jobs j
+        "SELECT id, created_at, languages, coalesce(legacy_batches, '[]'), is_held FROM
+            (SELECT *, EXISTS (SELECT 1 FROM requests r WHERE r.job = j.seq AND r.state = 'held') AS is_held
+             FROM batch_jobs j)
          WHERE CASE WHEN ?1 IS NULL
                     THEN status IN ('pending', 'processing', 'translating')
-                         AND EXISTS (SELECT 1 FROM requests r WHERE r.job = j.seq AND r.state = 'held')
+                         AND (is_held OR origin = 'import' AND open_vision > 0)
                     ELSE id = ?1 END
          ORDER BY created_at",
     )?;
@@ -195,6 +205,7 @@ pub fn orphans(view: &View, only: Option<&str>) -> Stored<Vec<Orphan>> {
             created_at: row.get(1)?,
             languages: serde_json::from_str(&row.get::<_, String>(2)?)?,
             batches: serde_json::from_str(&row.get::<_, String>(3)?)?,
+            is_held: row.get(4)?,
             lots,
             id,
         });

@@ -55,14 +55,16 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
     Ok(queues)
 }
 
-/// The smallest cap that a waiting request of a stage has: those are sent apart.
-pub fn smallest_cap(view: &View, stage: Stage) -> Stored<Option<u32>> {
+/// The caps that waiting requests of a stage have, the smallest first: each is sent apart.
+pub fn caps(view: &View, stage: Stage) -> Stored<Vec<u32>> {
     let mut query = view.prepare_cached(
-        "SELECT min(r.batch_cap) FROM batch_jobs j JOIN requests r ON r.job = j.seq
+        "SELECT DISTINCT r.batch_cap FROM batch_jobs j JOIN requests r ON r.job = j.seq
          WHERE j.status IN ('pending', 'processing', 'translating')
-           AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS NOT NULL",
+           AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS NOT NULL
+         ORDER BY r.batch_cap",
     )?;
-    Ok(query.query_row([stage], |row| row.get(0))?)
+    let caps = query.query_map([stage], |row| row.get(0))?;
+    Ok(caps.collect::<Result<_, _>>()?)
 }
 
 /// All that a line of an input file is made from.

@@ -196,13 +196,14 @@ fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<i64> {
         By::Batch => RequestState::Waiting,
         By::Call => RequestState::Claimed,
     };
-    // One is there already where a batch was linked that had asked for it; see `put_off`.
+    // One is there already where a batch was linked that had asked for it (see `put_off`), and a text
+    // where the earlier service had it.
     let mut want = tx.prepare_cached(
-        "INSERT INTO requests (lot, job, stage, language, state, since) VALUES (?, ?, 'translation', ?, ?, ?)
+        "INSERT INTO requests (lot, job, stage, language, state, since)
+         SELECT ?1, ?2, 'translation', ?3, ?4, ?5
+         WHERE NOT EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = ?1 AND t.language = ?3 AND t.text IS NOT NULL)
          ON CONFLICT (lot, stage, language) DO UPDATE SET state = excluded.state, since = excluded.since
             WHERE state = 'cancelled'
-              AND NOT EXISTS (SELECT 1 FROM lot_translations t
-                              WHERE t.lot = excluded.lot AND t.language = excluded.language AND t.text IS NOT NULL)
          RETURNING id",
     )?;
     let mut made = 0;
@@ -294,15 +295,16 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
         )?
         .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
-    let wants_english = languages.iter().any(|language| is_english(language));
-    let has_text = translated || (described && wants_english);
+    let has_text =
+        translated || (described && languages.iter().any(|language| is_english(language)));
     let status = if has_text {
         LotStatus::Completed
     } else {
         LotStatus::Failed
     };
-    // The English text has no other place for its reason: a recovered translation may outlive it.
-    let has_reason = !has_text || (wants_english && !described);
+    // A recovered translation may outlive the description: what was not asked for then has no other
+    // place for its reason.
+    let has_reason = !has_text || (!described && lacks_word(tx, request.lot, &languages)?);
     let finished = tx
         .prepare_cached(
             "UPDATE batch_lots SET status = ?1, processed_at = ?2,
@@ -323,6 +325,20 @@ fn finish_lot(tx: &Tx<'_>, request: &Request, failure: Option<&str>) -> Stored<(
         });
     }
     Ok(())
+}
+
+/// Whether a language of a lot has neither a text nor a reason of its own.
+fn lacks_word(view: &View, lot: i64, languages: &[String]) -> Stored<bool> {
+    let mut known = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM lot_translations WHERE lot = ? AND language = ?)",
+    )?;
+    for language in languages {
+        let is_known: bool = known.query_row(params![lot, language], |row| row.get(0))?;
+        if !is_known {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A request failed for good; its lot says why.

@@ -64,7 +64,8 @@ pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
 pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, coalesce(openai_status, 'unknown'), coalesce(error, '') FROM openai_batches
-         WHERE state = 'submitted' AND state NOT IN ('ingested', 'failed')
+         WHERE state = 'submitted'
+           AND NOT (coalesce(openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled') AND failures = 0)
            AND coalesce(openai_expires, openai_time + ?) < ? LIMIT ?",
     )?;
     let told = |row: &Row<'_>| {

@@ -1,6 +1,8 @@
 //! Asking OpenAI what it has, before anything is created: after each start, and for a create whose
 //! answer was lost.
 
+use std::sync::atomic::Ordering;
+
 use super::Submitter;
 use crate::batch::BatchState;
 use crate::clock::Moment;
@@ -39,7 +41,7 @@ impl Submitter {
             listed.len(),
             found.unheard
         );
-        self.compared = true;
+        self.compared.store(true, Ordering::Release);
         Ok(Next::again())
     }
 

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::batch::{BatchState, Stage};
@@ -34,7 +35,7 @@ pub struct Submitter {
     config: Arc<Config>,
     spool: PathBuf,
     /// Whether OpenAI's batches were compared with the store since the start.
-    compared: bool,
+    compared: Arc<AtomicBool>,
     /// When that is tried (again), on the steady clock.
     compare_at: Duration,
     /// Since when each doubtful create is looked for.
@@ -44,15 +45,21 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// A submitter that has not looked at anything yet.
-    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+    /// A submitter that has not looked at anything yet; `compared` is set once it has compared OpenAI's
+    /// batches with the store.
+    pub fn new(
+        store: Arc<Store>,
+        api: Arc<dyn BatchApi>,
+        config: Arc<Config>,
+        compared: Arc<AtomicBool>,
+    ) -> Self {
         let spool = config.spool();
         Self {
             store,
             api,
             config,
             spool,
-            compared: false,
+            compared,
             compare_at: Duration::ZERO,
             asking: Waits::default(),
             last_stage: Stage::Vision,
@@ -350,17 +357,17 @@ impl Step for Submitter {
         if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
-        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
-        if self.store.read(stopped)?.is_some() {
-            return Ok(Next::idle(self.config.steps.idle));
-        }
-        if !self.compared {
+        if !self.compared.load(Ordering::Acquire) {
             let wait = self.compare_at.saturating_sub(now.steady);
             return if wait.is_zero() {
                 self.compare(now)
             } else {
                 Ok(Next::idle(wait))
             };
+        }
+        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        if self.store.read(stopped)?.is_some() {
+            return Ok(Next::idle(self.config.steps.idle));
         }
         let may_create = self.may_create()?;
         let mut on_their_way = vec![

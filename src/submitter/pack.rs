@@ -82,7 +82,6 @@ impl Submitter {
     }
 
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
-        let full = self.config.batch.max_requests;
         let scope = format!("{}{}", trouble::MODEL, self.parameters(stage).model());
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
@@ -102,9 +101,30 @@ impl Submitter {
             QueueRoom::Of(tokens) => tokens,
             QueueRoom::Unknown => u64::MAX,
         };
+        // What is sent apart goes first, but where it cannot go it stops nobody else.
+        let caps = self.store.read(|view| requests::caps(view, stage))?;
+        let mut wait = self.config.steps.idle;
+        for cap in caps.into_iter().map(Some).chain([None]) {
+            match self.choose_of(stage, cap, tokens, now)? {
+                Choice::Later(later) => wait = wait.min(later),
+                now => return Ok(now),
+            }
+        }
+        Ok(Choice::Later(wait))
+    }
+
+    /// The same of the requests with one cap.
+    fn choose_of(
+        &self,
+        stage: Stage,
+        cap: Option<u32>,
+        tokens: u64,
+        now: Moment,
+    ) -> Result<Choice, StepError> {
+        let full = self.config.batch.max_requests;
+        let parameters = self.parameters(stage);
         let budgets = self.config.limits_of_money();
-        let (cap, mut queues, line_cost, allowance) = self.store.read(|view| {
-            let cap = requests::smallest_cap(view, stage)?;
+        let (mut queues, line_cost, allowance) = self.store.read(|view| {
             let queues = requests::queues(view, stage, cap, full)?;
             let line_cost = if queues.is_empty() {
                 None
@@ -112,7 +132,7 @@ impl Submitter {
                 estimate::of_line(view, stage, &parameters, now.wall)?
             };
             let allowance = money::allowance(view, &budgets, now.wall)?;
-            Ok((cap, queues, line_cost.unwrap_or_default(), allowance))
+            Ok((queues, line_cost.unwrap_or_default(), allowance))
         })?;
         let affordable = afford(&mut queues, &allowance, line_cost);
         if affordable == 0 {

@@ -241,7 +241,12 @@ impl World {
         let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
         let steps: Vec<Box<dyn Step>> = vec![
-            Box::new(Submitter::new(store.clone(), api(), config())),
+            Box::new(Submitter::new(
+                store.clone(),
+                api(),
+                config(),
+                Arc::default(),
+            )),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),

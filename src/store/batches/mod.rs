@@ -302,6 +302,13 @@ pub fn due(view: &View, state: BatchState, until: Timestamp) -> Stored<Vec<Batch
         .collect()
 }
 
+/// Whether a batch that OpenAI made in that second, as it says, has its row.
+pub fn is_known_of(view: &View, second: i64) -> Stored<bool> {
+    let mut query =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?)")?;
+    Ok(query.query_row([second], |row| row.get(0))?)
+}
+
 /// How many batches OpenAI has made since then (its clock, seconds), as far as the store knows.
 pub fn made_since(view: &View, oldest: Option<i64>) -> Stored<usize> {
     let mut query =

@@ -17,7 +17,8 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
     let changed = tx
         .prepare_cached(
             "UPDATE openai_batches SET openai_status = ?, openai_total = ?, openai_completed = ?, openai_failed = ?,
-                    next_at = ?, failures = 0, error = NULL
+                    next_at = ?, failures = 0, error = NULL,
+                    model = CASE model WHEN '' THEN coalesce(?, '') ELSE model END
              WHERE id = ? AND state = 'submitted'",
         )?
         .execute(params![
@@ -26,6 +27,8 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
             remote.counts.completed.min(MOST_LINES),
             remote.counts.failed.min(MOST_LINES),
             next_at,
+            // OpenAI has no model to name while it validates: one that was taken up then has none yet.
+            remote.model,
             id
         ])?;
     moved(changed, || format!("batch row {id} is not submitted"))
