@@ -188,3 +188,59 @@ impl Step for Images {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn at(seconds: u64) -> Moment {
+        Moment {
+            wall: Timestamp::from_seconds(1_700_000_000) + Duration::from_secs(seconds),
+            steady: Duration::from_secs(seconds),
+        }
+    }
+
+    fn lot(since: Moment, again: bool) -> DueLot {
+        DueLot {
+            request: 1,
+            lot: 1,
+            images: vec![
+                "https://a.example/1.jpg".into(),
+                "https://a.example/2.jpg".into(),
+            ],
+            since: since.wall,
+            again,
+        }
+    }
+
+    #[test]
+    fn what_was_found_of_the_first_image_is_known_with_the_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("a.db"), at(0).wall).expect("a store");
+        let find = |url: &str, now: Moment| {
+            store
+                .write(now.wall, |tx| {
+                    images::found(tx, url, Some("it hangs"))?;
+                    images::forget(tx, now.wall.before(KEPT), 10)
+                })
+                .expect("a write");
+        };
+        let unknown = |lot: DueLot, now: Moment| {
+            let judged = store.read(|view| judge(view, lot, now));
+            judged
+                .expect("a read")
+                .map_or_else(|urls| urls.len(), |_| 0)
+        };
+        find("https://a.example/1.jpg", at(60));
+        assert_eq!(unknown(lot(at(0), false), at(60)), 1);
+        // A host that hangs: the second image's time-out comes long after the first one's.
+        find("https://a.example/2.jpg", at(1200));
+        assert_eq!(unknown(lot(at(0), false), at(1200)), 0);
+        // For a lot that came later it is old; for one that OpenAI could not fetch, what was before is.
+        assert_eq!(unknown(lot(at(1100), false), at(1200)), 1);
+        assert_eq!(unknown(lot(at(100), true), at(1200)), 1);
+        // A time that the clock has yet to reach once more says nothing.
+        assert_eq!(unknown(lot(at(9000), true), at(1200)), 1);
+    }
+}

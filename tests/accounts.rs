@@ -87,6 +87,10 @@ fn a_key_of_another_project_does_not_end_what_a_restore_stopped() {
     world.restart_with(Arc::new(OpenAi::new(OPENAI)), |_| {});
     world.run_for(Duration::from_hours(2));
     assert_eq!(world.made(), 0, "{}", world.dump());
+    // Nor does a recovery that sees nothing of ours.
+    assert_eq!(world.recover(), None);
+    world.run_for(Duration::from_hours(2));
+    assert_eq!(world.made(), 0, "{}", world.dump());
     let alerts = world.open_alerts();
     assert!(alerts.contains(&"restored_database".into()), "{alerts:?}");
     world.restart_with(home, |_| {});

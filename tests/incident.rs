@@ -533,6 +533,33 @@ fn a_link_that_the_dump_has_counts_where_openai_confirms_it() {
 }
 
 #[test]
+fn a_job_that_names_its_vision_batch_may_have_had_its_translations_too() {
+    let mut appliance = Appliance::without_daemon("");
+    let seven = seven();
+    plant(&appliance, &seven);
+    let mut dump = dump(&appliance, &seven);
+    dump["batch_jobs"][TRANSLATED]["openai_vision_batch_id"] = json!(seven[TRANSLATED].batch);
+    let file = appliance.path("dump.json");
+    std::fs::write(&file, dump.to_string()).unwrap();
+    let import = appliance.run(&["import-legacy", file.to_str().unwrap()]);
+    assert!(
+        import.out.contains("is confirmed and linked"),
+        "{}",
+        import.out
+    );
+    appliance.run(&["recover", "--apply"]);
+    appliance.start_daemon();
+    let job = &seven[TRANSLATED].job;
+    appliance.results(job);
+    let made: String = appliance.cell(&format!(
+        "SELECT group_concat(b.scheme || ' ' || b.stage, ', ' ORDER BY b.stage)
+         FROM openai_batches b JOIN batch_links k ON k.batch_id = b.id JOIN batch_jobs j ON j.seq = k.job
+         WHERE j.id = '{job}'"
+    ));
+    assert_eq!(made, "legacy translation, legacy vision");
+}
+
+#[test]
 fn what_a_lost_batch_left_unanswered_is_sent_again_and_twins_share_their_answer() {
     let mut appliance = Appliance::without_daemon("");
     let lost = &seven()[..1];

@@ -145,6 +145,31 @@ fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
 }
 
 #[test]
+fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
+    let mut world = World::with(|config| {
+        config.vision.max_output_tokens = 16;
+        config.budgets.over = Over::Wait;
+        config.clients[0].budget = Limits {
+            per_day: None,
+            per_month: Money::parse("0.00015"),
+        };
+    });
+    let lots: Vec<String> = (0..30).map(|number| format!("lot {number}")).collect();
+    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
+    let large = world.submit_as("a", &lots, &["en"]);
+    world.run_for(Duration::from_hours(1));
+    assert!(world.job(&large).completed_at.is_none());
+    // What is left is sent in smaller batches, as after one that was refused.
+    world
+        .execute("UPDATE requests SET batch_cap = 5 WHERE state = 'waiting'")
+        .unwrap();
+    let other = world.submit_as("b", &["one"], &["en"]);
+    world.run_for(Duration::from_hours(1));
+    world.assert_answered(&other);
+    assert!(world.job(&large).completed_at.is_none());
+}
+
+#[test]
 fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_break_it() {
     let mut appliance = Appliance::with("[budgets]\nshow_costs = true");
     let mut lots: Value =

@@ -1292,6 +1292,48 @@ fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason
 }
 
 #[test]
+fn a_language_that_was_not_asked_for_before_its_description_failed_has_its_reason() {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    let job = world.submit(&["dented door"], &["de", "fr"]);
+    let backup = world.back_up();
+    world.settle();
+    // Of the description's batch and of the second translation's nothing is left to be taken in.
+    let api: &dyn BatchApi = world.openai.as_ref();
+    for file in [1, 2, 4, 6] {
+        api.delete_file(&format!("file-000{file}")).unwrap();
+    }
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    let fate = ("dented", Stage::Vision, Fate::Status(400), 99);
+    world.openai.state().fates.push(fate);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_accounted_for();
+    let lot = &world.lots(&job)[0];
+    assert_eq!(
+        (lot.status, lot.translations.len()),
+        (LotStatus::Completed, 1)
+    );
+    assert!(lot.error_message.is_some());
+}
+
+#[test]
+fn a_batch_that_was_taken_up_early_learns_its_model() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    // OpenAI names no model while it validates.
+    assert_eq!(world.recover(), None);
+    assert_eq!(world.texts("SELECT model FROM openai_batches"), [""]);
+    world.settle();
+    world.assert_answered(&job);
+    let unknown = "SELECT count(*) FROM v_costs WHERE cost_usd = 'unknown'";
+    assert_eq!(world.number(unknown), 0, "{}", world.dump());
+}
+
+#[test]
 fn what_a_recovered_batch_holds_leaves_the_batch_that_was_being_planned() {
     let mut world = World::new();
     world.openai.state().courses.push_back(Course {

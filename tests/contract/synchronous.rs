@@ -1,5 +1,7 @@
 //! One lot is answered at once.
 
+use std::thread;
+
 use batchkeeper::threads;
 use serde_json::{Value, json};
 
@@ -112,6 +114,35 @@ fn a_repeat_is_the_same_job_and_is_answered_from_it() {
         appliance.cell::<u32>("SELECT count(*) FROM direct_calls"),
         3
     );
+}
+
+#[test]
+fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
+    let appliance = with("");
+    fault(
+        &appliance,
+        json!({"fault": "delay", "value": 700, "times": 1}),
+    );
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(&appliance).1);
+        wait_for("a call", || {
+            let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL";
+            (appliance.cell::<u32>(begun) == 1).then_some(())
+        });
+        let other = rusqlite::Connection::open(appliance.database()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        wait_for("the store's word", || {
+            appliance
+                .daemon_said("locked by another process")
+                .then_some(())
+        });
+        other.execute_batch("COMMIT").unwrap();
+        let answer = asked.join().unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.json());
+    });
+    let calls = "SELECT count(*) FROM direct_calls WHERE outcome = 'answered'";
+    assert_eq!(appliance.cell::<u32>(calls), 3);
+    appliance.is_sound();
 }
 
 #[test]

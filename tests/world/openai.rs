@@ -248,6 +248,7 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// The second of a create that made two.
     pub is_twin: bool,
+    model: Option<String>,
     input: String,
     created: Duration,
     course: Course,
@@ -476,6 +477,7 @@ impl State {
             status: RemoteStatus::Validating,
             lines,
             is_twin,
+            model: model_of(&text),
             input: input.into(),
             created: self.now,
             course,
@@ -752,13 +754,22 @@ impl Batch {
             error_file_id: self.error.clone().filter(|_| shown(false)),
             created_at: seconds(self.created),
             expires_at: Some(seconds(self.created + WINDOW)),
-            model: None,
+            model: self
+                .model
+                .clone()
+                .filter(|_| self.status != RemoteStatus::Validating),
             counts: self.counts,
             usage: self.usage,
             errors: self.errors.clone(),
             metadata: self.metadata.clone(),
         }
     }
+}
+
+/// The model that an input's first line asks.
+fn model_of(input: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(input.lines().next()?).ok()?;
+    Some(line["body"]["model"].as_str()?.to_owned())
 }
 
 fn seconds(time: Duration) -> i64 {
