@@ -4,6 +4,7 @@
 //! move that tells OpenAI something is preceded by a committed row that says so; an answer that was
 //! lost is looked for (`ask`) before anything is done twice.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,8 @@ pub struct Submitter {
     asking: Waits,
     /// The stage whose turn it is not.
     last_stage: Stage,
+    /// And of each stage the requests, by their cap.
+    last_caps: BTreeMap<Stage, Option<u32>>,
 }
 
 impl Submitter {
@@ -63,6 +66,7 @@ impl Submitter {
             compare_at: Duration::ZERO,
             asking: Waits::default(),
             last_stage: Stage::Vision,
+            last_caps: BTreeMap::new(),
         }
     }
 

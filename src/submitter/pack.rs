@@ -101,10 +101,9 @@ impl Submitter {
             QueueRoom::Of(tokens) => tokens,
             QueueRoom::Unknown => u64::MAX,
         };
-        // What is sent apart goes first, but where it cannot go it stops nobody else.
         let caps = self.store.read(|view| requests::caps(view, stage))?;
         let mut wait = self.config.steps.idle;
-        for cap in caps.into_iter().map(Some).chain([None]) {
+        for cap in in_turn(caps, self.last_caps.get(&stage)) {
             match self.choose_of(stage, cap, tokens, now)? {
                 Choice::Later(later) => wait = wait.min(later),
                 now => return Ok(now),
@@ -166,6 +165,7 @@ impl Submitter {
     /// Plans a batch and claims its requests, chunk by chunk; sealing it is the next move.
     pub(super) fn pack(&mut self, packing: &Packing, now: Moment) -> Result<Next, StepError> {
         self.last_stage = packing.stage;
+        self.last_caps.insert(packing.stage, packing.cap);
         let parameters = self.parameters(packing.stage);
         let key = uuid::Uuid::new_v4().simple().to_string();
         let text = parameters.to_text().map_err(StoreError::from)?;
@@ -189,7 +189,7 @@ impl Submitter {
             is_empty: true,
         };
         let lines = room.lines.min(self.typical(packing, &parameters)?);
-        let mut shares = shares(&packing.queues, lines);
+        let mut shares = shares(&packing.queues, lines, batch);
         // Where lines take more than was thought, small queues lose nothing by it.
         shares.sort_by_key(|(_, share)| *share);
         for (of, share) in shares {
@@ -306,9 +306,21 @@ fn afford(queues: &mut Vec<Queue>, allowance: &Allowance, line_cost: Money) -> u
         .map_or(u32::MAX, |money| money.holds(line_cost))
 }
 
+/// The caps that requests are sent apart by, and none of the rest, in the order of their turns: after the
+/// one whose turn was last. However long one of them takes, the others go on.
+fn in_turn(caps: Vec<u32>, last: Option<&Option<u32>>) -> Vec<Option<u32>> {
+    let place = |cap: Option<u32>| cap.unwrap_or(u32::MAX);
+    let mut turns: Vec<Option<u32>> = caps.into_iter().map(Some).chain([None]).collect();
+    if let Some(last) = last {
+        let had = turns.partition_point(|cap| place(*cap) <= place(*last));
+        turns.rotate_left(had);
+    }
+    turns
+}
+
 /// Each queue's share of `lines`: even between clients, and between the jobs of one; what a small
-/// queue does not need goes to the others.
-fn shares(queues: &[Queue], lines: u32) -> Vec<(&Queue, u32)> {
+/// queue does not need goes to the others, and what cannot be divided to whose turn it is in this batch.
+fn shares(queues: &[Queue], lines: u32, batch: i64) -> Vec<(&Queue, u32)> {
     let mut clients: BTreeMap<&str, Vec<&Queue>> = BTreeMap::new();
     for queue in queues {
         clients.entry(&queue.client).or_default().push(queue);
@@ -319,31 +331,71 @@ fn shares(queues: &[Queue], lines: u32) -> Vec<(&Queue, u32)> {
         .map(|jobs| lengths(jobs).into_iter().fold(0, u32::saturating_add))
         .collect();
     let mut shares = Vec::with_capacity(queues.len());
-    for (jobs, lines) in clients.into_values().zip(even(&wanted, lines)) {
-        let of_jobs = even(&lengths(&jobs), lines);
+    let of_clients = even(&wanted, lines, spread(batch, 0));
+    for (jobs, lines) in clients.into_values().zip(of_clients) {
+        let of_jobs = even(&lengths(&jobs), lines, spread(batch, 1));
         shares.extend(jobs.into_iter().zip(of_jobs));
     }
     shares
 }
 
-/// `whole` shared out evenly, to nobody more than is wanted.
-fn even(wanted: &[u32], whole: u32) -> Vec<u32> {
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_by_key(|at| wanted[*at]);
-    let mut shares = vec![0; wanted.len()];
-    let mut left = whole;
-    for (served, at) in order.into_iter().enumerate() {
+/// `whole` shared out evenly, to nobody more than is wanted. What is left goes by ones, from the place
+/// `turn` on: where there is less than one for each, nobody is passed over for long.
+fn even(wanted: &[u32], whole: u32, turn: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = wanted.to_vec();
+    order.sort_unstable();
+    let (mut level, mut left) = (u32::MAX, whole);
+    for (served, wants) in order.into_iter().enumerate() {
         let still = u32::try_from(wanted.len() - served).unwrap_or(u32::MAX);
-        shares[at] = wanted[at].min(left / still);
-        left -= shares[at];
+        if wants > left / still {
+            level = left / still;
+            break;
+        }
+        left -= wants;
+    }
+    let mut shares: Vec<u32> = wanted.iter().map(|wants| *wants.min(&level)).collect();
+    let mut left = whole - shares.iter().sum::<u32>().min(whole);
+    let places = wanted.len().max(1) as u64;
+    let first = usize::try_from(turn % places).unwrap_or(0);
+    for at in (first..wanted.len()).chain(0..first) {
+        if left > 0 && shares[at] < wanted[at] {
+            shares[at] += 1;
+            left -= 1;
+        }
     }
     shares
+}
+
+/// A number that is spread evenly over the batches, also over every second or third of them
+/// (Steele, Lea and Flood's SplitMix64).
+fn spread(batch: i64, level: u64) -> u64 {
+    let mut mixed = batch
+        .unsigned_abs()
+        .wrapping_mul(2)
+        .wrapping_add(level)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+
+    #[test]
+    fn what_is_sent_apart_takes_turns_with_the_rest() {
+        for (last, expected) in [
+            (None, [Some(1), Some(8), None]),
+            (Some(Some(1)), [Some(8), None, Some(1)]),
+            (Some(Some(4)), [Some(8), None, Some(1)]),
+            (Some(Some(8)), [None, Some(1), Some(8)]),
+            (Some(None), [Some(1), Some(8), None]),
+        ] {
+            assert_eq!(in_turn(vec![1, 8], last.as_ref()), expected, "{last:?}");
+        }
+    }
 
     fn queue(job: i64, client: &str, length: u32) -> Queue {
         Queue {
@@ -362,17 +414,40 @@ mod tests {
             queue(3, "b", 2),
             queue(4, "c", 50_000),
         ];
-        let shares: Vec<(i64, u32)> = shares(&queues, 1001)
+        let shares: Vec<(i64, u32)> = shares(&queues, 1002, 1)
             .into_iter()
             .map(|(queue, share)| (queue.job, share))
             .collect();
-        assert_eq!(shares, [(1, 250), (2, 250), (3, 2), (4, 499)]);
+        assert_eq!(shares, [(1, 250), (2, 250), (3, 2), (4, 500)]);
     }
 
     #[test]
     fn nobody_gets_more_than_is_wanted_and_nothing_is_left_over_that_is() {
-        assert_eq!(even(&[5, 1, 9], 100), [5, 1, 9]);
-        assert_eq!(even(&[5, 1, 9], 9), [4, 1, 4]);
-        assert!(even(&[], 9).is_empty());
+        assert_eq!(even(&[5, 1, 9], 100, 0), [5, 1, 9]);
+        assert_eq!(even(&[5, 1, 9], 9, 0), [4, 1, 4]);
+        assert_eq!(even(&[5, 1, 9], 10, 0), [5, 1, 4]);
+        assert_eq!(even(&[5, 1, 9], 10, 1), [4, 1, 5]);
+        assert_eq!(even(&[5, 1, 9], 1, 4), [0, 1, 0]);
+        assert!(even(&[], 9, 3).is_empty());
+    }
+
+    #[test]
+    fn where_there_is_less_than_one_line_for_each_nobody_is_passed_over_for_long() {
+        // Twelve large jobs of one client, a small one of another; and every second or third batch alone.
+        let mut queues: Vec<Queue> = (1..=12).map(|job| queue(job, "a", 1000)).collect();
+        queues.push(queue(13, "b", 2));
+        for step in 1..=3 {
+            let mut last = [0; 14];
+            for (nth, batch) in (0..600).zip((1..).step_by(step)) {
+                for (queue, share) in shares(&queues, 1, batch) {
+                    let job = usize::try_from(queue.job).unwrap();
+                    let limit = if job == 13 { 20 } else { 200 };
+                    assert!(nth - last[job] < limit, "job {job} by batch {batch}");
+                    if share > 0 {
+                        last[job] = nth;
+                    }
+                }
+            }
+        }
     }
 }

@@ -131,9 +131,11 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
         });
         let other = rusqlite::Connection::open(appliance.database()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        wait_for("the store's word", || {
-            appliance
-                .daemon_said("locked by another process")
+        wait_for("its trouble", || {
+            let printed = appliance.printed();
+            let mut lines = printed.lines();
+            lines
+                .any(|line| line.contains("step=direct") && line.contains("locked"))
                 .then_some(())
         });
         other.execute_batch("COMMIT").unwrap();
