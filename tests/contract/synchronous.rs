@@ -118,7 +118,7 @@ fn a_repeat_is_the_same_job_and_is_answered_from_it() {
 
 #[test]
 fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
-    let appliance = with("");
+    let appliance = with("concurrency = 1");
     fault(
         &appliance,
         json!({"fault": "delay", "value": 700, "times": 1}),
