@@ -334,6 +334,11 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
     assert_eq!(appliance.state()["creates"], 1);
     let given_up = appliance.run(&["batches", "give-up", "1"]);
     assert_eq!(given_up.status, 0, "{}", given_up.err);
+    let report = appliance.run(&["report"]).out;
+    assert!(
+        report.contains("given up; OpenAI does not list it"),
+        "{report}"
+    );
     appliance.clear_faults();
     all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     // Each request once: the lost batch ran none.

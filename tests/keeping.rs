@@ -265,6 +265,34 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
 }
 
 #[test]
+fn while_a_restore_stops_creates_no_lot_fails_for_its_images() {
+    let appliance = Appliance::start();
+    let database = Connection::open(appliance.database()).unwrap();
+    database
+        .execute_batch(
+            "INSERT INTO pauses (scope, reason, since, openai_time)
+             VALUES ('creates', 'a batch that is not here', '2026-11-25T00:00:00.000Z', 1)",
+        )
+        .unwrap();
+    let mut lots = appliance.lots(2);
+    lots[0]["images"] = json!([appliance.image("missing.jpg")]);
+    let job = appliance.job(&lots, &["en"]);
+    let due = "SELECT group_concat(r.images_due || l.status, ' ' ORDER BY l.position)
+               FROM requests r JOIN batch_lots l ON l.id = r.lot";
+    wait_for("the lot whose images are there", || {
+        (appliance.cell::<String>(due) == "1pending 0pending").then_some(())
+    });
+    database.execute_batch("DELETE FROM pauses").unwrap();
+    wait_for("the other one", || {
+        appliance
+            .cell::<String>(due)
+            .starts_with("0failed")
+            .then_some(())
+    });
+    appliance.results(&job);
+}
+
+#[test]
 fn a_job_that_was_answered_at_once_says_that_its_results_are_removed() {
     let mut appliance =
         Appliance::with("[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"");

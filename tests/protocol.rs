@@ -12,7 +12,7 @@ use batchkeeper::legacy::read_dump;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
 use batchkeeper::results::{self, webhook_body};
-use batchkeeper::store::{Store, legacy};
+use batchkeeper::store::{Store, legacy, retention};
 use serde_json::json;
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};
 use world::{OPENAI, Ticked, World};
@@ -1387,6 +1387,27 @@ fn a_recovery_takes_no_part_of_an_input_for_the_whole() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn an_imported_job_is_kept_from_its_import_on() {
+    let dump = r#"{"batch_jobs": [{"id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "status": "completed", "total_lots": 1,
+                                   "created_at": "2025-08-06T14:02:11", "languages": ["en"]}],
+                   "batch_lots": [{"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A",
+                                   "vision_result": "A car."}]}"#;
+    let dump = read_dump(dump.as_bytes()).unwrap();
+    let world = World::new();
+    let now = world.clock.now().wall;
+    let inserted = world
+        .store()
+        .write(now, |tx| legacy::insert(tx, &dump.jobs[0]));
+    assert!(inserted.unwrap());
+    let old = |before| {
+        let next = world.store().read(|view| retention::next(view, before));
+        next.unwrap().is_some()
+    };
+    assert!(!old(now), "it ended long ago, and is here since now");
+    assert!(old(now + MINUTE));
 }
 
 #[test]

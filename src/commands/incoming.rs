@@ -75,8 +75,11 @@ pub(super) fn run(command: &Command) -> Outcome {
         report.push_str("nothing was changed (--dry-run)\n");
     }
     let links = match &store {
-        Some(store) => confirm(&config, store, &named),
-        None => String::new(),
+        Some(store) if !command.dry_run => confirm(&config, store, &named),
+        _ => named
+            .iter()
+            .map(|(job, batch)| format!("job {job}: OpenAI would be asked for its batch {batch}\n"))
+            .collect(),
     };
     report.push_str(&links);
     let told = json!({

@@ -67,9 +67,13 @@ pub(super) fn operand(command: &Command, what: &str) -> Result<String, Refused> 
 }
 
 /// The table of one thing, where there is that thing.
-fn found(table: inspect::Table) -> Result<inspect::Table, Refused> {
+fn found(command: &Command, table: inspect::Table) -> Result<inspect::Table, Refused> {
+    let named = command.operands.get(1).map_or("", String::as_str);
     match table.rows.is_empty() {
-        true => Err(Refused::Failed("there is no such id here".into())),
+        true => Err(Refused::Failed(format!(
+            "there is no {named} here; what there is: batchkeeper {} list",
+            command.name
+        ))),
         false => Ok(table),
     }
 }
@@ -92,7 +96,7 @@ pub(super) fn jobs(command: &Command) -> Outcome {
             let id = operand(command, "job")?;
             let (job, events) = store
                 .read(|view| Ok((inspect::job(view, &id)?, inspect::job_events(view, &id)?)))?;
-            show_both(command, &found(job)?, "events", &events)
+            show_both(command, &found(command, job)?, "events", &events)
         }
         "retry" if command.failed_lots => moves::retry_failed_lots(command),
         "retry" => moves::release_held(command),
@@ -114,11 +118,11 @@ pub(super) fn batches(command: &Command) -> Outcome {
             let id = id(command)?;
             let (batch, events) = store
                 .read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
-            show_both(command, &found(batch)?, "events", &events)
+            show_both(command, &found(command, batch)?, "events", &events)
         }
         "give-up" => {
             let id = id(command)?;
-            found(store.read(|view| inspect::batch(view, id))?)?;
+            found(command, store.read(|view| inspect::batch(view, id))?)?;
             let row = store.read(|view| batches::get(view, id))?;
             if is_alive(&row, &config) {
                 return Err(Refused::Failed(format!(
@@ -168,7 +172,7 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
     let id = id
         .parse::<i64>()
         .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
-    let table = found(store.read(|view| inspect::webhook(view, id))?)?;
+    let table = found(command, store.read(|view| inspect::webhook(view, id))?)?;
     match verb(command) {
         "resend" => return moves::resend(command, &store, id),
         "give-up" => return moves::let_go(command, &store, id),
@@ -180,6 +184,15 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
 
 pub(super) fn alerts(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
+    if verb(command) == "show" {
+        let id = operand(command, "alert by its id")?;
+        let id = id
+            .parse()
+            .map_err(|_| Refused::Usage(format!("{id:?} is no id of `alerts list`")))?;
+        let alert = found(command, store.read(|view| inspect::alert(view, id))?)?;
+        let notices = store.read(|view| inspect::alert_notices(view, id))?;
+        return show_both(command, &alert, "notices", &notices);
+    }
     let table = store.read(inspect::alerts)?;
     show(command, &table)?;
     Ok(table.rows.is_empty())

@@ -57,7 +57,8 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper backup [FILE | --dir DIR] [--keep N]
                                        a verified copy of the database, while it is worked on; without FILE into
                                        DIR (default: backup.dir), of which the newest N stay (backup.keep)
-    batchkeeper alerts                 what a person should know
+    batchkeeper alerts [list | show ID]
+                                       what a person should know; status 1 where something is open
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
     batchkeeper report [--from T] [--to T]
                                        what was accepted and what became of it, each batch's owner and
@@ -168,7 +169,7 @@ pub fn parse(mut parser: Parser) -> Result<Command, Usage> {
 fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
     let verb = command.operands.first().map(String::as_str);
     let (takes, operands): (&[&str], usize) = match (command.name.as_str(), verb) {
-        ("serve" | "check-config" | "alerts" | "doctor", _) => (&[], 0),
+        ("serve" | "check-config" | "doctor", _) => (&[], 0),
         ("demo", _) => (&["keep"], 0),
         ("backup", _) => (&["dir", "keep"], 1),
         ("sandbox", _) => (&["listen", "state", "pace", "queue-tokens"], 0),
@@ -178,12 +179,13 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("adopt", _) => (&["job", "batch"], 0),
         ("report", _) => (&["from", "to"], 0),
         ("pause" | "resume", _) => (&[], 1),
-        ("jobs" | "batches" | "webhooks", None | Some("list")) => (&[], 1),
+        ("jobs" | "batches" | "webhooks" | "alerts", None | Some("list")) => (&[], 1),
         ("jobs", Some("retry")) if command.failed_lots => (&["failed-lots", "dry-run"], 2),
         ("jobs", Some("show" | "retry" | "cancel"))
+        | ("alerts", Some("show"))
         | ("batches", Some("show" | "give-up"))
         | ("webhooks", Some("show" | "resend" | "give-up")) => (&[], 2),
-        ("jobs" | "batches" | "webhooks", Some(verb)) => {
+        ("jobs" | "batches" | "webhooks" | "alerts", Some(verb)) => {
             return Err(Usage(format!("there is no `{} {verb}`", command.name)));
         }
         _ => return Ok(()),
@@ -248,10 +250,14 @@ pub fn run(command: Command) -> ExitCode {
         "serve" => serve(&command),
         "demo" => demo::run(command.keep),
         "sandbox" => serve_sandbox::run(&command),
-        "check-config" => configuration_with_keys(&command).and_then(|config| {
+        "check-config" => checked_configuration(&command).and_then(|(config, absent)| {
             daemon::check(&config)?;
-            let exposed = config.exposed(&config_path(&command));
-            let warnings: Vec<String> = exposed.iter().map(ToString::to_string).collect();
+            let exposed = config.exposed(&config_path(&command)).into_iter();
+            let unseen = absent.iter().map(|path| {
+                let path = path.display();
+                format!("{path} is there only while the service runs: no key was looked at")
+            });
+            let warnings: Vec<String> = exposed.chain(unseen).collect();
             let text: String = warnings
                 .iter()
                 .map(|it| format!("warning: {it}\n"))
@@ -337,6 +343,17 @@ fn config_path(command: &Command) -> PathBuf {
 /// The configuration of a command that calls OpenAI, or signs.
 fn configuration_with_keys(command: &Command) -> Result<Config, Refused> {
     Ok(Config::load(&config_path(command)).map_err(|error| error.to_string())?)
+}
+
+/// The configuration with its keys, or where some of them are the running service's alone, without; and
+/// the files of those.
+fn checked_configuration(command: &Command) -> Result<(Config, Vec<PathBuf>), Refused> {
+    let config = configuration(command)?;
+    let absent = config.credentials_to_come();
+    match absent.is_empty() {
+        true => Ok((configuration_with_keys(command)?, absent)),
+        false => Ok((config, absent)),
+    }
 }
 
 /// The configuration of all others.

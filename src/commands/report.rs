@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::look::show;
 use super::{Command, Outcome, Refused, configuration_with_keys, open_store, print};
+use crate::batch::BatchState;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::money::Money;
@@ -147,17 +148,26 @@ fn entries(
         });
     }
     for (id, row) in rows {
-        let other = row.identity != *identity;
-        let remark = match other {
-            true => format!("of another account: {}", row.identity.base_url),
-            false => "OPENAI DOES NOT LIST IT".to_owned(),
+        let (remark, balances) = if row.identity != *identity {
+            (
+                format!("of another account: {}", row.identity.base_url),
+                true,
+            )
+        } else if row.state == BatchState::Failed.as_str() {
+            ("given up; OpenAI does not list it".to_owned(), true)
+        } else {
+            let remark = format!(
+                "OPENAI DOES NOT LIST IT: batchkeeper batches show {}",
+                row.id
+            );
+            (remark, false)
         };
         entries.push(Entry {
             openai_batch_id: id,
             paid: Some(row),
             status: String::new(),
             remark,
-            balances: other,
+            balances,
         });
     }
     entries.sort_by_key(|entry| entry.paid.as_ref().map_or(i64::MAX, |paid| paid.id));

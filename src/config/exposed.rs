@@ -21,13 +21,9 @@ impl Config {
             PathBuf::from(name)
         };
         let mut files: Vec<PathBuf> = ["", "-wal", "-shm"].map(beside).into();
-        files.extend(self.openai.api_key_file.clone());
-        files.extend(self.ops_token_file.clone());
-        for client in &self.clients {
-            files.extend(client.key_files.iter().cloned());
-            if !client.keys.is_empty() {
-                files.push(own.to_owned());
-            }
+        files.extend(self.key_files().map(Path::to_owned));
+        if self.clients.iter().any(|client| !client.keys.is_empty()) {
+            files.push(own.to_owned());
         }
         files.sort();
         files.dedup();
@@ -38,6 +34,32 @@ impl Config {
             .collect();
         found.extend(open_to_others(folder, FOLDER));
         found
+    }
+}
+
+impl Config {
+    /// Every file that holds a key or a token.
+    fn key_files(&self) -> impl Iterator<Item = &Path> {
+        let of_clients = self.clients.iter().flat_map(|client| {
+            let own = client.webhook_key_file.iter();
+            client.key_files.iter().chain(own)
+        });
+        let others = [
+            &self.openai.api_key_file,
+            &self.ops_token_file,
+            &self.alerts.webhook_key_file,
+        ];
+        of_clients
+            .chain(others.into_iter().flatten())
+            .map(PathBuf::as_path)
+    }
+
+    /// Key files that systemd puts in place while the service runs (`LoadCredential=`), and only then.
+    pub fn credentials_to_come(&self) -> Vec<PathBuf> {
+        self.key_files()
+            .filter(|path| path.starts_with("/run/credentials") && !path.exists())
+            .map(Path::to_owned)
+            .collect()
     }
 }
 

@@ -711,7 +711,16 @@ impl Config {
             }
         }
         self.openai.key = match &self.openai.api_key_file {
-            Some(path) => Secret::new(&read_secret("openai.api_key_file", path)?),
+            Some(path) => {
+                let key = Secret::new(&read_secret("openai.api_key_file", path)?);
+                if key.reveal().is_empty() {
+                    return refuse(format!(
+                        "openai.api_key_file: {} is empty; write OpenAI's key into it",
+                        path.display()
+                    ));
+                }
+                key
+            }
             None => Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default()),
         };
         for client in &mut self.clients {
@@ -769,6 +778,13 @@ impl Config {
                     "{key} = {text:?} is no address and port, such as \"127.0.0.1:8080\""
                 ));
             }
+        }
+        if !self.listen.is_empty() && self.listen == self.ops_listen && !self.listen.ends_with(":0")
+        {
+            return refuse(format!(
+                "listen and ops_listen are both {:?}: give each a port of its own",
+                self.listen
+            ));
         }
         for (key, url) in self.alerts.urls() {
             if !(url.starts_with("https://") || url.starts_with("http://")) {
@@ -974,6 +990,11 @@ mod tests {
             complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs")
         );
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
+        let same = "listen = \"127.0.0.1:8080\"\nops_listen = \"127.0.0.1:8080\"\n";
+        assert!(complaint(&format!("{same}{LEAST}")).contains("a port of its own"));
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        let empty = format!("{LEAST}[openai]\napi_key_file = {:?}\n", empty.path());
+        assert!(complaint(&empty).contains("is empty"));
         assert!(complaint("[[clients]]\nname = \"a\"\nkeys = [\"short\"]\n").contains("\"a\""));
         for (wrong, named) in [
             ("[openai]\npoll_interval = \"0s\"", "openai.poll_interval"),

@@ -137,8 +137,27 @@ pub fn webhook_attempts(view: &View, id: i64) -> Stored<Table> {
 pub fn alerts(view: &View) -> Stored<Table> {
     table(
         view,
-        "SELECT opened_at, kind, subject, message FROM alerts WHERE closed_at IS NULL ORDER BY id",
+        "SELECT id, opened_at, kind, subject, message FROM alerts WHERE closed_at IS NULL ORDER BY id",
         [],
+    )
+}
+
+/// An alert, open or closed.
+pub fn alert(view: &View, id: i64) -> Stored<Table> {
+    table(
+        view,
+        "SELECT id, kind, subject, opened_at, closed_at, message FROM alerts WHERE id = ?",
+        [id],
+    )
+}
+
+/// Who was told of an alert, and how that went.
+pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
+    table(
+        view,
+        "SELECT what, state, attempts, next_at, told_at, response_status AS status, error_message AS error
+         FROM alert_notices WHERE alert = ? ORDER BY id",
+        [id],
     )
 }
 

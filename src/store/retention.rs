@@ -29,7 +29,7 @@ const IS_OVER: &str = "j.completed_at IS NOT NULL
                     WHERE r.job = j.seq AND c.ended_at IS NULL)";
 
 /// The next job to be cleaned: one that is being cleaned, else the one that ended first before
-/// `before`.
+/// `before`, and was here by then.
 pub fn next(view: &View, before: Timestamp) -> Stored<Option<Old>> {
     for (which, of) in [
         (
@@ -37,7 +37,10 @@ pub fn next(view: &View, before: Timestamp) -> Stored<Option<Old>> {
             None,
         ),
         (
-            "j.cleaning_since IS NULL AND j.completed_at < ? ORDER BY j.completed_at",
+            "j.cleaning_since IS NULL AND j.completed_at < ?1
+             AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.kind = 'imported'
+                                                             AND e.at >= ?1))
+             ORDER BY j.completed_at",
             Some(before),
         ),
     ] {

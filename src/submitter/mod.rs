@@ -271,7 +271,11 @@ impl Submitter {
         }
         let refused =
             matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
-        let message = format!("OpenAI refuses batch {} ({}): {error}", row.id, row.stage);
+        let what = match error {
+            CallError::Refused(_) => "OpenAI refuses",
+            CallError::NotSent { .. } | CallError::Unknown { .. } => "no answer from OpenAI for",
+        };
+        let message = format!("{what} batch {} ({}): {error}", row.id, row.stage);
         let wait = backoff(
             self.config.openai.retry_interval,
             row.failures,

@@ -110,7 +110,11 @@ impl fmt::Display for Unusable {
         match self {
             Self::BaseUrl(url) => write!(f, "{url:?} is no base URL"),
             Self::PlainHttp(host) => {
-                write!(f, "the key would travel to {host} in the clear: use https")
+                write!(
+                    f,
+                    "openai.base_url: the key would travel to {host} in the clear; use https, or allow it with \
+                     openai.allow_plain_http = true"
+                )
             }
             Self::ApiKey => f.write_str("the API key is empty or has odd characters"),
             Self::Identity(what) => write!(f, "the {what} has odd characters"),

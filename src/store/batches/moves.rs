@@ -216,7 +216,9 @@ pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
          WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
         params![reason, tx.now, id],
     )?;
-    moved(changed, || format!("batch row {id} cannot be given up now"))?;
+    moved(changed, || {
+        format!("batch {id} is over, or not made yet; look at it: batchkeeper batches show {id}")
+    })?;
     alerts::event(tx, None, Some(id), "abandoned", reason)
 }
 
