@@ -434,8 +434,11 @@ fn connect(path: &Path) -> Stored<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     // A statement is planned once: not anew for each value that a parameter of it has.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // Of a file without tables, so before the first write: what is free at its end can be given back.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // So that room can be given back. It is for an empty file; in another, it would be a write.
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if pages == 0 {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     use_wal(&connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
