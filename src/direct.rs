@@ -20,7 +20,7 @@ use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::direct::{self, Call, CallResult};
 use crate::store::settle::Rules;
-use crate::store::{Store, Stored, Tx, alerts, requests};
+use crate::store::{Store, StoreError, Stored, Tx, alerts, requests};
 use crate::trouble;
 
 /// The scope of what OpenAI asked to wait for.
@@ -111,15 +111,17 @@ impl Direct {
     /// Stores what a call came to. Where that cannot be done now it is kept for the next tick: it is paid.
     fn end(&mut self, ended: Ended) -> Result<Next, StepError> {
         match self.store_end(&ended) {
-            Err(error) if error.passes() => {
-                self.unstored = Some(ended);
-                Err(error)
+            Ok(()) => Ok(Next::again()),
+            Err(error) => {
+                if !matches!(error, StoreError::Conflict(_)) && error.passes() {
+                    self.unstored = Some(ended);
+                }
+                Err(error.into())
             }
-            done => done.map(|()| Next::again()),
         }
     }
 
-    fn store_end(&self, ended: &Ended) -> Result<(), StepError> {
+    fn store_end(&self, ended: &Ended) -> Stored<()> {
         let Ended {
             call,
             job,

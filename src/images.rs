@@ -173,7 +173,7 @@ impl Step for Images {
         let whole_round = self.last_job == 0 && last_job.is_none();
         self.last_job = last_job.unwrap_or(0);
         unknown.iter().for_each(|url| self.probes.ask(url));
-        if self.may_be_answered()? {
+        if verdicts.iter().any(Verdict::fails) && self.may_be_answered()? {
             verdicts.retain(|verdict| !verdict.fails());
         }
         if !verdicts.is_empty() {

@@ -365,7 +365,11 @@ fn a_batch_that_openai_answers_for_is_not_let_go() {
         refused.err
     );
     let unknown = appliance.run(&["batches", "give-up", "99"]);
-    assert!(unknown.err.contains("there is no 99 here"), "{}", unknown.err);
+    assert!(
+        unknown.err.contains("there is no 99 here"),
+        "{}",
+        unknown.err
+    );
     all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     assert_eq!(appliance.state()["max_executions"], 1);
     appliance.is_sound();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration_with_keys, open_store, say};
+use super::{Command, Outcome, Refused, configuration, configuration_with_keys, open_store, say};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
 use crate::printable::printable;
@@ -83,7 +83,7 @@ fn as_json(finding: &Finding) -> Value {
 }
 
 fn new_identity(command: &Command) -> Outcome {
-    let config = configuration_with_keys(command)?;
+    let config = configuration(command)?;
     // The daemon puts the id into what it creates: it must not run.
     let lock = DaemonLock::take(&config.database)?;
     let store = open_store(&config)?;
