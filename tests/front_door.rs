@@ -377,7 +377,7 @@ fn besiege(field: &Field, scale: &Scale) {
         }
     });
     field.withstands("framing that can be read in two ways", scale, |field| {
-        let start = "POST /api/v1/generate-descriptions HTTP/1.1\r\nHost: h\r\n";
+        let start = format!("POST {SUBMIT} HTTP/1.1\r\nHost: h\r\n");
         for (rest, status) in [
             ("Content-Length: 5, 5\r\n\r\nhello", 400),
             ("Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),

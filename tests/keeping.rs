@@ -294,14 +294,12 @@ fn while_a_restore_stops_creates_no_lot_fails_for_its_images() {
 
 #[test]
 fn a_job_that_was_answered_at_once_says_that_its_results_are_removed() {
-    let mut appliance =
-        Appliance::with("[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"");
+    let at_once = "[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"\n";
+    let mut appliance = Appliance::with(at_once);
     let body = submission(&appliance.lots(1), &["en"]);
     assert_eq!(appliance.submit(&body).status, 200);
     appliance.kill_daemon();
-    appliance.configure(
-        "[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"\n[retention]\nresults = \"1ms\"",
-    );
+    appliance.configure(&format!("{at_once}[retention]\nresults = \"1ms\""));
     appliance.start_daemon();
     wait_for("the end of its lot", || {
         let left = "SELECT count(*) FROM batch_lots";

@@ -81,12 +81,29 @@ fn narrow() -> World {
     world
 }
 
+/// What twenty lines of 100 tokens in and 10 out come to, dollars.
+const TWENTY_LINES: &str = "0.00015";
+
+/// A world in which the client `a` has a budget, and jobs wait for it.
+fn waiting_for(budget: Limits) -> World {
+    World::with(|config| {
+        config.vision.max_output_tokens = 16;
+        config.budgets.over = Over::Wait;
+        config.clients[0].budget = budget;
+    })
+}
+
+/// A job of the client `a` with so many lots.
+fn submit_many(world: &mut World, number: usize) -> String {
+    let lots: Vec<String> = (0..number).map(|number| format!("lot {number}")).collect();
+    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
+    world.submit_as("a", &lots, &["en"])
+}
+
 #[test]
 fn once_its_limit_is_learned_openai_refuses_no_batch() {
     let mut world = narrow();
-    let lots: Vec<String> = (0..5_000).map(|number| format!("lot {number}")).collect();
-    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    let job = world.submit(&lots, &["en"]);
+    let job = submit_many(&mut world, 5_000);
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT tokens FROM queue_limits"), 200_000);
@@ -104,9 +121,7 @@ fn once_its_limit_is_learned_openai_refuses_no_batch() {
 #[test]
 fn a_small_job_is_in_the_next_batch_whatever_another_client_has_waiting() {
     let mut world = narrow();
-    let lots: Vec<String> = (0..2_000).map(|number| format!("lot {number}")).collect();
-    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    world.submit_as("a", &lots, &["en"]);
+    submit_many(&mut world, 2_000);
     world.run_for(Duration::from_mins(10));
     let before = world.number("SELECT max(id) FROM openai_batches");
     let small = world.submit_as("b", &["one", "two"], &["en"]);
@@ -120,18 +135,11 @@ fn a_small_job_is_in_the_next_batch_whatever_another_client_has_waiting() {
 
 #[test]
 fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
-    // Ten lines of 100 tokens in and 10 out come to 0.000075 dollars.
-    let mut world = World::with(|config| {
-        config.vision.max_output_tokens = 16;
-        config.budgets.over = Over::Wait;
-        config.clients[0].budget = Limits {
-            per_day: Money::parse("0.00015"),
-            per_month: None,
-        };
+    let mut world = waiting_for(Limits {
+        per_day: Money::parse(TWENTY_LINES),
+        per_month: None,
     });
-    let lots: Vec<String> = (0..30).map(|number| format!("lot {number}")).collect();
-    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    let large = world.submit_as("a", &lots, &["en"]);
+    let large = submit_many(&mut world, 30);
     let other = world.submit_as("b", &["one"], &["en"]);
     world.run_for(Duration::from_hours(1));
     world.assert_answered(&other);
@@ -139,24 +147,18 @@ fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
     assert_eq!(planned, 0, "a waiting job leaves no half-made batch");
     assert!(world.job(&large).completed_at.is_none());
     let spent = "SELECT sum(cost_picodollars) FROM v_spending WHERE client = 'a'";
-    assert!(world.number(spent) <= Money::parse("0.00015").unwrap().0);
+    assert!(world.number(spent) <= Money::parse(TWENTY_LINES).unwrap().0);
     world.settle();
     world.assert_answered(&large);
 }
 
 #[test]
 fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
-    let mut world = World::with(|config| {
-        config.vision.max_output_tokens = 16;
-        config.budgets.over = Over::Wait;
-        config.clients[0].budget = Limits {
-            per_day: None,
-            per_month: Money::parse("0.00015"),
-        };
+    let mut world = waiting_for(Limits {
+        per_day: None,
+        per_month: Money::parse(TWENTY_LINES),
     });
-    let lots: Vec<String> = (0..30).map(|number| format!("lot {number}")).collect();
-    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    let large = world.submit_as("a", &lots, &["en"]);
+    let large = submit_many(&mut world, 30);
     world.run_for(Duration::from_hours(1));
     assert!(world.job(&large).completed_at.is_none());
     // What is left is sent in smaller batches, as after one that was refused.

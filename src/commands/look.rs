@@ -66,6 +66,13 @@ pub(super) fn operand(command: &Command, what: &str) -> Result<String, Refused> 
         .ok_or_else(|| Refused::Usage(format!("name the {what}")))
 }
 
+/// The operand that names a row of the command's list.
+fn row_id(command: &Command, what: &str) -> Result<i64, Refused> {
+    let id = operand(command, what)?;
+    id.parse()
+        .map_err(|_| Refused::Usage(format!("{id:?} is no id of `{} list`", command.name)))
+}
+
 /// The table of one thing, where there is that thing.
 fn found(command: &Command, table: inspect::Table) -> Result<inspect::Table, Refused> {
     let named = command.operands.get(1).map_or("", String::as_str);
@@ -107,11 +114,7 @@ pub(super) fn jobs(command: &Command) -> Outcome {
 
 pub(super) fn batches(command: &Command) -> Outcome {
     let (config, store) = open(command)?;
-    let id = |command: &Command| {
-        let id = operand(command, "batch by its row's id")?;
-        id.parse::<i64>()
-            .map_err(|_| Refused::Usage(format!("{id:?} is no row id of `batches list`")))
-    };
+    let id = |command| row_id(command, "batch by its row's id");
     match verb(command) {
         "list" => show(command, &store.read(inspect::batches)?),
         "show" => {
@@ -168,10 +171,7 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
     if verb(command) == "list" {
         return show(command, &store.read(inspect::webhooks)?);
     }
-    let id = operand(command, "delivery by its id")?;
-    let id = id
-        .parse::<i64>()
-        .map_err(|_| Refused::Usage(format!("{id:?} is no id of `webhooks list`")))?;
+    let id = row_id(command, "delivery by its id")?;
     let table = found(command, store.read(|view| inspect::webhook(view, id))?)?;
     match verb(command) {
         "resend" => return moves::resend(command, &store, id),
@@ -185,10 +185,7 @@ pub(super) fn webhooks(command: &Command) -> Outcome {
 pub(super) fn alerts(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
     if verb(command) == "show" {
-        let id = operand(command, "alert by its id")?;
-        let id = id
-            .parse()
-            .map_err(|_| Refused::Usage(format!("{id:?} is no id of `alerts list`")))?;
+        let id = row_id(command, "alert by its id")?;
         let alert = found(command, store.read(|view| inspect::alert(view, id))?)?;
         let notices = store.read(|view| inspect::alert_notices(view, id))?;
         return show_both(command, &alert, "notices", &notices);

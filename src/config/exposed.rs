@@ -35,9 +35,7 @@ impl Config {
         found.extend(open_to_others(folder, FOLDER));
         found
     }
-}
 
-impl Config {
     /// Every file that holds a key or a token.
     fn key_files(&self) -> impl Iterator<Item = &Path> {
         let of_clients = self.clients.iter().flat_map(|client| {
