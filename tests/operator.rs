@@ -505,6 +505,11 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
     assert_eq!(nothing["batches"], json!([]));
     assert_eq!(appliance.run(&["report", "--from", "soon"]).status, 2);
 
+    // A listing lags behind; the batch itself is there.
+    appliance.fault(&json!([{"fault": "list_lag", "value": 3_600_000, "times": 1}]));
+    let (status, lagging) = report(&appliance, &[]);
+    assert_eq!((status, &lagging["batches"]), (0, &whole["batches"]));
+
     // A lot that is lost, and a batch whose row is.
     let broken = sql(&appliance);
     broken
@@ -526,5 +531,13 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
     let unowned: Vec<&Value> = unowned.filter(|it| it["balances"] == false).collect();
     assert_eq!(unowned.len(), 1);
     assert_eq!(unowned[0]["owner"], Value::Null);
+    // And one that OpenAI no longer knows.
+    appliance.fault(&json!([{"fault": "batch_gone"}]));
+    let (status, gone) = report(&appliance, &[]);
+    assert_eq!(status, 1, "{gone}");
+    let gone = gone["batches"].as_array().unwrap();
+    assert_eq!((gone.len(), &gone[0]["stage"]), (1, &json!("vision")));
+    let remark = gone[0]["remark"].as_str().unwrap();
+    assert!(remark.starts_with("OPENAI DOES NOT KNOW IT"), "{remark}");
     appliance.kill_daemon();
 }

@@ -13,11 +13,11 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::money::Money;
 use crate::openai::listing::batches_back_to;
-use crate::openai::{BatchApi, Identity, RemoteBatch};
+use crate::openai::{BatchApi, RemoteBatch};
+use crate::store::Store;
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
 use crate::store::report::{Account, Calls, Paid, accounts, batches, direct_calls};
-use crate::store::{Store, Stored};
 
 /// The period, where none is named.
 const LATELY: Duration = Duration::from_hours(24);
@@ -50,7 +50,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     let api = openai_client(&config)?;
     let listed = batches_back_to(&api, from.seconds())
         .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
-    let entries = entries(&store, api.identity(), listed, (from, to))?;
+    let entries = entries(&store, &api, listed, (from, to))?;
     let unexplained: u64 = accounts.iter().map(Account::unexplained).sum();
     let unowned = entries.iter().filter(|entry| !entry.balances).count();
     let balances = unexplained == 0 && unowned == 0;
@@ -105,13 +105,14 @@ fn moment(name: &str, text: Option<&str>, otherwise: Timestamp) -> Result<Timest
     })
 }
 
-/// Every batch of the period: those that OpenAI lists, and those that it does not and should.
+/// Every batch of the period: those that OpenAI lists, and those that it does not and should. A
+/// listing lags behind, so it is asked for each of these before it is said to have lost one.
 fn entries(
     store: &Store,
-    identity: &Identity,
+    api: &dyn BatchApi,
     listed: Vec<RemoteBatch>,
     (from, to): (Timestamp, Timestamp),
-) -> Stored<Vec<Entry>> {
+) -> Result<Vec<Entry>, Refused> {
     let period = from.seconds()..to.seconds();
     let rows = store.read(|view| batches(view, period.start, period.end))?;
     let mut rows: HashMap<String, Paid> = rows
@@ -148,24 +149,34 @@ fn entries(
         });
     }
     for (id, row) in rows {
-        let (remark, balances) = if row.identity != *identity {
-            (
-                format!("of another account: {}", row.identity.base_url),
-                true,
-            )
+        let mut status = String::new();
+        let mut balances = true;
+        let remark = if row.identity != *api.identity() {
+            format!("of another account: {}", row.identity.base_url)
         } else if row.state == BatchState::Failed.as_str() {
-            ("given up; OpenAI does not list it".to_owned(), true)
+            "given up; OpenAI does not list it".to_owned()
         } else {
-            let remark = format!(
-                "OPENAI DOES NOT LIST IT: batchkeeper batches show {}",
-                row.id
-            );
-            (remark, false)
+            match api.batch(&id) {
+                Ok(remote) => {
+                    status = remote.status_text;
+                    String::new()
+                }
+                Err(error) if error.is_not_found() => {
+                    balances = false;
+                    format!(
+                        "OPENAI DOES NOT KNOW IT: batchkeeper batches show {}",
+                        row.id
+                    )
+                }
+                Err(error) => {
+                    return Err(format!("OpenAI cannot be asked for {id}: {error}").into());
+                }
+            }
         };
         entries.push(Entry {
             openai_batch_id: id,
             paid: Some(row),
-            status: String::new(),
+            status,
             remark,
             balances,
         });
