@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Usage};
-use crate::batch::{Outcome, Stage};
+use crate::batch::Outcome;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::{CallError, ResponsesApi};
@@ -95,10 +95,7 @@ impl Direct {
         if !begun {
             return Ok(Next::again());
         }
-        let parameters = match line.custom_id.stage() {
-            Stage::Vision => Parameters::Vision(self.config.vision.clone()),
-            Stage::Translation => Parameters::Translation(self.config.translation.clone()),
-        };
+        let parameters = Parameters::of(&self.config, line.custom_id.stage());
         let response = self.api.respond(&line.body(&parameters));
         self.end(Ended {
             call,

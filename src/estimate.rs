@@ -174,6 +174,25 @@ pub fn of_line(
     Ok(Some(cost.divided_by(MANY)))
 }
 
+/// What so many more requests of each stage will cost, as their lines are reserved. None: a model has
+/// no price.
+///
+/// # Errors
+/// The store's.
+pub fn of_requests(
+    view: &View,
+    config: &Config,
+    requests: [(Stage, u64); 2],
+    now: Timestamp,
+) -> Stored<Option<Money>> {
+    let mut cost = Some(Money::default());
+    for (stage, number) in requests.into_iter().filter(|(_, number)| *number > 0) {
+        let line = of_line(view, stage, &Parameters::of(config, stage), now)?;
+        cost = cost.zip(line).map(|(cost, line)| cost + line.times(number));
+    }
+    Ok(cost)
+}
+
 /// What a line of an input file takes of the model's queue at most, about: OpenAI counts input tokens
 /// and the cap of the answer.
 pub fn of_queue(line_bytes: u64, images: usize, parameters: &Parameters, output_cap: u64) -> u64 {

@@ -4,8 +4,10 @@ use serde_json::json;
 
 use super::look::{open, operand};
 use super::{Command, Outcome, Refused, say};
+use crate::batch::Stage;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::job::JobStatus;
+use crate::estimate;
+use crate::job::{JobStatus, is_english};
 use crate::store::jobs::{self, JobRow};
 use crate::store::{Store, again, alerts, cancel, deliveries, settle};
 
@@ -46,7 +48,7 @@ pub(super) fn release_held(command: &Command) -> Outcome {
     )
 }
 
-/// `jobs retry JOB --failed-lots`, with what it takes in requests.
+/// `jobs retry JOB --failed-lots`, with what it takes.
 pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
     let (config, store) = open(command)?;
     let job = job(&store, &operand(command, "job")?)?;
@@ -59,18 +61,24 @@ pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
         })?;
         (cost, "wait to be sent now")
     };
-    let others = job
-        .languages
-        .iter()
-        .filter(|tag| !crate::job::is_english(tag))
-        .count();
+    let others = job.languages.iter().filter(|tag| !is_english(tag)).count();
+    let vision = u64::from(cost.vision);
+    let translations =
+        u64::from(cost.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
+    let requests = [(Stage::Vision, vision), (Stage::Translation, translations)];
+    let money = store.read(|view| estimate::of_requests(view, &config, requests, now()))?;
+    let at_most = money.map_or_else(
+        || "what nobody knows: a model has no price".to_owned(),
+        |money| format!("some {money} USD at most"),
+    );
     say(
         command,
         &json!({"job": job.id, "lots": cost.lots, "vision": cost.vision, "translations": cost.translations,
-                "languages_of_each_description": others, "dry_run": command.dry_run}),
+                "languages_of_each_description": others, "dry_run": command.dry_run,
+                "estimated_cost": money.map(|money| json!({"usd": money.to_string()}))}),
         &format!(
             "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
-             into {others} languages. All of them are paid anew.\n",
+             into {others} languages. All of them are paid anew, with {at_most}.\n",
             cost.lots, job.id, cost.vision, cost.translations
         ),
     )

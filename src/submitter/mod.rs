@@ -349,10 +349,7 @@ impl Submitter {
     }
 
     fn parameters(&self, stage: Stage) -> Parameters {
-        match stage {
-            Stage::Vision => Parameters::Vision(self.config.vision.clone()),
-            Stage::Translation => Parameters::Translation(self.config.translation.clone()),
-        }
+        Parameters::of(&self.config, stage)
     }
 }
 

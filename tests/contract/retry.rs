@@ -34,6 +34,21 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
         "{}",
         dry.out
     );
+    // In money: a description and its translation, as such lines are reserved.
+    let dry = appliance.run(&[
+        "jobs",
+        "retry",
+        &job,
+        "--failed-lots",
+        "--dry-run",
+        "--json",
+    ]);
+    let dry: Value = serde_json::from_str(&dry.out).unwrap();
+    let reserved = dry["estimated_cost"]["usd"].as_str().unwrap();
+    let each: f64 =
+        appliance.cell("SELECT sum(cost_picodollars * 1.0 / lines) / 1e12 FROM v_costs");
+    let share = reserved.parse::<f64>().unwrap() / each;
+    assert!((1.1..1.6).contains(&share), "{dry} {share}");
     assert_eq!(appliance.dump(), before);
     appliance.clear_faults();
     let ran = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
