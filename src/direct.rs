@@ -20,7 +20,7 @@ use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::direct::{self, Call, CallResult};
 use crate::store::settle::Rules;
-use crate::store::{Store, StoreError, Stored, Tx, alerts, requests};
+use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::trouble;
 
 /// The scope of what OpenAI asked to wait for.
@@ -79,14 +79,21 @@ impl Direct {
         Ok(released > 0)
     }
 
-    /// How long OpenAI asked all direct calls to wait.
-    fn held_back(&self, now: Moment) -> Result<Option<Duration>, StepError> {
-        let pause = self.store.read(|view| alerts::paused(view, DIRECT))?;
+    /// How long OpenAI asked all direct calls to wait; what is over by now is no pause any more.
+    fn held_back(&self, now: Moment) -> Stored<Option<Duration>> {
         let longest = self.config.synchronous.timeout;
-        let left = pause
-            .and_then(|pause| pause.until)
-            .map(|until| until.due_in(now.wall, longest));
-        Ok(left.filter(|left| !left.is_zero()))
+        let left = |view: &View| {
+            let until = alerts::paused(view, DIRECT)?.and_then(|pause| pause.until);
+            Ok(until.map(|until| until.due_in(now.wall, longest)))
+        };
+        match self.store.read(left)? {
+            Some(Duration::ZERO) => {}
+            left => return Ok(left),
+        }
+        self.store.write(now.wall, |tx| match left(tx)? {
+            Some(Duration::ZERO) => alerts::resume(tx, DIRECT).map(|_| None),
+            left => Ok(left),
+        })
     }
 
     fn make(&mut self, call: Call, now: Moment) -> Result<Next, StepError> {
@@ -162,7 +169,7 @@ impl Direct {
                 return trouble::pause_openai(tx, error, probe);
             }
             match asked {
-                Some(wait) => hold_back(tx, now + wait),
+                Some(wait) => hold_back(tx, now + wait.min(self.config.synchronous.timeout)),
                 None => Ok(()),
             }
         })?;
@@ -175,10 +182,11 @@ impl Direct {
     }
 }
 
-/// OpenAI asked for a wait: no direct call is made before.
+/// OpenAI asked for a wait: no direct call is made before, nor before what it asked for earlier.
 fn hold_back(tx: &Tx<'_>, until: Timestamp) -> Stored<()> {
     let reason = "OpenAI asked to wait (Retry-After)";
-    alerts::pause(tx, DIRECT, reason, Some(until))
+    let earlier = alerts::paused(tx, DIRECT)?.and_then(|pause| pause.until);
+    alerts::pause(tx, DIRECT, reason, earlier.max(Some(until)))
 }
 
 /// A call without a good answer, read as the same answer in a result file is.
@@ -213,7 +221,11 @@ impl Step for Direct {
         if let Some(wait) = self.held_back(now)? {
             return Ok(Next::idle(wait.min(idle)));
         }
-        match self.store.read(|view| direct::next(view, now.wall))? {
+        let longest = self.config.synchronous.timeout;
+        match self
+            .store
+            .read(|view| direct::next(view, now.wall, longest))?
+        {
             None => Ok(Next::idle(idle)),
             Some(Ok(call)) => self.make(call, now),
             Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),

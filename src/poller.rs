@@ -236,7 +236,8 @@ impl Poller {
             if batches::is_given_up(tx, row.id)? {
                 return Ok(());
             }
-            if error.is_not_found() {
+            let gone = error.is_not_found();
+            if gone && row.failures >= trouble::NOT_YET {
                 let message = format!(
                     "OpenAI says that there is no batch {}: {error}. It is asked again; if it is lost for good, \
                      `batchkeeper batches give-up {}` sends its requests again",
@@ -244,7 +245,7 @@ impl Poller {
                     row.id
                 );
                 alerts::open(tx, "batch_gone", &format!("batch:{}", row.id), &message)?;
-            } else if is_overdue(row.openai_expires, now) {
+            } else if !gone && is_overdue(row.openai_expires, now) {
                 let message = format!(
                     "batch {} is past its window, and how it ended cannot be learned: {error}. It is asked on; if it is \
                      lost for good, `batchkeeper batches give-up {}` sends its requests again",

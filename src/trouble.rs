@@ -14,6 +14,9 @@ pub const OPENAI: &str = "openai";
 /// The scope of creates.
 pub const CREATES: &str = "creates";
 
+/// So often in a row OpenAI may say 404 of what it made a moment ago before a person is told.
+pub const NOT_YET: u32 = 2;
+
 /// What the scope of a model begins with.
 pub const MODEL: &str = "model:";
 

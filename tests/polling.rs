@@ -22,18 +22,24 @@ const RUNNING: &str =
 
 /// A world with a job whose twelve batches run for so long.
 fn twelve_batches(latency: Duration) -> (World, String) {
+    a_batch_for_each(&LOTS, latency)
+}
+
+fn a_batch_for_each(lots: &[&str], latency: Duration) -> (World, String) {
     let mut world = World::with(|config| config.batch.max_requests = 1);
-    world.openai.state().courses = vec![
-        Course {
-            latency,
-            ..Course::default()
-        };
-        LOTS.len()
-    ]
-    .into();
-    let job = world.submit(&LOTS, &["en"]);
-    world.run_for(Duration::from_mins(5));
-    assert_eq!(world.number(RUNNING), 12, "{}", world.dump());
+    let course = Course {
+        latency,
+        ..Course::default()
+    };
+    world.openai.state().courses = vec![course; lots.len()].into();
+    let job = world.submit(lots, &["en"]);
+    world.run_for(Duration::from_mins(10));
+    assert_eq!(
+        world.number(RUNNING),
+        i64::try_from(lots.len()).unwrap(),
+        "{}",
+        world.dump()
+    );
     world.openai.state().calls.clear();
     (world, job)
 }
@@ -94,4 +100,32 @@ fn a_listing_that_is_answered_ends_the_pause_of_a_refused_key() {
     world.openai.state().always.clear();
     world.run_for(HOUR);
     assert!(world.open_alerts().is_empty(), "{:?}", world.open_alerts());
+}
+
+#[test]
+fn many_batches_past_their_window_are_each_told_of_once() {
+    let lots: Vec<String> = (0..25).map(|number| format!("door {number}")).collect();
+    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
+    let (mut world, job) = a_batch_for_each(&lots, 20 * HOUR);
+    world.turns = &["submitter", "poller", "ingester", "finisher", "auditor"];
+    let broken = [Op::List, Op::Batch].map(|op| (op, Fault::Html(502)));
+    world.openai.state().always.extend(broken);
+    world.run_for(26 * HOUR);
+    let told = "SELECT count(*) FROM alerts WHERE kind = 'batch_overdue'";
+    assert_eq!(world.number(told), 25);
+    world.openai.state().always.clear();
+    world.settle();
+    world.assert_answered(&job);
+    assert!(world.open_alerts().is_empty(), "{:?}", world.open_alerts());
+}
+
+#[test]
+fn a_batch_that_is_not_known_everywhere_a_moment_after_its_create_alarms_nobody() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let not_yet = Fault::Refused(404, "", "");
+    world.openai.state().fail(Op::Batch, not_yet);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.number("SELECT count(*) FROM alerts"), 0);
 }

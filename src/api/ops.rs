@@ -9,7 +9,6 @@ use super::health::Health;
 use super::metrics::Metrics;
 use super::page::{self, Look};
 use super::{Api, Failure, document, not_allowed, refused, seconds};
-use crate::batch::BatchState;
 use crate::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
 use crate::store::{Store, alerts, batches, figures, status};
@@ -110,9 +109,7 @@ impl Ops {
     }
 
     fn batches(&self) -> Result<Response, Failure> {
-        let rows = self
-            .store
-            .read(|view| batches::in_states(view, BatchState::ALL, 100))?;
+        let rows = self.store.read(|view| batches::newest(view, 100))?;
         let list: Value = rows.iter().map(batch).collect();
         Ok(Response::json(200, &json!({"batches": list})))
     }

@@ -135,7 +135,11 @@ impl Ingester {
             if batches::is_given_up(tx, row.id)? {
                 return Ok(());
             }
-            if error.is_not_found() || row.failures >= 5 {
+            let patience = match error.is_not_found() {
+                true => trouble::NOT_YET,
+                false => 5,
+            };
+            if row.failures >= patience {
                 let message = format!(
                     "the {which} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \
                      good, `batchkeeper batches give-up {}` sends the unanswered requests again",

@@ -3,6 +3,8 @@
 //! A request of such a job is claimed by an open call, as others are by a line of a batch. The row
 //! is there before the call is made; what cannot be had in time waits for a batch like any other.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::settle::{self, By, Request, Rules};
@@ -47,8 +49,13 @@ pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
 }
 
 /// The first call that may be made now, or else when one may; none where none is planned. One
-/// whose lot's images are still to be checked is not ready.
-pub fn next(view: &View, now: Timestamp) -> Stored<Option<Result<Call, Timestamp>>> {
+/// whose lot's images are still to be checked is not ready. One planned for later than in `longest` has
+/// its time from a clock that was set back since: it may be made.
+pub fn next(
+    view: &View,
+    now: Timestamp,
+    longest: Duration,
+) -> Stored<Option<Result<Call, Timestamp>>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id, d.next_at,
                 (SELECT count(*) FROM direct_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
@@ -65,7 +72,10 @@ pub fn next(view: &View, now: Timestamp) -> Stored<Option<Result<Call, Timestamp
             Ok((call, row.get::<_, Timestamp>(2)?))
         })
         .optional()?;
-    Ok(first.map(|(call, at)| if at <= now { Ok(call) } else { Err(at) }))
+    Ok(first.map(|(call, at)| match at.due_in(now, longest) {
+        Duration::ZERO => Ok(call),
+        _ => Err(at),
+    }))
 }
 
 /// The intent: this call is made now. False when somebody else makes it, or it is not wanted.
@@ -121,16 +131,20 @@ pub fn end(
     }
     settle::judge(tx, &request, result.outcome, Some(result.error), rules)?;
     match again {
-        Some(at) => claim_again(tx, &request, at),
+        Some(at) => claim_again(tx, &request, rules.max_attempts, at),
         None => Ok(()),
     }
 }
 
-/// What waits after a call that came to nothing is claimed by another one.
-fn claim_again(tx: &Tx<'_>, request: &Request, at: Timestamp) -> Stored<()> {
+/// What waits after a call that came to nothing is claimed by another one; the last of its attempts is
+/// a batch's, which has a day for it.
+fn claim_again(tx: &Tx<'_>, request: &Request, most: u32, at: Timestamp) -> Stored<()> {
     let claimed = tx
-        .prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?
-        .execute([request.id])?;
+        .prepare_cached(
+            "UPDATE requests SET state = 'claimed'
+             WHERE id = ? AND state = 'waiting' AND (attempts = 0 OR attempts + 1 < ?)",
+        )?
+        .execute(params![request.id, most])?;
     if claimed == 1 {
         plan(tx, request.id, at)?;
     }

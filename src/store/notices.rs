@@ -59,7 +59,7 @@ pub fn next_due(
          WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
            AND (n.what = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
                 WHERE o.alert = n.alert AND o.what = 'opened' AND o.state = 'due'))
-         ORDER BY n.id LIMIT 1",
+         ORDER BY +n.id LIMIT 1",
     )?;
     let notice = due.query_row(params![now, now + longest], |row| {
         Ok(Notice {

@@ -8,7 +8,8 @@ use crate::batch::Stage;
 use crate::clock::Timestamp;
 use crate::remote::Identity;
 
-/// Of each kind so many are told of at once: a person reads them.
+/// Of jobs and of submissions that stand still so many are told of at once: a person reads them. What
+/// others tell of too, batch by batch, is told of whole, or each would end what the other began.
 const MOST: u32 = 20;
 /// OpenAI's window where a batch's row does not say when it closes, seconds.
 const WINDOW: i64 = 24 * 3600;
@@ -64,9 +65,9 @@ pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
 pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, coalesce(openai_status, 'unknown'), coalesce(error, '') FROM openai_batches
-         WHERE state = 'submitted'
+         WHERE state = 'submitted' AND state NOT IN ('ingested', 'failed')
            AND NOT (coalesce(openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled') AND failures = 0)
-           AND coalesce(openai_expires, openai_time + ?) < ? LIMIT ?",
+           AND coalesce(openai_expires, openai_time + ?) < ?",
     )?;
     let told = |row: &Row<'_>| {
         let (id, remote, status, error): (i64, String, String, String) =
@@ -81,7 +82,7 @@ pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
         );
         Ok((format!("batch:{id}"), message))
     };
-    let of = params![WINDOW, before.seconds(), MOST];
+    let of = params![WINDOW, before.seconds()];
     Ok(query.query_map(of, told)?.collect::<Result<_, _>>()?)
 }
 
@@ -90,17 +91,11 @@ pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
 pub fn of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
     batches::some(
         view,
-        "state NOT IN ('planned', 'sealed', 'ingested', 'failed')
+        "state NOT IN ('ingested', 'failed') AND state NOT IN ('planned', 'sealed')
          AND (base_url, organization, project) <> (?, ?, ?)
          AND (state <> 'ended' OR output_file_id IS NOT NULL AND output_bytes IS NULL
-                               OR error_file_id IS NOT NULL AND error_bytes IS NULL)
-         LIMIT ?",
-        params![
-            identity.base_url,
-            identity.organization,
-            identity.project,
-            MOST
-        ],
+                               OR error_file_id IS NOT NULL AND error_bytes IS NULL)",
+        params![identity.base_url, identity.organization, identity.project],
     )
 }
 

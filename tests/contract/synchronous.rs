@@ -195,6 +195,31 @@ fn a_rate_limit_is_waited_for() {
 }
 
 #[test]
+fn a_wait_that_openai_asked_for_is_over_when_it_is_over() {
+    let appliance = with("");
+    fault(
+        &appliance,
+        json!({"fault": "refuse", "value": {"status": 429, "retry_after": 1}, "times": 1}),
+    );
+    let (_, answer) = ask(&appliance);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    wait_for("the end of the pause", || {
+        (appliance.cell::<u32>("SELECT count(*) FROM pauses") == 0).then_some(())
+    });
+}
+
+#[test]
+fn what_fails_whenever_it_is_asked_at_once_has_an_attempt_left_for_a_batch() {
+    let appliance = with("");
+    fault(&appliance, json!({"fault": "refuse", "value": 500}));
+    let (lots, answer) = ask(&appliance);
+    refused(&answer, 502, "OPENAI_API_ERROR");
+    goes_on(&appliance, &answer, &lots);
+    let attempts = "SELECT max(attempts) FROM requests";
+    assert_eq!(appliance.cell::<u32>(attempts), 4);
+}
+
+#[test]
 fn with_the_account_refused_the_job_waits_for_it() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "unauthorized"}));

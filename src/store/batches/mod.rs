@@ -214,12 +214,22 @@ pub fn by_openai_id(view: &View, id: &str) -> Stored<Option<BatchRow>> {
     one(view, "openai_batch_id = ?", id)
 }
 
+/// The newest, newest first.
+pub fn newest(view: &View, limit: u32) -> Stored<Vec<BatchRow>> {
+    some(view, "true ORDER BY id DESC LIMIT ?", [limit])
+}
+
 /// Those in one of `states`, the one that is due first at the head.
 pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<BatchRow>> {
     let mut rows = Vec::new();
     for state in states {
+        // What the index of those under way holds, which SQLite cannot see from a parameter.
+        let indexed = match state {
+            BatchState::Ingested | BatchState::Failed => "true",
+            _ => "state NOT IN ('ingested', 'failed')",
+        };
         let mut query = view.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM openai_batches WHERE state = ? ORDER BY next_at LIMIT ?"
+            "SELECT {COLUMNS} FROM openai_batches WHERE state = ? AND {indexed} ORDER BY next_at LIMIT ?"
         ))?;
         let found: Stored<Vec<_>> = query
             .query_and_then(params![state, limit], batch_row)?
