@@ -61,10 +61,12 @@ impl Direct {
         }
     }
 
-    /// Sends what comes too late into a batch. With the account refused that is everything: the
-    /// batches wait until it is not, a client would wait in vain.
+    /// Sends what comes too late into a batch. With the account refused, or submissions stopped, that is
+    /// everything: the batches wait until they may go on, a client would wait in vain.
     fn release_late(&self, now: Moment) -> Result<bool, StepError> {
-        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some()
+            || self.store.read(stopped)?.is_some();
         let before = if paused {
             now.wall + self.config.synchronous.timeout
         } else {

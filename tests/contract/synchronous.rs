@@ -230,6 +230,18 @@ fn with_the_account_refused_the_job_waits_for_it() {
 }
 
 #[test]
+fn with_submissions_stopped_nothing_is_asked_and_the_job_waits_for_their_end() {
+    let appliance = with("");
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let (lots, answer) = ask(&appliance);
+    refused(&answer, 502, "OPENAI_API_ERROR");
+    let asked = "SELECT count(*) FROM direct_calls";
+    assert_eq!(appliance.cell::<u32>(asked), 0);
+    assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
+    goes_on(&appliance, &answer, &lots);
+}
+
+#[test]
 fn an_error_of_the_lot_is_final() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "refusal_line"}));
