@@ -330,6 +330,23 @@ fn an_input_that_openai_lost_is_uploaded_again() {
 }
 
 #[test]
+fn an_input_that_no_create_finds_is_uploaded_as_another_file() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let first = world.run_to(BatchState::Uploaded).input_file_id;
+    let not_found = Fault::Refused(400, "", "file_id");
+    world.openai.state().always.push((Op::Create, not_found));
+    world.run_for(2 * MINUTE);
+    world.openai.state().always.clear();
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!((world.openai.count(Op::Upload), world.made()), (2, 1));
+    let api: &dyn BatchApi = world.openai.as_ref();
+    let gone = api.file(&first.unwrap()).unwrap_err();
+    assert!(gone.is_not_found(), "{gone}");
+}
+
+#[test]
 fn nothing_is_created_twice_when_a_create_fails_with_5xx_after_its_effect() {
     let mut world = World::new();
     let job = world.submit(&["dented door"], &["en"]);

@@ -147,16 +147,17 @@ impl Submitter {
     }
 
     /// The input of an upload whose answer was lost: found by its name, which holds the key, and its
-    /// size. Parts of it are removed.
+    /// size. Parts of it are removed, and one that a create did not find.
     fn uploaded_before(&self, row: &BatchRow) -> Result<Option<RemoteFile>, CallError> {
         let name = input::file_name(&row.key);
         let listed = self.api.input_files(None, RECENT_FILES)?.data;
-        let (whole, parts): (Vec<_>, Vec<_>) = listed
+        let refused = row.input_file_id.as_ref();
+        let (whole, useless): (Vec<_>, Vec<_>) = listed
             .into_iter()
             .filter(|file| file.filename == name)
-            .partition(|file| file.bytes == row.input_bytes);
-        for part in parts {
-            match self.api.delete_file(&part.id) {
+            .partition(|file| file.bytes == row.input_bytes && Some(&file.id) != refused);
+        for file in useless {
+            match self.api.delete_file(&file.id) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }

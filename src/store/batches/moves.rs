@@ -143,10 +143,10 @@ pub fn not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
     moved(changed, || format!("batch row {id} is not creating"))
 }
 
-/// OpenAI does not have the input any more: it is to be uploaded again.
+/// A create does not find the input: it is to be uploaded again, as another file than that one.
 pub fn input_lost(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
-        "UPDATE openai_batches SET state = 'sealed', input_file_id = NULL, input_file_time = NULL, next_at = ?
+        "UPDATE openai_batches SET state = 'sealed', next_at = ?
          WHERE id = ? AND state = 'uploaded'",
         params![tx.now, id],
     )?;
