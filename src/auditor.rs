@@ -72,7 +72,7 @@ impl Auditor {
         let before = now.wall.before(patience);
         let day_ago = now.wall.before(FORGOTTEN);
         // While OpenAI refuses the account nothing moves there, and a person knows why.
-        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some();
+        let paused = trouble::sending_paused(&self.store, &self.config, now)?.is_some();
         let budgets = self.config.limits_of_money();
         let told = self.store.read(|view| {
             let standings = money::standings(view, &budgets, now.wall)?;
@@ -104,7 +104,7 @@ impl Auditor {
                 ),
             ])
         })?;
-        let rested = self.rested_models(now)?;
+        let rested = self.rested(now)?;
         self.store.write(now.wall, |tx| {
             for (kind, told) in &told {
                 alerts::only(tx, kind, told)?;
@@ -174,22 +174,25 @@ impl Auditor {
         Ok(())
     }
 
-    /// Models whose pause is over and that nothing waits for: whether they are well again nobody will
-    /// learn, nor needs to.
-    fn rested_models(&self, now: Moment) -> Result<Vec<String>, StepError> {
+    /// Models, and the account, whose pause is over and that nothing waits for: whether they are well again
+    /// nobody will learn, nor needs to.
+    fn rested(&self, now: Moment) -> Result<Vec<String>, StepError> {
         let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
-        let scopes = self
-            .store
-            .read(|view| alerts::open_subjects(view, trouble::MODEL))?;
+        let scopes = self.store.read(|view| {
+            let mut scopes = alerts::open_subjects(view, trouble::MODEL)?;
+            scopes.extend(alerts::open_subjects(view, trouble::SENDING)?);
+            Ok(scopes)
+        })?;
         let mut rested = Vec::new();
         for scope in scopes {
-            let model = scope.trim_start_matches(trouble::MODEL);
+            let model = scope.strip_prefix(trouble::MODEL);
             let stages: Vec<Stage> = [
                 (Stage::Vision, &self.config.vision.model),
                 (Stage::Translation, &self.config.translation.model),
             ]
             .into_iter()
-            .filter_map(|(stage, configured)| (configured == model).then_some(stage))
+            .filter(|(_, configured)| model.is_none_or(|model| model == *configured))
+            .map(|(stage, _)| stage)
             .collect();
             let (pause, wanted) = self.store.read(|view| {
                 Ok((

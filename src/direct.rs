@@ -16,7 +16,6 @@ use crate::batch::Outcome;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::openai::{CallError, ResponsesApi};
-use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, backoff};
 use crate::store::direct::{self, Call, CallResult};
 use crate::store::settle::Rules;
@@ -65,7 +64,7 @@ impl Direct {
     /// everything: the batches wait until they may go on, a client would wait in vain.
     fn release_late(&self, now: Moment) -> Result<bool, StepError> {
         let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
-        let paused = trouble::openai_paused(&self.store, &self.config, now)?.is_some()
+        let paused = trouble::sending_paused(&self.store, &self.config, now)?.is_some()
             || self.store.read(stopped)?.is_some();
         let before = if paused {
             now.wall + self.config.synchronous.timeout
@@ -104,7 +103,7 @@ impl Direct {
         if !begun {
             return Ok(Next::again());
         }
-        let parameters = Parameters::of(&self.config, line.custom_id.stage());
+        let parameters = self.config.parameters(line.custom_id.stage());
         let response = self.api.respond(&line.body(&parameters));
         self.end(Ended {
             call,
@@ -166,9 +165,12 @@ impl Direct {
             let until = direct::accepted_at(tx, call.request)? + self.config.synchronous.timeout;
             let again = Some(again).filter(|again| account.is_none() && *again < until);
             direct::end(tx, call, &result, rules, again)?;
+            if response.is_ok() {
+                trouble::is_sent(tx)?;
+            }
             if let Some(error) = account {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
-                return trouble::pause_openai(tx, error, probe);
+                return trouble::pause_sending(tx, error, probe);
             }
             match asked {
                 Some(wait) => hold_back(tx, now + wait.min(self.config.synchronous.timeout)),

@@ -187,7 +187,7 @@ pub fn of_requests(
 ) -> Stored<Option<Money>> {
     let mut cost = Some(Money::default());
     for (stage, number) in requests.into_iter().filter(|(_, number)| *number > 0) {
-        let line = of_line(view, stage, &Parameters::of(config, stage), now)?;
+        let line = of_line(view, stage, &config.parameters(stage), now)?;
         cost = cost.zip(line).map(|(cost, line)| cost + line.times(number));
     }
     Ok(cost)

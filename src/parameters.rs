@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::batch::Stage;
-use crate::config::Config;
 use crate::translation::{self, TranslationParameters};
 use crate::vision::{self, VisionParameters};
 
@@ -17,14 +16,6 @@ pub enum Parameters {
 }
 
 impl Parameters {
-    /// As they are configured.
-    pub fn of(config: &Config, stage: Stage) -> Self {
-        match stage {
-            Stage::Vision => Self::Vision(config.vision.clone()),
-            Stage::Translation => Self::Translation(config.translation.clone()),
-        }
-    }
-
     /// From the text that is stored with a batch.
     ///
     /// # Errors

@@ -6,11 +6,14 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::CallError;
 use crate::step::backoff;
+use crate::store::alerts::{self, Pause};
 use crate::store::batches::BatchRow;
-use crate::store::{Store, Stored, Tx, alerts};
+use crate::store::{Store, Stored, Tx};
 
 /// The scope of everything at OpenAI.
 pub const OPENAI: &str = "openai";
+/// The scope of what is sent there: uploads, creates, requests that are asked at once.
+pub const SENDING: &str = "openai:sending";
 /// The scope of creates.
 pub const CREATES: &str = "creates";
 
@@ -23,13 +26,40 @@ pub const MODEL: &str = "model:";
 /// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
 /// succeeds. `probe`: how long until the next call is tried.
 pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
+    refused(tx, OPENAI, "all work at OpenAI waits and", error, probe)
+}
+
+/// OpenAI refuses the account what is sent there. Want of money, or of a right, says nothing of what is only
+/// looked at: what is paid is taken in meanwhile, and a look that succeeds does not end the pause.
+pub fn pause_sending(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
+    match error {
+        CallError::Refused(refusal) if refusal.status == 401 => pause_openai(tx, error, probe),
+        _ => {
+            let waits = "nothing new is sent, what is there is taken in, and it";
+            refused(tx, SENDING, waits, error, probe)
+        }
+    }
+}
+
+fn refused(
+    tx: &Tx<'_>,
+    scope: &str,
+    waits: &str,
+    error: &CallError,
+    probe: Duration,
+) -> Stored<()> {
     let message = format!(
-        "OpenAI refuses the account: {error}. Nothing is lost; all work at OpenAI waits and goes on by itself once the \
-         balance or the key's rights are mended there. A new key goes into openai.api_key_file, and is read by: \
-         systemctl restart batchkeeper"
+        "OpenAI refuses the account: {error}. Nothing is lost; {waits} goes on by itself once the balance or the key's \
+         rights are mended there. A new key goes into openai.api_key_file, and is read by: systemctl restart batchkeeper"
     );
-    alerts::pause(tx, OPENAI, &message, Some(tx.now + probe))?;
-    alerts::open(tx, "openai_account", OPENAI, &message).map(drop)
+    alerts::pause(tx, scope, &message, Some(tx.now + probe))?;
+    alerts::open(tx, "openai_account", scope, &message).map(drop)
+}
+
+/// Something that was sent was taken: nothing is refused.
+pub fn is_sent(tx: &Tx<'_>) -> Stored<()> {
+    is_over(tx, OPENAI)?;
+    is_over(tx, SENDING)
 }
 
 /// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
@@ -48,10 +78,25 @@ const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// How long all work at OpenAI still waits; none: it may be tried.
 pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
     let pause = store.read(|view| alerts::paused(view, OPENAI))?;
-    let left = pause
-        .and_then(|pause| pause.until)
-        .map(|until| until.due_in(now.wall, longest_wait(config)));
-    Ok(left.filter(|left| !left.is_zero()))
+    Ok(left(pause, config, now))
+}
+
+/// The same of what is sent there.
+pub fn sending_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
+    let [all, sending] = store
+        .read(|view| {
+            Ok([
+                alerts::paused(view, OPENAI)?,
+                alerts::paused(view, SENDING)?,
+            ])
+        })?
+        .map(|pause| left(pause, config, now));
+    Ok(all.max(sending))
+}
+
+fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> {
+    let until = pause?.until?;
+    Some(until.due_in(now.wall, longest_wait(config))).filter(|left| !left.is_zero())
 }
 
 /// What is missing on the database's disk of `limits.disk_reserve`, which is left to results already

@@ -138,6 +138,49 @@ fn an_empty_account_pauses_everything_and_goes_on_by_itself() {
 }
 
 #[test]
+fn want_of_money_stops_what_is_sent_alone_and_is_told_of_once() {
+    for (status, code) in [(429, "insufficient_quota"), (403, "missing_scope")] {
+        let mut world = world();
+        let course = Course {
+            latency: Duration::from_hours(1),
+            ..Course::default()
+        };
+        world.openai.state().courses.push_back(course);
+        let paid = world.submit(&["dented door"], &["en"]);
+        world.run_to(BatchState::Submitted);
+        let refused = Fault::Refused(status, code, "");
+        world.openai.state().always.push((Op::Create, refused));
+        let waiting = world.submit(&["cracked lamp"], &["en"]);
+        world.run_for(Duration::from_hours(3));
+        world.assert_answered(&paid);
+        let told = "SELECT count(*) FROM alerts WHERE kind = 'openai_account'";
+        assert_eq!(world.number(told), 1, "{}", world.dump());
+        assert_eq!(world.open_alerts(), ["openai_account"]);
+        each_names_what_mends_it(&world);
+        world.openai.state().always.clear();
+        world.settle();
+        world.run_for(5 * MINUTE);
+        world.assert_answered(&waiting);
+        assert_eq!((world.made(), attempts(&world)), (2, 0));
+        assert!(world.open_alerts().is_empty(), "{}", world.dump());
+    }
+}
+
+#[test]
+fn money_that_nothing_waits_for_any_more_is_missed_no_more() {
+    let mut world = world();
+    let refused = Fault::Refused(429, "insufficient_quota", "");
+    world.openai.state().always.push((Op::Create, refused));
+    let job = world.submit(&["dented door"], &["en"]);
+    world.run_for(Duration::from_hours(1));
+    assert_eq!(world.open_alerts(), ["openai_account"]);
+    world.cancel(&job);
+    world.run_for(Duration::from_hours(1));
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+    assert_eq!(world.texts("SELECT scope FROM pauses"), [""; 0]);
+}
+
+#[test]
 fn a_batch_refused_for_want_of_money_is_tried_again_and_counts_as_no_attempt() {
     for code in ["insufficient_quota", "billing_hard_limit_reached"] {
         let mut world = world();

@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::batch::Stage;
 use crate::money::{Budgets, Limits, Price};
+use crate::parameters::Parameters;
 use crate::signature::Key;
 use crate::translation::TranslationParameters;
 use crate::vision::VisionParameters;
@@ -681,6 +683,14 @@ impl Config {
     /// What models cost: as configured, and as shipped for those that are not named.
     pub fn prices(&self) -> Vec<Price> {
         crate::money::prices(&self.prices)
+    }
+
+    /// What a stage's lines are made with.
+    pub fn parameters(&self, stage: Stage) -> Parameters {
+        match stage {
+            Stage::Vision => Parameters::Vision(self.vision.clone()),
+            Stage::Translation => Parameters::Translation(self.translation.clone()),
+        }
     }
 
     /// Who may spend how much.

@@ -112,8 +112,8 @@ pub fn unlinked(view: &View) -> Stored<Vec<i64>> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Whether a request of one of the stages waits to be sent, or a batch of the model is under way.
-pub fn is_wanted(view: &View, model: &str, stages: &[Stage]) -> Stored<bool> {
+/// Whether a request of one of the stages waits to be sent, or a batch of the model (none: of any) is under way.
+pub fn is_wanted(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bool> {
     let mut waiting = view.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ?
                         WHERE j.status IN ('pending', 'processing', 'translating'))",
@@ -124,7 +124,7 @@ pub fn is_wanted(view: &View, model: &str, stages: &[Stage]) -> Stored<bool> {
         }
     }
     let mut under_way = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE model = ? AND state NOT IN ('ingested', 'failed'))",
+        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE model = coalesce(?, model) AND state NOT IN ('ingested', 'failed'))",
     )?;
     Ok(under_way.query_row([model], |row| row.get(0))?)
 }

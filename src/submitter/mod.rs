@@ -14,7 +14,6 @@ use crate::batch::{BatchState, Stage};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
-use crate::parameters::Parameters;
 use crate::step::{Next, Step, StepError, Waits, backoff};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
@@ -213,7 +212,7 @@ impl Submitter {
         match self.api.create_batch(&new) {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
-                    trouble::is_over(tx, OPENAI)?;
+                    trouble::is_sent(tx)?;
                     trouble::is_over(tx, &format!("batch:{}", row.id))?;
                     batches::submitted(tx, row.id, &remote)
                 })?;
@@ -266,7 +265,7 @@ impl Submitter {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
                 batches::look_again(tx, row.id, now.wall + self.longest_wait())?;
-                trouble::pause_openai(tx, error, self.longest_wait())
+                trouble::pause_sending(tx, error, self.longest_wait())
             })?;
             return Ok(Next::again());
         }
@@ -348,10 +347,6 @@ impl Submitter {
     fn longest_wait(&self) -> Duration {
         backoff(self.config.openai.retry_interval, u32::MAX, None)
     }
-
-    fn parameters(&self, stage: Stage) -> Parameters {
-        Parameters::of(&self.config, stage)
-    }
 }
 
 impl Step for Submitter {
@@ -360,7 +355,7 @@ impl Step for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        if let Some(wait) = trouble::openai_paused(&self.store, &self.config, now)? {
+        if let Some(wait) = trouble::sending_paused(&self.store, &self.config, now)? {
             return Ok(Next::idle(wait.min(self.config.steps.idle)));
         }
         if !self.compared.load(Ordering::Acquire) {

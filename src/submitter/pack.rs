@@ -82,7 +82,11 @@ impl Submitter {
     }
 
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
-        let scope = format!("{}{}", trouble::MODEL, self.parameters(stage).model());
+        let scope = format!(
+            "{}{}",
+            trouble::MODEL,
+            self.config.parameters(stage).model()
+        );
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
             let left = pause
@@ -92,7 +96,7 @@ impl Submitter {
                 return Ok(Choice::Later(left));
             }
         }
-        let parameters = self.parameters(stage);
+        let parameters = self.config.parameters(stage);
         let tokens = match self
             .store
             .read(|view| queue::room(view, self.api.identity(), parameters.model(), now.wall))?
@@ -121,7 +125,7 @@ impl Submitter {
         now: Moment,
     ) -> Result<Choice, StepError> {
         let full = self.config.batch.max_requests;
-        let parameters = self.parameters(stage);
+        let parameters = self.config.parameters(stage);
         let budgets = self.config.limits_of_money();
         let (mut queues, line_cost, allowance) = self.store.read(|view| {
             let queues = requests::queues(view, stage, cap, full)?;
@@ -166,7 +170,7 @@ impl Submitter {
     pub(super) fn pack(&mut self, packing: &Packing, now: Moment) -> Result<Next, StepError> {
         self.last_stage = packing.stage;
         self.last_caps.insert(packing.stage, packing.cap);
-        let parameters = self.parameters(packing.stage);
+        let parameters = self.config.parameters(packing.stage);
         let key = uuid::Uuid::new_v4().simple().to_string();
         let text = parameters.to_text().map_err(StoreError::from)?;
         let plan = Plan {
