@@ -181,3 +181,36 @@ fn who_only_looks_needs_no_keys() {
         assert!(ran.err.contains("api_key_file"), "{}", ran.err);
     }
 }
+
+#[test]
+fn who_only_looks_waits_for_nobody_who_writes() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(1), &["en"]);
+    appliance.results(&job);
+    appliance.settled();
+    let writer = rusqlite::Connection::open(appliance.database()).unwrap();
+    writer
+        .execute_batch("PRAGMA busy_timeout = 9000; BEGIN IMMEDIATE")
+        .unwrap();
+    for command in [
+        &["jobs"][..],
+        &["jobs", "show", &job],
+        &["batches"],
+        &["alerts"],
+        &["doctor"],
+    ] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 0, "{command:?}: {}{}", ran.out, ran.err);
+    }
+    // Who writes is told which file it is, and what to do.
+    let ran = appliance.run(&["pause", "intake"]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    let told = format!(
+        "{} is locked by another process",
+        appliance.database().display()
+    );
+    assert!(ran.err.contains(&told), "{}", ran.err);
+    assert!(ran.err.contains("sqlite3"), "{}", ran.err);
+    writer.execute_batch("COMMIT").unwrap();
+    assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
+}
