@@ -149,6 +149,7 @@ pub type View = Connection;
 pub struct Tx<'c> {
     tx: rusqlite::Transaction<'c>,
     tallies: settle::Tallies,
+    said: alerts::Said,
     /// The wall clock's time of this transaction.
     pub now: Timestamp,
 }
@@ -281,12 +282,14 @@ impl Store {
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
             tallies: settle::Tallies::default(),
+            said: alerts::Said::default(),
             now,
         };
         let done = change(&tx)?;
         settle::write_tallies(&tx)?;
         self.tell(Commit::Ahead);
         tx.tx.commit()?;
+        alerts::log_said(tx.said);
         self.tell(Commit::Done);
         Ok(done)
     }
