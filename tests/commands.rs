@@ -214,3 +214,65 @@ fn who_only_looks_waits_for_nobody_who_writes() {
     writer.execute_batch("COMMIT").unwrap();
     assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
 }
+
+#[test]
+fn what_is_open_stands_first_and_what_a_list_leaves_out_is_told() {
+    let mut appliance = Appliance::start();
+    appliance.fault(&serde_json::json!({"fault": "stall_in_progress"}));
+    let mut body = appliance::submission(&appliance.lots(1), &["en"]);
+    body["webhook_url"] = appliance.hook("told").into();
+    let open = appliance.submit(&body).json()["job_id"].clone();
+    let open = open.as_str().unwrap();
+    appliance::wait_for("its batch", || {
+        let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
+        (appliance.cell::<i64>(submitted) == 1).then_some(())
+    });
+    appliance.kill_daemon();
+    for list in ["jobs", "batches", "webhooks"] {
+        let ran = appliance.run(&[list]);
+        assert_eq!((ran.status, ran.out.lines().count()), (0, 2), "{}", ran.out);
+    }
+    // What came later and is over.
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    for (table, columns, values) in [
+        (
+            "batch_jobs",
+            "id, client, origin, processing_mode, status, languages, total_lots, created_at, updated_at, completed_at",
+            "printf('old-%032d', n), 'default', 'api', 'batch', 'completed', '[]', 0, '2100', '2100', '2100'",
+        ),
+        (
+            "openai_batches",
+            "submission_key, stage, scheme, state, base_url, organization, project, model, parameters, next_at,
+             created_at, error",
+            "'old-' || n, 'vision', 'own', 'failed', '', '', '', '', '{}', '2100', '2100', 'refused'",
+        ),
+        (
+            "webhook_deliveries",
+            "batch_job_id, url, state, created_at, delivered_at",
+            "printf('old-%032d', n), 'https://client.example/', 'delivered', '2100', '2100'",
+        ),
+    ] {
+        database
+            .execute_batch(&format!(
+                "WITH RECURSIVE t (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 263)
+                 INSERT INTO {table} ({columns}) SELECT {values} FROM t"
+            ))
+            .unwrap();
+    }
+    for (list, named, of) in [
+        ("jobs", open, "v_jobs"),
+        ("batches", "1 ", "v_batches"),
+        ("webhooks", "1 ", "webhook_deliveries"),
+    ] {
+        let ran = appliance.run(&[list]);
+        let lines: Vec<&str> = ran.out.lines().collect();
+        assert_eq!((ran.status, lines.len()), (0, 202), "{list}: {}", ran.err);
+        assert!(lines[1].starts_with(named), "{}", lines[1]);
+        assert!(lines[201].starts_with("200 of 264"), "{}", lines[201]);
+        assert!(lines[201].contains(&format!("FROM {of}")), "{}", lines[201]);
+        let ran = appliance.run(&[list, "--json"]);
+        let rows: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 200);
+        assert!(ran.err.contains("200 of 264"), "{}", ran.err);
+    }
+}

@@ -46,6 +46,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper adopt --job JOB --batch BATCH
                                        links an OpenAI batch by hand
     batchkeeper jobs [list | show JOB | cancel JOB | retry JOB]
+                                       list, as those of batches and webhooks: 200 at most, open ones first;
                                        retry sends an orphan's held requests; with --failed-lots the
                                        failed lots of a job that ended, paid anew (--dry-run: what it takes)
     batchkeeper batches [list | show ID | give-up ID]
