@@ -276,3 +276,69 @@ fn what_is_open_stands_first_and_what_a_list_leaves_out_is_told() {
         assert!(ran.err.contains("200 of 264"), "{}", ran.err);
     }
 }
+
+#[test]
+fn what_serve_refuses_check_config_tells_of() {
+    let appliance = Appliance::without_daemon("");
+    let config = std::fs::read_to_string(appliance.config()).unwrap();
+    let mut table: toml::Table = toml::from_str(&config).unwrap();
+    let with = |table: &toml::Table| {
+        std::fs::write(appliance.config(), toml::to_string(table).unwrap()).unwrap();
+    };
+    // The key may be in the environment of the service alone.
+    let key_file = table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .remove("api_key_file")
+        .unwrap();
+    with(&table);
+    let checked = appliance.run(&["check-config"]);
+    assert_eq!(checked.status, 0, "{}", checked.err);
+    assert!(
+        checked.out.contains("warning: no OpenAI key here"),
+        "{}",
+        checked.out
+    );
+    table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .insert("api_key_file".into(), key_file);
+    with(&table);
+    let checked = appliance.run(&["check-config"]);
+    assert!(!checked.out.contains("no OpenAI key"), "{}", checked.out);
+
+    let refused = |named: &str| {
+        for command in ["check-config", "serve"] {
+            let ran = appliance.run(&[command]);
+            assert_eq!(ran.status, 1, "{command}: {}", ran.out);
+            assert!(ran.err.contains(named), "{command}: {}", ran.err);
+        }
+    };
+    std::fs::write(appliance.path("openai.key"), "sk\u{7f}\n").unwrap();
+    refused(&format!(
+        "openai.api_key_file: {}",
+        appliance.path("openai.key").display()
+    ));
+    std::fs::write(appliance.path("openai.key"), "sk-sandbox\n").unwrap();
+    let database = table.insert("database".into(), "".into()).unwrap();
+    with(&table);
+    refused("database is empty");
+    assert!(!std::path::Path::new(".lock").exists());
+    table.insert("database".into(), database);
+    table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .insert("base_url".into(), "zzz".into());
+    with(&table);
+    refused("openai.base_url = \"zzz\"");
+    std::fs::write(appliance.config(), b"log = \"\xff\"").unwrap();
+    let ran = appliance.run(&["check-config"]);
+    assert!(
+        ran.err.contains("UTF-8") && !ran.err.contains("--config"),
+        "{}",
+        ran.err
+    );
+    std::fs::remove_file(appliance.config()).unwrap();
+    let ran = appliance.run(&["check-config"]);
+    assert!(ran.err.contains("with --config FILE"), "{}", ran.err);
+}

@@ -258,7 +258,10 @@ pub fn run(command: Command) -> ExitCode {
                 let path = path.display();
                 format!("{path} is there only while the service runs: no key was looked at")
             });
-            let warnings: Vec<String> = exposed.chain(unseen).collect();
+            let keyless = config.lacks_openai_key().then(|| {
+                "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned()
+            });
+            let warnings: Vec<String> = exposed.chain(unseen).chain(keyless).collect();
             let text: String = warnings
                 .iter()
                 .map(|it| format!("warning: {it}\n"))
