@@ -342,3 +342,65 @@ fn what_serve_refuses_check_config_tells_of() {
     let ran = appliance.run(&["check-config"]);
     assert!(ran.err.contains("with --config FILE"), "{}", ran.err);
 }
+
+#[test]
+fn sign_shows_each_signature_that_a_client_may_use() {
+    let mut appliance = Appliance::without_daemon("");
+    let config = std::fs::read_to_string(appliance.config()).unwrap()
+        + "\n[[clients]]\nname = \"modern\"\nkeys = [\"a key of the modern client\"]\nlegacy = false\n";
+    std::fs::write(appliance.config(), config).unwrap();
+    appliance.start_daemon();
+    let body = appliance::submission(&appliance.lots(1), &["en"]).to_string();
+    let file = appliance.path("body.json");
+    std::fs::write(&file, &body).unwrap();
+    let file = file.to_str().unwrap();
+    // The form that the README shows stands first.
+    let both = appliance.run(&["sign", file]);
+    let lines: Vec<&str> = both.out.lines().collect();
+    assert_eq!(lines.len(), 7, "{}", both.out);
+    assert!(
+        lines[0].starts_with("X-Signature: ") && !lines[0].contains("v1="),
+        "{}",
+        lines[0]
+    );
+    let read = appliance.run(&["sign", "--job", "J"]);
+    assert_eq!(read.out.lines().count(), 1, "{}", read.out);
+    let only = appliance.run(&["sign", file, "--client", "modern"]);
+    let lines: Vec<&str> = only.out.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", only.out);
+    assert_eq!(lines[0], "X-Client-Id: modern");
+    assert!(
+        lines[3].ends_with(".POST./api/v1/generate-descriptions.<body>"),
+        "{}",
+        lines[3]
+    );
+    let headers: Vec<(&str, &str)> = lines[..3]
+        .iter()
+        .map(|line| line.split_once(": ").unwrap())
+        .collect();
+    let taken = appliance.post(&headers, body.as_bytes());
+    assert_eq!(taken.status, 201, "{}", taken.json());
+
+    let job = taken.json()["job_id"].as_str().unwrap().to_owned();
+    let ran = appliance.run(&["sign", "--job", &job, "--client", "modern", "--json"]);
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(said["X-Signature"], Value::Null);
+    let header = |name| (name, said["v1"][name].as_str().unwrap());
+    let headers = ["X-Client-Id", "X-Timestamp", "X-Signature"].map(header);
+    let url = format!("{}/api/v1/batch-status/{job}", appliance.api);
+    assert_eq!(appliance::call("GET", &url, &headers, b"").status, 200);
+
+    let nobody = appliance.run(&["sign", file, "--client", "nobody"]);
+    assert_eq!(nobody.status, 1);
+    assert!(
+        nobody.err.contains("--client: default, modern"),
+        "{}",
+        nobody.err
+    );
+    assert!(
+        appliance
+            .run(&["sign", "--help"])
+            .out
+            .contains("--client NAME")
+    );
+}

@@ -38,7 +38,8 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                 [--queue-tokens N]     its queue of a model takes so many tokens, which only its refusals say
     batchkeeper check-config           whether the configuration is good
     batchkeeper sign [FILE]            the signature of a request body (FILE, or standard input)
-                                       [--job ID] of a read; [--webhook-secret] for receivers
+                                       [--job ID] of a read; [--webhook-secret] for receivers;
+                                       [--client NAME] of another client than default
     batchkeeper import-legacy FILE [--dry-run]
                                        takes the earlier service's jobs over
     batchkeeper recover [--apply]      what is orphaned on either side, with the evidence; --apply links it
