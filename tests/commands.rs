@@ -404,3 +404,46 @@ fn sign_shows_each_signature_that_a_client_may_use() {
             .contains("--client NAME")
     );
 }
+
+#[test]
+fn what_a_move_says_is_so() {
+    let mut appliance = Appliance::start();
+    // Not due yet: it goes by itself.
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let mut body = appliance::submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = appliance.hook("told").into();
+    let job = appliance.submit(&body).json()["job_id"].clone();
+    let resend = appliance.run(&["webhooks", "resend", "1"]);
+    assert_eq!(resend.status, 1);
+    let told = "not due before its job has ended";
+    assert!(resend.err.contains(told), "{}", resend.err);
+    appliance.kill_daemon();
+    // Those of an import are held already, the copy's own will be.
+    let dump = appliance.path("dump.json");
+    let orphan = "00000000-0000-4000-8000-000000000001";
+    let rows = serde_json::json!({
+        "batch_jobs": [{"id": orphan, "status": "processing", "created_at": "2026-11-24T00:00:00",
+                        "updated_at": "2026-11-24T00:00:00", "languages": ["en"], "total_lots": 1}],
+        "batch_lots": [{"batch_job_id": orphan, "lot_id": "L", "additional_info": "a dent", "image_urls": [],
+                        "status": "pending"}],
+    });
+    std::fs::write(&dump, rows.to_string()).unwrap();
+    assert_eq!(
+        appliance
+            .run(&["import-legacy", dump.to_str().unwrap()])
+            .status,
+        0
+    );
+    for _ in 0..2 {
+        let copy = appliance.run(&["recover", "--new-identity", "--json"]);
+        let said: Value = serde_json::from_str(&copy.out).unwrap();
+        assert_eq!(said["held"], 3, "{said}");
+    }
+    let retry = appliance.run(&["jobs", "retry", job.as_str().unwrap()]);
+    assert!(
+        retry.out.starts_with("2 held requests"),
+        "{}{}",
+        retry.out,
+        retry.err
+    );
+}

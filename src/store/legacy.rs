@@ -450,9 +450,11 @@ pub fn new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         "UPDATE openai_batches SET cleaned_at = ? WHERE cleaned_at IS NULL",
         [tx.now],
     )?;
-    let held = tx.execute(
+    tx.execute(
         "UPDATE requests SET state = 'held' WHERE state IN ('waiting', 'claimed')",
         [],
     )?;
-    Ok((id, held))
+    // Those that were held before are, too.
+    let held = "SELECT count(*) FROM requests WHERE state = 'held'";
+    Ok((id, tx.query_row(held, [], |row| row.get(0))?))
 }
