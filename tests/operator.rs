@@ -530,7 +530,10 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
     assert_eq!(appliance.run(&["report", "--from", "soon"]).status, 2);
 
     // A listing lags behind; the batch itself is there.
-    appliance.fault(&json!([{"fault": "list_lag", "value": 3_600_000, "times": 1}]));
+    let vision = batches.iter().find(|it| it["stage"] == "vision").unwrap();
+    appliance.fault(
+        &json!([{"fault": "list_lag", "value": 3_600_000, "match": vision["openai_batch_id"]}]),
+    );
     let (status, lagging) = report(&appliance, &[]);
     assert_eq!((status, &lagging["batches"]), (0, &whole["batches"]));
 
