@@ -144,7 +144,7 @@ impl Courier {
             Ok(())
         });
         if let Err(error) = stored {
-            if matches!(error, StoreError::Full | StoreError::Busy) {
+            if matches!(error, StoreError::Full | StoreError::Busy(_)) {
                 self.unstored = Some(attempt);
             }
             return Err(error.into());

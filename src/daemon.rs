@@ -34,7 +34,7 @@ use crate::ingester::Ingester;
 use crate::janitor::Janitor;
 use crate::net::probes::Probes;
 use crate::net::{Guard, Outbound};
-use crate::openai::client::{ApiKey, Client, Settings, Timeouts};
+use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
 use crate::openai::{BatchApi, Identity};
 use crate::poller::Poller;
 use crate::retention::Retention;
@@ -445,7 +445,13 @@ fn client(config: &Config, key: &str) -> Result<Client, String> {
         respond: config.synchronous.timeout,
         ..Timeouts::default()
     };
-    Client::new(settings).map_err(|error| error.to_string())
+    Client::new(settings).map_err(|error| match (&error, &openai.api_key_file) {
+        (Unusable::ApiKey, Some(path)) => {
+            format!("openai.api_key_file: {}: {error}", path.display())
+        }
+        (Unusable::ApiKey, None) => format!("OPENAI_API_KEY: {error}"),
+        _ => error.to_string(),
+    })
 }
 
 /// What the configuration holds those who connect to.

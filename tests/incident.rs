@@ -298,6 +298,15 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
         assert_eq!(told["lots"], results["results"]["lots"]);
     }
     appliance.is_sound();
+    // What was taken up was paid when OpenAI made it: today's budget is today's.
+    let of_vision = "FROM job_usage u JOIN batch_jobs j ON j.seq = u.job
+                     WHERE j.origin = 'import' AND u.stage = 'vision'";
+    let days = "SELECT date(openai_time, 'unixepoch') FROM openai_batches WHERE scheme = 'legacy'";
+    let other = format!("SELECT count(*) {of_vision} AND u.day NOT IN ({days})");
+    assert_eq!(appliance.cell::<i64>(&other), 0);
+    let all = format!("SELECT count(*) {of_vision}");
+    assert_eq!(appliance.cell::<i64>(&all), 7);
+    assert!(!appliance.daemon_said("stuck_batch"));
     // Nothing that OpenAI had answered was asked for again: six jobs' translations into two
     // languages, and the two lots of above.
     assert_eq!(appliance.state()["executed"], 2 + 6 * LOTS * 2);

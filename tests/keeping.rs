@@ -163,7 +163,8 @@ fn files_at_openai_stay_until_a_backup_holds_their_results() {
 #[test]
 fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     let mut appliance = Appliance::start();
-    let lots = appliance.lots(120);
+    let mut lots = appliance.lots(120);
+    lots[7]["images"] = json!([appliance.image("missing.jpg")]);
     let job = appliance.job(&lots, &["en", "de"]);
     appliance.results(&job);
     let cancelled = {
@@ -180,13 +181,15 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
         let ran = appliance.run(&["report", "--json"]);
         assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
         let report: Value = serde_json::from_str(&ran.out).unwrap();
-        report["batches"].clone()
+        (report["batches"].clone(), report["accounts"].clone())
     };
     let before = (
         appliance.cell::<String>(costs),
         appliance.cell::<String>(header),
         report(&appliance),
     );
+    assert_eq!(account(&before.2.1, "descriptions"), [122, 119, 1, 2]);
+    assert_eq!(account(&before.2.1, "translations"), [119, 119, 0, 0]);
     let status = appliance.status(&job);
     appliance.kill_daemon();
     appliance.configure("[retention]\nresults = \"1ms\"");
@@ -225,6 +228,63 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
     appliance.is_sound();
+}
+
+/// What was accepted, answered, failed and cancelled of one kind, by a report's accounts.
+fn account(accounts: &Value, what: &str) -> [u64; 4] {
+    let mut accounts = accounts.as_array().unwrap().iter();
+    let account = accounts.find(|it| it["what"] == what).unwrap();
+    assert_eq!(
+        (&account["open"], &account["unexplained"]),
+        (&json!(0), &json!(0))
+    );
+    ["accepted", "answered", "failed", "cancelled"].map(|name| account[name].as_u64().unwrap())
+}
+
+#[test]
+fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
+    let mut appliance = Appliance::without_daemon("");
+    let id = |number: u32| format!("00000000-0000-4000-8000-{number:012}");
+    let job = |number: u32, status: &str| {
+        json!({"id": id(number), "status": status, "created_at": "2026-11-24T00:00:00",
+               "updated_at": "2026-11-24T01:00:00", "languages": ["en"], "total_lots": 2})
+    };
+    let lot = |number: u32, lot: u32, text: Option<&str>| {
+        json!({"batch_job_id": id(number), "lot_id": format!("L{lot}"), "additional_info": "a dent",
+               "image_urls": [], "status": "completed", "vision_result": text})
+    };
+    // One with a text and one without, one taken back before it had any, one of which only the header came.
+    let dump = json!({
+        "batch_jobs": [job(1, "completed"), job(2, "cancelled"), job(3, "completed")],
+        "batch_lots": [lot(1, 0, Some("A dent.")), lot(1, 1, None), lot(2, 0, None), lot(2, 1, None)],
+    });
+    let file = appliance.path("dump.json");
+    fs::write(&file, dump.to_string()).unwrap();
+    let import = appliance.run(&["import-legacy", text(&file)]);
+    assert_eq!(import.status, 0, "{}{}", import.out, import.err);
+    let report = |appliance: &Appliance, more: &[&str]| {
+        let ran = appliance.run(&[&["report", "--from", "2026-11-24"][..], more].concat());
+        assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
+        ran.out
+    };
+    let as_json = |appliance: &Appliance| -> Value {
+        serde_json::from_str(&report(appliance, &["--json"])).unwrap()
+    };
+    let before = as_json(&appliance);
+    assert_eq!(account(&before["accounts"], "jobs"), [2, 1, 0, 1]);
+    assert_eq!(account(&before["accounts"], "lots"), [4, 1, 1, 2]);
+    assert!(!report(&appliance, &[]).contains("cleaned"));
+    appliance.configure("[retention]\nresults = \"1ms\"");
+    appliance.start_daemon();
+    wait_for("the end of their lots", || {
+        let left = "SELECT count(*) FROM batch_jobs WHERE cleaned_at IS NULL";
+        (appliance.cell::<i64>(left) == 0).then_some(())
+    });
+    let after = as_json(&appliance);
+    assert_eq!(after["accounts"], before["accounts"]);
+    assert_eq!(after["cleaned_jobs"], 2);
+    let told = report(&appliance, &[]);
+    assert!(told.contains("2 of the jobs are cleaned after"), "{told}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Command, Outcome, Refused, configuration, moves, open_store, print, say};
+use super::{Command, Outcome, Refused, complain, configuration, moves, open_store, print, say};
 use crate::batch::BatchState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -58,6 +58,26 @@ pub(super) fn show(command: &Command, table: &inspect::Table) -> Outcome {
     print(&text)
 }
 
+/// A list, and what of it is left out: programs are told apart from it.
+fn show_list(command: &Command, store: &Store, list: &inspect::Listed) -> Outcome {
+    show(command, &list.table)?;
+    let shown = list.table.rows.len();
+    if u64::try_from(shown).is_ok_and(|shown| shown >= list.all) {
+        return Ok(true);
+    }
+    let told = format!(
+        "{shown} of {}, open ones first, then the newest; all: sqlite3 -readonly {} 'SELECT * FROM {}'",
+        list.all,
+        store.path().display(),
+        list.of
+    );
+    if command.json {
+        complain(&told);
+        return Ok(true);
+    }
+    print(&format!("{told}\n"))
+}
+
 pub(super) fn operand(command: &Command, what: &str) -> Result<String, Refused> {
     command
         .operands
@@ -98,7 +118,7 @@ pub(super) fn open(command: &Command) -> Result<(crate::config::Config, Store), 
 pub(super) fn jobs(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
     match verb(command) {
-        "list" => show(command, &store.read(inspect::jobs)?),
+        "list" => show_list(command, &store, &store.read(inspect::jobs)?),
         "show" => {
             let id = operand(command, "job")?;
             let (job, events) = store
@@ -116,7 +136,7 @@ pub(super) fn batches(command: &Command) -> Outcome {
     let (config, store) = open(command)?;
     let id = |command| row_id(command, "batch by its row's id");
     match verb(command) {
-        "list" => show(command, &store.read(inspect::batches)?),
+        "list" => show_list(command, &store, &store.read(inspect::batches)?),
         "show" => {
             let id = id(command)?;
             let (batch, events) = store
@@ -169,7 +189,7 @@ fn is_alive(row: &BatchRow, config: &Config) -> bool {
 pub(super) fn webhooks(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
     if verb(command) == "list" {
-        return show(command, &store.read(inspect::webhooks)?);
+        return show_list(command, &store, &store.read(inspect::webhooks)?);
     }
     let id = row_id(command, "delivery by its id")?;
     let table = found(command, store.read(|view| inspect::webhook(view, id))?)?;

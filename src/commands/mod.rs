@@ -38,7 +38,8 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
                 [--queue-tokens N]     its queue of a model takes so many tokens, which only its refusals say
     batchkeeper check-config           whether the configuration is good
     batchkeeper sign [FILE]            the signature of a request body (FILE, or standard input)
-                                       [--job ID] of a read; [--webhook-secret] for receivers
+                                       [--job ID] of a read; [--webhook-secret] for receivers;
+                                       [--client NAME] of another client than default
     batchkeeper import-legacy FILE [--dry-run]
                                        takes the earlier service's jobs over
     batchkeeper recover [--apply]      what is orphaned on either side, with the evidence; --apply links it
@@ -46,6 +47,7 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper adopt --job JOB --batch BATCH
                                        links an OpenAI batch by hand
     batchkeeper jobs [list | show JOB | cancel JOB | retry JOB]
+                                       list, as those of batches and webhooks: 200 at most, open ones first;
                                        retry sends an orphan's held requests; with --failed-lots the
                                        failed lots of a job that ended, paid anew (--dry-run: what it takes)
     batchkeeper batches [list | show ID | give-up ID]
@@ -257,7 +259,10 @@ pub fn run(command: Command) -> ExitCode {
                 let path = path.display();
                 format!("{path} is there only while the service runs: no key was looked at")
             });
-            let warnings: Vec<String> = exposed.chain(unseen).collect();
+            let keyless = config.lacks_openai_key().then(|| {
+                "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned()
+            });
+            let warnings: Vec<String> = exposed.chain(unseen).chain(keyless).collect();
             let text: String = warnings
                 .iter()
                 .map(|it| format!("warning: {it}\n"))

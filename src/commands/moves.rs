@@ -71,16 +71,24 @@ pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
         || "what nobody knows: a model has no price".to_owned(),
         |money| format!("some {money} USD at most"),
     );
+    let text = if cost.lots == 0 {
+        format!(
+            "0 failed lots of job {}: there is nothing to send\n",
+            job.id
+        )
+    } else {
+        format!(
+            "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
+             into {others} languages. All of them are paid anew, with {at_most}.\n",
+            cost.lots, job.id, cost.vision, cost.translations
+        )
+    };
     say(
         command,
         &json!({"job": job.id, "lots": cost.lots, "vision": cost.vision, "translations": cost.translations,
                 "languages_of_each_description": others, "dry_run": command.dry_run,
                 "estimated_cost": money.map(|money| json!({"usd": money.to_string()}))}),
-        &format!(
-            "{} failed lots of job {}: {} vision and {} translation requests {how}; each new description is translated \
-             into {others} languages. All of them are paid anew, with {at_most}.\n",
-            cost.lots, job.id, cost.vision, cost.translations
-        ),
+        &text,
     )
 }
 

@@ -17,7 +17,7 @@ use crate::openai::{BatchApi, RemoteBatch};
 use crate::store::Store;
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
-use crate::store::report::{Account, Calls, Paid, accounts, batches, direct_calls};
+use crate::store::report::{Account, Calls, Paid, accounts, batches, cleaned_jobs, direct_calls};
 
 /// The period, where none is named.
 const LATELY: Duration = Duration::from_hours(24);
@@ -45,8 +45,13 @@ pub(super) fn run(command: &Command) -> Outcome {
     if from >= to {
         return Err(Refused::Usage("--from must be before --to".into()));
     }
-    let (accounts, direct) =
-        store.read(|view| Ok((accounts(view, from, to)?, direct_calls(view, from, to)?)))?;
+    let (accounts, direct, cleaned) = store.read(|view| {
+        Ok((
+            accounts(view, from, to)?,
+            direct_calls(view, from, to)?,
+            cleaned_jobs(view, from, to)?,
+        ))
+    })?;
     let api = openai_client(&config)?;
     let listed = batches_back_to(&api, from.seconds())
         .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
@@ -59,6 +64,7 @@ pub(super) fn run(command: &Command) -> Outcome {
             "from": from.to_string(),
             "to": to.to_string(),
             "accounts": accounts.iter().map(account_json).collect::<Value>(),
+            "cleaned_jobs": cleaned,
             "batches": entries.iter().map(entry_json).collect::<Value>(),
             "direct_calls": json!({
                 "calls": direct.number,
@@ -74,6 +80,13 @@ pub(super) fn run(command: &Command) -> Outcome {
     }
     print(&format!("Accepted from {from} to {to}\n\n"))?;
     show(command, &accounts_table(&accounts))?;
+    if cleaned > 0 {
+        print(&format!(
+            "{cleaned} of the jobs are cleaned after their time: their requests are told by headers and paid answers. \
+             What nobody knows any more is not counted: what of an imported job was not answered here, which \
+             translations of a cancelled one were wanted.\n"
+        ))?;
+    }
     print("\n")?;
     show(command, &entries_table(&entries, direct))?;
     print(&if balances {

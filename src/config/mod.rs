@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -646,10 +647,14 @@ impl Config {
         parse: fn(&str) -> Result<Self, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!(
-                "{}: {error}; name the configuration with --config FILE",
-                path.display()
-            ))
+            let hint = match error.kind() {
+                ErrorKind::NotFound => "; name the configuration with --config FILE",
+                ErrorKind::PermissionDenied => {
+                    "; run it as a user who may read it: runuser -u batchkeeper -- batchkeeper ..."
+                }
+                _ => "",
+            };
+            ConfigError(format!("{}: {error}{hint}", path.display()))
         })?;
         parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
@@ -673,6 +678,11 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether OpenAI's key is to come from the environment, and is not in this one.
+    pub fn lacks_openai_key(&self) -> bool {
+        self.openai.api_key_file.is_none() && key_of_environment().reveal().is_empty()
     }
 
     /// Where the spool lies: beside the database.
@@ -731,7 +741,7 @@ impl Config {
                 }
                 key
             }
-            None => Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default()),
+            None => key_of_environment(),
         };
         for client in &mut self.clients {
             let mut keys = client.keys.clone();
@@ -774,6 +784,11 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         logging::check(&self.log)?;
+        if self.database.as_os_str().is_empty() {
+            return refuse(
+                "database is empty: name its file, such as \"/var/lib/batchkeeper/batchkeeper.db\"",
+            );
+        }
         self.http.check(self.limits.body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
         if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token_file.is_none() {
@@ -954,6 +969,10 @@ fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigErro
     refuse(format!("{key} = {value} is not from {least} to {most}"))
 }
 
+fn key_of_environment() -> Secret {
+    Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default())
+}
+
 fn read_secret(key: &str, path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
         .map_err(|error| ConfigError(format!("{key}: {}: {error}", path.display())))
@@ -1000,6 +1019,7 @@ mod tests {
             complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs")
         );
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
+        assert!(complaint(&format!("database = \"\"\n{LEAST}")).contains("database is empty"));
         let same = "listen = \"127.0.0.1:8080\"\nops_listen = \"127.0.0.1:8080\"\n";
         assert!(complaint(&format!("{same}{LEAST}")).contains("a port of its own"));
         let empty = tempfile::NamedTempFile::new().expect("a file");

@@ -1,10 +1,27 @@
 //! What a person should know (`alerts`), what happened (`events`), what is stopped (`pauses`).
 
+use std::cell::RefCell;
+
+use log::Level;
 use rusqlite::{OptionalExtension, params};
 
 use super::notices::{self, What};
 use super::{Stored, Tx, View};
 use crate::clock::Timestamp;
+
+/// What a transaction has to say to the log: it is said once it is true.
+pub(super) type Said = RefCell<Vec<(Level, String)>>;
+
+/// Says in the log what a transaction, which is committed by now, had to say.
+pub(super) fn log_said(said: Said) {
+    for (level, line) in said.into_inner() {
+        log::log!(level, "{line}");
+    }
+}
+
+fn say(tx: &Tx<'_>, level: Level, line: String) {
+    tx.said.borrow_mut().push((level, line));
+}
 
 /// Opens an alert; one that is open already stays as it is. Gives whether it is new.
 pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<bool> {
@@ -18,7 +35,9 @@ pub fn open(tx: &Tx<'_>, kind: &str, subject: &str, message: &str) -> Stored<boo
         params![kind, subject, message, tx.now],
     )?;
     if added == 1 {
-        log::warn!("event=alert_opened kind={kind} subject={subject:?} message={message:?}");
+        let line =
+            format!("event=alert_opened kind={kind} subject={subject:?} message={message:?}");
+        say(tx, Level::Warn, line);
         notices::add(tx, tx.tx.last_insert_rowid(), What::Opened)?;
     }
     Ok(added == 1)
@@ -33,7 +52,8 @@ pub fn close(tx: &Tx<'_>, kind: &str, subject: &str) -> Stored<()> {
         .query_row(params![tx.now, kind, subject], |row| row.get(0))
         .optional()?;
     if let Some(alert) = closed {
-        log::info!("event=alert_closed kind={kind} subject={subject:?}");
+        let line = format!("event=alert_closed kind={kind} subject={subject:?}");
+        say(tx, Level::Info, line);
         notices::add(tx, alert, What::Closed)?;
     }
     Ok(())
@@ -145,12 +165,13 @@ pub fn event(
         "INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)",
     )?
     .execute(params![tx.now, job, batch, kind, detail])?;
-    log::info!(
+    let line = format!(
         "event={kind}{}{}{}",
         field(" job=", job),
         field(" batch=", batch),
         field(" ", Some(detail).filter(|detail| !detail.is_empty()))
     );
+    say(tx, Level::Info, line);
     Ok(())
 }
 

@@ -58,14 +58,38 @@ fn cell(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// Jobs, newest first.
-pub fn jobs(view: &View) -> Stored<Table> {
-    table(
+/// The most rows of a list: more are nothing for a person.
+const MOST: u64 = 200;
+
+/// The rows of a view or table that a person looks at first.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// They.
+    pub table: Table,
+    /// How many there are.
+    pub all: u64,
+    /// Of what.
+    pub of: &'static str,
+}
+
+fn list(view: &View, of: &'static str, columns: &str, order: &str) -> Stored<Listed> {
+    let sql = format!("SELECT {columns} FROM {of} ORDER BY {order} LIMIT {MOST}");
+    let mut count = view.prepare_cached(&format!("SELECT count(*) FROM {of}"))?;
+    Ok(Listed {
+        table: table(view, &sql, [])?,
+        all: count.query_row([], |row| row.get(0))?,
+        of,
+    })
+}
+
+/// Jobs: those that are not final, then the newest.
+pub fn jobs(view: &View) -> Stored<Listed> {
+    list(
         view,
-        "SELECT id, client, status, processed_lots || '/' || total_lots AS lots, failed_lots AS failed,
-                openai_batch_id, openai_translation_batch_id, created_at, completed_at
-         FROM v_jobs ORDER BY created_at DESC LIMIT 200",
-        [],
+        "v_jobs",
+        "id, client, status, processed_lots || '/' || total_lots AS lots, failed_lots AS failed,
+                openai_batch_id, openai_translation_batch_id, created_at, completed_at",
+        "completed_at IS NOT NULL, created_at DESC",
     )
 }
 
@@ -83,14 +107,14 @@ pub fn job_events(view: &View, id: &str) -> Stored<Table> {
     )
 }
 
-/// Batches, newest first.
-pub fn batches(view: &View) -> Stored<Table> {
-    table(
+/// Batches: those under way, then the newest.
+pub fn batches(view: &View) -> Stored<Listed> {
+    list(
         view,
-        "SELECT id, stage, state, openai_batch_id, openai_status, lines, openai_completed AS completed,
-                openai_failed AS failed, failures, created_at, error
-         FROM v_batches ORDER BY id DESC LIMIT 200",
-        [],
+        "v_batches",
+        "id, stage, state, openai_batch_id, openai_status, lines, openai_completed AS completed,
+                openai_failed AS failed, failures, created_at, error",
+        "state IN ('ingested', 'failed'), id DESC",
     )
 }
 
@@ -108,13 +132,13 @@ pub fn batch_events(view: &View, id: i64) -> Stored<Table> {
     )
 }
 
-/// Webhook deliveries, newest first.
-pub fn webhooks(view: &View) -> Stored<Table> {
-    table(
+/// Webhook deliveries: those that are yet to arrive, then the newest.
+pub fn webhooks(view: &View) -> Stored<Listed> {
+    list(
         view,
-        "SELECT id, batch_job_id AS job, url, state, again, attempts, response_status AS status, next_at, delivered_at
-         FROM webhook_deliveries ORDER BY id DESC LIMIT 200",
-        [],
+        "webhook_deliveries",
+        "id, batch_job_id AS job, url, state, again, attempts, response_status AS status, next_at, delivered_at",
+        "state IN ('delivered', 'failed'), id DESC",
     )
 }
 

@@ -313,13 +313,15 @@ fn insert_batch(tx: &Tx<'_>, link: &Link<'_>, job_id: Option<&str>) -> Stored<i6
                 organization, project, model, parameters, input_file_id, openai_time, openai_expires, openai_status,
                 next_at, created_at, submitted_at)
          VALUES (:key, :stage, :scheme, 'submitted', :remote, :job, :base_url, :organization, :project, :model, '{}',
-                :input, :time, :expires, :status, :now, :now, :now)",
+                :input, :time, :expires, :status, :now, :made, :now)",
         named_params! {
             ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": remote.id, ":job": job_id,
             ":base_url": link.identity.base_url, ":organization": link.identity.organization,
             ":project": link.identity.project, ":model": remote.model.as_deref().unwrap_or(""),
             ":input": remote.input_file_id, ":time": remote.created_at, ":expires": remote.expires_at,
             ":status": remote.status_text, ":now": tx.now,
+            // What it costs is that day's, not that of its recovery.
+            ":made": Timestamp::from_seconds(remote.created_at),
         },
     )?;
     Ok(tx.tx.last_insert_rowid())
@@ -448,9 +450,11 @@ pub fn new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         "UPDATE openai_batches SET cleaned_at = ? WHERE cleaned_at IS NULL",
         [tx.now],
     )?;
-    let held = tx.execute(
+    tx.execute(
         "UPDATE requests SET state = 'held' WHERE state IN ('waiting', 'claimed')",
         [],
     )?;
-    Ok((id, held))
+    // Those that were held before are, too.
+    let held = "SELECT count(*) FROM requests WHERE state = 'held'";
+    Ok((id, tx.query_row(held, [], |row| row.get(0))?))
 }

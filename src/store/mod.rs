@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Params, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, TransactionBehavior};
 
 use crate::clock::Timestamp;
 
@@ -69,8 +69,10 @@ const READER_CACHE: i64 = -500;
 pub enum StoreError {
     /// The disk is full: nothing was changed, and it works again once there is room.
     Full,
-    /// Another process holds the write lock for too long.
-    Busy,
+    /// Another process holds the write lock of this file for too long.
+    Busy(String),
+    /// Who runs this may not write to this file.
+    ReadOnly(String),
     /// The file cannot be opened now: no descriptor is left, as a rule.
     Unreachable(String),
     /// An I/O error or a corrupt file: go no further.
@@ -86,7 +88,7 @@ impl StoreError {
     pub fn passes(&self) -> bool {
         matches!(
             self,
-            Self::Full | Self::Busy | Self::Unreachable(_) | Self::Conflict(_)
+            Self::Full | Self::Busy(_) | Self::Unreachable(_) | Self::Conflict(_)
         )
     }
 }
@@ -95,7 +97,16 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("the disk is full"),
-            Self::Busy => f.write_str("the database is locked by another process"),
+            Self::Busy(file) => write!(
+                f,
+                "{file} is locked by another process; try again, and if that lasts, end what holds it (a transaction \
+                 left open in sqlite3, say)"
+            ),
+            Self::ReadOnly(file) => write!(
+                f,
+                "{file} cannot be written by this user; run it as the file's owner, such as runuser -u batchkeeper -- \
+                 batchkeeper ..."
+            ),
             Self::Unreachable(what) => write!(f, "the database cannot be opened now: {what}"),
             Self::Broken(what) => write!(f, "the database cannot be relied on: {what}"),
             Self::Conflict(what) | Self::Other(what) => f.write_str(what),
@@ -110,7 +121,10 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::CannotOpen) => Self::Unreachable(error.to_string()),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::Busy("the database".into())
+            }
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly("the database".into()),
             Some(
                 ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase,
             ) => Self::Broken(error.to_string()),
@@ -135,6 +149,7 @@ pub type View = Connection;
 pub struct Tx<'c> {
     tx: rusqlite::Transaction<'c>,
     tallies: settle::Tallies,
+    said: alerts::Said,
     /// The wall clock's time of this transaction.
     pub now: Timestamp,
 }
@@ -182,15 +197,26 @@ impl Store {
     /// # Errors
     /// When it cannot be opened, is not ours, or is newer than this program.
     pub fn open(path: &Path, now: Timestamp) -> Stored<Self> {
+        Self::opened(path, now).map_err(|error| name(error, path))
+    }
+
+    fn opened(path: &Path, now: Timestamp) -> Stored<Self> {
         make_private_file(path)?;
         let mut writer = connect(path)?;
         migrate(&mut writer, path, now)?;
-        writer.execute(
-            "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
-            (uuid::Uuid::new_v4().simple().to_string(), now),
-        )?;
-        let database_id =
-            writer.query_row("SELECT database_id FROM appliance", [], |row| row.get(0))?;
+        let known = database_id(&writer)?;
+        let database_id = match known {
+            Some(id) => id,
+            None => {
+                // Only here: who looks waits for nobody's write, and needs no right to write.
+                writer.execute(
+                    "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
+                    (uuid::Uuid::new_v4().simple().to_string(), now),
+                )?;
+                database_id(&writer)?
+                    .ok_or_else(|| StoreError::Broken("its row of `appliance` is gone".into()))?
+            }
+        };
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
@@ -226,6 +252,7 @@ impl Store {
     }
 
     fn heed<T>(&self, done: Stored<T>) -> Stored<T> {
+        let done = done.map_err(|error| name(error, &self.path));
         if let Err(StoreError::Broken(what)) = &done {
             // Said once is enough.
             self.alarm.0.try_send(what.clone()).ok();
@@ -255,12 +282,14 @@ impl Store {
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
             tallies: settle::Tallies::default(),
+            said: alerts::Said::default(),
             now,
         };
         let done = change(&tx)?;
         settle::write_tallies(&tx)?;
         self.tell(Commit::Ahead);
         tx.tx.commit()?;
+        alerts::log_said(tx.said);
         self.tell(Commit::Done);
         Ok(done)
     }
@@ -425,6 +454,20 @@ fn make_private_file(path: &Path) -> Stored<()> {
             .map_err(|error| cannot("make", path, &error))?;
     }
     Ok(())
+}
+
+/// An error that only the file's name lets a person act on gets it: SQLite does not say it.
+fn name(error: StoreError, path: &Path) -> StoreError {
+    match error {
+        StoreError::Busy(_) => StoreError::Busy(path.display().to_string()),
+        StoreError::ReadOnly(_) => StoreError::ReadOnly(path.display().to_string()),
+        error => error,
+    }
+}
+
+fn database_id(connection: &Connection) -> Stored<Option<String>> {
+    let id = connection.query_row("SELECT database_id FROM appliance", [], |row| row.get(0));
+    Ok(id.optional()?)
 }
 
 fn connect(path: &Path) -> Stored<Connection> {

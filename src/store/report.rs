@@ -32,12 +32,16 @@ impl Account {
     }
 }
 
-/// Of jobs accepted from `from` on and before `to`. An import's headers without lots are another
-/// service's accounts.
+/// Of jobs accepted from `from` on and before `to`. An import's headers that came without lots are another
+/// service's accounts; its event tells them from those whose lots are gone after their time.
 const OF_PERIOD: &str = "j.created_at >= ?1 AND j.created_at < ?2
-    AND NOT (j.origin = 'import' AND NOT EXISTS (SELECT 1 FROM batch_lots l WHERE l.batch_job_id = j.id))";
+    AND NOT (j.origin = 'import' AND NOT EXISTS (SELECT 1 FROM batch_lots l WHERE l.batch_job_id = j.id)
+             AND (j.cleaning_since IS NULL OR EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id
+                                                        AND e.kind = 'imported' AND e.detail GLOB '* lots=0')))";
 
-/// The accounts of the jobs accepted in a period.
+/// The accounts of the jobs accepted in a period. Of a job that is cleaned the requests are told by its
+/// header and its paid answers: what of an imported one was not answered here, and which translations of
+/// a cancelled one were wanted, nobody knows any more, and neither is counted.
 pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Account>> {
     let jobs = "SELECT count(*), coalesce(sum(j.status = 'completed'), 0),
             coalesce(sum(j.status = 'failed' AND j.error_message IS NOT NULL), 0),
@@ -58,34 +62,64 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
                 CASE WHEN {no_lots} THEN 0 ELSE sum(l.status = 'pending') END AS open
             FROM batch_jobs g LEFT JOIN batch_lots l ON l.batch_job_id = g.id
             WHERE g.created_at >= ?1 AND g.created_at < ?2 GROUP BY g.seq) r ON r.seq = j.seq");
-    let requests = |stage: &str, has_text: &str, has_reason: &str| {
+    let answers = |stage: &str| {
         format!(
-            "SELECT count(*), coalesce(sum(r.state = 'done' AND {has_text}), 0),
-                coalesce(sum(r.state = 'failed' AND {has_reason}), 0), coalesce(sum(r.state = 'cancelled'), 0),
-                coalesce(sum(r.state IN ('waiting', 'claimed', 'held')), 0)
-             FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.stage = '{stage}' JOIN batch_lots l ON l.id = r.lot"
+            "(SELECT coalesce(sum(u.answers), 0) FROM job_usage u WHERE u.job = j.seq AND u.stage = '{stage}')"
+        )
+    };
+    let (described, translated) = (answers("vision"), answers("translation"));
+    let requests = |stage: &str, has_text: &str, has_reason: &str, kept: &str| {
+        format!(
+            "SELECT coalesce(sum(accepted), 0), coalesce(sum(answered), 0), coalesce(sum(failed), 0),
+                coalesce(sum(cancelled), 0), coalesce(sum(open), 0)
+             FROM (
+                SELECT count(*) AS accepted, sum(r.state = 'done' AND {has_text}) AS answered,
+                    sum(r.state = 'failed' AND {has_reason}) AS failed, sum(r.state = 'cancelled') AS cancelled,
+                    sum(r.state IN ('waiting', 'claimed', 'held')) AS open
+                FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.stage = '{stage}'
+                    JOIN batch_lots l ON l.id = r.lot
+                WHERE j.cleaning_since IS NULL AND {OF_PERIOD}
+                UNION ALL
+                SELECT wanted, min(wanted, answers), (status <> 'cancelled') * (wanted - min(wanted, answers)),
+                    (status = 'cancelled') * (wanted - min(wanted, answers)), 0
+                FROM (SELECT j.status, {kept} FROM batch_jobs j
+                      WHERE j.cleaning_since IS NOT NULL AND {OF_PERIOD}))"
         )
     };
     let descriptions = requests(
         "vision",
         "l.vision_result IS NOT NULL",
         "(l.error_message IS NOT NULL OR l.status = 'completed')",
+        &format!(
+            "iif(j.origin = 'import', {described}, j.total_lots) AS wanted, {described} AS answers"
+        ),
     );
     let translation = |what: &str| {
         format!(
             "EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = r.lot AND t.language = r.language AND t.{what} IS NOT NULL)"
         )
     };
-    let translations = requests("translation", &translation("text"), &translation("error"));
+    let translations = requests(
+        "translation",
+        &translation("text"),
+        &translation("error"),
+        // Each lot that is described is wanted in every other language.
+        &format!(
+            "iif(j.origin = 'import' OR j.status = 'cancelled', {translated}, min(j.total_lots, {described})
+                 * (SELECT count(DISTINCT e.value) FROM json_each(j.languages) e
+                    WHERE lower(e.value) <> 'en' AND lower(e.value) NOT GLOB 'en-*')) AS wanted,
+             {translated} AS answers"
+        ),
+    );
     [
-        ("jobs", jobs),
-        ("lots", &lots),
-        ("descriptions", &descriptions),
-        ("translations", &translations),
+        ("jobs", format!("{jobs} WHERE {OF_PERIOD}")),
+        ("lots", format!("{lots} WHERE {OF_PERIOD}")),
+        ("descriptions", descriptions),
+        ("translations", translations),
     ]
     .into_iter()
     .map(|(what, sql)| {
-        let mut query = view.prepare(&format!("{sql} WHERE {OF_PERIOD}"))?;
+        let mut query = view.prepare(&sql)?;
         let account = |row: &Row<'_>| {
             Ok(Account {
                 what,
@@ -99,6 +133,14 @@ pub fn accounts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<Accou
         Ok(query.query_row([from, to], account)?)
     })
     .collect()
+}
+
+/// How many of the jobs accepted in a period are cleaned.
+pub fn cleaned_jobs(view: &View, from: Timestamp, to: Timestamp) -> Stored<u64> {
+    let mut query = view.prepare(&format!(
+        "SELECT count(*) FROM batch_jobs j WHERE j.cleaning_since IS NOT NULL AND {OF_PERIOD}"
+    ))?;
+    Ok(query.query_row([from, to], |row| row.get(0))?)
 }
 
 /// What a batch is to us, and what it cost.

@@ -73,6 +73,8 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
     let nothing = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(nothing.status, 0);
     assert!(nothing.out.starts_with("0 failed lots"), "{}", nothing.out);
+    assert!(nothing.out.contains("nothing to send"), "{}", nothing.out);
+    assert!(!nothing.out.contains("paid"), "{}", nothing.out);
     assert_eq!(appliance.status(&job)["status"], "completed");
 }
 

@@ -108,7 +108,10 @@ pub enum Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BaseUrl(url) => write!(f, "{url:?} is no base URL"),
+            Self::BaseUrl(url) => write!(
+                f,
+                "openai.base_url = {url:?} is no base URL, such as \"https://api.openai.com/v1\""
+            ),
             Self::PlainHttp(host) => {
                 write!(
                     f,
@@ -117,7 +120,7 @@ impl fmt::Display for Unusable {
                 )
             }
             Self::ApiKey => f.write_str("the API key is empty or has odd characters"),
-            Self::Identity(what) => write!(f, "the {what} has odd characters"),
+            Self::Identity(what) => write!(f, "openai.{what} has odd characters"),
         }
     }
 }
