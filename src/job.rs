@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::batch::text_enum;
-use crate::json::{Json, LoneSurrogate, Text};
+use crate::json::{Json, Text};
 use crate::refusal::{Code, Refusal};
 
 text_enum! {
@@ -416,8 +416,7 @@ fn check_lot<'a>(
     let images = match lot.field("images") {
         None => Vec::new(),
         Some(Json::Array(images)) if images.len() <= rules.images => {
-            check_images(images, rules, unusable)
-                .map_err(|_| refuse("`images` holds half of a surrogate pair.".into()))?
+            check_images(images, rules, unusable, |url| text("images", url))?
         }
         Some(Json::Array(_)) => {
             return Err(refuse(format!(
@@ -443,7 +442,8 @@ fn check_images<'a>(
     images: &[Json<'a>],
     rules: &Rules<'_>,
     unusable: &mut Vec<String>,
-) -> Result<Vec<Cow<'a, str>>, LoneSurrogate> {
+    text: impl Fn(&Text<'a>) -> Result<Cow<'a, str>, Refusal>,
+) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let mut usable = Vec::with_capacity(images.len());
     for image in images {
         let url = match image {
@@ -453,7 +453,7 @@ fn check_images<'a>(
                 _ => None,
             },
         };
-        match url.map(|url| url.decode()).transpose()? {
+        match url.map(&text).transpose()? {
             Some(url) if (rules.image)(&url).is_ok() => usable.push(url),
             Some(url) if unusable.len() < MAX_EXAMPLES => {
                 unusable.push(url.chars().take(MAX_WEBHOOK).collect())
