@@ -23,7 +23,8 @@ pub struct LotRow {
     pub error_message: Option<String>,
     /// Image URLs of it that can be used.
     pub images: Vec<String>,
-    /// URLs that it goes without: those of its images that cannot be fetched.
+    /// URLs that it goes without: those that cannot be used, and those of its images that cannot be
+    /// fetched.
     pub missing_images: Vec<String>,
     /// When it was finished.
     pub processed_at: Option<Timestamp>,
