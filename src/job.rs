@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::batch::text_enum;
-use crate::json::{Json, LoneSurrogate, Text};
+use crate::json::{Json, Text};
 use crate::refusal::{Code, Refusal};
 
 text_enum! {
@@ -114,6 +114,10 @@ const MAX_WEBHOOK: usize = 500;
 const MAX_WEBHOOKS: usize = 100;
 /// Characters of a language tag.
 const MAX_LANGUAGE: usize = 20;
+/// Characters of an image URL that cannot be used, where it is listed.
+const MAX_LISTED: usize = 500;
+/// What ends one that is cut there. No URL with a space can be used, so that none that can looks like it.
+const CUT: &str = " …";
 /// How many examples a refusal lists.
 const MAX_EXAMPLES: usize = 20;
 
@@ -137,6 +141,8 @@ pub struct NewLot<'a> {
     pub additional_info: Cow<'a, str>,
     /// Image URLs that can be used, in the order sent.
     pub images: Vec<Cow<'a, str>>,
+    /// Those that cannot, in the order sent, each as it is listed.
+    pub unusable: Vec<Cow<'a, str>>,
     /// Its own webhook.
     pub webhook_url: Option<Cow<'a, str>>,
 }
@@ -340,10 +346,9 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
         return Err(Refusal::new(Code::BatchSizeExceeded, message).with(details));
     }
     let mut seen = HashSet::with_capacity(lots.len());
-    let mut unusable = Vec::new();
     let mut checked = Vec::with_capacity(lots.len());
     for (position, lot) in lots.iter().enumerate() {
-        let lot = check_lot(position, lot, rules, &mut unusable)?;
+        let lot = check_lot(position, lot, rules)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
             return Err(
@@ -353,6 +358,11 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
         checked.push(lot);
     }
     if checked.iter().all(|lot| lot.images.is_empty()) {
+        let unusable: Vec<_> = checked
+            .iter()
+            .flat_map(|lot| &lot.unusable)
+            .take(MAX_EXAMPLES)
+            .collect();
         let message =
             "No lot has an image URL that can be used (http or https, no private address).";
         return Err(
@@ -366,7 +376,6 @@ fn check_lot<'a>(
     position: usize,
     lot: &Json<'a>,
     rules: &Rules<'_>,
-    unusable: &mut Vec<String>,
 ) -> Result<NewLot<'a>, Refusal> {
     let refuse = |what: String| {
         Refusal::new(Code::InvalidLot, format!("Lot {position}: {what}"))
@@ -413,11 +422,10 @@ fn check_lot<'a>(
             "`additional_info` is longer than {MAX_INFO} bytes."
         )));
     }
-    let images = match lot.field("images") {
-        None => Vec::new(),
+    let (images, unusable) = match lot.field("images") {
+        None => (Vec::new(), Vec::new()),
         Some(Json::Array(images)) if images.len() <= rules.images => {
-            check_images(images, rules, unusable)
-                .map_err(|_| refuse("`images` holds half of a surrogate pair.".into()))?
+            check_images(images, rules, |url| text("images", url))?
         }
         Some(Json::Array(_)) => {
             return Err(refuse(format!(
@@ -435,16 +443,22 @@ fn check_lot<'a>(
         lot_id,
         additional_info,
         images,
+        unusable,
         webhook_url,
     })
 }
 
+/// Image URLs, in the order sent.
+type Urls<'a> = Vec<Cow<'a, str>>;
+
+/// A lot's image URLs: those that can be used, and those that cannot.
 fn check_images<'a>(
     images: &[Json<'a>],
     rules: &Rules<'_>,
-    unusable: &mut Vec<String>,
-) -> Result<Vec<Cow<'a, str>>, LoneSurrogate> {
+    text: impl Fn(&Text<'a>) -> Result<Cow<'a, str>, Refusal>,
+) -> Result<(Urls<'a>, Urls<'a>), Refusal> {
     let mut usable = Vec::with_capacity(images.len());
+    let mut unusable = Vec::new();
     for image in images {
         let url = match image {
             Json::String(url) => Some(url),
@@ -453,15 +467,25 @@ fn check_images<'a>(
                 _ => None,
             },
         };
-        match url.map(|url| url.decode()).transpose()? {
+        match url.map(&text).transpose()? {
             Some(url) if (rules.image)(&url).is_ok() => usable.push(url),
-            Some(url) if unusable.len() < MAX_EXAMPLES => {
-                unusable.push(url.chars().take(MAX_WEBHOOK).collect())
-            }
-            _ => {}
+            Some(url) => unusable.push(listed(url)),
+            None => {}
         }
     }
-    Ok(usable)
+    // A job may name millions of images: no room is kept beside theirs.
+    usable.shrink_to_fit();
+    unusable.shrink_to_fit();
+    Ok((usable, unusable))
+}
+
+/// An image URL that cannot be used, as it is listed.
+fn listed(url: Cow<'_, str>) -> Cow<'_, str> {
+    if url.chars().nth(MAX_LISTED).is_none() {
+        return url;
+    }
+    let kept = url.chars().take(MAX_LISTED - CUT.chars().count());
+    kept.chain(CUT.chars()).collect()
 }
 
 #[cfg(test)]

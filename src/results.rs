@@ -52,7 +52,7 @@ impl<'a> Lot<'a> {
             lot_id: &lot.lot_id,
             missing_images: &lot.missing_images,
             processed_at: lot.processed_at.map(Timestamp::to_seconds_text),
-            processed_images: lot.images.len().saturating_sub(lot.missing_images.len()),
+            processed_images: lot.images_processed(),
             status: lot.status.as_str(),
         }
     }

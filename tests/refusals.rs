@@ -194,6 +194,8 @@ fn a_signed_submission_that_is_wrong_is_refused_whole() {
         lot("additional_info", long(16 * 1024 + 1)),
         lot("images", json!("https://img.example/1.jpg")),
         lot("images", json!(vec!["https://img.example/1.jpg"; 101])),
+        lot("images", json!(["https://img.example/1.jpg\0"])),
+        lot("images", json!([{"url": "\0"}])),
         image(json!([])),
         image(json!(["ftp://img.example/1.jpg", "img.example/2.jpg", ""])),
         image(

@@ -27,13 +27,15 @@ impl Api {
             .store
             .read(|view| estimate::of(view, &self.config, submission, mode, now))?;
         let lots = submission.lots.iter();
-        let without_images = lots.filter(|lot| lot.images.is_empty()).count();
+        let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
+        let unusable: usize = lots.map(|lot| lot.unusable.len()).sum();
         let [vision, translation] = estimate.batches;
         Ok(json!({
             "dry_run": true,
             "status": "valid",
             "total_lots": submission.lots.len(),
             "lots_without_images": without_images,
+            "unusable_images": unusable,
             "languages": submission.languages,
             "processing_mode": mode.as_str(),
             "webhook_configured": !submission.webhooks().is_empty(),

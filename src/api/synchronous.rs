@@ -171,7 +171,7 @@ fn answer(job: &JobRow, lot: &LotRow) -> Value {
         warnings.push(format!(
             "{} of {} images cannot be fetched",
             lot.missing_images.len(),
-            lot.images.len()
+            lot.missing_images.len() + lot.images_left()
         ));
     }
     if let Some(result) = result.as_object_mut() {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
+use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::settle::{self, By};
 use super::{StoreError, Stored, Tx, View, alerts};
@@ -167,10 +168,11 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
 
 /// Failed requests are open again, and so are their lots.
 fn open_again(tx: &Tx<'_>, failed: &[Failed], check_images: bool) -> Stored<()> {
-    let mut lot = tx.prepare_cached(
-        "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL, missing_images = NULL
+    let mut lot = tx.prepare_cached(&format!(
+        "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL,
+                missing_images = (SELECT nullif(json_group_array(value), '[]') FROM ({UNUSABLE}))
          WHERE id = ? AND status = 'failed'",
-    )?;
+    ))?;
     let mut open = tx.prepare_cached(
         "UPDATE requests SET state = ?, attempts = 0, raised = 0, image_rounds = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",

@@ -95,11 +95,17 @@ pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
     Ok(())
 }
 
+/// Those of a lot's missing images that its submission named and that cannot be used: nothing that is
+/// found later changes them.
+pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images) WHERE value NOT IN (SELECT value FROM json_each(images))";
+
 /// A lot's images are checked: those `missing` are not sent, the request may be.
 pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
-    let missing = (!missing.is_empty()).then(|| json!(missing).to_string());
-    tx.prepare_cached("UPDATE batch_lots SET missing_images = ? WHERE id = ?")?
-        .execute(params![missing, lot.lot])?;
+    tx.prepare_cached(&format!(
+        "UPDATE batch_lots SET missing_images = (SELECT nullif(json_group_array(value), '[]') FROM
+             ({UNUSABLE} UNION ALL SELECT value FROM json_each(?))) WHERE id = ?"
+    ))?
+    .execute(params![json!(missing).to_string(), lot.lot])?;
     tx.prepare_cached(
         "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1",
     )?

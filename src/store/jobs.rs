@@ -101,9 +101,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     )?;
     let job = tx.tx.last_insert_rowid();
     let mut insert_lot = tx.prepare_cached(
-        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, webhook_url, status,
-                                 error_message, processed_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, webhook_url,
+                                 status, error_message, processed_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     let mut insert_request = tx.prepare_cached(
         "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
@@ -113,8 +113,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         Mode::Synchronous => RequestState::Claimed,
     };
     for (position, lot) in lots.iter().enumerate() {
-        let unusable = lot.images.is_empty();
-        let (status, error, processed_at) = if unusable {
+        let missing = (!lot.unusable.is_empty()).then(|| json!(lot.unusable).to_string());
+        let fails = lot.images.is_empty();
+        let (status, error, processed_at) = if fails {
             (LotStatus::Failed, Some(crate::job::NO_IMAGE), Some(tx.now))
         } else {
             (LotStatus::Pending, None, None)
@@ -125,12 +126,13 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
             lot.lot_id,
             lot.additional_info,
             json!(lot.images).to_string(),
+            missing,
             lot.webhook_url,
             status,
             error,
             processed_at
         ])?;
-        if !unusable {
+        if !fails {
             let lot = tx.tx.last_insert_rowid();
             insert_request.execute(params![
                 lot,

@@ -21,14 +21,34 @@ pub struct LotRow {
     pub vision_result: Option<String>,
     /// Why it failed.
     pub error_message: Option<String>,
-    /// Images sent with it.
+    /// Image URLs of it that can be used.
     pub images: Vec<String>,
-    /// Those of them that cannot be fetched.
+    /// URLs that it goes without: those that cannot be used, and those of its images that cannot be
+    /// fetched.
     pub missing_images: Vec<String>,
     /// When it was finished.
     pub processed_at: Option<Timestamp>,
     /// Per language: the text, or why there is none.
     pub translations: HashMap<String, Result<String, String>>,
+}
+
+impl LotRow {
+    /// How many of its images can be fetched, as far as is known.
+    pub fn images_left(&self) -> usize {
+        let images = self.images.iter();
+        images
+            .filter(|image| !self.missing_images.contains(image))
+            .count()
+    }
+
+    /// How many of its images a text was made from. (Of an imported lot, the description may be lost.)
+    pub fn images_processed(&self) -> usize {
+        if self.vision_result.is_some() || self.status == LotStatus::Completed {
+            self.images_left()
+        } else {
+            0
+        }
+    }
 }
 
 /// Which of a job's lots are wanted.
@@ -99,11 +119,12 @@ pub(super) fn list(column: Option<String>) -> Stored<Vec<String>> {
         .unwrap_or_default())
 }
 
-/// How many images of a job were sent to OpenAI.
+/// [`LotRow::images_processed`] of all lots of a job.
 pub fn images_processed(view: &View, job_id: &str) -> Stored<u64> {
     let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(json_array_length(images) - coalesce(json_array_length(missing_images), 0)), 0)
-         FROM batch_lots WHERE batch_job_id = ?",
+        "SELECT coalesce(sum(iif(missing_images IS NULL, json_array_length(images),
+                (SELECT count(*) FROM json_each(images) WHERE value NOT IN (SELECT value FROM json_each(missing_images))))), 0)
+         FROM batch_lots WHERE batch_job_id = ? AND (vision_result IS NOT NULL OR status = 'completed')",
     )?;
     Ok(query.query_row([job_id], |row| row.get(0))?)
 }

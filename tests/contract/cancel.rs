@@ -49,6 +49,9 @@ fn a_waiting_job_is_cancelled_and_its_webhook_told() {
     assert_eq!(told["status"], "cancelled");
     assert_eq!(told["results_available"], false);
     assert_eq!(told["lots"].as_array().unwrap().len(), 3);
+    // Nothing was sent.
+    assert_eq!(told["processing_summary"]["total_images_processed"], 0);
+    assert_eq!(told["lots"][0]["processed_images"], 0);
     let status = appliance.status(&id);
     assert_eq!(status["status"], "cancelled");
     assert_eq!(status["completed_at"], answer["cancelled_at"]);

@@ -65,7 +65,9 @@ fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
         let texts = in_languages(&described(&lots[at], &missing), &["en"]);
         assert_eq!(found[at]["descriptions"], texts);
     }
-    assert_eq!(found[1]["processed_images"], 7);
+    for (at, processed) in [2, 7, 0, 0, 0].into_iter().enumerate() {
+        assert_eq!(found[at]["processed_images"], processed, "{}", found[at]);
+    }
     for (at, reason) in [
         (2, "IMAGE_UNREACHABLE: 2 of 6"),
         (3, "IMAGE_UNREACHABLE: 1 of 1"),
@@ -76,6 +78,84 @@ fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
         assert!(message.starts_with(reason), "{message}");
     }
     assert_eq!(results["processing_summary"]["failed_lots"], 3);
+    appliance.is_sound();
+}
+
+/// A lot's images of which two can be used and three texts cannot; the last is too long to be listed whole.
+fn with_unusable(first: &str, second: &str) -> (Value, Value) {
+    let long = format!("ftp://img.example/{}", "x".repeat(1000));
+    let listed = format!("{} …", &long[..498]);
+    let images = json!([
+        first, "ftp://img.example/1.jpg", {"url": second}, {"url": "https://img.example/a b.jpg"}, long, 7, {"link": "x"},
+    ]);
+    let unusable = json!([
+        "ftp://img.example/1.jpg",
+        "https://img.example/a b.jpg",
+        listed
+    ]);
+    (images, unusable)
+}
+
+/// A list of texts with one more at its end.
+fn and(list: &Value, last: &str) -> Value {
+    let mut list = list.clone();
+    list.as_array_mut().unwrap().push(json!(last));
+    list
+}
+
+#[test]
+fn images_that_cannot_be_used_are_listed_and_no_part_of_the_thirty_percent() {
+    let host = host();
+    let gone = host.url("gone");
+    let appliance = Appliance::start();
+    let (truck, china) = (appliance.image("truck.jpg"), appliance.image("china.jpg"));
+    let mut lots = appliance.lots(4);
+    let (images, unusable) = with_unusable(&truck, &china);
+    lots[0]["images"] = images;
+    // One of two that could be looked at is too few, one of one is enough.
+    let (images, _) = with_unusable(&truck, &gone);
+    lots[1]["images"] = images;
+    lots[2]["images"] = unusable.clone();
+    let mut body = submission(&lots, &["en"]);
+    body["webhook_url"] = json!(appliance.hook("listed"));
+    let job = taken(&appliance.submit(&body));
+    let results = appliance.results(&job);
+    let found = &results["results"]["lots"];
+    let expected = [
+        ("completed", unusable.clone(), 2),
+        ("failed", and(&unusable, &gone), 0),
+        ("failed", unusable.clone(), 0),
+        ("completed", json!([]), 2),
+    ];
+    for (position, (status, missing, processed)) in expected.iter().enumerate() {
+        let lot = &found[position];
+        assert_eq!(lot["status"], *status, "{lot}");
+        assert_eq!(lot["missing_images"], *missing, "{lot}");
+        assert_eq!(lot["processed_images"], *processed, "{lot}");
+    }
+    let sent = json!({"additional_info": lots[0]["additional_info"], "images": [truck, china]});
+    assert_eq!(
+        found[0]["descriptions"],
+        in_languages(&described(&sent, &[]), &["en"])
+    );
+    let reason = found[1]["error_message"].as_str().unwrap();
+    assert!(reason.starts_with("IMAGE_UNREACHABLE: 1 of 2"), "{reason}");
+    assert_eq!(results["processing_summary"]["total_images_processed"], 4);
+    let told = appliance.delivered("listed", 1);
+    let told: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(told["lots"], *found);
+    let older = appliance.read(&format!("/api/v1/jobs/{job}"), &job).json();
+    assert_eq!(older["results"][1]["missing_images"], expected[1].1);
+
+    // An operator's retry knows them still, with what its own look finds.
+    let ran = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    appliance.delivered("listed", 2);
+    let again = appliance.results(&job);
+    for (position, (_, missing, _)) in expected.iter().enumerate() {
+        let lot = &again["results"]["lots"][position];
+        assert_eq!(lot["missing_images"], *missing, "{lot}");
+    }
     appliance.is_sound();
 }
 
@@ -117,6 +197,13 @@ fn without_checks_every_image_is_sent() {
         appliance.cell::<i64>("SELECT count(*) FROM batch_lots WHERE missing_images IS NOT NULL"),
         0
     );
+    let (images, unusable) = with_unusable(&host.url("gone"), &host.url("page"));
+    let lots = [json!({"lot_id": "a", "images": images}), lot("b", &[])];
+    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    appliance.ended(&job);
+    let listed: String =
+        appliance.cell("SELECT missing_images FROM batch_lots WHERE missing_images IS NOT NULL");
+    assert_eq!(listed, unusable.to_string());
 }
 
 #[test]

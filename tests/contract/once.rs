@@ -267,6 +267,8 @@ fn a_dry_run_stores_nothing_and_says_what_it_would_be() {
     let appliance = with_window("1h");
     let mut body = submission(&appliance.lots(3), &["en", "ru", "de"]);
     body["lots"][2]["images"] = json!([]);
+    let images = body["lots"][1]["images"].as_array_mut().unwrap();
+    images.extend([json!("ftp://img.example/1.jpg"), json!({"url": "nowhere"})]);
     let text = body.to_string();
     let before = appliance.dump();
     for query in ["?dry_run=true", "?dry_run=1"] {
@@ -282,6 +284,7 @@ fn a_dry_run_stores_nothing_and_says_what_it_would_be() {
         assert_eq!(answer["dry_run"], true);
         assert_eq!(answer["total_lots"], 3);
         assert_eq!(answer["lots_without_images"], 1);
+        assert_eq!(answer["unusable_images"], 2);
         assert_eq!(
             answer["requests"],
             json!({"vision": 2, "translation": 4, "total": 6})

@@ -266,6 +266,25 @@ fn unreachable_images_are_named() {
 }
 
 #[test]
+fn images_that_cannot_be_used_are_named_with_a_warning() {
+    let appliance = with("");
+    let mut lots = appliance.lots(1);
+    let (good, gone) = (appliance.image("truck.jpg"), appliance.image("no-such.jpg"));
+    let unusable = "ftp://img.example/1.jpg";
+    lots[0]["images"] = json!([unusable, good]);
+    let answer = appliance.send(&submission(&lots, &["en"]), &[]);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let said = answer.json();
+    assert_eq!(said["lots"][0]["missing_images"], json!([unusable]));
+    assert_eq!(said["lots"][0]["processed_images"], 1);
+    assert_eq!(said["warnings"], json!(["1 of 2 images cannot be fetched"]));
+    lots[0]["images"] = json!([gone, unusable]);
+    let answer = appliance.send(&submission(&lots, &["en"]), &[]);
+    refused(&answer, 422, "IMAGE_UNREACHABLE");
+    assert_eq!(answer.json()["missing_images"], json!([unusable, gone]));
+}
+
+#[test]
 fn as_many_as_wait_at_once_are_enough() {
     let appliance = with("per_client = 1");
     fault(
