@@ -179,6 +179,10 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
     assert_eq!(page("?limit=3&offset=5"), all[5..]);
     assert_eq!(page("?offset=6"), all[6..]);
     assert_eq!(page("?limit=100000000&offset=7"), [Value::Null; 0]);
+    // As in the list: an empty one is as good as none, and a page has a lot at least.
+    assert_eq!(page("?limit=&offset="), all[..]);
+    assert_eq!(page("?limit=0"), all[..1]);
+    assert_eq!(page("?limit=-1&offset=-1"), all[..1]);
     let file = appliance.get(&format!("/api/v1/batch-results/{job}/download"));
     let name = format!("attachment; filename=\"batch_results_{job}.json\"");
     assert_eq!(file.header("content-disposition"), Some(name.as_str()));
