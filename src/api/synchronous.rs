@@ -135,6 +135,7 @@ impl Api {
                 &Refusal::new(Code::JobCancelled, "The job was cancelled."),
             ),
             (JobStatus::Failed, _) => failed(job, &lot),
+            (_, Stand::Released) if !described && self.is_late(job) => timed_out(job),
             (_, Stand::Released) if !described => refused(
                 job,
                 &Refusal::new(
@@ -145,6 +146,11 @@ impl Api {
             ),
             _ => Response::json(200, &answer(job, &lot)),
         })
+    }
+
+    /// Whether the time is over in which a job is answered at once.
+    fn is_late(&self, job: &JobRow) -> bool {
+        job.created_at + self.config.synchronous.timeout <= self.clock.now().wall
     }
 }
 
@@ -196,11 +202,8 @@ fn failed(job: &JobRow, lot: &LotRow) -> Response {
     } else {
         Code::OpenaiApiError
     };
-    let details = json!({"job_id": job.id, "missing_images": lot.missing_images});
-    let mut body = Refusal::new(code, reason).with(details).body();
-    body["job_id"] = json!(job.id);
-    body["missing_images"] = json!(lot.missing_images);
-    Response::json(code.status(), &body)
+    let missing = json!({"missing_images": lot.missing_images});
+    refused(job, &Refusal::new(code, reason).with(missing))
 }
 
 fn timed_out(job: &JobRow) -> Response {
@@ -211,7 +214,13 @@ fn timed_out(job: &JobRow) -> Response {
 
 /// A refusal that names its job.
 fn refused(job: &JobRow, refusal: &Refusal) -> Response {
-    let mut body = refusal.clone().with(json!({"job_id": job.id})).body();
-    body["job_id"] = json!(job.id);
+    let mut details = json!({"job_id": job.id, "status": job.status.as_str()});
+    if let (Value::Object(details), Value::Object(more)) = (&mut details, &refusal.details) {
+        details.extend(more.clone());
+    }
+    let mut body = refusal.clone().with(details.clone()).body();
+    if let (Value::Object(body), Value::Object(details)) = (&mut body, details) {
+        body.extend(details);
+    }
     Response::json(refusal.code.status(), &body)
 }

@@ -175,7 +175,8 @@ fn when_the_time_runs_out_the_work_goes_on() {
         json!({"fault": "late_reply", "value": 900, "times": 1}),
     );
     let (lots, answer) = ask(&appliance);
-    refused(&answer, 504, "OPENAI_TIMEOUT");
+    let body = refused(&answer, 504, "OPENAI_TIMEOUT");
+    assert_eq!(body["status"], "processing");
     goes_on(&appliance, &answer, &lots);
 }
 
@@ -199,9 +200,32 @@ fn with_the_account_refused_the_job_waits_for_it() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "unauthorized"}));
     let (lots, answer) = ask(&appliance);
-    refused(&answer, 502, "OPENAI_API_ERROR");
+    let body = refused(&answer, 502, "OPENAI_API_ERROR");
+    // It goes on, and a program can see that.
+    assert_eq!(body["status"], "processing");
+    assert_eq!(body["details"]["status"], "processing");
     appliance.clear_faults();
     goes_on(&appliance, &answer, &lots);
+}
+
+#[test]
+fn a_repeat_after_the_time_out_is_answered_as_that_was() {
+    let appliance = with("timeout = \"3s\"\n[limits]\nsynchronous = 0");
+    appliance.fault(&json!({"fault": "unauthorized"}));
+    let lots = appliance.lots(1);
+    let body = submission(&lots, &LANGUAGES);
+    let key = [("Idempotency-Key", "order 9".to_owned())];
+    let first = appliance.send(&body, &key);
+    let late = wait_for("the end of its time", || {
+        let again = appliance.send(&body, &key);
+        (again.status != 502).then_some(again)
+    });
+    let said = refused(&late, 504, "OPENAI_TIMEOUT");
+    assert_eq!(said["job_id"], first.json()["job_id"]);
+    assert_eq!(said["status"], "processing");
+    appliance.clear_faults();
+    goes_on(&appliance, &first, &lots);
+    assert_eq!(appliance.send(&body, &key).status, 200);
 }
 
 #[test]
@@ -209,7 +233,11 @@ fn an_error_of_the_lot_is_final() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "refusal_line"}));
     let (_, answer) = ask(&appliance);
-    refused(&answer, 502, "OPENAI_API_ERROR");
+    let body = refused(&answer, 502, "OPENAI_API_ERROR");
+    assert_eq!(
+        (&body["status"], &body["details"]["status"]),
+        (&json!("failed"), &json!("failed"))
+    );
     assert_eq!(appliance.status(&id_of(&answer))["status"], "failed");
 }
 
