@@ -208,8 +208,8 @@ impl Daemon {
         );
         let usual = limits(&config);
         let for_clients = Limits {
-            // Whoever waits for a synchronous job keeps no other request waiting.
-            workers: usual.workers + usize::try_from(direct_calls).unwrap_or(0),
+            // Whoever waits for a synchronous job, or for one that it repeats, keeps no other request waiting.
+            workers: usual.workers + 2 * usize::try_from(direct_calls).unwrap_or(0),
             ..usual.clone()
         };
         let handlers: [(&str, &str, Limits, Arc<dyn Handler>); 2] = [

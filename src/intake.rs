@@ -141,6 +141,8 @@ pub enum Taken {
     New(Box<JobRow>, String),
     /// It came before.
     Again(Before),
+    /// It is new, and was not admitted.
+    NotNow,
     /// What it is estimated to cost would break a budget.
     OverBudget {
         /// Which, and how it stands.
@@ -224,7 +226,7 @@ pub fn again(store: &Store, client: &str, marks: &Marks, now: Timestamp) -> Stor
 }
 
 /// Stores a job durably, with its lots, requests, deliveries and answer, unless it repeats an earlier
-/// one. `answer` makes what is answered from the row.
+/// one. A new one must be admitted under its id; `answer` makes what is answered from the row.
 ///
 /// # Errors
 /// The store's; nothing is stored then.
@@ -232,6 +234,7 @@ pub fn accept(
     store: &Store,
     config: &Config,
     incoming: &Incoming<'_>,
+    admit: impl FnOnce(&str) -> bool,
     answer: impl FnOnce(&JobRow) -> Value,
     now: Timestamp,
 ) -> Stored<Taken> {
@@ -261,6 +264,9 @@ pub fn accept(
                 remember(tx, client, marks, job, None)?;
                 return Ok(Taken::Again(Before::Answered(answer)));
             }
+        }
+        if !admit(&id) {
+            return Ok(Taken::NotNow);
         }
         let most = u64::from(config.limits.lots_per_day);
         let taken = once::lots_taken(tx, client, tx.now)?;

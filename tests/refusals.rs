@@ -494,14 +494,7 @@ fn paths_methods_and_jobs_that_are_not_there() {
                 "INVALID_SIGNATURE",
             );
         }
-        for query in [
-            "limit=0",
-            "limit=x",
-            "limit=-1",
-            "offset=x",
-            "offset=-1",
-            "limit=1.5",
-        ] {
+        for query in ["limit=x", "offset=x", "limit=1.5"] {
             let answer = appliance.read(&format!("/api/v1/batch-results/{job}?{query}"), &job);
             check_form(&answer, 400, "INVALID_PARAMETER");
         }

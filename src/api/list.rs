@@ -18,12 +18,8 @@ impl Api {
     pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
         let client = self.lister(request, now)?.client.name.as_str();
         self.count(client, Kind::Read)?;
-        let number = |name, otherwise| {
-            parameter(request, name, "a whole number", whole_number)
-                .map(|number| number.unwrap_or(otherwise))
-        };
-        let limit = number("limit", USUAL)?.clamp(1, MOST);
-        let offset = number("offset", 0)?.max(0).unsigned_abs();
+        let limit = number(request, "limit", USUAL)?.clamp(1, MOST);
+        let offset = number(request, "offset", 0)?.max(0).unsigned_abs();
         let time = |name| parameter(request, name, "a time such as 2026-11-24T02:24:00Z", time);
         let filter = Filter {
             status: parameter(request, "status", "a job's state", str::parse)?,
@@ -65,6 +61,12 @@ fn job(job: &JobRow) -> Value {
         "openai_translation_batch_id": job.translation_batch,
         "error_message": job.error_message,
     })
+}
+
+/// A whole number of the query.
+pub(super) fn number(request: &Request, name: &str, otherwise: i64) -> Result<i64, Refusal> {
+    let number = parameter(request, name, "a whole number", whole_number)?;
+    Ok(number.unwrap_or(otherwise))
 }
 
 /// A query parameter, read; an empty one is as good as none.

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::limits::Kind;
+use super::list::number;
 use super::submit::USUAL_STAGE;
-use super::{Api, Failure, parameter, seconds, whole_number};
+use super::{Api, Failure, seconds};
 use crate::batch::BatchState;
 use crate::clock::Timestamp;
 use crate::http::{Request, Response};
@@ -91,10 +92,14 @@ impl Api {
     ) -> Result<Response, Failure> {
         let job = self.find(request, id, now)?;
         let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
-        let limit = number(request, "limit", 1, most)?.unwrap_or(most);
+        let number = |name, otherwise: u32, least| {
+            let number = number(request, name, otherwise.into())?.clamp(least, most.into());
+            Ok::<u32, Refusal>(u32::try_from(number).unwrap_or(most))
+        };
+        let limit = number("limit", most, 1)?;
         // While a job is cleaned some of its lots are still here: none is shown.
         let limit = job.cleaning_since.map_or(limit, |_| 0);
-        let offset = number(request, "offset", 0, most)?.unwrap_or(0);
+        let offset = number("offset", 0, 0)?;
         let (status, head) = match job.status {
             JobStatus::Completed if job.cleaning_since.is_some() => {
                 let what = "The job was completed, and its results were removed after their time.";
@@ -227,22 +232,6 @@ fn gone(job: &JobRow, code: Code, what: &str) -> Value {
         head.extend(removed(job));
     }
     head
-}
-
-/// A whole number of the query; more than `most` is as good as that.
-fn number(request: &Request, name: &str, least: u32, most: u32) -> Result<Option<u32>, Refusal> {
-    let Some(text) = parameter(request, name)? else {
-        return Ok(None);
-    };
-    let number = whole_number(&text).ok();
-    let number = number.filter(|number| *number >= i64::from(least));
-    let number = number.ok_or_else(|| {
-        let message = format!("`{name}` must be a whole number from {least} on.");
-        Refusal::new(Code::InvalidParameter, message)
-    })?;
-    Ok(Some(
-        u32::try_from(number).map_or(most, |number| number.min(most)),
-    ))
 }
 
 #[cfg(test)]

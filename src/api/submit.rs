@@ -56,7 +56,7 @@ impl Api {
         if !dry_run {
             if let Some(before) = intake::again(&self.store, &client.name, &marks, now)? {
                 drop(turn);
-                return self.again(client, before, started);
+                return self.again(client, before, mode, started);
             }
             let pause = self
                 .store
@@ -76,7 +76,6 @@ impl Api {
             let estimate = self.estimate(&submission, mode, now)?;
             return Ok(Response::json(200, &estimate));
         }
-        let seat = at_once.then(|| self.seat(&client.name)).transpose()?;
         let content_sha256 = intake::content_sha256(&body, &submission);
         drop(body);
         let incoming = Incoming {
@@ -90,7 +89,15 @@ impl Api {
             let took = self.clock.now().steady.saturating_sub(started);
             acceptance(job, &submission, mode, took)
         };
-        match intake::accept(&self.store, &self.config, &incoming, acceptance, now)? {
+        let mut seat = None;
+        let admit = |job: &str| {
+            if at_once {
+                seat = self.seat(&client.name, job);
+            }
+            seat.is_some() || !at_once
+        };
+        let store = &self.store;
+        match intake::accept(store, &self.config, &incoming, admit, acceptance, now)? {
             Taken::New(job, answer) => {
                 log::info!(
                     "event=received job={} client={} request={} peer={}",
@@ -103,15 +110,18 @@ impl Api {
                     .ring(if seat.is_some() { AT_ONCE } else { BATCH });
                 drop(turn);
                 match seat {
-                    Some(seat) => self.answer_at_once(&job.id, &seat, started),
+                    Some(seat) => self.answer_at_once(&seat, started),
                     None => Ok(Response::bytes(201, JSON, answer.into_bytes())),
                 }
             }
             Taken::Again(before) => {
-                // It takes a seat of its own where it has to wait.
-                drop((turn, seat));
-                self.again(client, before, started)
+                drop(turn);
+                self.again(client, before, mode, started)
             }
+            Taken::NotNow => Err(overloaded(
+                "As many synchronous requests as are served at once are being worked on: send it again, or with \
+                 `Prefer: respond-async`.",
+            )),
             Taken::OverBudget { standing, cost } => Err(over_budget(&standing, cost).into()),
             Taken::DayIsFull { taken } => Err(self.day_is_full(taken, submission.lots.len(), now)),
         }
@@ -132,24 +142,28 @@ impl Api {
     }
 
     /// The answer to a submission that came before: the same, or where that was to be answered at
-    /// once, what there is of it by now.
+    /// once, what there is of it by now. `mode`: how this one is to be answered.
     fn again(
         &self,
         client: &ClientConfig,
         before: Before,
+        mode: Mode,
         started: Duration,
     ) -> Result<Response, Failure> {
         let Before::Answered(answer) = &before else {
             return again(before, 201);
         };
-        let accepted: Value = serde_json::from_str(answer).map_err(StoreError::from)?;
-        match accepted["job_id"].as_str() {
-            Some(id) if accepted["processing_mode"] == Mode::Synchronous.as_str() => {
-                let seat = self.seat(&client.name)?;
-                self.answer_at_once(id, &seat, started)
-            }
-            _ => again(before, 201),
+        let mut accepted: Value = serde_json::from_str(answer).map_err(StoreError::from)?;
+        if accepted["processing_mode"] != Mode::Synchronous.as_str() {
+            return again(before, 201);
         }
+        let id = accepted["job_id"].as_str().unwrap_or_default();
+        let known = self.answer_again(id, &client.name, mode == Mode::Batch, started)?;
+        Ok(known.unwrap_or_else(|| {
+            // It is to be polled, as a batch job is.
+            accepted["processing_mode"] = json!(Mode::Batch.as_str());
+            Response::json(201, &accepted)
+        }))
     }
 
     fn day_is_full(&self, taken: u64, lots: usize, now: Timestamp) -> Failure {

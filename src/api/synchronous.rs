@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::read::no_such_job;
-use super::{Api, Failure, overloaded, seconds};
+use super::{Api, Failure, RETRY_LATER, seconds};
 use crate::http::Response;
 use crate::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::refusal::{Code, Refusal};
@@ -21,12 +21,22 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the reason of a lot begins with whose images cannot be fetched.
 const UNREACHABLE: &str = "IMAGE_UNREACHABLE";
 
-/// How many requests wait, by client.
+/// Repeats that a client may have waiting, for each of its jobs that may be waited for.
+const REPEATS: u32 = 2;
+
+/// The jobs that requests wait for. A seat is a job's, its repeats share it; as each of them holds a
+/// worker, no more of them wait than jobs may be waited for. No repeat takes a new job's seat.
 #[derive(Default)]
-pub(super) struct Seats(Mutex<HashMap<String, u32>>);
+pub(super) struct Seats(Mutex<HashMap<String, Waiting>>);
+
+/// The requests that wait for one job.
+struct Waiting {
+    client: String,
+    requests: u32,
+}
 
 impl Seats {
-    fn taken(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn taken(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -35,15 +45,16 @@ impl Seats {
 pub(super) struct Seat<'a> {
     seats: &'a Seats,
     client: String,
+    job: String,
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut taken = self.seats.taken();
-        if let Some(number) = taken.get_mut(&self.client) {
-            *number -= 1;
-            if *number == 0 {
-                taken.remove(&self.client);
+        if let Some(waiting) = taken.get_mut(&self.job) {
+            waiting.requests -= 1;
+            if waiting.requests == 0 {
+                taken.remove(&self.job);
             }
         }
     }
@@ -58,37 +69,71 @@ enum Stand {
 }
 
 impl Api {
-    /// A place among the requests that are answered at once, or 503.
-    pub(super) fn seat(&self, client: &str) -> Result<Seat<'_>, Failure> {
+    /// A place among the requests that wait for a job; none where too many do.
+    pub(super) fn seat(&self, client: &str, job: &str) -> Option<Seat<'_>> {
         let limits = &self.config.synchronous;
         let mut taken = self.seats.taken();
-        let all: u32 = taken.values().sum();
-        let own = taken.get(client).copied().unwrap_or(0);
-        if all >= limits.concurrency || own >= limits.per_client {
-            return Err(overloaded(
-                "As many synchronous requests as are served at once are being worked on: send it again, or with \
-                 `Prefer: respond-async`.",
-            ));
+        let count = |client: Option<&str>| {
+            let waiting = taken.values();
+            waiting
+                .filter(|it| client.is_none_or(|client| it.client == client))
+                .fold((0, 0), |(jobs, repeats), it| {
+                    (jobs + 1, repeats + it.requests - 1)
+                })
+        };
+        let ((jobs, repeats), (own_jobs, own_repeats)) = (count(None), count(Some(client)));
+        let fits = if taken.contains_key(job) {
+            repeats < limits.concurrency && own_repeats < limits.per_client.saturating_mul(REPEATS)
+        } else {
+            jobs < limits.concurrency && own_jobs < limits.per_client
+        };
+        if !fits {
+            return None;
         }
-        *taken.entry(client.to_owned()).or_default() += 1;
-        Ok(Seat {
+        let waiting = taken.entry(job.to_owned()).or_insert_with(|| Waiting {
+            client: client.to_owned(),
+            requests: 0,
+        });
+        waiting.requests += 1;
+        Some(Seat {
             seats: &self.seats,
             client: client.to_owned(),
+            job: job.to_owned(),
         })
+    }
+
+    /// The answer to a repeat, which waits only for what is not known yet. None: the job is under way,
+    /// and it is to be answered `later`.
+    pub(super) fn answer_again(
+        &self,
+        id: &str,
+        client: &str,
+        later: bool,
+        started: Duration,
+    ) -> Result<Option<Response>, Failure> {
+        let (job, stand) = self.look(id, client)?;
+        let answer = match stand {
+            Stand::Released | Stand::Going if later => return Ok(None),
+            Stand::Final | Stand::Released => self.outcome(&job, &stand),
+            Stand::Going => match self.seat(client, id) {
+                Some(seat) => self.answer_at_once(&seat, started),
+                None => Ok(crowded(&job)),
+            },
+        };
+        answer.map(Some)
     }
 
     /// Waits for a job that is worked on at once, until its time is over; `started`: when its
     /// request came, on the steady clock.
     pub(super) fn answer_at_once(
         &self,
-        id: &str,
         seat: &Seat<'_>,
         started: Duration,
     ) -> Result<Response, Failure> {
         let until = started + self.config.synchronous.timeout;
         let ear = self.bells.hear(&["direct", "finisher"]);
         loop {
-            let (job, stand) = self.look(id, &seat.client)?;
+            let (job, stand) = self.look(&seat.job, &seat.client)?;
             let left = until.saturating_sub(self.clock.now().steady);
             match stand {
                 Stand::Final | Stand::Released => return self.outcome(&job, &stand),
@@ -135,6 +180,7 @@ impl Api {
                 &Refusal::new(Code::JobCancelled, "The job was cancelled."),
             ),
             (JobStatus::Failed, _) => failed(job, &lot),
+            (_, Stand::Released) if !described && self.is_late(job) => timed_out(job),
             (_, Stand::Released) if !described => refused(
                 job,
                 &Refusal::new(
@@ -145,6 +191,11 @@ impl Api {
             ),
             _ => Response::json(200, &answer(job, &lot)),
         })
+    }
+
+    /// Whether the time is over in which a job is answered at once.
+    fn is_late(&self, job: &JobRow) -> bool {
+        job.created_at + self.config.synchronous.timeout <= self.clock.now().wall
     }
 }
 
@@ -196,11 +247,8 @@ fn failed(job: &JobRow, lot: &LotRow) -> Response {
     } else {
         Code::OpenaiApiError
     };
-    let details = json!({"job_id": job.id, "missing_images": lot.missing_images});
-    let mut body = Refusal::new(code, reason).with(details).body();
-    body["job_id"] = json!(job.id);
-    body["missing_images"] = json!(lot.missing_images);
-    Response::json(code.status(), &body)
+    let missing = json!({"missing_images": lot.missing_images});
+    refused(job, &Refusal::new(code, reason).with(missing))
 }
 
 fn timed_out(job: &JobRow) -> Response {
@@ -209,9 +257,22 @@ fn timed_out(job: &JobRow) -> Response {
     refused(job, &Refusal::new(Code::OpenaiTimeout, message))
 }
 
-/// A refusal that names its job.
+/// The repeat of a job that goes on, where too many requests wait already.
+fn crowded(job: &JobRow) -> Response {
+    let message = "As many synchronous requests as are served at once are being worked on. The job goes on: poll it under \
+                   its `job_id`, or send it again.";
+    refused(job, &Refusal::new(Code::Overloaded, message)).with_header("Retry-After", RETRY_LATER)
+}
+
+/// A refusal that names its job and says how that stands: in its details, and beside them.
 fn refused(job: &JobRow, refusal: &Refusal) -> Response {
-    let mut body = refusal.clone().with(json!({"job_id": job.id})).body();
-    body["job_id"] = json!(job.id);
+    let mut details = json!({"job_id": job.id, "status": job.status.as_str()});
+    if let (Value::Object(details), Value::Object(more)) = (&mut details, &refusal.details) {
+        details.extend(more.clone());
+    }
+    let mut body = refusal.clone().with(details.clone()).body();
+    if let (Value::Object(body), Value::Object(details)) = (&mut body, details) {
+        body.extend(details);
+    }
     Response::json(refusal.code.status(), &body)
 }

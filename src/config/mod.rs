@@ -353,9 +353,9 @@ pub struct SynchronousConfig {
     /// How long a client waits for the answer.
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// Such requests at once.
+    /// Such jobs waited for at once; by as many repeats besides.
     pub concurrency: u32,
-    /// Of these, requests of one client.
+    /// Of these, jobs of one client.
     pub per_client: u32,
     /// Images of the lot.
     pub max_images: u32,

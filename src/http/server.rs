@@ -5,7 +5,7 @@
 //! it. A panic in the handler ends its worker, and with it, as the crew is watched, the daemon:
 //! better than to go on with what a half-done request left behind. The client gets a 500.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,10 @@ use super::{Body, Handler, Response};
 use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::threads::Crew;
+
+/// A stream that ends within so many bytes is an answer in full. The gate takes that from its worker at
+/// once, and has it in memory until its client has taken it.
+const SHORT_STREAM: u64 = TAKEN_AT_ONCE / 4;
 
 /// What clients are held to. Each limit keeps one peer from taking what belongs to all.
 #[derive(Clone, Debug)]
@@ -53,7 +57,7 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// Requests handled at once.
     pub workers: usize,
-    /// Streamed and very long answers written at once; as many again may wait.
+    /// Long answers written at once; as many again may wait.
     pub downloads: usize,
 }
 
@@ -222,6 +226,9 @@ impl Worker {
             );
             response.status = 500;
         }
+        if !head_only {
+            response.body = begin(response.body);
+        }
         let streamed = matches!(response.body, Body::Stream(_)) && !head_only;
         if streamed && self.downloads.len() >= self.most_waiting {
             // A stream has not been begun and can be asked for again. An answer in full may be the
@@ -243,6 +250,33 @@ impl Worker {
             // Only without threads for long answers at all.
             unsent.into_inner().write();
         }
+    }
+}
+
+/// Reads the beginning of a stream: a short one needs no place among the long answers.
+fn begin(body: Body) -> Body {
+    let Body::Stream(mut stream) = body else {
+        return body;
+    };
+    let mut bytes = Vec::new();
+    match stream.by_ref().take(SHORT_STREAM).read_to_end(&mut bytes) {
+        Ok(count) if u64::try_from(count) == Ok(SHORT_STREAM) => {
+            Body::Stream(Box::new(Cursor::new(bytes).chain(stream)))
+        }
+        Ok(_) => Body::Bytes(bytes),
+        Err(error) => Body::Stream(Box::new(Cursor::new(bytes).chain(Broken(Some(error))))),
+    }
+}
+
+/// What is left of a stream whose reading failed.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self
+            .0
+            .take()
+            .unwrap_or_else(|| ErrorKind::UnexpectedEof.into()))
     }
 }
 

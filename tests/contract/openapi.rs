@@ -337,7 +337,7 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
             witness.saw("GET", path, &appliance.get(&at(path, job)));
         }
         if path.contains("results") {
-            let answer = appliance.get(&format!("{}?limit=0", at(path, &completed)));
+            let answer = appliance.get(&format!("{}?limit=x", at(path, &completed)));
             witness.saw("GET", path, &answer);
         }
     }

@@ -2,10 +2,13 @@
 //! another end.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, all_right, submission};
+use crate::appliance::{Appliance, all_right, sign_bytes, submission, wait_for};
 use crate::{refused, taken};
 
 fn members(value: &Value) -> BTreeSet<&str> {
@@ -179,10 +182,66 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
     assert_eq!(page("?limit=3&offset=5"), all[5..]);
     assert_eq!(page("?offset=6"), all[6..]);
     assert_eq!(page("?limit=100000000&offset=7"), [Value::Null; 0]);
+    // As in the list: an empty one is as good as none, and a page has a lot at least.
+    assert_eq!(page("?limit=&offset="), all[..]);
+    assert_eq!(page("?limit=0"), all[..1]);
+    assert_eq!(page("?limit=-1&offset=-1"), all[..1]);
     let file = appliance.get(&format!("/api/v1/batch-results/{job}/download"));
     let name = format!("attachment; filename=\"batch_results_{job}.json\"");
     assert_eq!(file.header("content-disposition"), Some(name.as_str()));
     assert_eq!(file.json(), results);
+}
+
+#[test]
+fn small_results_wait_for_no_large_ones() {
+    let appliance = Appliance::with("[http]\ndownloads = 1");
+    let large = appliance.job(&appliance.lots(20), &["en"]);
+    let small = appliance.job(&appliance.lots(2), &["en"]);
+    let path = |job: &str| format!("/api/v1/batch-results/{job}");
+    let older = format!("/api/v1/jobs/{small}");
+    let expected = appliance.results(&small);
+    appliance.results(&large);
+    rusqlite::Connection::open(appliance.database())
+        .unwrap()
+        .execute(
+            "UPDATE batch_lots SET vision_result = printf('%.*c', 1000000, 'x') WHERE batch_job_id = ?",
+            [&large],
+        )
+        .unwrap();
+    // One is sent, one waits for that and one is refused; nobody takes more than the beginning.
+    let address = appliance.api.strip_prefix("http://").unwrap();
+    let head = format!(
+        "GET {} HTTP/1.1\r\nHost: {address}\r\nX-Signature: {}\r\n\r\n",
+        path(&large),
+        sign_bytes(large.as_bytes())
+    );
+    let slow = || {
+        let mut reader = TcpStream::connect(address).unwrap();
+        reader.write_all(head.as_bytes()).unwrap();
+        reader
+    };
+    let mut first = slow();
+    first.read_exact(&mut [0; 100]).unwrap();
+    let others = [slow(), slow()];
+    wait_for("the slots to be taken", || {
+        let answered = |it: &TcpStream| {
+            it.set_nonblocking(true).unwrap();
+            it.peek(&mut [0]).is_ok()
+        };
+        others.iter().any(answered).then_some(())
+    });
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..64)
+            .map(|_| scope.spawn(|| appliance.read(&path(&small), &small)))
+            .collect();
+        for reader in readers {
+            let answer = reader.join().unwrap();
+            assert_eq!((answer.status, answer.json()), (200, expected.clone()));
+            assert!(answer.header("content-length").is_some());
+        }
+    });
+    assert_eq!(appliance.read(&older, &small).status, 200);
+    assert_eq!(appliance.read(&path(&large), &large).status, 503);
 }
 
 #[test]

@@ -117,6 +117,82 @@ fn a_repeat_is_the_same_job_and_is_answered_from_it() {
 }
 
 #[test]
+fn repeats_that_come_at_once_are_one_job_and_share_its_seat() {
+    let appliance = with("[limits]\ndedupe_window = \"1h\"");
+    let keyed = submission(&appliance.lots(1), &LANGUAGES);
+    let equal = submission(&appliance.lots(2)[1..], &LANGUAGES);
+    let key = [("Idempotency-Key", "order 8".to_owned())];
+    for (body, headers) in [(&keyed, &key[..]), (&equal, &[])] {
+        fault(
+            &appliance,
+            json!({"fault": "delay", "value": 1000, "times": 1}),
+        );
+        // More than one client may have jobs waited for.
+        let answers: Vec<Answer> = thread::scope(|scope| {
+            let send = || appliance.send(body, headers);
+            let sent: Vec<_> = (0..6).map(|_| scope.spawn(send)).collect();
+            sent.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        for answer in &answers {
+            assert_eq!(answer.status, 200, "{}", answer.json());
+            assert_eq!(answer.json(), answers[0].json());
+        }
+    }
+    assert_eq!(appliance.jobs(), 2);
+    let calls = "SELECT count(*) FROM direct_calls";
+    assert_eq!(appliance.cell::<u32>(calls), 6);
+    appliance.is_sound();
+}
+
+#[test]
+fn a_repeat_needs_a_seat_only_where_it_waits() {
+    let appliance = with("per_client = 1");
+    let done = submission(&appliance.lots(1), &LANGUAGES);
+    let key = [("Idempotency-Key", "done".to_owned())];
+    let first = appliance.send(&done, &key);
+    fault(
+        &appliance,
+        json!({"fault": "delay", "value": 4000, "times": 1}),
+    );
+    let slow = submission(&appliance.lots(2)[1..], &LANGUAGES);
+    let slow_key = ("Idempotency-Key", "slow".to_owned());
+    let waits = || appliance.send(&slow, std::slice::from_ref(&slow_key));
+    thread::scope(|scope| {
+        let asked = scope.spawn(waits);
+        wait_for("the call", || {
+            let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL AND ended_at IS NULL";
+            (appliance.cell::<u32>(begun) == 1).then_some(())
+        });
+        // The one seat is taken; what is known is told all the same, and so is where to poll.
+        let again = appliance.send(&done, &key);
+        assert_eq!((again.status, again.json()), (200, first.json()));
+        let prefers = ("Prefer", "respond-async".to_owned());
+        let accepted = appliance.send(&slow, &[slow_key.clone(), prefers]);
+        assert_eq!(accepted.status, 201, "{}", accepted.json());
+        let job = id_of(&accepted);
+        assert_eq!(accepted.json()["status"], "accepted");
+        assert_eq!(accepted.json()["processing_mode"], "batch");
+        assert!(appliance.status(&job)["completed_at"].is_null());
+        // Two repeats may wait with it; one more is told which job it is.
+        let more = [(); 3].map(|()| scope.spawn(waits));
+        let mut answers = more.map(|it| it.join().unwrap());
+        answers.sort_by_key(|it| it.status);
+        let [answered, also, refusal] = answers;
+        assert_eq!(also.json(), answered.json());
+        assert_eq!((answered.status, id_of(&answered)), (200, job.clone()));
+        let body = refused(&refusal, 503, "OVERLOADED");
+        assert_eq!(
+            (&body["job_id"], &body["status"]),
+            (&json!(job), &json!("processing"))
+        );
+        assert!(refusal.header("retry-after").is_some());
+        assert_eq!(asked.join().unwrap().json(), answered.json());
+    });
+    assert_eq!(appliance.jobs(), 2);
+    appliance.is_sound();
+}
+
+#[test]
 fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
     let appliance = with("concurrency = 1");
     fault(
@@ -175,7 +251,8 @@ fn when_the_time_runs_out_the_work_goes_on() {
         json!({"fault": "late_reply", "value": 900, "times": 1}),
     );
     let (lots, answer) = ask(&appliance);
-    refused(&answer, 504, "OPENAI_TIMEOUT");
+    let body = refused(&answer, 504, "OPENAI_TIMEOUT");
+    assert_eq!(body["status"], "processing");
     goes_on(&appliance, &answer, &lots);
 }
 
@@ -224,7 +301,10 @@ fn with_the_account_refused_the_job_waits_for_it() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "unauthorized"}));
     let (lots, answer) = ask(&appliance);
-    refused(&answer, 502, "OPENAI_API_ERROR");
+    let body = refused(&answer, 502, "OPENAI_API_ERROR");
+    // It goes on, and a program can see that.
+    assert_eq!(body["status"], "processing");
+    assert_eq!(body["details"]["status"], "processing");
     appliance.clear_faults();
     goes_on(&appliance, &answer, &lots);
 }
@@ -242,11 +322,35 @@ fn with_submissions_stopped_nothing_is_asked_and_the_job_waits_for_their_end() {
 }
 
 #[test]
+fn a_repeat_after_the_time_out_is_answered_as_that_was() {
+    let appliance = with("timeout = \"3s\"\n[limits]\nsynchronous = 0");
+    appliance.fault(&json!({"fault": "unauthorized"}));
+    let lots = appliance.lots(1);
+    let body = submission(&lots, &LANGUAGES);
+    let key = [("Idempotency-Key", "order 9".to_owned())];
+    let first = appliance.send(&body, &key);
+    let late = wait_for("the end of its time", || {
+        let again = appliance.send(&body, &key);
+        (again.status != 502).then_some(again)
+    });
+    let said = refused(&late, 504, "OPENAI_TIMEOUT");
+    assert_eq!(said["job_id"], first.json()["job_id"]);
+    assert_eq!(said["status"], "processing");
+    appliance.clear_faults();
+    goes_on(&appliance, &first, &lots);
+    assert_eq!(appliance.send(&body, &key).status, 200);
+}
+
+#[test]
 fn an_error_of_the_lot_is_final() {
     let appliance = with("");
     appliance.fault(&json!({"fault": "refusal_line"}));
     let (_, answer) = ask(&appliance);
-    refused(&answer, 502, "OPENAI_API_ERROR");
+    let body = refused(&answer, 502, "OPENAI_API_ERROR");
+    assert_eq!(
+        (&body["status"], &body["details"]["status"]),
+        (&json!("failed"), &json!("failed"))
+    );
     assert_eq!(appliance.status(&id_of(&answer))["status"], "failed");
 }
 

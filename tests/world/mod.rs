@@ -438,7 +438,8 @@ impl World {
                     mode,
                 };
                 let answer = |job: &JobRow| serde_json::json!(job.id);
-                intake::accept(world.store(), &world.config, &incoming, answer, now)
+                let (store, config) = (world.store(), &world.config);
+                intake::accept(store, config, &incoming, |_| true, answer, now)
             });
             match taken.map(|taken| taken.expect("taken")) {
                 Some(Taken::New(job, _)) => return job.id,
