@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::read::no_such_job;
-use super::{Api, Failure, RETRY_LATER, seconds};
+use super::{Api, Failure, seconds};
 use crate::http::Response;
 use crate::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::refusal::{Code, Refusal};
@@ -103,7 +103,7 @@ impl Api {
     }
 
     /// The answer to a repeat, which waits only for what is not known yet. None: the job is under way,
-    /// and it is to be answered `later`.
+    /// and it is to be answered `later`, or too many wait for it already.
     pub(super) fn answer_again(
         &self,
         id: &str,
@@ -117,7 +117,7 @@ impl Api {
             Stand::Final | Stand::Released => self.outcome(&job, &stand),
             Stand::Going => match self.seat(client, id) {
                 Some(seat) => self.answer_at_once(&seat, started),
-                None => Ok(crowded(&job)),
+                None => return Ok(None),
             },
         };
         answer.map(Some)
@@ -255,13 +255,6 @@ fn timed_out(job: &JobRow) -> Response {
     let message = "OpenAI has not answered in time. The work goes on: poll the job under its `job_id`; sent again, it is \
                    the same job.";
     refused(job, &Refusal::new(Code::OpenaiTimeout, message))
-}
-
-/// The repeat of a job that goes on, where too many requests wait already.
-fn crowded(job: &JobRow) -> Response {
-    let message = "As many synchronous requests as are served at once are being worked on. The job goes on: poll it under \
-                   its `job_id`, or send it again.";
-    refused(job, &Refusal::new(Code::Overloaded, message)).with_header("Retry-After", RETRY_LATER)
 }
 
 /// A refusal that names its job and says how that stands: in its details, and beside them.

@@ -173,19 +173,14 @@ fn a_repeat_needs_a_seat_only_where_it_waits() {
         assert_eq!(accepted.json()["status"], "accepted");
         assert_eq!(accepted.json()["processing_mode"], "batch");
         assert!(appliance.status(&job)["completed_at"].is_null());
-        // Two repeats may wait with it; one more is told which job it is.
+        // Two repeats may wait with it; one more is told where to poll, too.
         let more = [(); 3].map(|()| scope.spawn(waits));
         let mut answers = more.map(|it| it.join().unwrap());
         answers.sort_by_key(|it| it.status);
-        let [answered, also, refusal] = answers;
+        let [answered, also, polls] = answers;
         assert_eq!(also.json(), answered.json());
         assert_eq!((answered.status, id_of(&answered)), (200, job.clone()));
-        let body = refused(&refusal, 503, "OVERLOADED");
-        assert_eq!(
-            (&body["job_id"], &body["status"]),
-            (&json!(job), &json!("processing"))
-        );
-        assert!(refusal.header("retry-after").is_some());
+        assert_eq!((polls.status, id_of(&polls)), (201, job));
         assert_eq!(asked.join().unwrap().json(), answered.json());
     });
     assert_eq!(appliance.jobs(), 2);
@@ -335,7 +330,7 @@ fn a_repeat_after_the_time_out_is_answered_as_that_was() {
     });
     let said = refused(&late, 504, "OPENAI_TIMEOUT");
     assert_eq!(said["job_id"], first.json()["job_id"]);
-    assert_eq!(said["status"], "processing");
+    assert!(["pending", "processing"].contains(&said["status"].as_str().unwrap()));
     appliance.clear_faults();
     goes_on(&appliance, &first, &lots);
     assert_eq!(appliance.send(&body, &key).status, 200);
