@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use batchkeeper::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::rig::{Expected, Options, Rig, pause, until};
@@ -297,9 +298,18 @@ fn while_it_makes_its_database() {
 #[test]
 fn a_submission_is_taken_whole_or_not_at_all() {
     let mut rig = Rig::new(Options::default());
-    for round in 0..12 {
-        rig.submit_and_kill(200, &["en"], Duration::from_micros(1_500 * round));
+    let clock = SystemClock::new();
+    let started = clock.now().steady;
+    rig.submit(200, &["en"]);
+    let undisturbed = clock.now().steady.saturating_sub(started);
+    // The kills are spread over what this machine needs at this moment, and a bit more.
+    for tenth in 0..=12 {
+        rig.submit_and_kill(200, &["en"], |_| pause(undisturbed * tenth / 10));
     }
-    assert!(!rig.jobs.is_empty());
+    let stored = rig.jobs.len();
+    rig.submit_and_kill(200, &["en"], |client| {
+        until("the answer", || client.is_finished().then_some(()));
+    });
+    assert_eq!(rig.jobs.len(), stored + 1);
     rig.finish(Expected::default());
 }

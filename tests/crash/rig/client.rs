@@ -1,13 +1,12 @@
 //! The client: makes jobs up and sends them.
 
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use batchkeeper::sandbox::image_names;
 use batchkeeper::signature::{Key, Message, sign};
 use batchkeeper::threads;
 use serde_json::{Value, json};
 
-use super::process::pause;
 use super::{Job, KEY, Lot, MAX_ANSWER, PATIENCE, Rig};
 
 impl Rig {
@@ -125,13 +124,18 @@ impl Rig {
         }
     }
 
-    /// Sends a job and kills the daemon meanwhile. What was answered with 201 must be there after
-    /// the next start; what was not may be, but then whole.
-    pub fn submit_and_kill(&mut self, lots: usize, languages: &[&str], after: Duration) {
+    /// Sends a job, and kills the daemon when `wait` returns, which is given the client. What was
+    /// answered with 201 must be there after the next start; what was not may be, but then whole.
+    pub fn submit_and_kill(
+        &mut self,
+        lots: usize,
+        languages: &[&str],
+        wait: impl FnOnce(&JoinHandle<Reply>),
+    ) {
         let (job, body) = self.draft(lots, languages);
         let api = self.api.clone();
         let client = threads::spawn("client", move || post_job(&api, &body)).unwrap();
-        pause(after);
+        wait(&client);
         self.kill();
         self.start();
         self.keep_if_stored(job, &client.join().unwrap());
