@@ -112,7 +112,7 @@ impl Auditor {
             alerts::close_outlived(tx)?;
             rested
                 .iter()
-                .try_for_each(|scope| trouble::is_over(tx, scope))
+                .try_for_each(|scope| trouble::clear_pause(tx, scope))
         })?;
         Ok(())
     }

@@ -117,12 +117,12 @@ impl Courier {
             deliveries::end(tx, delivery, status, error.as_deref(), then)?;
             match (status, then) {
                 (_, Then::Delivered) => {
-                    deliveries::receiver_is_well(tx, &delivery.host)?;
-                    deliveries::reached(tx, delivery)?;
+                    deliveries::mark_receiver_healthy(tx, &delivery.host)?;
+                    deliveries::close_failed_alerts(tx, delivery)?;
                 }
                 // It has answered, for good.
                 (Some(410), _) => {}
-                _ => deliveries::receiver_fails(tx, &delivery.host, FAILING)?,
+                _ => deliveries::mark_receiver_failing(tx, &delivery.host, FAILING)?,
             }
             if then == Then::GiveUp {
                 let message = format!(
@@ -301,7 +301,7 @@ impl Step for Courier {
         })?;
         if odd {
             self.store
-                .write(now.wall, |tx| deliveries::mend_due_times(tx, longest))?;
+                .write(now.wall, |tx| deliveries::correct_due_times(tx, longest))?;
             return Ok(Next::again());
         }
         match first.filter(|_| !paused) {

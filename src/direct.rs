@@ -166,7 +166,7 @@ impl Direct {
             let again = Some(again).filter(|again| account.is_none() && *again < until);
             direct::end(tx, call, &result, rules, again)?;
             if response.is_ok() {
-                trouble::is_sent(tx)?;
+                trouble::clear_sending_pauses(tx)?;
             }
             if let Some(error) = account {
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);

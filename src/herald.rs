@@ -144,12 +144,12 @@ impl Step for Herald {
         let idle = self.config.steps.idle;
         if self.config.alerts.webhook_url.is_empty() {
             if self.store.read(notices::any_due)? {
-                self.store.write(now.wall, notices::nobody_listens)?;
+                self.store.write(now.wall, notices::discard_pending)?;
             }
             return Ok(Next::idle(idle.max(NOBODY)));
         }
         if !self.introduced {
-            self.store.write(now.wall, notices::somebody_listens)?;
+            self.store.write(now.wall, notices::enable)?;
             self.introduced = true;
         }
         let retries = self.config.webhooks.retries.iter().max();

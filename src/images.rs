@@ -72,7 +72,7 @@ impl Images {
         self.store.write(now.wall, |tx| {
             for (url, seen) in found {
                 let problem = seen.as_ref().err().map(ToString::to_string);
-                images::found(tx, url, problem.as_deref())?;
+                images::record_check(tx, url, problem.as_deref())?;
             }
             images::forget(tx, now.wall.before(KEPT), found.len() * 2)
         })
@@ -93,7 +93,7 @@ impl Images {
                     missing,
                     first_problem,
                 } = verdict;
-                images::checked(tx, lot, missing)?;
+                images::mark_checked(tx, lot, missing)?;
                 if verdict.fails() {
                     let reason = format!(
                         "IMAGE_UNREACHABLE: {} of {} images cannot be fetched: {first_problem}",
@@ -221,7 +221,7 @@ mod tests {
         let find = |url: &str, now: Moment| {
             store
                 .write(now.wall, |tx| {
-                    images::found(tx, url, Some("it hangs"))?;
+                    images::record_check(tx, url, Some("it hangs"))?;
                     images::forget(tx, now.wall.before(KEPT), 10)
                 })
                 .expect("a write");

@@ -94,7 +94,7 @@ impl Step for Janitor {
         match self.remove(&row, !shared) {
             Ok(()) => self
                 .store
-                .write(now.wall, |tx| batches::cleaned(tx, row.id))?,
+                .write(now.wall, |tx| batches::mark_cleaned(tx, row.id))?,
             Err(error) => {
                 log::warn!(
                     "event=not_cleaned batch={} error={:?}",

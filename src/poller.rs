@@ -116,14 +116,14 @@ impl Poller {
             }
         }
         self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
+            trouble::clear_pause(tx, OPENAI)?;
             for (row, remote) in &running {
                 let subject = format!("batch:{}", row.id);
                 alerts::close(tx, "batch_gone", &subject)?;
                 alerts::close(tx, "unknown_state", &subject)?;
                 let age = now.wall.since(Timestamp::from_seconds(remote.created_at));
                 let wait = self.interval(age).max(self.config.openai.poll_interval);
-                batches::polled(tx, row.id, remote, now.wall + wait)?;
+                batches::record_poll(tx, row.id, remote, now.wall + wait)?;
             }
             Ok(())
         })?;
@@ -134,7 +134,7 @@ impl Poller {
         if row.identity != *self.api.identity() {
             self.store.write(now.wall, |tx| {
                 trouble::other_identity(tx, row)?;
-                batches::look_again(tx, row.id, now.wall + self.interval(Duration::MAX))
+                batches::set_next_check(tx, row.id, now.wall + self.interval(Duration::MAX))
             })?;
             return Ok(Next::again());
         }
@@ -184,7 +184,7 @@ impl Poller {
         let files_late = are_files_late(remote)
             && self.late.waited(row.id, now) < self.config.openai.results_patience;
         self.store.write(now.wall, |tx| {
-            trouble::is_over(tx, OPENAI)?;
+            trouble::clear_pause(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;
             if remote.status.is_none() {
                 let message = format!(
@@ -198,11 +198,11 @@ impl Poller {
             }
             if files_late {
                 wait = wait.min(self.config.openai.poll_interval);
-                return batches::polled(tx, row.id, remote, now.wall + wait);
+                return batches::record_poll(tx, row.id, remote, now.wall + wait);
             }
             if is_final {
                 alerts::close_all(tx, &subject)?;
-                return batches::ended(tx, row.id, remote);
+                return batches::mark_ended(tx, row.id, remote);
             }
             if is_overdue(remote.expires_at, now) {
                 let message = format!(
@@ -212,7 +212,7 @@ impl Poller {
                 );
                 alerts::open(tx, "batch_overdue", &subject, &message)?;
             }
-            batches::polled(tx, row.id, remote, now.wall + wait)
+            batches::record_poll(tx, row.id, remote, now.wall + wait)
         })?;
         if is_final && !files_late {
             self.late.end(row.id);
@@ -230,7 +230,7 @@ impl Poller {
             if error.is_account_trouble() {
                 // Others come first when the pause is over: it may be this one alone that is refused.
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
-                batches::look_again(tx, row.id, now.wall + probe)?;
+                batches::set_next_check(tx, row.id, now.wall + probe)?;
                 return trouble::pause_openai(tx, error, probe);
             }
             if batches::is_given_up(tx, row.id)? {

@@ -44,13 +44,13 @@ pub fn with_listing(
     listed: &[RemoteBatch],
     from: i64,
 ) -> Stored<Reconciled> {
-    trouble::is_over(tx, OPENAI)?;
+    trouble::clear_pause(tx, OPENAI)?;
     let is_whole = from <= reach(tx)?;
     let mut linked = Vec::new();
     let mut unheard = Vec::new();
     let mut newest = None;
     for remote in listed {
-        match batches::recognise(tx, store.database_id(), remote)? {
+        match batches::link_listed(tx, store.database_id(), remote)? {
             Known::Foreign => continue,
             Known::Unheard => unheard.push(remote),
             Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
@@ -64,7 +64,7 @@ pub fn with_listing(
     if let Some(oldest) = unheard.iter().min_by_key(|remote| remote.created_at) {
         stop_creates(tx, oldest, unheard.len())?;
     } else if is_whole && shows_what_stopped_creates(tx, listed)? {
-        trouble::is_over(tx, CREATES)?;
+        trouble::clear_pause(tx, CREATES)?;
     }
     Ok(Reconciled {
         unheard: unheard.len(),
@@ -85,7 +85,7 @@ pub fn go_on(tx: &Tx<'_>) -> Stored<()> {
     let unheard = alerts::paused(tx, CREATES)?.and_then(|pause| pause.openai_time);
     match unheard {
         Some(time) if !batches::is_known_of(tx, time)? => Ok(()),
-        _ => trouble::is_over(tx, CREATES),
+        _ => trouble::clear_pause(tx, CREATES),
     }
 }
 

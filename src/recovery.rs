@@ -176,7 +176,7 @@ impl Recovery {
     /// Takes a batch of our own up. Where a row has its key, it is that row's, or a second batch under
     /// the key: this is the last time that it is sure to be listed.
     fn take_up(&self, tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
-        match batches::recognise(tx, self.store.database_id(), link.remote)? {
+        match batches::link_listed(tx, self.store.database_id(), link.remote)? {
             Known::Unheard => link_own(tx, link),
             _ => Ok(0),
         }

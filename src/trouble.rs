@@ -57,9 +57,9 @@ fn refused(
 }
 
 /// Something that was sent was taken: nothing is refused.
-pub fn is_sent(tx: &Tx<'_>) -> Stored<()> {
-    is_over(tx, OPENAI)?;
-    is_over(tx, SENDING)
+pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
+    clear_pause(tx, OPENAI)?;
+    clear_pause(tx, SENDING)
 }
 
 /// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
@@ -109,7 +109,7 @@ pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
 }
 
 /// A call under a scope succeeded: its pause and its alerts end.
-pub fn is_over(tx: &Tx<'_>, scope: &str) -> Stored<()> {
+pub fn clear_pause(tx: &Tx<'_>, scope: &str) -> Stored<()> {
     alerts::resume(tx, scope)?;
     alerts::close_all(tx, scope)
 }

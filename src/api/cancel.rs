@@ -34,7 +34,7 @@ impl Api {
         let caller = self.canceller(request, id, now)?;
         let client = caller.client.name.as_str();
         self.count(client, Kind::Read)?;
-        self.is_no_webhook(&request.body)?;
+        self.refuse_webhook_body(&request.body)?;
         // Cancelling twice is harmless; a key has nothing to add to that.
         let marks = intake::Marks {
             key: None,
@@ -81,7 +81,7 @@ impl Api {
     }
 
     /// A body is JSON, and none of ours: a webhook's signature must open nothing.
-    fn is_no_webhook(&self, body: &[u8]) -> Result<(), Failure> {
+    fn refuse_webhook_body(&self, body: &[u8]) -> Result<(), Failure> {
         if body.is_empty() {
             return Ok(());
         }

@@ -78,7 +78,7 @@ impl Ingester {
         if row.identity != *self.api.identity() {
             self.store.write(now.wall, |tx| {
                 trouble::other_identity(tx, row)?;
-                batches::look_again(tx, row.id, now.wall + Duration::from_mins(5))
+                batches::set_next_check(tx, row.id, now.wall + Duration::from_mins(5))
             })?;
             return Ok(Next::again());
         }
@@ -107,8 +107,8 @@ impl Ingester {
                 File::open(&self.spool)?.sync_all()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
-                    trouble::is_over(tx, OPENAI)?;
-                    batches::spooled(tx, row.id, which, bytes, &sha256)
+                    trouble::clear_pause(tx, OPENAI)?;
+                    batches::mark_spooled(tx, row.id, which, bytes, &sha256)
                 })?;
                 return Ok(Next::again());
             }
@@ -129,7 +129,7 @@ impl Ingester {
             if error.is_account_trouble() {
                 // Others come first when the pause is over: it may be this one alone that is refused.
                 let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
-                batches::look_again(tx, row.id, now.wall + probe)?;
+                batches::set_next_check(tx, row.id, now.wall + probe)?;
                 return trouble::pause_openai(tx, &error, probe);
             }
             if batches::is_given_up(tx, row.id)? {
@@ -164,7 +164,7 @@ impl Ingester {
                     row.id
                 );
                 self.store
-                    .write(now.wall, |tx| batches::unspooled(tx, row.id, which))?;
+                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, which))?;
                 return Ok(Next::again());
             }
         };
@@ -185,7 +185,7 @@ impl Ingester {
             } else {
                 chunk.end
             };
-            batches::taken(tx, row.id, which, taken, unknown)
+            batches::record_ingested(tx, row.id, which, taken, unknown)
         })?;
         Ok(Next::again())
     }
@@ -197,7 +197,7 @@ impl Ingester {
         if row.settled_to == 0 {
             if let Some(wait) = self.patience(row, now)? {
                 self.store.write(now.wall, |tx| {
-                    batches::look_again(tx, row.id, now.wall + wait)
+                    batches::set_next_check(tx, row.id, now.wall + wait)
                 })?;
                 return Ok(Next::again());
             }
@@ -222,10 +222,10 @@ impl Ingester {
         };
         let done = self.store.write(now.wall, |tx| {
             if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, rules)? {
-                batches::settled_to(tx, row.id, last)?;
+                batches::record_settled_to(tx, row.id, last)?;
                 return Ok(false);
             }
-            batches::ingested(tx, row.id, refused.as_deref())?;
+            batches::mark_ingested(tx, row.id, refused.as_deref())?;
             alerts::close_all(tx, &format!("batch:{}", row.id))?;
             // Of a second batch under one key a person was told; it is accounted for now.
             alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
@@ -273,7 +273,7 @@ impl Ingester {
             for which in [Which::Output, Which::Error] {
                 if row.file(which).id.is_some() {
                     // The same file again: a repeated line changes nothing, a late one is found.
-                    batches::unspooled(tx, row.id, which)?;
+                    batches::mark_unspooled(tx, row.id, which)?;
                 }
             }
             Ok(())
@@ -322,7 +322,7 @@ impl Ingester {
         }
         let scope = format!("{}{}", trouble::MODEL, row.model);
         match batches::fails_alike(tx, &row.model, ALIKE)? {
-            None => trouble::is_over(tx, &scope),
+            None => trouble::clear_pause(tx, &scope),
             Some(error) => {
                 let message = format!(
                     "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \

@@ -144,7 +144,7 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
     )?;
     // Paid already: a late text is an answer now.
     for late in failed.iter().filter(|request| request.has_text) {
-        settle::is_answered(tx, &settle::open_request(tx, late.id)?, By::Batch)?;
+        settle::settle_answered(tx, &settle::open_request(tx, late.id)?, By::Batch)?;
     }
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, under_way = 0,

@@ -90,7 +90,7 @@ pub fn next_due(
 }
 
 /// A due time further away than any wait says that the clock was set back: it is due at once.
-pub fn mend_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
+pub fn correct_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
     tx.execute(
         "UPDATE webhook_deliveries SET next_at = ?1 WHERE state = 'due' AND next_at > ?2",
         [tx.now, tx.now + longest],
@@ -194,13 +194,13 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
 }
 
 /// A receiver answered as it should: nothing fails there any more.
-pub fn receiver_is_well(tx: &Tx<'_>, host: &str) -> Stored<()> {
+pub fn mark_receiver_healthy(tx: &Tx<'_>, host: &str) -> Stored<()> {
     tx.execute("DELETE FROM failing_receivers WHERE host = ?", [host])?;
     alerts::close(tx, "webhook_receiver", host)
 }
 
 /// An attempt failed; a person is told of a receiver that has failed for `patience`.
-pub fn receiver_fails(tx: &Tx<'_>, host: &str, patience: Duration) -> Stored<()> {
+pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, patience: Duration) -> Stored<()> {
     tx.execute(
         "INSERT INTO failing_receivers (host, failures, since) VALUES (?, 1, ?)
          ON CONFLICT DO UPDATE SET failures = failures + 1",
@@ -222,7 +222,7 @@ pub fn receiver_fails(tx: &Tx<'_>, host: &str, patience: Duration) -> Stored<()>
 }
 
 /// Closes the alerts of what was given up and has reached its receiver since.
-pub fn reached(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
+pub fn close_failed_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
     let mut same =
         tx.prepare_cached("SELECT id FROM webhook_deliveries WHERE batch_job_id = ? AND url = ?")?;
     let ids: Vec<i64> = same

@@ -75,7 +75,7 @@ pub fn known(
 }
 
 /// Keeps what was found of an image.
-pub fn found(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()> {
+pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()> {
     tx.prepare_cached(
         "INSERT INTO image_checks (url, problem, checked_at) VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET problem = excluded.problem, checked_at = excluded.checked_at",
@@ -100,7 +100,7 @@ pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
 pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images) WHERE value NOT IN (SELECT value FROM json_each(images))";
 
 /// A lot's images are checked: those `missing` are not sent, the request may be.
-pub fn checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
+pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     tx.prepare_cached(&format!(
         "UPDATE batch_lots SET missing_images = (SELECT nullif(json_group_array(value), '[]') FROM
              ({UNUSABLE} UNION ALL SELECT value FROM json_each(?))) WHERE id = ?"

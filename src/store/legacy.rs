@@ -281,7 +281,7 @@ pub fn link_legacy(tx: &Tx<'_>, job_id: &str, link: &Link<'_>) -> Stored<usize> 
 pub fn link_own(tx: &Tx<'_>, link: &Link<'_>) -> Stored<usize> {
     let row = insert_batch(tx, link, None)?;
     if link.custom_ids.is_empty() {
-        batches::lost(tx, row, link.evidence)?;
+        batches::mark_lost(tx, row, link.evidence)?;
         return Ok(0);
     }
     let mut lot = tx.prepare_cached(

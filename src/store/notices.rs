@@ -127,7 +127,7 @@ pub fn any_due(view: &View) -> Stored<bool> {
 }
 
 /// Nobody is configured to be told: what is due is not wanted.
-pub fn nobody_listens(tx: &Tx<'_>) -> Stored<()> {
+pub fn discard_pending(tx: &Tx<'_>) -> Stored<()> {
     tx.execute(
         "UPDATE alert_notices SET state = 'unwanted', next_at = NULL WHERE state = 'due'",
         [],
@@ -136,7 +136,7 @@ pub fn nobody_listens(tx: &Tx<'_>) -> Stored<()> {
 }
 
 /// Somebody is: he is told what is open, though nobody was when it was opened.
-pub fn somebody_listens(tx: &Tx<'_>) -> Stored<()> {
+pub fn enable(tx: &Tx<'_>) -> Stored<()> {
     tx.execute(
         "INSERT INTO alert_notices (alert, what, state, next_at, created_at)
          SELECT id, 'opened', 'due', ?1, ?1 FROM alerts WHERE closed_at IS NULL

@@ -167,13 +167,13 @@ pub(super) fn succeed(tx: &Tx<'_>, request: &Request, text: &str, by: By) -> Sto
         }
     }
     if request.is_open() {
-        is_answered(tx, request, by)?;
+        settle_answered(tx, request, by)?;
     }
     Ok(())
 }
 
 /// An open request has its text.
-pub(super) fn is_answered(tx: &Tx<'_>, request: &Request, by: By) -> Stored<()> {
+pub(super) fn settle_answered(tx: &Tx<'_>, request: &Request, by: By) -> Stored<()> {
     request.settle(tx, RequestState::Done)?;
     // It was answered by a twin of an earlier batch.
     requests::leave_planned(tx, request.id)?;
@@ -568,7 +568,7 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
         after = last;
     }
     alerts::close_all(tx, &format!("batch:{batch}"))?;
-    batches::abandoned(tx, batch, reason)
+    batches::mark_abandoned(tx, batch, reason)
 }
 
 /// What OpenAI's counts are held against: how many of a batch's lines are in neither file as read so

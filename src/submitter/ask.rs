@@ -82,7 +82,7 @@ impl Submitter {
                 row.id
             );
             self.store
-                .write(now.wall, |tx| batches::not_created(tx, row.id))?;
+                .write(now.wall, |tx| batches::mark_not_created(tx, row.id))?;
             self.asking.end(row.id);
             return self.create(row, now);
         }
@@ -92,7 +92,7 @@ impl Submitter {
             .retry_interval
             .min(self.config.openai.settling_time);
         self.store.write(now.wall, |tx| {
-            batches::look_again(tx, row.id, now.wall + wait)
+            batches::set_next_check(tx, row.id, now.wall + wait)
         })?;
         Ok(Next::again())
     }

@@ -94,7 +94,7 @@ impl Submitter {
                 return batches::set_identity(tx, row.id, self.api.identity());
             }
             trouble::other_identity(tx, row)?;
-            batches::look_again(tx, row.id, now.wall + self.longest_wait())
+            batches::set_next_check(tx, row.id, now.wall + self.longest_wait())
         })?;
         Ok(Next::again())
     }
@@ -115,7 +115,7 @@ impl Submitter {
     }
 
     fn upload(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        if self.is_unwanted(row, now)? {
+        if self.abandon_if_unwanted(row, now)? {
             return Ok(Next::again());
         }
         let path = input::path(&self.spool, &row.key);
@@ -137,8 +137,8 @@ impl Submitter {
         };
         match file {
             Ok(file) => self.store.write(now.wall, |tx| {
-                trouble::is_over(tx, OPENAI)?;
-                batches::uploaded(tx, row.id, &file)
+                trouble::clear_pause(tx, OPENAI)?;
+                batches::mark_uploaded(tx, row.id, &file)
             })?,
             Err(error) => return self.failed(row, now, &error, "upload_failed"),
         }
@@ -165,14 +165,14 @@ impl Submitter {
     }
 
     fn create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
-        if self.is_unwanted(row, now)? {
+        if self.abandon_if_unwanted(row, now)? {
             return Ok(Next::again());
         }
         if !self.may_create()? {
             return self.wait(row, now);
         }
         self.store
-            .write(now.wall, |tx| batches::creating(tx, row.id))?;
+            .write(now.wall, |tx| batches::mark_creating(tx, row.id))?;
         self.send_create(row, now)
     }
 
@@ -187,7 +187,7 @@ impl Submitter {
     /// Nothing can be done for this batch now; others may go on.
     fn wait(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
         self.store.write(now.wall, |tx| {
-            batches::look_again(tx, row.id, now.wall + self.config.steps.idle)
+            batches::set_next_check(tx, row.id, now.wall + self.config.steps.idle)
         })?;
         Ok(Next::again())
     }
@@ -212,9 +212,9 @@ impl Submitter {
         match self.api.create_batch(&new) {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
-                    trouble::is_sent(tx)?;
-                    trouble::is_over(tx, &format!("batch:{}", row.id))?;
-                    batches::submitted(tx, row.id, &remote)
+                    trouble::clear_sending_pauses(tx)?;
+                    trouble::clear_pause(tx, &format!("batch:{}", row.id))?;
+                    batches::mark_submitted(tx, row.id, &remote)
                 })?;
                 input::remove(&self.spool, &row.key)?;
                 Ok(Next::again())
@@ -243,9 +243,9 @@ impl Submitter {
             .input_file_since
             .is_some_and(|since| !(since + FILE_LAG).due_in(now.wall, FILE_LAG).is_zero());
         self.store.write(now.wall, |tx| {
-            batches::not_created(tx, row.id)?;
+            batches::mark_not_created(tx, row.id)?;
             if no_file && !fresh {
-                batches::input_lost(tx, row.id)
+                batches::forget_input_file(tx, row.id)
             } else {
                 Ok(())
             }
@@ -264,7 +264,7 @@ impl Submitter {
     ) -> Result<Next, StepError> {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
-                batches::look_again(tx, row.id, now.wall + self.longest_wait())?;
+                batches::set_next_check(tx, row.id, now.wall + self.longest_wait())?;
                 trouble::pause_sending(tx, error, self.longest_wait())
             })?;
             return Ok(Next::again());
@@ -317,7 +317,7 @@ impl Submitter {
     }
 
     /// Gives a batch up that nobody wants any answer of, before it is created.
-    fn is_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, StepError> {
+    fn abandon_if_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, StepError> {
         let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {

@@ -386,14 +386,14 @@ fn a_receiver_that_fails_for_an_hour_is_told_to_a_person_until_it_answers() {
         let at = start + Duration::from_secs(minutes * 60);
         store
             .write(at, |tx| {
-                deliveries::receiver_fails(tx, "hooks.example:443", hour)
+                deliveries::mark_receiver_failing(tx, "hooks.example:443", hour)
             })
             .unwrap();
         assert_eq!(open(), expected, "after {minutes} minutes");
     }
     store
         .write(start + hour * 4, |tx| {
-            deliveries::receiver_is_well(tx, "hooks.example:443")
+            deliveries::mark_receiver_healthy(tx, "hooks.example:443")
         })
         .unwrap();
     assert_eq!(open(), 0);

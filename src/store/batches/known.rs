@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, one, submitted};
+use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
 use crate::batch::{BatchState, RemoteStatus};
 use crate::remote::RemoteBatch;
 use crate::store::{Stored, Tx, alerts, moved, requests};
@@ -31,7 +31,7 @@ pub const META_SUBMISSION: &str = "submission";
 
 /// Looks at one batch of a listing, and links it where the evidence (our key in its metadata, or
 /// our input file) says that it is ours.
-pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored<Known> {
+pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored<Known> {
     if by_openai_id(tx, &remote.id)?.is_some() {
         return Ok(Known::Yes);
     }
@@ -55,13 +55,13 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
         None => Ok(Known::Foreign),
         Some(row) => match row.state {
             BatchState::Creating => {
-                submitted(tx, row.id, remote)?;
+                mark_submitted(tx, row.id, remote)?;
                 Ok(Known::Linked(row.id))
             }
             // Rows from before its create, in a restored backup. Once sealed, its lines are these.
             BatchState::Sealed | BatchState::Uploaded => {
-                created_unseen(tx, row.id, remote)?;
-                submitted(tx, row.id, remote)?;
+                mark_created_unseen(tx, row.id, remote)?;
+                mark_submitted(tx, row.id, remote)?;
                 Ok(Known::Linked(row.id))
             }
             // Which lines it was made with, no row says.
@@ -72,7 +72,7 @@ pub fn recognise(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored
             BatchState::Submitted
             | BatchState::Ended
             | BatchState::Ingested
-            | BatchState::Failed => duplicate(tx, &row, remote).map(Known::Duplicate),
+            | BatchState::Failed => insert_duplicate(tx, &row, remote).map(Known::Duplicate),
         },
     }
 }
@@ -89,7 +89,7 @@ pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// OpenAI has a batch whose create this database has not seen.
-fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'creating', input_file_id = ?
          WHERE id = ? AND state IN ('sealed', 'uploaded')",
@@ -101,7 +101,7 @@ fn created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
 }
 
 /// A row of its own for a second batch under one key.
-fn duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64> {
+fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64> {
     let running = !remote.status.is_some_and(RemoteStatus::is_final);
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, duplicate_of,

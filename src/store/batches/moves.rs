@@ -113,7 +113,7 @@ fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
 }
 
 /// OpenAI has the input.
-pub fn uploaded(tx: &Tx<'_>, id: i64, file: &RemoteFile) -> Stored<()> {
+pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &RemoteFile) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'uploaded', input_file_id = ?, input_file_time = ?, input_file_since = ?, next_at = ?,
                 failures = 0, error = NULL
@@ -125,7 +125,7 @@ pub fn uploaded(tx: &Tx<'_>, id: i64, file: &RemoteFile) -> Stored<()> {
 }
 
 /// A create is about to be sent: the intent.
-pub fn creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
+pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'creating', next_at = ? WHERE id = ? AND state IN ('uploaded', 'creating')",
         params![tx.now, id],
@@ -135,7 +135,7 @@ pub fn creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// The create certainly had no effect: the batch may be created (from the same input) again.
-pub fn not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
+pub fn mark_not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'uploaded' WHERE id = ? AND state = 'creating'",
         [id],
@@ -144,7 +144,7 @@ pub fn not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// A create does not find the input: it is to be uploaded again, as another file than that one.
-pub fn input_lost(tx: &Tx<'_>, id: i64) -> Stored<()> {
+pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'sealed', next_at = ?
          WHERE id = ? AND state = 'uploaded'",
@@ -155,7 +155,7 @@ pub fn input_lost(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// OpenAI's id is certain: stored with the batch and on its jobs.
-pub fn submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, openai_time = ?, openai_expires = ?,
                 openai_status = ?, submitted_at = ?, next_at = ?, failures = 0, error = NULL
@@ -203,14 +203,14 @@ pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<(
 }
 
 /// Nothing failed, but it is to be looked at later.
-pub fn look_again(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
+pub fn set_next_check(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET next_at = ? WHERE id = ?")?
         .execute(params![at, id])?;
     Ok(())
 }
 
 /// A submission that came to nothing before OpenAI had it: failed with its reason.
-pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
+pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
          WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
@@ -223,7 +223,7 @@ pub fn abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
 }
 
 /// A batch of our own, taken up by a recovery, of which OpenAI has no file any more.
-pub fn lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
+pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?1, ingested_at = ?2, cleaned_at = ?2
          WHERE id = ?3 AND state = 'submitted' AND lines = 0",

@@ -13,7 +13,7 @@ use crate::store::{Stored, Tx, View, alerts, moved};
 const MOST_LINES: u64 = 1 << 32;
 
 /// What a poll saw, with the batch still running.
-pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) -> Stored<()> {
+pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) -> Stored<()> {
     let changed = tx
         .prepare_cached(
             "UPDATE openai_batches SET openai_status = ?, openai_total = ?, openai_completed = ?, openai_failed = ?,
@@ -35,8 +35,8 @@ pub fn polled(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) ->
 }
 
 /// OpenAI's final state and file ids.
-pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
-    polled(tx, id, remote, tx.now)?;
+pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+    record_poll(tx, id, remote, tx.now)?;
     let errors = serde_json::to_string(&remote.errors)?;
     tx.execute(
         "UPDATE openai_batches SET state = 'ended', output_file_id = ?, error_file_id = ?, openai_errors = ?, ended_at = ?
@@ -59,7 +59,7 @@ pub fn ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
 }
 
 /// A result file lies whole in the spool.
-pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> Stored<()> {
+pub fn mark_spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> Stored<()> {
     let name = which.as_str();
     let changed = tx.execute(
         &format!(
@@ -79,7 +79,7 @@ pub fn spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> 
 }
 
 /// The spooled file is gone or another: it is to be fetched and read again from its beginning.
-pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
+pub fn mark_unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
     let name = which.as_str();
     let sql = format!(
         "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
@@ -91,7 +91,7 @@ pub fn unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
 }
 
 /// So many bytes of a result file have been taken in, so many of its lines belong to none of ours.
-pub fn taken(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, unknown: u32) -> Stored<()> {
+pub fn record_ingested(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, unknown: u32) -> Stored<()> {
     let name = which.as_str();
     tx.prepare_cached(&format!(
         "UPDATE openai_batches SET {name}_taken = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
@@ -101,14 +101,14 @@ pub fn taken(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, unknown: u32) -> St
 }
 
 /// Lines up to this request have their verdict.
-pub fn settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
+pub fn record_settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ? AND state = 'ended'")?
         .execute(params![request, id])?;
     Ok(())
 }
 
 /// Every line is settled; `refused`: OpenAI's reason not to run it at all.
-pub fn ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
+pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
     let state = if refused.is_some() {
         BatchState::Failed
     } else {
@@ -194,7 +194,7 @@ pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Op
 }
 
 /// A batch's files at OpenAI are gone.
-pub fn cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
+pub fn mark_cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET cleaned_at = ? WHERE id = ? AND cleaned_at IS NULL",
         params![tx.now, id],
