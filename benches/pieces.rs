@@ -6,12 +6,12 @@
     reason = "it measures; what it cannot do ends it"
 )]
 
-use batchkeeper::answer;
-use batchkeeper::html;
-use batchkeeper::json;
+use batchkeeper::domain::html;
+use batchkeeper::domain::result_line;
+use batchkeeper::domain::signature::{Key, Message, sign, verify};
+use batchkeeper::domain::vision::{VisionParameters, request_body};
 use batchkeeper::openai::jsonl::request_line;
-use batchkeeper::signature::{Key, Message, sign, verify};
-use batchkeeper::vision::{VisionParameters, request_body};
+use batchkeeper::python_json;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use hmac::{Hmac, KeyInit, Mac};
@@ -61,7 +61,7 @@ mod submission_parsed {
         let body = submission();
         bencher
             .counter(BytesCount::of_slice(&body))
-            .bench(|| json::parse(divan::black_box(&body)).unwrap());
+            .bench(|| python_json::parse(divan::black_box(&body)).unwrap());
     }
 
     #[divan::bench]
@@ -81,7 +81,7 @@ mod signature_of_a_parsed_submission {
     #[divan::bench]
     fn ours(bencher: Bencher) {
         let body = submission();
-        let (key, parsed) = (Key::new(KEY).unwrap(), json::parse(&body).unwrap());
+        let (key, parsed) = (Key::new(KEY).unwrap(), python_json::parse(&body).unwrap());
         let signature = sign(&key, Message::Canonical(&parsed));
         bencher.counter(BytesCount::of_slice(&body)).bench(|| {
             verify(
@@ -144,7 +144,7 @@ mod line_of_a_result_file {
         let line = result_line();
         bencher
             .counter(BytesCount::of_slice(&line))
-            .bench(|| answer::read_line(divan::black_box(&line)).unwrap());
+            .bench(|| result_line::read_line(divan::black_box(&line)).unwrap());
     }
 
     #[divan::bench]

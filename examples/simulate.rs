@@ -14,7 +14,7 @@ mod world;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use world::life::{self, Failure};
 use world::sabotage::Bug;
 

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::net::IpAddr;
 
-use batchkeeper::answer::{Answer, read_line};
-use batchkeeper::clock::Timestamp;
-use batchkeeper::html::paragraphs;
+use batchkeeper::base::clock::Timestamp;
+use batchkeeper::domain::html::paragraphs;
+use batchkeeper::domain::job::{Rules, check_submission};
+use batchkeeper::domain::result_line::{Answer, read_line};
+use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
 use batchkeeper::http::head::{end_of_head, parse};
-use batchkeeper::job::{Rules, check_submission};
-use batchkeeper::json::{self, Json};
-use batchkeeper::net::Guard;
 use batchkeeper::openai::jsonl::{Content, LineReader};
-use batchkeeper::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
+use batchkeeper::outbound::Guard;
+use batchkeeper::python_json::{self, Json};
 
 /// A request's head: whatever arrives, in whatever pieces, what passes is clean.
 pub fn request_head(data: &[u8]) {
@@ -51,7 +51,7 @@ pub fn request_head(data: &[u8]) {
 
 /// A submission's body: what is taken keeps the contract's limits.
 pub fn submission(data: &[u8]) {
-    let Ok(body) = json::parse_within(data, 100_000) else {
+    let Ok(body) = python_json::parse_within(data, 100_000) else {
         return;
     };
     let url = |url: &str| match Guard::DenyPrivate.check_url(url) {
@@ -82,14 +82,14 @@ pub fn submission(data: &[u8]) {
 
 fn form(json: &Json<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    json::canonical(json, &mut |piece| out.extend_from_slice(piece));
+    python_json::canonical(json, &mut |piece| out.extend_from_slice(piece));
     out
 }
 
 /// Canonical JSON: it is ASCII, reads as the same value again, and has one form only; where
 /// serde_json takes a text, so does our scanner.
 pub fn canonical(data: &[u8]) {
-    let Ok(value) = json::parse(data) else {
+    let Ok(value) = python_json::parse(data) else {
         if let Ok(value) = serde_json::from_slice::<serde_json::Value>(data) {
             panic!("serde_json takes it: {value}");
         }
@@ -97,7 +97,7 @@ pub fn canonical(data: &[u8]) {
     };
     let once = form(&value);
     assert!(once.is_ascii());
-    let again = json::parse(&once).expect("its own form");
+    let again = python_json::parse(&once).expect("its own form");
     assert_eq!(form(&again), once);
 }
 

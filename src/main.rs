@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use batchkeeper::commands;
+use batchkeeper::cli;
 
 fn main() -> ExitCode {
-    match commands::parse(lexopt::Parser::from_env()) {
-        Ok(command) => commands::run(command),
-        Err(usage) => commands::refuse(&usage),
+    match cli::parse(lexopt::Parser::from_env()) {
+        Ok(command) => cli::run(command),
+        Err(usage) => cli::refuse(&usage),
     }
 }

@@ -11,8 +11,8 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchkeeper::batch::BatchState;
-use batchkeeper::clock::Clock;
+use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::batch::BatchState;
 use batchkeeper::store::legacy::new_identity;
 use world::openai::{Course, End, Fault, Op, OpenAi, error_entry};
 use world::{OPENAI, World};

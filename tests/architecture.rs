@@ -1,110 +1,35 @@
-//! The arrows of the house: who may name whom. Read from the `use` lines and paths of the sources.
+//! The order of the folders, and the technology that each may name. Read from the `use` lines and paths of
+//! the sources.
 #![allow(clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors, from the ground up. A room knows rooms of lower floors, and on its own floor those
-/// that stand before it where `in_order`, or none.
-struct Floor {
-    rooms: &'static [&'static str],
-    in_order: bool,
-    /// Rooms of lower floors that nobody on this floor may know.
-    never: &'static [&'static str],
-}
-
-const EDGES: [&str; 4] = ["store", "openai", "net", "http"];
-const STEPS: [&str; 13] = [
-    "submitter",
-    "poller",
-    "ingester",
-    "finisher",
-    "intake",
-    "images",
-    "direct",
-    "courier",
-    "herald",
-    "auditor",
-    "janitor",
-    "retention",
-    "recovery",
-];
-
-const HOUSE: [Floor; 9] = [
-    Floor {
-        rooms: &["clock", "threads"],
-        in_order: false,
-        never: &[],
-    },
-    Floor {
-        rooms: &[
-            "cidr",
-            "printable",
-            "batch",
-            "remote",
-            "json",
-            "signature",
-            "refusal",
-            "job",
-            "vision",
-            "translation",
-            "parameters",
-            "answer",
-            "html",
-            "legacy",
-            "money",
-            "config",
-        ],
-        in_order: true,
-        never: &["threads"],
-    },
-    Floor {
-        rooms: &EDGES,
-        in_order: false,
-        never: &["config"],
-    },
-    Floor {
-        rooms: &["sandbox"],
-        in_order: false,
-        never: &["store", "openai", "net", "config"],
-    },
-    Floor {
-        rooms: &["step", "trouble", "reconcile", "results", "estimate"],
-        in_order: true,
-        never: &["net", "http", "sandbox"],
-    },
-    Floor {
-        rooms: &STEPS,
-        in_order: false,
-        never: &["http", "sandbox", "threads"],
-    },
-    Floor {
-        rooms: &["api"],
-        in_order: false,
-        never: &["openai", "sandbox", "threads"],
-    },
-    Floor {
-        rooms: &["daemon"],
-        in_order: false,
-        never: &["sandbox"],
-    },
-    Floor {
-        rooms: &["commands"],
-        in_order: false,
-        never: &[],
-    },
-];
-
-/// Technologies, and the only places that may name them.
+/// Technologies, and the only folders that may name them.
 const TECHNOLOGIES: [(&str, &[&str]); 7] = [
     ("rusqlite", &["src/store/"]),
-    ("refinery", &["src/store/mod.rs"]),
-    ("ureq", &["src/openai/client/", "src/net/"]),
+    ("refinery", &["src/store/"]),
+    ("ureq", &["src/openai/", "src/outbound/"]),
     ("tiny_http", &["src/http/"]),
     ("httparse", &["src/http/"]),
-    ("signal_hook", &["src/daemon.rs"]),
-    ("std::thread", &["src/threads.rs"]),
+    ("signal_hook", &["src/daemon/"]),
+    ("std::thread", &["src/base/"]),
+];
+
+/// Imports that still point up the page.
+const UPWARD: [(&str, &str); 2] = [("ops", "api"), ("recovery", "workers")];
+
+/// Folders that a folder must not import although they stand below it.
+const FORBIDDEN: [(&str, &[&str]); 5] = [
+    ("api", &["openai", "sandbox"]),
+    ("ops", &["openai", "sandbox"]),
+    ("workers", &["http", "sandbox"]),
+    (
+        "store",
+        &["openai", "outbound", "http", "config", "sandbox"],
+    ),
+    ("sandbox", &["config"]),
 ];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -128,19 +53,15 @@ fn code(path: &Path) -> String {
         .join("\n")
 }
 
-fn room(path: &Path) -> String {
+/// The folder of `src` that holds a file; the file's own name for `main.rs` and `lib.rs`.
+fn folder(path: &Path) -> String {
     let inside = path.strip_prefix("src").expect("under src");
-    let first = inside
-        .components()
-        .next()
-        .expect("a part")
-        .as_os_str()
-        .to_string_lossy();
-    first.trim_end_matches(".rs").to_owned()
+    let first = inside.components().next().expect("a part");
+    first.as_os_str().to_string_lossy().into_owned()
 }
 
-/// Rooms that a file's code names by `crate::`.
-fn known(code: &str) -> BTreeSet<String> {
+/// The folders that a file's code names by `crate::`.
+fn imports(code: &str) -> BTreeSet<String> {
     let letters = |c: char| c.is_ascii_lowercase() || c == '_';
     code.split("crate::")
         .skip(1)
@@ -149,11 +70,13 @@ fn known(code: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn place(name: &str) -> Option<(usize, usize)> {
-    HOUSE
-        .iter()
-        .enumerate()
-        .find_map(|(floor, it)| Some((floor, it.rooms.iter().position(|room| *room == name)?)))
+/// The folders in the reading order of `lib.rs`.
+fn reading_order() -> Vec<String> {
+    let lib = fs::read_to_string("src/lib.rs").expect("lib.rs");
+    lib.lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn all_sources() -> Vec<PathBuf> {
@@ -163,26 +86,24 @@ fn all_sources() -> Vec<PathBuf> {
 }
 
 #[test]
-fn arrows_go_down_only() {
+fn imports_go_down_the_page() {
+    let order = reading_order();
+    let place = |name: &str| order.iter().position(|it| it == name);
     let mut wrong = Vec::new();
     for path in all_sources() {
-        let room = room(&path);
-        if matches!(room.as_str(), "main" | "lib") {
+        let folder = folder(&path);
+        if matches!(folder.as_str(), "main.rs" | "lib.rs") {
             continue;
         }
-        let (floor, at) =
-            place(&room).unwrap_or_else(|| panic!("{room} has no place in the house"));
-        for other in known(&code(&path))
-            .into_iter()
-            .filter(|other| *other != room)
-        {
-            let Some((other_floor, other_at)) = place(&other) else {
-                continue;
-            };
-            let below = other_floor < floor && !HOUSE[floor].never.contains(&other.as_str());
-            let before = other_floor == floor && HOUSE[floor].in_order && other_at < at;
-            if !below && !before {
-                wrong.push(format!("{} knows {other}", path.display()));
+        let from = place(&folder).unwrap_or_else(|| panic!("{folder} is not in lib.rs"));
+        for other in imports(&code(&path)).iter().filter(|it| **it != folder) {
+            let Some(to) = place(other) else { continue };
+            let edge = (folder.as_str(), other.as_str());
+            let forbidden = FORBIDDEN
+                .iter()
+                .any(|(it, others)| *it == edge.0 && others.contains(&edge.1));
+            if forbidden || to <= from && !UPWARD.contains(&edge) {
+                wrong.push(format!("{} imports {other}", path.display()));
             }
         }
     }
@@ -190,16 +111,16 @@ fn arrows_go_down_only() {
 }
 
 #[test]
-fn a_step_knows_the_store_and_one_edge_at_most() {
-    for path in all_sources()
-        .iter()
-        .filter(|path| STEPS.contains(&room(path).as_str()))
-    {
-        let edges: Vec<_> = known(&code(path))
-            .into_iter()
-            .filter(|it| EDGES.contains(&it.as_str()) && it != "store")
-            .collect();
-        assert!(edges.len() <= 1, "{} knows {edges:?}", path.display());
+fn a_worker_calls_one_side_at_most() {
+    for path in all_sources() {
+        let code = code(&path);
+        let known = imports(&code);
+        let both = known.contains("openai") && known.contains("outbound");
+        assert!(
+            !(folder(&path) == "workers" && both),
+            "{} calls OpenAI and strangers",
+            path.display()
+        );
     }
 }
 
@@ -220,16 +141,13 @@ fn a_technology_has_one_home() {
 }
 
 #[test]
-fn every_module_is_in_the_house() {
-    let lib = fs::read_to_string("src/lib.rs").expect("lib.rs");
-    for module in lib
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-    {
-        assert!(
-            place(module).is_some(),
-            "{module} has no place in the house"
-        );
+fn every_folder_is_in_the_reading_order() {
+    let order = reading_order();
+    for entry in fs::read_dir("src").expect("src") {
+        let name = entry.expect("an entry").file_name();
+        let name = name.to_string_lossy().into_owned();
+        let known = matches!(name.as_str(), "main.rs" | "lib.rs") || order.contains(&name);
+        assert!(known, "src/{name} is no folder of lib.rs");
     }
 }
 

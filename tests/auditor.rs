@@ -12,12 +12,13 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchkeeper::batch::{BatchState, Stage};
-use batchkeeper::clock::Clock;
+use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::domain::openai::Identity;
 use batchkeeper::openai::BatchApi;
-use batchkeeper::step::Step;
 use batchkeeper::store::{Store, inspect};
-use batchkeeper::{auditor::Auditor, remote::Identity};
+use batchkeeper::workers::auditor::Auditor;
+use batchkeeper::workers::worker::Step;
 use world::openai::{Course, End, Fate, Fault, Op, OpenAi, error_entry};
 use world::{OPENAI, World};
 

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use appliance::{
     Appliance, all_right, described, in_languages, key, now, sign_bytes, submission, wait_for,
 };
-use batchkeeper::json::canonical_value;
-use batchkeeper::signature::{ReceivedWebhook, webhook_secret};
+use batchkeeper::domain::signature::{ReceivedWebhook, webhook_secret};
+use batchkeeper::python_json::canonical_value;
 use serde_json::{Value, json};
 
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
@@ -35,7 +35,7 @@ fn is_time(value: &Value) -> bool {
     value.as_str().is_some_and(|text| {
         text.len() == 20
             && text.ends_with('Z')
-            && text.parse::<batchkeeper::clock::Timestamp>().is_ok()
+            && text.parse::<batchkeeper::base::clock::Timestamp>().is_ok()
     })
 }
 

@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use appliance::{Appliance, sign_bytes, wait_for};
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use crossbeam_channel::never;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};

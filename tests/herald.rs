@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchkeeper::clock::Clock;
-use batchkeeper::herald::Herald;
-use batchkeeper::net::{NetError, Post, PostReply};
-use batchkeeper::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
-use batchkeeper::step::Step;
+use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
+use batchkeeper::outbound::{NetError, Post, PostReply};
 use batchkeeper::store::{Store, alerts};
+use batchkeeper::workers::alert_notifier::Herald;
+use batchkeeper::workers::worker::Step;
 use serde_json::Value;
 use world::World;
 use world::openai::Crash;

@@ -10,7 +10,7 @@
 mod appliance;
 
 use appliance::{Appliance, all_right, described, in_languages, wait_for};
-use batchkeeper::html::paragraphs;
+use batchkeeper::domain::html::paragraphs;
 use batchkeeper::sandbox::{ODD_UNICODE, expected_translation};
 use serde_json::{Value, json};
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
+use batchkeeper::base::threads::{Crew, Ended};
 use batchkeeper::http::{Handler, Limits, Request, Response, Server};
-use batchkeeper::threads::{Crew, Ended};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::json;
 

@@ -8,7 +8,7 @@
 mod appliance;
 
 use appliance::{Appliance, in_languages};
-use batchkeeper::clock::Timestamp;
+use batchkeeper::base::clock::Timestamp;
 use batchkeeper::sandbox::{expected_description, expected_translation};
 use serde_json::{Value, json};
 

@@ -12,8 +12,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use appliance::{Appliance, all_right, call, sign_bytes, submission};
-use batchkeeper::html::escaped;
-use batchkeeper::printable::printable;
+use batchkeeper::base::printable::printable;
+use batchkeeper::domain::html::escaped;
 use serde_json::{Value, json};
 
 /// What must arrive as it is sent.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use appliance::{Appliance, call, sign_bytes, submission};
 use batchkeeper::config::Over;
-use batchkeeper::job::Mode;
-use batchkeeper::money::{Limits, Money};
+use batchkeeper::domain::job::Mode;
+use batchkeeper::domain::money::{Limits, Money};
 use serde_json::{Value, json};
 use world::World;
 use world::openai::{Course, Rule};
@@ -174,8 +174,7 @@ fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
 #[test]
 fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_break_it() {
     let mut appliance = Appliance::with("[budgets]\nshow_costs = true");
-    let mut lots: Value =
-        serde_json::from_str(include_str!("../src/commands/demo/lots.json")).unwrap();
+    let mut lots: Value = serde_json::from_str(include_str!("../src/cli/demo/lots.json")).unwrap();
     for lot in lots.as_array_mut().unwrap() {
         for image in lot["images"].as_array_mut().unwrap() {
             let path = image["url"].as_str().unwrap();

@@ -6,9 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock};
-use batchkeeper::net::{Guard, ImageLimits, ImageProblem, NetError, Outbound, Post, UrlProblem};
-use batchkeeper::threads;
+use batchkeeper::base::clock::{Clock, SystemClock};
+use batchkeeper::base::threads;
+use batchkeeper::outbound::{
+    Guard, ImageLimits, ImageProblem, NetError, Outbound, Post, UrlProblem,
+};
 use crossbeam_channel::{Receiver, never, unbounded};
 
 /// A server on a loopback address that answers each request as `answer` says; told of every
@@ -67,7 +69,7 @@ fn outbound() -> Outbound {
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
-fn post(url: &str) -> Result<batchkeeper::net::PostReply, NetError> {
+fn post(url: &str) -> Result<batchkeeper::outbound::PostReply, NetError> {
     outbound().post(url, &[], b"{}".to_vec(), LONG)
 }
 

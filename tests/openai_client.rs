@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use batchkeeper::batch::RemoteStatus;
+use batchkeeper::base::threads;
+use batchkeeper::domain::batch::RemoteStatus;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{
     BatchApi, Call, CallError, Identity, NewBatch, Refusal, RemoteBatch, RemoteFile,
 };
-use batchkeeper::threads;
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-proj-abcdefghijklmnop";

@@ -11,9 +11,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use batchkeeper::base::threads;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{BatchApi, Identity};
-use batchkeeper::threads;
 
 const SIZE: u64 = 200_000_000;
 

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use appliance::{Appliance, KEY, call, key, submission, wait_for};
-use batchkeeper::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
+use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -515,7 +515,7 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
     }
     let paid: i64 = appliance.cell("SELECT sum(cost_picodollars) FROM v_costs");
     assert!(paid > 0);
-    let paid = batchkeeper::money::Money(paid).to_string();
+    let paid = batchkeeper::domain::money::Money(paid).to_string();
     assert_eq!(whole["cost_usd"], json!(paid));
     // People see the same.
     let table = appliance.run(&["report"]);

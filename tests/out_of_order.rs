@@ -6,8 +6,8 @@ mod world;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use batchkeeper::batch::{BatchState, Stage};
-use batchkeeper::job::JobStatus;
+use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::domain::job::JobStatus;
 use world::World;
 use world::openai::{Course, End, Fate, Fault, Op, error_entry};
 

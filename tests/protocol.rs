@@ -5,13 +5,13 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchkeeper::batch::{BatchState, RemoteStatus, Stage};
-use batchkeeper::clock::Clock;
-use batchkeeper::job::{JobStatus, LotStatus};
-use batchkeeper::legacy::read_dump;
+use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::batch::{BatchState, RemoteStatus, Stage};
+use batchkeeper::domain::job::{JobStatus, LotStatus};
+use batchkeeper::domain::legacy::read_dump;
+use batchkeeper::jobs::results::{self, webhook_body};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
-use batchkeeper::results::{self, webhook_body};
 use batchkeeper::store::{Store, legacy, retention};
 use serde_json::json;
 use world::openai::{Course, End, Fate, Fault, Ids, Op, OpenAi, Rule, error_entry};

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use appliance::{Appliance, key, now, sign_bytes, submission, wait_for};
-use batchkeeper::signature::SignedRequest;
+use batchkeeper::domain::signature::SignedRequest;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ mod world;
 use std::time::Duration;
 
 use appliance::{Appliance, all_right};
-use batchkeeper::batch::BatchState;
+use batchkeeper::domain::batch::BatchState;
 use world::World;
 use world::openai::{Course, End, Fault, Op, Rule, error_entry};
 

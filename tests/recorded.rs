@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use batchkeeper::answer::{Answer, ResultLine, read_body, read_line};
+use batchkeeper::domain::result_line::{Answer, ResultLine, read_body, read_line};
 use serde_json::{Value, json};
 
 /// How the answers stand in a file.

@@ -10,7 +10,7 @@ mod appliance;
 use std::collections::BTreeSet;
 
 use appliance::{Answer, Appliance, KEY, call, key, now, sign_bytes, submission};
-use batchkeeper::signature::{Key, Message, SignedRequest, sign};
+use batchkeeper::domain::signature::{Key, Message, SignedRequest, sign};
 use serde_json::{Value, json};
 
 /// The key that the default client rotates to, and another client's.

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use appliance::{Answer, Appliance, call, wait_for};
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use rusqlite::Connection;
 use serde_json::json;
 

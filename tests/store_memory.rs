@@ -6,7 +6,7 @@
     reason = "clippy takes only the #[test] functions for tests, not what serves them"
 )]
 
-use batchkeeper::clock::Timestamp;
+use batchkeeper::base::clock::Timestamp;
 use batchkeeper::store::Store;
 
 /// Who reads at the same time: as many as a daemon with 32 couriers has threads.

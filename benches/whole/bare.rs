@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, TransactionBehavior, params, params_from_iter};
 use serde_json::Value;

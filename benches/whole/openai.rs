@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use serde_json::{Value, json};
 
 use crate::rig::now_in_seconds;

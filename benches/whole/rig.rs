@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, CLOCK, sign_bytes, submission};
 use crate::openai::BareOpenAi;
-use batchkeeper::clock::Clock;
+use batchkeeper::base::clock::Clock;
 use crossbeam_channel::never;
 
 /// One line of the table.

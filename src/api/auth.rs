@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::Api;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
+use crate::domain::api_error::{Code, Refusal};
+use crate::domain::signature::{Key, Message, SignedRequest, is_fresh, v1_hex, verify};
 use crate::http::Request;
-use crate::json::Json;
-use crate::refusal::{Code, Refusal};
-use crate::signature::{Key, Message, SignedRequest, is_fresh, v1_hex, verify};
+use crate::python_json::Json;
 
 /// The client that a request means when it names none.
 const DEFAULT_CLIENT: &str = "default";

@@ -6,11 +6,11 @@ use super::limits::Kind;
 use super::read::no_such_job;
 use super::submit::{again, crowded, marks};
 use super::{Api, CANCEL, Failure, parse_body, seconds};
-use crate::clock::Timestamp;
+use crate::api::intake;
+use crate::base::clock::Timestamp;
+use crate::domain::api_error::{Code, Refusal};
+use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
-use crate::intake;
-use crate::job::JobStatus;
-use crate::refusal::{Code, Refusal};
 use crate::store::cancel;
 use crate::store::jobs::{self, JobRow};
 

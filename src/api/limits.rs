@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Api, Failure};
-use crate::refusal::{Code, Refusal};
+use crate::domain::api_error::{Code, Refusal};
 
 /// Over how long requests are counted.
 const WINDOW: Duration = Duration::from_mins(1);

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::limits::Kind;
 use super::{Api, Failure, seconds, whole_number};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::api_error::{Code, Refusal};
 use crate::http::{Request, Response};
-use crate::refusal::{Code, Refusal};
 use crate::store::jobs::{self, Filter, JobRow};
 
 /// Jobs of a page, where the request does not say.
@@ -84,7 +84,7 @@ fn parameter<T, E>(
 }
 
 /// A time as clients write them: RFC 3339, without an offset (UTC is meant), or a day alone.
-fn time(text: &str) -> Result<Timestamp, crate::clock::NotATime> {
+fn time(text: &str) -> Result<Timestamp, crate::base::clock::NotATime> {
     // The plus of an offset that was not percent-encoded arrives as a space.
     let text = match text.rsplit_once(' ') {
         Some((time, offset)) if time.contains('T') => format!("{time}+{offset}"),

@@ -7,39 +7,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::domain::api_error::{Code, Refusal};
 use crate::http::{Handler, Request, Response};
-use crate::json::{self, Json};
-use crate::net::Guard;
-use crate::refusal::{Code, Refusal};
-use crate::step::Bells;
+use crate::ops::{Health, Traffic};
+use crate::outbound::Guard;
+use crate::python_json::{self, Json};
 use crate::store::{Store, StoreError};
-use traffic::Traffic;
-use turn::Turns;
+use crate::workers::worker::Bells;
+use large_bodies::Turns;
 
 mod auth;
 mod cancel;
-mod costs;
-mod doorkeeper;
-mod estimate;
-mod health;
+mod dry_run;
+pub mod intake;
+mod large_bodies;
+mod legacy_routes;
 mod limits;
 mod list;
-mod metrics;
-mod older;
-mod ops;
-mod page;
 mod read;
 mod submit;
 mod synchronous;
-mod traffic;
-mod turn;
 
-pub use doorkeeper::Doorkeeper;
-pub use health::{Health, Vital};
 use limits::Rates;
-pub use ops::Ops;
 use synchronous::Seats;
 
 /// Who rings when a job for the batches was taken.
@@ -56,7 +47,7 @@ const RETRY_LATER: &str = "30";
 pub struct Api {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     guard: Guard,
     health: Arc<Health>,
     rates: Rates,
@@ -98,7 +89,7 @@ impl Api {
     }
 
     /// What was asked since the start, and how long the answers took, for the metrics.
-    fn traffic(&self) -> &Traffic {
+    pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
@@ -228,13 +219,13 @@ impl Handler for Api {
 }
 
 /// A refusal of the server itself, in the contract's form.
-fn refused(status: u16, code: &str, message: &str) -> Response {
+pub(crate) fn refused(status: u16, code: &str, message: &str) -> Response {
     let code = code.parse().unwrap_or(Code::InvalidParameter);
     Response::json(status, &Refusal::new(code, message).body())
 }
 
 /// Why a request gets no good answer.
-enum Failure {
+pub(crate) enum Failure {
     Refused(Refusal, Vec<(&'static str, String)>),
     Store(StoreError),
 }
@@ -252,7 +243,7 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    fn into_response(self) -> Response {
+    pub(crate) fn into_response(self) -> Response {
         match self {
             Self::Refused(refusal, headers) => {
                 let response = Response::json(refusal.code.status(), &refusal.body());
@@ -293,7 +284,7 @@ fn whole_number(text: &str) -> Result<i64, ParseIntError> {
 }
 
 /// A listener's OpenAPI document.
-fn document(text: &'static str) -> Response {
+pub(crate) fn document(text: &'static str) -> Response {
     Response::bytes(200, "application/json", text.as_bytes().to_vec())
 }
 
@@ -307,7 +298,7 @@ fn overloaded(message: &str) -> Failure {
     Failure::Refused(refusal, vec![("Retry-After", RETRY_LATER.to_owned())])
 }
 
-fn not_allowed(allow: &str) -> Failure {
+pub(crate) fn not_allowed(allow: &str) -> Failure {
     let refusal = Refusal::new(
         Code::MethodNotAllowed,
         format!("This path takes {allow} only."),
@@ -319,11 +310,11 @@ fn not_allowed(allow: &str) -> Failure {
 const MAX_VALUES: usize = 12_000_000;
 
 fn parse_body(body: &[u8]) -> Result<Json<'_>, Refusal> {
-    json::parse_within(body, MAX_VALUES)
+    python_json::parse_within(body, MAX_VALUES)
         .map_err(|error| Refusal::new(Code::InvalidJson, format!("The body is no JSON: {error}.")))
 }
 
-fn seconds(time: Option<Timestamp>) -> Value {
+pub(crate) fn seconds(time: Option<Timestamp>) -> Value {
     time.map(Timestamp::to_seconds_text).into()
 }
 

@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 
 use super::limits::{Kind, too_many};
 use super::{AT_ONCE, Api, BATCH, Failure, overloaded, parameter, parse_body};
-use crate::clock::Timestamp;
+use crate::api::intake::{self, Before, Incoming, Marks, Taken};
+use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
+use crate::domain::api_error::{Code, Refusal};
+use crate::domain::job::{Mode, Submission};
+use crate::domain::money::Money;
 use crate::http::{Request, Response};
-use crate::intake::{self, Before, Incoming, Marks, Taken};
-use crate::job::{Mode, Submission};
-use crate::json::Json;
-use crate::money::Money;
-use crate::refusal::{Code, Refusal};
+use crate::python_json::Json;
 use crate::store::jobs::JobRow;
 use crate::store::money::Standing;
 use crate::store::{StoreError, alerts};
-use crate::trouble;
+use crate::workers::pauses;
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
@@ -61,7 +61,7 @@ impl Api {
             let pause = self
                 .store
                 .read(|view| alerts::paused(view, alerts::INTAKE))?;
-            if let Some(missing) = trouble::missing_room(&self.store, &self.config)? {
+            if let Some(missing) = pauses::missing_room(&self.store, &self.config)? {
                 log::error!("event=refused reason=disk_reserve missing={missing}");
                 return Err(StoreError::Full.into());
             }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::read::no_such_job;
 use super::{Api, Failure, seconds};
+use crate::domain::api_error::{Code, Refusal};
+use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
-use crate::job::{JobStatus, LotStatus, Mode, VERSION};
-use crate::refusal::{Code, Refusal};
-use crate::results;
+use crate::jobs::results;
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotRow, Of};
 use crate::store::{StoreError, direct};

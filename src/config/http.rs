@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::text::{duration, size};
 use super::{ConfigError, refuse, within};
-use crate::cidr::Cidr;
+use crate::base::cidr::Cidr;
 
 /// `[http]`
 #[derive(Clone, Debug, Deserialize)]

@@ -11,12 +11,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-use crate::batch::Stage;
-use crate::money::{Budgets, Limits, Price};
-use crate::parameters::Parameters;
-use crate::signature::Key;
-use crate::translation::TranslationParameters;
-use crate::vision::VisionParameters;
+use crate::domain::batch::Stage;
+use crate::domain::money::{Budgets, Limits, Price};
+use crate::domain::parameters::Parameters;
+use crate::domain::signature::Key;
+use crate::domain::translation::TranslationParameters;
+use crate::domain::vision::VisionParameters;
 
 mod exposed;
 mod http;
@@ -692,7 +692,7 @@ impl Config {
 
     /// What models cost: as configured, and as shipped for those that are not named.
     pub fn prices(&self) -> Vec<Price> {
-        crate::money::prices(&self.prices)
+        crate::domain::money::prices(&self.prices)
     }
 
     /// What a stage's lines are made with.

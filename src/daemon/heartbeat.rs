@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::Health;
-use crate::clock::Moment;
+use crate::base::clock::Moment;
 use crate::config::Config;
-use crate::net::Outbound;
-use crate::step::{Next, Step, StepError};
+use crate::ops::Health;
+use crate::outbound::Outbound;
+use crate::workers::worker::{Next, Step, StepError};
 
 /// How long one may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

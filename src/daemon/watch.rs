@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::Health;
-use crate::clock::Moment;
-use crate::step::{Next, Step, StepError};
+use crate::base::clock::Moment;
+use crate::ops::Health;
 use crate::store::{Store, alerts};
+use crate::workers::worker::{Next, Step, StepError};
 
 /// How often it looks, where systemd does not want it oftener.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -143,8 +143,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::clock::{Clock, SystemClock};
-    use crate::threads;
+    use crate::base::clock::{Clock, SystemClock};
+    use crate::base::threads;
 
     #[test]
     fn a_port_that_says_nothing_or_something_else_is_silent() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::api::Health;
-use crate::clock::Clock;
-use crate::step::{Bells, Step, StepError};
+use crate::base::clock::Clock;
+use crate::ops::Health;
+use crate::workers::worker::{Bells, Step, StepError};
 
 /// The wait after an error that passes.
 const RECOVER: Duration = Duration::from_secs(1);
@@ -95,11 +95,11 @@ mod tests {
     use crossbeam_channel::{bounded, never};
 
     use super::*;
-    use crate::clock::{Moment, SystemClock};
+    use crate::base::clock::{Moment, SystemClock};
+    use crate::base::threads::Crew;
     use crate::daemon::wait_for_the_end;
-    use crate::step::Next;
     use crate::store::{Store, StoreError};
-    use crate::threads::Crew;
+    use crate::workers::worker::Next;
 
     /// Ticks well so often, then ends as it must not.
     struct Doomed {

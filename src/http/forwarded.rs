@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::cidr::Cidr;
+use crate::base::cidr::Cidr;
 
 /// Whether an address is one of these.
 pub fn trusted(address: IpAddr, proxies: &[Cidr]) -> bool {

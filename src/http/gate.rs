@@ -20,8 +20,8 @@ use super::seats::{Budget, Counted, Phase, Seat, Seats, Share};
 use super::server::Limits;
 use super::socket::{Client, patience};
 use super::{Handler, forwarded, reply, wire};
-use crate::clock::Clock;
-use crate::threads;
+use crate::base::clock::Clock;
+use crate::base::threads;
 
 /// How long the accept loop waits when the machine has no descriptor or thread left.
 const BACK_OFF: Duration = Duration::from_millis(100);

@@ -175,7 +175,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::threads;
+    use crate::base::threads;
 
     fn ask(inner: &Inner) -> String {
         let mut stream = inner.connect().unwrap();

@@ -19,9 +19,9 @@ use super::reply::{TAKEN_AT_ONCE, plain_headers, retry_later};
 use super::seats::{Budget, Seats};
 use super::wire;
 use super::{Body, Handler, Response};
-use crate::cidr::Cidr;
-use crate::clock::Clock;
-use crate::threads::Crew;
+use crate::base::cidr::Cidr;
+use crate::base::clock::Clock;
+use crate::base::threads::Crew;
 
 /// A stream that ends within so many bytes is an answer in full. The gate takes that from its worker at
 /// once, and has it in memory until its client has taken it.

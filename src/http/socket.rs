@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 /// The least rate in bytes a second at which a client must send or take: it may fall behind by the
 /// stall that it is allowed, never further. Who is slower holds memory or a thread for too long.
@@ -151,7 +151,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::clock::{Moment, Timestamp};
+    use crate::base::clock::{Moment, Timestamp};
 
     /// Each look at it takes a second.
     #[derive(Default)]

@@ -10,9 +10,9 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{BatchError, Page, Refusal, RemoteBatch, RemoteFile, RequestCounts};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
-use crate::remote::without_secrets;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
+use crate::domain::openai::without_secrets;
 
 /// The longest message that is kept of a refusal, in characters.
 const MESSAGE_LIMIT: usize = 500;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::remote::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
+pub use crate::domain::openai::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
 
 mod answer;
 pub mod client;

@@ -14,7 +14,7 @@ use super::ledger::Entry;
 use super::response::Usage;
 use super::wire::{self, List, Refusal, ok};
 use super::{Caller, Sandbox, create, lock};
-use crate::batch::RemoteStatus;
+use crate::domain::batch::RemoteStatus;
 use crate::http::{Request, Response};
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.

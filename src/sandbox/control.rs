@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::wire::{Refusal, ok};
 use super::{Sandbox, lock};
-use crate::batch::RemoteStatus;
+use crate::domain::batch::RemoteStatus;
 use crate::http::{Request, Response};
 
 /// How many ids a list in the state shows.

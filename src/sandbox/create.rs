@@ -12,8 +12,8 @@ use super::response::Usage;
 use super::settings::UnknownFile;
 use super::wire::Refusal;
 use super::{Caller, Sandbox, ids};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
 
 const ENDPOINTS: [&str; 8] = [
     "/v1/responses",

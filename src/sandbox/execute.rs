@@ -19,8 +19,8 @@ use super::response::Usage;
 use super::wire::Refusal;
 use super::written::{Run, Unrun};
 use super::{Sandbox, disk, ids, lines};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
 
 /// What an execution gave.
 #[derive(Default, Serialize, Deserialize)]

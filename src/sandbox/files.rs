@@ -13,7 +13,7 @@ use super::disk::{self, OpenError};
 use super::ledger::Entry;
 use super::wire::{List, Refusal, ok};
 use super::{Caller, Sandbox, ids, multipart};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::http::{Request, Response};
 
 const PURPOSES: [&str; 6] = [

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::disk::OpenError;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]

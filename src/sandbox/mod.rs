@@ -44,7 +44,7 @@ pub use images::image_names;
 pub use response::ODD_UNICODE;
 pub use settings::{ApiKey, Latencies, Model, Pace, Reasoning, Settings, UnknownFile};
 
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
 use ledger::Entry;
 use lines::Target;

@@ -12,8 +12,8 @@ use super::faults::Fault;
 use super::ledger::Entry;
 use super::settings::Latencies;
 use super::{Sandbox, create, lock};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))

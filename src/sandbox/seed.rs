@@ -12,8 +12,8 @@ use super::files::FileRecord;
 use super::ledger::Entry;
 use super::wire::Refusal;
 use super::{Sandbox, disk, ids, lock};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
 use crate::http::Response;
 
 #[derive(Deserialize)]

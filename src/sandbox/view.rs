@@ -12,8 +12,8 @@ use super::faults::Fault;
 use super::ledger::Entry;
 use super::response::Usage;
 use super::wire::{Refusal, ok};
-use crate::batch::RemoteStatus;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::RemoteStatus;
 use crate::http::Response;
 
 /// Members in the order of recorded answers; what is not set is null.

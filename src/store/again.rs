@@ -8,8 +8,8 @@ use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::settle::{self, By};
 use super::{StoreError, Stored, Tx, View, alerts};
-use crate::batch::Stage;
-use crate::job::{JobStatus, RequestState};
+use crate::domain::batch::Stage;
+use crate::domain::job::{JobStatus, RequestState};
 
 /// What sending a job's failed lots again would take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

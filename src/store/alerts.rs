@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::notices::{self, What};
 use super::{Stored, Tx, View};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// What a transaction has to say to the log: it is said once it is true.
 pub(super) type Said = RefCell<Vec<(Level, String)>>;

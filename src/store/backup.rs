@@ -16,7 +16,7 @@ use super::{
     APPLICATION_ID, Store, StoreError, Stored, Tx, View, beside, cannot, make_private_folder_of,
     private,
 };
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// Pages copied between two words on how far it is.
 const PAGES: i32 = 4096;

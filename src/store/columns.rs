@@ -2,9 +2,9 @@
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-use crate::batch::{BatchState, Outcome, Scheme, Stage};
-use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, Mode, RequestState};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
+use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState};
 use crate::store::notices::What;
 
 impl ToSql for Timestamp {

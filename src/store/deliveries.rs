@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, alerts, moved};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// A delivery that is due.
 #[derive(Clone, Debug)]

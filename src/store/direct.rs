@@ -9,9 +9,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::settle::{self, By, Request, Rules};
 use super::{Stored, Tx, View};
-use crate::batch::Outcome;
-use crate::clock::Timestamp;
-use crate::job::RequestState;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::Outcome;
+use crate::domain::job::RequestState;
 
 /// A call that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 
 use super::money::{self, Used};
 use super::{Store, Stored, View, alerts};
-use crate::batch::BatchState;
-use crate::clock::Timestamp;
-use crate::job::{JobStatus, RequestState};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::BatchState;
+use crate::domain::job::{JobStatus, RequestState};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]

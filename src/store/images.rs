@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::lots::list;
 use super::{Stored, Tx, View};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// A lot whose images are due.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use rusqlite::{Params, Row};
 use serde_json::Value;
 
 use super::{Stored, View};
-use crate::printable::printable;
+use crate::base::printable::printable;
 
 /// A table for people and programs.
 #[derive(Clone, Debug, Default)]
@@ -294,8 +294,8 @@ pub fn findings(view: &View) -> Stored<Vec<Finding>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::batch::Outcome;
-    use crate::job::{LotStatus, RequestState};
+    use crate::domain::batch::Outcome;
+    use crate::domain::job::{LotStatus, RequestState};
 
     /// The states of the big tables are held by the program's enums, and by a view of the same words.
     #[test]

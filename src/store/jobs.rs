@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
 use super::{Stored, Tx, View, alerts, direct, moved};
-use crate::batch::{BatchState, Stage};
-use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{BatchState, Stage};
+use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -116,7 +116,11 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         let missing = (!lot.unusable.is_empty()).then(|| json!(lot.unusable).to_string());
         let fails = lot.images.is_empty();
         let (status, error, processed_at) = if fails {
-            (LotStatus::Failed, Some(crate::job::NO_IMAGE), Some(tx.now))
+            (
+                LotStatus::Failed,
+                Some(crate::domain::job::NO_IMAGE),
+                Some(tx.now),
+            )
         } else {
             (LotStatus::Pending, None, None)
         };

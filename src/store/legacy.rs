@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::settle::{self, Rules};
 use super::{Stored, Tx, View, alerts, batches, requests};
-use crate::batch::{BatchState, CustomId, Scheme, Stage};
-use crate::clock::Timestamp;
-use crate::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
-use crate::legacy::{LegacyJob, LegacyLot, custom_ids};
-use crate::remote::{Identity, RemoteBatch};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
+use crate::domain::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
+use crate::domain::legacy::{LegacyJob, LegacyLot, custom_ids};
+use crate::domain::openai::{Identity, RemoteBatch};
 
 /// Whose the imported jobs are.
 const CLIENT: &str = "default";

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{Row, params};
 
 use super::{Stored, View};
-use crate::clock::Timestamp;
-use crate::job::LotStatus;
+use crate::base::clock::Timestamp;
+use crate::domain::job::LotStatus;
 
 /// A lot with whatever came of it.
 #[derive(Clone, Debug)]

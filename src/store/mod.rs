@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, TransactionBehavior};
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 pub mod again;
 pub mod alerts;

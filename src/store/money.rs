@@ -8,9 +8,9 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::inspect::{self, Table};
 use super::{Stored, Tx, View};
-use crate::batch::Stage;
-use crate::clock::Timestamp;
-use crate::money::{Budgets, Limits, Money, Price, Rates, Tokens};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::Stage;
+use crate::domain::money::{Budgets, Limits, Money, Price, Rates, Tokens};
 
 /// Finished jobs that estimates are learned from.
 const JOBS: u32 = 20;

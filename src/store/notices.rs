@@ -8,8 +8,8 @@ use rusqlite::{OptionalExtension, params};
 use super::alerts::AlertRow;
 use super::deliveries::Then;
 use super::{Stored, Tx, View, moved};
-use crate::batch::text_enum;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::text_enum;
 
 text_enum! {
     /// What a notice tells of its alert.

@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::batches::BatchRow;
 use super::{Stored, Tx, View};
-use crate::clock::Timestamp;
-use crate::remote::Identity;
+use crate::base::clock::Timestamp;
+use crate::domain::openai::Identity;
 
 /// After so long a limit is tried again: an account's tier rises, and nobody tells us.
 const BELIEVED: Duration = Duration::from_hours(7 * 24);

@@ -3,9 +3,9 @@
 use rusqlite::{Row, params};
 
 use super::{Stored, View};
-use crate::clock::Timestamp;
-use crate::money::Money;
-use crate::remote::Identity;
+use crate::base::clock::Timestamp;
+use crate::domain::money::Money;
+use crate::domain::openai::Identity;
 
 /// What was accepted of one kind, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

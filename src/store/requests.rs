@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::lots::list;
 use super::{StoreError, Stored, Tx, View};
-use crate::batch::{CustomId, Stage};
-use crate::clock::Timestamp;
-use crate::parameters::Parameters;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{CustomId, Stage};
+use crate::domain::parameters::Parameters;
 
 /// A job's queue of one stage.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, alerts};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// A job that is to be cleaned.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
 use super::{Stored, Tx, View, alerts, direct, requests};
-use crate::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
-use crate::job::{LotStatus, NO_IMAGE, RequestState, is_english};
+use crate::domain::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
+use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 
 /// What a result file says of one line.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use super::inspect::{Table, table};
 use super::{Stored, View};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// Jobs that are not final, newest first.
 pub fn jobs_under_way(view: &View) -> Stored<Table> {

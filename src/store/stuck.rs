@@ -4,9 +4,9 @@ use rusqlite::{Row, params};
 
 use super::batches::{self, BatchRow};
 use super::{Stored, View};
-use crate::batch::Stage;
-use crate::clock::Timestamp;
-use crate::remote::Identity;
+use crate::base::clock::Timestamp;
+use crate::domain::batch::Stage;
+use crate::domain::openai::Identity;
 
 /// Of jobs and of submissions that stand still so many are told of at once: a person reads them. What
 /// others tell of too, batch by batch, is told of whole, or each would end what the other began.

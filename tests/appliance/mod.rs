@@ -15,11 +15,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock, Timestamp};
-use batchkeeper::html::paragraphs;
+use batchkeeper::base::clock::{Clock, SystemClock, Timestamp};
+use batchkeeper::base::threads;
+use batchkeeper::domain::html::paragraphs;
+use batchkeeper::domain::signature::{Key, Message, sign};
 use batchkeeper::sandbox::{expected_description, expected_translation};
-use batchkeeper::signature::{Key, Message, sign};
-use batchkeeper::threads;
 use crossbeam_channel::{never, unbounded};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -23,7 +23,7 @@ mod synchronous;
 mod webhooks;
 
 use appliance::{Answer, Appliance, KEY, call, now};
-use batchkeeper::signature::{Key, Message, SignedRequest, sign};
+use batchkeeper::domain::signature::{Key, Message, SignedRequest, sign};
 use serde_json::Value;
 
 /// Where submissions go.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, KEY, call, submission};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchkeeper::clock::Clock;
-use batchkeeper::threads;
+use batchkeeper::base::clock::Clock;
+use batchkeeper::base::threads;
 use crossbeam_channel::never;
 
 use crate::appliance::{CLOCK, wait_for};

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::appliance::{Appliance, CLOCK, KEY, call, submission};
 use crate::{SUBMIT, borrowed, refused, sign_with, taken, v1};
-use batchkeeper::clock::Clock;
+use batchkeeper::base::clock::Clock;
 
 const OTHER_KEY: &str = "a key that only the other client has";
 const HOOK_KEY: &str = "a key that signs webhooks and nothing else";
@@ -194,9 +194,9 @@ fn what_python_takes_is_signed_as_python_does_and_refused_where_it_is_used() {
     let appliance = Appliance::start();
     // Signed over the canonical `lots`: NaN, 1e400 and half a surrogate pair have such a form.
     let sent = |lots: &str| {
-        let parsed = batchkeeper::json::parse(lots.as_bytes()).unwrap();
-        let message = batchkeeper::signature::Message::Canonical(&parsed);
-        let signature = batchkeeper::signature::sign(&crate::appliance::key(), message);
+        let parsed = batchkeeper::python_json::parse(lots.as_bytes()).unwrap();
+        let message = batchkeeper::domain::signature::Message::Canonical(&parsed);
+        let signature = batchkeeper::domain::signature::sign(&crate::appliance::key(), message);
         let body = format!(
             "{{\"version\": \"1.0.0\", \"languages\": [\"en\"], \"lots\": {lots}, \"signature\": \"{signature}\"}}"
         );

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, described, in_languages, submission, wait_for};

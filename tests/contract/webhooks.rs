@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use batchkeeper::json::canonical_value;
-use batchkeeper::signature::ReceivedWebhook;
+use batchkeeper::domain::signature::ReceivedWebhook;
+use batchkeeper::python_json::canonical_value;
 use batchkeeper::store::{Store, alerts, deliveries};
 use serde_json::{Value, json};
 
@@ -349,7 +349,7 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
         let at: String = appliance.cell(&format!(
             "SELECT completed_at FROM batch_jobs WHERE id = '{job}'"
         ));
-        let at: batchkeeper::clock::Timestamp = at.parse().unwrap();
+        let at: batchkeeper::base::clock::Timestamp = at.parse().unwrap();
         ends.insert(job.clone(), at.millis());
     }
     let mut late: Vec<i64> = seen[50..]

@@ -4,7 +4,7 @@
 //! `BATCHKEEPER_TORTURE_KILLS` says how often at each point (200), `BATCHKEEPER_TORTURE_POINT` at
 //! which alone (a part of its name).
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use serde_json::json;
 
 use super::environment;

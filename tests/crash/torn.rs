@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 
 use super::environment;
 use super::rig::{Expected, OfCommit, Options, Rig, Strike, until};

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use batchkeeper::threads;
+use batchkeeper::base::threads;
 use crossbeam_channel::unbounded;
 
 use super::environment;

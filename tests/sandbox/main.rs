@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, Moment, Timestamp};
+use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::http::{Handler, Request};
 use batchkeeper::sandbox::{
     ApiKey, Latencies, Pace, Sandbox, Settings, UnknownFile, expected_description,

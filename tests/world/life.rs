@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use batchkeeper::config::Over;
-use batchkeeper::job::Mode;
-use batchkeeper::money::Money;
+use batchkeeper::domain::job::Mode;
+use batchkeeper::domain::money::Money;
 
 use super::openai::{Chaos, Rule};
 use super::random::Random;

@@ -20,29 +20,29 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use batchkeeper::auditor::Auditor;
-use batchkeeper::batch::BatchState;
-use batchkeeper::clock::{Clock, Moment, Timestamp};
+use batchkeeper::api::intake::{self, Before, Incoming, Marks, Taken};
+use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::config::Config;
-use batchkeeper::courier::Courier;
-use batchkeeper::direct::Direct;
-use batchkeeper::finisher::Finisher;
-use batchkeeper::ingester::Ingester;
-use batchkeeper::intake::{self, Before, Incoming, Marks, Taken};
-use batchkeeper::janitor::Janitor;
-use batchkeeper::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
+use batchkeeper::domain::batch::BatchState;
+use batchkeeper::domain::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
-use batchkeeper::poller::Poller;
 use batchkeeper::recovery::Recovery;
-use batchkeeper::retention::Retention;
-use batchkeeper::step::{Next, Step};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
 use batchkeeper::store::{
     Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect, money,
 };
-use batchkeeper::submitter::Submitter;
+use batchkeeper::workers::auditor::Auditor;
+use batchkeeper::workers::finisher::Finisher;
+use batchkeeper::workers::ingester::Ingester;
+use batchkeeper::workers::poller::Poller;
+use batchkeeper::workers::remote_cleanup::Janitor;
+use batchkeeper::workers::retention::Retention;
+use batchkeeper::workers::submitter::Submitter;
+use batchkeeper::workers::synchronous::Direct;
+use batchkeeper::workers::webhook_sender::Courier;
+use batchkeeper::workers::worker::{Next, Step};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 

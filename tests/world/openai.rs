@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchkeeper::batch::{RemoteStatus, Stage};
+use batchkeeper::domain::batch::{RemoteStatus, Stage};
 use batchkeeper::openai::{
     BatchApi, BatchError, Call, CallError, ENDPOINT, Identity, NewBatch, Page, Refusal,
     RemoteBatch, RemoteFile, RequestCounts, ResponsesApi,

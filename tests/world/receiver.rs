@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use batchkeeper::net::{NetError, Post, PostReply};
+use batchkeeper::outbound::{NetError, Post, PostReply};
 
 use super::openai::Crash;
 use super::random::Random;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use batchkeeper::batch::RemoteStatus;
+use batchkeeper::domain::batch::RemoteStatus;
 use batchkeeper::openai::{
     BatchApi, Call, CallError, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
 };

@@ -34,7 +34,7 @@ use super::{
     BatchApi, Call, CallError, ENDPOINT, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
     ResponsesApi,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock};
 
 /// The longest answer in JSON: a refused batch may blame each of its 50,000 lines, in 200 bytes or so.
 const MAX_JSON: u64 = 32 * 1024 * 1024;

@@ -3,8 +3,8 @@
 use rusqlite::{named_params, params};
 
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
-use crate::batch::{BatchState, RemoteStatus};
-use crate::remote::RemoteBatch;
+use crate::domain::batch::{BatchState, RemoteStatus};
+use crate::domain::openai::RemoteBatch;
 use crate::store::{Stored, Tx, alerts, moved, requests};
 
 /// What a listed batch is to us.

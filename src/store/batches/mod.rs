@@ -6,9 +6,9 @@ use std::time::Duration;
 use rusqlite::{Row, params};
 
 use super::{Stored, Tx, View};
-use crate::batch::{BatchState, Scheme, Stage, text_enum};
-use crate::clock::Timestamp;
-use crate::remote::{BatchError, Identity, RequestCounts};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{BatchState, Scheme, Stage, text_enum};
+use crate::domain::openai::{BatchError, Identity, RequestCounts};
 
 mod known;
 mod moves;

@@ -3,9 +3,9 @@
 use rusqlite::{named_params, params};
 
 use super::{count_lines, get};
-use crate::batch::{BatchState, Stage};
-use crate::clock::Timestamp;
-use crate::remote::{Identity, RemoteBatch, RemoteFile};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::{BatchState, Stage};
+use crate::domain::openai::{Identity, RemoteBatch, RemoteFile};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
 /// So many of a submission's jobs are named in the log.

@@ -4,9 +4,9 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{BatchRow, COLUMNS, Which, batch_row};
-use crate::batch::BatchState;
-use crate::clock::Timestamp;
-use crate::remote::{Identity, RemoteBatch};
+use crate::base::clock::Timestamp;
+use crate::domain::batch::BatchState;
+use crate::domain::openai::{Identity, RemoteBatch};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
 /// More lines than any batch has: a count beyond it says nothing.

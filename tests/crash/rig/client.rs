@@ -2,9 +2,9 @@
 
 use std::thread::JoinHandle;
 
+use batchkeeper::base::threads;
+use batchkeeper::domain::signature::{Key, Message, sign};
 use batchkeeper::sandbox::image_names;
-use batchkeeper::signature::{Key, Message, sign};
-use batchkeeper::threads;
 use serde_json::{Value, json};
 
 use super::{Job, KEY, Lot, MAX_ANSWER, PATIENCE, Rig};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use batchkeeper::net::Caller;
-use batchkeeper::signature::Key;
+use batchkeeper::domain::signature::Key;
+use batchkeeper::outbound::Caller;
 use serde_json::Value;
 use signal_hook::consts::SIGKILL;
 

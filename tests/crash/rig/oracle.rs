@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use batchkeeper::html::paragraphs;
+use batchkeeper::domain::html::paragraphs;
+use batchkeeper::domain::signature::{Message, sign};
 use batchkeeper::sandbox::{expected_description, expected_translation};
-use batchkeeper::signature::{Message, sign};
 use serde_json::{Value, json};
 
 use super::{Job, Rig};

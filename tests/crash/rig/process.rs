@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use crossbeam_channel::never;
 
 use super::plan::{Plan, SHIM};

@@ -1,0 +1,59 @@
+//! `?dry_run=true`: what a submission would be, without storing it.
+
+use serde_json::{Value, json};
+
+use super::Api;
+use crate::base::clock::Timestamp;
+use crate::domain::job::{Mode, Submission};
+use crate::jobs::estimate;
+use crate::store::Stored;
+
+/// How the numbers were made, for people: of a first job, and of a later one.
+const RECKONED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. No job has finished \
+    yet: a token per 4 characters of text, 85 per image (low detail), 300 per answer. Money: those tokens at the \
+    prices of today.";
+const LEARNED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. Tokens: what a request \
+    of each language took in the last 20 finished jobs. Money: those tokens at the prices of today.";
+
+impl Api {
+    /// The answer to a dry run of a submission that is well.
+    pub(super) fn estimate(
+        &self,
+        submission: &Submission<'_>,
+        mode: Mode,
+        now: Timestamp,
+    ) -> Stored<Value> {
+        let estimate = self
+            .store
+            .read(|view| estimate::of(view, &self.config, submission, mode, now))?;
+        let lots = submission.lots.iter();
+        let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
+        let unusable: usize = lots.map(|lot| lot.unusable.len()).sum();
+        let [vision, translation] = estimate.batches;
+        Ok(json!({
+            "dry_run": true,
+            "status": "valid",
+            "total_lots": submission.lots.len(),
+            "lots_without_images": without_images,
+            "unusable_images": unusable,
+            "languages": submission.languages,
+            "processing_mode": mode.as_str(),
+            "webhook_configured": !submission.webhooks().is_empty(),
+            "requests": {
+                "vision": estimate.descriptions,
+                "translation": estimate.translations,
+                "total": estimate.descriptions + estimate.translations,
+            },
+            "batches": {"vision": vision, "translation": translation},
+            "tokens": {
+                "input": estimate.tokens.input,
+                "cached": estimate.tokens.cached,
+                "output": estimate.tokens.output,
+                "output_at_most": estimate.output_at_most,
+            },
+            "estimated_cost": estimate.cost.map(|cost| json!({"usd": cost.to_string()})),
+            "learned_from_answers": estimate.learned_from,
+            "estimate": if estimate.learned_from == 0 { RECKONED } else { LEARNED },
+        }))
+    }
+}

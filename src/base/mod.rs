@@ -1,0 +1,6 @@
+//! What everything rests on: time, threads, networks, text for logs.
+
+pub mod cidr;
+pub mod clock;
+pub mod printable;
+pub mod threads;

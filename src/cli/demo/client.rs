@@ -1,0 +1,282 @@
+//! What a client does, and what the demo shows of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::never;
+use serde_json::{Value, json};
+
+use super::super::print;
+use super::{KEY, LANGUAGES};
+use crate::base::clock::Clock;
+use crate::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
+use crate::outbound::Caller;
+use crate::store::{Store, inspect};
+
+/// How long the demo waits for its job and webhook.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// How often it polls.
+const POLL: Duration = Duration::from_millis(250);
+/// The longest answer that is read.
+const MAX_ANSWER: u64 = 50_000_000;
+/// The real lots; see `SOURCES.md`.
+const LOTS: &str = include_str!("lots.json");
+
+/// Where everything is.
+pub(super) struct Demo {
+    pub api: String,
+    pub sandbox: String,
+    pub database: PathBuf,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Sends the job, watches it, verifies what comes back.
+pub(super) fn run(demo: &Demo) -> Result<(), String> {
+    let key = Key::new(KEY).map_err(|error| error.to_string())?;
+    let caller = Caller::new();
+    let job = submit(demo, &caller, &key)?;
+    watch(demo, &caller, &key, &job)?;
+    verify_webhook(demo, &caller, &key, &job)?;
+    show_descriptions(demo, &caller, &key, &job)?;
+    show_queries(demo, &job)
+}
+
+fn say(text: &str) -> Result<(), String> {
+    print(&format!("{text}\n"))
+        .map(drop)
+        .map_err(|_| "standard output is closed".to_owned())
+}
+
+fn submit(demo: &Demo, caller: &Caller, key: &Key) -> Result<String, String> {
+    let mut lots: Value =
+        serde_json::from_str(LOTS).map_err(|error| format!("the demo's lots: {error}"))?;
+    let images = lots
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(|lot| lot.get_mut("images")?.as_array_mut());
+    for image in images.flatten() {
+        let path = image.get("url").and_then(Value::as_str).unwrap_or_default();
+        *image = json!({"url": format!("{}{path}", demo.sandbox)});
+    }
+    let number = lots.as_array().map_or(0, Vec::len);
+    let body = json!({
+        "version": "1.0.0",
+        "languages": LANGUAGES,
+        "webhook_url": format!("{}/hooks/demo", demo.sandbox),
+        "lots": lots,
+    });
+    let body = body.to_string();
+    let signature = sign(key, Message::Bytes(body.as_bytes()));
+    let url = format!("{}/api/v1/generate-descriptions", demo.api);
+    let (status, answer) = caller
+        .post(
+            &url,
+            &[("X-Signature", &signature)],
+            body.as_bytes(),
+            MAX_ANSWER,
+        )
+        .map_err(|error| format!("the job was not taken: {error}"))?;
+    let answer = parse(&answer)?;
+    match (status, answer.get("job_id").and_then(Value::as_str)) {
+        (201, Some(job)) => {
+            say(&format!(
+                "\njob        {job}: {number} lots in {}, signed, stored",
+                LANGUAGES.join(", ")
+            ))?;
+            Ok(job.to_owned())
+        }
+        _ => Err(format!("the job was refused with {status}: {answer}")),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))
+}
+
+fn get(caller: &Caller, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), String> {
+    let (status, body) = caller
+        .get(url, headers, MAX_ANSWER)
+        .map_err(|error| format!("{url}: {error}"))?;
+    Ok((status, parse(&body)?))
+}
+
+/// Asks `look` again and again until it gives something.
+fn wait_for<T>(
+    demo: &Demo,
+    what: &str,
+    mut look: impl FnMut() -> Result<Option<T>, String>,
+) -> Result<T, String> {
+    let started = demo.clock.now().steady;
+    while demo.clock.now().steady.saturating_sub(started) < PATIENCE {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        // Nothing is ever sent: a pause.
+        never::<()>().recv_timeout(POLL).ok();
+    }
+    Err(format!("{what} did not come within {PATIENCE:?}"))
+}
+
+fn watch(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+    let url = format!("{}/api/v1/batch-status/{job}", demo.api);
+    let signature = sign(key, Message::Bytes(job.as_bytes()));
+    let mut shown = String::new();
+    wait_for(demo, "the job's end", || {
+        let (_, status) = get(caller, &url, &[("X-Signature", &signature)])?;
+        let text = |pointer: &str| {
+            status
+                .pointer(pointer)
+                .map(Value::to_string)
+                .unwrap_or_default()
+        };
+        let batches = status
+            .get("openai_batch_ids")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
+        let line = format!(
+            "status     {:13} {:>3} of {} lots, {batches} batches at OpenAI",
+            text("/status").trim_matches('"'),
+            text("/progress/processed_lots"),
+            text("/progress/total_lots"),
+        );
+        if line != shown {
+            say(&line)?;
+            shown = line;
+        }
+        match status.get("status").and_then(Value::as_str) {
+            Some("completed") => Ok(Some(())),
+            Some("failed" | "cancelled") => Err(format!("the job came to nothing: {status}")),
+            _ => Ok(None),
+        }
+    })
+}
+
+fn verify_webhook(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+    let url = format!("{}/sandbox/hooks/demo", demo.sandbox);
+    let delivery = wait_for(demo, "the webhook", || {
+        let (_, hooks) = get(caller, &url, &[])?;
+        Ok(hooks.pointer("/deliveries/0").cloned())
+    })?;
+    let header = |name: &str| {
+        let headers = delivery
+            .get("headers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let found =
+            headers.filter_map(|pair| Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)));
+        found
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+            .next()
+            .unwrap_or_default()
+    };
+    let body = delivery
+        .get("body")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if header("x-signature") != sign(key, Message::Bytes(body.as_bytes())) {
+        return Err("the webhook's X-Signature does not hold".into());
+    }
+    let (id, timestamp, signature) = (
+        header("webhook-id"),
+        header("webhook-timestamp"),
+        header("webhook-signature"),
+    );
+    let received = ReceivedWebhook {
+        id: &id,
+        timestamp: &timestamp,
+        signature: &signature,
+        body: body.as_bytes(),
+    };
+    received
+        .verify(&webhook_secret(key), demo.clock.now().wall)
+        .map_err(|error| {
+            format!("the webhook's Standard Webhooks signature does not hold: {error}")
+        })?;
+    let told = parse(body.as_bytes())?;
+    let lots = told
+        .get("lots")
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
+    if told.get("job_id").and_then(Value::as_str) != Some(job) || lots == 0 {
+        return Err(format!("the webhook tells of something else: {told}"));
+    }
+    say(&format!(
+        "webhook    {id} received: both signatures hold, {lots} lots in it"
+    ))
+}
+
+fn show_descriptions(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+    let url = format!("{}/api/v1/batch-results/{job}", demo.api);
+    let signature = sign(key, Message::Bytes(job.as_bytes()));
+    let (_, results) = get(caller, &url, &[("X-Signature", &signature)])?;
+    let lots = results
+        .pointer("/results/lots")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let texts = |lot: &Value| {
+        let descriptions = lot
+            .get("descriptions")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        descriptions
+            .iter()
+            .filter_map(|it| {
+                Some((
+                    it.get("language")?.clone(),
+                    it.get("damages")?.as_str()?.to_owned(),
+                ))
+            })
+            .collect::<Vec<_>>()
+    };
+    let described = lots
+        .iter()
+        .filter(|lot| texts(lot).len() == LANGUAGES.len())
+        .count();
+    say(&format!(
+        "results    {described} of {} lots described in {} languages",
+        lots.len(),
+        LANGUAGES.len()
+    ))?;
+    for lot in lots.iter().take(3) {
+        say(&format!(
+            "\n  lot {}",
+            lot.get("lot_id")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        ))?;
+        for (language, text) in texts(lot) {
+            let start: String = text.chars().take(150).collect();
+            say(&format!(
+                "    {}  {start}…",
+                language.as_str().unwrap_or_default()
+            ))?;
+        }
+    }
+    if described == lots.len() && described > 0 {
+        Ok(())
+    } else {
+        Err("some lots lack a description".into())
+    }
+}
+
+fn show_queries(demo: &Demo, job: &str) -> Result<(), String> {
+    let store =
+        Store::open(&demo.database, demo.clock.now().wall).map_err(|error| error.to_string())?;
+    for sql in inspect::operator_queries(job) {
+        let table = store
+            .read(|view| inspect::table(view, &sql, []))
+            .map_err(|error| error.to_string())?;
+        say(&format!("\nsqlite> {sql}"))?;
+        for row in &table.rows {
+            let cells: Vec<String> = row.iter().map(inspect::plain).collect();
+            say(&cells.join("|"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! Submissions and their batches: stages, states and legal moves; custom ids.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Makes an enum whose variants have one text each, written once: in SQL, JSON and logs alike.
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The text that stands for it in the database, in JSON and in logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::domain::batch::UnknownText;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($text => Ok($name::$variant),)+
+                    _ => Err($crate::domain::batch::UnknownText { what: stringify!($name), text: text.to_owned() }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use text_enum;
+
+/// A text that stands for no value of an enum.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownText {
+    /// The enum's name.
+    pub what: &'static str,
+    /// The text.
+    pub text: String,
+}
+
+impl fmt::Display for UnknownText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no {}", self.text, self.what)
+    }
+}
+
+impl std::error::Error for UnknownText {}
+
+text_enum! {
+    /// What a batch asks of OpenAI.
+    Stage {
+        /// Images and text of a lot → an English description.
+        Vision = "vision",
+        /// A description → its translation into one language.
+        Translation = "translation",
+    }
+}
+
+text_enum! {
+    /// Where a submission stands; what each state makes certain is in `ARCHITECTURE.md`.
+    BatchState {
+        /// Requests are being claimed, perhaps not all yet.
+        Planned = "planned",
+        /// Its lines are fixed: count, order and the file's SHA-256.
+        Sealed = "sealed",
+        /// OpenAI has the input file.
+        Uploaded = "uploaded",
+        /// A create may have reached OpenAI.
+        Creating = "creating",
+        /// OpenAI's batch id is stored.
+        Submitted = "submitted",
+        /// OpenAI's final state and file ids are stored.
+        Ended = "ended",
+        /// Every line is settled.
+        Ingested = "ingested",
+        /// OpenAI refused it, or it was given up; the reason is stored.
+        Failed = "failed",
+    }
+}
+
+text_enum! {
+    /// How a batch's custom ids are made.
+    Scheme {
+        /// [`CustomId`].
+        Own = "own",
+        /// The earlier service's: `vision:<lot id>`, `tr:<lot id>:<language>` and their variants.
+        Legacy = "legacy",
+    }
+}
+
+text_enum! {
+    /// OpenAI's word for a batch's state (openai-openapi, schema `Batch`, member `status`).
+    RemoteStatus {
+        /// The input is being checked.
+        Validating = "validating",
+        /// The input did not pass.
+        Failed = "failed",
+        /// Running.
+        InProgress = "in_progress",
+        /// The result files are being written.
+        Finalizing = "finalizing",
+        /// Results are ready.
+        Completed = "completed",
+        /// The window of 24 hours closed first; partial results may be there.
+        Expired = "expired",
+        /// Cancel was asked; in-flight requests are waited for.
+        Cancelling = "cancelling",
+        /// Cancelled; partial results may be there.
+        Cancelled = "cancelled",
+    }
+}
+
+impl RemoteStatus {
+    /// No move leaves these.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Failed | Self::Completed | Self::Expired | Self::Cancelled
+        )
+    }
+}
+
+text_enum! {
+    /// What came back for a line.
+    Outcome {
+        /// A text.
+        Answered = "answered",
+        /// The model refused.
+        Refused = "refused",
+        /// The answer's cap was too low.
+        Truncated = "truncated",
+        /// A content filter stopped it.
+        Filtered = "filtered",
+        /// OpenAI could not fetch an image.
+        ImageUnreachable = "image_unreachable",
+        /// Something that passes: 429, 5xx, a time-out, `batch_expired`, `batch_cancelled`.
+        Passing = "passing",
+        /// The request itself is wrong.
+        Wrong = "wrong",
+        /// A line that cannot be read.
+        Unreadable = "unreadable",
+        /// In neither file.
+        Missing = "missing",
+        /// The whole batch was refused before any line ran.
+        NotRun = "not_run",
+    }
+}
+
+/// What follows from a line without a text, once both files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Into a later batch; `counted`: as one more attempt.
+    Again {
+        /// Whether this was one of the request's attempts.
+        counted: bool,
+        /// With a higher cap of the answer.
+        raise: bool,
+        /// After its lot's images have been checked anew.
+        check_images: bool,
+    },
+    /// Failed for good.
+    Fail,
+}
+
+/// What a request has been through before this line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct History {
+    /// Counted attempts before this one.
+    pub attempts: u32,
+    /// Whether its cap was raised already.
+    pub raised: bool,
+    /// How often OpenAI could not fetch an image of it.
+    pub image_rounds: u32,
+}
+
+/// How often a lot whose images all pass our own check is sent again.
+const IMAGE_ROUNDS: u32 = 2;
+
+impl Outcome {
+    /// Decides between a later batch and failure. `most`: attempts in all.
+    pub fn verdict(self, history: History, most: u32) -> Verdict {
+        let again = Verdict::Again {
+            counted: true,
+            raise: false,
+            check_images: false,
+        };
+        let attempts_left = history.attempts + 1 < most;
+        match self {
+            Self::NotRun => Verdict::Again {
+                counted: false,
+                raise: false,
+                check_images: false,
+            },
+            Self::Passing | Self::Unreadable | Self::Missing if attempts_left => again,
+            Self::Truncated if !history.raised => Verdict::Again {
+                counted: true,
+                raise: true,
+                check_images: false,
+            },
+            Self::ImageUnreachable if history.image_rounds < IMAGE_ROUNDS && attempts_left => {
+                Verdict::Again {
+                    counted: true,
+                    raise: false,
+                    check_images: true,
+                }
+            }
+            _ => Verdict::Fail,
+        }
+    }
+}
+
+/// The custom id of one of our lines: it says where the line belongs without any row.
+///
+/// `v_<job id, 32 hex>_<position>` or `t_<job id>_<position>_<language>`, at most 64 characters of
+/// `[A-Za-z0-9_-]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CustomId {
+    /// The job, as a lower-case UUID with hyphens.
+    pub job: String,
+    /// The lot's position in the job, from 0.
+    pub position: u32,
+    /// The language of a translation; none for a vision line.
+    pub language: Option<String>,
+}
+
+impl CustomId {
+    /// What it asks for.
+    pub fn stage(&self) -> Stage {
+        if self.language.is_some() {
+            Stage::Translation
+        } else {
+            Stage::Vision
+        }
+    }
+}
+
+impl fmt::Display for CustomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = self.job.chars().filter(|c| *c != '-').collect::<String>();
+        match &self.language {
+            None => write!(f, "v_{hex}_{}", self.position),
+            Some(language) => write!(f, "t_{hex}_{}_{language}", self.position),
+        }
+    }
+}
+
+impl FromStr for CustomId {
+    type Err = UnknownText;
+
+    fn from_str(text: &str) -> Result<Self, UnknownText> {
+        parse_custom_id(text).ok_or_else(|| UnknownText {
+            what: "custom id",
+            text: text.to_owned(),
+        })
+    }
+}
+
+fn parse_custom_id(text: &str) -> Option<CustomId> {
+    let (kind, rest) = text.split_once('_')?;
+    let (hex, rest) = rest.split_once('_')?;
+    if hex.len() != 32 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let (position, language) = match kind {
+        "v" => (rest, None),
+        "t" => rest
+            .split_once('_')
+            .map(|(position, language)| (position, Some(language.to_owned())))?,
+        _ => return None,
+    };
+    let position = position
+        .parse::<u32>()
+        .ok()
+        .filter(|n| n.to_string() == position)?;
+    let job = format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    );
+    Some(CustomId {
+        job,
+        position,
+        language,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn custom_ids_read_back_and_fit_sixty_four_characters() {
+        let job = "6908f1d2-39b9-4721-bb8a-dba18120df5f".to_owned();
+        for language in [
+            None,
+            Some("ru".to_owned()),
+            Some("zh-Hant-TW-x-abcdefgh".chars().take(20).collect()),
+        ] {
+            let id = CustomId {
+                job: job.clone(),
+                position: 49_999,
+                language,
+            };
+            let text = id.to_string();
+            assert!(text.len() <= 64, "{text}");
+            assert_eq!(text.parse(), Ok(id));
+        }
+        for text in [
+            "",
+            "v_6908_1",
+            "v_6908f1d239b94721bb8adba18120df5f_01",
+            "x_6908f1d239b94721bb8adba18120df5f_1",
+        ] {
+            assert!(text.parse::<CustomId>().is_err(), "{text}");
+        }
+    }
+}

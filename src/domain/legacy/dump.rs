@@ -1,0 +1,526 @@
+//! The dump of the earlier service's tables: a JSON object with a list of rows for each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::{BufReader, Read};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::base::clock::Timestamp;
+use crate::domain::job::JobStatus;
+
+/// Tables that are read.
+const JOBS: &str = "batch_jobs";
+const LOTS: &str = "batch_lots";
+/// Columns of theirs that are read, or known not to be needed.
+const JOB_COLUMNS: [&str; 15] = [
+    "id",
+    "status",
+    "created_at",
+    "updated_at",
+    "openai_batch_id",
+    "openai_vision_batch_id",
+    "openai_translation_batch_id",
+    "languages",
+    "webhook_url",
+    "total_lots",
+    "processed_lots",
+    "failed_lots",
+    "error_message",
+    "retry_count",
+    "client",
+];
+const LOT_COLUMNS: [&str; 12] = [
+    "id",
+    "batch_job_id",
+    "lot_id",
+    "additional_info",
+    "image_urls",
+    "status",
+    "vision_result",
+    "translations",
+    "error_message",
+    "missing_images",
+    "created_at",
+    "updated_at",
+];
+
+/// A job of the earlier service.
+#[derive(Clone, Debug)]
+pub struct LegacyJob {
+    /// Its UUID, lower case.
+    pub id: String,
+    /// As it stood.
+    pub status: JobStatus,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Batches that it names, in whichever column; nobody has confirmed them.
+    pub batches: Vec<String>,
+    /// Languages wanted.
+    pub languages: Vec<String>,
+    /// Its webhook.
+    pub webhook_url: Option<String>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// What it says of its number of lots.
+    pub total_lots: u32,
+    /// Its lots, in the dump's order.
+    pub lots: Vec<LegacyLot>,
+}
+
+/// A lot of the earlier service.
+#[derive(Clone, Debug)]
+pub struct LegacyLot {
+    /// Not unique in the job, there.
+    pub lot_id: String,
+    /// The seller's text.
+    pub additional_info: String,
+    /// Image URLs.
+    pub images: Vec<String>,
+    /// Those of them that could not be fetched.
+    pub missing_images: Vec<String>,
+    /// The description, where it is one.
+    pub vision_result: Option<String>,
+    /// Something else stands in its place.
+    pub is_misdescribed: bool,
+    /// Texts by language.
+    pub translations: BTreeMap<String, String>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+}
+
+/// What a dump holds, and what of it is not taken.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// Jobs with their lots.
+    pub jobs: Vec<LegacyJob>,
+    /// Rows read, by table.
+    pub read: BTreeMap<String, usize>,
+    /// Refused rows with their reasons.
+    pub refused: Vec<String>,
+    /// Tables and columns that are passed over.
+    pub notes: Vec<String>,
+}
+
+/// Reads a dump, row by row: what is held is what is taken, never the dump as a whole.
+///
+/// # Errors
+/// When it is no JSON object of lists, or cannot be read.
+pub fn read_dump(from: impl Read) -> Result<Dump, String> {
+    let mut rows = Rows::default();
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(from));
+    (&mut rows)
+        .deserialize(&mut json)
+        .and_then(|()| json.end())
+        .map_err(|error| match error.classify() {
+            Category::Io => error.to_string(),
+            _ => format!("the dump is no JSON object of tables: {error}"),
+        })?;
+    Ok(rows.put_together())
+}
+
+/// The rows of a dump as they are read; a lot may come before its job.
+#[derive(Default)]
+struct Rows {
+    dump: Dump,
+    jobs: Vec<LegacyJob>,
+    places: HashMap<String, usize>,
+    lots: Vec<LotRow>,
+}
+
+/// A row of [`LOTS`].
+struct LotRow {
+    job: Value,
+    lot_id: Value,
+    lot: Result<LegacyLot, String>,
+}
+
+impl Rows {
+    fn take_job(&mut self, row: &Map<String, Value>) {
+        match job(row) {
+            Ok(job) if self.places.contains_key(&job.id) => {
+                let refused = format!("job {}: there twice", job.id);
+                self.dump.refused.push(refused);
+            }
+            Ok(job) => {
+                self.places.insert(job.id.clone(), self.jobs.len());
+                self.jobs.push(job);
+            }
+            Err(why) => {
+                let refused = format!("job {}: {why}", row.get("id").unwrap_or(&Value::Null));
+                self.dump.refused.push(refused);
+            }
+        }
+    }
+
+    fn take_lot(&mut self, row: &Map<String, Value>) {
+        let column = |name| row.get(name).cloned().unwrap_or(Value::Null);
+        self.lots.push(LotRow {
+            job: column("batch_job_id"),
+            lot_id: column("lot_id"),
+            lot: lot(row),
+        });
+    }
+
+    /// Notes columns that are passed over, each once.
+    fn note_columns(&mut self, table: &str, known: &[&str], row: &Map<String, Value>) {
+        for column in row.keys().filter(|name| !known.contains(&name.as_str())) {
+            let note = format!("column {table}.{column} is not known and passed over");
+            if !self.dump.notes.contains(&note) {
+                self.dump.notes.push(note);
+            }
+        }
+    }
+
+    fn pass_over(&mut self, table: &str) {
+        let meaning = match table {
+            "batch_results" => {
+                ": results are taken from batch_lots, and a lot without a text there has none here"
+            }
+            "webhook_deliveries" => {
+                ": open jobs get deliveries of their own, of final ones nothing is told again"
+            }
+            _ => "",
+        };
+        let note = format!("table {table} is passed over{meaning}");
+        self.dump.notes.push(note);
+    }
+
+    /// The lots to their jobs, and what is said of both.
+    fn put_together(mut self) -> Dump {
+        for table in [JOBS, LOTS] {
+            if !self.dump.read.contains_key(table) {
+                let note = format!("table {table} is not in the dump");
+                self.dump.notes.push(note);
+            }
+        }
+        for LotRow { job, lot_id, lot } in self.lots {
+            let id = job.as_str().map(str::to_lowercase);
+            match (id.and_then(|id| self.places.get(&id)), lot) {
+                (Some(place), Ok(lot)) => self.jobs[*place].lots.push(lot),
+                (Some(_), Err(why)) => self.dump.refused.push(format!("lot {lot_id}: {why}")),
+                (None, _) => self
+                    .dump
+                    .refused
+                    .push(format!("lot {lot_id}: its job {job} was not taken")),
+            }
+        }
+        for job in self.jobs {
+            match lack_of_lots(&job) {
+                Some(lack) if job.lots.is_empty() && !job.status.is_final() => {
+                    self.dump.refused.push(lack);
+                }
+                lack => {
+                    self.dump.notes.extend(lack);
+                    self.dump.jobs.push(job);
+                }
+            }
+        }
+        self.dump
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Rows {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Rows {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tables")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut tables: A) -> Result<(), A::Error> {
+        while let Some(name) = tables.next_key::<String>()? {
+            let table = match name.as_str() {
+                JOBS => Table {
+                    name: JOBS,
+                    columns: &JOB_COLUMNS,
+                    take: Rows::take_job,
+                    rows: self,
+                },
+                LOTS => Table {
+                    name: LOTS,
+                    columns: &LOT_COLUMNS,
+                    take: Rows::take_lot,
+                    rows: self,
+                },
+                _ => {
+                    tables.next_value::<IgnoredAny>()?;
+                    self.pass_over(&name);
+                    continue;
+                }
+            };
+            tables.next_value_seed(table)?;
+        }
+        Ok(())
+    }
+}
+
+/// One table's rows, one after the other.
+struct Table<'r> {
+    name: &'static str,
+    columns: &'static [&'static str],
+    take: fn(&mut Rows, &Map<String, Value>),
+    rows: &'r mut Rows,
+}
+
+impl<'de> DeserializeSeed<'de> for Table<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Table<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as a list of rows", self.name)
+    }
+
+    /// A table without rows is `null`, as PostgreSQL's `json_agg` says it.
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(row) = list.next_element::<Box<RawValue>>()? {
+            number += 1;
+            match serde_json::from_str(row.get()).map_err(A::Error::custom)? {
+                Value::Object(row) => {
+                    self.rows.note_columns(self.name, self.columns, &row);
+                    (self.take)(self.rows, &row);
+                }
+                _ => {
+                    let refused = format!("{}: a row is no object", self.name);
+                    self.rows.dump.refused.push(refused);
+                }
+            }
+        }
+        self.rows.dump.read.insert(self.name.to_owned(), number);
+        Ok(())
+    }
+}
+
+/// What is said of a job of which the dump holds fewer lots than the job counts. An open job with no
+/// lot at all would have nothing left to do, and so be "completed" without a result.
+fn lack_of_lots(job: &LegacyJob) -> Option<String> {
+    let (there, said) = (job.lots.len(), job.total_lots);
+    let lacks = there == 0 || u32::try_from(there).is_ok_and(|there| there < said);
+    lacks.then(|| format!("job {}: {there} of its {said} lots are in the dump", job.id))
+}
+
+fn text_of<'r>(row: &'r Map<String, Value>, column: &str) -> Option<&'r str> {
+    row.get(column)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+/// A column of JSON: as it is, or as a text that holds it.
+fn json_of(row: &Map<String, Value>, column: &str) -> Value {
+    match row.get(column) {
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
+        Some(value) => value.clone(),
+        None => Value::Null,
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Image URLs: plain, or in objects as a submission has them.
+fn images(value: &Value) -> Vec<String> {
+    let items = value.as_array().into_iter().flatten();
+    let url = |item: &Value| Some(item.as_str().or(item["url"].as_str())?.to_owned());
+    items.filter_map(url).collect()
+}
+
+fn job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
+    let id = text_of(row, "id").ok_or("it has no id")?.to_lowercase();
+    uuid::Uuid::parse_str(&id)
+        .ok()
+        .filter(|_| id.len() == 36)
+        .ok_or("its id is no UUID")?;
+    let status = text_of(row, "status").ok_or("it has no status")?;
+    let status = status
+        .to_lowercase()
+        .parse::<JobStatus>()
+        .map_err(|error| format!("{:?} is no status of a job", error.text))?;
+    let created_at = time(text_of(row, "created_at").ok_or("it has no created_at")?)?;
+    let updated_at = text_of(row, "updated_at").map_or(Ok(created_at), time)?;
+    let mut batches = Vec::new();
+    for column in [
+        "openai_vision_batch_id",
+        "openai_batch_id",
+        "openai_translation_batch_id",
+    ] {
+        if let Some(batch) =
+            text_of(row, column).filter(|batch| !batches.iter().any(|known| known == batch))
+        {
+            batches.push(batch.to_owned());
+        }
+    }
+    let mut languages = texts(&json_of(row, "languages"));
+    if languages.is_empty() {
+        languages.push("en".to_owned());
+    }
+    Ok(LegacyJob {
+        id,
+        status,
+        created_at,
+        updated_at,
+        batches,
+        languages,
+        webhook_url: text_of(row, "webhook_url").map(str::to_owned),
+        error_message: text_of(row, "error_message").map(str::to_owned),
+        total_lots: row
+            .get("total_lots")
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
+        lots: Vec::new(),
+    })
+}
+
+fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
+    let translations = match json_of(row, "translations") {
+        Value::Object(texts) => texts
+            .into_iter()
+            .filter_map(|(language, text)| {
+                Some((
+                    language,
+                    text.as_str().filter(|text| is_text(text))?.to_owned(),
+                ))
+            })
+            .collect(),
+        _ => BTreeMap::new(),
+    };
+    let description = text_of(row, "vision_result");
+    Ok(LegacyLot {
+        lot_id: lot_id(row).ok_or("it has no lot_id")?,
+        additional_info: text_of(row, "additional_info").unwrap_or("").to_owned(),
+        images: images(&json_of(row, "image_urls")),
+        missing_images: texts(&json_of(row, "missing_images")),
+        vision_result: description.filter(|text| is_text(text)).map(str::to_owned),
+        is_misdescribed: description.is_some_and(|text| !is_text(text)),
+        translations,
+        error_message: text_of(row, "error_message").map(str::to_owned),
+    })
+}
+
+/// A lot's id: an integer is taken as its text, as in a submission.
+fn lot_id(row: &Map<String, Value>) -> Option<String> {
+    match row.get("lot_id") {
+        Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),
+        _ => text_of(row, "lot_id").map(str::to_owned),
+    }
+}
+
+/// The earlier service stored the answer's formatting options as a description, at times.
+fn is_text(text: &str) -> bool {
+    let packed: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| if c == '\'' { '"' } else { c })
+        .collect();
+    !packed.is_empty() && !packed.starts_with("{\"format\":{\"type\":")
+}
+
+/// A time of its tables: no zone, UTC; `T` or a space between date and time.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim().replacen(' ', "T", 1);
+    let zoned = text
+        .parse()
+        .or_else(|_| format!("{text}Z").parse::<Timestamp>());
+    zoned.map_err(|_| format!("{text:?} is no time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_is_read_with_its_gaps() {
+        let dump = read_dump(
+            &br#"{"batch_jobs": [
+                    {"id": "6908F1D2-39b9-4721-bb8a-dba18120df5f", "status": "processing", "created_at": "2025-08-06T14:02:11",
+                     "openai_batch_id": null, "languages": ["en", "ru"], "webhook_url": null, "total_lots": 1, "colour": 1},
+                    {"id": "nonsense", "status": "processing", "created_at": "2025-08-06T14:02:11"}],
+                 "batch_lots": [
+                    {"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A:1", "image_urls": "[\"https://a/1.jpg\"]",
+                     "vision_result": "{'format': {'type': 'text'}}", "translations": {"ru": "x"}},
+                    {"batch_job_id": "440874b8-0136-4170-a312-b1111a2de6c6", "lot_id": "B"}],
+                 "users": [1, 2]}"#[..],
+        )
+        .expect("a dump");
+        assert_eq!(
+            (dump.jobs.len(), dump.refused.len(), dump.notes.len()),
+            (1, 2, 2),
+            "{dump:?}"
+        );
+        let job = &dump.jobs[0];
+        assert_eq!(job.created_at.to_string(), "2025-08-06T14:02:11.000Z");
+        assert_eq!(job.lots[0].images, ["https://a/1.jpg"]);
+        assert_eq!(
+            job.lots[0].vision_result, None,
+            "formatting options are no description"
+        );
+        assert_eq!(job.lots[0].translations["ru"], "x");
+    }
+
+    #[test]
+    fn an_open_job_without_lots_is_refused_and_a_gap_is_said() {
+        let job = |digit: char, status: &str| {
+            format!(
+                r#"{{"id": "{digit}908f1d2-39b9-4721-bb8a-dba18120df5f", "status": "{status}",
+                     "created_at": "2025-08-06 14:02:11.123456", "total_lots": 2}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"batch_jobs": [{}, {}, {}], "batch_lots": [
+                 {{"batch_job_id": "3908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": 1234567890123}}]}}"#,
+            job('1', "processing"),
+            job('2', "failed"),
+            job('3', "pending"),
+        );
+        let dump = read_dump(text.as_bytes()).expect("a dump");
+        let taken: Vec<_> = dump.jobs.iter().map(|job| &job.id[..1]).collect();
+        assert_eq!(taken, ["2", "3"]);
+        assert_eq!(
+            dump.refused,
+            ["job 1908f1d2-39b9-4721-bb8a-dba18120df5f: 0 of its 2 lots are in the dump"]
+        );
+        assert_eq!(
+            dump.notes,
+            [
+                "job 2908f1d2-39b9-4721-bb8a-dba18120df5f: 0 of its 2 lots are in the dump",
+                "job 3908f1d2-39b9-4721-bb8a-dba18120df5f: 1 of its 2 lots are in the dump"
+            ]
+        );
+        assert_eq!(dump.jobs[1].lots[0].lot_id, "1234567890123");
+    }
+}

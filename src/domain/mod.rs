@@ -1,0 +1,14 @@
+//! What the program is about, as data and rules: no SQL, no HTTP, no threads.
+
+pub mod api_error;
+pub mod batch;
+pub mod html;
+pub mod job;
+pub mod legacy;
+pub mod money;
+pub mod openai;
+pub mod parameters;
+pub mod result_line;
+pub mod signature;
+pub mod translation;
+pub mod vision;

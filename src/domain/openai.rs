@@ -1,0 +1,118 @@
+//! What OpenAI has, as far as it matters here: files, batches, and the account they are under.
+//!
+//! Facts are from OpenAI's OpenAPI document 2.3.0 and recorded traffic; where a field may be null,
+//! absent or an empty string, all three mean "none".
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::batch::RemoteStatus;
+
+/// The account that a call is made under. "Not found" is worth something only under the identity
+/// that a batch was made under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The API's base URL, without a slash at its end.
+    pub base_url: String,
+    /// `OpenAI-Organization`, or empty.
+    pub organization: String,
+    /// `OpenAI-Project`, or empty.
+    pub project: String,
+}
+
+/// A file at OpenAI (schema `OpenAIFile`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// `file-…`, opaque.
+    pub id: String,
+    /// Its size in bytes.
+    pub bytes: Option<u64>,
+    /// OpenAI's time of it, in seconds.
+    pub created_at: i64,
+    /// The name it was uploaded under.
+    pub filename: String,
+}
+
+/// `request_counts` of a batch: lines that never ran are counted nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Lines in the input, 0 before validation.
+    pub total: u64,
+    /// Lines answered with 2xx.
+    pub completed: u64,
+    /// Lines answered otherwise.
+    pub failed: u64,
+}
+
+/// One entry of a failed batch's `errors.data`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchError {
+    /// Such as `invalid_json_line` or `token_limit_exceeded`.
+    pub code: Option<String>,
+    /// For people.
+    pub message: Option<String>,
+    /// What it is about: `file_id` where OpenAI did not find the input file.
+    pub param: Option<String>,
+    /// The input's line, from 1, where one line is to blame.
+    pub line: Option<u64>,
+}
+
+/// A batch at OpenAI (schema `Batch`), as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteBatch {
+    /// `batch_…`, opaque.
+    pub id: String,
+    /// The status as sent.
+    pub status_text: String,
+    /// The status where it is one that we know.
+    pub status: Option<RemoteStatus>,
+    /// The file it was made from.
+    pub input_file_id: String,
+    /// Answered lines; trust it in final states only.
+    pub output_file_id: Option<String>,
+    /// Lines that failed or never ran; trust it in final states only.
+    pub error_file_id: Option<String>,
+    /// OpenAI's time of it, in seconds.
+    pub created_at: i64,
+    /// When its window closes, in seconds.
+    pub expires_at: Option<i64>,
+    /// The dated model, once it runs.
+    pub model: Option<String>,
+    /// See [`RequestCounts`].
+    pub counts: RequestCounts,
+    /// Tokens in, of those cached, out, of those reasoning; of a batch that has ended, where OpenAI says it.
+    pub usage: Option<[u64; 4]>,
+    /// Why validation failed.
+    pub errors: Vec<BatchError>,
+    /// As sent with the create.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// OpenAI's words, fit for logs, alerts and clients: what follows `org-` and `sk-` at the start of a
+/// word is left out. OpenAI masks keys in part only (`sk-ab***yz`), and organizations not at all.
+pub fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut inside_word = false;
+    while let Some(first) = rest.chars().next() {
+        let prefix = ["org-", "sk-"]
+            .into_iter()
+            .find(|prefix| !inside_word && rest.starts_with(prefix));
+        if let Some(prefix) = prefix {
+            out.push_str(prefix);
+            rest = rest[prefix.len()..].trim_start_matches(is_token);
+            out.push('…');
+            inside_word = false;
+        } else {
+            out.push(first);
+            inside_word = first.is_alphanumeric();
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    out
+}
+
+fn is_token(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*')
+}

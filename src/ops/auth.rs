@@ -1,0 +1,252 @@
+//! Who may see the operator's pages: requests that name this machine as their host, so that no
+//! page on the Internet can have an operator's browser read them (DNS rebinding), and, where there
+//! is a token, bring it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::api::refused;
+use crate::config::Config;
+use crate::domain::signature::{Key, Message, sign, verify};
+use crate::http::{Handler, Request, Response};
+
+/// What a browser asks its user for.
+const CHALLENGE: &str = "Basic realm=\"batchkeeper\", charset=\"UTF-8\"";
+
+/// Lets the operator's requests through to the pages behind it.
+pub struct Doorkeeper<H> {
+    pages: H,
+    address: Option<IpAddr>,
+    hosts: Vec<String>,
+    token: Option<Token>,
+}
+
+/// The token as its own signature under itself: comparing those takes the same time for every guess.
+struct Token {
+    key: Key,
+    signature: String,
+}
+
+impl<H: Handler> Doorkeeper<H> {
+    /// In front of `pages`, with the configuration's host names and token.
+    pub fn new(config: &Config, pages: H) -> Self {
+        let address: Option<SocketAddr> = config.ops_listen.parse().ok();
+        let secret = config.ops_token().reveal();
+        // One that is too short for a key is refused with the configuration.
+        let token = Key::new(secret).ok().map(|key| Token {
+            signature: sign(&key, Message::Bytes(secret.as_bytes())),
+            key,
+        });
+        Self {
+            pages,
+            address: address.map(|address| address.ip()),
+            hosts: config.ops_hosts.iter().map(|host| plain(host)).collect(),
+            token,
+        }
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let host = plain(host);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<IpAddr>() {
+            // Nobody can make an address lead elsewhere.
+            Ok(address) => {
+                address.is_loopback()
+                    || self.hosts.contains(&host)
+                    || self
+                        .address
+                        .is_some_and(|own| own == address || own.is_unspecified())
+            }
+            Err(_) => host == "localhost" || self.hosts.contains(&host),
+        }
+    }
+
+    fn admits(&self, request: &Request) -> bool {
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let given = request.header("authorization").and_then(presented);
+        given.is_some_and(|given| {
+            verify(
+                &token.signature,
+                std::slice::from_ref(&token.key),
+                &[Message::Bytes(given.as_bytes())],
+            )
+        })
+    }
+}
+
+/// A host as it is compared: without its port and last dot, in lower case.
+fn plain(host: &str) -> String {
+    let port = host
+        .rfind(':')
+        .filter(|at| !host.contains(']') || host[..*at].ends_with(']'))
+        // An IPv6 address without brackets has no port.
+        .filter(|at| host.contains(']') || !host[..*at].contains(':'));
+    let host = port.map_or(host, |at| &host[..at]);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.to_ascii_lowercase()
+}
+
+/// The token in `Authorization`: `Bearer`, or `Basic` with it as the password, as browsers have it.
+fn presented(header: &str) -> Option<String> {
+    let (scheme, value) = header.split_once(' ')?;
+    let value = value.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(value.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(value).ok()?).ok()?;
+    pair.split_once(':')
+        .map(|(_, password)| password.to_owned())
+}
+
+impl<H: Handler> Handler for Doorkeeper<H> {
+    fn handle(&self, request: Request) -> Response {
+        if !self.knows(request.header("host").unwrap_or("")) {
+            let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
+            return refused(421, "INVALID_PARAMETER", message);
+        }
+        if !self.admits(&request) {
+            let message = "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
+            return refused(401, "MISSING_SIGNATURE", message)
+                .with_header("WWW-Authenticate", CHALLENGE);
+        }
+        self.pages
+            .handle(request)
+            .with_header("Cache-Control", "no-store")
+            .with_header("X-Content-Type-Options", "nosniff")
+    }
+
+    fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
+        self.pages.refuse(status, code, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pages;
+
+    impl Handler for Pages {
+        fn handle(&self, _: Request) -> Response {
+            Response::bytes(200, "text/plain", Vec::new())
+        }
+
+        fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
+            refused(status, code, message)
+        }
+    }
+
+    fn door(config: &str) -> Doorkeeper<Pages> {
+        let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
+        let config = Config::parse(&format!("{config}{clients}")).unwrap();
+        Doorkeeper::new(&config, Pages)
+    }
+
+    fn status(door: &Doorkeeper<Pages>, host: &str, authorization: &str) -> u16 {
+        let request = Request {
+            method: "GET".into(),
+            path: "/".into(),
+            query: None,
+            headers: [("host", host), ("authorization", authorization)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            body: Vec::new(),
+            peer: IpAddr::from([127, 0, 0, 1]),
+            id: String::new(),
+        };
+        door.handle(request).status
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        let near = door("ops_hosts = [\"Monitor.example\"]\n");
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "0123456789abcdef\n").unwrap();
+        let anywhere = door(&format!(
+            "ops_listen = \"0.0.0.0:1\"\nops_token_file = {token:?}\n"
+        ));
+        for (host, known_near, known_anywhere) in [
+            ("localhost", true, true),
+            ("LOCALHOST.:8081", true, true),
+            ("127.0.0.1:8081", true, true),
+            ("[::1]:8081", true, true),
+            ("[::1]", true, true),
+            ("::1", true, true),
+            ("monitor.example:8081", true, false),
+            ("192.0.2.1:8081", false, true),
+            ("evil.example", false, false),
+            ("localhost.evil.example", false, false),
+            ("127.0.0.1.evil.example:8081", false, false),
+            ("2130706433", false, false),
+            ("", false, false),
+            (":8081", false, false),
+            ("[", false, false),
+            ("]:", false, false),
+        ] {
+            let expected = |known| if known { 200 } else { 421 };
+            assert_eq!(status(&near, host, ""), expected(known_near), "{host}");
+            let bearer = "Bearer 0123456789abcdef";
+            assert_eq!(
+                status(&anywhere, host, bearer),
+                expected(known_anywhere),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_is_asked_for_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "0123456789abcdef\n").unwrap();
+        let door = door(&format!("ops_token_file = {token:?}\n"));
+        let basic = |pair: &str| format!("basic {}", STANDARD.encode(pair));
+        for (authorization, expected) in [
+            ("", 401),
+            ("Bearer", 401),
+            ("Bearer ", 401),
+            ("Bearer 0123456789abcde", 401),
+            ("Bearer 0123456789abcdeF", 401),
+            ("0123456789abcdef", 401),
+            ("Basic ???", 401),
+            (&basic("0123456789abcdef"), 401),
+            (&basic("0123456789abcdef:x"), 401),
+            ("Bearer 0123456789abcdef", 200),
+            ("bearer  0123456789abcdef", 200),
+            (&basic(":0123456789abcdef"), 200),
+            (&basic("operator:0123456789abcdef"), 200),
+        ] {
+            assert_eq!(
+                status(&door, "localhost", authorization),
+                expected,
+                "{authorization}"
+            );
+        }
+    }
+
+    #[test]
+    fn beyond_this_machine_there_must_be_a_token() {
+        let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
+        for address in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081"] {
+            let config = format!("ops_listen = {address:?}\n{clients}");
+            let complaint = Config::parse(&config).unwrap_err().0;
+            assert!(complaint.contains("ops_token_file"), "{complaint}");
+        }
+        for address in ["127.0.0.2:8081", "[::1]:8081", ""] {
+            assert!(Config::parse(&format!("ops_listen = {address:?}\n{clients}")).is_ok());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "short").unwrap();
+        let config = format!("ops_token_file = {token:?}\n{clients}");
+        assert!(Config::parse(&config).unwrap_err().0.contains("characters"));
+    }
+}

@@ -1,0 +1,45 @@
+//! `/api/ops/costs`: what was used and spent, and how budgets and queues stand.
+
+use serde_json::{Value, json};
+
+use crate::base::clock::Timestamp;
+use crate::domain::money::Budgets;
+use crate::store::{Store, Stored, money, queue};
+
+/// The page.
+pub(super) fn page(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<Value> {
+    store.read(|view| {
+        let standings = money::standings(view, budgets, now)?;
+        let budgets: Value = standings
+            .iter()
+            .map(|it| {
+                json!({
+                    "client": it.client,
+                    "period": it.period,
+                    "limit_usd": it.limit.to_string(),
+                    "spent_usd": it.spent.to_string(),
+                    "reserved_usd": it.reserved.to_string(),
+                    "left_usd": it.left().to_string(),
+                })
+            })
+            .collect();
+        let queues: Value = queue::list(view)?
+            .iter()
+            .map(|it| {
+                json!({
+                    "model": it.model,
+                    "limit_tokens": it.limit,
+                    "held_tokens": it.held,
+                    "learned_at": it.learned_at.to_seconds_text(),
+                })
+            })
+            .collect();
+        Ok(json!({
+            "spending": money::spending(view, now)?.objects(),
+            "jobs": money::newest_jobs(view)?.objects(),
+            "batches": money::newest_batches(view)?.objects(),
+            "budgets": budgets,
+            "queues": queues,
+        }))
+    })
+}

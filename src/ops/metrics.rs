@@ -1,0 +1,339 @@
+//! `/metrics`: figures in Prometheus' text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+
+use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::health::Health;
+use crate::api::Api;
+use crate::base::clock::{Moment, Timestamp};
+use crate::domain::batch::BatchState;
+use crate::domain::job::{JobStatus, RequestState};
+use crate::http::Response;
+use crate::store::figures::{Figures, figures};
+use crate::store::money::Used;
+use crate::store::{Store, Stored};
+
+/// How long a look at the database counts: however many scrape, it is looked at once in that time.
+const FRESH: Duration = Duration::from_secs(5);
+/// The states of `webhook_deliveries`.
+const DELIVERIES: [&str; 4] = ["scheduled", "due", "delivered", "failed"];
+
+/// Upper bounds of the times from a job's acceptance to its end, seconds: the labels of `job_seconds` in
+/// `sums`, which a trigger writes.
+const JOB_BOUNDS: [f64; 10] = [
+    60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 57600.0, 86400.0,
+];
+/// Counters that `sums` holds as they are: there, here, their label, what they say.
+const SUMS: [(&str, &str, &str, &str); 7] = [
+    (
+        "jobs_accepted",
+        "jobs_accepted_total",
+        "client",
+        "Jobs accepted.",
+    ),
+    (
+        "lots_accepted",
+        "lots_accepted_total",
+        "client",
+        "Lots of the jobs accepted.",
+    ),
+    (
+        "jobs_ended",
+        "jobs_ended_total",
+        "status",
+        "Jobs that became final.",
+    ),
+    (
+        "lots_finished",
+        "lots_finished_total",
+        "status",
+        "Lots that got their texts, or failed.",
+    ),
+    (
+        "lines",
+        "lines_total",
+        "outcome",
+        "Lines of batches that are over, by what came back.",
+    ),
+    (
+        "calls",
+        "direct_calls_total",
+        "outcome",
+        "Calls outside of batches, by what came back.",
+    ),
+    (
+        "attempts",
+        "webhook_attempts_total",
+        "outcome",
+        "Attempts to deliver a webhook.",
+    ),
+];
+/// The last look, and when it was taken on the steady clock.
+#[derive(Default)]
+pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
+
+impl Metrics {
+    /// The page.
+    pub(super) fn page(
+        &self,
+        store: &Store,
+        health: &Health,
+        api: &Api,
+        now: Moment,
+    ) -> Stored<Response> {
+        let figures = self.figures(store, now.steady)?;
+        let mut page = page(&figures, store.bytes(), health, now);
+        let help = "Reads that `legacy_unsigned_reads` let through since the start.";
+        page.head("unsigned_reads_total", help, "counter");
+        page.sample("unsigned_reads_total", &[], api.unsigned_reads());
+        api.traffic().write(&mut page);
+        let text = page.0;
+        let media_type = "text/plain; version=0.0.4; charset=utf-8";
+        Ok(Response::bytes(200, media_type, text.into_bytes()))
+    }
+
+    /// The figures of a moment ago.
+    pub(super) fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, figures)) = &*last
+            && now.saturating_sub(*at) < FRESH
+        {
+            return Ok(figures.clone());
+        }
+        let figures = store.read(figures)?;
+        *last = Some((now, figures.clone()));
+        Ok(figures)
+    }
+}
+
+fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> Page {
+    let mut page = Page(String::new());
+    let version = env!("CARGO_PKG_VERSION");
+    page.gauges(
+        "build_info",
+        "The version that runs.",
+        "version",
+        [(version, 1)],
+    );
+    let storage_ok = u64::from(health.storage().is_none());
+    page.gauge("storage_ok", "Whether jobs can be stored.", storage_ok);
+
+    let jobs = JobStatus::ALL.iter();
+    let jobs = jobs.map(|it| (it.as_str(), number(&figures.jobs, it)));
+    page.gauges("jobs", "Jobs by status.", "status", jobs);
+    let batches = BatchState::ALL.iter();
+    let batches = batches.map(|it| (it.as_str(), number(&figures.batches, it)));
+    page.gauges("batches", "Batches by state.", "state", batches);
+    let requests = RequestState::ALL.iter();
+    let requests = requests.map(|it| (it.as_str(), number(&figures.requests, it)));
+    let help = "Requests of jobs that are not final, by state.";
+    page.gauges("requests", help, "state", requests);
+    let deliveries = DELIVERIES.iter();
+    let deliveries = deliveries.map(|it| (*it, number(&figures.deliveries, &(*it).to_owned())));
+    let help = "Webhook deliveries by state.";
+    page.gauges("webhook_deliveries", help, "state", deliveries);
+
+    let age = |since: Option<Timestamp>| since.map_or(0, |since| now.wall.since(since).as_secs());
+    let help = "How long the head of the oldest queue of requests waits.";
+    page.gauge("oldest_waiting_seconds", help, age(figures.waiting_since));
+    let help = "How long the webhook waits that is due for longest.";
+    page.gauge("webhook_delay_seconds", help, age(figures.due_since));
+
+    let alerts = figures.alerts.iter();
+    let alerts = alerts.map(|(kind, number)| (kind.as_str(), *number));
+    page.gauges("alerts_open", "Open alerts by kind.", "kind", alerts);
+    let paused = figures.pauses.iter().map(|scope| (scope.as_str(), 1));
+    page.gauges("paused", "What is paused.", "scope", paused);
+
+    let vitals = health.vitals();
+    let help = "How long ago each thread's last tick ended.";
+    let ticks = vitals.iter().map(|vital| {
+        let age = now.steady.saturating_sub(vital.ticked);
+        (vital.thread.as_str(), age.as_secs())
+    });
+    page.gauges("thread_seconds_since_tick", help, "thread", ticks);
+    let late = health.late(now.steady);
+    let well = vitals.iter().map(|vital| {
+        let is_late = late.iter().any(|(thread, _)| *thread == vital.thread);
+        let ok = vital.trouble.is_none() && !is_late;
+        (vital.thread.as_str(), u64::from(ok))
+    });
+    let help = "Whether each thread ticks, and gets on.";
+    page.gauges("thread_ok", help, "thread", well);
+
+    let help = "Ticks of each thread since the start.";
+    page.head("ticks_total", help, "counter");
+    for vital in &vitals {
+        page.sample("ticks_total", &[("thread", &vital.thread)], vital.ticks);
+    }
+
+    sums(&mut page, &figures.sums);
+    used(&mut page, &figures.used);
+    page.gauge("database_bytes", "The database's file.", bytes.0);
+    page.gauge("wal_bytes", "The database's write-ahead log.", bytes.1);
+    page
+}
+
+fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
+    let found = counts.iter().find(|(known, _)| known == of);
+    found.map_or(0, |(_, number)| *number)
+}
+
+/// What all attempts took and cost.
+fn used(page: &mut Page, used: &[Used]) {
+    let help =
+        "Tokens of all attempts; cached ones are among the input, reasoning among the output.";
+    page.head("tokens_total", help, "counter");
+    for it in used {
+        for (kind, number) in [
+            ("input", it.tokens.input),
+            ("input_cached", it.tokens.cached),
+            ("output", it.tokens.output),
+            ("output_reasoning", it.reasoning),
+        ] {
+            let labels = [
+                ("model", it.model.as_str()),
+                ("mode", &it.mode),
+                ("kind", kind),
+            ];
+            page.sample("tokens_total", &labels, number);
+        }
+    }
+    let help = "What of it has a price, in US dollars.";
+    page.head("cost_dollars_total", help, "counter");
+    for it in used {
+        let labels = [("model", it.model.as_str()), ("mode", &it.mode)];
+        page.sample("cost_dollars_total", &labels, it.cost);
+    }
+}
+
+/// What was counted since the database was made.
+fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
+    let of = |wanted: &'static str| {
+        let found = sums.iter().filter(move |(what, _, _)| what == wanted);
+        found.map(|(_, label, number)| (label.as_str(), *number))
+    };
+    for (what, name, label, help) in SUMS {
+        page.head(name, help, "counter");
+        for (value, number) in of(what) {
+            page.sample(name, &[(label, value)], number);
+        }
+    }
+    let mut counts = [0; JOB_BOUNDS.len() + 1];
+    for (bound, number) in of("job_seconds") {
+        let at = JOB_BOUNDS
+            .iter()
+            .position(|known| known.to_string() == bound);
+        counts[at.unwrap_or(JOB_BOUNDS.len())] += number;
+    }
+    let help = "From a job's acceptance to its end.";
+    page.head("job_duration_seconds", help, "histogram");
+    let histogram = Histogram {
+        bounds: &JOB_BOUNDS,
+        counts: &counts,
+        sum: of("job_seconds_sum").map(|(_, number)| number).sum::<u64>(),
+    };
+    page.histogram("job_duration_seconds", &[], &histogram);
+}
+
+/// How many were up to each bound and more than the one before; the last: more than every bound.
+pub(super) struct Histogram<'a, S> {
+    pub(super) bounds: &'a [f64],
+    pub(super) counts: &'a [u64],
+    pub(super) sum: S,
+}
+
+/// The page as it is written; each name begins with `batchkeeper_`.
+pub(super) struct Page(String);
+
+impl Page {
+    /// One figure.
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "gauge");
+        self.sample(name, &[], value);
+    }
+
+    /// One figure for each value of a label.
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        samples: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        self.head(name, help, "gauge");
+        for (value, number) in samples {
+            self.sample(name, &[(label, value)], number);
+        }
+    }
+
+    /// What the following samples are.
+    pub(super) fn head(&mut self, name: &str, help: &str, kind: &str) {
+        self.0 += &format!("# HELP batchkeeper_{name} {help}\n# TYPE batchkeeper_{name} {kind}\n");
+    }
+
+    /// One figure with its labels.
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels = labels.iter();
+        let labels: Vec<String> = labels
+            .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => String::new(),
+            some => format!("{{{}}}", some.join(",")),
+        };
+        self.0 += &format!("batchkeeper_{name}{labels} {value}\n");
+    }
+
+    /// A histogram's samples: its buckets hold what the smaller ones do, too.
+    pub(super) fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        histogram: &Histogram<'_, impl Display>,
+    ) {
+        let bounds = histogram.bounds.iter().map(f64::to_string);
+        let bounds = bounds.chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (bound, number) in bounds.zip(histogram.counts) {
+            count += number;
+            let labels = [labels, &[("le", &bound)]].concat();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        self.sample(&format!("{name}_sum"), labels, &histogram.sum);
+        self.sample(&format!("{name}_count"), labels, count);
+    }
+}
+
+/// A label's value as the format wants it.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_break_the_page() {
+        let mut page = Page(String::new());
+        page.gauges("x", "Help.", "a", [("q\"\\\n", 3)]);
+        let wanted = "# HELP batchkeeper_x Help.\n# TYPE batchkeeper_x gauge\nbatchkeeper_x{a=\"q\\\"\\\\\\n\"} 3\n";
+        assert_eq!(page.0, wanted);
+    }
+
+    /// The trigger and the words before it write the bounds as they are read here.
+    #[test]
+    fn the_migration_knows_every_bound() {
+        let migration = include_str!("../../migrations/V8__figures_over_time.sql");
+        for bound in JOB_BOUNDS {
+            let written = format!("WHEN s <= {bound} THEN '{bound}'");
+            assert_eq!(migration.matches(&written).count(), 2, "{bound}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The operator's listener: health and what there is to look at.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+mod auth;
+mod costs;
+mod health;
+mod metrics;
+mod pages;
+mod traffic;
+
+pub use auth::Doorkeeper;
+pub use health::{Health, Vital};
+pub(crate) use traffic::Traffic;
+
+use self::metrics::Metrics;
+use self::pages::{self as page, Look};
+use crate::api::{Api, Failure, document, not_allowed, refused, seconds};
+use crate::base::clock::{Clock, Timestamp};
+use crate::http::{Handler, Request, Response};
+use crate::store::{Store, alerts, batches, figures, status};
+
+/// The operator's pages.
+pub struct Ops {
+    store: Arc<Store>,
+    health: Arc<Health>,
+    clock: Arc<dyn Clock>,
+    api: Arc<Api>,
+    metrics: Metrics,
+}
+
+impl Ops {
+    /// The operator's pages; `api`: what it has counted is shown.
+    pub fn new(
+        store: Arc<Store>,
+        health: Arc<Health>,
+        clock: Arc<dyn Clock>,
+        api: Arc<Api>,
+    ) -> Self {
+        Self {
+            store,
+            health,
+            clock,
+            api,
+            metrics: Metrics::default(),
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Result<Response, Failure> {
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Err(not_allowed("GET, HEAD"));
+        }
+        match request.path.as_str() {
+            "/health" => Ok(self.health.whole()),
+            "/metrics" => {
+                let now = self.clock.now();
+                Ok(self
+                    .metrics
+                    .page(&self.store, &self.health, &self.api, now)?)
+            }
+            "/api/ops/summary" => self.summary(),
+            "/api/ops/alerts" => self.alerts(),
+            "/api/ops/batches" => self.batches(),
+            "/api/ops/webhooks" => self.webhooks(),
+            "/api/ops/costs" => self.costs(),
+            "/openapi.json" => Ok(document(include_str!("openapi.json"))),
+            path => match page::file(path) {
+                Some(file) => Ok(file),
+                None => self.page(path, request.parameter("span").as_deref()),
+            },
+        }
+    }
+
+    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
+        let now = self.clock.now();
+        let look = Look {
+            store: &self.store,
+            health: &self.health,
+            figures: self.metrics.figures(&self.store, now.steady)?,
+            now,
+        };
+        look.page(path, span)
+    }
+
+    fn summary(&self) -> Result<Response, Failure> {
+        let (by_status, active, open) = self.store.read(|view| {
+            Ok((
+                figures::jobs(view)?,
+                batches::active(view)?,
+                alerts::list(view, true, 1000)?.len(),
+            ))
+        })?;
+        let by_status: Map<_, _> = by_status
+            .into_iter()
+            .map(|(status, number)| (status.as_str().to_owned(), json!(number)))
+            .collect();
+        Ok(Response::json(
+            200,
+            &json!({"jobs": by_status, "batches_active": active, "alerts_open": open}),
+        ))
+    }
+
+    fn alerts(&self) -> Result<Response, Failure> {
+        let rows = self.store.read(|view| alerts::list(view, false, 200))?;
+        let list: Value = rows.iter().map(alert).collect();
+        Ok(Response::json(200, &json!({"alerts": list})))
+    }
+
+    fn costs(&self) -> Result<Response, Failure> {
+        let now = self.clock.now().wall;
+        let budgets = self.api.config.limits_of_money();
+        Ok(Response::json(
+            200,
+            &costs::page(&self.store, &budgets, now)?,
+        ))
+    }
+
+    fn batches(&self) -> Result<Response, Failure> {
+        let rows = self.store.read(|view| batches::newest(view, 100))?;
+        let list: Value = rows.iter().map(batch).collect();
+        Ok(Response::json(200, &json!({"batches": list})))
+    }
+
+    fn webhooks(&self) -> Result<Response, Failure> {
+        let table = self.store.read(|view| status::webhooks(view, 200))?;
+        Ok(Response::json(200, &json!({"webhooks": table.objects()})))
+    }
+}
+
+fn alert(row: &alerts::AlertRow) -> Value {
+    json!({
+        "kind": row.kind,
+        "subject": row.subject,
+        "message": row.message,
+        "opened_at": row.opened_at.to_seconds_text(),
+        "closed_at": row.closed_at.map(Timestamp::to_seconds_text),
+    })
+}
+
+fn batch(row: &batches::BatchRow) -> Value {
+    json!({
+        "id": row.id,
+        "openai_batch_id": row.openai_batch_id,
+        "stage": row.stage.as_str(),
+        "state": row.state.as_str(),
+        "openai_status": row.openai_status,
+        "model": row.model,
+        "lines": row.lines,
+        "completed": row.counts.completed,
+        "failed": row.counts.failed,
+        "failures": row.failures,
+        "next_at": row.next_at.to_seconds_text(),
+        "ended_at": seconds(row.ended_at),
+    })
+}
+
+impl Handler for Ops {
+    fn handle(&self, request: Request) -> Response {
+        self.answer(&request).unwrap_or_else(Failure::into_response)
+    }
+
+    fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
+        refused(status, code, message)
+    }
+}

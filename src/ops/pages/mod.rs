@@ -1,0 +1,288 @@
+//! The status page, for one person with a browser: whole without a script; the script fetches the same
+//! page again and puts the parts in place that have changed.
+
+use std::time::Duration;
+
+use super::health::Health;
+use crate::api::Failure;
+use crate::base::clock::{Moment, Timestamp};
+use crate::domain::api_error::{Code, Refusal};
+use crate::http::Response;
+use crate::store::figures::Figures;
+use crate::store::{Store, alerts, inspect::Table, status};
+use chart::Span;
+use pieces::{facts, listing, text, time};
+
+mod chart;
+mod overview;
+mod pieces;
+
+/// Nothing from elsewhere, nothing inline, no frames, no forms.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The pages that the head leads to.
+const PLACES: [(&str, &str); 5] = [
+    ("/", "Overview"),
+    ("/jobs", "Jobs"),
+    ("/batches", "Batches"),
+    ("/webhooks", "Webhooks"),
+    ("/alerts", "Alerts"),
+];
+
+/// The page's own files, by their path: media type and content.
+pub(super) fn file(path: &str) -> Option<Response> {
+    let (media_type, content) = match path {
+        "/status.css" => ("text/css; charset=utf-8", include_str!("status.css")),
+        "/status.js" => ("text/javascript; charset=utf-8", include_str!("status.js")),
+        "/status.svg" => ("image/svg+xml", include_str!("status.svg")),
+        _ => return None,
+    };
+    Some(Response::bytes(
+        200,
+        media_type,
+        content.as_bytes().to_vec(),
+    ))
+}
+
+/// What a page is made from.
+pub(super) struct Look<'a> {
+    /// The rows.
+    pub(super) store: &'a Store,
+    /// The threads.
+    pub(super) health: &'a Health,
+    /// The figures of a moment ago.
+    pub(super) figures: Figures,
+    /// The time now.
+    pub(super) now: Moment,
+}
+
+impl Look<'_> {
+    /// The page at `path`, where there is one. `span`: how far back the picture goes.
+    pub(super) fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
+        let nothing = || Refusal::new(Code::NotFound, format!("There is nothing at {path}."));
+        let (title, parts) = match path.trim_start_matches('/').split_once('/') {
+            None => match path {
+                "/" => ("Overview".to_owned(), self.overview(Span::of(span))?),
+                "/jobs" => ("Jobs".to_owned(), self.jobs()?),
+                "/batches" => ("Batches".to_owned(), self.batches()?),
+                "/webhooks" => ("Webhooks".to_owned(), self.webhooks()?),
+                "/alerts" => ("Alerts".to_owned(), self.alerts()?),
+                _ => return Err(nothing().into()),
+            },
+            Some(("jobs", id)) => (
+                format!("Job {}", text(id)),
+                self.job(id)?.ok_or_else(nothing)?,
+            ),
+            Some(("batches", id)) => {
+                let id = id.parse().map_err(|_| nothing())?;
+                (format!("Batch {id}"), self.batch(id)?.ok_or_else(nothing)?)
+            }
+            Some(_) => return Err(nothing().into()),
+        };
+        Ok(self.shell(path, &title, &parts))
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.now.wall
+    }
+
+    fn list(&self, caption: &str, table: &Table, empty: &str) -> String {
+        listing(caption, table, empty, self.wall())
+    }
+
+    fn jobs(&self) -> Result<Vec<String>, Failure> {
+        let (open, ended) = self.store.read(|view| {
+            Ok((
+                status::jobs_under_way(view)?,
+                status::jobs_ended(view, 200)?,
+            ))
+        })?;
+        Ok(vec![
+            self.list("Under way", &open, "No job is under way."),
+            self.list("Ended", &ended, "No job has ended yet."),
+        ])
+    }
+
+    fn batches(&self) -> Result<Vec<String>, Failure> {
+        let table = self.store.read(status::batches)?;
+        Ok(vec![self.list(
+            "The newest 200 batches",
+            &table,
+            "There is no batch yet.",
+        )])
+    }
+
+    fn webhooks(&self) -> Result<Vec<String>, Failure> {
+        let table = self.store.read(|view| status::webhooks(view, 200))?;
+        Ok(vec![self.list(
+            "The newest 200 webhooks",
+            &table,
+            "There is no webhook yet.",
+        )])
+    }
+
+    fn alerts(&self) -> Result<Vec<String>, Failure> {
+        let closed = self.store.read(status::alerts_closed)?;
+        let open = self.open_alerts()?;
+        let none = "<h2>Open</h2><p class=\"empty\">No alert is open.</p>";
+        Ok(vec![
+            open.unwrap_or_else(|| none.to_owned()),
+            self.list("Closed", &closed, "No alert was ever closed."),
+        ])
+    }
+
+    /// The alerts that are open, each with what mends it.
+    fn open_alerts(&self) -> Result<Option<String>, Failure> {
+        let open = self.store.read(|view| alerts::list(view, true, 50))?;
+        if open.is_empty() {
+            return Ok(None);
+        }
+        let mut html = "<h2>Open alerts</h2><ul class=\"alerts\">".to_owned();
+        for alert in open {
+            let subject = match alert.subject.strip_prefix("batch:") {
+                Some(id) => format!("<a href=\"/batches/{0}\">batch {0}</a>", text(id)),
+                None => text(&alert.subject),
+            };
+            html += &format!(
+                "<li><p class=\"what\"><strong>{}</strong> {subject} <span class=\"since\">{}</span></p><p>{}</p></li>",
+                text(&alert.kind),
+                time(alert.opened_at, self.wall()),
+                text(&alert.message),
+            );
+        }
+        Ok(Some(html + "</ul>"))
+    }
+
+    fn job(&self, id: &str) -> Result<Option<Vec<String>>, Failure> {
+        let [job, batches, costs, attempts, lots, events] = self.store.read(|view| {
+            Ok([
+                status::job(view, id)?,
+                status::batches_of(view, id)?,
+                status::costs_of_job(view, id)?,
+                status::attempts_of(view, id)?,
+                status::failed_lots(view, id)?,
+                status::events_of_job(view, id)?,
+            ])
+        })?;
+        if job.rows.is_empty() {
+            return Ok(None);
+        }
+        let head = format!(
+            "<h1>Job <span class=\"id\">{}</span></h1>{}",
+            text(id),
+            facts(&job, self.wall())
+        );
+        Ok(Some(vec![
+            head,
+            self.list(
+                "Batches that work for it",
+                &batches,
+                "No batch works for it yet.",
+            ),
+            self.costs(&costs),
+            self.list(
+                "Webhooks and their attempts",
+                &attempts,
+                "Nobody is to be told.",
+            ),
+            self.list(
+                "Lots that failed (the first 50)",
+                &lots,
+                "No lot has failed.",
+            ),
+            self.list("Events, newest first", &events, "Nothing has happened yet."),
+        ]))
+    }
+
+    fn batch(&self, id: i64) -> Result<Option<Vec<String>>, Failure> {
+        let [batch, jobs, lines, costs, events] = self.store.read(|view| {
+            Ok([
+                status::batch(view, id)?,
+                status::jobs_of(view, id)?,
+                status::lines_of(view, id)?,
+                status::costs_of(view, id)?,
+                status::events_of_batch(view, id)?,
+            ])
+        })?;
+        if batch.rows.is_empty() {
+            return Ok(None);
+        }
+        let head = format!("<h1>Batch {id}</h1>{}", facts(&batch, self.wall()));
+        Ok(Some(vec![
+            head,
+            self.list("Jobs it works for", &jobs, "It works for no job."),
+            self.list("Lines by outcome", &lines, "It has no line."),
+            self.costs(&costs),
+            self.list("Events, newest first", &events, "Nothing has happened yet."),
+        ]))
+    }
+
+    fn costs(&self, costs: &Table) -> String {
+        format!("<h2>What it cost</h2>{}", facts(costs, self.wall()))
+    }
+
+    /// What is well and what is not, in one sentence: it is read out when it changes.
+    fn verdict(&self) -> (&'static str, String) {
+        let open: u64 = self.figures.alerts.iter().map(|(_, number)| number).sum();
+        let late = self.health.late(self.now.steady);
+        match (open, late.first(), self.health.storage()) {
+            (_, _, Some(trouble)) => ("bad", format!("Nothing can be stored: {}", text(&trouble))),
+            (_, Some((thread, what)), _) => {
+                ("bad", format!("Thread {} {}", text(thread), text(what)))
+            }
+            (1, ..) => ("bad", "One alert is open".to_owned()),
+            (2.., ..) => ("bad", format!("{open} alerts are open")),
+            _ if !self.figures.pauses.is_empty() => (
+                "paused",
+                format!("Paused: {}", text(&self.figures.pauses.join(", "))),
+            ),
+            _ => ("good", "All is well".to_owned()),
+        }
+    }
+
+    fn shell(&self, path: &str, title: &str, parts: &[String]) -> Response {
+        let places: String = PLACES
+            .iter()
+            .map(|(place, name)| {
+                let here =
+                    *place == path || (*place != "/" && path.starts_with(&format!("{place}/")));
+                let current = if here { " aria-current=\"page\"" } else { "" };
+                format!("<a href=\"{place}\"{current}>{name}</a>")
+            })
+            .collect();
+        let sections: String = (0u32..)
+            .zip(parts)
+            .map(|(at, part)| format!("<section id=\"part-{at}\">{part}</section>"))
+            .collect();
+        // A job's or batch's page begins with what it is about.
+        let heading = match PLACES.iter().any(|(place, _)| *place == path) {
+            true => format!("<h1 class=\"unseen\">{title}</h1>"),
+            false => String::new(),
+        };
+        let (tone, verdict) = self.verdict();
+        let html = format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · batchkeeper</title>\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+             <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"/status.svg\">\
+             <link rel=\"stylesheet\" href=\"/status.css\"><script src=\"/status.js\" defer></script></head><body>\
+             <a class=\"skip\" href=\"#main\">To the content</a>\
+             <header><a class=\"name\" href=\"/\"><img src=\"/status.svg\" alt=\"\" width=\"24\" height=\"24\">batchkeeper</a>\
+             <nav aria-label=\"Pages\">{places}</nav>\
+             <p id=\"verdict\" class=\"{tone}\" role=\"status\"><span class=\"dot\"></span>{verdict}</p></header>\
+             <main id=\"main\" tabindex=\"-1\">{heading}{sections}</main>\
+             <footer><p>batchkeeper {} · <a href=\"/metrics\">metrics</a> · <a href=\"/health\">health</a> · \
+             <a href=\"/openapi.json\">API</a> · <span id=\"live\">as of {}</span></p></footer></body></html>",
+            env!("CARGO_PKG_VERSION"),
+            self.wall().to_seconds_text(),
+        );
+        Response::bytes(200, "text/html; charset=utf-8", html.into_bytes())
+            .with_header("Content-Security-Policy", POLICY)
+            .with_header("Referrer-Policy", "no-referrer")
+    }
+
+    /// How long ago something was, for words.
+    fn age(&self, since: Option<Timestamp>) -> Option<Duration> {
+        since.map(|since| self.wall().since(since))
+    }
+}

@@ -1,0 +1,232 @@
+//! The first page: how it stands, in one look.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::chart::{Span, picture};
+use super::pieces::{brief, dollars, length, number, text};
+use super::{Failure, Look};
+use crate::domain::job::RequestState;
+use crate::domain::money::Money;
+use crate::store::inspect::Table;
+use crate::store::money;
+use crate::store::status::{self, Stretch};
+
+/// What the overview is made from.
+struct Rows {
+    picture: Vec<Stretch>,
+    day: Stretch,
+    jobs: Table,
+    ended: Table,
+    batches: Table,
+    webhooks: Table,
+    obstacles: Table,
+    images_due: u64,
+    lines: u64,
+    today: Money,
+    month: Money,
+}
+
+impl Look<'_> {
+    /// The parts of the overview.
+    pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, Failure> {
+        let now = self.wall();
+        let today = money::day(now);
+        // Of 2026-11-24, 2026-11.
+        let month = today.rsplit_once('-').map_or("", |(month, _)| month);
+        let rows = self.store.read(|view| {
+            let day = status::stretches(view, now, 30, 48)?;
+            Ok(Rows {
+                picture: status::stretches(view, now, span.minutes, span.bars)?,
+                day: day.iter().fold(Stretch::default(), Stretch::and),
+                jobs: status::jobs_under_way(view)?,
+                ended: status::jobs_ended(view, 8)?,
+                batches: status::batches_under_way(view)?,
+                webhooks: status::webhooks(view, 8)?,
+                obstacles: status::obstacles(view)?,
+                images_due: status::images_due(view)?,
+                lines: status::lines_under_way(view)?,
+                today: money::spent(view, None, &today)?,
+                month: money::spent(view, None, month)?,
+            })
+        })?;
+        let nothing_yet = self.figures.jobs.is_empty();
+        let mut parts = vec![self.cards(&rows)];
+        parts.extend(self.open_alerts()?);
+        if nothing_yet {
+            parts.push(WELCOME.to_owned());
+            return Ok(parts);
+        }
+        parts.push(picture(&rows.picture, span));
+        parts.push(self.list(
+            "What waits, and why",
+            &self.waiting(&rows),
+            "Nothing waits.",
+        ));
+        parts.push(self.list("Jobs under way", &rows.jobs, "No job is under way."));
+        let empty = "No batch is at OpenAI or on its way there.";
+        parts.push(self.list("Batches under way", &rows.batches, empty));
+        parts.push(self.list("Jobs that ended last", &rows.ended, "No job has ended yet."));
+        parts.push(self.list(
+            "The newest webhooks",
+            &rows.webhooks,
+            "Nobody is to be told of anything.",
+        ));
+        parts.push(self.threads());
+        Ok(parts)
+    }
+
+    fn requests(&self, state: RequestState) -> u64 {
+        let found = self
+            .figures
+            .requests
+            .iter()
+            .find(|(known, _)| *known == state);
+        found.map_or(0, |(_, number)| *number)
+    }
+
+    fn deliveries(&self, state: &str) -> u64 {
+        let found = self
+            .figures
+            .deliveries
+            .iter()
+            .find(|(known, _)| known == state);
+        found.map_or(0, |(_, number)| *number)
+    }
+
+    fn cards(&self, rows: &Rows) -> String {
+        let jobs: u64 = self
+            .figures
+            .jobs
+            .iter()
+            .filter(|(status, _)| !status.is_final())
+            .map(|(_, number)| number)
+            .sum();
+        let waiting = self.requests(RequestState::Waiting);
+        let [fresh, cached, written] = rows.day.tokens;
+        let mean = rows.day.mean().map(Duration::from_millis);
+        let due = self.deliveries("due");
+        let wait = |since| {
+            self.age(since)
+                .map_or_else(String::new, |age| format!("oldest {}; ", length(age)))
+        };
+        let cards = [
+            (
+                "Jobs under way",
+                number(jobs),
+                format!("{} lots in 24 hours", brief(rows.day.lots())),
+            ),
+            (
+                "Requests waiting",
+                brief(waiting),
+                format!(
+                    "{}{} in batches",
+                    wait(self.figures.waiting_since),
+                    brief(rows.lines)
+                ),
+            ),
+            (
+                "Webhooks due",
+                number(due),
+                format!("{} given up", number(self.deliveries("failed"))),
+            ),
+            (
+                "Time to a result",
+                mean.map_or_else(|| "–".to_owned(), length),
+                "mean of 24 hours".to_owned(),
+            ),
+            (
+                "Tokens, 24 hours",
+                brief(fresh + cached + written),
+                format!(
+                    "{} in, {} cached, {} out",
+                    brief(fresh),
+                    brief(cached),
+                    brief(written)
+                ),
+            ),
+            (
+                "Spent today",
+                dollars(rows.today),
+                format!("{} this month", dollars(rows.month)),
+            ),
+        ];
+        let cards: String = cards
+            .iter()
+            .map(|(name, value, more)| {
+                format!("<div class=\"card\"><dt>{name}</dt><dd>{value}</dd><dd class=\"more\">{more}</dd></div>")
+            })
+            .collect();
+        format!("<dl class=\"cards\">{cards}</dl>")
+    }
+
+    /// Why work stands, what stands, since when.
+    fn waiting(&self, rows: &Rows) -> Table {
+        let mut table = rows.obstacles.clone();
+        let mut add = |what: String, why: &str, since: Option<String>| {
+            table
+                .rows
+                .push(vec![json!(what), json!(why), json!(since), Value::Null]);
+        };
+        let waiting = self.requests(RequestState::Waiting);
+        let held = self.requests(RequestState::Held);
+        let due = self.deliveries("due");
+        if rows.images_due > 0 {
+            let most = if rows.images_due == 1000 {
+                " or more"
+            } else {
+                ""
+            };
+            add(
+                format!("{} requests{most}", number(rows.images_due)),
+                "the images of their lots are being checked",
+                None,
+            );
+        }
+        if waiting > 0 {
+            let since = self.figures.waiting_since.map(|since| since.to_string());
+            let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited batch.max_wait";
+            add(format!("{} requests", number(waiting)), why, since);
+        }
+        if held > 0 {
+            add(
+                format!("{} requests held", number(held)),
+                "an import left them; look with: batchkeeper recover",
+                None,
+            );
+        }
+        if due > 0 {
+            let since = self.figures.due_since.map(|since| since.to_string());
+            add(
+                format!("{} webhooks", number(due)),
+                "due, or to be tried again after a failure",
+                since,
+            );
+        }
+        table
+    }
+
+    fn threads(&self) -> String {
+        let late = self.health.late(self.now.steady);
+        let vitals = self.health.vitals();
+        let rows: String = vitals
+            .iter()
+            .map(|vital| {
+                let slow = late.iter().find(|(thread, _)| *thread == vital.thread);
+                let trouble = vital.trouble.as_deref().or(slow.map(|(_, what)| what.as_str()));
+                let tone = if trouble.is_some() { "bad" } else { "good" };
+                let words = trouble.map_or_else(|| "ticks".to_owned(), text);
+                format!("<li class=\"{tone}\"><span class=\"dot\"></span>{}<span class=\"unseen\">: {words}</span></li>", text(&vital.thread))
+            })
+            .collect();
+        format!("<h2>Threads</h2><ul class=\"threads\">{rows}</ul>")
+    }
+}
+
+/// Before the first job.
+const WELCOME: &str = "<div class=\"welcome\"><h2>Ready for the first job</h2>\
+    <p>Everything runs; nothing has been sent yet. Sign a request with a client's key and post it:</p>\
+    <pre><code>curl -H \"$(batchkeeper sign job.json | head -n 1)\" -H 'Content-Type: application/json' \\\n     \
+    --data-binary @job.json http://127.0.0.1:8080/api/v1/generate-descriptions</code></pre>\
+    <p>It appears here by itself.</p></div>";

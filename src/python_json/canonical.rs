@@ -1,0 +1,373 @@
+//! The writer: what Python's `json.dumps(x, separators=(',', ':'), sort_keys=True)` prints.
+//!
+//! Written piece by piece into a sink (a hash, a buffer), so that no copy of a large body is made.
+
+use super::text::Points;
+use super::{Json, Text};
+
+/// Where the pieces go, in order.
+type Sink<'s> = &'s mut dyn FnMut(&[u8]);
+
+/// Writes a value in canonical form: names sorted by code point, of duplicates the last.
+pub fn canonical(json: &Json<'_>, sink: Sink<'_>) {
+    match json {
+        Json::Null => sink(b"null"),
+        Json::Bool(true) => sink(b"true"),
+        Json::Bool(false) => sink(b"false"),
+        Json::Number(text) => write_number(text, sink),
+        Json::String(text) => write_text(*text, sink),
+        Json::Array(elements) => {
+            sink(b"[");
+            for (index, element) in elements.iter().enumerate() {
+                separate(index, sink);
+                canonical(element, sink);
+            }
+            sink(b"]");
+        }
+        Json::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            // Stable, so that the last of several equal names stays the last.
+            sorted.sort_by_key(|(name, _)| *name);
+            sink(b"{");
+            let mut written = 0;
+            for (index, (name, value)) in sorted.iter().enumerate() {
+                if sorted.get(index + 1).is_some_and(|next| next.0 == *name) {
+                    continue;
+                }
+                separate(written, sink);
+                write_text(*name, sink);
+                sink(b":");
+                canonical(value, sink);
+                written += 1;
+            }
+            sink(b"}");
+        }
+    }
+}
+
+/// Writes a value of our own making in canonical form.
+pub fn canonical_value(value: &serde_json::Value, sink: Sink<'_>) {
+    use serde_json::Value;
+    match value {
+        Value::Null => sink(b"null"),
+        Value::Bool(true) => sink(b"true"),
+        Value::Bool(false) => sink(b"false"),
+        Value::Number(number) => write_number(&number.to_string(), sink),
+        Value::String(text) => write_string(text, sink),
+        Value::Array(elements) => {
+            sink(b"[");
+            for (index, element) in elements.iter().enumerate() {
+                separate(index, sink);
+                canonical_value(element, sink);
+            }
+            sink(b"]");
+        }
+        Value::Object(members) => {
+            // Sorted already, unless some dependency turns on serde_json's `preserve_order`.
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(name, _)| *name);
+            sink(b"{");
+            for (index, (name, value)) in sorted.into_iter().enumerate() {
+                separate(index, sink);
+                write_string(name, sink);
+                sink(b":");
+                canonical_value(value, sink);
+            }
+            sink(b"}");
+        }
+    }
+}
+
+fn separate(index: usize, sink: Sink<'_>) {
+    if index > 0 {
+        sink(b",");
+    }
+}
+
+/// Writes a string in quotes: ASCII only, with lower-case `\uXXXX`.
+pub fn write_string(text: &str, sink: Sink<'_>) {
+    sink(b"\"");
+    write_plain(text, sink);
+    sink(b"\"");
+}
+
+fn write_text(text: Text<'_>, sink: Sink<'_>) {
+    sink(b"\"");
+    let mut points: Points<'_> = text.points();
+    // Up to each escape at once: most of a text has none.
+    while let Some(escape) = points.rest().find('\\') {
+        let (plain, _) = points.rest().split_at(escape);
+        write_plain(plain, sink);
+        points.skip_bytes(escape);
+        if let Some(point) = points.next() {
+            write_point(point, sink);
+        }
+    }
+    write_plain(points.rest(), sink);
+    sink(b"\"");
+}
+
+/// Writes characters as they are meant, without quotes.
+fn write_plain(mut text: &str, sink: Sink<'_>) {
+    let as_it_is = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    while !text.is_empty() {
+        let run = text
+            .bytes()
+            .position(|byte| !as_it_is(byte))
+            .unwrap_or(text.len());
+        let (plain, rest) = text.split_at(run);
+        if !plain.is_empty() {
+            sink(plain.as_bytes());
+        }
+        let mut chars = rest.chars();
+        if let Some(special) = chars.next() {
+            write_point(u32::from(special), sink);
+        }
+        text = chars.as_str();
+    }
+}
+
+/// Writes one code point, which may be a lone surrogate.
+fn write_point(point: u32, sink: Sink<'_>) {
+    match point {
+        0x08 => sink(b"\\b"),
+        0x09 => sink(b"\\t"),
+        0x0a => sink(b"\\n"),
+        0x0c => sink(b"\\f"),
+        0x0d => sink(b"\\r"),
+        0x22 => sink(b"\\\""),
+        0x5c => sink(b"\\\\"),
+        0x20..=0x7e => sink(&[point.to_le_bytes()[0]]),
+        ..=0xffff => write_unit(point, sink),
+        _ => {
+            let beyond = point - 0x1_0000;
+            write_unit(0xd800 + (beyond >> 10), sink);
+            write_unit(0xdc00 + (beyond & 0x3ff), sink);
+        }
+    }
+}
+
+fn write_unit(unit: u32, sink: Sink<'_>) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let mut escape = *b"\\u0000";
+    for (place, byte) in escape.iter_mut().rev().take(4).enumerate() {
+        *byte = HEX[usize::try_from((unit >> (4 * place)) & 0xf).unwrap_or(0)];
+    }
+    sink(&escape);
+}
+
+/// Writes a number as Python prints it after reading this JSON text of it: an integer exactly, a
+/// number with a point or an exponent as the shortest text of the double nearest to it.
+pub fn write_number(text: &str, sink: Sink<'_>) {
+    if matches!(text, "NaN" | "Infinity" | "-Infinity") {
+        return sink(text.as_bytes());
+    }
+    if !text.contains(['.', 'e', 'E']) {
+        return sink(if text == "-0" { b"0" } else { text.as_bytes() });
+    }
+    match text.parse::<f64>() {
+        Ok(number) => sink(float(number).as_bytes()),
+        // Not reached with a JSON number; as it came is the least surprise.
+        Err(_) => sink(text.as_bytes()),
+    }
+}
+
+/// Python's `repr(float)`, with JSON's words for what is not finite: an exponent below 1e-4 and
+/// from 1e16 on, of two digits at least; else a point always.
+fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "NaN".into();
+    }
+    let sign = if number.is_sign_negative() { "-" } else { "" };
+    if number.is_infinite() {
+        return format!("{sign}Infinity");
+    }
+    let (digits, exponent) = shortest(number.abs());
+    if !(-4..16).contains(&exponent) {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let exponent_sign = if exponent < 0 { '-' } else { '+' };
+        let size = exponent.unsigned_abs();
+        return format!("{sign}{first}{point}{rest}e{exponent_sign}{size:02}");
+    }
+    let Ok(before_point) = usize::try_from(exponent + 1) else {
+        let zeros = "0".repeat(usize::try_from(-1 - exponent).unwrap_or(0));
+        return format!("{sign}0.{zeros}{digits}");
+    };
+    let padded = format!("{digits:0<before_point$}");
+    match padded.split_at(before_point) {
+        ("", fraction) => format!("{sign}0.{fraction}"),
+        (whole, "") => format!("{sign}{whole}.0"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+/// The fewest digits that read back as this number (finite, not negative), and the exponent of the
+/// first of them.
+///
+/// Where two texts of that length are equally near, Rust takes the greater and Python the one that
+/// ends in an even digit (2159256500185022.25, 2⁻²⁵). Formatting with a given number of
+/// digits rounds to even, so that is asked too, and taken where it reads back.
+fn shortest(number: f64) -> (String, i32) {
+    let first = format!("{number:e}");
+    let precision = first
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count()
+        .saturating_sub(1);
+    let even = format!("{number:.precision$e}");
+    let text = match even.parse::<f64>() {
+        Ok(back) if back.to_bits() == number.to_bits() => even,
+        _ => first,
+    };
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    (mantissa.replace('.', ""), exponent.parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python_json::parse;
+    use proptest::prelude::*;
+
+    fn text_of(json: &Json<'_>) -> String {
+        let mut bytes = Vec::new();
+        canonical(json, &mut |piece| bytes.extend_from_slice(piece));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn text_of_value(value: &serde_json::Value) -> String {
+        let mut bytes = Vec::new();
+        canonical_value(value, &mut |piece| bytes.extend_from_slice(piece));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn every_vector_made_with_python() {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/canonical_vectors.json"))
+                .unwrap();
+        let (mut taken, mut refused) = (0, 0);
+        for vector in file["vectors"].as_array().unwrap() {
+            let name = vector["name"].as_str().unwrap();
+            let input = vector["input"].as_str().unwrap();
+            match (vector["canonical"].as_str(), parse(input.as_bytes())) {
+                (Some(expected), Ok(json)) => {
+                    assert_eq!(text_of(&json), expected, "{name}");
+                    taken += 1;
+                }
+                (None, Err(_)) => refused += 1,
+                (_, result) => panic!("{name}: {result:?}"),
+            }
+        }
+        assert_eq!((taken, refused), (46, 11));
+    }
+
+    #[test]
+    fn our_own_values_are_written_the_same_way() {
+        let value = serde_json::json!({
+            "я": "Лот\u{1f697}\u{7f}/", "z": [1, -1, u64::MAX, 1.0, 1e16, 1.5e-7, 0.1],
+            "a": {"b": null, "a": [true, false, {}, []]}, "\n": ""
+        });
+        let text = text_of_value(&value);
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"\n":"","a":{"a":[true,false,{},[]],"b":null},"#,
+                r#""z":[1,-1,18446744073709551615,1.0,1e+16,1.5e-07,0.1],"#,
+                r#""\u044f":"\u041b\u043e\u0442\ud83d\ude97\u007f/"}"#
+            )
+        );
+        assert_eq!(text_of(&parse(text.as_bytes()).unwrap()), text);
+    }
+
+    #[test]
+    fn ties_between_shortest_floats_end_in_an_even_digit_as_in_python() {
+        for (text, expected) in [
+            ("2159256500185022.25", "2159256500185022.2"),
+            ("76923072769859.125", "76923072769859.12"),
+            ("2.98023223876953125e-8", "2.9802322387695312e-08"),
+            ("9007199254740993.0", "9007199254740992.0"),
+            ("0.0001", "0.0001"),
+            ("123.0e0", "123.0"),
+            ("0.5", "0.5"),
+        ] {
+            assert_eq!(text_of(&parse(text.as_bytes()).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_deepest_text_is_written() {
+        let depth = crate::python_json::MAX_DEPTH;
+        let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(text_of(&parse(text.as_bytes()).unwrap()), text);
+    }
+
+    /// JSON texts in all the ways that they may be written.
+    fn json_text() -> impl Strategy<Value = String> {
+        let string = prop_oneof![
+            "[ -~а-я\u{80}\u{2028}\u{1f697}]{0,8}".prop_map(|text| {
+                let mut quoted = String::new();
+                write_string(&text, &mut |piece| {
+                    quoted.push_str(std::str::from_utf8(piece).unwrap());
+                });
+                quoted
+            }),
+            "[a-c]{0,2}".prop_map(|text| format!("\"{text}\"")),
+            r"(\\u[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-f]{2}|\\u[dD][c-fC-F][0-9a-f]{2}|\\n|\\/){0,4}"
+                .prop_map(|text| format!("\"{text}\"")),
+        ];
+        let leaf = prop_oneof![
+            string.clone(),
+            r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?",
+            any::<f64>().prop_map(float),
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("NaN".to_owned()),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            let member = (string.clone(), inner.clone()).prop_map(|(k, v)| format!("{k} :\t{v}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..6).prop_map(|v| format!("[ {}\n]", v.join(" ,"))),
+                prop::collection::vec(member, 0..6)
+                    .prop_map(|v| format!("{{\r{} }}", v.join(", "))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_of_canonical_is_canonical(text in json_text()) {
+            let json = parse(text.as_bytes()).unwrap();
+            let first = text_of(&json);
+            let second = text_of(&parse(first.as_bytes()).unwrap());
+            prop_assert_eq!(first, second);
+        }
+
+        #[test]
+        fn floats_read_back_exactly(bits in any::<u64>()) {
+            let number = f64::from_bits(bits);
+            prop_assume!(number.is_finite());
+            let back: f64 = float(number).parse().unwrap();
+            prop_assert_eq!(back.to_bits(), bits);
+        }
+
+        #[test]
+        fn what_serde_json_takes_is_taken_and_agrees(text in ".{0,40}|[\\[\\]{}\":,0-9eE.+\\-truefalsn ]{0,12}") {
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text)
+                && !value.is_number()
+            {
+                prop_assert!(parse(text.as_bytes()).is_ok(), "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(json) = parse(&bytes) {
+                let first = text_of(&json);
+                prop_assert!(parse(first.as_bytes()).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The herald: tells whoever is configured (`alerts.webhook_url`) of each alert that opens or closes,
+//! at least once under one id, signed like every webhook.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::base::clock::{Clock, Moment, Timestamp};
+use crate::config::Config;
+use crate::domain::signature::webhook_headers;
+use crate::outbound::Post;
+use crate::store::Store;
+use crate::store::deliveries::Then;
+use crate::store::notices::{self, Notice, What};
+use crate::workers::worker::{Next, Step, StepError};
+
+/// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
+const GRACE: Duration = Duration::from_mins(1);
+/// The longest that a receiver's `Retry-After` is followed.
+const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// How often it is seen that nobody listens.
+const NOBODY: Duration = Duration::from_mins(1);
+
+/// See the module.
+pub struct Herald {
+    store: Arc<Store>,
+    outbound: Arc<dyn Post>,
+    clock: Arc<dyn Clock>,
+    config: Arc<Config>,
+    /// Whether it was told, since the start, what is open.
+    introduced: bool,
+}
+
+impl Herald {
+    /// A herald; one is enough.
+    pub fn new(
+        store: Arc<Store>,
+        outbound: Arc<dyn Post>,
+        clock: Arc<dyn Clock>,
+        config: Arc<Config>,
+    ) -> Self {
+        Self {
+            store,
+            outbound,
+            clock,
+            config,
+            introduced: false,
+        }
+    }
+
+    fn tell(&self, notice: &Notice, now: Moment) -> Result<Next, StepError> {
+        let url = &self.config.alerts.webhook_url;
+        let lease = now.wall + self.config.webhooks.timeout + GRACE;
+        if !self
+            .store
+            .write(now.wall, |tx| notices::begin(tx, notice, lease))?
+        {
+            return Ok(Next::again());
+        }
+        let body = self.body(notice);
+        let headers = webhook_headers(
+            self.config.alerts.keys(),
+            &self.config.webhooks.signature_prefix,
+            &self.id(notice),
+            notice.attempts + 1,
+            now.wall,
+            &body,
+        );
+        let timeout = self.config.webhooks.timeout;
+        let (status, error, asked) = match self.outbound.post(url, &headers, body, timeout) {
+            Ok(reply) => {
+                let error = format!("HTTP {} {}", reply.status, reply.body_start);
+                (Some(reply.status), error, reply.retry_after)
+            }
+            Err(error) => (None, error.to_string(), None),
+        };
+        let ended = self.clock.now();
+        let then = match status {
+            Some(200..300) => Then::Delivered,
+            _ => self.retry(notice, asked, ended.wall),
+        };
+        let error = match then {
+            Then::Delivered => "",
+            _ => error.as_str(),
+        };
+        self.store.write(ended.wall, |tx| {
+            notices::end(tx, notice, status, error, then)
+        })?;
+        let (what, kind, subject) = (notice.what, &notice.alert.kind, &notice.alert.subject);
+        let attempt = notice.attempts + 1;
+        match then {
+            Then::GiveUp => log::error!(
+                "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then=given_up error={error:?}"
+            ),
+            _ => log::info!(
+                "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then={then} error={error:?}"
+            ),
+        }
+        Ok(Next::again())
+    }
+
+    /// When it is tried again: after the waits of all webhooks.
+    fn retry(&self, notice: &Notice, asked: Option<Duration>, now: Timestamp) -> Then {
+        let wait = usize::try_from(notice.attempts)
+            .ok()
+            .and_then(|at| self.config.webhooks.retries.get(at));
+        let asked = asked.unwrap_or_default().min(MOST_RETRY_AFTER);
+        wait.map_or(Then::GiveUp, |wait| Then::Retry(now + asked.max(*wait)))
+    }
+
+    /// The id that a receiver drops repeats by.
+    fn id(&self, notice: &Notice) -> String {
+        let database = self.store.database_id();
+        format!("alert_{database}_{}_{}", notice.alert_id, notice.what)
+    }
+
+    fn body(&self, notice: &Notice) -> Vec<u8> {
+        let (event, closed_at) = match notice.what {
+            // As it was then: that it is closed by now is told apart.
+            What::Opened => ("alert_opened", None),
+            What::Closed => ("alert_closed", notice.alert.closed_at),
+        };
+        let body = json!({
+            "event": event,
+            "alert_id": notice.alert_id,
+            "kind": notice.alert.kind,
+            "subject": notice.alert.subject,
+            "message": notice.alert.message,
+            "opened_at": notice.alert.opened_at.to_seconds_text(),
+            "closed_at": closed_at.map(Timestamp::to_seconds_text),
+            "database_id": self.store.database_id(),
+        });
+        body.to_string().into_bytes()
+    }
+}
+
+impl Step for Herald {
+    fn name(&self) -> &'static str {
+        "herald"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        let idle = self.config.steps.idle;
+        if self.config.alerts.webhook_url.is_empty() {
+            if self.store.read(notices::any_due)? {
+                self.store.write(now.wall, notices::discard_pending)?;
+            }
+            return Ok(Next::idle(idle.max(NOBODY)));
+        }
+        if !self.introduced {
+            self.store.write(now.wall, notices::enable)?;
+            self.introduced = true;
+        }
+        let retries = self.config.webhooks.retries.iter().max();
+        let longest = retries.copied().unwrap_or_default().max(MOST_RETRY_AFTER);
+        let first = self
+            .store
+            .read(|view| notices::next_due(view, now.wall, longest + GRACE))?;
+        match first {
+            None => Ok(Next::idle(idle)),
+            Some(Ok(notice)) => self.tell(&notice, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),
+        }
+    }
+}

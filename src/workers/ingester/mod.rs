@@ -1,0 +1,387 @@
+//! The ingester: both result files of an ended batch, into the spool and from there to their lots.
+//!
+//! First both files lie whole in the spool, then output lines are taken in, then error lines, then
+//! what is missing gets its verdict: nothing is sent again or failed before both were read.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::{Moment, Timestamp};
+use crate::config::Config;
+use crate::domain::batch::{BatchState, RemoteStatus};
+use crate::openai::jsonl::{LineReader, sha256_file};
+use crate::openai::{BatchApi, CallError};
+use crate::store::batches::{self, BatchRow, Which};
+use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
+use crate::workers::pauses::{self, OPENAI};
+use crate::workers::worker::{Next, Step, StepError, Waits, backoff, create_private};
+
+mod lines;
+mod refusal;
+
+use lines::{read_chunk, take_line};
+use refusal::{blamed, is_passing, is_queue_full, queue_limit, refusal};
+
+/// Verdicts in one transaction.
+const VERDICTS: u32 = 200;
+/// When so many batches of a model fail alike in a row, it pauses.
+const ALIKE: u32 = 3;
+
+/// See the module.
+pub struct Ingester {
+    store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
+    config: Arc<Config>,
+    spool: PathBuf,
+    /// Since when the missing lines of each batch are waited for.
+    missing: Waits,
+}
+
+impl Ingester {
+    /// An ingester.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        let spool = config.spool();
+        Self {
+            store,
+            api,
+            config,
+            spool,
+            missing: Waits::default(),
+        }
+    }
+
+    fn path(&self, row: &BatchRow, which: &str) -> PathBuf {
+        let stem = batches::file_stem(&row.key);
+        self.spool.join(format!("{stem}.{which}.jsonl"))
+    }
+
+    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        for which in [Which::Output, Which::Error] {
+            if !row.file(which).is_spooled() {
+                return self.spool_file(row, which, now);
+            }
+        }
+        for which in [Which::Output, Which::Error] {
+            let file = row.file(which);
+            if file.bytes.is_some_and(|bytes| file.taken < bytes) {
+                return self.take_in(row, which, now);
+            }
+        }
+        self.settle(row, now)
+    }
+
+    /// Fetches one result file whole: its size is held against what OpenAI says of it.
+    fn spool_file(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+        if row.identity != *self.api.identity() {
+            self.store.write(now.wall, |tx| {
+                pauses::other_identity(tx, row)?;
+                batches::set_next_check(tx, row.id, now.wall + Duration::from_mins(5))
+            })?;
+            return Ok(Next::again());
+        }
+        let id = row.file(which).id.clone().unwrap_or_default();
+        let path = self.path(row, which.as_str());
+        let part = path.with_extension("part");
+        let mut file = Spooling {
+            into: BufWriter::with_capacity(1 << 16, create_private(&part)?),
+            failed: None,
+        };
+        let fetched = self
+            .api
+            .file(&id)
+            .and_then(|remote| Ok((remote, self.api.download(&id, &mut file)?)));
+        if let Some(error) = file.failed {
+            return Err(error.into());
+        }
+        let error = match fetched {
+            Ok((remote, bytes)) if remote.bytes.is_none_or(|expected| expected == bytes) => {
+                let file = file
+                    .into
+                    .into_inner()
+                    .map_err(std::io::IntoInnerError::into_error)?;
+                file.sync_all()?;
+                fs::rename(&part, &path)?;
+                File::open(&self.spool)?.sync_all()?;
+                let (bytes, sha256) = sha256_file(&path)?;
+                self.store.write(now.wall, |tx| {
+                    pauses::clear_pause(tx, OPENAI)?;
+                    batches::mark_spooled(tx, row.id, which, bytes, &sha256)
+                })?;
+                return Ok(Next::again());
+            }
+            Ok((remote, bytes)) => CallError::Unknown {
+                message: format!(
+                    "file {id} has {} bytes, {bytes} arrived",
+                    remote.bytes.unwrap_or(0)
+                ),
+            },
+            Err(error) => error,
+        };
+        let wait = backoff(
+            self.config.openai.retry_interval,
+            row.failures,
+            error.retry_after(),
+        );
+        self.store.write(now.wall, |tx| {
+            if error.is_account_trouble() {
+                // Others come first when the pause is over: it may be this one alone that is refused.
+                let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
+                batches::set_next_check(tx, row.id, now.wall + probe)?;
+                return pauses::pause_openai(tx, &error, probe);
+            }
+            if batches::is_given_up(tx, row.id)? {
+                return Ok(());
+            }
+            let patience = match error.is_not_found() {
+                true => pauses::NOT_YET,
+                false => 5,
+            };
+            if row.failures >= patience {
+                let message = format!(
+                    "the {which} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \
+                     good, `batchkeeper batches give-up {}` sends the unanswered requests again",
+                    row.id, row.id
+                );
+                alerts::open(tx, "results_unavailable", &format!("batch:{}", row.id), &message)?;
+            }
+            batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
+        })?;
+        Ok(Next::again())
+    }
+
+    /// Takes the next lines of a spooled file in.
+    fn take_in(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+        let file = row.file(which);
+        let path = self.path(row, which.as_str());
+        let mut reader = match LineReader::open(&path, file.taken) {
+            Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
+            _ => {
+                log::warn!(
+                    "event=spooled_again batch={} the spooled {which} file is gone or another; it is fetched again",
+                    row.id
+                );
+                self.store
+                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, which))?;
+                return Ok(Next::again());
+            }
+        };
+        let chunk = read_chunk(&mut reader)?;
+        self.store.write(now.wall, |tx| {
+            let (mut unknown, mut broken) = (0, Vec::new());
+            for line in &chunk.lines {
+                if !take_line(tx, row, line, &mut broken)? {
+                    unknown += 1;
+                }
+            }
+            if let Some(first) = broken.first() {
+                let detail = format!("file={which} lines={} first={first:?}", broken.len());
+                alerts::event(tx, None, Some(row.id), "broken_lines", &detail)?;
+            }
+            let taken = if chunk.is_last {
+                file.bytes.unwrap_or(chunk.end)
+            } else {
+                chunk.end
+            };
+            batches::record_ingested(tx, row.id, which, taken, unknown)
+        })?;
+        Ok(Next::again())
+    }
+
+    /// Both files are read: verdicts on the lines that have no text.
+    fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+        let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str()))
+            .then(|| refusal(row));
+        if row.settled_to == 0 {
+            if let Some(wait) = self.patience(row, now)? {
+                self.store.write(now.wall, |tx| {
+                    batches::set_next_check(tx, row.id, now.wall + wait)
+                })?;
+                return Ok(Next::again());
+            }
+            if let Some(reason) = &refused {
+                // The pause comes first: a request that waits again may be sent again at once.
+                self.store.write(now.wall, |tx| {
+                    settle::mark_not_run(tx, row.id, &blamed(row))?;
+                    self.pause_model(tx, row, reason)
+                })?;
+            }
+        }
+        let blamed = blamed(row);
+        let halve = refused.is_some() && blamed.is_empty() && !is_passing(row)
+            || is_queue_full(row)
+                && !self
+                    .store
+                    .read(|view| is_our_own_queue(view, row, now.wall))?;
+        let rules = settle::Rules {
+            max_attempts: self.config.batch.max_attempts,
+            check_images: self.config.images.check,
+            batch_cap: halve.then(|| (row.lines / 2).max(1)),
+        };
+        let done = self.store.write(now.wall, |tx| {
+            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, rules)? {
+                batches::record_settled_to(tx, row.id, last)?;
+                return Ok(false);
+            }
+            batches::mark_ingested(tx, row.id, refused.as_deref())?;
+            alerts::close_all(tx, &format!("batch:{}", row.id))?;
+            // Of a second batch under one key a person was told; it is accounted for now.
+            alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
+            if refused.is_none() {
+                self.judge_model(tx, row)?;
+            }
+            Ok(true)
+        })?;
+        if done {
+            self.missing.end(row.id);
+            // Its input too: where the auditor found the batch, nobody has removed that.
+            for which in [Which::Output.as_str(), Which::Error.as_str(), "input"] {
+                if let Err(error) = fs::remove_file(self.path(row, which))
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(Next::again())
+    }
+
+    /// How long what is missing is still waited for: a line is missing only when what was found
+    /// explains OpenAI's counts, or the patience is over.
+    fn patience(&mut self, row: &BatchRow, now: Moment) -> Result<Option<Duration>, StoreError> {
+        let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
+        let found = u64::from(row.lines).saturating_sub(unread);
+        let status = row.openai_status.as_deref();
+        // Of a batch that was cut short, lines that never ran are found too, and counted nowhere.
+        let explained = if status == Some(RemoteStatus::Completed.as_str()) {
+            found >= row.counts.completed + row.counts.failed
+        } else {
+            answered >= row.counts.completed
+        };
+        let no_file = row.output.id.is_none() && row.error_file.id.is_none();
+        if unread == 0 || no_file || explained {
+            return Ok(None);
+        }
+        let waited = self.missing.waited(row.id, now);
+        let patience = self.config.openai.results_patience;
+        if waited >= patience {
+            return Ok(None);
+        }
+        self.store.write(now.wall, |tx| {
+            for which in [Which::Output, Which::Error] {
+                if row.file(which).id.is_some() {
+                    // The same file again: a repeated line changes nothing, a late one is found.
+                    batches::mark_unspooled(tx, row.id, which)?;
+                }
+            }
+            Ok(())
+        })?;
+        // Each time twice as late: the files may be large, and mostly they are whole.
+        let wait = self.config.openai.poll_interval.max(waited);
+        Ok(Some(
+            wait.min(patience - waited)
+                .min(pauses::longest_wait(&self.config)),
+        ))
+    }
+}
+
+impl Ingester {
+    /// What a refused batch says of its model: where that passes, it pauses.
+    fn pause_model(&self, tx: &Tx<'_>, row: &BatchRow, reason: &str) -> Result<(), StoreError> {
+        if !is_passing(row) || row.model.is_empty() {
+            return Ok(());
+        }
+        if let Some(limit) = queue_limit(row) {
+            queue::learn(tx, &row.model, limit)?;
+        }
+        if is_our_own_queue(tx, row, tx.now)? {
+            // The next batch is made when there is room for it, and no larger.
+            return Ok(());
+        }
+        let scope = format!("{}{}", pauses::MODEL, row.model);
+        let before = batches::refusals_in_a_row(tx, &row.model)?;
+        let wait = backoff(self.config.batch.queue_pause, before, None);
+        let message = format!(
+            "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}. What it refused: batchkeeper batches \
+             show {}",
+            row.model, row.id
+        );
+        alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+        alerts::open(tx, "model_refused", &scope, &message).map(drop)
+    }
+
+    /// What a batch that ran says of its model: whether it pauses, or goes on.
+    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Result<(), StoreError> {
+        let was_cancelled = row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
+        if row.model.is_empty() || was_cancelled {
+            // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
+            // say of which model it is. (A pause under no name would stop nothing.)
+            return Ok(());
+        }
+        let scope = format!("{}{}", pauses::MODEL, row.model);
+        match batches::fails_alike(tx, &row.model, ALIKE)? {
+            None => pauses::clear_pause(tx, &scope),
+            Some(error) => {
+                let message = format!(
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
+                     batches show {}",
+                    row.model, row.id
+                );
+                let wait = backoff(self.config.batch.queue_pause, u32::MAX, None);
+                alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
+                alerts::open(tx, "model_fails", &scope, &message).map(drop)
+            }
+        }
+    }
+}
+
+/// Whether a batch was refused because ours together take more than the limit that OpenAI names.
+fn is_our_own_queue(view: &View, row: &BatchRow, now: Timestamp) -> Result<bool, StoreError> {
+    match queue_limit(row) {
+        Some(limit) if is_queue_full(row) => queue::explains(view, row, limit, now),
+        _ => Ok(false),
+    }
+}
+
+impl Step for Ingester {
+    fn name(&self) -> &'static str {
+        "ingester"
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+        if let Some(wait) = pauses::openai_paused(&self.store, &self.config, now)? {
+            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+        }
+        let longest = pauses::longest_wait(&self.config);
+        let first = self
+            .store
+            .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
+        match first {
+            None => Ok(Next::idle(self.config.steps.idle)),
+            Some(Ok(row)) => self.advance(&row, now),
+            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
+        }
+    }
+}
+
+/// Tells a failing disk from a failing download.
+struct Spooling<W> {
+    into: W,
+    failed: Option<std::io::Error>,
+}
+
+impl<W: Write> Write for Spooling<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.into.write(bytes).map_err(|error| {
+            let told = std::io::Error::new(error.kind(), "the spool cannot be written");
+            self.failed = Some(error);
+            told
+        })
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.into.flush()
+    }
+}

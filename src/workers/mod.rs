@@ -1,0 +1,15 @@
+//! The workers: each does one bounded piece of work a tick.
+
+pub mod alert_notifier;
+pub mod auditor;
+pub mod finisher;
+pub mod image_checker;
+pub mod ingester;
+pub mod pauses;
+pub mod poller;
+pub mod remote_cleanup;
+pub mod retention;
+pub mod submitter;
+pub mod synchronous;
+pub mod webhook_sender;
+pub mod worker;

@@ -1,0 +1,136 @@
+//! Trouble that stops more than one batch: what pauses, what a person is told, and how it ends.
+
+use std::time::Duration;
+
+use crate::base::clock::Moment;
+use crate::config::Config;
+use crate::openai::CallError;
+use crate::store::alerts::{self, Pause};
+use crate::store::batches::BatchRow;
+use crate::store::{Store, Stored, Tx};
+use crate::workers::worker::backoff;
+
+/// The scope of everything at OpenAI.
+pub const OPENAI: &str = "openai";
+/// The scope of what is sent there: uploads, creates, requests that are asked at once.
+pub const SENDING: &str = "openai:sending";
+/// The scope of creates.
+pub const CREATES: &str = "creates";
+
+/// So often in a row OpenAI may say 404 of what it made a moment ago before a person is told.
+pub const NOT_YET: u32 = 2;
+
+/// What the scope of a model begins with.
+pub const MODEL: &str = "model:";
+
+/// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
+/// succeeds. `probe`: how long until the next call is tried.
+pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
+    refused(tx, OPENAI, "all work at OpenAI waits and", error, probe)
+}
+
+/// OpenAI refuses the account what is sent there. Want of money, or of a right, says nothing of what is only
+/// looked at: what is paid is taken in meanwhile, and a look that succeeds does not end the pause.
+pub fn pause_sending(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
+    match error {
+        CallError::Refused(refusal) if refusal.status == 401 => pause_openai(tx, error, probe),
+        _ => {
+            let waits = "nothing new is sent, what is there is taken in, and it";
+            refused(tx, SENDING, waits, error, probe)
+        }
+    }
+}
+
+fn refused(
+    tx: &Tx<'_>,
+    scope: &str,
+    waits: &str,
+    error: &CallError,
+    probe: Duration,
+) -> Stored<()> {
+    let message = format!(
+        "OpenAI refuses the account: {error}. Nothing is lost; {waits} goes on by itself once the balance or the key's \
+         rights are mended there. A new key goes into openai.api_key_file, and is read by: systemctl restart batchkeeper"
+    );
+    alerts::pause(tx, scope, &message, Some(tx.now + probe))?;
+    alerts::open(tx, "openai_account", scope, &message).map(drop)
+}
+
+/// Something that was sent was taken: nothing is refused.
+pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
+    clear_pause(tx, OPENAI)?;
+    clear_pause(tx, SENDING)
+}
+
+/// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
+/// further away than that says that the clock was set back.
+pub fn longest_wait(config: &Config) -> Duration {
+    let retry = backoff(config.openai.retry_interval, u32::MAX, None);
+    let poll = config.openai.poll_interval * SLOWEST_POLL;
+    retry.max(poll).max(MOST_RETRY_AFTER)
+}
+
+/// The slowest polling, in poll intervals.
+pub const SLOWEST_POLL: u32 = 10;
+/// The longest that OpenAI's `Retry-After` is followed.
+const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// How long all work at OpenAI still waits; none: it may be tried.
+pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
+    let pause = store.read(|view| alerts::paused(view, OPENAI))?;
+    Ok(left(pause, config, now))
+}
+
+/// The same of what is sent there.
+pub fn sending_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
+    let [all, sending] = store
+        .read(|view| {
+            Ok([
+                alerts::paused(view, OPENAI)?,
+                alerts::paused(view, SENDING)?,
+            ])
+        })?
+        .map(|pause| left(pause, config, now));
+    Ok(all.max(sending))
+}
+
+fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> {
+    let until = pause?.until?;
+    Some(until.due_in(now.wall, longest_wait(config))).filter(|left| !left.is_zero())
+}
+
+/// What is missing on the database's disk of `limits.disk_reserve`, which is left to results already
+/// paid; none: there is room. Where it is not, no job is taken and no batch created.
+pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
+    match config.limits.disk_reserve {
+        0 => Ok(None),
+        reserve => Ok(reserve.checked_sub(store.room()?).filter(|it| *it > 0)),
+    }
+}
+
+/// A call under a scope succeeded: its pause and its alerts end.
+pub fn clear_pause(tx: &Tx<'_>, scope: &str) -> Stored<()> {
+    alerts::resume(tx, scope)?;
+    alerts::close_all(tx, scope)
+}
+
+/// A batch that was made under another account than the configured one.
+pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+    let (subject, message) = of_other_identity(row);
+    alerts::open(tx, OTHER_IDENTITY, &subject, &message).map(drop)
+}
+
+/// The kind of alert that tells of it.
+pub const OTHER_IDENTITY: &str = "other_identity";
+
+/// What it is about, and its message.
+pub fn of_other_identity(row: &BatchRow) -> (String, String) {
+    let identity = &row.identity;
+    let message = format!(
+        "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
+         be learned of it under this one. Configure that account again until it is taken in, or let it go with: \
+         batchkeeper batches give-up {}",
+        row.id, identity.base_url, identity.organization, identity.project, row.id
+    );
+    (format!("batch:{}", row.id), message)
+}
