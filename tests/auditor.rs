@@ -18,7 +18,7 @@ use batchkeeper::domain::openai::Identity;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::store::{Store, inspect};
 use batchkeeper::workers::auditor::Auditor;
-use batchkeeper::workers::worker::Step;
+use batchkeeper::workers::worker::Worker;
 use world::openai::{Course, End, Fate, Fault, Op, OpenAi, error_entry};
 use world::{OPENAI, World};
 

@@ -16,7 +16,7 @@ use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhoo
 use batchkeeper::outbound::{NetError, Post, PostReply};
 use batchkeeper::store::{Store, alerts};
 use batchkeeper::workers::alert_notifier::Herald;
-use batchkeeper::workers::worker::Step;
+use batchkeeper::workers::worker::Worker;
 use serde_json::Value;
 use world::World;
 use world::openai::Crash;

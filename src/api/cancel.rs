@@ -5,7 +5,7 @@ use serde_json::json;
 use super::limits::Kind;
 use super::read::no_such_job;
 use super::submit::{again, crowded, marks};
-use super::{Api, CANCEL, Failure, parse_body, seconds};
+use super::{Api, Failure, parse_body, seconds};
 use crate::api::intake;
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{Code, Refusal};
@@ -13,6 +13,7 @@ use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
 use crate::store::cancel;
 use crate::store::jobs::{self, JobRow};
+use crate::workers::wakeups::Topic;
 
 /// Why a job that its client takes back has no further results.
 const REASON: &str = "cancelled by the client";
@@ -62,7 +63,7 @@ impl Api {
         match done {
             Err(before) => again(before, 200),
             Ok(Done::Answer(answer)) => {
-                self.bells.ring(CANCEL);
+                self.wakeups.notify(Topic::JobCancelled);
                 Ok(Response::bytes(
                     200,
                     "application/json",

@@ -15,7 +15,7 @@ use crate::ops::{Health, Traffic};
 use crate::outbound::Guard;
 use crate::python_json::{self, Json};
 use crate::store::{Store, StoreError};
-use crate::workers::worker::Bells;
+use crate::workers::wakeups::Wakeups;
 use large_bodies::Turns;
 
 mod auth;
@@ -33,13 +33,6 @@ mod synchronous;
 use limits::Rates;
 use synchronous::Seats;
 
-/// Who rings when a job for the batches was taken.
-pub const BATCH: &str = "a job for the batches";
-/// Who rings when a job was taken that is answered at once.
-pub const AT_ONCE: &str = "a job that is answered at once";
-/// Who rings when a job was cancelled.
-pub const CANCEL: &str = "a job that is cancelled";
-
 /// How long a client is asked to wait when nothing can be stored or taken, seconds.
 const RETRY_LATER: &str = "30";
 
@@ -53,20 +46,20 @@ pub struct Api {
     rates: Rates,
     unsigned_reads: AtomicU64,
     traffic: Traffic,
-    bells: Bells,
+    wakeups: Wakeups,
     seats: Seats,
     turns: Turns,
 }
 
 impl Api {
-    /// The client API; `bells` tell the steps that there may be work.
+    /// The client API; `wakeups` wake the workers when there may be work.
     pub fn new(
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
         guard: Guard,
         health: Arc<Health>,
-        bells: Bells,
+        wakeups: Wakeups,
     ) -> Self {
         Self {
             store,
@@ -78,7 +71,7 @@ impl Api {
             rates: Rates::default(),
             unsigned_reads: AtomicU64::new(0),
             traffic: Traffic::default(),
-            bells,
+            wakeups,
             seats: Seats::default(),
         }
     }

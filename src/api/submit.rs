@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::limits::{Kind, too_many};
-use super::{AT_ONCE, Api, BATCH, Failure, overloaded, parameter, parse_body};
+use super::{Api, Failure, overloaded, parameter, parse_body};
 use crate::api::intake::{self, Before, Incoming, Marks, Taken};
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
@@ -18,6 +18,7 @@ use crate::store::jobs::JobRow;
 use crate::store::money::Standing;
 use crate::store::{StoreError, alerts};
 use crate::workers::pauses;
+use crate::workers::wakeups::Topic;
 
 /// How long a stage usually takes: four of five batches at OpenAI end within an hour.
 pub(super) const USUAL_STAGE: Duration = Duration::from_hours(1);
@@ -106,8 +107,10 @@ impl Api {
                     request.id,
                     request.peer
                 );
-                self.bells
-                    .ring(if seat.is_some() { AT_ONCE } else { BATCH });
+                self.wakeups.notify(match seat {
+                    Some(_) => Topic::SynchronousJobStored,
+                    None => Topic::BatchJobStored,
+                });
                 drop(turn);
                 match seat {
                     Some(seat) => self.answer_at_once(&seat, started),

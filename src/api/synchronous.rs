@@ -15,6 +15,7 @@ use crate::jobs::results;
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotRow, Of};
 use crate::store::{StoreError, direct};
+use crate::workers::wakeups::Topic;
 
 /// How often a job is looked at, whether a bell has rung or not.
 const LOOK: Duration = Duration::from_secs(1);
@@ -131,15 +132,17 @@ impl Api {
         started: Duration,
     ) -> Result<Response, Failure> {
         let until = started + self.config.synchronous.timeout;
-        let ear = self.bells.hear(&["direct", "finisher"]);
+        let woken = self
+            .wakeups
+            .subscribe(&[Topic::SynchronousCallEnded, Topic::JobFinished]);
         loop {
             let (job, stand) = self.look(&seat.job, &seat.client)?;
             let left = until.saturating_sub(self.clock.now().steady);
             match stand {
                 Stand::Final | Stand::Released => return self.outcome(&job, &stand),
                 Stand::Going if left.is_zero() => return Ok(timed_out(&job)),
-                // A bell, or the time: either way the job is looked at.
-                Stand::Going => drop(ear.recv_timeout(left.min(LOOK))),
+                // Woken or timed out: either way the job is looked at.
+                Stand::Going => drop(woken.recv_timeout(left.min(LOOK))),
             }
         }
     }

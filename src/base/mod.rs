@@ -3,4 +3,5 @@
 pub mod cidr;
 pub mod clock;
 pub mod printable;
+pub mod private_file;
 pub mod threads;

@@ -8,7 +8,7 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::ops::Health;
 use crate::outbound::Outbound;
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How long one may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,12 +31,12 @@ impl Heartbeat {
     }
 }
 
-impl Step for Heartbeat {
+impl Worker for Heartbeat {
     fn name(&self) -> &'static str {
         "heartbeat"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let alerts = &self.config.alerts;
         if self.health.is_well(now.steady) {
             match self.outbound.get(&alerts.heartbeat_url, TIMEOUT) {
@@ -47,6 +47,6 @@ impl Step for Heartbeat {
         } else {
             log::warn!("event=heartbeat left out; see /health");
         }
-        Ok(Next::idle(alerts.heartbeat_every))
+        Ok(TickOutcome::idle(alerts.heartbeat_every))
     }
 }

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::api::{self, Api};
+use crate::api::Api;
 use crate::base::clock::Clock;
 use crate::base::threads::{self, Crew, Ended};
 use crate::config::{Config, Private};
@@ -41,16 +41,17 @@ use crate::workers::remote_cleanup::Janitor;
 use crate::workers::retention::Retention;
 use crate::workers::submitter::Submitter;
 use crate::workers::synchronous::Direct;
+use crate::workers::wakeups::Wakeups;
 use crate::workers::webhook_sender::Courier;
-use crate::workers::worker::{Bells, Step};
+use crate::workers::worker::Worker;
 
 mod heartbeat;
 mod watch;
-mod worker;
+mod worker_thread;
 
 use heartbeat::Heartbeat;
 use watch::Watch;
-use worker::Worker;
+use worker_thread::WorkerThread;
 
 /// How long threads may take to finish what they are at when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -94,7 +95,7 @@ impl Daemon {
 
         let compared = Arc::new(AtomicBool::new(false));
         let (crew, endings) = Crew::new();
-        let mut steps: Vec<(String, Box<dyn Step>)> = vec![
+        let mut workers: Vec<(String, Box<dyn Worker>)> = vec![
             (
                 "submitter".into(),
                 Box::new(Submitter::new(
@@ -117,7 +118,7 @@ impl Daemon {
                 Box::new(Auditor::new(store.clone(), api.clone(), config.clone())),
             ),
             (
-                "janitor".into(),
+                "remote_cleanup".into(),
                 Box::new(Janitor::new(store.clone(), api, config.clone())),
             ),
             (
@@ -135,12 +136,12 @@ impl Daemon {
             clock.clone(),
             config.clone(),
         );
-        steps.push(("herald".into(), Box::new(herald)));
+        workers.push(("alert_notifier".into(), Box::new(herald)));
         if config.images.check {
             let probes = Probes::start(&crew, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
-            steps.push((
-                "images".into(),
+            workers.push((
+                "image_checker".into(),
                 Box::new(Images::new(store.clone(), probes, config.clone(), compared)),
             ));
         } else {
@@ -156,7 +157,7 @@ impl Daemon {
         };
         for number in 1..=direct_calls {
             let direct = Direct::new(store.clone(), client.clone(), clock.clone(), config.clone());
-            steps.push((format!("direct-{number}"), Box::new(direct)));
+            workers.push((format!("synchronous-{number}"), Box::new(direct)));
         }
         for number in 1..=config.webhooks.concurrency {
             let courier = Courier::new(
@@ -165,31 +166,31 @@ impl Daemon {
                 clock.clone(),
                 config.clone(),
             );
-            steps.push((format!("courier-{number}"), Box::new(courier)));
+            workers.push((format!("webhook_sender-{number}"), Box::new(courier)));
         }
 
         let (stop, stopped) = bounded::<Infallible>(0);
         let health = Arc::new(Health::new(store.clone(), clock.clone(), config.clone()));
         if !config.alerts.heartbeat_url.is_empty() {
             let heartbeat = Heartbeat::new(health.clone(), outbound, config.clone());
-            steps.push(("heartbeat".into(), Box::new(heartbeat)));
+            workers.push(("heartbeat".into(), Box::new(heartbeat)));
         }
         // Whoever does not even begin is missed, too.
-        for (name, _) in &steps {
-            health.expect(name, longest_tick(name));
+        for (name, worker) in &workers {
+            health.expect(name, worker.longest_tick());
         }
-        let bells = Bells::default();
-        for (name, step) in steps {
-            let worker = Worker {
+        let wakeups = Wakeups::default();
+        for (name, worker) in workers {
+            let thread = WorkerThread {
                 name: name.clone(),
-                ear: bells.hear(ringers(step.name())),
-                step,
+                woken: wakeups.subscribe(worker.subscriptions()),
+                worker,
                 stopped: stopped.clone(),
-                bells: bells.clone(),
+                wakeups: wakeups.clone(),
                 health: health.clone(),
                 clock: clock.clone(),
             };
-            crew.spawn(&name, move || worker.run())
+            crew.spawn(&name, move || thread.run())
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
@@ -199,7 +200,7 @@ impl Daemon {
             config.clone(),
             guard,
             health.clone(),
-            bells.clone(),
+            wakeups.clone(),
         ));
         let ops = Ops::new(
             store.clone(),
@@ -243,16 +244,16 @@ impl Daemon {
         let port = (!config.listen.is_empty()).then(|| servers.first().map(Server::address));
         let watchdog = sd_notify::watchdog_enabled();
         let watch = Watch::new(store.clone(), health.clone(), port.flatten(), watchdog);
-        let worker = Worker {
+        let thread = WorkerThread {
             name: "watch".into(),
-            step: Box::new(watch),
-            ear: never(),
+            worker: Box::new(watch),
+            woken: never(),
             stopped,
-            bells,
+            wakeups,
             health,
             clock,
         };
-        crew.spawn("watch", move || worker.run())
+        crew.spawn("watch", move || thread.run())
             .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
             "event=started version={} database={}",
@@ -334,39 +335,6 @@ pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> 
     select! {
         recv(signals) -> _ => Ok(()),
         recv(endings) -> ended => Err(describe(ended.ok())),
-    }
-}
-
-/// Whose work may make work for a step. It hears of nobody else: a bell that wakes fifty threads for
-/// nothing costs more than what it was rung for. What is found elsewhere (by an operator's command, say)
-/// is seen when the step looks next, after `steps.idle`.
-fn ringers(step: &str) -> &'static [&'static str] {
-    match step {
-        "images" => &[api::BATCH, api::AT_ONCE, "ingester"],
-        "submitter" => &[
-            api::BATCH,
-            "images",
-            "ingester",
-            "direct",
-            "poller",
-            "auditor",
-        ],
-        "poller" => &[api::CANCEL, "submitter", "auditor"],
-        "ingester" => &["poller", "auditor"],
-        "direct" => &[api::AT_ONCE, "images", "direct"],
-        "finisher" => &[api::AT_ONCE, "images", "submitter", "ingester", "direct"],
-        "courier" => &[api::CANCEL, "finisher"],
-        _ => &[],
-    }
-}
-
-/// How long a tick of a step may take: those that move whole files are bounded by the least rate of
-/// a transfer, the look at images by its time-outs.
-fn longest_tick(step: &str) -> Duration {
-    match step {
-        "ingester" => Duration::from_hours(12),
-        "submitter" | "images" => Duration::from_hours(2),
-        _ => Duration::from_mins(30),
     }
 }
 

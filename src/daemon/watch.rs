@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::ops::Health;
 use crate::store::{Store, alerts};
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How often it looks, where systemd does not want it oftener.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, now: Moment) -> Result<(), StepError> {
+    fn look(&mut self, now: Moment) -> Result<(), WorkerError> {
         let late = self.health.late(now.steady);
         let silence = self.port.and_then(|port| probe(port).err());
         self.health.note_port(silence.clone());
@@ -83,7 +83,7 @@ impl Watch {
         self.tell([threads.collect(), silence.into_iter().collect()], now)
     }
 
-    fn tell(&mut self, told: Told, now: Moment) -> Result<(), StepError> {
+    fn tell(&mut self, told: Told, now: Moment) -> Result<(), WorkerError> {
         let subjects = |told: &Told| -> Vec<String> {
             let all = told.iter().flatten();
             all.map(|(subject, _)| subject.clone()).collect()
@@ -99,14 +99,14 @@ impl Watch {
     }
 }
 
-impl Step for Watch {
+impl Worker for Watch {
     fn name(&self) -> &'static str {
         "watch"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.look(now)?;
-        Ok(Next::idle(self.interval))
+        Ok(TickOutcome::idle(self.interval))
     }
 }
 

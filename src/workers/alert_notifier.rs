@@ -13,7 +13,7 @@ use crate::outbound::Post;
 use crate::store::Store;
 use crate::store::deliveries::Then;
 use crate::store::notices::{self, Notice, What};
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
 const GRACE: Duration = Duration::from_mins(1);
@@ -49,14 +49,14 @@ impl Herald {
         }
     }
 
-    fn tell(&self, notice: &Notice, now: Moment) -> Result<Next, StepError> {
+    fn tell(&self, notice: &Notice, now: Moment) -> Result<TickOutcome, WorkerError> {
         let url = &self.config.alerts.webhook_url;
         let lease = now.wall + self.config.webhooks.timeout + GRACE;
         if !self
             .store
             .write(now.wall, |tx| notices::begin(tx, notice, lease))?
         {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let body = self.body(notice);
         let headers = webhook_headers(
@@ -97,7 +97,7 @@ impl Herald {
                 "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then={then} error={error:?}"
             ),
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// When it is tried again: after the waits of all webhooks.
@@ -135,18 +135,18 @@ impl Herald {
     }
 }
 
-impl Step for Herald {
+impl Worker for Herald {
     fn name(&self) -> &'static str {
-        "herald"
+        "alert_notifier"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = self.config.steps.idle;
         if self.config.alerts.webhook_url.is_empty() {
             if self.store.read(notices::any_due)? {
                 self.store.write(now.wall, notices::discard_pending)?;
             }
-            return Ok(Next::idle(idle.max(NOBODY)));
+            return Ok(TickOutcome::idle(idle.max(NOBODY)));
         }
         if !self.introduced {
             self.store.write(now.wall, notices::enable)?;
@@ -158,9 +158,9 @@ impl Step for Herald {
             .store
             .read(|view| notices::next_due(view, now.wall, longest + GRACE))?;
         match first {
-            None => Ok(Next::idle(idle)),
+            None => Ok(TickOutcome::idle(idle)),
             Some(Ok(notice)) => self.tell(&notice, now),
-            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),
+            Some(Err(at)) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::store::money::{self, Standing};
 use crate::store::stuck::{self, Told};
 use crate::store::{Store, Stored, View, alerts, backup, inspect};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, Step, StepError, backoff};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 
 /// Batches at OpenAI that one reconciliation looks for.
 const BATCHES: u32 = 10_000;
@@ -53,7 +54,7 @@ impl Auditor {
 
     /// Mends what the rows themselves say, then looks at every invariant and for work that stands
     /// still.
-    fn audit(&self, now: Moment) -> Result<(), StepError> {
+    fn audit(&self, now: Moment) -> Result<(), WorkerError> {
         self.link(now)?;
         let mut findings = Vec::new();
         for invariant in inspect::live_invariants() {
@@ -153,7 +154,7 @@ impl Auditor {
     }
 
     /// Links jobs that do not name the batch which works for them, as its rows say.
-    fn link(&self, now: Moment) -> Result<(), StepError> {
+    fn link(&self, now: Moment) -> Result<(), WorkerError> {
         let unlinked = self.store.read(stuck::unlinked)?;
         if unlinked.is_empty() {
             return Ok(());
@@ -176,7 +177,7 @@ impl Auditor {
 
     /// Models, and the account, whose pause is over and that nothing waits for: whether they are well again
     /// nobody will learn, nor needs to.
-    fn rested(&self, now: Moment) -> Result<Vec<String>, StepError> {
+    fn rested(&self, now: Moment) -> Result<Vec<String>, WorkerError> {
         let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
         let scopes = self.store.read(|view| {
             let mut scopes = alerts::open_subjects(view, pauses::MODEL)?;
@@ -213,7 +214,7 @@ impl Auditor {
     }
 
     /// Both directions: batches of ours that no row knows, and rows whose batch is not listed.
-    fn reconcile(&self, now: Moment) -> Result<(), StepError> {
+    fn reconcile(&self, now: Moment) -> Result<(), WorkerError> {
         let (running, reach) = self.store.read(|view| {
             let running = batches::in_states(view, &[BatchState::Submitted], BATCHES)?;
             Ok((running, reconcile::reach(view)?))
@@ -309,12 +310,16 @@ fn fits(row: &BatchRow, remote: &RemoteBatch) -> bool {
     key.is_none_or(of_key) && of_input
 }
 
-impl Step for Auditor {
+impl Worker for Auditor {
     fn name(&self) -> &'static str {
         "auditor"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::Audited)
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if now.steady >= self.audit_at {
             self.audit(now)?;
             self.audit_at = now.steady + self.config.steps.audit;
@@ -330,6 +335,6 @@ impl Step for Auditor {
             .audit_at
             .min(self.reconcile_at.unwrap_or(self.audit_at))
             .saturating_sub(now.steady);
-        Ok(Next::idle(wait.max(self.config.steps.idle)))
+        Ok(TickOutcome::idle(wait.max(self.config.steps.idle)))
     }
 }

@@ -7,7 +7,8 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::job::JobStatus;
 use crate::store::{Store, jobs};
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Jobs finished in one tick.
 const JOBS: u32 = 20;
@@ -25,14 +26,28 @@ impl Finisher {
     }
 }
 
-impl Step for Finisher {
+impl Worker for Finisher {
     fn name(&self) -> &'static str {
         "finisher"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::JobFinished)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[
+            Topic::SynchronousJobStored,
+            Topic::ImagesChecked,
+            Topic::BatchSubmitted,
+            Topic::ResultsIngested,
+            Topic::SynchronousCallEnded,
+        ]
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if self.store.read(|view| jobs::settled(view, 1))?.is_empty() {
-            return Ok(Next::idle(self.config.steps.idle));
+            return Ok(TickOutcome::idle(self.config.steps.idle));
         }
         self.store.write(now.wall, |tx| {
             for job in &jobs::settled(tx, JOBS)? {
@@ -46,6 +61,6 @@ impl Step for Finisher {
             }
             Ok(())
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 }

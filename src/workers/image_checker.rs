@@ -14,7 +14,8 @@ use crate::outbound::probes::{Found, Probes};
 use crate::store::images::{self, DueLot};
 use crate::store::{Store, Stored, View, alerts, settle};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Lots looked at in one tick.
 const LOTS: usize = 500;
@@ -145,12 +146,29 @@ impl Verdict {
     }
 }
 
-impl Step for Images {
+impl Worker for Images {
     fn name(&self) -> &'static str {
-        "images"
+        "image_checker"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::ImagesChecked)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[
+            Topic::BatchJobStored,
+            Topic::SynchronousJobStored,
+            Topic::ResultsIngested,
+        ]
+    }
+
+    fn longest_tick(&self) -> Duration {
+        // A tick is bounded by the time limits of its checks.
+        Duration::from_hours(2)
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         // The crew is waited for once a round: the jobs beyond this tick's are looked at before that.
         let wait = if self.last_job == 0 {
             WAIT
@@ -178,10 +196,10 @@ impl Step for Images {
         }
         if !verdicts.is_empty() {
             self.give(&verdicts, now)?;
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let nothing = unknown.is_empty() && whole_round;
-        Ok(Next::idle(if nothing {
+        Ok(TickOutcome::idle(if nothing {
             self.config.steps.idle
         } else {
             Duration::ZERO

@@ -11,5 +11,6 @@ pub mod remote_cleanup;
 pub mod retention;
 pub mod submitter;
 pub mod synchronous;
+pub mod wakeups;
 pub mod webhook_sender;
 pub mod worker;

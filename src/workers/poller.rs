@@ -14,7 +14,8 @@ use crate::openai::{BatchApi, CallError, RemoteBatch};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
 use crate::workers::pauses::{self, OPENAI};
-use crate::workers::worker::{Next, Step, StepError, Waits, backoff};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
 /// How long after its window a batch that has not ended is reported.
 const OVERDUE: Duration = Duration::from_mins(30);
@@ -29,7 +30,7 @@ pub struct Poller {
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
     /// Since when each ended batch whose files are not named is waited for.
-    late: Waits,
+    late: WaitTimes,
     /// When the last listing was asked for, on the steady clock.
     listed: Option<Duration>,
 }
@@ -41,7 +42,7 @@ impl Poller {
             store,
             api,
             config,
-            late: Waits::default(),
+            late: WaitTimes::default(),
             listed: None,
         }
     }
@@ -54,7 +55,7 @@ impl Poller {
 
     /// The batches that one listing may answer for, where that takes fewer calls than asking for each;
     /// once in a base interval.
-    fn crowd(&self, now: Moment) -> Result<Option<Vec<BatchRow>>, StepError> {
+    fn crowd(&self, now: Moment) -> Result<Option<Vec<BatchRow>>, WorkerError> {
         let base = self.config.openai.poll_interval;
         if self.listed.is_some_and(|at| now.steady < at + base) {
             return Ok(None);
@@ -72,7 +73,7 @@ impl Poller {
 
     /// Asks for a listing, as far back as it takes fewer calls: what runs is looked at later, what does
     /// not, or is not in it, stays due.
-    fn survey(&mut self, rows: Vec<BatchRow>, now: Moment) -> Result<Next, StepError> {
+    fn survey(&mut self, rows: Vec<BatchRow>, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.listed = Some(now.steady);
         let most = rows.len() / 2;
         let mut left: HashMap<String, BatchRow> = rows
@@ -95,7 +96,7 @@ impl Poller {
                 break;
             }
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Of the batches on one page: those that run are looked at later.
@@ -104,7 +105,7 @@ impl Poller {
         page: &[RemoteBatch],
         left: &mut HashMap<String, BatchRow>,
         now: Moment,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), WorkerError> {
         let mut running = Vec::new();
         for remote in page {
             let Some(row) = left.remove(&remote.id) else {
@@ -130,13 +131,13 @@ impl Poller {
         Ok(())
     }
 
-    fn poll(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn poll(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         if row.identity != *self.api.identity() {
             self.store.write(now.wall, |tx| {
                 pauses::other_identity(tx, row)?;
                 batches::set_next_check(tx, row.id, now.wall + self.interval(Duration::MAX))
             })?;
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let id = row.openai_batch_id.as_deref().unwrap_or_default();
         let answer = if self.is_to_be_cancelled(row)? {
@@ -165,7 +166,7 @@ impl Poller {
         }
     }
 
-    fn is_to_be_cancelled(&self, row: &BatchRow) -> Result<bool, StepError> {
+    fn is_to_be_cancelled(&self, row: &BatchRow) -> Result<bool, WorkerError> {
         let is_unwanted = || self.store.read(|view| settle::is_unwanted(view, row.id));
         Ok(row.cancel_wanted || row.lines > 0 && is_unwanted()?)
     }
@@ -175,7 +176,7 @@ impl Poller {
         row: &BatchRow,
         remote: &RemoteBatch,
         now: Moment,
-    ) -> Result<Next, StepError> {
+    ) -> Result<TickOutcome, WorkerError> {
         let subject = format!("batch:{}", row.id);
         let made = Timestamp::from_seconds(remote.created_at);
         let age = now.wall.since(made);
@@ -217,10 +218,15 @@ impl Poller {
         if is_final && !files_late {
             self.late.end(row.id);
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
-    fn failed(&self, row: &BatchRow, error: &CallError, now: Moment) -> Result<Next, StepError> {
+    fn failed(
+        &self,
+        row: &BatchRow,
+        error: &CallError,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
         let wait = backoff(
             self.config.openai.retry_interval,
             row.failures,
@@ -256,7 +262,7 @@ impl Poller {
             }
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 }
 
@@ -281,26 +287,36 @@ fn are_files_late(remote: &RemoteBatch) -> bool {
     }
 }
 
-impl Step for Poller {
+impl Worker for Poller {
     fn name(&self) -> &'static str {
         "poller"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::BatchPolled)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[Topic::JobCancelled, Topic::BatchSubmitted, Topic::Audited]
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if let Some(wait) = pauses::openai_paused(&self.store, &self.config, now)? {
-            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+            return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
         let longest = pauses::longest_wait(&self.config);
         let first = self
             .store
             .read(|view| batches::next_due(view, &[BatchState::Submitted], now.wall, longest))?;
         match first {
-            None => Ok(Next::idle(self.config.steps.idle)),
+            None => Ok(TickOutcome::idle(self.config.steps.idle)),
             Some(Ok(row)) => match self.crowd(now)? {
                 Some(rows) => self.survey(rows, now),
                 None => self.poll(&row, now),
             },
-            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
+            Some(Err(at)) => Ok(TickOutcome::idle(
+                at.since(now.wall).min(self.config.steps.idle),
+            )),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, backup};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, Step, StepError, backoff};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 
 /// Longer than a transaction takes.
 const LONGEST_COMMIT: Duration = Duration::from_mins(1);
@@ -37,7 +37,7 @@ impl Janitor {
 
     /// Where backups are made, what was taken in after the newest of them is still OpenAI's to keep;
     /// none: there is no backup yet.
-    fn held_by_a_backup(&self, before: Timestamp) -> Result<Option<Timestamp>, StepError> {
+    fn held_by_a_backup(&self, before: Timestamp) -> Result<Option<Timestamp>, WorkerError> {
         if !self.config.backup.is_on() {
             return Ok(Some(before));
         }
@@ -62,13 +62,13 @@ impl Janitor {
     }
 }
 
-impl Step for Janitor {
+impl Worker for Janitor {
     fn name(&self) -> &'static str {
-        "janitor"
+        "remote_cleanup"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let idle = Next::idle(
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
+        let idle = TickOutcome::idle(
             self.config
                 .steps
                 .idle
@@ -110,6 +110,6 @@ impl Step for Janitor {
             }
         }
         // One a tick, and none in a hurry: nobody waits for it.
-        Ok(Next::idle(self.config.steps.idle))
+        Ok(TickOutcome::idle(self.config.steps.idle))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::store::{Store, retention, room};
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Lots of one transaction: some 20 ms where each has its description and ten translations.
 const LOTS: u32 = 30;
@@ -29,13 +29,13 @@ impl Retention {
     }
 }
 
-impl Step for Retention {
+impl Worker for Retention {
     fn name(&self) -> &'static str {
         "retention"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
-        let idle = Next::idle(self.config.steps.idle);
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
+        let idle = TickOutcome::idle(self.config.steps.idle);
         let age = self.config.retention.results;
         let old = match age.is_zero() {
             true => None,
@@ -52,6 +52,6 @@ impl Step for Retention {
         } else {
             return Ok(idle);
         }
-        Ok(Next::idle(BREATH))
+        Ok(TickOutcome::idle(BREATH))
     }
 }

@@ -20,7 +20,8 @@ use crate::store::direct::{self, Call, CallResult};
 use crate::store::settle::Rules;
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, Step, StepError, backoff};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 
 /// The scope of what OpenAI asked to wait for.
 const DIRECT: &str = "direct";
@@ -62,7 +63,7 @@ impl Direct {
 
     /// Sends what comes too late into a batch. With the account refused, or submissions stopped, that is
     /// everything: the batches wait until they may go on, a client would wait in vain.
-    fn release_late(&self, now: Moment) -> Result<bool, StepError> {
+    fn release_late(&self, now: Moment) -> Result<bool, WorkerError> {
         let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
         let paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some()
             || self.store.read(stopped)?.is_some();
@@ -97,11 +98,11 @@ impl Direct {
         })
     }
 
-    fn make(&mut self, call: Call, now: Moment) -> Result<Next, StepError> {
+    fn make(&mut self, call: Call, now: Moment) -> Result<TickOutcome, WorkerError> {
         let line = self.store.read(|view| requests::of(view, call.request))?;
         let begun = self.store.write(now.wall, |tx| direct::begin(tx, &call))?;
         if !begun {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let parameters = self.config.parameters(line.custom_id.stage());
         let response = self.api.respond(&line.body(&parameters));
@@ -114,9 +115,9 @@ impl Direct {
     }
 
     /// Stores what a call came to. Where that cannot be done now it is kept for the next tick: it is paid.
-    fn end(&mut self, ended: Ended) -> Result<Next, StepError> {
+    fn end(&mut self, ended: Ended) -> Result<TickOutcome, WorkerError> {
         match self.store_end(&ended) {
-            Ok(()) => Ok(Next::again()),
+            Ok(()) => Ok(TickOutcome::again()),
             Err(error) => {
                 if !matches!(error, StoreError::Conflict(_)) && error.passes() {
                     self.unstored = Some(ended);
@@ -209,30 +210,42 @@ fn of_error(error: &CallError) -> Answer {
     }
 }
 
-impl Step for Direct {
+impl Worker for Direct {
     fn name(&self) -> &'static str {
-        "direct"
+        "synchronous"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::SynchronousCallEnded)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[
+            Topic::SynchronousJobStored,
+            Topic::ImagesChecked,
+            Topic::SynchronousCallEnded,
+        ]
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if let Some(ended) = self.unstored.take() {
             return self.end(ended);
         }
         if self.release_late(now)? {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let idle = self.config.steps.idle;
         if let Some(wait) = self.held_back(now)? {
-            return Ok(Next::idle(wait.min(idle)));
+            return Ok(TickOutcome::idle(wait.min(idle)));
         }
         let longest = self.config.synchronous.timeout;
         match self
             .store
             .read(|view| direct::next(view, now.wall, longest))?
         {
-            None => Ok(Next::idle(idle)),
+            None => Ok(TickOutcome::idle(idle)),
             Some(Ok(call)) => self.make(call, now),
-            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(idle))),
+            Some(Err(at)) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
         }
     }
 }

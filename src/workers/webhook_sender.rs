@@ -13,7 +13,8 @@ use crate::outbound::Post;
 use crate::store::deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
 use crate::store::{Store, StoreError, alerts};
-use crate::workers::worker::{Next, Step, StepError};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How much later or earlier than planned an attempt may be made, in percent: so that many do not
 /// come at once.
@@ -71,7 +72,7 @@ impl Courier {
         }
     }
 
-    fn deliver(&mut self, delivery: Delivery, now: Moment) -> Result<Next, StepError> {
+    fn deliver(&mut self, delivery: Delivery, now: Moment) -> Result<TickOutcome, WorkerError> {
         let job = self
             .store
             .read(|view| jobs::by_id(view, &delivery.job_id))?;
@@ -81,7 +82,7 @@ impl Courier {
         if !self.store.write(now.wall, |tx| {
             deliveries::begin(tx, &delivery, lease, self.at_once())
         })? {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let (status, error, asked) = self.send(&delivery, &job, now)?;
         let ended = self.clock.now();
@@ -103,7 +104,7 @@ impl Courier {
 
     /// Stores what came of an attempt. Where the disk is full it is kept for the next tick: a webhook
     /// that has arrived is not to be sent again for that.
-    fn end(&mut self, attempt: Attempt) -> Result<Next, StepError> {
+    fn end(&mut self, attempt: Attempt) -> Result<TickOutcome, WorkerError> {
         let Attempt {
             delivery,
             job,
@@ -156,7 +157,7 @@ impl Courier {
             delivery.attempts + 1,
             status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
         );
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// One attempt: the receiver's status or what went wrong, and how long it asks to wait.
@@ -166,7 +167,7 @@ impl Courier {
         delivery: &Delivery,
         job: &JobRow,
         now: Moment,
-    ) -> Result<(Option<u16>, Option<String>, Option<Duration>), StepError> {
+    ) -> Result<(Option<u16>, Option<String>, Option<Duration>), WorkerError> {
         let Some(client) = self
             .config
             .clients
@@ -274,12 +275,16 @@ fn jittered(wait: Duration, delivery: &Delivery) -> Duration {
     )
 }
 
-impl Step for Courier {
+impl Worker for Courier {
     fn name(&self) -> &'static str {
-        "courier"
+        "webhook_sender"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[Topic::JobCancelled, Topic::JobFinished]
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if let Some(attempt) = self.unstored.take() {
             return self.end(attempt);
         }
@@ -302,12 +307,14 @@ impl Step for Courier {
         if odd {
             self.store
                 .write(now.wall, |tx| deliveries::correct_due_times(tx, longest))?;
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         match first.filter(|_| !paused) {
-            None => Ok(Next::idle(self.config.steps.idle)),
+            None => Ok(TickOutcome::idle(self.config.steps.idle)),
             Some(Ok(delivery)) => self.deliver(delivery, now),
-            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
+            Some(Err(at)) => Ok(TickOutcome::idle(
+                at.since(now.wall).min(self.config.steps.idle),
+            )),
         }
     }
 }

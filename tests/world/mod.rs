@@ -42,7 +42,7 @@ use batchkeeper::workers::retention::Retention;
 use batchkeeper::workers::submitter::Submitter;
 use batchkeeper::workers::synchronous::Direct;
 use batchkeeper::workers::webhook_sender::Courier;
-use batchkeeper::workers::worker::{Next, Step};
+use batchkeeper::workers::worker::{TickOutcome, Worker};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -111,7 +111,7 @@ pub const ALL_STEPS: &[&str] = &[
 /// What came of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ticked {
-    Did(Next),
+    Did(TickOutcome),
     /// It could not go on for now.
     Troubled,
     /// The process ended in it; it has been started again.
@@ -168,7 +168,7 @@ struct Order {
 /// What a crash takes away.
 struct Running {
     store: Arc<Store>,
-    steps: Vec<Box<dyn Step>>,
+    steps: Vec<Box<dyn Worker>>,
 }
 
 impl World {
@@ -240,7 +240,7 @@ impl World {
         let store = Arc::new(store.watched(self.watcher()));
         let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
-        let steps: Vec<Box<dyn Step>> = vec![
+        let steps: Vec<Box<dyn Worker>> = vec![
             Box::new(Submitter::new(
                 store.clone(),
                 api(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::private_file::create_private;
 use crate::config::Config;
 use crate::domain::batch::{BatchState, RemoteStatus};
 use crate::openai::jsonl::{LineReader, sha256_file};
@@ -17,7 +18,8 @@ use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow, Which};
 use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
 use crate::workers::pauses::{self, OPENAI};
-use crate::workers::worker::{Next, Step, StepError, Waits, backoff, create_private};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
 mod lines;
 mod refusal;
@@ -37,7 +39,7 @@ pub struct Ingester {
     config: Arc<Config>,
     spool: PathBuf,
     /// Since when the missing lines of each batch are waited for.
-    missing: Waits,
+    missing: WaitTimes,
 }
 
 impl Ingester {
@@ -49,7 +51,7 @@ impl Ingester {
             api,
             config,
             spool,
-            missing: Waits::default(),
+            missing: WaitTimes::default(),
         }
     }
 
@@ -58,7 +60,7 @@ impl Ingester {
         self.spool.join(format!("{stem}.{which}.jsonl"))
     }
 
-    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         for which in [Which::Output, Which::Error] {
             if !row.file(which).is_spooled() {
                 return self.spool_file(row, which, now);
@@ -74,13 +76,18 @@ impl Ingester {
     }
 
     /// Fetches one result file whole: its size is held against what OpenAI says of it.
-    fn spool_file(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+    fn spool_file(
+        &self,
+        row: &BatchRow,
+        which: Which,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
         if row.identity != *self.api.identity() {
             self.store.write(now.wall, |tx| {
                 pauses::other_identity(tx, row)?;
                 batches::set_next_check(tx, row.id, now.wall + Duration::from_mins(5))
             })?;
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let id = row.file(which).id.clone().unwrap_or_default();
         let path = self.path(row, which.as_str());
@@ -110,7 +117,7 @@ impl Ingester {
                     pauses::clear_pause(tx, OPENAI)?;
                     batches::mark_spooled(tx, row.id, which, bytes, &sha256)
                 })?;
-                return Ok(Next::again());
+                return Ok(TickOutcome::again());
             }
             Ok((remote, bytes)) => CallError::Unknown {
                 message: format!(
@@ -149,11 +156,16 @@ impl Ingester {
             }
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Takes the next lines of a spooled file in.
-    fn take_in(&self, row: &BatchRow, which: Which, now: Moment) -> Result<Next, StepError> {
+    fn take_in(
+        &self,
+        row: &BatchRow,
+        which: Which,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
         let file = row.file(which);
         let path = self.path(row, which.as_str());
         let mut reader = match LineReader::open(&path, file.taken) {
@@ -165,7 +177,7 @@ impl Ingester {
                 );
                 self.store
                     .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, which))?;
-                return Ok(Next::again());
+                return Ok(TickOutcome::again());
             }
         };
         let chunk = read_chunk(&mut reader)?;
@@ -187,11 +199,11 @@ impl Ingester {
             };
             batches::record_ingested(tx, row.id, which, taken, unknown)
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Both files are read: verdicts on the lines that have no text.
-    fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str()))
             .then(|| refusal(row));
         if row.settled_to == 0 {
@@ -199,7 +211,7 @@ impl Ingester {
                 self.store.write(now.wall, |tx| {
                     batches::set_next_check(tx, row.id, now.wall + wait)
                 })?;
-                return Ok(Next::again());
+                return Ok(TickOutcome::again());
             }
             if let Some(reason) = &refused {
                 // The pause comes first: a request that waits again may be sent again at once.
@@ -245,7 +257,7 @@ impl Ingester {
                 }
             }
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// How long what is missing is still waited for: a line is missing only when what was found
@@ -345,23 +357,38 @@ fn is_our_own_queue(view: &View, row: &BatchRow, now: Timestamp) -> Result<bool,
     }
 }
 
-impl Step for Ingester {
+impl Worker for Ingester {
     fn name(&self) -> &'static str {
         "ingester"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::ResultsIngested)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[Topic::BatchPolled, Topic::Audited]
+    }
+
+    fn longest_tick(&self) -> Duration {
+        // A download of whole files is bounded by the least rate of a transfer.
+        Duration::from_hours(12)
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if let Some(wait) = pauses::openai_paused(&self.store, &self.config, now)? {
-            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+            return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
         let longest = pauses::longest_wait(&self.config);
         let first = self
             .store
             .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
         match first {
-            None => Ok(Next::idle(self.config.steps.idle)),
+            None => Ok(TickOutcome::idle(self.config.steps.idle)),
             Some(Ok(row)) => self.advance(&row, now),
-            Some(Err(at)) => Ok(Next::idle(at.since(now.wall).min(self.config.steps.idle))),
+            Some(Err(at)) => Ok(TickOutcome::idle(
+                at.since(now.wall).min(self.config.steps.idle),
+            )),
         }
     }
 }

@@ -11,12 +11,12 @@ use crate::openai::listing::batches_back_to;
 use crate::recovery::reconcile::{self, Reconciled};
 use crate::store::batches::{self, BatchRow};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, StepError, backoff};
+use crate::workers::worker::{TickOutcome, WorkerError, backoff};
 
 impl Submitter {
     /// After a start: whether OpenAI has batches of this database that it knows nothing of. Then
     /// the store is older than the world (a restored backup), and all creates stop.
-    pub(super) fn compare(&mut self, now: Moment) -> Result<Next, StepError> {
+    pub(super) fn compare(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let since = self.store.read(reconcile::reach)?;
         let listed = match batches_back_to(self.api.as_ref(), since) {
             Ok(listed) => listed,
@@ -29,7 +29,7 @@ impl Submitter {
                         pauses::pause_openai(tx, &error, self.longest_wait())
                     })?;
                 }
-                return Ok(Next::again());
+                return Ok(TickOutcome::again());
             }
         };
         let found = self.store.write(now.wall, |tx| {
@@ -42,11 +42,11 @@ impl Submitter {
             found.unheard
         );
         self.compared.store(true, Ordering::Release);
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// The inputs of batches that OpenAI has are not needed here any more.
-    fn forget_inputs(&self, found: &Reconciled) -> Result<(), StepError> {
+    fn forget_inputs(&self, found: &Reconciled) -> Result<(), WorkerError> {
         found
             .linked
             .iter()
@@ -54,7 +54,7 @@ impl Submitter {
     }
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.
-    pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    pub(super) fn ask(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let settled = self.asking.waited(row.id, now) >= self.config.openai.settling_time;
         let from = row.input_file_time.unwrap_or(0);
         let listed = match batches_back_to(self.api.as_ref(), from) {
@@ -69,7 +69,7 @@ impl Submitter {
         self.forget_inputs(&reconciled)?;
         if state != BatchState::Creating {
             self.asking.end(row.id);
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         if settled {
             match self.knows_input(row) {
@@ -94,7 +94,7 @@ impl Submitter {
         self.store.write(now.wall, |tx| {
             batches::set_next_check(tx, row.id, now.wall + wait)
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Whether OpenAI knows the input of a batch under the present key. Where it does not, that it does
@@ -111,7 +111,7 @@ impl Submitter {
     }
 
     /// The key seems to be another project's: nothing can be learned of a create under it.
-    fn other_project(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn other_project(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let message = format!(
             "batch {} may have been created, and OpenAI knows nothing of its input file {}: the key seems to be of \
              another project. Put the former one back into openai.api_key_file and: systemctl restart batchkeeper. If \

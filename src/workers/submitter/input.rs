@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
+use crate::base::private_file::create_private;
 use crate::domain::parameters::Parameters;
 use crate::openai::jsonl::{LineWriter, sha256_file};
 use crate::store::batches::{BatchRow, Input};
 use crate::store::{Store, StoreError, requests};
-use crate::workers::worker::{StepError, create_private};
+use crate::workers::worker::WorkerError;
 
 /// Lines read in one go.
 const PAGE: u32 = 500;
@@ -24,7 +25,7 @@ pub fn path(spool: &Path, key: &str) -> PathBuf {
 }
 
 /// Writes the input of a batch as its rows have it now, durably.
-pub fn write(store: &Store, spool: &Path, row: &BatchRow) -> Result<Input, StepError> {
+pub fn write(store: &Store, spool: &Path, row: &BatchRow) -> Result<Input, WorkerError> {
     let parameters = Parameters::parse(row.stage, &row.parameters).map_err(StoreError::from)?;
     let path = path(spool, &row.key);
     let part = path.with_extension("part");
@@ -53,12 +54,12 @@ pub fn write(store: &Store, spool: &Path, row: &BatchRow) -> Result<Input, StepE
 }
 
 /// Whether the file that was sealed still lies there.
-pub fn is_there(path: &Path, row: &BatchRow) -> Result<bool, StepError> {
+pub fn is_there(path: &Path, row: &BatchRow) -> Result<bool, WorkerError> {
     Ok(path.exists() && Some(&sha256_file(path)?.1) == row.input_sha256.as_ref())
 }
 
 /// Removes the file, once OpenAI has it; it can be written again from the rows.
-pub fn remove(spool: &Path, key: &str) -> Result<(), StepError> {
+pub fn remove(spool: &Path, key: &str) -> Result<(), WorkerError> {
     match fs::remove_file(path(spool, key)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),

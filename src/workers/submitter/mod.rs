@@ -17,7 +17,8 @@ use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
 use crate::workers::pauses::{self, CREATES, OPENAI};
-use crate::workers::worker::{Next, Step, StepError, Waits, backoff};
+use crate::workers::wakeups::Topic;
+use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
 mod ask;
 mod input;
@@ -39,7 +40,7 @@ pub struct Submitter {
     /// When that is tried (again), on the steady clock.
     compare_at: Duration,
     /// Since when each doubtful create is looked for.
-    asking: Waits,
+    asking: WaitTimes,
     /// The stage whose turn it is not.
     last_stage: Stage,
     /// And of each stage the requests, by their cap.
@@ -63,14 +64,14 @@ impl Submitter {
             spool,
             compared,
             compare_at: Duration::ZERO,
-            asking: Waits::default(),
+            asking: WaitTimes::default(),
             last_stage: Stage::Vision,
             last_caps: BTreeMap::new(),
         }
     }
 
     /// One move of one batch that is on its way.
-    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         if row.identity != *self.api.identity() {
             return self.other_identity(row, now);
         }
@@ -82,13 +83,13 @@ impl Submitter {
             BatchState::Submitted
             | BatchState::Ended
             | BatchState::Ingested
-            | BatchState::Failed => Ok(Next::idle(self.config.steps.idle)),
+            | BatchState::Failed => Ok(TickOutcome::idle(self.config.steps.idle)),
         }
     }
 
     /// A batch made under another account: its row says what is certain there, nothing can be
     /// learned of it here, and nothing is created again.
-    fn other_identity(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn other_identity(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.store.write(now.wall, |tx| {
             if matches!(row.state, BatchState::Planned | BatchState::Sealed) {
                 return batches::set_identity(tx, row.id, self.api.identity());
@@ -96,10 +97,10 @@ impl Submitter {
             pauses::other_identity(tx, row)?;
             batches::set_next_check(tx, row.id, now.wall + self.longest_wait())
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
-    fn seal(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn seal(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let input = input::write(&self.store, &self.spool, row)?;
         self.store.write(now.wall, |tx| {
             if input.lines == 0 {
@@ -111,12 +112,12 @@ impl Submitter {
         if input.lines == 0 {
             input::remove(&self.spool, &row.key)?;
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
-    fn upload(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn upload(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         if self.abandon_if_unwanted(row, now)? {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let path = input::path(&self.spool, &row.key);
         if !input::is_there(&path, row)? {
@@ -142,7 +143,7 @@ impl Submitter {
             })?,
             Err(error) => return self.failed(row, now, &error, "upload_failed"),
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// The input of an upload whose answer was lost: found by its name, which holds the key, and its
@@ -164,9 +165,9 @@ impl Submitter {
         Ok(whole.into_iter().next())
     }
 
-    fn create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn create(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         if self.abandon_if_unwanted(row, now)? {
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         if !self.may_create()? {
             return self.wait(row, now);
@@ -185,15 +186,15 @@ impl Submitter {
     }
 
     /// Nothing can be done for this batch now; others may go on.
-    fn wait(&self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn wait(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.store.write(now.wall, |tx| {
             batches::set_next_check(tx, row.id, now.wall + self.config.steps.idle)
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Sends the create whose intent is committed.
-    fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<Next, StepError> {
+    fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.asking.end(row.id);
         let metadata = [
             (META_DATABASE, self.store.database_id()),
@@ -217,7 +218,7 @@ impl Submitter {
                     batches::mark_submitted(tx, row.id, &remote)
                 })?;
                 input::remove(&self.spool, &row.key)?;
-                Ok(Next::again())
+                Ok(TickOutcome::again())
             }
             Err(error) if error.had_no_effect() => self.not_created(row, now, &error),
             Err(error) => self.postpone(
@@ -236,7 +237,7 @@ impl Submitter {
         row: &BatchRow,
         now: Moment,
         error: &CallError,
-    ) -> Result<Next, StepError> {
+    ) -> Result<TickOutcome, WorkerError> {
         let no_file = matches!(error, CallError::Refused(refusal)
             if matches!(refusal.status, 400 | 404) && matches!(refusal.param.as_str(), "file_id" | "input_file_id"));
         let fresh = row
@@ -261,13 +262,13 @@ impl Submitter {
         now: Moment,
         error: &CallError,
         kind: &str,
-    ) -> Result<Next, StepError> {
+    ) -> Result<TickOutcome, WorkerError> {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
                 batches::set_next_check(tx, row.id, now.wall + self.longest_wait())?;
                 pauses::pause_sending(tx, error, self.longest_wait())
             })?;
-            return Ok(Next::again());
+            return Ok(TickOutcome::again());
         }
         let refused =
             matches!(error, CallError::Refused(refusal) if (400..429).contains(&refusal.status));
@@ -297,7 +298,7 @@ impl Submitter {
         kind: &str,
         message: &str,
         wait: Option<Duration>,
-    ) -> Result<Next, StepError> {
+    ) -> Result<TickOutcome, WorkerError> {
         self.store.write(now.wall, |tx| {
             if batches::is_given_up(tx, row.id)? {
                 return Ok(());
@@ -313,11 +314,11 @@ impl Submitter {
                 message,
             )
         })?;
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// Gives a batch up that nobody wants any answer of, before it is created.
-    fn abandon_if_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, StepError> {
+    fn abandon_if_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, WorkerError> {
         let unwanted = self.store.write(now.wall, |tx| {
             let unwanted = settle::is_unwanted(tx, row.id)?;
             if unwanted {
@@ -349,26 +350,46 @@ impl Submitter {
     }
 }
 
-impl Step for Submitter {
+impl Worker for Submitter {
     fn name(&self) -> &'static str {
         "submitter"
     }
 
-    fn tick(&mut self, now: Moment) -> Result<Next, StepError> {
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::BatchSubmitted)
+    }
+
+    fn subscriptions(&self) -> &'static [Topic] {
+        &[
+            Topic::BatchJobStored,
+            Topic::ImagesChecked,
+            Topic::ResultsIngested,
+            Topic::SynchronousCallEnded,
+            Topic::BatchPolled,
+            Topic::Audited,
+        ]
+    }
+
+    fn longest_tick(&self) -> Duration {
+        // An upload of a whole file is bounded by the least rate of a transfer.
+        Duration::from_hours(2)
+    }
+
+    fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if let Some(wait) = pauses::sending_paused(&self.store, &self.config, now)? {
-            return Ok(Next::idle(wait.min(self.config.steps.idle)));
+            return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
         if !self.compared.load(Ordering::Acquire) {
             let wait = self.compare_at.saturating_sub(now.steady);
             return if wait.is_zero() {
                 self.compare(now)
             } else {
-                Ok(Next::idle(wait))
+                Ok(TickOutcome::idle(wait))
             };
         }
         let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
         if self.store.read(stopped)?.is_some() {
-            return Ok(Next::idle(self.config.steps.idle));
+            return Ok(TickOutcome::idle(self.config.steps.idle));
         }
         let may_create = self.may_create()?;
         let mut on_their_way = vec![
@@ -390,11 +411,11 @@ impl Step for Submitter {
             None => {}
         }
         if !may_create {
-            return Ok(Next::idle(idle));
+            return Ok(TickOutcome::idle(idle));
         }
         match self.choose(now)? {
             pack::Choice::Now(batch) => self.pack(&batch, now),
-            pack::Choice::Later(wait) => Ok(Next::idle(idle.min(wait))),
+            pack::Choice::Later(wait) => Ok(TickOutcome::idle(idle.min(wait))),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::store::queue::{self, Room as QueueRoom};
 use crate::store::requests::{self, Line, Queue};
 use crate::store::{StoreError, alerts, settle};
 use crate::workers::pauses;
-use crate::workers::worker::{Next, StepError, backoff};
+use crate::workers::worker::{TickOutcome, WorkerError, backoff};
 
 /// Why a request that no batch has room for fails.
 const TOO_LONG: &str = "REQUEST_TOO_LONG: the request is longer than a batch's input may be";
@@ -56,7 +56,7 @@ struct Room {
 
 impl Submitter {
     /// Chooses the stage whose requests are packed next: the stages take turns.
-    pub(super) fn choose(&self, now: Moment) -> Result<Choice, StepError> {
+    pub(super) fn choose(&self, now: Moment) -> Result<Choice, WorkerError> {
         let most = self.config.batch.max_active;
         if most > 0 && self.store.read(batches::active)? >= most {
             return Ok(Choice::Later(self.config.steps.idle));
@@ -81,7 +81,7 @@ impl Submitter {
         Ok(Choice::Later(wait))
     }
 
-    fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, StepError> {
+    fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, WorkerError> {
         let scope = format!("{}{}", pauses::MODEL, self.config.parameters(stage).model());
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
@@ -119,7 +119,7 @@ impl Submitter {
         cap: Option<u32>,
         tokens: u64,
         now: Moment,
-    ) -> Result<Choice, StepError> {
+    ) -> Result<Choice, WorkerError> {
         let full = self.config.batch.max_requests;
         let parameters = self.config.parameters(stage);
         let budgets = self.config.limits_of_money();
@@ -163,7 +163,11 @@ impl Submitter {
     }
 
     /// Plans a batch and claims its requests, chunk by chunk; sealing it is the next move.
-    pub(super) fn pack(&mut self, packing: &Packing, now: Moment) -> Result<Next, StepError> {
+    pub(super) fn pack(
+        &mut self,
+        packing: &Packing,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
         self.last_stage = packing.stage;
         self.last_caps.insert(packing.stage, packing.cap);
         let parameters = self.config.parameters(packing.stage);
@@ -195,12 +199,12 @@ impl Submitter {
         for (of, share) in shares {
             self.claim(batch, packing, of, share, &parameters, &mut room, now)?;
         }
-        Ok(Next::again())
+        Ok(TickOutcome::again())
     }
 
     /// How many lines like the first one that waits fit by their bytes and tokens: what is shared out
     /// evenly must be what there is.
-    fn typical(&self, packing: &Packing, parameters: &Parameters) -> Result<u32, StepError> {
+    fn typical(&self, packing: &Packing, parameters: &Parameters) -> Result<u32, WorkerError> {
         let Some(first) = packing.queues.first() else {
             return Ok(0);
         };
@@ -225,7 +229,7 @@ impl Submitter {
         parameters: &Parameters,
         room: &mut Room,
         now: Moment,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), WorkerError> {
         let (mut left, mut after) = (share.min(room.lines), 0);
         while left > 0 {
             let waiting = self.store.read(|view| {
@@ -279,7 +283,7 @@ impl Submitter {
 }
 
 /// What a line takes: bytes of the input, tokens of the model's queue.
-fn demand(line: &Line, parameters: &Parameters) -> Result<(u64, u64), StepError> {
+fn demand(line: &Line, parameters: &Parameters) -> Result<(u64, u64), WorkerError> {
     let body = line.body(parameters);
     let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
     let output = body["max_output_tokens"].as_u64().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! One step on a thread of its own: ticks, waits, rings the others' bells.
+//! The thread of one worker: ticks, waits, and wakes the workers for which there may be work.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::base::clock::Clock;
 use crate::ops::Health;
-use crate::workers::worker::{Bells, Step, StepError};
+use crate::workers::wakeups::Wakeups;
+use crate::workers::worker::{Worker, WorkerError};
 
 /// The wait after an error that passes.
 const RECOVER: Duration = Duration::from_secs(1);
@@ -17,32 +18,35 @@ const LONGEST_WAIT: Duration = Duration::from_hours(1);
 /// How often the same trouble is logged: a full disk must not fill the journal.
 const SAID_AGAIN: Duration = Duration::from_mins(1);
 
-/// See the module.
-pub(super) struct Worker {
+/// One worker, and what its thread needs.
+pub(super) struct WorkerThread {
     pub(super) name: String,
-    pub(super) step: Box<dyn Step>,
-    pub(super) ear: Receiver<()>,
+    pub(super) worker: Box<dyn Worker>,
+    pub(super) woken: Receiver<()>,
     pub(super) stopped: Receiver<Infallible>,
-    pub(super) bells: Bells,
+    pub(super) wakeups: Wakeups,
     pub(super) health: Arc<Health>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
-impl Worker {
+impl WorkerThread {
     /// Ticks until the daemon stops, or until an error that does not pass.
     pub(super) fn run(mut self) {
         let mut said = None;
         loop {
             self.health.begins(&self.name);
-            let wait = match self.step.tick(self.clock.now()) {
+            let wait = match self.worker.tick(self.clock.now()) {
                 Ok(next) => {
                     let wait = next.after.min(LONGEST_WAIT);
                     self.health.ends(&self.name, wait, None);
                     if said.take().is_some() {
-                        log::info!("event=recovered step={}", self.name);
+                        log::info!("event=recovered worker={}", self.name);
                     }
                     if next.worked {
-                        self.bells.ring(self.step.name());
+                        self.worker
+                            .notifies()
+                            .into_iter()
+                            .for_each(|topic| self.wakeups.notify(topic));
                     }
                     wait
                 }
@@ -60,7 +64,7 @@ impl Worker {
             }
             select! {
                 recv(stopped) -> _ => return,
-                recv(self.ear) -> _ => {}
+                recv(self.woken) -> _ => {}
                 default(wait) => {}
             }
         }
@@ -70,7 +74,7 @@ impl Worker {
     /// when.
     fn trouble(
         &self,
-        error: &StepError,
+        error: &WorkerError,
         said: &mut Option<(String, Duration)>,
     ) -> Option<Duration> {
         let (text, now) = (error.to_string(), self.clock.now().steady);
@@ -79,7 +83,7 @@ impl Worker {
             .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= SAID_AGAIN);
         if is_new || !error.passes() {
             log::error!(
-                "event=trouble step={} passes={} error={text}",
+                "event=trouble worker={} passes={} error={text}",
                 self.name,
                 error.passes()
             );
@@ -99,47 +103,47 @@ mod tests {
     use crate::base::threads::Crew;
     use crate::daemon::wait_for_the_end;
     use crate::store::{Store, StoreError};
-    use crate::workers::worker::Next;
+    use crate::workers::worker::TickOutcome;
 
     /// Ticks well so often, then ends as it must not.
     struct Doomed {
         ticks: u32,
-        end: fn() -> StepError,
+        end: fn() -> WorkerError,
     }
 
-    impl Step for Doomed {
+    impl Worker for Doomed {
         fn name(&self) -> &'static str {
             "doomed"
         }
 
-        fn tick(&mut self, _: Moment) -> Result<Next, StepError> {
+        fn tick(&mut self, _: Moment) -> Result<TickOutcome, WorkerError> {
             self.ticks -= 1;
             match self.ticks {
                 0 => Err((self.end)()),
-                _ => Ok(Next::again()),
+                _ => Ok(TickOutcome::again()),
             }
         }
     }
 
     /// The word of the daemon on a step that ends so, and what its health says of it.
-    fn last_word(end: fn() -> StepError) -> (String, String) {
+    fn last_word(end: fn() -> WorkerError) -> (String, String) {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
         let health = Arc::new(Health::new(Arc::new(store), clock.clone(), Arc::default()));
         let (crew, endings) = Crew::new();
         let (_running, stopped) = bounded(0);
-        let bells = Bells::default();
-        let worker = Worker {
+        let wakeups = Wakeups::default();
+        let thread = WorkerThread {
             name: "doomed".into(),
-            step: Box::new(Doomed { ticks: 3, end }),
-            ear: bells.hear(&[]),
+            worker: Box::new(Doomed { ticks: 3, end }),
+            woken: wakeups.subscribe(&[]),
             stopped,
-            bells,
+            wakeups,
             health: health.clone(),
             clock,
         };
-        crew.spawn("doomed", move || worker.run())
+        crew.spawn("doomed", move || thread.run())
             .expect("a thread");
         let ended = wait_for_the_end(&never::<()>(), &endings).expect_err("it ends unasked");
         (
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_error_that_does_not_pass_is_the_daemons_end() {
-        let broken = || StepError::from(StoreError::Broken("a page".into()));
+        let broken = || WorkerError::from(StoreError::Broken("a page".into()));
         let (word, trouble) = last_word(broken);
         assert!(word.contains("thread doomed ended"), "{word}");
         assert!(trouble.contains("a page"), "{trouble}");
