@@ -15,7 +15,7 @@ use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use batchkeeper::outbound::{NetError, Post, PostReply};
 use batchkeeper::store::{Store, alerts};
-use batchkeeper::workers::alert_notifier::Herald;
+use batchkeeper::workers::alert_notifier::AlertNotifier;
 use batchkeeper::workers::worker::Worker;
 use serde_json::Value;
 use world::World;
@@ -86,7 +86,7 @@ struct Scene {
     world: World,
     listener: Arc<Listener>,
     store: Arc<Store>,
-    herald: Herald,
+    herald: AlertNotifier,
 }
 
 impl Scene {
@@ -98,7 +98,7 @@ impl Scene {
     fn in_world(world: World, listener: Arc<Listener>) -> Self {
         let now = world.clock.now().wall;
         let store = Arc::new(Store::open(&world.config.database, now).unwrap());
-        let herald = Herald::new(
+        let herald = AlertNotifier::new(
             store.clone(),
             listener.clone(),
             world.clock.clone(),

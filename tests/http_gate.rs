@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock};
-use batchkeeper::base::threads::{Crew, Ended};
+use batchkeeper::base::threads::{Ended, ThreadGroup};
 use batchkeeper::http::{Handler, Limits, Request, Response, Server};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::json;
@@ -89,7 +89,7 @@ impl Handler for Tester {
 }
 
 /// Waits for its threads when dropped, so that no test leaves anything behind.
-struct Joined(Crew);
+struct Joined(ThreadGroup);
 
 impl Drop for Joined {
     fn drop(&mut self) {
@@ -100,7 +100,7 @@ impl Drop for Joined {
 /// Its fields are dropped in this order.
 struct World {
     server: Server,
-    crew: Joined,
+    group: Joined,
     endings: Receiver<Ended>,
     tester: Arc<Tester>,
     arrived: Receiver<()>,
@@ -109,7 +109,7 @@ struct World {
 }
 
 fn world(limits: Limits) -> World {
-    let (crew, endings) = Crew::new();
+    let (group, endings) = ThreadGroup::new();
     let (arrived_tx, arrived) = unbounded();
     let (leave, leave_rx) = unbounded();
     let tester = Arc::new(Tester {
@@ -120,10 +120,10 @@ fn world(limits: Limits) -> World {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clock = Arc::new(SystemClock::new());
     let handler: Arc<dyn Handler> = Arc::clone(&tester) as _;
-    let server = Server::start(&crew, clock, "test", listener, limits, handler).unwrap();
+    let server = Server::start(&group, clock, "test", listener, limits, handler).unwrap();
     World {
         server,
-        crew: Joined(crew),
+        group: Joined(group),
         endings,
         tester,
         arrived,
@@ -909,7 +909,7 @@ fn stopping_lets_running_requests_end_and_closes_the_rest() {
         stopping.join().unwrap();
     });
     assert!(TcpStream::connect(world.server.address()).is_err());
-    assert!(world.crew.0.join(LONG));
+    assert!(world.group.0.join(LONG));
     world.server.stop(Duration::ZERO);
 }
 
@@ -925,7 +925,7 @@ fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
         .send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n")
         .unwrap();
     drop(world.server);
-    assert!(world.crew.0.join(LONG));
+    assert!(world.group.0.join(LONG));
     assert!(world.endings.iter().take(17).all(|ended| !ended.panicked));
     let mut rest = Vec::new();
     drop(endless.0.read_to_end(&mut rest));

@@ -14,10 +14,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use batchkeeper::base::threads;
-use batchkeeper::domain::batch::RemoteStatus;
+use batchkeeper::domain::batch::BatchStatus;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{
-    BatchApi, Call, CallError, Identity, NewBatch, Refusal, RemoteBatch, RemoteFile,
+    Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, OpenAiError,
 };
 use serde_json::{Value, json};
 
@@ -166,7 +166,7 @@ fn unknown<T: std::fmt::Debug>(call: Call<T>) -> String {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(call: Call<T>) -> Refusal {
+fn refused<T: std::fmt::Debug>(call: Call<T>) -> OpenAiError {
     match call {
         Err(CallError::Refused(refusal)) => refusal,
         other => panic!("not Refused: {other:?}"),
@@ -439,12 +439,12 @@ fn texts_under_detail_are_read_and_missing_files_are_not_found() {
     let refusal = refused(client(&base).create_batch(&new_batch()));
     assert_eq!(
         refusal,
-        Refusal {
+        OpenAiError {
             status: 400,
             code: "invalid_value".to_owned(),
             param: "completion_window".to_owned(),
             message: "no such window".to_owned(),
-            ..Refusal::default()
+            ..OpenAiError::default()
         }
     );
     served.join().unwrap();
@@ -501,7 +501,7 @@ fn a_create_is_sent_exactly_so() {
     let client = Client::new(settings).unwrap();
     assert_eq!(client.identity().base_url, base);
     let batch = client.create_batch(&new_batch()).unwrap();
-    assert_eq!(batch.status, Some(RemoteStatus::Validating));
+    assert_eq!(batch.status, Some(BatchStatus::Validating));
     let seen = served.join().unwrap().remove(0);
     assert_eq!(seen.line(), "POST /v1/batches HTTP/1.1");
     assert_eq!(
@@ -674,7 +674,7 @@ fn sixty_megabytes_go_up_byte_by_byte_in_a_right_frame() {
     let file = client(&base).upload("bk-1.jsonl", &path).unwrap();
     assert_eq!(
         file,
-        RemoteFile {
+        FileObject {
             id: "file-1".to_owned(),
             bytes: Some(60 << 20),
             created_at: 1_795_400_000,
@@ -888,7 +888,7 @@ fn three_hundred_recorded_batches_are_read() {
     let text = std::fs::read_to_string(fixture("openai-dotnet/batch_objects.jsonl")).unwrap();
     let batches = text
         .lines()
-        .map(|line| RemoteBatch::from_json(&serde_json::from_str(line).unwrap()).unwrap())
+        .map(|line| Batch::from_json(&serde_json::from_str(line).unwrap()).unwrap())
         .collect::<Vec<_>>();
     let mut kinds = BTreeMap::new();
     for batch in &batches {
@@ -1068,7 +1068,7 @@ fn recorded_conversations_are_held_again() {
         for exchange in recording(&fixture(&format!("openai-dotnet/{name}.json"))) {
             if exchange.path == "files" {
                 let file = serde_json::from_str(&exchange.answer).unwrap();
-                assert!(RemoteFile::from_json(&file).is_some());
+                assert!(FileObject::from_json(&file).is_some());
             } else {
                 replay(&exchange, &input, &mut tally);
             }

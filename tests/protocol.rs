@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::base::clock::Clock;
-use batchkeeper::domain::batch::{BatchState, RemoteStatus, Stage};
+use batchkeeper::domain::batch::{BatchState, BatchStatus, Stage};
 use batchkeeper::domain::job::{JobStatus, LotStatus};
 use batchkeeper::domain::legacy::read_dump;
 use batchkeeper::jobs::results::{self, webhook_body};
@@ -944,7 +944,7 @@ fn a_second_batch_that_still_runs_is_cancelled() {
     world.settle();
     world.assert_answered(&job);
     let openai = world.openai.state();
-    let cancelled = |batch: &&world::openai::Batch| batch.status == RemoteStatus::Cancelled;
+    let cancelled = |batch: &&world::openai::Batch| batch.status == BatchStatus::Cancelled;
     assert_eq!(openai.batches.iter().filter(cancelled).count(), 1);
 }
 

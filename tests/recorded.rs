@@ -28,11 +28,11 @@ enum Form {
 enum Expected {
     /// A text that starts so, and the model.
     Text(&'static str, &'static str),
-    Refusal(&'static str),
+    OpenAiError(&'static str),
     Truncated,
 }
 
-use Expected::{Refusal, Text, Truncated};
+use Expected::{OpenAiError, Text, Truncated};
 
 /// A file's first answers one by one, as (custom id, answer, input, output and reasoning tokens),
 /// and of all its answers their number, input and output tokens.
@@ -302,7 +302,7 @@ const RECORDED: &[Recorded] = &[
         first: &[
             (
                 "0",
-                Refusal("I'm very sorry, but I can't assist with "),
+                OpenAiError("I'm very sorry, but I can't assist with "),
                 [95, 13, 0],
             ),
             (
@@ -390,7 +390,7 @@ fn check(answer: &Answer, expected: &Expected, what: &str) {
             assert!(text.starts_with(start), "{what}: {text}");
             assert_eq!(model.as_deref(), Some(*expected_model), "{what}");
         }
-        (Answer::Refusal { message }, Refusal(start)) => {
+        (Answer::OpenAiError { message }, OpenAiError(start)) => {
             assert!(message.starts_with(start), "{what}: {message}");
         }
         (Answer::Truncated, Truncated) => {}

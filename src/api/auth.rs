@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Api;
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::signature::{Key, Message, SignedRequest, is_fresh, v1_hex, verify};
 use crate::http::Request;
 use crate::python_json::Json;
@@ -31,7 +31,7 @@ impl Api {
         request: &Request,
         body: &Json<'_>,
         now: Timestamp,
-    ) -> Result<Caller<'_>, Refusal> {
+    ) -> Result<Caller<'_>, ApiError> {
         let header = request.header("x-signature");
         let own = body
             .field("signature")
@@ -59,7 +59,7 @@ impl Api {
         request: &Request,
         job_id: &str,
         now: Timestamp,
-    ) -> Result<Caller<'_>, Refusal> {
+    ) -> Result<Caller<'_>, ApiError> {
         let Some(presented) = request.header("x-signature") else {
             return self.unsigned_reader(request).ok_or_else(missing);
         };
@@ -84,7 +84,7 @@ impl Api {
         request: &Request,
         job_id: &str,
         now: Timestamp,
-    ) -> Result<Caller<'_>, Refusal> {
+    ) -> Result<Caller<'_>, ApiError> {
         let presented = request.header("x-signature").ok_or_else(missing)?;
         let mut legacy = vec![Message::Bytes(job_id.as_bytes())];
         if !request.body.is_empty() {
@@ -94,7 +94,7 @@ impl Api {
     }
 
     /// The client of a request that lists its jobs: over path and query as sent.
-    pub(super) fn lister(&self, request: &Request, now: Timestamp) -> Result<Caller<'_>, Refusal> {
+    pub(super) fn lister(&self, request: &Request, now: Timestamp) -> Result<Caller<'_>, ApiError> {
         let presented = request.header("x-signature").ok_or_else(missing)?;
         let target = request.target();
         self.authenticate(
@@ -116,7 +116,7 @@ impl Api {
         presented: &str,
         legacy: &[Message<'_>],
         now: Timestamp,
-    ) -> Result<Caller<'_>, Refusal> {
+    ) -> Result<Caller<'_>, ApiError> {
         let client = self.client(name(request));
         let dummy: Vec<Key> = Key::new(DUMMY_KEY).into_iter().collect();
         let keys = client.map_or(dummy.as_slice(), ClientConfig::keys);
@@ -135,8 +135,8 @@ impl Api {
             verify(presented, keys, legacy) && client.is_some_and(ClientConfig::legacy)
         };
         let client = client.filter(|_| holds).ok_or_else(|| {
-            Refusal::new(
-                Code::InvalidSignature,
+            ApiError::new(
+                ErrorCode::InvalidSignature,
                 "The signature does not hold: check the key, the client's name and what is signed.",
             )
         })?;
@@ -148,9 +148,9 @@ fn name(request: &Request) -> &str {
     request.header("x-client-id").unwrap_or(DEFAULT_CLIENT)
 }
 
-fn missing() -> Refusal {
-    Refusal::new(
-        Code::MissingSignature,
+fn missing() -> ApiError {
+    ApiError::new(
+        ErrorCode::MissingSignature,
         "The request is not signed: send X-Signature, or `signature` in the body of a submission.",
     )
 }

@@ -8,7 +8,7 @@ use super::submit::{again, crowded, marks};
 use super::{Api, Failure, parse_body, seconds};
 use crate::api::intake;
 use crate::base::clock::Timestamp;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
 use crate::store::cancel;
@@ -74,7 +74,7 @@ impl Api {
             Ok(Done::Final(status)) => {
                 let message = format!("The job is {status} already; it cannot be cancelled.");
                 let details = json!({"job_id": id, "status": status.as_str()});
-                Err(Refusal::new(Code::JobNotCancellable, message)
+                Err(ApiError::new(ErrorCode::JobNotCancellable, message)
                     .with(details)
                     .into())
             }
@@ -90,7 +90,7 @@ impl Api {
         if parse_body(body)?.field("event").is_some() {
             let message =
                 "A body with an `event` field is a webhook of this service, never a request.";
-            return Err(Refusal::new(Code::InvalidParameter, message).into());
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
         }
         Ok(())
     }

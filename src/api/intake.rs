@@ -8,15 +8,15 @@ use sha2::{Digest, Sha256};
 
 use crate::base::clock::Timestamp;
 use crate::config::{ClientConfig, Config, Over};
-use crate::domain::api_error::Refusal;
+use crate::domain::api_error::ApiError;
 use crate::domain::job::{self, Mode, Rules, Submission};
 use crate::domain::money::Money;
 use crate::jobs::estimate;
 use crate::outbound::Guard;
 use crate::python_json::{Json, canonical};
+use crate::store::idempotency::{self, Kind, Token};
 use crate::store::jobs::{self, JobRow, NewJob};
 use crate::store::money::{self, Standing};
-use crate::store::once::{self, Kind, Token};
 use crate::store::{Store, StoreError, Stored, Tx, View};
 
 /// Checks what a client sent.
@@ -29,7 +29,7 @@ pub fn check<'a>(
     mode: Mode,
     config: &Config,
     guard: &Guard,
-) -> Result<Submission<'a>, Refusal> {
+) -> Result<Submission<'a>, ApiError> {
     let image = |url: &str| {
         let checked = guard.check_url(url);
         checked.map(drop).map_err(|problem| problem.to_string())
@@ -168,7 +168,7 @@ pub fn repeated(view: &View, client: &str, marks: &Marks) -> Stored<Option<Befor
 /// The same, with the job and with what it was known by.
 fn earlier(view: &View, client: &str, marks: &Marks) -> Stored<Option<(i64, Kind, Before)>> {
     for token in marks.tokens() {
-        if let Some(first) = once::answered(view, client, token)? {
+        if let Some(first) = idempotency::answered(view, client, token)? {
             let before = if first.body_sha256 == marks.body_sha256 {
                 Before::Answered(first.answer)
             } else {
@@ -208,9 +208,9 @@ pub fn remember(
     job: i64,
     answer: Option<&str>,
 ) -> Stored<()> {
-    marks
-        .tokens()
-        .try_for_each(|token| once::remember(tx, client, token, &marks.body_sha256, job, answer))
+    marks.tokens().try_for_each(|token| {
+        idempotency::remember(tx, client, token, &marks.body_sha256, job, answer)
+    })
 }
 
 /// What was answered to a submission that comes again; none: it is new. Nothing of it need be checked
@@ -259,7 +259,7 @@ pub fn accept(
         }
         let window = config.limits.dedupe_window;
         if marks.key.is_none() && window > Duration::ZERO {
-            let equal = once::equal(tx, client, content_sha256, tx.now.before(window))?;
+            let equal = idempotency::equal(tx, client, content_sha256, tx.now.before(window))?;
             if let Some((job, answer)) = equal {
                 remember(tx, client, marks, job, None)?;
                 return Ok(Taken::Again(Before::Answered(answer)));
@@ -269,7 +269,7 @@ pub fn accept(
             return Ok(Taken::NotNow);
         }
         let most = u64::from(config.limits.lots_per_day);
-        let taken = once::lots_taken(tx, client, tx.now)?;
+        let taken = idempotency::lots_taken(tx, client, tx.now)?;
         let lots = submission.lots.len();
         if most > 0 && taken.saturating_add(u64::try_from(lots).unwrap_or(u64::MAX)) > most {
             return Ok(Taken::DayIsFull { taken });
@@ -289,9 +289,9 @@ pub fn accept(
         let row = row.ok_or_else(|| StoreError::Conflict(format!("job {id} is gone")))?;
         let answer = answer(&row).to_string();
         money::keep_estimate(tx, row.seq, estimate.cost, estimate.tokens)?;
-        once::accept(tx, row.seq, client, content_sha256, &answer)?;
+        idempotency::accept(tx, row.seq, client, content_sha256, &answer)?;
         remember(tx, client, marks, row.seq, None)?;
-        once::take_lots(tx, client, lots)?;
+        idempotency::take_lots(tx, client, lots)?;
         Ok(Taken::New(Box::new(row), answer))
     })
 }

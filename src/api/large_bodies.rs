@@ -9,14 +9,14 @@ const LARGE_BODY: usize = 1_000_000;
 
 /// Whose turn it is.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct LargeBodyPermits {
     reading: Mutex<()>,
     there: AtomicUsize,
     /// So many may be there, the one that is read included: the other workers are for small requests.
     most: usize,
 }
 
-impl Turns {
+impl LargeBodyPermits {
     /// For so many requests at once.
     pub(super) fn new(workers: u32) -> Self {
         Self {
@@ -28,22 +28,22 @@ impl Turns {
 
     /// Waits until a body may be read, which it may until the turn is dropped; none where too many
     /// wait already.
-    pub(super) fn wait(&self, body: &[u8]) -> Option<Turn<'_>> {
+    pub(super) fn wait(&self, body: &[u8]) -> Option<LargeBodyPermit<'_>> {
         if body.len() <= LARGE_BODY {
-            return Some(Turn(None));
+            return Some(LargeBodyPermit(None));
         }
         let place = Place(&self.there);
         if self.there.fetch_add(1, Ordering::Relaxed) >= self.most {
             return None;
         }
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Turn(Some((reading, place))))
+        Some(LargeBodyPermit(Some((reading, place))))
     }
 }
 
 /// Leave to read a body.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(
+pub(super) struct LargeBodyPermit<'a>(
     #[allow(dead_code, reason = "held for its end")] Option<(MutexGuard<'a, ()>, Place<'a>)>,
 );
 
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn large_bodies_take_turns_and_leave_workers_to_small_ones() {
-        let turns = Turns::new(4);
+        let turns = LargeBodyPermits::new(4);
         let large = vec![b' '; LARGE_BODY + 1];
         let first = turns.wait(&large).unwrap();
         thread::scope(|scope| {

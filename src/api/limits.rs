@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Api, Failure};
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 
 /// Over how long requests are counted.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -70,8 +70,8 @@ impl Api {
 /// 429, with when to come back.
 pub(super) fn too_many(message: String, wait: Duration) -> Failure {
     let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
-    let refusal = Refusal::new(
-        Code::RateLimited,
+    let refusal = ApiError::new(
+        ErrorCode::RateLimited,
         format!("{message} Send it again in {seconds} s."),
     );
     Failure::Refused(refusal, vec![("Retry-After", seconds)])

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::limits::Kind;
 use super::{Api, Failure, seconds, whole_number};
 use crate::base::clock::Timestamp;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Request, Response};
 use crate::store::jobs::{self, Filter, JobRow};
 
@@ -64,7 +64,7 @@ fn job(job: &JobRow) -> Value {
 }
 
 /// A whole number of the query.
-pub(super) fn number(request: &Request, name: &str, otherwise: i64) -> Result<i64, Refusal> {
+pub(super) fn number(request: &Request, name: &str, otherwise: i64) -> Result<i64, ApiError> {
     let number = parameter(request, name, "a whole number", whole_number)?;
     Ok(number.unwrap_or(otherwise))
 }
@@ -75,11 +75,11 @@ fn parameter<T, E>(
     name: &str,
     what: &str,
     read: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, Refusal> {
+) -> Result<Option<T>, ApiError> {
     let text = super::parameter(request, name)?.filter(|text| !text.is_empty());
     text.map(|text| read(&text)).transpose().map_err(|_| {
         let message = format!("`{name}` must be {what}.");
-        Refusal::new(Code::InvalidParameter, message)
+        ApiError::new(ErrorCode::InvalidParameter, message)
     })
 }
 

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Handler, Request, Response};
 use crate::ops::{Health, Traffic};
 use crate::outbound::Guard;
 use crate::python_json::{self, Json};
 use crate::store::{Store, StoreError};
 use crate::workers::wakeups::Wakeups;
-use large_bodies::Turns;
+use large_bodies::LargeBodyPermits;
 
 mod auth;
 mod cancel;
@@ -31,7 +31,7 @@ mod submit;
 mod synchronous;
 
 use limits::Rates;
-use synchronous::Seats;
+use synchronous::SynchronousPermits;
 
 /// How long a client is asked to wait when nothing can be stored or taken, seconds.
 const RETRY_LATER: &str = "30";
@@ -47,8 +47,8 @@ pub struct Api {
     unsigned_reads: AtomicU64,
     traffic: Traffic,
     wakeups: Wakeups,
-    seats: Seats,
-    turns: Turns,
+    permits: SynchronousPermits,
+    turns: LargeBodyPermits,
 }
 
 impl Api {
@@ -64,7 +64,7 @@ impl Api {
         Self {
             store,
             clock,
-            turns: Turns::new(config.http.workers),
+            turns: LargeBodyPermits::new(config.http.workers),
             config,
             guard,
             health,
@@ -72,7 +72,7 @@ impl Api {
             unsigned_reads: AtomicU64::new(0),
             traffic: Traffic::default(),
             wakeups,
-            seats: Seats::default(),
+            permits: SynchronousPermits::default(),
         }
     }
 
@@ -213,18 +213,18 @@ impl Handler for Api {
 
 /// A refusal of the server itself, in the contract's form.
 pub(crate) fn refused(status: u16, code: &str, message: &str) -> Response {
-    let code = code.parse().unwrap_or(Code::InvalidParameter);
-    Response::json(status, &Refusal::new(code, message).body())
+    let code = code.parse().unwrap_or(ErrorCode::InvalidParameter);
+    Response::json(status, &ApiError::new(code, message).body())
 }
 
 /// Why a request gets no good answer.
 pub(crate) enum Failure {
-    Refused(Refusal, Vec<(&'static str, String)>),
+    Refused(ApiError, Vec<(&'static str, String)>),
     Store(StoreError),
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<ApiError> for Failure {
+    fn from(refusal: ApiError) -> Self {
         Self::Refused(refusal, Vec::new())
     }
 }
@@ -247,7 +247,7 @@ impl Failure {
             Self::Store(error) => {
                 log::error!("event=unanswered error={:?}", error.to_string());
                 let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
-                let refusal = Refusal::new(Code::StorageUnavailable, message);
+                let refusal = ApiError::new(ErrorCode::StorageUnavailable, message);
                 Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_LATER)
             }
         }
@@ -255,11 +255,11 @@ impl Failure {
 }
 
 /// A query parameter that may stand once.
-fn parameter(request: &Request, name: &str) -> Result<Option<String>, Refusal> {
+fn parameter(request: &Request, name: &str) -> Result<Option<String>, ApiError> {
     let mut all = request.parameters(name);
     match (all.next(), all.next()) {
-        (_, Some(_)) => Err(Refusal::new(
-            Code::InvalidParameter,
+        (_, Some(_)) => Err(ApiError::new(
+            ErrorCode::InvalidParameter,
             format!("`{name}` stands twice in the query."),
         )),
         (first, None) => Ok(first),
@@ -281,19 +281,19 @@ pub(crate) fn document(text: &'static str) -> Response {
     Response::bytes(200, "application/json", text.as_bytes().to_vec())
 }
 
-fn nothing_at(path: &str) -> Refusal {
-    Refusal::new(Code::NotFound, format!("There is nothing at {path}."))
+fn nothing_at(path: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("There is nothing at {path}."))
 }
 
 /// 503, with when to come back.
 fn overloaded(message: &str) -> Failure {
-    let refusal = Refusal::new(Code::Overloaded, message);
+    let refusal = ApiError::new(ErrorCode::Overloaded, message);
     Failure::Refused(refusal, vec![("Retry-After", RETRY_LATER.to_owned())])
 }
 
 pub(crate) fn not_allowed(allow: &str) -> Failure {
-    let refusal = Refusal::new(
-        Code::MethodNotAllowed,
+    let refusal = ApiError::new(
+        ErrorCode::MethodNotAllowed,
         format!("This path takes {allow} only."),
     );
     Failure::Refused(refusal, vec![("Allow", allow.to_owned())])
@@ -302,9 +302,13 @@ pub(crate) fn not_allowed(allow: &str) -> Failure {
 /// The most JSON values in a body: the largest job of the contract has far fewer.
 const MAX_VALUES: usize = 12_000_000;
 
-fn parse_body(body: &[u8]) -> Result<Json<'_>, Refusal> {
-    python_json::parse_within(body, MAX_VALUES)
-        .map_err(|error| Refusal::new(Code::InvalidJson, format!("The body is no JSON: {error}.")))
+fn parse_body(body: &[u8]) -> Result<Json<'_>, ApiError> {
+    python_json::parse_within(body, MAX_VALUES).map_err(|error| {
+        ApiError::new(
+            ErrorCode::InvalidJson,
+            format!("The body is no JSON: {error}."),
+        )
+    })
 }
 
 pub(crate) fn seconds(time: Option<Timestamp>) -> Value {

@@ -7,7 +7,7 @@ use super::list::number;
 use super::submit::USUAL_STAGE;
 use super::{Api, Failure, seconds};
 use crate::base::clock::Timestamp;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, MAX_LOTS};
 use crate::domain::money::{Money, Tokens};
@@ -94,7 +94,7 @@ impl Api {
         let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
         let number = |name, otherwise: u32, least| {
             let number = number(request, name, otherwise.into())?.clamp(least, most.into());
-            Ok::<u32, Refusal>(u32::try_from(number).unwrap_or(most))
+            Ok::<u32, ApiError>(u32::try_from(number).unwrap_or(most))
         };
         let limit = number("limit", most, 1)?;
         // While a job is cleaned some of its lots are still here: none is shown.
@@ -103,7 +103,7 @@ impl Api {
         let (status, head) = match job.status {
             JobStatus::Completed if job.cleaning_since.is_some() => {
                 let what = "The job was completed, and its results were removed after their time.";
-                (410, gone(&job, Code::ResultsRemoved, what))
+                (410, gone(&job, ErrorCode::ResultsRemoved, what))
             }
             JobStatus::Completed => {
                 let images = self
@@ -121,10 +121,10 @@ impl Api {
                 }
                 (200, head)
             }
-            JobStatus::Failed => (410, gone(&job, Code::JobFailed, "The job failed.")),
+            JobStatus::Failed => (410, gone(&job, ErrorCode::JobFailed, "The job failed.")),
             JobStatus::Cancelled => (
                 410,
-                gone(&job, Code::JobCancelled, "The job was cancelled."),
+                gone(&job, ErrorCode::JobCancelled, "The job was cancelled."),
             ),
             JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
                 let answer = json!({
@@ -164,9 +164,9 @@ fn cost_json((cost, tokens): (Option<Money>, Tokens)) -> Value {
 }
 
 /// The refusal of a job that there is not, for this client.
-pub(super) fn no_such_job(id: &str) -> Refusal {
+pub(super) fn no_such_job(id: &str) -> ApiError {
     let message = "There is no such job, or it is another client's.";
-    Refusal::new(Code::JobNotFound, message).with(json!({"job_id": id}))
+    ApiError::new(ErrorCode::JobNotFound, message).with(json!({"job_id": id}))
 }
 
 fn batch(batch: &jobs::JobBatch) -> Value {
@@ -214,17 +214,17 @@ fn removed(job: &JobRow) -> Option<(String, Value)> {
 }
 
 /// The head of a failed or cancelled job's results: an error with its reason.
-fn gone(job: &JobRow, code: Code, what: &str) -> Value {
+fn gone(job: &JobRow, code: ErrorCode, what: &str) -> Value {
     let reason = job
         .error_message
         .as_deref()
         .unwrap_or("no reason is stored");
     let message = match (code, job.cleaning_since) {
-        (Code::ResultsRemoved, _) => what.to_owned(),
+        (ErrorCode::ResultsRemoved, _) => what.to_owned(),
         (_, Some(_)) => format!("{what} {reason}. Its lots were removed after their time."),
         (_, None) => format!("{what} {reason}. `results` holds what was done."),
     };
-    let mut head = Refusal::new(code, message).body();
+    let mut head = ApiError::new(code, message).body();
     if let Value::Object(head) = &mut head {
         head.insert("job_id".into(), json!(job.id));
         head.insert("status".into(), json!(job.status.as_str()));

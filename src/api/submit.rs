@@ -9,7 +9,7 @@ use super::{Api, Failure, overloaded, parameter, parse_body};
 use crate::api::intake::{self, Before, Incoming, Marks, Taken};
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{Mode, Submission};
 use crate::domain::money::Money;
 use crate::http::{Request, Response};
@@ -38,7 +38,7 @@ impl Api {
         let essence = media_type.split(';').next().unwrap_or(media_type);
         if !essence.trim().eq_ignore_ascii_case(JSON) {
             let message = "The body must be JSON: send `Content-Type: application/json`.";
-            return Err(Refusal::new(Code::UnsupportedMediaType, message).into());
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).into());
         }
         let turn = self.turns.wait(&request.body).ok_or_else(crowded)?;
         let body = parse_body(&request.body)?;
@@ -90,12 +90,12 @@ impl Api {
             let took = self.clock.now().steady.saturating_sub(started);
             acceptance(job, &submission, mode, took)
         };
-        let mut seat = None;
+        let mut permit = None;
         let admit = |job: &str| {
             if at_once {
-                seat = self.seat(&client.name, job);
+                permit = self.permit(&client.name, job);
             }
-            seat.is_some() || !at_once
+            permit.is_some() || !at_once
         };
         let store = &self.store;
         match intake::accept(store, &self.config, &incoming, admit, acceptance, now)? {
@@ -107,13 +107,13 @@ impl Api {
                     request.id,
                     request.peer
                 );
-                self.wakeups.notify(match seat {
+                self.wakeups.notify(match permit {
                     Some(_) => Topic::SynchronousJobStored,
                     None => Topic::BatchJobStored,
                 });
                 drop(turn);
-                match seat {
-                    Some(seat) => self.answer_at_once(&seat, started),
+                match permit {
+                    Some(permit) => self.answer_at_once(&permit, started),
                     None => Ok(Response::bytes(201, JSON, answer.into_bytes())),
                 }
             }
@@ -182,8 +182,8 @@ impl Api {
 pub(super) fn again(before: Before, status: u16) -> Result<Response, Failure> {
     match before {
         Before::Answered(answer) => Ok(Response::bytes(status, JSON, answer.into_bytes())),
-        Before::KeyReused => Err(Refusal::new(
-            Code::IdempotencyKeyReused,
+        Before::KeyReused => Err(ApiError::new(
+            ErrorCode::IdempotencyKeyReused,
             "This Idempotency-Key was used for another body: send a new key, or the same bytes.",
         )
         .into()),
@@ -206,13 +206,13 @@ fn acceptance(job: &JobRow, submission: &Submission<'_>, mode: Mode, took: Durat
 }
 
 /// What a POST counts once by.
-pub(super) fn marks(request: &Request, signature: Option<String>) -> Result<Marks, Refusal> {
+pub(super) fn marks(request: &Request, signature: Option<String>) -> Result<Marks, ApiError> {
     let key = request.header("idempotency-key");
     if let Some(key) = key
         && !(1..=MAX_KEY).contains(&key.chars().count())
     {
         let message = format!("`Idempotency-Key` must have 1 to {MAX_KEY} characters.");
-        return Err(Refusal::new(Code::InvalidParameter, message));
+        return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     let body_sha256 = match (key, &signature) {
         (None, None) => String::new(),
@@ -225,19 +225,19 @@ pub(super) fn marks(request: &Request, signature: Option<String>) -> Result<Mark
     })
 }
 
-fn is_dry_run(request: &Request) -> Result<bool, Refusal> {
+fn is_dry_run(request: &Request) -> Result<bool, ApiError> {
     match parameter(request, "dry_run")?.as_deref() {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
-        Some(_) => Err(Refusal::new(
-            Code::InvalidParameter,
+        Some(_) => Err(ApiError::new(
+            ErrorCode::InvalidParameter,
             "`dry_run` must be true or false.",
         )),
     }
 }
 
 /// The budget that a job would break. What others have spent is not told to a client.
-fn over_budget(standing: &Standing, cost: Money) -> Refusal {
+fn over_budget(standing: &Standing, cost: Money) -> ApiError {
     let period = &standing.period;
     let (whose, left) = match &standing.client {
         Some(_) => ("its client's budget", json!(standing.left().to_string())),
@@ -249,11 +249,11 @@ fn over_budget(standing: &Standing, cost: Money) -> Refusal {
     );
     let details =
         json!({"estimated_cost_usd": cost.to_string(), "period": period, "left_usd": left});
-    Refusal::new(Code::BudgetExceeded, message).with(details)
+    ApiError::new(ErrorCode::BudgetExceeded, message).with(details)
 }
 
 pub(super) fn crowded() -> Failure {
     let message = "Too many large submissions are being read: send it again in some seconds.";
     let retry_after = vec![("Retry-After", RETRY_CROWDED.to_owned())];
-    Failure::Refused(Refusal::new(Code::Overloaded, message), retry_after)
+    Failure::Refused(ApiError::new(ErrorCode::Overloaded, message), retry_after)
 }

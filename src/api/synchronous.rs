@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::read::no_such_job;
 use super::{Api, Failure, seconds};
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
 use crate::jobs::results;
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotRow, Of};
-use crate::store::{StoreError, direct};
+use crate::store::{StoreError, synchronous_calls};
 use crate::workers::wakeups::Topic;
 
 /// How often a job is looked at, whether a bell has rung or not.
@@ -25,10 +25,10 @@ const UNREACHABLE: &str = "IMAGE_UNREACHABLE";
 /// Repeats that a client may have waiting, for each of its jobs that may be waited for.
 const REPEATS: u32 = 2;
 
-/// The jobs that requests wait for. A seat is a job's, its repeats share it; as each of them holds a
-/// worker, no more of them wait than jobs may be waited for. No repeat takes a new job's seat.
+/// The jobs that requests wait for. A permit is a job's, its repeats share it; as each of them holds a
+/// worker, no more of them wait than jobs may be waited for. No repeat takes a new job's permit.
 #[derive(Default)]
-pub(super) struct Seats(Mutex<HashMap<String, Waiting>>);
+pub(super) struct SynchronousPermits(Mutex<HashMap<String, Waiting>>);
 
 /// The requests that wait for one job.
 struct Waiting {
@@ -36,22 +36,22 @@ struct Waiting {
     requests: u32,
 }
 
-impl Seats {
+impl SynchronousPermits {
     fn taken(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request's place among those that wait; free again when it is dropped.
-pub(super) struct Seat<'a> {
-    seats: &'a Seats,
+pub(super) struct SynchronousPermit<'a> {
+    permits: &'a SynchronousPermits,
     client: String,
     job: String,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for SynchronousPermit<'_> {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken();
+        let mut taken = self.permits.taken();
         if let Some(waiting) = taken.get_mut(&self.job) {
             waiting.requests -= 1;
             if waiting.requests == 0 {
@@ -71,9 +71,9 @@ enum Stand {
 
 impl Api {
     /// A place among the requests that wait for a job; none where too many do.
-    pub(super) fn seat(&self, client: &str, job: &str) -> Option<Seat<'_>> {
+    pub(super) fn permit(&self, client: &str, job: &str) -> Option<SynchronousPermit<'_>> {
         let limits = &self.config.synchronous;
-        let mut taken = self.seats.taken();
+        let mut taken = self.permits.taken();
         let count = |client: Option<&str>| {
             let waiting = taken.values();
             waiting
@@ -96,8 +96,8 @@ impl Api {
             requests: 0,
         });
         waiting.requests += 1;
-        Some(Seat {
-            seats: &self.seats,
+        Some(SynchronousPermit {
+            permits: &self.permits,
             client: client.to_owned(),
             job: job.to_owned(),
         })
@@ -116,8 +116,8 @@ impl Api {
         let answer = match stand {
             Stand::Released | Stand::Going if later => return Ok(None),
             Stand::Final | Stand::Released => self.outcome(&job, &stand),
-            Stand::Going => match self.seat(client, id) {
-                Some(seat) => self.answer_at_once(&seat, started),
+            Stand::Going => match self.permit(client, id) {
+                Some(permit) => self.answer_at_once(&permit, started),
                 None => return Ok(None),
             },
         };
@@ -128,7 +128,7 @@ impl Api {
     /// request came, on the steady clock.
     pub(super) fn answer_at_once(
         &self,
-        seat: &Seat<'_>,
+        permit: &SynchronousPermit<'_>,
         started: Duration,
     ) -> Result<Response, Failure> {
         let until = started + self.config.synchronous.timeout;
@@ -136,7 +136,7 @@ impl Api {
             .wakeups
             .subscribe(&[Topic::SynchronousCallEnded, Topic::JobFinished]);
         loop {
-            let (job, stand) = self.look(&seat.job, &seat.client)?;
+            let (job, stand) = self.look(&permit.job, &permit.client)?;
             let left = until.saturating_sub(self.clock.now().steady);
             match stand {
                 Stand::Final | Stand::Released => return self.outcome(&job, &stand),
@@ -154,7 +154,7 @@ impl Api {
             };
             let stand = if job.status.is_final() {
                 Stand::Final
-            } else if direct::is_released(view, job.seq)? {
+            } else if synchronous_calls::is_released(view, job.seq)? {
                 Stand::Released
             } else {
                 Stand::Going
@@ -168,7 +168,10 @@ impl Api {
         if job.cleaning_since.is_some() {
             let message =
                 "The job was answered long ago; its results were removed after their time.";
-            return Ok(refused(job, &Refusal::new(Code::ResultsRemoved, message)));
+            return Ok(refused(
+                job,
+                &ApiError::new(ErrorCode::ResultsRemoved, message),
+            ));
         }
         let mut page = self
             .store
@@ -180,14 +183,14 @@ impl Api {
         Ok(match (job.status, stand) {
             (JobStatus::Cancelled, _) => refused(
                 job,
-                &Refusal::new(Code::JobCancelled, "The job was cancelled."),
+                &ApiError::new(ErrorCode::JobCancelled, "The job was cancelled."),
             ),
             (JobStatus::Failed, _) => failed(job, &lot),
             (_, Stand::Released) if !described && self.is_late(job) => timed_out(job),
             (_, Stand::Released) if !described => refused(
                 job,
-                &Refusal::new(
-                    Code::OpenaiApiError,
+                &ApiError::new(
+                    ErrorCode::OpenaiApiError,
                     "OpenAI cannot be asked at once now. The job is stored and goes on in a batch: poll it under its \
                      `job_id`; sent again, it is the same job.",
                 ),
@@ -246,22 +249,22 @@ fn answer(job: &JobRow, lot: &LotRow) -> Value {
 fn failed(job: &JobRow, lot: &LotRow) -> Response {
     let reason = lot.error_message.as_deref().unwrap_or("no text was had");
     let code = if reason.starts_with(UNREACHABLE) {
-        Code::ImageUnreachable
+        ErrorCode::ImageUnreachable
     } else {
-        Code::OpenaiApiError
+        ErrorCode::OpenaiApiError
     };
     let missing = json!({"missing_images": lot.missing_images});
-    refused(job, &Refusal::new(code, reason).with(missing))
+    refused(job, &ApiError::new(code, reason).with(missing))
 }
 
 fn timed_out(job: &JobRow) -> Response {
     let message = "OpenAI has not answered in time. The work goes on: poll the job under its `job_id`; sent again, it is \
                    the same job.";
-    refused(job, &Refusal::new(Code::OpenaiTimeout, message))
+    refused(job, &ApiError::new(ErrorCode::OpenaiTimeout, message))
 }
 
 /// A refusal that names its job and says how that stands: in its details, and beside them.
-fn refused(job: &JobRow, refusal: &Refusal) -> Response {
+fn refused(job: &JobRow, refusal: &ApiError) -> Response {
     let mut details = json!({"job_id": job.id, "status": job.status.as_str()});
     if let (Value::Object(details), Value::Object(more)) = (&mut details, &refusal.details) {
         details.extend(more.clone());

@@ -15,15 +15,15 @@ pub struct Ended {
     pub panicked: bool,
 }
 
-/// The threads that must all live for the process to be whole. Clones share the same crew.
+/// The threads that must all live for the process to be whole. Clones share the same group.
 #[derive(Clone, Debug)]
-pub struct Crew {
+pub struct ThreadGroup {
     handles: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ended: Sender<Ended>,
 }
 
-impl Crew {
-    /// An empty crew, and where the end of each of its threads is told.
+impl ThreadGroup {
+    /// An empty group, and where the end of each of its threads is told.
     pub fn new() -> (Self, Receiver<Ended>) {
         let (ended, endings) = unbounded();
         (
@@ -89,7 +89,7 @@ impl Drop for LastWord {
     }
 }
 
-/// Starts a thread that belongs to no crew: one connection's, a test's.
+/// Starts a thread that belongs to no group: one connection's, a test's.
 ///
 /// # Errors
 /// When the machine gives no further thread.

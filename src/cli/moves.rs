@@ -9,7 +9,7 @@ use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, is_english};
 use crate::jobs::estimate;
 use crate::store::jobs::{self, JobRow};
-use crate::store::{Store, again, alerts, cancel, deliveries, settle};
+use crate::store::{Store, alerts, cancel, retry, settle, webhook_deliveries};
 
 /// Why a job has no further results that an operator cancelled.
 const CANCELLED: &str = "cancelled by the operator";
@@ -53,11 +53,11 @@ pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
     let (config, store) = open(command)?;
     let job = job(&store, &operand(command, "job")?)?;
     let (cost, how) = if command.dry_run {
-        let cost = store.read(|view| again::cost(view, &job))?;
+        let cost = store.read(|view| retry::cost(view, &job))?;
         (cost, "would be sent; nothing was changed (--dry-run)")
     } else {
         let cost = store.write(now(), |tx| {
-            again::retry_failed_lots(tx, &job, config.images.check)
+            retry::retry_failed_lots(tx, &job, config.images.check)
         })?;
         (cost, "wait to be sent now")
     };
@@ -106,7 +106,7 @@ pub(super) fn cancel(command: &Command) -> Outcome {
 
 /// `webhooks resend ID`
 pub(super) fn resend(command: &Command, store: &Store, id: i64) -> Outcome {
-    let new = store.write(now(), |tx| deliveries::resend(tx, id))?;
+    let new = store.write(now(), |tx| webhook_deliveries::resend(tx, id))?;
     say(
         command,
         &json!({"delivery": id, "again_as": new}),
@@ -116,7 +116,7 @@ pub(super) fn resend(command: &Command, store: &Store, id: i64) -> Outcome {
 
 /// `webhooks give-up ID`
 pub(super) fn let_go(command: &Command, store: &Store, id: i64) -> Outcome {
-    store.write(now(), |tx| deliveries::let_go(tx, id))?;
+    store.write(now(), |tx| webhook_deliveries::let_go(tx, id))?;
     say(
         command,
         &json!({"delivery": id, "given_up": true}),

@@ -13,7 +13,7 @@ use crate::daemon::openai_client;
 use crate::domain::batch::BatchState;
 use crate::domain::money::Money;
 use crate::openai::listing::batches_back_to;
-use crate::openai::{BatchApi, RemoteBatch};
+use crate::openai::{Batch, BatchApi};
 use crate::store::Store;
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
@@ -123,7 +123,7 @@ fn moment(name: &str, text: Option<&str>, otherwise: Timestamp) -> Result<Timest
 fn entries(
     store: &Store,
     api: &dyn BatchApi,
-    listed: Vec<RemoteBatch>,
+    listed: Vec<Batch>,
     (from, to): (Timestamp, Timestamp),
 ) -> Result<Vec<Entry>, Refused> {
     let period = from.seconds()..to.seconds();

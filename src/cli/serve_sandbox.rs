@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Command, Outcome, Refused, logger, print};
 use crate::base::clock::SystemClock;
-use crate::base::threads::Crew;
+use crate::base::threads::ThreadGroup;
 use crate::config::LogFormat;
 use crate::daemon::{signals, wait_for_the_end};
 use crate::http::server::{Limits, Server};
@@ -47,12 +47,12 @@ pub(super) fn run(command: &Command) -> Outcome {
     let clock = Arc::new(SystemClock::new());
     let sandbox =
         Sandbox::open(&state, settings, clock.clone()).map_err(|error| error.to_string())?;
-    let (crew, endings) = Crew::new();
+    let (group, endings) = ThreadGroup::new();
     let signals = signals()?;
     let listener = TcpListener::bind(address)
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let server = Server::start(
-        &crew,
+        &group,
         clock,
         "sandbox",
         listener,

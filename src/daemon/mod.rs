@@ -21,28 +21,30 @@ use signal_hook::iterator::Signals;
 
 use crate::api::Api;
 use crate::base::clock::Clock;
-use crate::base::threads::{self, Crew, Ended};
+use crate::base::threads::{self, Ended, ThreadGroup};
 use crate::config::{Config, Private};
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
 use crate::openai::{BatchApi, Identity};
-use crate::ops::{Doorkeeper, Health, Ops};
+use crate::ops::{Health, OperatorAuth, Ops};
 use crate::outbound::probes::Probes;
 use crate::outbound::{Guard, Outbound};
-use crate::store::{DaemonLock, Store, batches, deliveries, direct, money, requests};
-use crate::workers::alert_notifier::Herald;
+use crate::store::{
+    DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries,
+};
+use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
 use crate::workers::finisher::Finisher;
-use crate::workers::image_checker::Images;
+use crate::workers::image_checker::ImageChecker;
 use crate::workers::ingester::Ingester;
 use crate::workers::poller::Poller;
-use crate::workers::remote_cleanup::Janitor;
+use crate::workers::remote_cleanup::RemoteCleanup;
 use crate::workers::retention::Retention;
 use crate::workers::submitter::Submitter;
-use crate::workers::synchronous::Direct;
+use crate::workers::synchronous::SynchronousCaller;
 use crate::workers::wakeups::Wakeups;
-use crate::workers::webhook_sender::Courier;
+use crate::workers::webhook_sender::WebhookSender;
 use crate::workers::worker::Worker;
 
 mod heartbeat;
@@ -54,13 +56,13 @@ use watch::Watch;
 use worker_thread::WorkerThread;
 
 /// How long threads may take to finish what they are at when the daemon stops.
-const FAREWELL: Duration = Duration::from_secs(20);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// How long a webhook's or an image's host may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A daemon at work.
 pub struct Daemon {
-    crew: Crew,
+    group: ThreadGroup,
     endings: Receiver<Ended>,
     stop: Sender<Infallible>,
     servers: Vec<Server>,
@@ -83,8 +85,8 @@ impl Daemon {
         sweep_spool(&store, &config.spool())?;
         let released = store.write(clock.now().wall, |tx| {
             money::set_prices(tx, &config.prices())?;
-            deliveries::release_unfinished(tx)?;
-            direct::release_unfinished(tx)
+            webhook_deliveries::release_unfinished(tx)?;
+            synchronous_calls::release_unfinished(tx)
         });
         released.map_err(|error| error.to_string())?;
         let client = Arc::new(openai_client(&config)?);
@@ -94,7 +96,7 @@ impl Daemon {
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
         let compared = Arc::new(AtomicBool::new(false));
-        let (crew, endings) = Crew::new();
+        let (group, endings) = ThreadGroup::new();
         let mut workers: Vec<(String, Box<dyn Worker>)> = vec![
             (
                 "submitter".into(),
@@ -119,7 +121,7 @@ impl Daemon {
             ),
             (
                 "remote_cleanup".into(),
-                Box::new(Janitor::new(store.clone(), api, config.clone())),
+                Box::new(RemoteCleanup::new(store.clone(), api, config.clone())),
             ),
             (
                 "finisher".into(),
@@ -130,7 +132,7 @@ impl Daemon {
                 Box::new(Retention::new(store.clone(), config.clone())),
             ),
         ];
-        let herald = Herald::new(
+        let herald = AlertNotifier::new(
             store.clone(),
             outbound.clone(),
             clock.clone(),
@@ -138,11 +140,16 @@ impl Daemon {
         );
         workers.push(("alert_notifier".into(), Box::new(herald)));
         if config.images.check {
-            let probes = Probes::start(&crew, &outbound, config.images.concurrency)
+            let probes = Probes::start(&group, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
             workers.push((
                 "image_checker".into(),
-                Box::new(Images::new(store.clone(), probes, config.clone(), compared)),
+                Box::new(ImageChecker::new(
+                    store.clone(),
+                    probes,
+                    config.clone(),
+                    compared,
+                )),
             ));
         } else {
             // What waits for a check since it was on would wait for ever.
@@ -156,11 +163,16 @@ impl Daemon {
             0
         };
         for number in 1..=direct_calls {
-            let direct = Direct::new(store.clone(), client.clone(), clock.clone(), config.clone());
+            let direct = SynchronousCaller::new(
+                store.clone(),
+                client.clone(),
+                clock.clone(),
+                config.clone(),
+            );
             workers.push((format!("synchronous-{number}"), Box::new(direct)));
         }
         for number in 1..=config.webhooks.concurrency {
-            let courier = Courier::new(
+            let courier = WebhookSender::new(
                 store.clone(),
                 outbound.clone(),
                 clock.clone(),
@@ -190,7 +202,8 @@ impl Daemon {
                 health: health.clone(),
                 clock: clock.clone(),
             };
-            crew.spawn(&name, move || thread.run())
+            group
+                .spawn(&name, move || thread.run())
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
@@ -227,7 +240,7 @@ impl Daemon {
                     trusted_proxies: Vec::new(),
                     ..usual
                 },
-                Arc::new(Doorkeeper::new(&config, ops)),
+                Arc::new(OperatorAuth::new(&config, ops)),
             ),
         ];
         let mut servers = Vec::new();
@@ -235,7 +248,7 @@ impl Daemon {
             if !address.is_empty() {
                 let listener = TcpListener::bind(address)
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-                let server = Server::start(&crew, clock.clone(), name, listener, limits, handler)
+                let server = Server::start(&group, clock.clone(), name, listener, limits, handler)
                     .map_err(|error| format!("cannot serve {address}: {error}"))?;
                 log::info!("event=listening what={name} address={}", server.address());
                 servers.push(server);
@@ -253,7 +266,8 @@ impl Daemon {
             health,
             clock,
         };
-        crew.spawn("watch", move || thread.run())
+        group
+            .spawn("watch", move || thread.run())
             .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
             "event=started version={} database={}",
@@ -261,7 +275,7 @@ impl Daemon {
             config.database.display()
         );
         Ok(Self {
-            crew,
+            group,
             endings,
             stop,
             servers,
@@ -304,9 +318,9 @@ impl Daemon {
     fn stop(self) {
         drop(self.stop);
         for server in &self.servers {
-            server.stop(FAREWELL / 4);
+            server.stop(SHUTDOWN_GRACE / 4);
         }
-        if !self.crew.join(FAREWELL) {
+        if !self.group.join(SHUTDOWN_GRACE) {
             // What they were at is in the database, as after a crash.
             log::warn!("event=stopped with threads still in a call");
         }

@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::base::clock::{Moment, SystemClock};
-    use crate::base::threads::Crew;
+    use crate::base::threads::ThreadGroup;
     use crate::daemon::wait_for_the_end;
     use crate::store::{Store, StoreError};
     use crate::workers::worker::TickOutcome;
@@ -131,7 +131,7 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
         let health = Arc::new(Health::new(Arc::new(store), clock.clone(), Arc::default()));
-        let (crew, endings) = Crew::new();
+        let (group, endings) = ThreadGroup::new();
         let (_running, stopped) = bounded(0);
         let wakeups = Wakeups::default();
         let thread = WorkerThread {
@@ -143,7 +143,8 @@ mod tests {
             health: health.clone(),
             clock,
         };
-        crew.spawn("doomed", move || thread.run())
+        group
+            .spawn("doomed", move || thread.run())
             .expect("a thread");
         let ended = wait_for_the_end(&never::<()>(), &endings).expect_err("it ends unasked");
         (

@@ -6,7 +6,7 @@ use crate::domain::batch::text_enum;
 
 text_enum! {
     /// The contract's error codes.
-    Code {
+    ErrorCode {
         /// The body is no JSON.
         InvalidJson = "INVALID_JSON",
         /// A required field is absent.
@@ -70,7 +70,7 @@ text_enum! {
     }
 }
 
-impl Code {
+impl ErrorCode {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
@@ -112,18 +112,18 @@ impl Code {
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct ApiError {
     /// Which of the table.
-    pub code: Code,
+    pub code: ErrorCode,
     /// What is wrong and what to do.
     pub message: String,
     /// For programs; an object, or null.
     pub details: Value,
 }
 
-impl Refusal {
+impl ApiError {
     /// A refusal without details.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),

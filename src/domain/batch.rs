@@ -101,7 +101,7 @@ text_enum! {
 
 text_enum! {
     /// OpenAI's word for a batch's state (openai-openapi, schema `Batch`, member `status`).
-    RemoteStatus {
+    BatchStatus {
         /// The input is being checked.
         Validating = "validating",
         /// The input did not pass.
@@ -121,7 +121,7 @@ text_enum! {
     }
 }
 
-impl RemoteStatus {
+impl BatchStatus {
     /// No move leaves these.
     pub fn is_final(self) -> bool {
         matches!(

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::batch::text_enum;
 use crate::python_json::{Json, Text};
 
@@ -192,17 +192,20 @@ pub fn receiver(url: &str) -> String {
 ///
 /// # Errors
 /// The contract's refusal for the first thing that is wrong.
-pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submission<'a>, Refusal> {
+pub fn check_submission<'a>(
+    body: &Json<'a>,
+    rules: &Rules<'_>,
+) -> Result<Submission<'a>, ApiError> {
     if !matches!(body, Json::Object(_)) {
-        return Err(Refusal::new(
-            Code::InvalidParameter,
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameter,
             "The body must be a JSON object.",
         ));
     }
     if body.field("event").is_some() {
         let message =
             "A body with an `event` field is a webhook of this service, never a submission.";
-        return Err(Refusal::new(Code::InvalidParameter, message));
+        return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     check_version(body)?;
     let languages = check_languages(body, rules)?;
@@ -210,8 +213,8 @@ pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submis
     let lots = match required(body, "lots")? {
         Json::Array(lots) => check_lots(lots, rules)?,
         _ => {
-            return Err(Refusal::new(
-                Code::InvalidParameter,
+            return Err(ApiError::new(
+                ErrorCode::InvalidParameter,
                 "`lots` must be a list of objects.",
             ));
         }
@@ -223,32 +226,32 @@ pub fn check_submission<'a>(body: &Json<'a>, rules: &Rules<'_>) -> Result<Submis
     };
     if submission.webhooks().len() > MAX_WEBHOOKS {
         let message = format!("A job may name at most {MAX_WEBHOOKS} distinct webhook URLs.");
-        return Err(Refusal::new(Code::InvalidWebhookUrl, message));
+        return Err(ApiError::new(ErrorCode::InvalidWebhookUrl, message));
     }
     Ok(submission)
 }
 
-fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, Refusal> {
+fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, ApiError> {
     body.field(name).ok_or_else(|| {
-        Refusal::new(Code::MissingField, format!("`{name}` is missing."))
+        ApiError::new(ErrorCode::MissingField, format!("`{name}` is missing."))
             .with(json!({"field": name}))
     })
 }
 
-fn check_version(body: &Json<'_>) -> Result<(), Refusal> {
+fn check_version(body: &Json<'_>) -> Result<(), ApiError> {
     match required(body, "version")? {
         Json::String(text) if text.is(VERSION) => Ok(()),
-        _ => Err(Refusal::new(
-            Code::UnsupportedVersion,
+        _ => Err(ApiError::new(
+            ErrorCode::UnsupportedVersion,
             format!("`version` must be \"{VERSION}\"."),
         )),
     }
 }
 
-fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Refusal> {
+fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, ApiError> {
     let Json::Array(tags) = required(body, "languages")? else {
-        return Err(Refusal::new(
-            Code::InvalidParameter,
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameter,
             "`languages` must be a list of language tags.",
         ));
     };
@@ -258,7 +261,7 @@ fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Re
             rules.languages,
             tags.len()
         );
-        return Err(Refusal::new(Code::InvalidLanguage, message));
+        return Err(ApiError::new(ErrorCode::InvalidLanguage, message));
     }
     let mut languages: Vec<String> = Vec::with_capacity(tags.len());
     for (position, tag) in tags.iter().enumerate() {
@@ -270,13 +273,12 @@ fn check_languages(body: &Json<'_>, rules: &Rules<'_>) -> Result<Vec<String>, Re
             let message = format!(
                 "`languages[{position}]` must be a BCP 47 tag of at most {MAX_LANGUAGE} characters, such as \"en\" or \"pt-BR\"."
             );
-            return Err(
-                Refusal::new(Code::InvalidLanguage, message).with(json!({"position": position}))
-            );
+            return Err(ApiError::new(ErrorCode::InvalidLanguage, message)
+                .with(json!({"position": position})));
         };
         if languages.iter().any(|seen| seen.eq_ignore_ascii_case(&tag)) {
-            return Err(Refusal::new(
-                Code::InvalidLanguage,
+            return Err(ApiError::new(
+                ErrorCode::InvalidLanguage,
                 format!("`languages` names \"{tag}\" twice."),
             ));
         }
@@ -309,8 +311,8 @@ fn check_webhook<'a>(
     of: &Json<'a>,
     name: &str,
     rules: &Rules<'_>,
-) -> Result<Option<Cow<'a, str>>, Refusal> {
-    let refuse = |why: &str| Refusal::new(Code::InvalidWebhookUrl, format!("`{name}` {why}"));
+) -> Result<Option<Cow<'a, str>>, ApiError> {
+    let refuse = |why: &str| ApiError::new(ErrorCode::InvalidWebhookUrl, format!("`{name}` {why}"));
     match of.field(name) {
         None => Ok(None),
         Some(Json::String(text)) => {
@@ -330,10 +332,10 @@ fn check_webhook<'a>(
     }
 }
 
-fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>>, Refusal> {
+fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>>, ApiError> {
     if lots.is_empty() {
-        return Err(Refusal::new(
-            Code::InvalidParameter,
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameter,
             "`lots` is empty; send at least one lot.",
         ));
     }
@@ -343,7 +345,7 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
             lots.len()
         );
         let details = json!({"provided_lots": lots.len(), "max_allowed": MAX_LOTS});
-        return Err(Refusal::new(Code::BatchSizeExceeded, message).with(details));
+        return Err(ApiError::new(ErrorCode::BatchSizeExceeded, message).with(details));
     }
     let mut seen = HashSet::with_capacity(lots.len());
     let mut checked = Vec::with_capacity(lots.len());
@@ -351,9 +353,8 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
         let lot = check_lot(position, lot, rules)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
-            return Err(
-                Refusal::new(Code::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id}))
-            );
+            return Err(ApiError::new(ErrorCode::DuplicateLotId, message)
+                .with(json!({"lot_id": lot.lot_id})));
         }
         checked.push(lot);
     }
@@ -365,9 +366,8 @@ fn check_lots<'a>(lots: &[Json<'a>], rules: &Rules<'_>) -> Result<Vec<NewLot<'a>
             .collect();
         let message =
             "No lot has an image URL that can be used (http or https, no private address).";
-        return Err(
-            Refusal::new(Code::InvalidImageUrls, message).with(json!({"invalid_urls": unusable}))
-        );
+        return Err(ApiError::new(ErrorCode::InvalidImageUrls, message)
+            .with(json!({"invalid_urls": unusable})));
     }
     Ok(checked)
 }
@@ -376,9 +376,9 @@ fn check_lot<'a>(
     position: usize,
     lot: &Json<'a>,
     rules: &Rules<'_>,
-) -> Result<NewLot<'a>, Refusal> {
+) -> Result<NewLot<'a>, ApiError> {
     let refuse = |what: String| {
-        Refusal::new(Code::InvalidLot, format!("Lot {position}: {what}"))
+        ApiError::new(ErrorCode::InvalidLot, format!("Lot {position}: {what}"))
             .with(json!({"position": position}))
     };
     if !matches!(lot, Json::Object(_)) {
@@ -400,8 +400,8 @@ fn check_lot<'a>(
         Some(_) => return Err(refuse("`lot_id` must be a text or an integer.".into())),
         None => {
             let details = json!({"field": "lot_id", "position": position});
-            return Err(Refusal::new(
-                Code::MissingField,
+            return Err(ApiError::new(
+                ErrorCode::MissingField,
                 format!("Lot {position}: `lot_id` is missing."),
             )
             .with(details));
@@ -436,7 +436,7 @@ fn check_lot<'a>(
         Some(_) => return Err(refuse("`images` must be a list.".into())),
     };
     let webhook_url = check_webhook(lot, "webhook", rules).map_err(|refusal| {
-        Refusal::new(refusal.code, format!("Lot {position}: {}", refusal.message))
+        ApiError::new(refusal.code, format!("Lot {position}: {}", refusal.message))
             .with(json!({"position": position}))
     })?;
     Ok(NewLot {
@@ -455,8 +455,8 @@ type Urls<'a> = Vec<Cow<'a, str>>;
 fn check_images<'a>(
     images: &[Json<'a>],
     rules: &Rules<'_>,
-    text: impl Fn(&Text<'a>) -> Result<Cow<'a, str>, Refusal>,
-) -> Result<(Urls<'a>, Urls<'a>), Refusal> {
+    text: impl Fn(&Text<'a>) -> Result<Cow<'a, str>, ApiError>,
+) -> Result<(Urls<'a>, Urls<'a>), ApiError> {
     let mut usable = Vec::with_capacity(images.len());
     let mut unusable = Vec::new();
     for image in images {

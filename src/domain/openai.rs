@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity
 /// that a batch was made under.
@@ -23,7 +23,7 @@ pub struct Identity {
 
 /// A file at OpenAI (schema `OpenAIFile`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteFile {
+pub struct FileObject {
     /// `file-…`, opaque.
     pub id: String,
     /// Its size in bytes.
@@ -60,13 +60,13 @@ pub struct BatchError {
 
 /// A batch at OpenAI (schema `Batch`), as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteBatch {
+pub struct Batch {
     /// `batch_…`, opaque.
     pub id: String,
     /// The status as sent.
     pub status_text: String,
     /// The status where it is one that we know.
-    pub status: Option<RemoteStatus>,
+    pub status: Option<BatchStatus>,
     /// The file it was made from.
     pub input_file_id: String,
     /// Answered lines; trust it in final states only.

@@ -14,9 +14,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use uuid::Uuid;
 
-use super::head::{self, Head, Refusal};
+use super::connection_limiter::{
+    Budget, ConnectionLimiter, ConnectionPermit, Counted, Phase, Share,
+};
+use super::head::{self, Head, HttpError};
 use super::inner::Inner;
-use super::seats::{Budget, Counted, Phase, Seat, Seats, Share};
 use super::server::Limits;
 use super::socket::{Client, patience};
 use super::{Handler, forwarded, reply, wire};
@@ -46,7 +48,7 @@ pub struct Gate {
     /// Where requests go.
     pub inner: Arc<Inner>,
     /// The connections.
-    pub seats: Arc<Seats>,
+    pub limiter: Arc<ConnectionLimiter>,
     /// The memory of all bodies together.
     pub budget: Budget,
 }
@@ -64,13 +66,13 @@ pub enum Next {
 /// Why there is no proper answer.
 pub enum Trouble {
     /// It is answered so.
-    Refused(Refusal),
+    Refused(HttpError),
     /// The client is gone, or was told in mid-answer.
     Gone,
 }
 
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Self {
+impl From<HttpError> for Trouble {
+    fn from(refusal: HttpError) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -82,7 +84,7 @@ impl From<io::Error> for Trouble {
 }
 
 /// One request's circumstances.
-pub struct Visit {
+pub struct RequestContext {
     /// The request's id.
     pub id: String,
     /// Who sent it.
@@ -97,14 +99,14 @@ impl Gate {
     /// Accepts connections until stopped; no error of `accept` ends it.
     pub fn accept(self: &Arc<Self>, listener: &TcpListener, stopped: &Receiver<()>) {
         let mut failing = false;
-        let mut crowd = Crowd::default();
+        let mut rejections = RejectionLog::default();
         loop {
             let accepted = listener.accept();
-            if self.seats.closing() {
+            if self.limiter.closing() {
                 return;
             }
             let error = match accepted {
-                Ok((stream, address)) => self.admit(stream, address, &mut crowd).err(),
+                Ok((stream, address)) => self.admit(stream, address, &mut rejections).err(),
                 Err(error) => match error.kind() {
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => None,
                     _ => Some(error),
@@ -115,7 +117,7 @@ impl Gate {
                 if !failing {
                     log::warn!("event=http_accept_failing error={error:?}");
                 }
-                self.seats.make_room();
+                self.limiter.make_room();
                 if stopped.recv_timeout(BACK_OFF) == Err(RecvTimeoutError::Disconnected) {
                     return;
                 }
@@ -124,23 +126,23 @@ impl Gate {
         }
     }
 
-    /// Gives a connection its seat and its thread, or turns it away.
+    /// Gives a connection its permit and its thread, or turns it away.
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        crowd: &mut Crowd,
+        rejections: &mut RejectionLog,
     ) -> io::Result<()> {
         let peer = address.ip().to_canonical();
         let proxy = forwarded::trusted(peer, &self.limits.trusted_proxies);
         let stream = Arc::new(stream);
-        let Some(seat) = self.seats.take(&stream, (!proxy).then_some(peer)) else {
+        let Some(permit) = self.limiter.take(&stream, (!proxy).then_some(peer)) else {
             self.turn_away(&stream, peer);
-            crowd.turned_away(peer, self.clock.now().steady);
+            rejections.turned_away(peer, self.clock.now().steady);
             return Ok(());
         };
         let gate = Arc::clone(self);
-        threads::spawn("http-client", move || gate.converse(stream, &seat, peer)).map(drop)
+        threads::spawn("http-client", move || gate.converse(stream, &permit, peer)).map(drop)
     }
 
     /// Says why, as far as that is possible without waiting for anything.
@@ -160,7 +162,7 @@ impl Gate {
     }
 
     /// One connection, from its first request to its end.
-    fn converse(&self, stream: Arc<TcpStream>, seat: &Seat, peer: IpAddr) {
+    fn converse(&self, stream: Arc<TcpStream>, permit: &ConnectionPermit, peer: IpAddr) {
         let clock = Arc::clone(&self.clock);
         let Ok(mut client) = Client::new(stream, clock, self.limits.write_stall) else {
             return;
@@ -173,30 +175,30 @@ impl Gate {
                 1 => self.limits.head_deadline,
                 _ => self.limits.idle,
             };
-            if !seat.enter(Phase::Idle)
+            if !permit.enter(Phase::Idle)
                 || (client.ahead.is_empty() && !matches!(client.read_ahead(patience), Ok(1..)))
-                || !seat.enter(Phase::Arriving)
+                || !permit.enter(Phase::Arriving)
             {
                 next = Next::Linger(GOODBYE);
                 break;
             }
-            let mut visit = Visit {
+            let mut context = RequestContext {
                 id: Uuid::new_v4().to_string(),
                 peer,
                 head_only: false,
                 last: served == most,
             };
-            next = match self.serve(&mut client, seat, &mut visit) {
+            next = match self.serve(&mut client, permit, &mut context) {
                 Ok(next) => next,
                 Err(Trouble::Gone) => Next::Gone,
                 Err(Trouble::Refused(refusal)) => {
-                    let Refusal { status, code, .. } = &refusal;
+                    let HttpError { status, code, .. } = &refusal;
                     log::info!(
                         "event=http_refused request={} peer={} status={status} code={code}",
-                        visit.id,
-                        visit.peer
+                        context.id,
+                        context.peer
                     );
-                    let text = self.refusal_text(&visit.id, &refusal, visit.head_only);
+                    let text = self.refusal_text(&context.id, &refusal, context.head_only);
                     client.begin_answer();
                     match client.write(&text) {
                         // Much of the request may be under way still.
@@ -210,19 +212,24 @@ impl Gate {
             }
         }
         if let Next::Linger(within) = next
-            && seat.enter(Phase::Idle)
+            && permit.enter(Phase::Idle)
         {
             client.linger(within);
         }
     }
 
     /// Takes in one request and passes on its answer.
-    fn serve(&self, client: &mut Client, seat: &Seat, visit: &mut Visit) -> Result<Next, Trouble> {
+    fn serve(
+        &self,
+        client: &mut Client,
+        permit: &ConnectionPermit,
+        context: &mut RequestContext,
+    ) -> Result<Next, Trouble> {
         let head = self.read_head(client)?;
-        visit.head_only = head.method == "HEAD";
-        let _counted = self.name_peer(&head, visit)?;
+        context.head_only = head.method == "HEAD";
+        let _counted = self.name_peer(&head, context)?;
         if head.length > self.limits.body_bytes {
-            return Err(Refusal::new(
+            return Err(HttpError::new(
                 413,
                 "REQUEST_TOO_LARGE",
                 format!("the body has more than {} bytes", self.limits.body_bytes),
@@ -234,22 +241,22 @@ impl Gate {
             client.begin_answer();
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let body = self.read_body(client, seat, head.length, &mut share)?;
-        if !seat.enter(Phase::Served) {
+        let body = self.read_body(client, permit, head.length, &mut share)?;
+        if !permit.enter(Phase::Served) {
             return Err(Trouble::Gone);
         }
-        let inner = self.hand_over(&head, visit, body).map_err(|error| {
+        let inner = self.hand_over(&head, context, body).map_err(|error| {
             log::error!(
                 "event=http_hand_over_failed request={} error={error:?}",
-                visit.id
+                context.id
             );
             overloaded("the request could not be taken: try again later")
         })?;
         let mut inner = BufReader::with_capacity(64 * 1024, inner);
         let answer =
-            wire::read_answer(&mut inner).map_err(|error| reply::broken_off(visit, &error))?;
+            wire::read_answer(&mut inner).map_err(|error| reply::broken_off(context, &error))?;
         drop(share);
-        self.pass_on(client, visit, &head, &answer, &mut inner)
+        self.pass_on(client, context, &head, &answer, &mut inner)
     }
 
     fn read_head(&self, client: &mut Client) -> Result<Head, Trouble> {
@@ -263,7 +270,7 @@ impl Gate {
             let end = head::end_of_head(&client.ahead, seen)?;
             seen = client.ahead.len();
             if end.unwrap_or(seen) > self.limits.head_bytes {
-                return Err(Refusal::new(
+                return Err(HttpError::new(
                     431,
                     "REQUEST_TOO_LARGE",
                     format!(
@@ -286,13 +293,17 @@ impl Gate {
     }
 
     /// Whom the request counts for: who is connected, or who is behind a proxy whose word counts.
-    fn name_peer(&self, head: &Head, visit: &mut Visit) -> Result<Option<Counted>, Refusal> {
-        let connected = visit.peer;
-        visit.peer = forwarded::peer(connected, &head.headers, &self.limits.trusted_proxies);
-        if visit.peer == connected {
+    fn name_peer(
+        &self,
+        head: &Head,
+        context: &mut RequestContext,
+    ) -> Result<Option<Counted>, HttpError> {
+        let connected = context.peer;
+        context.peer = forwarded::peer(connected, &head.headers, &self.limits.trusted_proxies);
+        if context.peer == connected {
             return Ok(None);
         }
-        match self.seats.count(visit.peer) {
+        match self.limiter.count(context.peer) {
             None => Err(overloaded(
                 "too many of your requests are under way: try again later",
             )),
@@ -304,7 +315,7 @@ impl Gate {
     fn read_body(
         &self,
         client: &mut Client,
-        seat: &Seat,
+        permit: &ConnectionPermit,
         length: u64,
         share: &mut Share<'_>,
     ) -> Result<Vec<Vec<u8>>, Trouble> {
@@ -314,7 +325,7 @@ impl Gate {
         let mut arrived = 0;
         while arrived < length {
             // The piece before, or the head, is here.
-            if !seat.enter(Phase::Arriving) {
+            if !permit.enter(Phase::Arriving) {
                 return Err(Trouble::Gone);
             }
             let next = (length - arrived).min(arrived.clamp(FIRST_PIECE, MOST_PIECE));
@@ -331,7 +342,7 @@ impl Gate {
                 let within = deadline.saturating_sub(client.now());
                 match client.read(&mut piece[filled..], within) {
                     Ok(0) => {
-                        return Err(Refusal::new(
+                        return Err(HttpError::new(
                             400,
                             "INVALID_PARAMETER",
                             "the body is shorter than its Content-Length",
@@ -351,9 +362,14 @@ impl Gate {
     }
 
     /// Writes the request to the inner server, freeing the body on the way.
-    fn hand_over(&self, head: &Head, visit: &Visit, body: Vec<Vec<u8>>) -> io::Result<UnixStream> {
+    fn hand_over(
+        &self,
+        head: &Head,
+        context: &RequestContext,
+        body: Vec<Vec<u8>>,
+    ) -> io::Result<UnixStream> {
         let mut inner = self.inner.connect()?;
-        let mut first = wire::request_head(head, &visit.id, visit.peer).into_bytes();
+        let mut first = wire::request_head(head, &context.id, context.peer).into_bytes();
         let mut pieces = body.into_iter();
         if let Some(piece) = pieces.next() {
             first.extend_from_slice(&piece);
@@ -377,28 +393,28 @@ fn read_on(client: &mut Client, deadline: Duration) -> Result<usize, Trouble> {
 fn too_slow(error: &io::Error, part: &str) -> Trouble {
     if error.kind() == ErrorKind::TimedOut {
         let message = format!("the request's {part} did not arrive in time");
-        Refusal::new(408, "REQUEST_TIMEOUT", message).into()
+        HttpError::new(408, "REQUEST_TIMEOUT", message).into()
     } else {
         Trouble::Gone
     }
 }
 
-fn overloaded(message: &str) -> Refusal {
-    Refusal::new(503, "OVERLOADED", message)
+fn overloaded(message: &str) -> HttpError {
+    HttpError::new(503, "OVERLOADED", message)
 }
 
-fn too_much() -> Refusal {
+fn too_much() -> HttpError {
     overloaded("too many large requests are arriving at once: try again later")
 }
 
 /// The connections that are turned away, told in the log without a line for each.
 #[derive(Default)]
-struct Crowd {
+struct RejectionLog {
     untold: u64,
     told: Option<Duration>,
 }
 
-impl Crowd {
+impl RejectionLog {
     fn turned_away(&mut self, peer: IpAddr, now: Duration) {
         self.untold += 1;
         if self.told.is_none_or(|told| now >= told + TOLD_AGAIN) {

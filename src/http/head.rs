@@ -8,7 +8,7 @@ use httparse::{EMPTY_HEADER, Error, Status};
 
 /// Why a request is refused before anyone but the gate has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpError {
     /// The HTTP status.
     pub status: u16,
     /// The code in the error's body.
@@ -17,7 +17,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-impl Refusal {
+impl HttpError {
     /// A refusal from its parts.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -57,12 +57,12 @@ pub struct Head {
 ///
 /// # Errors
 /// At the first line feed that no carriage return precedes.
-pub fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+pub fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
     let fresh = bytes.get(from..).unwrap_or_default();
     for (offset, _) in fresh.iter().enumerate().filter(|(_, b)| **b == b'\n') {
         let line = bytes.get(..from + offset).unwrap_or_default();
         if !line.ends_with(b"\r") {
-            return Err(Refusal::malformed(
+            return Err(HttpError::malformed(
                 "a line of the request's head does not end in CR LF",
             ));
         }
@@ -78,12 +78,12 @@ pub fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> 
 /// # Errors
 /// The refusal to answer with; the connection can't be used any further then, because nobody
 /// knows where the next request would begin.
-pub fn parse(bytes: &[u8], max_headers: usize) -> Result<Head, Refusal> {
+pub fn parse(bytes: &[u8], max_headers: usize) -> Result<Head, HttpError> {
     let mut fields = vec![EMPTY_HEADER; max_headers];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(Status::Complete(end)) if end == bytes.len() => {}
-        Ok(_) => return Err(Refusal::malformed("the request's head is malformed")),
+        Ok(_) => return Err(HttpError::malformed("the request's head is malformed")),
         Err(error) => return Err(refused(error)),
     }
     let method = request.method.unwrap_or_default().to_owned();
@@ -99,7 +99,7 @@ pub fn parse(bytes: &[u8], max_headers: usize) -> Result<Head, Refusal> {
     let expects_continue = expectation(&headers)? && v11 && length > 0;
     let hosts = headers.iter().filter(|(name, _)| name == "host").count();
     if hosts > 1 || (hosts == 0 && v11) {
-        return Err(Refusal::malformed(
+        return Err(HttpError::malformed(
             "a request has exactly one Host header field",
         ));
     }
@@ -121,26 +121,26 @@ pub fn parse(bytes: &[u8], max_headers: usize) -> Result<Head, Refusal> {
     })
 }
 
-fn refused(error: Error) -> Refusal {
+fn refused(error: Error) -> HttpError {
     match error {
-        Error::TooManyHeaders => Refusal::new(
+        Error::TooManyHeaders => HttpError::new(
             431,
             "REQUEST_TOO_LARGE",
             "the request has too many header fields",
         ),
-        Error::Version => Refusal::new(
+        Error::Version => HttpError::new(
             505,
             "INVALID_PARAMETER",
             "only HTTP/1.0 and HTTP/1.1 are spoken here",
         ),
-        _ => Refusal::malformed("the request's head is malformed"),
+        _ => HttpError::malformed("the request's head is malformed"),
     }
 }
 
 /// Path and query, and the authority where the target names one.
-fn origin_form(method: &str, target: &str) -> Result<(String, Option<String>), Refusal> {
+fn origin_form(method: &str, target: &str) -> Result<(String, Option<String>), HttpError> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) || target.contains('#') {
-        return Err(Refusal::malformed(
+        return Err(HttpError::malformed(
             "the request's target has characters that must be percent-encoded",
         ));
     }
@@ -151,14 +151,14 @@ fn origin_form(method: &str, target: &str) -> Result<(String, Option<String>), R
         let (start, rest) = target.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
     }) else {
-        return Err(Refusal::malformed(
+        return Err(HttpError::malformed(
             "the request's target must be a path that begins with /",
         ));
     };
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(at);
     if authority.is_empty() || authority.contains('@') {
-        return Err(Refusal::malformed("the request's target names no host"));
+        return Err(HttpError::malformed("the request's target names no host"));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
     Ok((format!("{slash}{path}"), Some(authority.to_owned())))
@@ -180,37 +180,41 @@ fn values<'a>(headers: &'a [(String, String)], name: &'a str) -> impl Iterator<I
 }
 
 /// The body's length. One plain number or nothing: everything else is how smuggling begins.
-fn length(headers: &[(String, String)]) -> Result<u64, Refusal> {
+fn length(headers: &[(String, String)]) -> Result<u64, HttpError> {
     let mut lengths = values(headers, "content-length");
     let first = lengths.next();
     if values(headers, "transfer-encoding").next().is_some() {
         return Err(match first {
-            None => Refusal::new(
+            None => HttpError::new(
                 411,
                 "INVALID_PARAMETER",
                 "chunked bodies are not taken: send the body with its Content-Length",
             ),
-            Some(_) => Refusal::malformed("both Transfer-Encoding and Content-Length are given"),
+            Some(_) => HttpError::malformed("both Transfer-Encoding and Content-Length are given"),
         });
     }
     let Some(first) = first else {
         return Ok(0);
     };
     if lengths.next().is_some() {
-        return Err(Refusal::malformed("Content-Length is given more than once"));
+        return Err(HttpError::malformed(
+            "Content-Length is given more than once",
+        ));
     }
     if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Refusal::malformed("Content-Length must be a plain number"));
+        return Err(HttpError::malformed(
+            "Content-Length must be a plain number",
+        ));
     }
     // More than 64 bits is well-formed and, like everything near it, too large.
     Ok(first.parse().unwrap_or(u64::MAX))
 }
 
-fn expectation(headers: &[(String, String)]) -> Result<bool, Refusal> {
+fn expectation(headers: &[(String, String)]) -> Result<bool, HttpError> {
     let mut expected = false;
     for value in values(headers, "expect") {
         if !value.eq_ignore_ascii_case("100-continue") {
-            return Err(Refusal::new(
+            return Err(HttpError::new(
                 417,
                 "INVALID_PARAMETER",
                 "the only expectation met here is 100-continue",
@@ -252,15 +256,15 @@ mod tests {
 
     use super::*;
 
-    fn head(text: &str) -> Result<Head, Refusal> {
+    fn head(text: &str) -> Result<Head, HttpError> {
         parse(text.as_bytes(), 8)
     }
 
-    fn get(fields: &str) -> Result<Head, Refusal> {
+    fn get(fields: &str) -> Result<Head, HttpError> {
         head(&format!("GET /a?b=c HTTP/1.1\r\nHost: h\r\n{fields}\r\n"))
     }
 
-    fn status(result: Result<Head, Refusal>) -> u16 {
+    fn status(result: Result<Head, HttpError>) -> u16 {
         result.map_or_else(|refusal| refusal.status, |_| 200)
     }
 

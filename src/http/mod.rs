@@ -1,15 +1,15 @@
 //! HTTP towards our own clients: requests in, responses out. Knows nothing of jobs or of SQL.
 //!
-//! A request's way: `gate` (with [`head`], `forwarded`, `seats` and `socket`) takes it in whole, `inner` and
+//! A request's way: `gate` (with [`head`], `forwarded`, `limiter` and `socket`) takes it in whole, `inner` and
 //! `wire` carry it to a worker of [`server`], which asks the [`Handler`]; the answer goes back
 //! through `wire` and `reply`.
 
+mod connection_limiter;
 mod forwarded;
 mod gate;
 pub mod head;
 mod inner;
 mod reply;
-mod seats;
 pub mod server;
 mod socket;
 mod wire;

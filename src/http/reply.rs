@@ -4,8 +4,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use super::Response;
-use super::gate::{GOODBYE, Gate, Next, Trouble, Visit};
-use super::head::{Head, Refusal};
+use super::gate::{GOODBYE, Gate, Next, RequestContext, Trouble};
+use super::head::{Head, HttpError};
 use super::socket::Client;
 use super::wire::{self, Answer};
 
@@ -21,18 +21,18 @@ impl Gate {
     pub fn pass_on(
         &self,
         client: &mut Client,
-        visit: &Visit,
+        context: &RequestContext,
         head: &Head,
         answer: &Answer,
         inner: &mut BufReader<UnixStream>,
     ) -> Result<Next, Trouble> {
-        let empty = visit.head_only || matches!(answer.status, 204 | 304);
+        let empty = context.head_only || matches!(answer.status, 204 | 304);
         let chunked = answer.length.is_none();
         // HTTP/1.0 knows no chunks: there, the end of the connection ends the body, and a client can't
         // tell whether that was a cut. (A proxy in front is to speak HTTP/1.1.)
         let keep = head.keep_alive
-            && !visit.last
-            && !self.seats.closing()
+            && !context.last
+            && !self.limiter.closing()
             && (empty || head.v11 || !chunked);
         let framing = match answer.length {
             _ if matches!(answer.status, 204 | 304) => String::new(),
@@ -45,7 +45,7 @@ impl Gate {
             (true, false) => "Connection: keep-alive\r\n",
             (false, _) => "Connection: close\r\n",
         };
-        let mut text = self.status_line(answer.status, &visit.id);
+        let mut text = self.status_line(answer.status, &context.id);
         for (name, value) in &answer.headers {
             text.extend_from_slice(name.as_bytes());
             text.extend_from_slice(b": ");
@@ -62,7 +62,7 @@ impl Gate {
                     text.extend_from_slice(piece);
                     Ok(())
                 })
-                .map_err(|error| broken_off(visit, &error))?;
+                .map_err(|error| broken_off(context, &error))?;
                 client.write(&text)?;
             }
             Some(length) => {
@@ -95,8 +95,8 @@ impl Gate {
     }
 
     /// A refusal in the handler's form, whole.
-    pub fn refusal_text(&self, id: &str, refusal: &Refusal, head_only: bool) -> Vec<u8> {
-        let Refusal {
+    pub fn refusal_text(&self, id: &str, refusal: &HttpError, head_only: bool) -> Vec<u8> {
+        let HttpError {
             status,
             code,
             message,
@@ -168,12 +168,12 @@ pub fn retry_later(response: Response) -> Response {
 }
 
 /// The worker ended before its answer did; nothing of it has reached the client.
-pub fn broken_off(visit: &Visit, error: &io::Error) -> Refusal {
+pub fn broken_off(context: &RequestContext, error: &io::Error) -> HttpError {
     log::error!(
         "event=http_worker_broke_off request={} error={error:?}",
-        visit.id
+        context.id
     );
-    Refusal::new(
+    HttpError::new(
         500,
         "INTERNAL_ERROR",
         "the request failed here; whether it took effect is not known",

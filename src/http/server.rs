@@ -1,8 +1,8 @@
 //! An HTTP server: the gate in front, tiny_http behind it, and the workers that ask the handler.
 //!
 //! Threads: one that accepts, `workers` that call the handler, `downloads` that write long answers
-//! at their clients' pace; these belong to the crew. Each connection has one more, which ends with
-//! it. A panic in the handler ends its worker, and with it, as the crew is watched, the daemon:
+//! at their clients' pace; these belong to the group. Each connection has one more, which ends with
+//! it. A panic in the handler ends its worker, and with it, as the group is watched, the daemon:
 //! better than to go on with what a half-done request left behind. The client gets a 500.
 
 use std::io::{self, Cursor, ErrorKind, Read, Write};
@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use super::connection_limiter::{Budget, ConnectionLimiter};
 use super::gate::Gate;
 use super::inner::Inner;
 use super::reply::{TAKEN_AT_ONCE, plain_headers, retry_later};
-use super::seats::{Budget, Seats};
 use super::wire;
 use super::{Body, Handler, Response};
 use crate::base::cidr::Cidr;
 use crate::base::clock::Clock;
-use crate::base::threads::Crew;
+use crate::base::threads::ThreadGroup;
 
 /// A stream that ends within so many bytes is an answer in full. The gate takes that from its worker at
 /// once, and has it in memory until its client has taken it.
@@ -94,12 +94,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `handler` on `listener`; its threads are `name-…` and belong to `crew`.
+    /// Serves `handler` on `listener`; its threads are `name-…` and belong to `group`.
     ///
     /// # Errors
     /// When the machine gives no thread, socket or temporary folder.
     pub fn start(
-        crew: &Crew,
+        group: &ThreadGroup,
         clock: Arc<dyn Clock>,
         name: &str,
         listener: TcpListener,
@@ -115,7 +115,10 @@ impl Server {
         let inner = Arc::new(Inner::start(limits.workers)?);
         let (running, stopped) = bounded(0);
         let gate = Arc::new(Gate {
-            seats: Arc::new(Seats::new(limits.connections, limits.connections_per_peer)),
+            limiter: Arc::new(ConnectionLimiter::new(
+                limits.connections,
+                limits.connections_per_peer,
+            )),
             budget: Budget::new(limits.body_budget),
             inner: Arc::clone(&inner),
             handler: Arc::clone(&handler),
@@ -133,7 +136,7 @@ impl Server {
         let (downloads, waiting) = unbounded();
         for number in 1..=limits.downloads {
             let waiting: Receiver<Download> = waiting.clone();
-            crew.spawn(&format!("{name}-long-{number}"), move || {
+            group.spawn(&format!("{name}-long-{number}"), move || {
                 waiting.iter().for_each(Download::write);
             })?;
         }
@@ -144,9 +147,9 @@ impl Server {
                 downloads: downloads.clone(),
                 most_waiting: limits.downloads,
             };
-            crew.spawn(&format!("{name}-{number}"), move || worker.run())?;
+            group.spawn(&format!("{name}-{number}"), move || worker.run())?;
         }
-        crew.spawn(&format!("{name}-accept"), move || {
+        group.spawn(&format!("{name}-accept"), move || {
             gate.accept(&listener, &stopped);
         })?;
         Ok(server)
@@ -158,19 +161,19 @@ impl Server {
     }
 
     /// Stops accepting, closes what is idle, lets running requests end `within`, then cuts them
-    /// off. The server's threads in the crew end then, once the handler has returned.
+    /// off. The server's threads in the group end then, once the handler has returned.
     pub fn stop(&self, within: Duration) {
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        self.gate.seats.close_idle();
+        self.gate.limiter.close_idle();
         // On Linux this ends a waiting `accept`; elsewhere a connection does.
         if self.listening.shutdown(Shutdown::Both).is_err() {
             drop(TcpStream::connect(self.address));
         }
-        if !self.gate.seats.wait_until_empty(within) {
-            self.gate.seats.close_all();
+        if !self.gate.limiter.wait_until_empty(within) {
+            self.gate.limiter.close_all();
         }
         self.inner.close();
     }

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::{BatchError, Page, Refusal, RemoteBatch, RemoteFile, RequestCounts};
+use super::{Batch, BatchError, FileObject, OpenAiError, Page, RequestCounts};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::domain::openai::without_secrets;
 
 /// The longest message that is kept of a refusal, in characters.
@@ -50,7 +50,7 @@ fn count(value: &Value) -> Option<u64> {
     whole(value).and_then(|number| u64::try_from(number).ok())
 }
 
-impl RemoteFile {
+impl FileObject {
     /// From a File object; nothing where it has no id or says that it is something else.
     pub fn from_json(value: &Value) -> Option<Self> {
         Some(Self {
@@ -62,7 +62,7 @@ impl RemoteFile {
     }
 }
 
-impl RemoteBatch {
+impl Batch {
     /// From a Batch object; nothing where it has no id or no status, or says that it is
     /// something else. A status that nobody knows is kept as text.
     pub fn from_json(value: &Value) -> Option<Self> {
@@ -92,11 +92,11 @@ fn object_id(value: &Value, kind: &str) -> Option<String> {
     }
 }
 
-fn status(text: &str) -> Option<RemoteStatus> {
+fn status(text: &str) -> Option<BatchStatus> {
     match text {
         // Spelt so by compatible servers.
-        "canceled" => Some(RemoteStatus::Cancelled),
-        "canceling" => Some(RemoteStatus::Cancelling),
+        "canceled" => Some(BatchStatus::Cancelled),
+        "canceling" => Some(BatchStatus::Cancelling),
         _ => text.parse().ok(),
     }
 }
@@ -223,7 +223,7 @@ pub(super) fn refusal<'a>(
     body: &[u8],
     now: Timestamp,
     redactor: &Redactor,
-) -> Refusal {
+) -> OpenAiError {
     let (code, param, mut message) = complaint(body);
     if let Some(location) = header("location").filter(|_| (300..400).contains(&status)) {
         message = format!("redirect to {location}, not followed");
@@ -231,7 +231,7 @@ pub(super) fn refusal<'a>(
     if message.is_empty() {
         message = "no explanation".to_owned();
     }
-    Refusal {
+    OpenAiError {
         status,
         code: redactor.word(&code),
         param: redactor.word(&param),
@@ -308,7 +308,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    fn read(status: u16, headers: &[(&str, &str)], body: &str) -> Refusal {
+    fn read(status: u16, headers: &[(&str, &str)], body: &str) -> OpenAiError {
         let now = Timestamp::from_seconds(1_795_400_000);
         let redactor = Redactor::new("the-very-key-0123");
         let header = |name: &str| {
@@ -416,9 +416,9 @@ mod tests {
 
     #[test]
     fn what_is_null_absent_empty_or_of_a_wrong_kind_means_none() {
-        let bare = RemoteBatch::from_json(&json!({"id": "batch_1", "status": "canceled"})).unwrap();
+        let bare = Batch::from_json(&json!({"id": "batch_1", "status": "canceled"})).unwrap();
         for none in [json!(null), json!(""), json!({}), json!([])] {
-            let batch = RemoteBatch::from_json(&json!({
+            let batch = Batch::from_json(&json!({
                 "id": "batch_1", "object": "batch", "status": "canceled",
                 "output_file_id": none, "error_file_id": none, "model": none, "errors": none,
                 "metadata": none, "expires_at": none, "request_counts": none,
@@ -427,8 +427,8 @@ mod tests {
             .unwrap();
             assert_eq!(batch, bare);
         }
-        assert_eq!(bare.status, Some(RemoteStatus::Cancelled));
-        let odd = RemoteBatch::from_json(&json!({"id": "batch_1", "status": "paused"})).unwrap();
+        assert_eq!(bare.status, Some(BatchStatus::Cancelled));
+        let odd = Batch::from_json(&json!({"id": "batch_1", "status": "paused"})).unwrap();
         assert_eq!((odd.status_text.as_str(), odd.status), ("paused", None));
     }
 
@@ -443,17 +443,17 @@ mod tests {
             json!({"id": "batch_1"}),
             json!({"id": "file-1", "object": "file", "status": "processed"}),
         ] {
-            assert_eq!(RemoteBatch::from_json(&value), None, "{value}");
+            assert_eq!(Batch::from_json(&value), None, "{value}");
         }
         assert_eq!(
-            RemoteFile::from_json(&json!({"id": "b", "object": "batch"})),
+            FileObject::from_json(&json!({"id": "b", "object": "batch"})),
             None
         );
     }
 
     #[test]
     fn the_errors_of_a_failed_batch_are_read() {
-        let batch = RemoteBatch::from_json(&json!({"id": "b", "status": "failed", "errors":
+        let batch = Batch::from_json(&json!({"id": "b", "status": "failed", "errors":
             {"object": "list", "data": [
                 {"code": "invalid_json_line", "message": "m of org-AbC123.", "param": null, "line": 3},
                 {"code": 7}, "noise", {}]}}))
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_page_with_one_odd_element_is_no_page() {
         let good = json!({"id": "batch_1", "status": "completed"});
-        let read = |value: Value| page(&value, RemoteBatch::from_json);
+        let read = |value: Value| page(&value, Batch::from_json);
         assert!(read(json!({"data": [good, {"id": "batch_2"}], "has_more": false})).is_none());
         assert!(read(json!({"data": null, "has_more": false})).is_none());
         assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{BatchApi, Call, CallError, RemoteBatch};
+use super::{Batch, BatchApi, Call, CallError};
 
 /// Batches on one page of a listing.
 const PAGE: u32 = 100;
@@ -13,9 +13,9 @@ const PAGE: u32 = 100;
 /// # Errors
 /// A call's, or when the listing goes round in circles (a page brings nothing new) or has no times:
 /// then it says nothing about what is not in it.
-pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> Call<Vec<RemoteBatch>> {
+pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> Call<Vec<Batch>> {
     let mut seen = HashSet::new();
-    let mut listed: Vec<RemoteBatch> = Vec::new();
+    let mut listed: Vec<Batch> = Vec::new();
     loop {
         let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE)?;
         if page.data.iter().any(|batch| batch.created_at <= 0) {

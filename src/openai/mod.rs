@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::domain::openai::{BatchError, Identity, RemoteBatch, RemoteFile, RequestCounts};
+pub use crate::domain::openai::{Batch, BatchError, FileObject, Identity, RequestCounts};
 
 mod answer;
 pub mod client;
@@ -48,7 +48,7 @@ pub enum CallError {
         message: String,
     },
     /// OpenAI answered, with a status other than 2xx (3xx among them: no redirect is followed).
-    Refused(Refusal),
+    Refused(OpenAiError),
     /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
     Unknown {
         /// For people.
@@ -58,7 +58,7 @@ pub enum CallError {
 
 /// An answer with a status other than 2xx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refusal {
+pub struct OpenAiError {
     /// The HTTP status.
     pub status: u16,
     /// `error.code`, or where that is null an `error.type` that says as much (`insufficient_quota`,
@@ -151,13 +151,13 @@ pub trait BatchApi: Send + Sync {
     fn identity(&self) -> &Identity;
 
     /// `POST /files` with purpose `batch`: the file at `path` under `name` (ends in `.jsonl`).
-    fn upload(&self, name: &str, path: &Path) -> Call<RemoteFile>;
+    fn upload(&self, name: &str, path: &Path) -> Call<FileObject>;
 
     /// `GET /files/{id}`.
-    fn file(&self, id: &str) -> Call<RemoteFile>;
+    fn file(&self, id: &str) -> Call<FileObject>;
 
     /// `GET /files?purpose=batch&order=desc`, one page of up to `limit`.
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteFile>>;
+    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>>;
 
     /// `DELETE /files/{id}`.
     fn delete_file(&self, id: &str) -> Call<()>;
@@ -165,20 +165,20 @@ pub trait BatchApi: Send + Sync {
     /// `GET /files/{id}/content`, written to `into` as it comes; gives the number of bytes.
     /// An error may leave a part of it written. OpenAI sends no length with it, and where neither
     /// a length nor chunks frame it, a cut looks like the end: hold the number against
-    /// [`RemoteFile::bytes`].
+    /// [`FileObject::bytes`].
     fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64>;
 
     /// `POST /batches`. Not idempotent: a repeated call is a second, paid batch.
-    fn create_batch(&self, new: &NewBatch) -> Call<RemoteBatch>;
+    fn create_batch(&self, new: &NewBatch) -> Call<Batch>;
 
     /// `GET /batches/{id}`.
-    fn batch(&self, id: &str) -> Call<RemoteBatch>;
+    fn batch(&self, id: &str) -> Call<Batch>;
 
     /// `GET /batches`, one page of up to 100, newest first.
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>>;
+    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>>;
 
     /// `POST /batches/{id}/cancel`.
-    fn cancel_batch(&self, id: &str) -> Call<RemoteBatch>;
+    fn cancel_batch(&self, id: &str) -> Call<Batch>;
 }
 
 /// OpenAI, as synchronous jobs see it.

@@ -16,7 +16,7 @@ use crate::http::{Handler, Request, Response};
 const CHALLENGE: &str = "Basic realm=\"batchkeeper\", charset=\"UTF-8\"";
 
 /// Lets the operator's requests through to the pages behind it.
-pub struct Doorkeeper<H> {
+pub struct OperatorAuth<H> {
     pages: H,
     address: Option<IpAddr>,
     hosts: Vec<String>,
@@ -29,7 +29,7 @@ struct Token {
     signature: String,
 }
 
-impl<H: Handler> Doorkeeper<H> {
+impl<H: Handler> OperatorAuth<H> {
     /// In front of `pages`, with the configuration's host names and token.
     pub fn new(config: &Config, pages: H) -> Self {
         let address: Option<SocketAddr> = config.ops_listen.parse().ok();
@@ -105,7 +105,7 @@ fn presented(header: &str) -> Option<String> {
         .map(|(_, password)| password.to_owned())
 }
 
-impl<H: Handler> Handler for Doorkeeper<H> {
+impl<H: Handler> Handler for OperatorAuth<H> {
     fn handle(&self, request: Request) -> Response {
         if !self.knows(request.header("host").unwrap_or("")) {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
@@ -143,13 +143,13 @@ mod tests {
         }
     }
 
-    fn door(config: &str) -> Doorkeeper<Pages> {
+    fn door(config: &str) -> OperatorAuth<Pages> {
         let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
         let config = Config::parse(&format!("{config}{clients}")).unwrap();
-        Doorkeeper::new(&config, Pages)
+        OperatorAuth::new(&config, Pages)
     }
 
-    fn status(door: &Doorkeeper<Pages>, host: &str, authorization: &str) -> u16 {
+    fn status(door: &OperatorAuth<Pages>, host: &str, authorization: &str) -> u16 {
         let request = Request {
             method: "GET".into(),
             path: "/".into(),

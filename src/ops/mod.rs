@@ -11,7 +11,7 @@ mod metrics;
 mod pages;
 mod traffic;
 
-pub use auth::Doorkeeper;
+pub use auth::OperatorAuth;
 pub use health::{Health, Vital};
 pub(crate) use traffic::Traffic;
 

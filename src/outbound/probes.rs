@@ -1,4 +1,4 @@
-//! Many images looked at side by side, by a fixed crew; a slow host holds few of them.
+//! Many images looked at side by side, by a fixed group; a slow host holds few of them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::image::{ImageLimits, ImageProblem};
 use super::outbound::Outbound;
 use super::url;
-use crate::base::threads::Crew;
+use crate::base::threads::ThreadGroup;
 
 /// Looks at one host at once, until it has shown that it is quick.
 const PER_HOST: usize = 4;
@@ -28,9 +28,9 @@ struct Look {
     took: Duration,
 }
 
-/// The crew's other end. When it is dropped, the crew ends.
+/// The group's other end. When it is dropped, the group ends.
 pub struct Probes {
-    crew: usize,
+    group: usize,
     wanted: Sender<String>,
     looks: Receiver<Look>,
     hosts: HashMap<String, Host>,
@@ -53,17 +53,17 @@ impl Probes {
     ///
     /// # Errors
     /// When the machine gives no further thread.
-    pub fn start(crew: &Crew, outbound: &Arc<Outbound>, number: u32) -> io::Result<Self> {
+    pub fn start(group: &ThreadGroup, outbound: &Arc<Outbound>, number: u32) -> io::Result<Self> {
         let (wanted, next) = bounded::<String>(0);
         let (tell, looks) = unbounded();
         for number in 1..=number {
             let (outbound, next, tell) = (outbound.clone(), next.clone(), tell.clone());
-            crew.spawn(&format!("image-{number}"), move || {
+            group.spawn(&format!("image-{number}"), move || {
                 look(&outbound, &next, &tell);
             })?;
         }
         Ok(Self {
-            crew: usize::try_from(number).unwrap_or(usize::MAX),
+            group: usize::try_from(number).unwrap_or(usize::MAX),
             wanted,
             looks,
             hosts: HashMap::new(),
@@ -111,10 +111,10 @@ impl Probes {
         found
     }
 
-    /// Gives the crew what it can take, the hosts in turns.
+    /// Gives the group what it can take, the hosts in turns.
     fn hand_out(&mut self) {
         let mut passed = 0;
-        while self.busy < self.crew && passed < self.turns.len() {
+        while self.busy < self.group && passed < self.turns.len() {
             let Some(name) = self.turns.pop_front() else {
                 return;
             };
@@ -127,7 +127,7 @@ impl Probes {
                 None
             };
             match url {
-                // The crew ends only after this end is dropped.
+                // The group ends only after this end is dropped.
                 Some(url) if self.wanted.send(url.clone()).is_ok() => {
                     host.busy += 1;
                     self.busy += 1;
@@ -152,8 +152,8 @@ impl Probes {
             host.most = if look.took > SLOW {
                 PER_HOST
             } else {
-                // However quick, a host leaves half of the crew to others.
-                (host.most + 1).min(self.crew / 2).max(PER_HOST)
+                // However quick, a host leaves half of the group to others.
+                (host.most + 1).min(self.group / 2).max(PER_HOST)
             };
         }
         look.found

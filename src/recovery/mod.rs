@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::domain::batch::{BatchState, CustomId, RemoteStatus, Scheme, Stage};
+use crate::domain::batch::{BatchState, BatchStatus, CustomId, Scheme, Stage};
 use crate::domain::job::is_english;
 use crate::domain::legacy::{self, custom_ids};
 use crate::domain::result_line;
 use crate::openai::jsonl::{self, EachLine};
 use crate::openai::listing::batches_back_to;
-use crate::openai::{BatchApi, CallError, RemoteBatch};
+use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, Known, META_DATABASE, META_SUBMISSION};
 use crate::store::jobs;
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
@@ -33,7 +33,7 @@ pub struct Finding {
     /// The job, where one is concerned.
     pub job: Option<String>,
     /// The batch, where one is concerned.
-    pub batch: Option<RemoteBatch>,
+    pub batch: Option<Batch>,
     /// What the batch asks for.
     pub stage: Option<Stage>,
     /// Why they belong together, or why nothing is done.
@@ -235,7 +235,7 @@ impl Recovery {
     }
 
     /// What a listed batch is to us; none: its row is there, or it is somebody else's.
-    fn judge(&self, remote: RemoteBatch, orphans: &[Orphan]) -> Result<Option<Finding>, String> {
+    fn judge(&self, remote: Batch, orphans: &[Orphan]) -> Result<Option<Finding>, String> {
         let known = self
             .store
             .read(|view| Ok(batches::by_openai_id(view, &remote.id)?.is_some()));
@@ -298,7 +298,7 @@ impl Recovery {
     }
 
     /// Whether a batch was made by this database.
-    fn is_ours(&self, remote: &RemoteBatch) -> bool {
+    fn is_ours(&self, remote: &Batch) -> bool {
         remote
             .metadata
             .get(META_DATABASE)
@@ -306,7 +306,7 @@ impl Recovery {
     }
 
     /// Whether a row says which lines a batch of our own was made with.
-    fn has_lines(&self, remote: &RemoteBatch) -> Result<bool, String> {
+    fn has_lines(&self, remote: &Batch) -> Result<bool, String> {
         let Some(key) = remote.metadata.get(META_SUBMISSION) else {
             return Ok(false);
         };
@@ -317,7 +317,7 @@ impl Recovery {
 
     /// A batch of our own that no row has yet: its create's answer was lost, it is a second one under
     /// its key, or the store is older than the world.
-    fn judge_own(&self, remote: RemoteBatch) -> Result<Finding, String> {
+    fn judge_own(&self, remote: Batch) -> Result<Finding, String> {
         if self.has_lines(&remote)? {
             return Ok(Finding {
                 stage: Some(stage_named(&remote)),
@@ -332,7 +332,7 @@ impl Recovery {
         }
         let custom_ids = match self.custom_ids(&remote) {
             Ok(Some(ids)) if !ids.is_empty() => ids,
-            Ok(None) if remote.status.is_some_and(RemoteStatus::is_final) => {
+            Ok(None) if remote.status.is_some_and(BatchStatus::is_final) => {
                 let evidence = "our own and over, but all of its files are gone: nothing of it can be taken in, and what \
                                 still waits is sent again, paid anew"
                     .to_owned();
@@ -376,7 +376,7 @@ impl Recovery {
     }
 
     /// A batch whose metadata names an orphan.
-    fn judge_described(&self, remote: RemoteBatch, stage: Stage, orphan: &Orphan) -> Finding {
+    fn judge_described(&self, remote: Batch, stage: Stage, orphan: &Orphan) -> Finding {
         let custom_ids = match self.custom_ids(&remote) {
             Ok(ids) => ids.unwrap_or_default(),
             Err(error) => {
@@ -448,7 +448,7 @@ impl Recovery {
 
     /// The custom ids of a batch: from its input, or where that is gone from its results; none: all
     /// of its files are gone.
-    fn custom_ids(&self, remote: &RemoteBatch) -> Result<Option<Vec<String>>, CallError> {
+    fn custom_ids(&self, remote: &Batch) -> Result<Option<Vec<String>>, CallError> {
         let sent = |line: &[u8]| {
             let line = jsonl::custom_ids(line).next()?;
             Some(line.ok()?.custom_id)
@@ -497,19 +497,14 @@ impl Recovery {
 }
 
 /// What one of our own asks for, by its metadata.
-fn stage_named(remote: &RemoteBatch) -> Stage {
+fn stage_named(remote: &Batch) -> Stage {
     let named = remote.metadata.get("stage");
     named
         .and_then(|stage| stage.parse().ok())
         .unwrap_or(Stage::Vision)
 }
 
-fn left(
-    job: Option<String>,
-    remote: RemoteBatch,
-    stage: Option<Stage>,
-    evidence: String,
-) -> Finding {
+fn left(job: Option<String>, remote: Batch, stage: Option<Stage>, evidence: String) -> Finding {
     Finding {
         job,
         batch: Some(remote),

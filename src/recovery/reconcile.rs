@@ -1,7 +1,7 @@
 //! What OpenAI lists, held against the store: what carries our key is linked, what the store never
 //! heard of stops all creates until it is taken up.
 
-use crate::domain::openai::RemoteBatch;
+use crate::domain::openai::Batch;
 use crate::store::batches::{self, Known};
 use crate::store::{Store, Stored, Tx, View, alerts};
 use crate::workers::pauses::{self, CREATES, OPENAI};
@@ -38,12 +38,7 @@ pub fn reach(view: &View) -> Stored<i64> {
 ///
 /// # Errors
 /// The store's.
-pub fn with_listing(
-    tx: &Tx<'_>,
-    store: &Store,
-    listed: &[RemoteBatch],
-    from: i64,
-) -> Stored<Reconciled> {
+pub fn with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> Stored<Reconciled> {
     pauses::clear_pause(tx, OPENAI)?;
     let is_whole = from <= reach(tx)?;
     let mut linked = Vec::new();
@@ -74,7 +69,7 @@ pub fn with_listing(
 
 /// Whether a listing has what stopped the creates, where something has: one of another project, under a
 /// key of that, does not, and proves nothing.
-fn shows_what_stopped_creates(view: &View, listed: &[RemoteBatch]) -> Stored<bool> {
+fn shows_what_stopped_creates(view: &View, listed: &[Batch]) -> Stored<bool> {
     let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
     Ok(unheard.is_none_or(|time| listed.iter().any(|remote| remote.created_at == time)))
 }
@@ -89,7 +84,7 @@ pub fn go_on(tx: &Tx<'_>) -> Stored<()> {
     }
 }
 
-fn stop_creates(tx: &Tx<'_>, oldest: &RemoteBatch, number: usize) -> Stored<()> {
+fn stop_creates(tx: &Tx<'_>, oldest: &Batch, number: usize) -> Stored<()> {
     let reason = format!(
         "OpenAI has {number} batches of this database that it knows nothing of ({} among them): it is older than the \
          world, as after the restore of a backup. Nothing is created until `batchkeeper recover --apply` has taken them \

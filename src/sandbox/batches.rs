@@ -12,9 +12,9 @@ use super::disk::{self, OpenError};
 use super::faults::Fault;
 use super::ledger::Entry;
 use super::response::Usage;
-use super::wire::{self, List, Refusal, ok};
+use super::wire::{self, ErrorReply, List, ok};
 use super::{Caller, Sandbox, create, lock};
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::http::{Request, Response};
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.
@@ -40,7 +40,7 @@ pub(super) struct BatchRecord {
     pub(super) seq: u64,
     pub(super) project: String,
     #[serde(with = "wire::text")]
-    pub(super) status: RemoteStatus,
+    pub(super) status: BatchStatus,
     pub(super) endpoint: String,
     pub(super) completion_window: String,
     pub(super) input_file_id: String,
@@ -80,7 +80,7 @@ pub(super) struct BatchRecord {
     pub(super) drawn: BTreeMap<String, Value>,
     /// What was shown last; nothing of it may go back.
     #[serde(skip)]
-    pub(super) shown: Option<(RemoteStatus, Counts)>,
+    pub(super) shown: Option<(BatchStatus, Counts)>,
 }
 
 impl BatchRecord {
@@ -183,7 +183,7 @@ impl Sandbox {
         &self,
         caller: &Caller,
         request: &Request,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorReply> {
         let wanted = create::check(&request.body)?;
         let now = self.now();
         self.check_create_rate(caller, now)?;
@@ -200,7 +200,7 @@ impl Sandbox {
     }
 
     /// `GET /batches/{id}`.
-    pub(super) fn get_batch(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    pub(super) fn get_batch(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
         let mut batch = lock(&shared);
         self.advance(&mut batch)?;
@@ -208,19 +208,19 @@ impl Sandbox {
     }
 
     /// `POST /batches/{id}/cancel`.
-    pub(super) fn cancel_batch(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    pub(super) fn cancel_batch(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
         let mut batch = lock(&shared);
         self.advance(&mut batch)?;
         match batch.status {
-            RemoteStatus::Cancelling | RemoteStatus::Cancelled => {}
-            RemoteStatus::Completed | RemoteStatus::Failed | RemoteStatus::Expired => {
-                return Err(Refusal::new(
+            BatchStatus::Cancelling | BatchStatus::Cancelled => {}
+            BatchStatus::Completed | BatchStatus::Failed | BatchStatus::Expired => {
+                return Err(ErrorReply::new(
                     409,
                     format!("Cannot cancel a batch with status '{}'.", batch.status),
                 ));
             }
-            RemoteStatus::Validating | RemoteStatus::InProgress | RemoteStatus::Finalizing => {
+            BatchStatus::Validating | BatchStatus::InProgress | BatchStatus::Finalizing => {
                 self.start_cancel(&mut batch)?;
                 let entry = Entry::Cancel { batch: id.into() };
                 self.ledger.note(self.now(), entry)?;
@@ -236,7 +236,7 @@ impl Sandbox {
         &self,
         caller: &Caller,
         request: &Request,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorReply> {
         let limit = match request.parameter("limit") {
             None => 20,
             Some(text) => text
@@ -244,7 +244,7 @@ impl Sandbox {
                 .ok()
                 .filter(|limit| (1..=100).contains(limit))
                 .ok_or_else(|| {
-                    Refusal::new(400, "Invalid 'limit': expected 1 to 100.")
+                    ErrorReply::new(400, "Invalid 'limit': expected 1 to 100.")
                         .code("invalid_value")
                         .param("limit")
                 })?,
@@ -269,7 +269,7 @@ impl Sandbox {
     }
 
     /// The batches that a project sees in a listing, each with its place in time.
-    fn listed(&self, caller: &Caller) -> Result<Vec<Listed>, Refusal> {
+    fn listed(&self, caller: &Caller) -> Result<Vec<Listed>, ErrorReply> {
         let now = self.now();
         let mut listed = Vec::new();
         for shared in self.batches.all() {
@@ -295,7 +295,7 @@ impl Sandbox {
         caller: &Caller,
         after: &str,
         listed: &[Listed],
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, ErrorReply> {
         let shared = self.find_batch(caller, after)?;
         let batch = lock(&shared);
         let place = (batch.created_ms, batch.seq);
@@ -303,8 +303,8 @@ impl Sandbox {
     }
 
     /// A project's batch.
-    pub(super) fn find_batch(&self, caller: &Caller, id: &str) -> Result<Shared, Refusal> {
-        let unknown = || Refusal::new(404, format!("No batch found with id '{id}'."));
+    pub(super) fn find_batch(&self, caller: &Caller, id: &str) -> Result<Shared, ErrorReply> {
+        let unknown = || ErrorReply::new(404, format!("No batch found with id '{id}'."));
         let shared = self.batches.get(id).ok_or_else(unknown)?;
         let mut batch = lock(&shared);
         if batch.project != caller.project || self.draw(&mut batch, Fault::BatchGone)?.is_some() {

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::wire::{Refusal, ok};
+use super::wire::{ErrorReply, ok};
 use super::{Sandbox, lock};
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::http::{Request, Response};
 
 /// How many ids a list in the state shows.
 const SHOWN: usize = 20;
 
 impl Sandbox {
-    pub(super) fn control(&self, request: &Request, path: &[&str]) -> Result<Response, Refusal> {
+    pub(super) fn control(&self, request: &Request, path: &[&str]) -> Result<Response, ErrorReply> {
         if !request.peer.is_loopback() {
-            return Err(Refusal::new(403, "From this machine only."));
+            return Err(ErrorReply::new(403, "From this machine only."));
         }
         match (request.method.as_str(), path) {
             ("GET", ["state"]) => Ok(Response::json(200, &self.state()?)),
@@ -29,7 +29,7 @@ impl Sandbox {
                 let added = self
                     .faults
                     .add(&request.body)
-                    .map_err(|why| Refusal::new(400, why))?;
+                    .map_err(|why| ErrorReply::new(400, why))?;
                 self.faults.save()?;
                 Ok(Response::json(200, &json!({"added": added})))
             }
@@ -47,7 +47,7 @@ impl Sandbox {
 
     /// What `GET /sandbox/state` answers, after every batch was looked at.
     pub fn state(&self) -> std::io::Result<Value> {
-        let mut by_status = RemoteStatus::ALL
+        let mut by_status = BatchStatus::ALL
             .iter()
             .map(|status| (status.as_str(), 0_u64))
             .collect::<BTreeMap<_, _>>();

@@ -10,10 +10,10 @@ use super::input::{check_metadata, invalid};
 use super::ledger::Entry;
 use super::response::Usage;
 use super::settings::UnknownFile;
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{Caller, Sandbox, ids};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 
 const ENDPOINTS: [&str; 8] = [
     "/v1/responses",
@@ -43,7 +43,7 @@ pub(super) struct Wanted {
     output_lifetime: Option<u64>,
 }
 
-fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, Refusal> {
+fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, ErrorReply> {
     match body.get(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => Err(invalid(
@@ -60,12 +60,12 @@ fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, Refusal
 }
 
 /// Checks the body of a create.
-pub(super) fn check(body: &[u8]) -> Result<Wanted, Refusal> {
+pub(super) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
     let body: Value = serde_json::from_slice(body)
-        .map_err(|_| Refusal::new(400, "We could not parse the JSON body of your request."))?;
+        .map_err(|_| ErrorReply::new(400, "We could not parse the JSON body of your request."))?;
     let body = body
         .as_object()
-        .ok_or_else(|| Refusal::new(400, "The body of the request must be a JSON object."))?;
+        .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;
     let input_file_id = text(body, "input_file_id")?.to_owned();
     let endpoint = text(body, "endpoint")?;
     let window = text(body, "completion_window")?;
@@ -124,7 +124,11 @@ pub(super) fn check(body: &[u8]) -> Result<Wanted, Refusal> {
 
 impl Sandbox {
     /// 429 when a project created too many batches within an hour.
-    pub(super) fn check_create_rate(&self, caller: &Caller, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn check_create_rate(
+        &self,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), ErrorReply> {
         let since = now.millis() - 3_600_000;
         let recent = self.ledger.sums(|tally| {
             tally
@@ -136,7 +140,7 @@ impl Sandbox {
                 .count()
         });
         if recent >= self.settings.creates_per_hour {
-            return Err(Refusal::new(
+            return Err(ErrorReply::new(
                 429,
                 format!(
                     "Rate limit reached for batch creation: Limit {} per hour.",
@@ -155,14 +159,14 @@ impl Sandbox {
         caller: &Caller,
         wanted: Wanted,
         now: Timestamp,
-    ) -> Result<BatchRecord, Refusal> {
+    ) -> Result<BatchRecord, ErrorReply> {
         let file = self.files.get(&caller.project, &wanted.input_file_id, now);
         if file.is_none() && self.settings.unknown_file == UnknownFile::Refuse {
             return Err(cannot_find_file(&wanted.input_file_id, &caller.project));
         }
         if file.as_ref().is_some_and(|file| file.purpose != "batch") {
             return Err(
-                Refusal::new(400, "The input file does not have the purpose 'batch'.")
+                ErrorReply::new(400, "The input file does not have the purpose 'batch'.")
                     .param("input_file_id"),
             );
         }
@@ -244,7 +248,7 @@ pub(super) fn new_record(
         id: String::new(),
         seq: 0,
         project: project.to_owned(),
-        status: RemoteStatus::Validating,
+        status: BatchStatus::Validating,
         endpoint: "/v1/responses".into(),
         completion_window: "24h".into(),
         input_file_id: input_file_id.to_owned(),
@@ -293,8 +297,8 @@ pub(super) fn create_entry(record: &BatchRecord, organization: &str, by_fault: b
     }
 }
 
-pub(super) fn cannot_find_file(id: &str, project: &str) -> Refusal {
-    Refusal::new(
+pub(super) fn cannot_find_file(id: &str, project: &str) -> ErrorReply {
+    ErrorReply::new(
         400,
         format!("Cannot find file {id}, or project {project} does not have access to it."),
     )

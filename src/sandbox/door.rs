@@ -8,7 +8,7 @@ use crossbeam_channel::bounded;
 use serde_json::Value;
 
 use super::faults::Fault;
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{Sandbox, create, files};
 use crate::http::{Body, Request, Response};
 
@@ -70,7 +70,7 @@ impl Sandbox {
         &self,
         request: &Request,
         path: &[&str],
-    ) -> Result<Option<Response>, Refusal> {
+    ) -> Result<Option<Response>, ErrorReply> {
         if self.faults.is_empty() {
             return Ok(None);
         }
@@ -81,7 +81,7 @@ impl Sandbox {
             .strike_call(Fault::InsufficientQuota, request)?
             .is_some()
         {
-            return Err(Refusal::new(
+            return Err(ErrorReply::new(
                 429,
                 "You exceeded your current quota, please check your plan and billing details.",
             )
@@ -89,7 +89,7 @@ impl Sandbox {
             .code("insufficient_quota"));
         }
         if let Some(value) = self.strike_call(Fault::Refuse, request)? {
-            let response = Refusal::told(&value, 503, "").response();
+            let response = ErrorReply::told(&value, 503, "").response();
             return Ok(Some(match value.get("retry_after") {
                 Some(seconds) => response.with_header("Retry-After", &seconds.to_string()),
                 None => response,
@@ -120,9 +120,9 @@ impl Sandbox {
         }
     }
 
-    fn instead_of_create(&self, request: &Request) -> Result<(), Refusal> {
+    fn instead_of_create(&self, request: &Request) -> Result<(), ErrorReply> {
         if let Some(value) = self.strike_call(Fault::RejectCreate, request)? {
-            return Err(Refusal::told(&value, 400, "invalid_request"));
+            return Err(ErrorReply::told(&value, 400, "invalid_request"));
         }
         let file = input_file_of(&request.body);
         if self.fresh_fault(Fault::FileLagCreate, request, &file)? {
@@ -132,7 +132,7 @@ impl Sandbox {
     }
 
     /// Whether a fault strikes that may be bound to a file's youth.
-    fn fresh_fault(&self, fault: Fault, request: &Request, file: &str) -> Result<bool, Refusal> {
+    fn fresh_fault(&self, fault: Fault, request: &Request, file: &str) -> Result<bool, ErrorReply> {
         let Some(value) = self.strike_call(fault, request)? else {
             return Ok(false);
         };
@@ -151,7 +151,7 @@ impl Sandbox {
         request: &Request,
         path: &[&str],
         response: Response,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorReply> {
         if self.faults.is_empty() || response.status != 200 {
             return Ok(response);
         }
@@ -178,7 +178,7 @@ impl Sandbox {
         Ok(response)
     }
 
-    fn half_of(&self, id: &str, response: Response) -> Result<Response, Refusal> {
+    fn half_of(&self, id: &str, response: Response) -> Result<Response, ErrorReply> {
         let half = self.files.any(id).map_or(0, |record| record.bytes / 2);
         let file = File::open(self.files.content(id))?;
         Ok(Response {

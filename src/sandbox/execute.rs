@@ -16,11 +16,11 @@ use super::faults::Fault;
 use super::files::FileRecord;
 use super::ledger::Entry;
 use super::response::Usage;
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::written::{Run, Unrun};
 use super::{Sandbox, disk, ids, lines};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 
 /// What an execution gave.
 #[derive(Default, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl Sandbox {
         let in_order = self.draw(batch, Fault::ShuffleOutput)? == Some(Value::Bool(false));
         let unrun = if batch.has(Fault::ExpireServerError) {
             Unrun::ServerError
-        } else if batch.status == RemoteStatus::Cancelling {
+        } else if batch.status == BatchStatus::Cancelling {
             Unrun::Cancelled
         } else {
             Unrun::Expired
@@ -184,16 +184,16 @@ impl Sandbox {
         Ok(done)
     }
 
-    fn whole_batch_fails(&self, batch: &mut BatchRecord) -> io::Result<Option<Refusal>> {
+    fn whole_batch_fails(&self, batch: &mut BatchRecord) -> io::Result<Option<ErrorReply>> {
         if let Some(value) = self.draw(batch, Fault::AllFailed)? {
             return Ok(Some(if value.is_null() {
                 lines::server_error()
             } else {
-                Refusal::told(&value, 500, "server_error")
+                ErrorReply::told(&value, 500, "server_error")
             }));
         }
         Ok(self.draw(batch, Fault::All404)?.map(|_| {
-            Refusal::new(404, "The model does not exist or you do not have access.")
+            ErrorReply::new(404, "The model does not exist or you do not have access.")
                 .code("model_not_found")
                 .param("model")
         }))

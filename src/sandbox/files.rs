@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{self, OpenError};
 use super::ledger::Entry;
-use super::wire::{List, Refusal, ok};
+use super::wire::{ErrorReply, List, ok};
 use super::{Caller, Sandbox, ids, multipart};
 use crate::base::clock::Timestamp;
 use crate::http::{Request, Response};
@@ -143,10 +143,14 @@ impl Files {
 
 impl Sandbox {
     /// `POST /files`.
-    pub(super) fn upload(&self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
+    pub(super) fn upload(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Response, ErrorReply> {
         let content_type = request.header("content-type").unwrap_or("");
         let parts = multipart::parse(content_type, &request.body)
-            .ok_or_else(|| Refusal::new(400, "Could not parse multipart form.").with_detail())?;
+            .ok_or_else(|| ErrorReply::new(400, "Could not parse multipart form.").with_detail())?;
         let upload = self.check_upload(&parts)?;
         let now = self.now();
         let seq = self.next_seq();
@@ -177,9 +181,9 @@ impl Sandbox {
         ok(&record.object())
     }
 
-    fn check_upload<'a>(&self, parts: &'a [multipart::Part<'a>]) -> Result<Upload<'a>, Refusal> {
+    fn check_upload<'a>(&self, parts: &'a [multipart::Part<'a>]) -> Result<Upload<'a>, ErrorReply> {
         let refuse =
-            |param: &str, message: String| Refusal::new(400, message).param(param).with_detail();
+            |param: &str, message: String| ErrorReply::new(400, message).param(param).with_detail();
         const KNOWN: [&str; 4] = [
             "file",
             "purpose",
@@ -267,7 +271,7 @@ impl Sandbox {
         &self,
         caller: &Caller,
         request: &Request,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ErrorReply> {
         let limit = match request.parameter("limit") {
             None => 10_000,
             Some(text) => text
@@ -275,7 +279,7 @@ impl Sandbox {
                 .ok()
                 .filter(|limit| (1..=10_000).contains(limit))
                 .ok_or_else(|| {
-                    Refusal::new(400, "Expected a limit of 1 to 10000.")
+                    ErrorReply::new(400, "Expected a limit of 1 to 10000.")
                         .param("limit")
                         .with_detail()
                 })?,
@@ -313,12 +317,12 @@ impl Sandbox {
     }
 
     /// `GET /files/{id}`.
-    pub(super) fn get_file(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    pub(super) fn get_file(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
         ok(&self.living_file(caller, id)?.object())
     }
 
     /// `GET /files/{id}/content`.
-    pub(super) fn file_content(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    pub(super) fn file_content(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
         let record = self.living_file(caller, id)?;
         let file = File::open(self.files.content(id))?;
         Ok(
@@ -330,7 +334,7 @@ impl Sandbox {
     }
 
     /// `DELETE /files/{id}`.
-    pub(super) fn delete_file(&self, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    pub(super) fn delete_file(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
         #[derive(Serialize)]
         struct Deleted<'a> {
             id: &'a str,
@@ -357,7 +361,7 @@ impl Sandbox {
         disk::remove(&self.files.content(id))
     }
 
-    fn living_file(&self, caller: &Caller, id: &str) -> Result<FileRecord, Refusal> {
+    fn living_file(&self, caller: &Caller, id: &str) -> Result<FileRecord, ErrorReply> {
         self.files
             .get(&caller.project, id, self.now())
             .ok_or_else(|| no_such_file(id))
@@ -381,16 +385,16 @@ struct Upload<'a> {
     lifetime: Option<i64>,
 }
 
-pub(super) fn too_large(status: u16, limit: usize) -> Refusal {
-    Refusal::new(
+pub(super) fn too_large(status: u16, limit: usize) -> ErrorReply {
+    ErrorReply::new(
         status,
         format!("The file is too large: batch input files may have {limit} bytes."),
     )
     .with_detail()
 }
 
-pub(super) fn no_such_file(id: &str) -> Refusal {
-    Refusal::new(404, format!("No such File object: {id}"))
+pub(super) fn no_such_file(id: &str) -> ErrorReply {
+    ErrorReply::new(404, format!("No such File object: {id}"))
         .param("id")
         .with_detail()
 }

@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::ledger::Entry;
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{Sandbox, lock};
 use crate::http::{Request, Response};
 
 impl Sandbox {
     /// `POST /hooks/{name}`.
-    pub(super) fn take_hook(&self, request: &Request, name: &str) -> Result<Response, Refusal> {
+    pub(super) fn take_hook(&self, request: &Request, name: &str) -> Result<Response, ErrorReply> {
         let path = self.hook_path(name)?;
         let status = self.hook_status(request)?;
         let now = self.now();
@@ -47,7 +47,7 @@ impl Sandbox {
     }
 
     /// `GET /sandbox/hooks/{name}`: the deliveries, oldest first.
-    pub(super) fn list_hooks(&self, name: &str) -> Result<Response, Refusal> {
+    pub(super) fn list_hooks(&self, name: &str) -> Result<Response, ErrorReply> {
         let path = self.hook_path(name)?;
         let _writing = lock(&self.hooks);
         let mut deliveries: Vec<Value> = Vec::new();
@@ -67,13 +67,13 @@ impl Sandbox {
         ))
     }
 
-    fn hook_path(&self, name: &str) -> Result<PathBuf, Refusal> {
+    fn hook_path(&self, name: &str) -> Result<PathBuf, ErrorReply> {
         let plain = (1..=64).contains(&name.len())
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         if !plain {
-            return Err(Refusal::new(
+            return Err(ErrorReply::new(
                 404,
                 "A sink's name has 1 to 64 letters, digits, '-' and '_'.",
             ));

@@ -2,7 +2,7 @@
 
 use crate::http::Response;
 
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 
 const IMAGES: [(&str, &[u8]); 4] = [
     ("china.jpg", include_bytes!("images/china.jpg")),
@@ -17,11 +17,11 @@ pub fn image_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Answers `GET` and `HEAD` alike: the server leaves the body of a `HEAD` away.
-pub(super) fn serve(name: &str) -> Result<Response, Refusal> {
+pub(super) fn serve(name: &str) -> Result<Response, ErrorReply> {
     let (_, bytes) = IMAGES
         .iter()
         .find(|(known, _)| *known == name)
-        .ok_or_else(|| Refusal::new(404, format!("There is no image {name}.")))?;
+        .ok_or_else(|| ErrorReply::new(404, format!("There is no image {name}.")))?;
     Ok(Response::bytes(200, "image/jpeg", bytes.to_vec())
         .with_header("Cache-Control", "public, max-age=3600"))
 }

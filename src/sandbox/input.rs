@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 
 /// A 400 with code and param.
-pub(super) fn invalid(code: &str, param: &str, message: impl Into<String>) -> Refusal {
-    Refusal::new(400, message).code(code).param(param)
+pub(super) fn invalid(code: &str, param: &str, message: impl Into<String>) -> ErrorReply {
+    ErrorReply::new(400, message).code(code).param(param)
 }
 
 /// A value of the wrong JSON type.
-pub(super) fn invalid_type(param: &str, expected: &str) -> Refusal {
+pub(super) fn invalid_type(param: &str, expected: &str) -> ErrorReply {
     invalid(
         "invalid_type",
         param,
@@ -19,7 +19,7 @@ pub(super) fn invalid_type(param: &str, expected: &str) -> Refusal {
 }
 
 /// The rule for metadata of responses and of batches: 16 pairs, keys of 64, values of 512.
-pub(super) fn check_metadata(metadata: &Value) -> Result<(), Refusal> {
+pub(super) fn check_metadata(metadata: &Value) -> Result<(), ErrorReply> {
     let pairs = match metadata {
         Value::Null => return Ok(()),
         Value::Object(pairs) => pairs,
@@ -56,7 +56,7 @@ pub(super) fn check_metadata(metadata: &Value) -> Result<(), Refusal> {
 }
 
 /// The texts, joined by line breaks, and the image URLs of a request's input.
-pub(super) fn input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), Refusal> {
+pub(super) fn input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), ErrorReply> {
     let items = match body.get("input") {
         Some(Value::String(text)) => return Ok((text.clone(), Vec::new())),
         Some(Value::Array(items)) if !items.is_empty() => items,
@@ -116,7 +116,7 @@ fn content_part<'a>(
     at: &str,
     texts: &mut Vec<&'a str>,
     images: &mut Vec<&'a str>,
-) -> Result<(), Refusal> {
+) -> Result<(), ErrorReply> {
     let text = |name: &str| part.get(name).and_then(Value::as_str);
     match text("type") {
         Some("input_text") => match text("text") {

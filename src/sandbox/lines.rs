@@ -7,7 +7,7 @@ use super::Sandbox;
 use super::faults::Fault;
 use super::ledger::Entry;
 use super::response::{Twist, Usage, answer};
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{images, request};
 
 /// What a request got.
@@ -20,7 +20,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn refused(refusal: &Refusal) -> Self {
+    pub(super) fn refused(refusal: &ErrorReply) -> Self {
         Self {
             status: refusal.status,
             body: refusal.raw(),
@@ -81,13 +81,13 @@ impl Sandbox {
         }
     }
 
-    fn refused_by_fault(&self, target: &mut Target<'_>) -> Option<Refusal> {
+    fn refused_by_fault(&self, target: &mut Target<'_>) -> Option<ErrorReply> {
         if target.take(self, Fault::ImageTimeout).is_some() {
             return Some(image_timeout("an image"));
         }
         if target.take(self, Fault::Line429).is_some() {
             return Some(
-                Refusal::new(429, "Rate limit reached. Please try again in 20s.")
+                ErrorReply::new(429, "Rate limit reached. Please try again in 20s.")
                     .kind("requests")
                     .code("rate_limit_exceeded"),
             );
@@ -96,13 +96,13 @@ impl Sandbox {
             return Some(server_error());
         }
         if target.take(self, Fault::Line403).is_some() {
-            return Some(Refusal::new(
+            return Some(ErrorReply::new(
                 403,
                 "Project does not have access to this model.",
             ));
         }
         target.take(self, Fault::BadParam).map(|_| {
-            Refusal::new(
+            ErrorReply::new(
                 400,
                 "Unsupported parameter: 'temperature' is not supported with this model.",
             )
@@ -126,8 +126,8 @@ impl Sandbox {
 }
 
 /// The transient failure that OpenAI shows for anything of its own.
-pub(super) fn server_error() -> Refusal {
-    Refusal::new(
+pub(super) fn server_error() -> ErrorReply {
+    ErrorReply::new(
         500,
         "The server had an error while processing your request. Sorry about that!",
     )
@@ -135,9 +135,9 @@ pub(super) fn server_error() -> Refusal {
     .code("server_error")
 }
 
-fn image_timeout(url: &str) -> Refusal {
+fn image_timeout(url: &str) -> ErrorReply {
     let shown = url.chars().take(200).collect::<String>();
-    Refusal::new(400, format!("timeout while downloading the image {shown}"))
+    ErrorReply::new(400, format!("timeout while downloading the image {shown}"))
         .code("invalid_value")
         .param("url")
 }

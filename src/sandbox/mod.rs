@@ -49,7 +49,7 @@ use crate::http::{Handler, Request, Response};
 use ledger::Entry;
 use lines::Target;
 use response::Twist;
-use wire::Refusal;
+use wire::ErrorReply;
 
 /// The simulated OpenAI.
 pub struct Sandbox {
@@ -116,7 +116,7 @@ impl Sandbox {
         self.seq.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, Refusal> {
+    fn answer(&self, request: &Request) -> Result<Response, ErrorReply> {
         let path = request
             .path
             .trim_matches('/')
@@ -142,7 +142,12 @@ impl Sandbox {
         }
     }
 
-    fn call(&self, caller: &Caller, request: &Request, path: &[&str]) -> Result<Response, Refusal> {
+    fn call(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        path: &[&str],
+    ) -> Result<Response, ErrorReply> {
         match (request.method.as_str(), path) {
             ("POST", ["files"]) => self.upload(caller, request),
             ("GET", ["files"]) => self.list_files(caller, request),
@@ -160,7 +165,7 @@ impl Sandbox {
         }
     }
 
-    fn authenticate(&self, request: &Request) -> Result<Caller, Refusal> {
+    fn authenticate(&self, request: &Request) -> Result<Caller, ErrorReply> {
         let key = request
             .header("authorization")
             .and_then(|value| value.strip_prefix("Bearer "))
@@ -172,7 +177,7 @@ impl Sandbox {
                 if self.settings.api_keys.iter().any(|one| one.key == key)
                     && !known.clone().any(|one| one.project == wanted)
                 {
-                    return Err(Refusal::new(
+                    return Err(ErrorReply::new(
                         401,
                         "OpenAI-Project header should match project for API key",
                     )
@@ -193,7 +198,7 @@ impl Sandbox {
     }
 
     /// Notes what a strict reader of the API would not send; none of it changes the answer.
-    fn note_oddities(&self, request: &Request, path: &[&str]) -> Result<(), Refusal> {
+    fn note_oddities(&self, request: &Request, path: &[&str]) -> Result<(), ErrorReply> {
         let known: &[&str] = match (request.method.as_str(), path) {
             ("GET", ["files"]) => &["after", "limit", "order", "purpose"],
             ("GET", ["batches"]) => &["after", "limit"],
@@ -217,7 +222,7 @@ impl Sandbox {
         path: &[&str],
         flag: &str,
         detail: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ErrorReply> {
         let place = path.first().copied().unwrap_or("");
         let entry = Entry::Flag {
             flag: flag.to_owned(),
@@ -228,9 +233,10 @@ impl Sandbox {
     }
 
     /// `POST /responses`.
-    fn respond(&self, request: &Request) -> Result<Response, Refusal> {
-        let body: serde_json::Value = serde_json::from_slice(&request.body)
-            .map_err(|_| Refusal::new(400, "We could not parse the JSON body of your request."))?;
+    fn respond(&self, request: &Request) -> Result<Response, ErrorReply> {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|_| {
+            ErrorReply::new(400, "We could not parse the JSON body of your request.")
+        })?;
         let text = body
             .get("input")
             .map(ToString::to_string)
@@ -262,7 +268,7 @@ impl Sandbox {
         .with_header("x-ratelimit-reset-requests", "120ms"))
     }
 
-    fn list_models(&self) -> Result<Response, Refusal> {
+    fn list_models(&self) -> Result<Response, ErrorReply> {
         let models = self
             .settings
             .models
@@ -272,11 +278,11 @@ impl Sandbox {
         wire::ok(&serde_json::json!({"object": "list", "data": models}))
     }
 
-    fn get_model(&self, id: &str) -> Result<Response, Refusal> {
+    fn get_model(&self, id: &str) -> Result<Response, ErrorReply> {
         match self.settings.model(id) {
             Some(_) => wire::ok(&model_object(id)),
             None => Err(
-                Refusal::new(404, format!("The model '{id}' does not exist"))
+                ErrorReply::new(404, format!("The model '{id}' does not exist"))
                     .code("model_not_found")
                     .param("model"),
             ),
@@ -290,7 +296,7 @@ impl Handler for Sandbox {
             .answer(&request)
             .unwrap_or_else(|refusal| refusal.response());
         if let Err(error) = self.faults.save() {
-            response = Refusal::from(error).response();
+            response = ErrorReply::from(error).response();
         }
         if !request.path.starts_with("/v1/") {
             return response;
@@ -303,7 +309,7 @@ impl Handler for Sandbox {
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
-        Refusal::new(status, message).code(code).response()
+        ErrorReply::new(status, message).code(code).response()
     }
 }
 
@@ -311,14 +317,14 @@ fn model_object(id: &str) -> serde_json::Value {
     serde_json::json!({"id": id, "object": "model", "created": 1_700_000_000, "owned_by": "system", "shutdown_date": null})
 }
 
-fn unknown_url(request: &Request) -> Refusal {
-    Refusal::new(
+fn unknown_url(request: &Request) -> ErrorReply {
+    ErrorReply::new(
         404,
         format!("Invalid URL ({} {})", request.method, request.path),
     )
 }
 
-fn unauthorized(key: &str) -> Refusal {
+fn unauthorized(key: &str) -> ErrorReply {
     let start = key.chars().take(3).collect::<String>();
-    Refusal::new(401, format!("Incorrect API key provided: {start}***.")).code("invalid_api_key")
+    ErrorReply::new(401, format!("Incorrect API key provided: {start}***.")).code("invalid_api_key")
 }

@@ -13,7 +13,7 @@ use super::ledger::Entry;
 use super::settings::Latencies;
 use super::{Sandbox, create, lock};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))
@@ -26,10 +26,10 @@ impl Sandbox {
         loop {
             let before = batch.status;
             match before {
-                RemoteStatus::Validating => self.leave_validating(batch, now)?,
-                RemoteStatus::InProgress => self.leave_in_progress(batch, now)?,
-                RemoteStatus::Finalizing => self.leave_finalizing(batch, now)?,
-                RemoteStatus::Cancelling => self.leave_cancelling(batch, now)?,
+                BatchStatus::Validating => self.leave_validating(batch, now)?,
+                BatchStatus::InProgress => self.leave_in_progress(batch, now)?,
+                BatchStatus::Finalizing => self.leave_finalizing(batch, now)?,
+                BatchStatus::Cancelling => self.leave_cancelling(batch, now)?,
                 _ => {}
             }
             if batch.status == before {
@@ -42,13 +42,13 @@ impl Sandbox {
     /// Starts the cancellation of a batch that is not final.
     pub(super) fn start_cancel(&self, batch: &mut BatchRecord) -> io::Result<()> {
         let now = self.now();
-        if batch.status == RemoteStatus::InProgress {
+        if batch.status == BatchStatus::InProgress {
             let ran = self.ran(batch, now.millis());
             batch.counts = self.counts_now(batch, now);
             batch.limit = Some(ran);
         }
         batch.cancelling_ms = Some(now.millis());
-        batch.status = RemoteStatus::Cancelling;
+        batch.status = BatchStatus::Cancelling;
         self.moved(batch)
     }
 
@@ -59,10 +59,10 @@ impl Sandbox {
             let mut batch = lock(&shared);
             let latencies = self.latencies(&batch);
             let due = match batch.status {
-                RemoteStatus::InProgress => batch
+                BatchStatus::InProgress => batch
                     .in_progress_ms
                     .map(|at| later(at, latencies.in_progress)),
-                RemoteStatus::Finalizing => batch
+                BatchStatus::Finalizing => batch
                     .finalizing_ms
                     .map(|at| later(at, latencies.finalizing)),
                 _ => None,
@@ -98,7 +98,7 @@ impl Sandbox {
         if due > closes {
             if now >= closes {
                 batch.expired_ms = Some(closes);
-                batch.status = RemoteStatus::Expired;
+                batch.status = BatchStatus::Expired;
             }
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl Sandbox {
         if !verdict.errors.is_empty() {
             batch.errors = verdict.errors;
             batch.failed_ms = Some(due);
-            batch.status = RemoteStatus::Failed;
+            batch.status = BatchStatus::Failed;
             return Ok(());
         }
         batch.model = verdict.model.map(|model| model.snapshot.clone());
@@ -117,7 +117,7 @@ impl Sandbox {
         batch.tokens = verdict.tokens;
         batch.doomed = verdict.doomed;
         batch.in_progress_ms = Some(due);
-        batch.status = RemoteStatus::InProgress;
+        batch.status = BatchStatus::InProgress;
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Sandbox {
     fn finalize(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
         self.execute(batch, at)?;
         batch.finalizing_ms = Some(at);
-        batch.status = RemoteStatus::Finalizing;
+        batch.status = BatchStatus::Finalizing;
         Ok(())
     }
 
@@ -187,10 +187,10 @@ impl Sandbox {
         }
         if batch.expiring {
             batch.expired_ms = Some(due);
-            batch.status = RemoteStatus::Expired;
+            batch.status = BatchStatus::Expired;
         } else {
             batch.completed_ms = Some(due);
-            batch.status = RemoteStatus::Completed;
+            batch.status = BatchStatus::Completed;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Sandbox {
             self.execute(batch, due)?;
         }
         batch.cancelled_ms = Some(due);
-        batch.status = RemoteStatus::Cancelled;
+        batch.status = BatchStatus::Cancelled;
         Ok(())
     }
 

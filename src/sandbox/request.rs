@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::input::{check_metadata, input, invalid, invalid_type};
 use super::settings::{Model, Reasoning, Settings};
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 
 /// Members that a request may have (openai-openapi 2.3.0, `CreateResponse`).
 const MEMBERS: [&str; 29] = [
@@ -58,10 +58,10 @@ pub(super) struct Ask<'a> {
 }
 
 /// Checks a request.
-pub(super) fn check<'a>(body: &'a Value, settings: &'a Settings) -> Result<Ask<'a>, Refusal> {
+pub(super) fn check<'a>(body: &'a Value, settings: &'a Settings) -> Result<Ask<'a>, ErrorReply> {
     let body = body
         .as_object()
-        .ok_or_else(|| Refusal::new(400, "The body of the request must be a JSON object."))?;
+        .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;
     if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
         return Err(invalid(
             "unknown_parameter",
@@ -107,7 +107,7 @@ pub(super) fn check<'a>(body: &'a Value, settings: &'a Settings) -> Result<Ask<'
     })
 }
 
-fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Model, Refusal> {
+fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Model, ErrorReply> {
     let name = match body.get("model") {
         Some(Value::String(name)) => name,
         Some(_) => return Err(invalid_type("model", "a string")),
@@ -120,7 +120,7 @@ fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Mo
         }
     };
     settings.model(name).ok_or_else(|| {
-        Refusal::new(
+        ErrorReply::new(
             404,
             format!("The model '{name}' does not exist or you do not have access to it."),
         )
@@ -129,7 +129,10 @@ fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Mo
     })
 }
 
-fn optional_text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Refusal> {
+fn optional_text<'a>(
+    body: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, ErrorReply> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -137,7 +140,7 @@ fn optional_text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<
     }
 }
 
-fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, Refusal> {
+fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, ErrorReply> {
     const NAME: &str = "max_output_tokens";
     match body.get(NAME) {
         None | Some(Value::Null) => Ok(None),
@@ -155,7 +158,7 @@ fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, Refusal> 
     }
 }
 
-fn reasons(body: &Map<String, Value>, model: &Model) -> Result<bool, Refusal> {
+fn reasons(body: &Map<String, Value>, model: &Model) -> Result<bool, ErrorReply> {
     let reasoning = body.get("reasoning").filter(|value| !value.is_null());
     if let Some(value) = reasoning {
         if model.reasoning == Reasoning::Never {
@@ -189,7 +192,7 @@ fn reasons(body: &Map<String, Value>, model: &Model) -> Result<bool, Refusal> {
     }
 }
 
-fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), Refusal> {
+fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), ErrorReply> {
     for (name, highest) in [("temperature", 2.0), ("top_p", 1.0)] {
         let Some(value) = body.get(name).filter(|value| !value.is_null()) else {
             continue;
@@ -215,7 +218,7 @@ fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), Refusal> 
     Ok(())
 }
 
-fn text_format(body: &Map<String, Value>) -> Result<(), Refusal> {
+fn text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
     let Some(text) = body.get("text").filter(|value| !value.is_null()) else {
         return Ok(());
     };

@@ -10,10 +10,10 @@ use super::batches::{BatchRecord, LineError};
 use super::create::new_record;
 use super::files::FileRecord;
 use super::ledger::Entry;
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{Sandbox, disk, ids, lock};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::http::Response;
 
 #[derive(Deserialize)]
@@ -44,10 +44,10 @@ struct SeedLine {
 
 impl Sandbox {
     /// `POST /sandbox/batches/seed`: the batch as `GET /v1/batches/{id}` gives it.
-    pub(super) fn seed(&self, body: &[u8]) -> Result<Response, Refusal> {
-        let refuse = |why: &dyn std::fmt::Display| Refusal::new(400, why.to_string());
+    pub(super) fn seed(&self, body: &[u8]) -> Result<Response, ErrorReply> {
+        let refuse = |why: &dyn std::fmt::Display| ErrorReply::new(400, why.to_string());
         let seed: Seed = serde_json::from_slice(body).map_err(|error| refuse(&error))?;
-        let status: RemoteStatus = seed
+        let status: BatchStatus = seed
             .status
             .as_deref()
             .unwrap_or("completed")
@@ -55,7 +55,7 @@ impl Sandbox {
             .map_err(|error| refuse(&error))?;
         if matches!(
             status,
-            RemoteStatus::InProgress | RemoteStatus::Finalizing | RemoteStatus::Cancelling
+            BatchStatus::InProgress | BatchStatus::Finalizing | BatchStatus::Cancelling
         ) {
             return Err(refuse(&"Only validating and final states can be planted."));
         }
@@ -64,7 +64,7 @@ impl Sandbox {
             return Err(refuse(&format!("There is a batch {} already.", record.id)));
         }
         self.seed_input(&seed, &record)?;
-        if status == RemoteStatus::Validating {
+        if status == BatchStatus::Validating {
             self.batches.put(record.clone())?;
         } else {
             self.end(&mut record, status)?;
@@ -111,7 +111,7 @@ impl Sandbox {
         record
     }
 
-    fn seed_input(&self, seed: &Seed, record: &BatchRecord) -> Result<(), Refusal> {
+    fn seed_input(&self, seed: &Seed, record: &BatchRecord) -> Result<(), ErrorReply> {
         let mut bytes = Vec::new();
         for line in &seed.lines {
             let mut body = line.body.clone();
@@ -137,10 +137,10 @@ impl Sandbox {
     }
 
     /// Runs it as if that had been long ago.
-    fn end(&self, record: &mut BatchRecord, status: RemoteStatus) -> Result<(), Refusal> {
+    fn end(&self, record: &mut BatchRecord, status: BatchStatus) -> Result<(), ErrorReply> {
         let at = |seconds: i64| Some(record.created_ms + seconds * 1_000);
         let (started, ended, done) = (at(1), at(120), at(121));
-        if status == RemoteStatus::Failed {
+        if status == BatchStatus::Failed {
             record.failed_ms = started;
             record.status = status;
             record.errors = vec![LineError {
@@ -156,19 +156,19 @@ impl Sandbox {
         record.counts.total = verdict.1;
         record.in_progress_ms = started;
         record.status = match status {
-            RemoteStatus::Cancelled => RemoteStatus::Cancelling,
-            _ => RemoteStatus::InProgress,
+            BatchStatus::Cancelled => BatchStatus::Cancelling,
+            _ => BatchStatus::InProgress,
         };
-        if status != RemoteStatus::Completed {
+        if status != BatchStatus::Completed {
             record.limit = Some(record.counts.total / 2);
         }
         self.execute(record, ended.unwrap_or(0))?;
         match status {
-            RemoteStatus::Cancelled => {
+            BatchStatus::Cancelled => {
                 record.cancelling_ms = ended;
                 record.cancelled_ms = done;
             }
-            RemoteStatus::Expired => {
+            BatchStatus::Expired => {
                 record.finalizing_ms = ended;
                 record.expired_ms = done;
             }
@@ -181,11 +181,11 @@ impl Sandbox {
         Ok(())
     }
 
-    fn check_seed(&self, record: &BatchRecord) -> Result<(Option<String>, u64), Refusal> {
+    fn check_seed(&self, record: &BatchRecord) -> Result<(Option<String>, u64), ErrorReply> {
         let verdict =
             super::validate::read_input(record, &self.batches.input(&record.id), &self.settings)?;
         match verdict.errors.first() {
-            Some(error) => Err(Refusal::new(
+            Some(error) => Err(ErrorReply::new(
                 400,
                 format!("line {:?}: {}", error.line, error.message),
             )),

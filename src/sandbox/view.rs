@@ -11,9 +11,9 @@ use super::batches::{BatchRecord, Counts, LineError};
 use super::faults::Fault;
 use super::ledger::Entry;
 use super::response::Usage;
-use super::wire::{Refusal, ok};
+use super::wire::{ErrorReply, ok};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::http::Response;
 
 /// Members in the order of recorded answers; what is not set is null.
@@ -51,12 +51,12 @@ struct Errors<'a> {
 
 impl Sandbox {
     /// The batch as an answer.
-    pub(super) fn show(&self, batch: &mut BatchRecord) -> Result<Response, Refusal> {
+    pub(super) fn show(&self, batch: &mut BatchRecord) -> Result<Response, ErrorReply> {
         ok(&self.view(batch)?)
     }
 
     /// The batch as it is seen from outside, now.
-    pub(super) fn view(&self, batch: &mut BatchRecord) -> Result<Box<RawValue>, Refusal> {
+    pub(super) fn view(&self, batch: &mut BatchRecord) -> Result<Box<RawValue>, ErrorReply> {
         let now = self.now();
         let ended = batch.ended_ms();
         let off = self.draw(batch, Fault::CountsMismatch)?;
@@ -93,7 +93,7 @@ impl Sandbox {
             object: "batch",
             endpoint: &batch.endpoint,
             model: batch.model.as_deref(),
-            errors: (batch.status == RemoteStatus::Failed).then_some(Errors {
+            errors: (batch.status == BatchStatus::Failed).then_some(Errors {
                 object: "list",
                 data: &batch.errors,
             }),
@@ -155,7 +155,7 @@ impl Sandbox {
 
     /// What is counted now.
     pub(super) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
-        if batch.status != RemoteStatus::InProgress {
+        if batch.status != BatchStatus::InProgress {
             return batch.counts;
         }
         let shown = batch.shown.map_or(0, |(_, counts)| counts.completed);
@@ -166,15 +166,15 @@ impl Sandbox {
     }
 }
 
-fn rank(status: RemoteStatus) -> u8 {
+fn rank(status: BatchStatus) -> u8 {
     match status {
-        RemoteStatus::Validating => 0,
-        RemoteStatus::InProgress => 1,
-        RemoteStatus::Finalizing => 2,
-        RemoteStatus::Cancelling => 3,
-        RemoteStatus::Failed
-        | RemoteStatus::Completed
-        | RemoteStatus::Expired
-        | RemoteStatus::Cancelled => 4,
+        BatchStatus::Validating => 0,
+        BatchStatus::InProgress => 1,
+        BatchStatus::Finalizing => 2,
+        BatchStatus::Cancelling => 3,
+        BatchStatus::Failed
+        | BatchStatus::Completed
+        | BatchStatus::Expired
+        | BatchStatus::Cancelled => 4,
     }
 }

@@ -10,7 +10,7 @@ use crate::http::Response;
 
 /// Why a call, or a line of a batch, is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct ErrorReply {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) code: Option<String>,
@@ -41,7 +41,7 @@ struct Detail<'a> {
     code: Option<&'a str>,
 }
 
-impl Refusal {
+impl ErrorReply {
     /// An `invalid_request_error` without code and param.
     pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
         Self {
@@ -122,7 +122,7 @@ impl Refusal {
     }
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for ErrorReply {
     fn from(error: io::Error) -> Self {
         Self::new(500, format!("The sandbox itself failed: {error}"))
             .code("server_error")
@@ -153,7 +153,7 @@ impl<T: Serialize> List<T> {
 }
 
 /// 200 with a document whose members keep their order.
-pub(super) fn ok(document: &impl Serialize) -> Result<Response, Refusal> {
+pub(super) fn ok(document: &impl Serialize) -> Result<Response, ErrorReply> {
     let text = serde_json::to_vec(document).map_err(io::Error::from)?;
     Ok(Response::bytes(200, "application/json", text))
 }

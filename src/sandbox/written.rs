@@ -12,7 +12,7 @@ use super::faults::Fault;
 use super::ledger::Entry;
 use super::lines::{Outcome, Target, server_error};
 use super::response::{Twist, Usage};
-use super::wire::Refusal;
+use super::wire::ErrorReply;
 use super::{Sandbox, ids};
 
 /// Why lines were not run.
@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     pub(super) sandbox: &'a Sandbox,
     pub(super) batch: &'a BatchRecord,
     /// What every line gets.
-    pub(super) whole: Option<Refusal>,
+    pub(super) whole: Option<ErrorReply>,
     pub(super) alias: bool,
     /// In seconds.
     pub(super) at: i64,

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, alerts, direct, moved};
+use super::{Stored, Tx, View, alerts, moved, synchronous_calls};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
@@ -147,7 +147,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
                 tx.now
             ])?;
             if new.mode == Mode::Synchronous {
-                direct::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+                synchronous_calls::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
             }
         }
     }

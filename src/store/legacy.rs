@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::domain::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::domain::legacy::{LegacyJob, LegacyLot, custom_ids};
-use crate::domain::openai::{Identity, RemoteBatch};
+use crate::domain::openai::{Batch, Identity};
 
 /// Whose the imported jobs are.
 const CLIENT: &str = "default";
@@ -216,7 +216,7 @@ pub fn orphans(view: &View, only: Option<&str>) -> Stored<Vec<Orphan>> {
 /// What is linked.
 pub struct Link<'a> {
     /// OpenAI's batch.
-    pub remote: &'a RemoteBatch,
+    pub remote: &'a Batch,
     /// The account that it was found under.
     pub identity: &'a Identity,
     /// What it asks for.

@@ -25,15 +25,14 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Tran
 
 use crate::base::clock::Timestamp;
 
-pub mod again;
 pub mod alerts;
 pub mod backup;
 pub mod batches;
 pub mod cancel;
 mod columns;
-pub mod deliveries;
-pub mod direct;
 pub mod figures;
+pub mod free_space;
+pub mod idempotency;
 pub mod images;
 pub mod inspect;
 pub mod jobs;
@@ -41,15 +40,16 @@ pub mod legacy;
 pub mod lots;
 pub mod money;
 pub mod notices;
-pub mod once;
 pub mod queue;
 pub mod report;
 pub mod requests;
 pub mod retention;
-pub mod room;
+pub mod retry;
 pub mod settle;
 pub mod status;
 pub mod stuck;
+pub mod synchronous_calls;
+pub mod webhook_deliveries;
 
 mod embedded {
     refinery::embed_migrations!("migrations");

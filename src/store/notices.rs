@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::alerts::AlertRow;
-use super::deliveries::Then;
+use super::webhook_deliveries::Then;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::text_enum;

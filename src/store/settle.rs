@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View, alerts, direct, requests};
+use super::{Stored, Tx, View, alerts, requests, synchronous_calls};
 use crate::domain::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 
@@ -217,7 +217,7 @@ fn want_translations(tx: &Tx<'_>, vision: &Request, by: By) -> Stored<i64> {
         if let Some(request) = new {
             made += 1;
             if by == By::Call {
-                direct::plan(tx, request, tx.now)?;
+                synchronous_calls::plan(tx, request, tx.now)?;
             }
         }
     }
@@ -366,7 +366,7 @@ fn fail(tx: &Tx<'_>, request: &Request, reason: &str) -> Stored<()> {
 /// batch.
 pub fn fail_unsent(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
     let request = open_request(tx, request)?;
-    if direct::drop_planned(tx, request.id)? || request.state == RequestState::Waiting {
+    if synchronous_calls::drop_planned(tx, request.id)? || request.state == RequestState::Waiting {
         fail(tx, &request, reason)
     } else {
         Ok(())

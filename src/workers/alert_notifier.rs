@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::domain::signature::webhook_headers;
 use crate::outbound::Post;
 use crate::store::Store;
-use crate::store::deliveries::Then;
 use crate::store::notices::{self, Notice, What};
+use crate::store::webhook_deliveries::Then;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
@@ -23,7 +23,7 @@ const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
 const NOBODY: Duration = Duration::from_mins(1);
 
 /// See the module.
-pub struct Herald {
+pub struct AlertNotifier {
     store: Arc<Store>,
     outbound: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
@@ -32,7 +32,7 @@ pub struct Herald {
     introduced: bool,
 }
 
-impl Herald {
+impl AlertNotifier {
     /// A herald; one is enough.
     pub fn new(
         store: Arc<Store>,
@@ -135,7 +135,7 @@ impl Herald {
     }
 }
 
-impl Worker for Herald {
+impl Worker for AlertNotifier {
     fn name(&self) -> &'static str {
         "alert_notifier"
     }

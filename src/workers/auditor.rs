@@ -10,7 +10,7 @@ use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::money::Money;
-use crate::domain::openai::RemoteBatch;
+use crate::domain::openai::Batch;
 use crate::openai::BatchApi;
 use crate::openai::listing::batches_back_to;
 use crate::recovery::reconcile;
@@ -240,7 +240,7 @@ impl Auditor {
                 return Ok(());
             }
         };
-        let known: HashMap<&str, &RemoteBatch> = listed
+        let known: HashMap<&str, &Batch> = listed
             .iter()
             .map(|remote| (remote.id.as_str(), remote))
             .collect();
@@ -297,7 +297,7 @@ fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
 
 /// Whether what OpenAI has under a row's id was made from that row: by the key in its metadata, where
 /// it has one, and by its input file. A second batch under one key has the first one's.
-fn fits(row: &BatchRow, remote: &RemoteBatch) -> bool {
+fn fits(row: &BatchRow, remote: &Batch) -> bool {
     let key = remote.metadata.get(META_SUBMISSION);
     let of_key = |key: &String| {
         let rest = row.key.strip_prefix(key.as_str());

@@ -1,4 +1,4 @@
-//! Images are looked at before OpenAI is paid to: a lot goes on without those that are missing, and
+//! ImageChecker are looked at before OpenAI is paid to: a lot goes on without those that are missing, and
 //! fails alone when none, or too few, can be had.
 //!
 //! A tick takes in what the crew has found, gives the lots of which everything is known their
@@ -32,7 +32,7 @@ const KEPT: Duration = Duration::from_hours(1);
 const WAIT: Duration = Duration::from_millis(100);
 
 /// See the module.
-pub struct Images {
+pub struct ImageChecker {
     store: Arc<Store>,
     probes: Probes,
     config: Arc<Config>,
@@ -49,7 +49,7 @@ struct Verdict {
     first_problem: String,
 }
 
-impl Images {
+impl ImageChecker {
     /// A checker; `compared`: set by the submitter once OpenAI's batches were compared with the store.
     pub fn new(
         store: Arc<Store>,
@@ -146,7 +146,7 @@ impl Verdict {
     }
 }
 
-impl Worker for Images {
+impl Worker for ImageChecker {
     fn name(&self) -> &'static str {
         "image_checker"
     }

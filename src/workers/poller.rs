@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
-use crate::domain::batch::{BatchState, RemoteStatus};
-use crate::openai::{BatchApi, CallError, RemoteBatch};
+use crate::domain::batch::{BatchState, BatchStatus};
+use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
 use crate::workers::pauses::{self, OPENAI};
@@ -102,7 +102,7 @@ impl Poller {
     /// Of the batches on one page: those that run are looked at later.
     fn take_note(
         &self,
-        page: &[RemoteBatch],
+        page: &[Batch],
         left: &mut HashMap<String, BatchRow>,
         now: Moment,
     ) -> Result<(), WorkerError> {
@@ -152,11 +152,11 @@ impl Poller {
     }
 
     /// Asks OpenAI to cancel, or how far that is; a batch that has ended refuses with 409.
-    fn cancel(&self, id: &str) -> Result<RemoteBatch, CallError> {
+    fn cancel(&self, id: &str) -> Result<Batch, CallError> {
         let remote = self.api.batch(id)?;
         let done = remote
             .status
-            .is_some_and(|status| status.is_final() || status == RemoteStatus::Cancelling);
+            .is_some_and(|status| status.is_final() || status == BatchStatus::Cancelling);
         if done {
             return Ok(remote);
         }
@@ -174,14 +174,14 @@ impl Poller {
     fn seen(
         &mut self,
         row: &BatchRow,
-        remote: &RemoteBatch,
+        remote: &Batch,
         now: Moment,
     ) -> Result<TickOutcome, WorkerError> {
         let subject = format!("batch:{}", row.id);
         let made = Timestamp::from_seconds(remote.created_at);
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
-        let is_final = remote.status.is_some_and(RemoteStatus::is_final);
+        let is_final = remote.status.is_some_and(BatchStatus::is_final);
         let files_late = are_files_late(remote)
             && self.late.waited(row.id, now) < self.config.openai.results_patience;
         self.store.write(now.wall, |tx| {
@@ -273,14 +273,14 @@ fn is_overdue(expires: Option<i64>, now: Moment) -> bool {
 
 /// Whether OpenAI has yet to name a file that a batch which ended must have, by its status or its
 /// counts. An answered line whose file came too late would be sent, and paid, again.
-fn are_files_late(remote: &RemoteBatch) -> bool {
+fn are_files_late(remote: &Batch) -> bool {
     let (no_output, no_errors) = (
         remote.output_file_id.is_none(),
         remote.error_file_id.is_none(),
     );
     match remote.status {
-        Some(RemoteStatus::Completed) if no_output && no_errors => true,
-        Some(RemoteStatus::Completed | RemoteStatus::Expired | RemoteStatus::Cancelled) => {
+        Some(BatchStatus::Completed) if no_output && no_errors => true,
+        Some(BatchStatus::Completed | BatchStatus::Expired | BatchStatus::Cancelled) => {
             no_output && remote.counts.completed > 0 || no_errors && remote.counts.failed > 0
         }
         _ => false,

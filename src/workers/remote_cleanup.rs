@@ -16,7 +16,7 @@ use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 const LONGEST_COMMIT: Duration = Duration::from_mins(1);
 
 /// See the module.
-pub struct Janitor {
+pub struct RemoteCleanup {
     store: Arc<Store>,
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
@@ -24,7 +24,7 @@ pub struct Janitor {
     rest_until: Duration,
 }
 
-impl Janitor {
+impl RemoteCleanup {
     /// A janitor.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Janitor {
     }
 }
 
-impl Worker for Janitor {
+impl Worker for RemoteCleanup {
     fn name(&self) -> &'static str {
         "remote_cleanup"
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
-use crate::store::{Store, retention, room};
+use crate::store::{Store, free_space, retention};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Lots of one transaction: some 20 ms where each has its description and ten translations.
@@ -47,8 +47,8 @@ impl Worker for Retention {
         if let Some(old) = old {
             self.store
                 .write(now.wall, |tx| retention::clean(tx, &old, LOTS))?;
-        } else if self.store.read(room::is_to_spare)? {
-            self.store.write(now.wall, room::give_back)?;
+        } else if self.store.read(free_space::is_to_spare)? {
+            self.store.write(now.wall, free_space::give_back)?;
         } else {
             return Ok(idle);
         }

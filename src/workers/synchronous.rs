@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::domain::batch::Outcome;
 use crate::domain::result_line::{self, Answer, Usage};
 use crate::openai::{CallError, ResponsesApi};
-use crate::store::direct::{self, Call, CallResult};
 use crate::store::settle::Rules;
+use crate::store::synchronous_calls::{self, Call, CallResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
@@ -27,7 +27,7 @@ use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 const DIRECT: &str = "direct";
 
 /// See the module.
-pub struct Direct {
+pub struct SynchronousCaller {
     store: Arc<Store>,
     api: Arc<dyn ResponsesApi>,
     clock: Arc<dyn Clock>,
@@ -44,7 +44,7 @@ struct Ended {
     response: Result<Value, CallError>,
 }
 
-impl Direct {
+impl SynchronousCaller {
     /// One of several.
     pub fn new(
         store: Arc<Store>,
@@ -72,12 +72,15 @@ impl Direct {
         } else {
             now.wall.before(self.config.synchronous.timeout)
         };
-        if !self.store.read(|view| direct::any_late(view, before))? {
+        if !self
+            .store
+            .read(|view| synchronous_calls::any_late(view, before))?
+        {
             return Ok(false);
         }
         let released = self
             .store
-            .write(now.wall, |tx| direct::release_late(tx, before))?;
+            .write(now.wall, |tx| synchronous_calls::release_late(tx, before))?;
         Ok(released > 0)
     }
 
@@ -100,7 +103,9 @@ impl Direct {
 
     fn make(&mut self, call: Call, now: Moment) -> Result<TickOutcome, WorkerError> {
         let line = self.store.read(|view| requests::of(view, call.request))?;
-        let begun = self.store.write(now.wall, |tx| direct::begin(tx, &call))?;
+        let begun = self
+            .store
+            .write(now.wall, |tx| synchronous_calls::begin(tx, &call))?;
         if !begun {
             return Ok(TickOutcome::again());
         }
@@ -163,9 +168,10 @@ impl Direct {
         let asked = failure.and_then(CallError::retry_after);
         let again = now + backoff(self.config.openai.retry_interval, call.earlier, asked);
         self.store.write(now, |tx| {
-            let until = direct::accepted_at(tx, call.request)? + self.config.synchronous.timeout;
+            let until =
+                synchronous_calls::accepted_at(tx, call.request)? + self.config.synchronous.timeout;
             let again = Some(again).filter(|again| account.is_none() && *again < until);
-            direct::end(tx, call, &result, rules, again)?;
+            synchronous_calls::end(tx, call, &result, rules, again)?;
             if response.is_ok() {
                 pauses::clear_sending_pauses(tx)?;
             }
@@ -210,7 +216,7 @@ fn of_error(error: &CallError) -> Answer {
     }
 }
 
-impl Worker for Direct {
+impl Worker for SynchronousCaller {
     fn name(&self) -> &'static str {
         "synchronous"
     }
@@ -241,7 +247,7 @@ impl Worker for Direct {
         let longest = self.config.synchronous.timeout;
         match self
             .store
-            .read(|view| direct::next(view, now.wall, longest))?
+            .read(|view| synchronous_calls::next(view, now.wall, longest))?
         {
             None => Ok(TickOutcome::idle(idle)),
             Some(Ok(call)) => self.make(call, now),

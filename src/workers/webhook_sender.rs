@@ -10,8 +10,8 @@ use crate::config::{ClientConfig, Config};
 use crate::domain::signature::{Key, webhook_headers};
 use crate::jobs::results;
 use crate::outbound::Post;
-use crate::store::deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::jobs::{self, JobRow};
+use crate::store::webhook_deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::{Store, StoreError, alerts};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -27,7 +27,7 @@ const FAILING: Duration = Duration::from_hours(1);
 const GRACE: Duration = Duration::from_mins(1);
 
 /// See the module.
-pub struct Courier {
+pub struct WebhookSender {
     store: Arc<Store>,
     outbound: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
@@ -46,7 +46,7 @@ struct Attempt {
     took: Duration,
 }
 
-impl Courier {
+impl WebhookSender {
     /// A courier; several may work side by side.
     pub fn new(
         store: Arc<Store>,
@@ -80,7 +80,7 @@ impl Courier {
             job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + GRACE;
         if !self.store.write(now.wall, |tx| {
-            deliveries::begin(tx, &delivery, lease, self.at_once())
+            webhook_deliveries::begin(tx, &delivery, lease, self.at_once())
         })? {
             return Ok(TickOutcome::again());
         }
@@ -115,15 +115,15 @@ impl Courier {
         } = &attempt;
         let (status, then) = (*status, *then);
         let stored = self.store.write(self.clock.now().wall, |tx| {
-            deliveries::end(tx, delivery, status, error.as_deref(), then)?;
+            webhook_deliveries::end(tx, delivery, status, error.as_deref(), then)?;
             match (status, then) {
                 (_, Then::Delivered) => {
-                    deliveries::mark_receiver_healthy(tx, &delivery.host)?;
-                    deliveries::close_failed_alerts(tx, delivery)?;
+                    webhook_deliveries::mark_receiver_healthy(tx, &delivery.host)?;
+                    webhook_deliveries::close_failed_alerts(tx, delivery)?;
                 }
                 // It has answered, for good.
                 (Some(410), _) => {}
-                _ => deliveries::mark_receiver_failing(tx, &delivery.host, FAILING)?,
+                _ => webhook_deliveries::mark_receiver_failing(tx, &delivery.host, FAILING)?,
             }
             if then == Then::GiveUp {
                 let message = format!(
@@ -275,7 +275,7 @@ fn jittered(wait: Duration, delivery: &Delivery) -> Duration {
     )
 }
 
-impl Worker for Courier {
+impl Worker for WebhookSender {
     fn name(&self) -> &'static str {
         "webhook_sender"
     }
@@ -300,13 +300,14 @@ impl Worker for Courier {
         let (paused, odd, first) = self.store.read(|view| {
             Ok((
                 alerts::paused(view, alerts::WEBHOOKS)?.is_some(),
-                deliveries::has_odd_due_times(view, now.wall, longest)?,
-                deliveries::next_due(view, now.wall, self.at_once())?,
+                webhook_deliveries::has_odd_due_times(view, now.wall, longest)?,
+                webhook_deliveries::next_due(view, now.wall, self.at_once())?,
             ))
         })?;
         if odd {
-            self.store
-                .write(now.wall, |tx| deliveries::correct_due_times(tx, longest))?;
+            self.store.write(now.wall, |tx| {
+                webhook_deliveries::correct_due_times(tx, longest)
+            })?;
             return Ok(TickOutcome::again());
         }
         match first.filter(|_| !paused) {

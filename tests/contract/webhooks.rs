@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchkeeper::domain::signature::ReceivedWebhook;
 use batchkeeper::python_json::canonical_value;
-use batchkeeper::store::{Store, alerts, deliveries};
+use batchkeeper::store::{Store, alerts, webhook_deliveries};
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, described, in_languages, now, submission, wait_for};
@@ -386,14 +386,14 @@ fn a_receiver_that_fails_for_an_hour_is_told_to_a_person_until_it_answers() {
         let at = start + Duration::from_secs(minutes * 60);
         store
             .write(at, |tx| {
-                deliveries::mark_receiver_failing(tx, "hooks.example:443", hour)
+                webhook_deliveries::mark_receiver_failing(tx, "hooks.example:443", hour)
             })
             .unwrap();
         assert_eq!(open(), expected, "after {minutes} minutes");
     }
     store
         .write(start + hour * 4, |tx| {
-            deliveries::mark_receiver_healthy(tx, "hooks.example:443")
+            webhook_deliveries::mark_receiver_healthy(tx, "hooks.example:443")
         })
         .unwrap();
     assert_eq!(open(), 0);

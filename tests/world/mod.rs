@@ -31,17 +31,18 @@ use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
 use batchkeeper::store::{
-    Store, StoreError, Watcher, again, batches, cancel, deliveries, direct, inspect, money,
+    Store, StoreError, Watcher, batches, cancel, inspect, money, retry, synchronous_calls,
+    webhook_deliveries,
 };
 use batchkeeper::workers::auditor::Auditor;
 use batchkeeper::workers::finisher::Finisher;
 use batchkeeper::workers::ingester::Ingester;
 use batchkeeper::workers::poller::Poller;
-use batchkeeper::workers::remote_cleanup::Janitor;
+use batchkeeper::workers::remote_cleanup::RemoteCleanup;
 use batchkeeper::workers::retention::Retention;
 use batchkeeper::workers::submitter::Submitter;
-use batchkeeper::workers::synchronous::Direct;
-use batchkeeper::workers::webhook_sender::Courier;
+use batchkeeper::workers::synchronous::SynchronousCaller;
+use batchkeeper::workers::webhook_sender::WebhookSender;
 use batchkeeper::workers::worker::{TickOutcome, Worker};
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -233,8 +234,8 @@ impl World {
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {
             money::set_prices(tx, &self.config.prices())?;
-            deliveries::release_unfinished(tx)?;
-            direct::release_unfinished(tx)
+            webhook_deliveries::release_unfinished(tx)?;
+            synchronous_calls::release_unfinished(tx)
         });
         released.expect("a write");
         let store = Arc::new(store.watched(self.watcher()));
@@ -250,20 +251,20 @@ impl World {
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),
-            Box::new(Direct::new(
+            Box::new(SynchronousCaller::new(
                 store.clone(),
                 self.openai.clone(),
                 self.clock.clone(),
                 config(),
             )),
-            Box::new(Courier::new(
+            Box::new(WebhookSender::new(
                 store.clone(),
                 self.receiver.clone(),
                 self.clock.clone(),
                 config(),
             )),
             Box::new(Auditor::new(store.clone(), api(), config())),
-            Box::new(Janitor::new(store.clone(), api(), config())),
+            Box::new(RemoteCleanup::new(store.clone(), api(), config())),
             Box::new(Retention::new(store.clone(), config())),
         ];
         self.running = Some(Running { store, steps });
@@ -492,7 +493,7 @@ impl World {
         let check = self.config.images.check;
         let retried = self.survive(|world| {
             world.store().write(now, |tx| match jobs::by_id(tx, job)? {
-                Some(job) => again::retry_failed_lots(tx, &job, check).map(|cost| cost.lots > 0),
+                Some(job) => retry::retry_failed_lots(tx, &job, check).map(|cost| cost.lots > 0),
                 None => Ok(false),
             })
         });

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchkeeper::domain::batch::{RemoteStatus, Stage};
+use batchkeeper::domain::batch::{BatchStatus, Stage};
 use batchkeeper::openai::{
-    BatchApi, BatchError, Call, CallError, ENDPOINT, Identity, NewBatch, Page, Refusal,
-    RemoteBatch, RemoteFile, RequestCounts, ResponsesApi,
+    Batch, BatchApi, BatchError, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch,
+    OpenAiError, Page, RequestCounts, ResponsesApi,
 };
 use serde_json::{Value, json};
 
@@ -71,12 +71,12 @@ pub enum Fault {
 impl Fault {
     fn error(&self) -> Option<CallError> {
         let refused = |status, code: &str, param: &str, message: &str| {
-            CallError::Refused(Refusal {
+            CallError::Refused(OpenAiError {
                 status,
                 code: code.into(),
                 param: param.into(),
                 message: message.into(),
-                ..Refusal::default()
+                ..OpenAiError::default()
             })
         };
         match self {
@@ -244,7 +244,7 @@ struct File {
 pub struct Batch {
     pub id: String,
     pub metadata: BTreeMap<String, String>,
-    pub status: RemoteStatus,
+    pub status: BatchStatus,
     pub lines: Vec<Line>,
     /// The second of a create that made two.
     pub is_twin: bool,
@@ -465,7 +465,7 @@ impl State {
         input: &str,
         metadata: BTreeMap<String, String>,
         is_twin: bool,
-    ) -> Call<RemoteBatch> {
+    ) -> Call<Batch> {
         let file = self.find_file(input)?;
         let text = String::from_utf8(file.bytes.clone()).expect("an input file is UTF-8");
         let lines = parse_lines(&text, &mut self.violations);
@@ -474,7 +474,7 @@ impl State {
         let batch = Batch {
             id: format!("batch_{:04}", self.batches.len() + 1),
             metadata,
-            status: RemoteStatus::Validating,
+            status: BatchStatus::Validating,
             lines,
             is_twin,
             model: model_of(&text),
@@ -536,7 +536,7 @@ impl State {
         }
         if let Some(since) = batch.cancelling_since {
             if now >= since + CANCEL {
-                self.finish(at, RemoteStatus::Cancelled, 0, since + CANCEL);
+                self.finish(at, BatchStatus::Cancelled, 0, since + CANCEL);
             }
             return;
         }
@@ -544,32 +544,32 @@ impl State {
         if now < begins {
             return;
         }
-        if batch.status == RemoteStatus::Validating {
+        if batch.status == BatchStatus::Validating {
             let refused = match &batch.course.end {
                 End::Refused(errors) => Some(errors.clone()),
                 _ => self.judge(at),
             };
             let batch = &mut self.batches[at];
             if let Some(errors) = refused {
-                batch.status = RemoteStatus::Failed;
+                batch.status = BatchStatus::Failed;
                 batch.ended = Some(begins);
                 batch.errors = errors;
                 return;
             }
-            batch.status = RemoteStatus::InProgress;
+            batch.status = BatchStatus::InProgress;
             batch.counts.total = batch.lines.len() as u64;
         }
         let batch = &self.batches[at];
         let course = &batch.course;
         let all = batch.lines.len();
         let (ends, status, lines) = match course.end {
-            End::Completes | End::Refused(_) => (course.latency, RemoteStatus::Completed, all),
+            End::Completes | End::Refused(_) => (course.latency, BatchStatus::Completed, all),
             End::Expires(lines) => (
                 WINDOW + Duration::from_mins(10),
-                RemoteStatus::Expired,
+                BatchStatus::Expired,
                 lines,
             ),
-            End::Cancelled(lines) => (course.latency + CANCEL, RemoteStatus::Cancelled, lines),
+            End::Cancelled(lines) => (course.latency + CANCEL, BatchStatus::Cancelled, lines),
         };
         let ends = begins + ends;
         if now >= ends {
@@ -609,7 +609,7 @@ impl State {
             *number == at
                 || matches!(
                     batch.status,
-                    RemoteStatus::InProgress | RemoteStatus::Cancelling
+                    BatchStatus::InProgress | BatchStatus::Cancelling
                 )
         });
         let lines = held.flat_map(|(_, batch)| &batch.lines);
@@ -661,7 +661,7 @@ impl State {
     }
 
     /// Runs the first lines of a batch, writes its files and ends it.
-    fn finish(&mut self, at: usize, status: RemoteStatus, run: usize, ended: Duration) {
+    fn finish(&mut self, at: usize, status: BatchStatus, run: usize, ended: Duration) {
         let lines = self.batches[at].lines.clone();
         let is_twin = self.batches[at].is_twin;
         let never = self.batches[at].course.ids == Ids::Never;
@@ -673,7 +673,7 @@ impl State {
         for (number, line) in lines.iter().enumerate() {
             if number >= run {
                 let code = match status {
-                    RemoteStatus::Expired => "batch_expired",
+                    BatchStatus::Expired => "batch_expired",
                     _ => "batch_cancelled",
                 };
                 errors.push(result(
@@ -735,7 +735,7 @@ impl Batch {
         self.lines.iter().all(|line| line.custom_id == "theirs")
     }
 
-    fn remote(&self, now: Duration) -> RemoteBatch {
+    fn remote(&self, now: Duration) -> Batch {
         let since_end = self.ended.map(|ended| now.saturating_sub(ended));
         let shown = |late: bool| {
             since_end.is_some_and(|since| match self.course.ids {
@@ -745,7 +745,7 @@ impl Batch {
                 Ids::OutputLate(lag) => !late || since >= lag,
             })
         };
-        RemoteBatch {
+        Batch {
             id: self.id.clone(),
             status_text: self.status.as_str().into(),
             status: Some(self.status),
@@ -757,7 +757,7 @@ impl Batch {
             model: self
                 .model
                 .clone()
-                .filter(|_| self.status != RemoteStatus::Validating),
+                .filter(|_| self.status != BatchStatus::Validating),
             counts: self.counts,
             usage: self.usage,
             errors: self.errors.clone(),
@@ -777,10 +777,10 @@ fn seconds(time: Duration) -> i64 {
 }
 
 fn not_found(message: &str) -> CallError {
-    CallError::Refused(Refusal {
+    CallError::Refused(OpenAiError {
         status: 404,
         message: message.into(),
-        ..Refusal::default()
+        ..OpenAiError::default()
     })
 }
 
@@ -937,7 +937,7 @@ impl BatchApi for OpenAi {
         &self.identity
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<RemoteFile> {
+    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
         let bytes = std::fs::read(path).expect("the input file is there");
         self.call(Op::Upload, |state, _| {
             if !name.ends_with(".jsonl") {
@@ -948,11 +948,11 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn file(&self, id: &str) -> Call<RemoteFile> {
+    fn file(&self, id: &str) -> Call<FileObject> {
         self.call(Op::File, |state, _| state.find_file(id).map(File::remote))
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteFile>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
         self.call(Op::Files, |state, _| {
             let newest_first = state.files.iter().rev().map(File::remote);
             Ok(page(newest_first, |file| &file.id, after, limit as usize))
@@ -987,14 +987,14 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<RemoteBatch> {
+    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
         self.call(Op::Create, |state, fault| {
             if state.find_file(&new.input_file_id).is_err() {
-                return Err(CallError::Refused(Refusal {
+                return Err(CallError::Refused(OpenAiError {
                     status: 400,
                     param: "file_id".into(),
                     message: "cannot find the file".into(),
-                    ..Refusal::default()
+                    ..OpenAiError::default()
                 }));
             }
             let made = state.add_batch(&new.input_file_id, new.metadata.clone(), false)?;
@@ -1005,14 +1005,14 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn batch(&self, id: &str) -> Call<Batch> {
         self.call(Op::Batch, |state, _| {
             let now = state.now;
             Ok(state.find_batch(id)?.remote(now))
         })
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
         self.call(Op::List, |state, _| {
             let now = state.now;
             let shown = |batch: &&Batch| batch.created + state.list_lag <= now;
@@ -1031,19 +1031,19 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn cancel_batch(&self, id: &str) -> Call<Batch> {
         self.call(Op::Cancel, |state, _| {
             let now = state.now;
             let batch = state.find_batch(id)?;
-            if batch.status.is_final() && batch.status != RemoteStatus::Cancelled {
-                return Err(CallError::Refused(Refusal {
+            if batch.status.is_final() && batch.status != BatchStatus::Cancelled {
+                return Err(CallError::Refused(OpenAiError {
                     status: 409,
                     message: "cannot cancel".into(),
-                    ..Refusal::default()
+                    ..OpenAiError::default()
                 }));
             }
             if !batch.status.is_final() {
-                batch.status = RemoteStatus::Cancelling;
+                batch.status = BatchStatus::Cancelling;
                 batch.cancelling_since.get_or_insert(now);
             }
             Ok(batch.remote(now))
@@ -1073,12 +1073,12 @@ impl ResponsesApi for OpenAi {
             })?;
             match response["status_code"].as_u64() {
                 Some(200) => Ok(response["body"].clone()),
-                status => Err(CallError::Refused(Refusal {
+                status => Err(CallError::Refused(OpenAiError {
                     status: u16::try_from(status.unwrap_or(0)).expect("a status"),
                     param: text_of(&response["body"]["error"]["param"]),
                     code: text_of(&response["body"]["error"]["code"]),
                     message: text_of(&response["body"]["error"]["message"]),
-                    ..Refusal::default()
+                    ..OpenAiError::default()
                 })),
             }
         })
@@ -1090,8 +1090,8 @@ fn text_of(value: &Value) -> String {
 }
 
 impl File {
-    fn remote(&self) -> RemoteFile {
-        RemoteFile {
+    fn remote(&self) -> FileObject {
+        FileObject {
             id: self.id.clone(),
             bytes: Some(self.bytes.len() as u64),
             created_at: seconds(self.created),

@@ -5,10 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use batchkeeper::domain::batch::RemoteStatus;
-use batchkeeper::openai::{
-    BatchApi, Call, CallError, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
-};
+use batchkeeper::domain::batch::BatchStatus;
+use batchkeeper::openai::{Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, Page};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -96,11 +94,11 @@ struct Sabotaged {
 }
 
 impl Sabotaged {
-    fn seen(&self, mut remote: RemoteBatch) -> RemoteBatch {
-        let is_over = remote.status.is_some_and(RemoteStatus::is_final);
+    fn seen(&self, mut remote: Batch) -> Batch {
+        let is_over = remote.status.is_some_and(BatchStatus::is_final);
         let hides = match self.bug {
             Bug::ErrorsFirst => is_over && remote.error_file_id.is_some(),
-            Bug::ExpiredWhole => remote.status == Some(RemoteStatus::Expired),
+            Bug::ExpiredWhole => remote.status == Some(BatchStatus::Expired),
             _ => false,
         };
         if hides {
@@ -145,11 +143,11 @@ impl BatchApi for Sabotaged {
         self.openai.identity()
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<RemoteFile> {
+    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
         self.openai.upload(name, path)
     }
 
-    fn file(&self, id: &str) -> Call<RemoteFile> {
+    fn file(&self, id: &str) -> Call<FileObject> {
         let mut file = self.openai.file(id)?;
         if matches!(self.bug, Bug::WrongField | Bug::OtherFormat) {
             file.bytes = None;
@@ -157,7 +155,7 @@ impl BatchApi for Sabotaged {
         Ok(file)
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteFile>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
         self.openai.input_files(after, limit)
     }
 
@@ -183,7 +181,7 @@ impl BatchApi for Sabotaged {
         Ok(misread.len() as u64)
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<RemoteBatch> {
+    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
         match self.openai.create_batch(new) {
             Err(CallError::Unknown { message }) if self.bug == Bug::BlindRepeat => {
                 Err(CallError::NotSent { message })
@@ -196,11 +194,11 @@ impl BatchApi for Sabotaged {
         }
     }
 
-    fn batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn batch(&self, id: &str) -> Call<Batch> {
         self.openai.batch(id).map(|remote| self.seen(remote))
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
         let mut page = self.openai.batches(after, limit)?;
         if self.bug == Bug::TimingOnly
             && let Some(theirs) = page.data.iter_mut().find(|it| it.metadata.is_empty())
@@ -211,7 +209,7 @@ impl BatchApi for Sabotaged {
         Ok(page)
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn cancel_batch(&self, id: &str) -> Call<Batch> {
         self.openai.cancel_batch(id)
     }
 }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::serve_sandbox::limits;
 use super::{Outcome, logger, print};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::threads::Crew;
+use crate::base::threads::ThreadGroup;
 use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
 use crate::http::server::Server;
@@ -31,8 +31,8 @@ pub(super) fn run(keep: bool) -> Outcome {
         "batchkeeper-demo-{}",
         uuid::Uuid::new_v4().simple()
     ));
-    let (crew, _endings) = Crew::new();
-    let sandbox = start_sandbox(&crew, &clock, &folder)?;
+    let (group, _endings) = ThreadGroup::new();
+    let sandbox = start_sandbox(&group, &clock, &folder)?;
     let openai = format!("http://{}", sandbox.address());
     let config = write_config(&folder, &openai)?;
     let database = config.database.clone();
@@ -77,7 +77,11 @@ pub(super) fn run(keep: bool) -> Outcome {
     Ok(true)
 }
 
-fn start_sandbox(crew: &Crew, clock: &Arc<dyn Clock>, folder: &Path) -> Result<Server, String> {
+fn start_sandbox(
+    group: &ThreadGroup,
+    clock: &Arc<dyn Clock>,
+    folder: &Path,
+) -> Result<Server, String> {
     // Slow enough that its stages can be watched, fast enough to be waited for.
     let latencies = Latencies {
         validating: 500,
@@ -95,7 +99,7 @@ fn start_sandbox(crew: &Crew, clock: &Arc<dyn Clock>, folder: &Path) -> Result<S
     let listener =
         TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port: {error}"))?;
     Server::start(
-        crew,
+        group,
         clock.clone(),
         "sandbox",
         listener,

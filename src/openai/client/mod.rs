@@ -31,8 +31,7 @@ use self::settings::{check_base_url, optional};
 use self::wire::{BeforeSending, agent};
 use super::answer::{self, Redactor};
 use super::{
-    BatchApi, Call, CallError, ENDPOINT, Identity, NewBatch, Page, RemoteBatch, RemoteFile,
-    ResponsesApi,
+    Batch, BatchApi, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch, Page, ResponsesApi,
 };
 use crate::base::clock::{Clock, SystemClock};
 
@@ -185,7 +184,7 @@ impl Client {
             .map_err(|error| self.unknown(&format!("the answer is no JSON: {error}")))
     }
 
-    fn refusal(&self, response: Response<Body>) -> super::Refusal {
+    fn refusal(&self, response: Response<Body>) -> super::OpenAiError {
         let (parts, body) = response.into_parts();
         let body = self.read_some(body.into_reader());
         answer::refusal(
@@ -252,14 +251,14 @@ impl Client {
         Ok(query)
     }
 
-    fn as_file(&self, value: &Value, id: Option<&str>) -> Call<RemoteFile> {
-        RemoteFile::from_json(value)
+    fn as_file(&self, value: &Value, id: Option<&str>) -> Call<FileObject> {
+        FileObject::from_json(value)
             .filter(|file| id.is_none_or(|id| file.id == id))
             .ok_or_else(|| self.unknown(&format!("the answer is not that file: {value}")))
     }
 
-    fn as_batch(&self, value: &Value, id: Option<&str>) -> Call<RemoteBatch> {
-        RemoteBatch::from_json(value)
+    fn as_batch(&self, value: &Value, id: Option<&str>) -> Call<Batch> {
+        Batch::from_json(value)
             .filter(|batch| id.is_none_or(|id| batch.id == id))
             .ok_or_else(|| self.unknown(&format!("the answer is not that batch: {value}")))
     }
@@ -275,7 +274,7 @@ impl BatchApi for Client {
         &self.identity
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<RemoteFile> {
+    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
         if !is_upload_name(name) {
             return Err(self.not_sent(&format!("{name:?} is no name for an input file")));
         }
@@ -298,15 +297,15 @@ impl BatchApi for Client {
         }
     }
 
-    fn file(&self, id: &str) -> Call<RemoteFile> {
+    fn file(&self, id: &str) -> Call<FileObject> {
         let value = self.get(&format!("/files/{}", self.encoded(id)?))?;
         self.as_file(&value, Some(id))
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteFile>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
         let query = self.query(after, limit, 10_000)?;
         let value = self.get(&format!("/files?purpose=batch&order=desc&{query}"))?;
-        self.as_page(&value, RemoteFile::from_json)
+        self.as_page(&value, FileObject::from_json)
     }
 
     fn delete_file(&self, id: &str) -> Call<()> {
@@ -344,7 +343,7 @@ impl BatchApi for Client {
         }
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<RemoteBatch> {
+    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
         let body = serde_json::to_vec(&CreateBody {
             input_file_id: &new.input_file_id,
             endpoint: ENDPOINT,
@@ -365,12 +364,12 @@ impl BatchApi for Client {
         }
     }
 
-    fn batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn batch(&self, id: &str) -> Call<Batch> {
         let value = self.get(&format!("/batches/{}", self.encoded(id)?))?;
         self.as_batch(&value, Some(id))
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<RemoteBatch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
         let path = format!("/batches?{}", self.query(after, limit, 100)?);
         let request = self
             .request(Method::GET, &path)
@@ -385,10 +384,10 @@ impl BatchApi for Client {
             .map_err(|error| {
                 self.unknown(&format!("the listing broke off, or is none: {error}"))
             })?;
-        self.as_page(&value, RemoteBatch::from_json)
+        self.as_page(&value, Batch::from_json)
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<RemoteBatch> {
+    fn cancel_batch(&self, id: &str) -> Call<Batch> {
         let path = format!("/batches/{}/cancel", self.encoded(id)?);
         let request = self
             .request(Method::POST, &path)

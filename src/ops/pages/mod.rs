@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::health::Health;
 use crate::api::Failure;
 use crate::base::clock::{Moment, Timestamp};
-use crate::domain::api_error::{Code, Refusal};
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::Response;
 use crate::store::figures::Figures;
 use crate::store::{Store, alerts, inspect::Table, status};
@@ -60,7 +60,7 @@ pub(super) struct Look<'a> {
 impl Look<'_> {
     /// The page at `path`, where there is one. `span`: how far back the picture goes.
     pub(super) fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
-        let nothing = || Refusal::new(Code::NotFound, format!("There is nothing at {path}."));
+        let nothing = || ApiError::new(ErrorCode::NotFound, format!("There is nothing at {path}."));
         let (title, parts) = match path.trim_start_matches('/').split_once('/') {
             None => match path {
                 "/" => ("Overview".to_owned(), self.overview(Span::of(span))?),

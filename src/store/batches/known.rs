@@ -3,8 +3,8 @@
 use rusqlite::{named_params, params};
 
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
-use crate::domain::batch::{BatchState, RemoteStatus};
-use crate::domain::openai::RemoteBatch;
+use crate::domain::batch::{BatchState, BatchStatus};
+use crate::domain::openai::Batch;
 use crate::store::{Stored, Tx, alerts, moved, requests};
 
 /// What a listed batch is to us.
@@ -31,7 +31,7 @@ pub const META_SUBMISSION: &str = "submission";
 
 /// Looks at one batch of a listing, and links it where the evidence (our key in its metadata, or
 /// our input file) says that it is ours.
-pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &RemoteBatch) -> Stored<Known> {
+pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Known> {
     if by_openai_id(tx, &remote.id)?.is_some() {
         return Ok(Known::Yes);
     }
@@ -89,7 +89,7 @@ pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// OpenAI has a batch whose create this database has not seen.
-fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'creating', input_file_id = ?
          WHERE id = ? AND state IN ('sealed', 'uploaded')",
@@ -101,8 +101,8 @@ fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()>
 }
 
 /// A row of its own for a second batch under one key.
-fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &RemoteBatch) -> Stored<i64> {
-    let running = !remote.status.is_some_and(RemoteStatus::is_final);
+fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64> {
+    let running = !remote.status.is_some_and(BatchStatus::is_final);
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, duplicate_of,
                 base_url, organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,

@@ -5,7 +5,7 @@ use rusqlite::{named_params, params};
 use super::{count_lines, get};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Stage};
-use crate::domain::openai::{Identity, RemoteBatch, RemoteFile};
+use crate::domain::openai::{Batch, FileObject, Identity};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
 /// So many of a submission's jobs are named in the log.
@@ -113,7 +113,7 @@ fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
 }
 
 /// OpenAI has the input.
-pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &RemoteFile) -> Stored<()> {
+pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &FileObject) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'uploaded', input_file_id = ?, input_file_time = ?, input_file_since = ?, next_at = ?,
                 failures = 0, error = NULL
@@ -155,7 +155,7 @@ pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
 }
 
 /// OpenAI's id is certain: stored with the batch and on its jobs.
-pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, openai_time = ?, openai_expires = ?,
                 openai_status = ?, submitted_at = ?, next_at = ?, failures = 0, error = NULL

@@ -6,14 +6,14 @@ use rusqlite::{OptionalExtension, params};
 use super::{BatchRow, COLUMNS, Which, batch_row};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::BatchState;
-use crate::domain::openai::{Identity, RemoteBatch};
+use crate::domain::openai::{Batch, Identity};
 use crate::store::{Stored, Tx, View, alerts, moved};
 
 /// More lines than any batch has: a count beyond it says nothing.
 const MOST_LINES: u64 = 1 << 32;
 
 /// What a poll saw, with the batch still running.
-pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestamp) -> Stored<()> {
+pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &Batch, next_at: Timestamp) -> Stored<()> {
     let changed = tx
         .prepare_cached(
             "UPDATE openai_batches SET openai_status = ?, openai_total = ?, openai_completed = ?, openai_failed = ?,
@@ -35,7 +35,7 @@ pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &RemoteBatch, next_at: Timestam
 }
 
 /// OpenAI's final state and file ids.
-pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &RemoteBatch) -> Stored<()> {
+pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     record_poll(tx, id, remote, tx.now)?;
     let errors = serde_json::to_string(&remote.errors)?;
     tx.execute(

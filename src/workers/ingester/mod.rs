@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::private_file::create_private;
 use crate::config::Config;
-use crate::domain::batch::{BatchState, RemoteStatus};
+use crate::domain::batch::{BatchState, BatchStatus};
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow, Which};
@@ -204,7 +204,7 @@ impl Ingester {
 
     /// Both files are read: verdicts on the lines that have no text.
     fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let refused = (row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str()))
+        let refused = (row.openai_status.as_deref() == Some(BatchStatus::Failed.as_str()))
             .then(|| refusal(row));
         if row.settled_to == 0 {
             if let Some(wait) = self.patience(row, now)? {
@@ -267,7 +267,7 @@ impl Ingester {
         let found = u64::from(row.lines).saturating_sub(unread);
         let status = row.openai_status.as_deref();
         // Of a batch that was cut short, lines that never ran are found too, and counted nowhere.
-        let explained = if status == Some(RemoteStatus::Completed.as_str()) {
+        let explained = if status == Some(BatchStatus::Completed.as_str()) {
             found >= row.counts.completed + row.counts.failed
         } else {
             answered >= row.counts.completed
@@ -326,7 +326,7 @@ impl Ingester {
 
     /// What a batch that ran says of its model: whether it pauses, or goes on.
     fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Result<(), StoreError> {
-        let was_cancelled = row.openai_status.as_deref() == Some(RemoteStatus::Cancelled.as_str());
+        let was_cancelled = row.openai_status.as_deref() == Some(BatchStatus::Cancelled.as_str());
         if row.model.is_empty() || was_cancelled {
             // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
             // say of which model it is. (A pause under no name would stop nothing.)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::batch::RemoteStatus;
+use crate::domain::batch::BatchStatus;
 use crate::store::batches::BatchRow;
 
 /// Why OpenAI refused a batch, in one line.
@@ -31,7 +31,7 @@ pub fn refusal(row: &BatchRow) -> String {
 /// of a batch is to blame for it. Of a batch that was not sealed here (a recovery took it up) nobody
 /// is: which of its lines are here, and in which order they were sent, no row says.
 pub fn blamed(row: &BatchRow) -> Vec<(u64, String)> {
-    let refused = row.openai_status.as_deref() == Some(RemoteStatus::Failed.as_str());
+    let refused = row.openai_status.as_deref() == Some(BatchStatus::Failed.as_str());
     if !refused || is_passing(row) || row.input_sha256.is_none() {
         return Vec::new();
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::batch::{BatchState, Stage};
-use crate::openai::{BatchApi, CallError, NewBatch, RemoteFile};
+use crate::openai::{BatchApi, CallError, FileObject, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
 use crate::workers::pauses::{self, CREATES, OPENAI};
@@ -148,7 +148,7 @@ impl Submitter {
 
     /// The input of an upload whose answer was lost: found by its name, which holds the key, and its
     /// size. Parts of it are removed, and one that a create did not find.
-    fn uploaded_before(&self, row: &BatchRow) -> Result<Option<RemoteFile>, CallError> {
+    fn uploaded_before(&self, row: &BatchRow) -> Result<Option<FileObject>, CallError> {
         let name = input::file_name(&row.key);
         let listed = self.api.input_files(None, RECENT_FILES)?.data;
         let refused = row.input_file_id.as_ref();

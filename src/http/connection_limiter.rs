@@ -1,6 +1,6 @@
 //! What is counted: the connections in all and of each peer, and the memory that bodies may take.
 //!
-//! Seats are for who has something to say. When none is left, a newcomer takes that of whoever has
+//! ConnectionLimiter are for who has something to say. When none is left, a newcomer takes that of whoever has
 //! brought nothing for the longest time, of the peer who holds the most of them: connections that are
 //! opened and left, or dripped, push each other out and nobody else. Who is being served stays.
 
@@ -14,9 +14,9 @@ use std::time::Duration;
 /// How long a newcomer waits, where many have been sent away, for one of them to be gone.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// The connections that are open, each on its own seat.
+/// The connections that are open, each on its own permit.
 #[derive(Debug)]
-pub struct Seats {
+pub struct ConnectionLimiter {
     all: usize,
     per_peer: usize,
     table: Mutex<Table>,
@@ -26,10 +26,10 @@ pub struct Seats {
 #[derive(Debug, Default)]
 struct Table {
     closing: bool,
-    /// Counts seats and progress: an order in time.
+    /// Counts limiter and progress: an order in time.
     ticks: u64,
     taken: HashMap<u64, Taken>,
-    /// Seats that were taken away, whose threads have not ended yet.
+    /// ConnectionLimiter that were taken away, whose threads have not ended yet.
     leaving: usize,
     peers: HashMap<IpAddr, usize>,
 }
@@ -54,8 +54,8 @@ pub enum Phase {
     Served,
 }
 
-impl Seats {
-    /// Seats for `all` connections, `per_peer` of them for any one peer.
+impl ConnectionLimiter {
+    /// ConnectionLimiter for `all` connections, `per_peer` of them for any one peer.
     pub fn new(all: usize, per_peer: usize) -> Self {
         Self {
             all,
@@ -65,9 +65,13 @@ impl Seats {
         }
     }
 
-    /// A seat for a new connection, idle as yet; none where all are being served or cleared. A
+    /// A permit for a new connection, idle as yet; none where all are being served or cleared. A
     /// connection without a peer is a proxy's: it counts for no peer and gives way last.
-    pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: Option<IpAddr>) -> Option<Seat> {
+    pub fn take(
+        self: &Arc<Self>,
+        stream: &Arc<TcpStream>,
+        peer: Option<IpAddr>,
+    ) -> Option<ConnectionPermit> {
         let peer = peer.map(neighbourhood);
         let mut table = self.lock();
         if table.closing {
@@ -96,13 +100,13 @@ impl Seats {
         };
         table.taken.insert(id, taken);
         drop(table);
-        Some(Seat {
-            seats: Arc::clone(self),
+        Some(ConnectionPermit {
+            limiter: Arc::clone(self),
             id,
         })
     }
 
-    /// Takes one seat away from whoever brings nothing: the machine has no descriptor left.
+    /// Takes one permit away from whoever brings nothing: the machine has no descriptor left.
     pub fn make_room(&self) {
         let mut table = self.lock();
         if table.leaving == 0 {
@@ -122,7 +126,7 @@ impl Seats {
         *table.peers.entry(peer).or_default() += 1;
         drop(table);
         Some(Counted {
-            seats: Arc::clone(self),
+            limiter: Arc::clone(self),
             peer,
         })
     }
@@ -142,7 +146,7 @@ impl Seats {
         table.taken.values().for_each(hang_up);
     }
 
-    /// Whether the seats are being cleared.
+    /// Whether the limiter are being cleared.
     pub fn closing(&self) -> bool {
         self.lock().closing
     }
@@ -187,7 +191,7 @@ impl Table {
         }
     }
 
-    /// Takes a seat away, `of` this peer or of the one with the most; false when all are served.
+    /// Takes a permit away, `of` this peer or of the one with the most; false when all are served.
     fn evict(&mut self, of: Option<IpAddr>) -> bool {
         let victim = self
             .taken
@@ -222,16 +226,16 @@ fn neighbourhood(peer: IpAddr) -> IpAddr {
 
 /// One connection's place; dropping it gives it back.
 #[derive(Debug)]
-pub struct Seat {
-    seats: Arc<Seats>,
+pub struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     id: u64,
 }
 
-impl Seat {
-    /// Says how far it is now; to arrive once more says that more has arrived. False: the seat was
+impl ConnectionPermit {
+    /// Says how far it is now; to arrive once more says that more has arrived. False: the permit was
     /// taken away or is being cleared, and the connection is to end instead.
     pub fn enter(&self, phase: Phase) -> bool {
-        let mut table = self.seats.lock();
+        let mut table = self.limiter.lock();
         let closing = table.closing;
         let now = table.tick();
         let Some(taken) = table.taken.get_mut(&self.id) else {
@@ -249,28 +253,28 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut table = self.seats.lock();
+        let mut table = self.limiter.lock();
         match table.taken.remove(&self.id) {
             Some(taken) => table.leave(taken.peer),
             None => table.leaving -= 1,
         }
         drop(table);
-        self.seats.left.notify_all();
+        self.limiter.left.notify_all();
     }
 }
 
 /// One request of a peer behind a proxy; dropping it ends it.
 #[derive(Debug)]
 pub struct Counted {
-    seats: Arc<Seats>,
+    limiter: Arc<ConnectionLimiter>,
     peer: IpAddr,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.seats.lock().leave(Some(self.peer));
+        self.limiter.lock().leave(Some(self.peer));
     }
 }
 
@@ -350,40 +354,40 @@ mod tests {
     #[test]
     fn seats_are_counted_and_given_back() {
         let (_listener, stream) = a_stream();
-        let seats = Arc::new(Seats::new(3, 2));
-        let a = seats.take(&stream, peer("2001:db8::1")).unwrap();
-        let b = seats.take(&stream, peer("2001:db8::2")).unwrap();
-        for seat in [&a, &b] {
-            assert!(seat.enter(Phase::Served));
+        let limiter = Arc::new(ConnectionLimiter::new(3, 2));
+        let a = limiter.take(&stream, peer("2001:db8::1")).unwrap();
+        let b = limiter.take(&stream, peer("2001:db8::2")).unwrap();
+        for permit in [&a, &b] {
+            assert!(permit.enter(Phase::Served));
         }
-        assert!(seats.take(&stream, peer("2001:db8::3")).is_none());
-        assert!(seats.count(peer("2001:db8::3").unwrap()).is_none());
-        let c = seats.take(&stream, peer("192.0.2.1")).unwrap();
+        assert!(limiter.take(&stream, peer("2001:db8::3")).is_none());
+        assert!(limiter.count(peer("2001:db8::3").unwrap()).is_none());
+        let c = limiter.take(&stream, peer("192.0.2.1")).unwrap();
         assert!(c.enter(Phase::Served));
-        assert!(seats.take(&stream, peer("192.0.2.2")).is_none());
+        assert!(limiter.take(&stream, peer("192.0.2.2")).is_none());
         drop(c);
-        let c = seats.take(&stream, peer("::ffff:192.0.2.1")).unwrap();
-        let counted = seats.count(peer("192.0.2.1").unwrap()).unwrap();
-        assert!(seats.count(peer("192.0.2.1").unwrap()).is_none());
+        let c = limiter.take(&stream, peer("::ffff:192.0.2.1")).unwrap();
+        let counted = limiter.count(peer("192.0.2.1").unwrap()).unwrap();
+        assert!(limiter.count(peer("192.0.2.1").unwrap()).is_none());
         drop(counted);
-        assert!(!seats.wait_until_empty(Duration::ZERO));
+        assert!(!limiter.wait_until_empty(Duration::ZERO));
         drop((a, b));
         assert!(c.enter(Phase::Arriving));
-        seats.close_idle();
+        limiter.close_idle();
         assert!(c.enter(Phase::Served), "it may end");
         assert!(!c.enter(Phase::Idle));
-        assert!(seats.take(&stream, peer("192.0.2.1")).is_none());
+        assert!(limiter.take(&stream, peer("192.0.2.1")).is_none());
         drop(c);
-        assert!(seats.wait_until_empty(Duration::ZERO));
-        assert!(seats.lock().peers.is_empty());
+        assert!(limiter.wait_until_empty(Duration::ZERO));
+        assert!(limiter.lock().peers.is_empty());
     }
 
     #[test]
     fn who_brings_nothing_gives_way_to_who_comes() {
         let (_listener, stream) = a_stream();
-        let seats = Arc::new(Seats::new(5, 4));
-        let take = |text: &str| seats.take(&stream, peer(text));
-        let proxy = seats.take(&stream, None).unwrap();
+        let limiter = Arc::new(ConnectionLimiter::new(5, 4));
+        let take = |text: &str| limiter.take(&stream, peer(text));
+        let proxy = limiter.take(&stream, None).unwrap();
         let other = take("192.0.2.1").unwrap();
         let [a, b, c] = [(); 3].map(|()| take("192.0.2.2").unwrap());
         // The first byte is no progress, a whole head or a piece of a body is.
@@ -402,15 +406,15 @@ mod tests {
         assert!(f.enter(Phase::Served));
         assert!(take("192.0.2.5").is_none(), "all are being served");
         drop((c, d, e, f, other));
-        assert!(seats.wait_until_empty(Duration::ZERO));
-        assert!(seats.lock().peers.is_empty());
+        assert!(limiter.wait_until_empty(Duration::ZERO));
+        assert!(limiter.lock().peers.is_empty());
     }
 
     #[test]
     fn a_crowded_peer_pushes_out_its_own() {
         let (_listener, stream) = a_stream();
-        let seats = Arc::new(Seats::new(9, 2));
-        let take = |text: &str| seats.take(&stream, peer(text)).unwrap();
+        let limiter = Arc::new(ConnectionLimiter::new(9, 2));
+        let take = |text: &str| limiter.take(&stream, peer(text)).unwrap();
         let other = take("192.0.2.1");
         let first = take("192.0.2.2");
         let second = take("192.0.2.2");
