@@ -390,7 +390,7 @@ fn check(answer: &Answer, expected: &Expected, what: &str) {
             assert!(text.starts_with(start), "{what}: {text}");
             assert_eq!(model.as_deref(), Some(*expected_model), "{what}");
         }
-        (Answer::OpenAiError { message }, OpenAiError(start)) => {
+        (Answer::Refusal { message }, OpenAiError(start)) => {
             assert!(message.starts_with(start), "{what}: {message}");
         }
         (Answer::Truncated, Truncated) => {}

@@ -843,7 +843,7 @@ impl World {
             .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
         let creating =
             self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
-        let is_known = |batch: &openai::Batch| {
+        let is_known = |batch: &openai::HeldBatch| {
             let key = batch.metadata.get("submission");
             batch.is_twin
                 || batch.is_theirs()

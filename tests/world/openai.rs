@@ -241,7 +241,7 @@ struct File {
 }
 
 /// A batch at OpenAI.
-pub struct Batch {
+pub struct HeldBatch {
     pub id: String,
     pub metadata: BTreeMap<String, String>,
     pub status: BatchStatus,
@@ -278,7 +278,7 @@ pub enum Rule {
 /// What the world may look into and steer.
 pub struct State {
     pub now: Duration,
-    pub batches: Vec<Batch>,
+    pub batches: Vec<HeldBatch>,
     /// How each call went, in order.
     pub calls: Vec<(Op, Option<Fault>)>,
     /// Faults of the next calls.
@@ -454,7 +454,7 @@ impl State {
         found.ok_or_else(|| not_found("No such File object"))
     }
 
-    fn find_batch(&mut self, id: &str) -> Call<&mut Batch> {
+    fn find_batch(&mut self, id: &str) -> Call<&mut HeldBatch> {
         let found = self.batches.iter_mut().find(|batch| batch.id == id);
         found.ok_or_else(|| not_found("No such Batch"))
     }
@@ -471,7 +471,7 @@ impl State {
         let lines = parse_lines(&text, &mut self.violations);
         let course = self.courses.pop_front().unwrap_or_default();
         let course = self.chaotic(course, lines.len());
-        let batch = Batch {
+        let batch = HeldBatch {
             id: format!("batch_{:04}", self.batches.len() + 1),
             metadata,
             status: BatchStatus::Validating,
@@ -729,7 +729,7 @@ impl State {
     }
 }
 
-impl Batch {
+impl HeldBatch {
     /// Another program's, in the same project.
     pub fn is_theirs(&self) -> bool {
         self.lines.iter().all(|line| line.custom_id == "theirs")
@@ -1015,7 +1015,7 @@ impl BatchApi for OpenAi {
     fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
         self.call(Op::List, |state, _| {
             let now = state.now;
-            let shown = |batch: &&Batch| batch.created + state.list_lag <= now;
+            let shown = |batch: &&HeldBatch| batch.created + state.list_lag <= now;
             let newest_first = state
                 .batches
                 .iter()
