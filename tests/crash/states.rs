@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchkeeper::clock::{Clock, SystemClock};
+use batchkeeper::base::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::rig::{Expected, Options, Rig, pause, until};
