@@ -944,7 +944,7 @@ fn a_second_batch_that_still_runs_is_cancelled() {
     world.settle();
     world.assert_answered(&job);
     let openai = world.openai.state();
-    let cancelled = |batch: &&world::openai::Batch| batch.status == BatchStatus::Cancelled;
+    let cancelled = |batch: &&world::openai::HeldBatch| batch.status == BatchStatus::Cancelled;
     assert_eq!(openai.batches.iter().filter(cancelled).count(), 1);
 }
 
