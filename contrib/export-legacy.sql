@@ -3,7 +3,7 @@
 --     psql -X -f export-legacy.sql "dbname=…" > dump.json
 --
 -- One snapshot, read by a cursor: neither end holds it in memory, and nobody is kept from writing. Stop the
--- earlier service first, its workers too (docs/moving-in.md). On an error psql ends with a status other
+-- earlier service first, its workers too (docs/migrating.md). On an error psql ends with a status other
 -- than 0 and the dump with it, in the middle of its JSON: no import takes such a file.
 
 \set ON_ERROR_STOP on
