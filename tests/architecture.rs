@@ -18,7 +18,7 @@ const TECHNOLOGIES: [(&str, &[&str]); 7] = [
 ];
 
 /// Imports that still point up the page.
-const UPWARD: [(&str, &str); 2] = [("ops", "api"), ("recovery", "workers")];
+const UPWARD: [(&str, &str); 1] = [("recovery", "workers")];
 
 /// Folders that a folder must not import although they stand below it.
 const FORBIDDEN: [(&str, &[&str]); 5] = [

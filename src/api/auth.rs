@@ -1,7 +1,5 @@
 //! Who asks: signatures held against the configured clients' keys.
 
-use std::sync::atomic::Ordering;
-
 use super::Api;
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
@@ -71,7 +69,7 @@ impl Api {
     fn unsigned_reader(&self, request: &Request) -> Option<Caller<'_>> {
         let open = self.config.legacy_unsigned_reads && name(request) == DEFAULT_CLIENT;
         let client = self.client(DEFAULT_CLIENT).filter(|_| open)?;
-        self.unsigned_reads.fetch_add(1, Ordering::Relaxed);
+        self.metrics.record_unsigned_read();
         Some(Caller {
             client,
             signature: None,

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::limits::Kind;
 use super::read::no_such_job;
 use super::submit::{again, crowded, marks};
-use super::{Api, Failure, parse_body, seconds};
+use super::{Api, RequestError, parse_body};
 use crate::api::intake;
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -31,7 +31,7 @@ impl Api {
         request: &Request,
         id: &str,
         now: Timestamp,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let caller = self.canceller(request, id, now)?;
         let client = caller.client.name.as_str();
         self.count(client, Kind::Read)?;
@@ -82,7 +82,7 @@ impl Api {
     }
 
     /// A body is JSON, and none of ours: a webhook's signature must open nothing.
-    fn refuse_webhook_body(&self, body: &[u8]) -> Result<(), Failure> {
+    fn refuse_webhook_body(&self, body: &[u8]) -> Result<(), RequestError> {
         if body.is_empty() {
             return Ok(());
         }
@@ -100,7 +100,7 @@ fn cancelled(job: &JobRow) -> String {
     json!({
         "job_id": job.id,
         "status": JobStatus::Cancelled.as_str(),
-        "cancelled_at": seconds(job.completed_at),
+        "cancelled_at": job.completed_at.map(Timestamp::to_seconds_text),
         "message": "The job is cancelled. What was done until then can be read from its results.",
     })
     .to_string()

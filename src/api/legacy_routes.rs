@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Api, Failure};
+use super::{Api, RequestError};
 use crate::base::clock::Timestamp;
 use crate::domain::job::{JobStatus, is_english};
 use crate::http::{Request, Response};
@@ -17,7 +17,7 @@ impl Api {
         request: &Request,
         id: &str,
         now: Timestamp,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let job = self.find(request, id, now)?;
         let mut answer = json!({
             "job_id": job.id,
@@ -38,7 +38,7 @@ impl Api {
         request: &Request,
         id: &str,
         now: Timestamp,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let job = self.find(request, id, now)?;
         let mut head = json!({"job_id": job.id, "status": job.status.as_str()});
         if let Value::Object(head) = &mut head

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Api, Failure};
+use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 
 /// Over how long requests are counted.
@@ -50,7 +50,7 @@ impl Rates {
 
 impl Api {
     /// Counts a client's request whose signature holds.
-    pub(super) fn count(&self, client: &str, kind: Kind) -> Result<(), Failure> {
+    pub(super) fn count(&self, client: &str, kind: Kind) -> Result<(), RequestError> {
         let (most, what) = match kind {
             Kind::Submit => (self.config.limits.submit, "submissions"),
             Kind::Synchronous => (self.config.limits.synchronous, "synchronous requests"),
@@ -68,13 +68,13 @@ impl Api {
 }
 
 /// 429, with when to come back.
-pub(super) fn too_many(message: String, wait: Duration) -> Failure {
+pub(super) fn too_many(message: String, wait: Duration) -> RequestError {
     let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
     let refusal = ApiError::new(
         ErrorCode::RateLimited,
         format!("{message} Send it again in {seconds} s."),
     );
-    Failure::Refused(refusal, vec![("Retry-After", seconds)])
+    RequestError::Refused(refusal, vec![("Retry-After", seconds)])
 }
 
 #[cfg(test)]

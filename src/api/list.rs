@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::limits::Kind;
-use super::{Api, Failure, seconds, whole_number};
+use super::{Api, RequestError, whole_number};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Request, Response};
@@ -15,7 +15,7 @@ const USUAL: i64 = 10;
 const MOST: i64 = 100;
 
 impl Api {
-    pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
+    pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
         let client = self.lister(request, now)?.client.name.as_str();
         self.count(client, Kind::Read)?;
         let limit = number(request, "limit", USUAL)?.clamp(1, MOST);
@@ -52,7 +52,7 @@ fn job(job: &JobRow) -> Value {
         "status": job.status.as_str(),
         "created_at": job.created_at.to_seconds_text(),
         "updated_at": job.updated_at.to_seconds_text(),
-        "completed_at": seconds(job.completed_at),
+        "completed_at": job.completed_at.map(Timestamp::to_seconds_text),
         "total_lots": job.total_lots,
         "processed_lots": job.processed_lots,
         "failed_lots": job.failed_lots,

@@ -3,18 +3,18 @@
 
 use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::Value;
-
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Handler, Request, Response};
-use crate::ops::{Health, Traffic};
+use crate::ops::answers::{
+    RETRY_AFTER, RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal,
+};
+use crate::ops::{Health, RequestMetrics};
 use crate::outbound::Guard;
 use crate::python_json::{self, Json};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::workers::wakeups::Wakeups;
 use large_bodies::LargeBodyPermits;
 
@@ -33,32 +33,29 @@ mod synchronous;
 use limits::Rates;
 use synchronous::SynchronousPermits;
 
-/// How long a client is asked to wait when nothing can be stored or taken, seconds.
-const RETRY_LATER: &str = "30";
-
 /// The client API.
 pub struct Api {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    pub(crate) config: Arc<Config>,
+    config: Arc<Config>,
     guard: Guard,
     health: Arc<Health>,
     rates: Rates,
-    unsigned_reads: AtomicU64,
-    traffic: Traffic,
+    metrics: Arc<RequestMetrics>,
     wakeups: Wakeups,
     permits: SynchronousPermits,
     turns: LargeBodyPermits,
 }
 
 impl Api {
-    /// The client API; `wakeups` wake the workers when there may be work.
+    /// The client API. `wakeups` wakes the workers when there may be work; `metrics` counts the requests.
     pub fn new(
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
         guard: Guard,
         health: Arc<Health>,
+        metrics: Arc<RequestMetrics>,
         wakeups: Wakeups,
     ) -> Self {
         Self {
@@ -69,28 +66,17 @@ impl Api {
             guard,
             health,
             rates: Rates::default(),
-            unsigned_reads: AtomicU64::new(0),
-            traffic: Traffic::default(),
+            metrics,
             wakeups,
             permits: SynchronousPermits::default(),
         }
     }
 
-    /// How many reads without a signature were let through since the start, for the metrics.
-    pub fn unsigned_reads(&self) -> u64 {
-        self.unsigned_reads.load(Ordering::Relaxed)
-    }
-
-    /// What was asked since the start, and how long the answers took, for the metrics.
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    fn answer(&self, request: &Request) -> Result<Response, Failure> {
+    fn answer(&self, request: &Request) -> Result<Response, RequestError> {
         let now = self.clock.now().wall;
-        let route = Route::of(&request.path).ok_or_else(|| nothing_at(&request.path))?;
+        let route = Route::of(&request.path).ok_or_else(|| no_such_path(&request.path))?;
         if !route.takes(&request.method) {
-            return Err(not_allowed(route.allow()));
+            return Err(method_not_allowed(route.allow()));
         }
         match route {
             Route::Submit => self.submit(request, now),
@@ -102,7 +88,7 @@ impl Api {
             Route::OlderStatus(id) => self.older_status(request, id, now),
             Route::OlderJob(id) => self.older_job(request, id, now),
             Route::Health => Ok(self.health.brief()),
-            Route::Document => Ok(document(include_str!("openapi.json"))),
+            Route::Document => Ok(openapi_document(include_str!("openapi.json"))),
         }
     }
 }
@@ -182,7 +168,9 @@ impl<'r> Route<'r> {
 impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         let started = self.clock.now().steady;
-        let response = self.answer(&request).unwrap_or_else(Failure::into_response);
+        let response = self
+            .answer(&request)
+            .unwrap_or_else(RequestError::into_response);
         // Whoever watches asks every few seconds.
         let level = match request.path.as_str() {
             "/health" => log::Level::Debug,
@@ -190,7 +178,7 @@ impl Handler for Api {
         };
         let took = self.clock.now().steady.saturating_sub(started);
         let route = Route::of(&request.path).map_or("", Route::template);
-        self.traffic.answered(route, response.status, took);
+        self.metrics.record_answer(route, response.status, took);
         log::log!(
             level,
             "event=request id={} peer={} method={} path={:?} status={} bytes={} took={:?}",
@@ -206,51 +194,8 @@ impl Handler for Api {
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
-        self.traffic.refused(status);
-        refused(status, code, message)
-    }
-}
-
-/// A refusal of the server itself, in the contract's form.
-pub(crate) fn refused(status: u16, code: &str, message: &str) -> Response {
-    let code = code.parse().unwrap_or(ErrorCode::InvalidParameter);
-    Response::json(status, &ApiError::new(code, message).body())
-}
-
-/// Why a request gets no good answer.
-pub(crate) enum Failure {
-    Refused(ApiError, Vec<(&'static str, String)>),
-    Store(StoreError),
-}
-
-impl From<ApiError> for Failure {
-    fn from(refusal: ApiError) -> Self {
-        Self::Refused(refusal, Vec::new())
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl Failure {
-    pub(crate) fn into_response(self) -> Response {
-        match self {
-            Self::Refused(refusal, headers) => {
-                let response = Response::json(refusal.code.status(), &refusal.body());
-                headers.iter().fold(response, |response, (name, value)| {
-                    response.with_header(name, value)
-                })
-            }
-            Self::Store(error) => {
-                log::error!("event=unanswered error={:?}", error.to_string());
-                let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
-                let refusal = ApiError::new(ErrorCode::StorageUnavailable, message);
-                Response::json(503, &refusal.body()).with_header("Retry-After", RETRY_LATER)
-            }
-        }
+        self.metrics.record_refusal(status);
+        server_refusal(status, code, message)
     }
 }
 
@@ -276,27 +221,10 @@ fn whole_number(text: &str) -> Result<i64, ParseIntError> {
         })
 }
 
-/// A listener's OpenAPI document.
-pub(crate) fn document(text: &'static str) -> Response {
-    Response::bytes(200, "application/json", text.as_bytes().to_vec())
-}
-
-fn nothing_at(path: &str) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("There is nothing at {path}."))
-}
-
 /// 503, with when to come back.
-fn overloaded(message: &str) -> Failure {
+fn overloaded(message: &str) -> RequestError {
     let refusal = ApiError::new(ErrorCode::Overloaded, message);
-    Failure::Refused(refusal, vec![("Retry-After", RETRY_LATER.to_owned())])
-}
-
-pub(crate) fn not_allowed(allow: &str) -> Failure {
-    let refusal = ApiError::new(
-        ErrorCode::MethodNotAllowed,
-        format!("This path takes {allow} only."),
-    );
-    Failure::Refused(refusal, vec![("Allow", allow.to_owned())])
+    RequestError::Refused(refusal, vec![("Retry-After", RETRY_AFTER.to_owned())])
 }
 
 /// The most JSON values in a body: the largest job of the contract has far fewer.
@@ -311,12 +239,10 @@ fn parse_body(body: &[u8]) -> Result<Json<'_>, ApiError> {
     })
 }
 
-pub(crate) fn seconds(time: Option<Timestamp>) -> Value {
-    time.map(Timestamp::to_seconds_text).into()
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::limits::Kind;
 use super::list::number;
 use super::submit::USUAL_STAGE;
-use super::{Api, Failure, seconds};
+use super::{Api, RequestError};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::batch::BatchState;
@@ -26,7 +26,7 @@ impl Api {
         request: &Request,
         id: &str,
         now: Timestamp,
-    ) -> Result<JobRow, Failure> {
+    ) -> Result<JobRow, RequestError> {
         let client = self.reader(request, id, now)?.client.name.as_str();
         self.count(client, Kind::Read)?;
         let job = self.store.read(|view| jobs::find(view, client, id))?;
@@ -38,7 +38,7 @@ impl Api {
         request: &Request,
         id: &str,
         now: Timestamp,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let job = self.find(request, id, now)?;
         let shows_costs = self.config.budgets.show_costs;
         let (batches, webhooks, cost) = self.store.read(|view| {
@@ -64,7 +64,10 @@ impl Api {
             ("status", json!(job.status.as_str())),
             ("created_at", json!(job.created_at.to_seconds_text())),
             ("updated_at", json!(job.updated_at.to_seconds_text())),
-            ("completed_at", seconds(job.completed_at)),
+            (
+                "completed_at",
+                job.completed_at.map(Timestamp::to_seconds_text).into(),
+            ),
             ("progress", progress(&job, now)),
             ("languages", json!(job.languages)),
             ("processing_details", details),
@@ -89,7 +92,7 @@ impl Api {
         id: &str,
         now: Timestamp,
         download: bool,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let job = self.find(request, id, now)?;
         let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
         let number = |name, otherwise: u32, least| {
@@ -112,7 +115,7 @@ impl Api {
                 let mut head = json!({
                     "job_id": job.id,
                     "status": job.status.as_str(),
-                    "completed_at": seconds(job.completed_at),
+                    "completed_at": job.completed_at.map(Timestamp::to_seconds_text),
                     "processing_summary": results::summary(&job, images),
                 });
                 if self.config.budgets.show_costs {
@@ -194,7 +197,7 @@ fn progress(job: &JobRow, now: Timestamp) -> Value {
         "processed_lots": job.processed_lots,
         "failed_lots": job.failed_lots,
         "completion_percentage": percentage(job.processed_lots, job.total_lots),
-        "estimated_completion": seconds(estimate),
+        "estimated_completion": estimate.map(Timestamp::to_seconds_text),
     })
 }
 
@@ -228,7 +231,10 @@ fn gone(job: &JobRow, code: ErrorCode, what: &str) -> Value {
     if let Value::Object(head) = &mut head {
         head.insert("job_id".into(), json!(job.id));
         head.insert("status".into(), json!(job.status.as_str()));
-        head.insert("completed_at".into(), seconds(job.completed_at));
+        head.insert(
+            "completed_at".into(),
+            job.completed_at.map(Timestamp::to_seconds_text).into(),
+        );
         head.extend(removed(job));
     }
     head

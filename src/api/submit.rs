@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::limits::{Kind, too_many};
-use super::{Api, Failure, overloaded, parameter, parse_body};
+use super::{Api, RequestError, overloaded, parameter, parse_body};
 use crate::api::intake::{self, Before, Incoming, Marks, Taken};
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
@@ -32,7 +32,11 @@ const JSON: &str = "application/json";
 const MAX_KEY: usize = 255;
 
 impl Api {
-    pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, Failure> {
+    pub(super) fn submit(
+        &self,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Response, RequestError> {
         let started = self.clock.now().steady;
         let media_type = request.header("content-type").unwrap_or(JSON);
         let essence = media_type.split(';').next().unwrap_or(media_type);
@@ -152,7 +156,7 @@ impl Api {
         before: Before,
         mode: Mode,
         started: Duration,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let Before::Answered(answer) = &before else {
             return again(before, 201);
         };
@@ -169,7 +173,7 @@ impl Api {
         }))
     }
 
-    fn day_is_full(&self, taken: u64, lots: usize, now: Timestamp) -> Failure {
+    fn day_is_full(&self, taken: u64, lots: usize, now: Timestamp) -> RequestError {
         let most = self.config.limits.lots_per_day;
         let message = format!(
             "A client may send {most} lots a day (UTC); {taken} were taken today, this job has {lots}."
@@ -179,7 +183,7 @@ impl Api {
 }
 
 /// The answer to a request that counts once and came before.
-pub(super) fn again(before: Before, status: u16) -> Result<Response, Failure> {
+pub(super) fn again(before: Before, status: u16) -> Result<Response, RequestError> {
     match before {
         Before::Answered(answer) => Ok(Response::bytes(status, JSON, answer.into_bytes())),
         Before::KeyReused => Err(ApiError::new(
@@ -252,8 +256,8 @@ fn over_budget(standing: &Standing, cost: Money) -> ApiError {
     ApiError::new(ErrorCode::BudgetExceeded, message).with(details)
 }
 
-pub(super) fn crowded() -> Failure {
+pub(super) fn crowded() -> RequestError {
     let message = "Too many large submissions are being read: send it again in some seconds.";
     let retry_after = vec![("Retry-After", RETRY_CROWDED.to_owned())];
-    Failure::Refused(ApiError::new(ErrorCode::Overloaded, message), retry_after)
+    RequestError::Refused(ApiError::new(ErrorCode::Overloaded, message), retry_after)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::read::no_such_job;
-use super::{Api, Failure, seconds};
+use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
@@ -111,7 +111,7 @@ impl Api {
         client: &str,
         later: bool,
         started: Duration,
-    ) -> Result<Option<Response>, Failure> {
+    ) -> Result<Option<Response>, RequestError> {
         let (job, stand) = self.look(id, client)?;
         let answer = match stand {
             Stand::Released | Stand::Going if later => return Ok(None),
@@ -130,7 +130,7 @@ impl Api {
         &self,
         permit: &SynchronousPermit<'_>,
         started: Duration,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, RequestError> {
         let until = started + self.config.synchronous.timeout;
         let woken = self
             .wakeups
@@ -147,7 +147,7 @@ impl Api {
         }
     }
 
-    fn look(&self, id: &str, client: &str) -> Result<(JobRow, Stand), Failure> {
+    fn look(&self, id: &str, client: &str) -> Result<(JobRow, Stand), RequestError> {
         let found = self.store.read(|view| {
             let Some(job) = jobs::find(view, client, id)? else {
                 return Ok(None);
@@ -164,7 +164,7 @@ impl Api {
         Ok(found.ok_or_else(|| no_such_job(id))?)
     }
 
-    fn outcome(&self, job: &JobRow, stand: &Stand) -> Result<Response, Failure> {
+    fn outcome(&self, job: &JobRow, stand: &Stand) -> Result<Response, RequestError> {
         if job.cleaning_since.is_some() {
             let message =
                 "The job was answered long ago; its results were removed after their time.";
@@ -239,7 +239,7 @@ fn answer(job: &JobRow, lot: &LotRow) -> Value {
         "job_id": job.id,
         "processing_mode": Mode::Synchronous.as_str(),
         "total_lots": job.total_lots,
-        "processed_at": seconds(Some(job.completed_at.unwrap_or(job.updated_at))),
+        "processed_at": job.completed_at.unwrap_or(job.updated_at).to_seconds_text(),
         "lots": [result],
         "warnings": warnings,
         "pending_languages": pending,

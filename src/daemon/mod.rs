@@ -27,7 +27,7 @@ use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
 use crate::openai::{BatchApi, Identity};
-use crate::ops::{Health, OperatorAuth, Ops};
+use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probes::Probes;
 use crate::outbound::{Guard, Outbound};
 use crate::store::{
@@ -207,19 +207,22 @@ impl Daemon {
                 .map_err(|error| format!("thread {name}: {error}"))?;
         }
 
+        let requests = Arc::new(RequestMetrics::default());
         let client_api = Arc::new(Api::new(
             store.clone(),
             clock.clone(),
             config.clone(),
             guard,
             health.clone(),
+            requests.clone(),
             wakeups.clone(),
         ));
         let ops = Ops::new(
             store.clone(),
             health.clone(),
             clock.clone(),
-            client_api.clone(),
+            config.clone(),
+            requests,
         );
         let usual = limits(&config);
         let for_clients = Limits {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::api::refused;
+use super::answers::server_refusal;
 use crate::config::Config;
 use crate::domain::signature::{Key, Message, sign, verify};
 use crate::http::{Handler, Request, Response};
@@ -109,11 +109,11 @@ impl<H: Handler> Handler for OperatorAuth<H> {
     fn handle(&self, request: Request) -> Response {
         if !self.knows(request.header("host").unwrap_or("")) {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
-            return refused(421, "INVALID_PARAMETER", message);
+            return server_refusal(421, "INVALID_PARAMETER", message);
         }
         if !self.admits(&request) {
             let message = "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
-            return refused(401, "MISSING_SIGNATURE", message)
+            return server_refusal(401, "MISSING_SIGNATURE", message)
                 .with_header("WWW-Authenticate", CHALLENGE);
         }
         self.pages
@@ -139,7 +139,7 @@ mod tests {
         }
 
         fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
-            refused(status, code, message)
+            server_refusal(status, code, message)
         }
     }
 

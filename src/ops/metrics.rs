@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::health::Health;
-use crate::api::Api;
+use super::request_metrics::RequestMetrics;
 use crate::base::clock::{Moment, Timestamp};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
@@ -80,15 +80,12 @@ impl Metrics {
         &self,
         store: &Store,
         health: &Health,
-        api: &Api,
+        requests: &RequestMetrics,
         now: Moment,
     ) -> Stored<Response> {
         let figures = self.figures(store, now.steady)?;
         let mut page = page(&figures, store.bytes(), health, now);
-        let help = "Reads that `legacy_unsigned_reads` let through since the start.";
-        page.head("unsigned_reads_total", help, "counter");
-        page.sample("unsigned_reads_total", &[], api.unsigned_reads());
-        api.traffic().write(&mut page);
+        requests.write(&mut page);
         let text = page.0;
         let media_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Response::bytes(200, media_type, text.into_bytes()))

@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) mod answers;
 mod auth;
 mod costs;
 mod health;
 mod metrics;
 mod pages;
-mod traffic;
+mod request_metrics;
 
 pub use auth::OperatorAuth;
 pub use health::{Health, Vital};
-pub(crate) use traffic::Traffic;
+pub use request_metrics::RequestMetrics;
 
+use self::answers::{RequestError, method_not_allowed, openapi_document, server_refusal};
 use self::metrics::Metrics;
 use self::pages::{self as page, Look};
-use crate::api::{Api, Failure, document, not_allowed, refused, seconds};
 use crate::base::clock::{Clock, Timestamp};
+use crate::config::Config;
 use crate::http::{Handler, Request, Response};
 use crate::store::{Store, alerts, batches, figures, status};
 
@@ -27,30 +29,33 @@ pub struct Ops {
     store: Arc<Store>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
-    api: Arc<Api>,
+    config: Arc<Config>,
+    requests: Arc<RequestMetrics>,
     metrics: Metrics,
 }
 
 impl Ops {
-    /// The operator's pages; `api`: what it has counted is shown.
+    /// The operator's pages. `requests` holds the counts of the client API's requests.
     pub fn new(
         store: Arc<Store>,
         health: Arc<Health>,
         clock: Arc<dyn Clock>,
-        api: Arc<Api>,
+        config: Arc<Config>,
+        requests: Arc<RequestMetrics>,
     ) -> Self {
         Self {
             store,
             health,
             clock,
-            api,
+            config,
+            requests,
             metrics: Metrics::default(),
         }
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, Failure> {
+    fn answer(&self, request: &Request) -> Result<Response, RequestError> {
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
-            return Err(not_allowed("GET, HEAD"));
+            return Err(method_not_allowed("GET, HEAD"));
         }
         match request.path.as_str() {
             "/health" => Ok(self.health.whole()),
@@ -58,14 +63,14 @@ impl Ops {
                 let now = self.clock.now();
                 Ok(self
                     .metrics
-                    .page(&self.store, &self.health, &self.api, now)?)
+                    .page(&self.store, &self.health, &self.requests, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
             "/api/ops/batches" => self.batches(),
             "/api/ops/webhooks" => self.webhooks(),
             "/api/ops/costs" => self.costs(),
-            "/openapi.json" => Ok(document(include_str!("openapi.json"))),
+            "/openapi.json" => Ok(openapi_document(include_str!("openapi.json"))),
             path => match page::file(path) {
                 Some(file) => Ok(file),
                 None => self.page(path, request.parameter("span").as_deref()),
@@ -73,7 +78,7 @@ impl Ops {
         }
     }
 
-    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
+    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
         let now = self.clock.now();
         let look = Look {
             store: &self.store,
@@ -84,7 +89,7 @@ impl Ops {
         look.page(path, span)
     }
 
-    fn summary(&self) -> Result<Response, Failure> {
+    fn summary(&self) -> Result<Response, RequestError> {
         let (by_status, active, open) = self.store.read(|view| {
             Ok((
                 figures::jobs(view)?,
@@ -102,28 +107,28 @@ impl Ops {
         ))
     }
 
-    fn alerts(&self) -> Result<Response, Failure> {
+    fn alerts(&self) -> Result<Response, RequestError> {
         let rows = self.store.read(|view| alerts::list(view, false, 200))?;
         let list: Value = rows.iter().map(alert).collect();
         Ok(Response::json(200, &json!({"alerts": list})))
     }
 
-    fn costs(&self) -> Result<Response, Failure> {
+    fn costs(&self) -> Result<Response, RequestError> {
         let now = self.clock.now().wall;
-        let budgets = self.api.config.limits_of_money();
+        let budgets = self.config.limits_of_money();
         Ok(Response::json(
             200,
             &costs::page(&self.store, &budgets, now)?,
         ))
     }
 
-    fn batches(&self) -> Result<Response, Failure> {
+    fn batches(&self) -> Result<Response, RequestError> {
         let rows = self.store.read(|view| batches::newest(view, 100))?;
         let list: Value = rows.iter().map(batch).collect();
         Ok(Response::json(200, &json!({"batches": list})))
     }
 
-    fn webhooks(&self) -> Result<Response, Failure> {
+    fn webhooks(&self) -> Result<Response, RequestError> {
         let table = self.store.read(|view| status::webhooks(view, 200))?;
         Ok(Response::json(200, &json!({"webhooks": table.objects()})))
     }
@@ -152,16 +157,17 @@ fn batch(row: &batches::BatchRow) -> Value {
         "failed": row.counts.failed,
         "failures": row.failures,
         "next_at": row.next_at.to_seconds_text(),
-        "ended_at": seconds(row.ended_at),
+        "ended_at": row.ended_at.map(Timestamp::to_seconds_text),
     })
 }
 
 impl Handler for Ops {
     fn handle(&self, request: Request) -> Response {
-        self.answer(&request).unwrap_or_else(Failure::into_response)
+        self.answer(&request)
+            .unwrap_or_else(RequestError::into_response)
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
-        refused(status, code, message)
+        server_refusal(status, code, message)
     }
 }

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
+use super::answers::{RequestError, no_such_path};
 use super::health::Health;
-use crate::api::Failure;
 use crate::base::clock::{Moment, Timestamp};
-use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::Response;
 use crate::store::figures::Figures;
 use crate::store::{Store, alerts, inspect::Table, status};
@@ -59,8 +58,8 @@ pub(super) struct Look<'a> {
 
 impl Look<'_> {
     /// The page at `path`, where there is one. `span`: how far back the picture goes.
-    pub(super) fn page(&self, path: &str, span: Option<&str>) -> Result<Response, Failure> {
-        let nothing = || ApiError::new(ErrorCode::NotFound, format!("There is nothing at {path}."));
+    pub(super) fn page(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
+        let nothing = || no_such_path(path);
         let (title, parts) = match path.trim_start_matches('/').split_once('/') {
             None => match path {
                 "/" => ("Overview".to_owned(), self.overview(Span::of(span))?),
@@ -91,7 +90,7 @@ impl Look<'_> {
         listing(caption, table, empty, self.wall())
     }
 
-    fn jobs(&self) -> Result<Vec<String>, Failure> {
+    fn jobs(&self) -> Result<Vec<String>, RequestError> {
         let (open, ended) = self.store.read(|view| {
             Ok((
                 status::jobs_under_way(view)?,
@@ -104,7 +103,7 @@ impl Look<'_> {
         ])
     }
 
-    fn batches(&self) -> Result<Vec<String>, Failure> {
+    fn batches(&self) -> Result<Vec<String>, RequestError> {
         let table = self.store.read(status::batches)?;
         Ok(vec![self.list(
             "The newest 200 batches",
@@ -113,7 +112,7 @@ impl Look<'_> {
         )])
     }
 
-    fn webhooks(&self) -> Result<Vec<String>, Failure> {
+    fn webhooks(&self) -> Result<Vec<String>, RequestError> {
         let table = self.store.read(|view| status::webhooks(view, 200))?;
         Ok(vec![self.list(
             "The newest 200 webhooks",
@@ -122,7 +121,7 @@ impl Look<'_> {
         )])
     }
 
-    fn alerts(&self) -> Result<Vec<String>, Failure> {
+    fn alerts(&self) -> Result<Vec<String>, RequestError> {
         let closed = self.store.read(status::alerts_closed)?;
         let open = self.open_alerts()?;
         let none = "<h2>Open</h2><p class=\"empty\">No alert is open.</p>";
@@ -133,7 +132,7 @@ impl Look<'_> {
     }
 
     /// The alerts that are open, each with what mends it.
-    fn open_alerts(&self) -> Result<Option<String>, Failure> {
+    fn open_alerts(&self) -> Result<Option<String>, RequestError> {
         let open = self.store.read(|view| alerts::list(view, true, 50))?;
         if open.is_empty() {
             return Ok(None);
@@ -154,7 +153,7 @@ impl Look<'_> {
         Ok(Some(html + "</ul>"))
     }
 
-    fn job(&self, id: &str) -> Result<Option<Vec<String>>, Failure> {
+    fn job(&self, id: &str) -> Result<Option<Vec<String>>, RequestError> {
         let [job, batches, costs, attempts, lots, events] = self.store.read(|view| {
             Ok([
                 status::job(view, id)?,
@@ -195,7 +194,7 @@ impl Look<'_> {
         ]))
     }
 
-    fn batch(&self, id: i64) -> Result<Option<Vec<String>>, Failure> {
+    fn batch(&self, id: i64) -> Result<Option<Vec<String>>, RequestError> {
         let [batch, jobs, lines, costs, events] = self.store.read(|view| {
             Ok([
                 status::batch(view, id)?,

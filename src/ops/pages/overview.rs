@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::chart::{Span, picture};
 use super::pieces::{brief, dollars, length, number, text};
-use super::{Failure, Look};
+use super::{Look, RequestError};
 use crate::domain::job::RequestState;
 use crate::domain::money::Money;
 use crate::store::inspect::Table;
@@ -30,7 +30,7 @@ struct Rows {
 
 impl Look<'_> {
     /// The parts of the overview.
-    pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, Failure> {
+    pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, RequestError> {
         let now = self.wall();
         let today = money::day(now);
         // Of 2026-11-24, 2026-11.

@@ -1,6 +1,7 @@
 //! What clients asked since the start, by route, and how long the answers took.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ const BOUNDS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0];
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Traffic(Mutex<Seen>);
+pub struct RequestMetrics {
+    seen: Mutex<Seen>,
+    unsigned_reads: AtomicU64,
+}
 
 #[derive(Default)]
 struct Seen {
@@ -27,14 +31,14 @@ struct Times {
     sum: Duration,
 }
 
-impl Traffic {
+impl RequestMetrics {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request was answered; `route`: its path as the document writes it, or nothing where there is
     /// nothing.
-    pub(crate) fn answered(&self, route: &'static str, status: u16, took: Duration) {
+    pub(crate) fn record_answer(&self, route: &'static str, status: u16, took: Duration) {
         let seen = &mut *self.seen();
         *seen.answers.entry((route, status)).or_default() += 1;
         let times = seen.times.entry(route).or_default();
@@ -45,12 +49,21 @@ impl Traffic {
     }
 
     /// The server itself refused what came, before it was a whole request.
-    pub(crate) fn refused(&self, status: u16) {
+    pub(crate) fn record_refusal(&self, status: u16) {
         *self.seen().answers.entry(("", status)).or_default() += 1;
     }
 
-    /// As the metrics have it.
+    /// A read without a signature was let through.
+    pub(crate) fn record_unsigned_read(&self) {
+        self.unsigned_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes the counters and the histogram.
     pub(super) fn write(&self, page: &mut Page) {
+        let help = "Reads that `legacy_unsigned_reads` let through since the start.";
+        page.head("unsigned_reads_total", help, "counter");
+        let unsigned_reads = self.unsigned_reads.load(Ordering::Relaxed);
+        page.sample("unsigned_reads_total", &[], unsigned_reads);
         let seen = self.seen();
         let help = "Requests of clients answered since the start, by route (none: there is none) and status.";
         page.head("http_requests_total", help, "counter");
