@@ -2,6 +2,7 @@
 
 pub mod api_error;
 pub mod batch;
+pub mod due;
 pub mod html;
 pub mod job;
 pub mod legacy;

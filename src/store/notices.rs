@@ -10,6 +10,7 @@ use super::webhook_deliveries::Then;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::text_enum;
+use crate::domain::due::Due;
 
 text_enum! {
     /// What a notice tells of its alert.
@@ -45,14 +46,10 @@ pub(super) fn add(tx: &Tx<'_>, alert: i64, what: What) -> Stored<()> {
     Ok(())
 }
 
-/// The notice that is due, or else when the next one is; none where there is none. That an alert is
+/// The notice that is due. That an alert is
 /// closed is told after that it was opened. One due later than in `longest` has its time from a
 /// clock that was set back since: it is due.
-pub fn next_due(
-    view: &View,
-    now: Timestamp,
-    longest: Duration,
-) -> Stored<Option<Result<Notice, Timestamp>>> {
+pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
     let mut due = view.prepare_cached(
         "SELECT n.id, n.what, n.attempts, a.id, a.kind, a.subject, a.message, a.opened_at, a.closed_at
          FROM alert_notices n JOIN alerts a ON a.id = n.alert
@@ -77,13 +74,13 @@ pub fn next_due(
         })
     });
     if let Some(notice) = notice.optional()? {
-        return Ok(Some(Ok(notice)));
+        return Ok(Due::Now(notice));
     }
     let mut later = view.prepare_cached(
         "SELECT min(next_at) FROM alert_notices WHERE state = 'due' AND next_at > ?",
     )?;
     let at: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
-    Ok(at.map(Err))
+    Ok(Due::new(None, at))
 }
 
 /// Notes that an attempt is about to be made; until `lease` no other is. Where the process ends

@@ -11,6 +11,7 @@ use super::settle::{self, By, Request, Rules};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::Outcome;
+use crate::domain::due::Due;
 use crate::domain::job::RequestState;
 
 /// A call that is to be made.
@@ -48,14 +49,10 @@ pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
     Ok(())
 }
 
-/// The first call that may be made now, or else when one may; none where none is planned. One
+/// The first call that may be made now. One
 /// whose lot's images are still to be checked is not ready. One planned for later than in `longest` has
 /// its time from a clock that was set back since: it may be made.
-pub fn next(
-    view: &View,
-    now: Timestamp,
-    longest: Duration,
-) -> Stored<Option<Result<Call, Timestamp>>> {
+pub fn next(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Call>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id, d.next_at,
                 (SELECT count(*) FROM direct_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
@@ -72,10 +69,11 @@ pub fn next(
             Ok((call, row.get::<_, Timestamp>(2)?))
         })
         .optional()?;
-    Ok(first.map(|(call, at)| match at.due_in(now, longest) {
-        Duration::ZERO => Ok(call),
-        _ => Err(at),
-    }))
+    Ok(match first {
+        Some((call, at)) if at.due_in(now, longest).is_zero() => Due::Now(call),
+        Some((_, at)) => Due::At(at),
+        None => Due::Never,
+    })
 }
 
 /// The intent: this call is made now. False when somebody else makes it, or it is not wanted.

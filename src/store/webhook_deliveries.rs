@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, alerts, moved};
 use crate::base::clock::Timestamp;
+use crate::domain::due::Due;
 
 /// A delivery that is due.
 #[derive(Clone, Debug)]
@@ -39,19 +40,14 @@ const UNDER_WAY_FAILING: &str =
     "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
      WHERE u.under_way = 1 AND u.next_at > ?1";
 
-/// The delivery that an attempt may be made of now, or else when the next one is due; none where
-/// there is none. Receivers that fail come last. Each receiver is looked up once, however much is
+/// The delivery that an attempt may be made of now. Receivers that fail come last. Each receiver is looked up once, however much is
 /// due to it: a dead one with a long queue costs no more than another.
-pub fn next_due(
-    view: &View,
-    now: Timestamp,
-    at_once: AtOnce,
-) -> Stored<Option<Result<Delivery, Timestamp>>> {
+pub fn next_due(view: &View, now: Timestamp, at_once: AtOnce) -> Stored<Due<Delivery>> {
     let mut first =
         view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
     let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
     if first.is_none_or(|first| first > now) {
-        return Ok(first.map(Err));
+        return Ok(Due::new(None, first));
     }
     let mut due = view.prepare_cached(&format!(
         "WITH RECURSIVE h (host) AS (
@@ -79,14 +75,14 @@ pub fn next_due(
         })
     });
     if let Some(delivery) = delivery.optional()? {
-        return Ok(Some(Ok(delivery)));
+        return Ok(Due::Now(delivery));
     }
     // Those that are due wait for their receivers; an attempt's end rings.
     let mut later = view.prepare_cached(
         "SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?",
     )?;
     let later: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
-    Ok(later.map(Err))
+    Ok(Due::new(None, later))
 }
 
 /// A due time further away than any wait says that the clock was set back: it is due at once.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::due::Due;
 use crate::domain::signature::webhook_headers;
 use crate::outbound::Post;
 use crate::store::Store;
@@ -158,9 +159,9 @@ impl Worker for AlertNotifier {
             .store
             .read(|view| notices::next_due(view, now.wall, longest + GRACE))?;
         match first {
-            None => Ok(TickOutcome::idle(idle)),
-            Some(Ok(notice)) => self.tell(&notice, now),
-            Some(Err(at)) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
+            Due::Now(notice) => self.tell(&notice, now),
+            Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
+            Due::Never => Ok(TickOutcome::idle(idle)),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::batch::{BatchState, BatchStatus};
+use crate::domain::due::Due;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
@@ -309,14 +310,14 @@ impl Worker for Poller {
             .store
             .read(|view| batches::next_due(view, &[BatchState::Submitted], now.wall, longest))?;
         match first {
-            None => Ok(TickOutcome::idle(self.config.steps.idle)),
-            Some(Ok(row)) => match self.crowd(now)? {
+            Due::Now(row) => match self.crowd(now)? {
                 Some(rows) => self.survey(rows, now),
                 None => self.poll(&row, now),
             },
-            Some(Err(at)) => Ok(TickOutcome::idle(
+            Due::At(at) => Ok(TickOutcome::idle(
                 at.since(now.wall).min(self.config.steps.idle),
             )),
+            Due::Never => Ok(TickOutcome::idle(self.config.steps.idle)),
         }
     }
 }

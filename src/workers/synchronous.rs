@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::batch::Outcome;
+use crate::domain::due::Due;
 use crate::domain::result_line::{self, Answer, Usage};
 use crate::openai::{CallError, ResponsesApi};
 use crate::store::settle::Rules;
@@ -249,9 +250,9 @@ impl Worker for SynchronousCaller {
             .store
             .read(|view| synchronous_calls::next(view, now.wall, longest))?
         {
-            None => Ok(TickOutcome::idle(idle)),
-            Some(Ok(call)) => self.make(call, now),
-            Some(Err(at)) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
+            Due::Now(call) => self.make(call, now),
+            Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
+            Due::Never => Ok(TickOutcome::idle(idle)),
         }
     }
 }

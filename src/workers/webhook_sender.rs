@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::clock::{Clock, Moment};
 use crate::config::{ClientConfig, Config};
+use crate::domain::due::Due;
 use crate::domain::signature::{Key, webhook_headers};
 use crate::jobs::results;
 use crate::outbound::Post;
@@ -310,12 +311,13 @@ impl Worker for WebhookSender {
             })?;
             return Ok(TickOutcome::again());
         }
-        match first.filter(|_| !paused) {
-            None => Ok(TickOutcome::idle(self.config.steps.idle)),
-            Some(Ok(delivery)) => self.deliver(delivery, now),
-            Some(Err(at)) => Ok(TickOutcome::idle(
+        match first {
+            _ if paused => Ok(TickOutcome::idle(self.config.steps.idle)),
+            Due::Now(delivery) => self.deliver(delivery, now),
+            Due::At(at) => Ok(TickOutcome::idle(
                 at.since(now.wall).min(self.config.steps.idle),
             )),
+            Due::Never => Ok(TickOutcome::idle(self.config.steps.idle)),
         }
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::{Row, params};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Scheme, Stage, text_enum};
+use crate::domain::due::Due;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
 
 mod known;
@@ -256,15 +257,14 @@ pub fn live_keys(view: &View) -> Stored<HashMap<String, bool>> {
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
-/// The submission in one of `states` that is due, or else when the next one is; none where there is
-/// none. One due later than in `longest` has its time from a clock that was set back since: it is
+/// The submission in one of `states` that is due. One due later than in `longest` has its time from a clock that was set back since: it is
 /// due, and comes first, so that those with times of the new clock do not keep it waiting.
 pub fn next_due(
     view: &View,
     states: &[BatchState],
     now: Timestamp,
     longest: Duration,
-) -> Stored<Option<Result<BatchRow, Timestamp>>> {
+) -> Stored<Due<BatchRow>> {
     // The last condition says what the index holds, which SQLite cannot see from a parameter.
     let of = |condition: &str| {
         view.prepare_cached(&format!(
@@ -284,7 +284,7 @@ pub fn next_due(
             found.next().transpose()
         };
         if let Some(row) = read(&mut set_back, now + longest)? {
-            return Ok(Some(Ok(row)));
+            return Ok(Due::Now(row));
         }
         if let Some(row) = read(&mut due, now)? {
             if first
@@ -298,7 +298,7 @@ pub fn next_due(
             next = next.into_iter().chain(at).min();
         }
     }
-    Ok(first.map(Ok).or(next.map(Err)))
+    Ok(Due::new(first, next))
 }
 
 /// The batches in a state that are due by `until`.

@@ -13,6 +13,7 @@ use crate::base::clock::{Moment, Timestamp};
 use crate::base::private_file::create_private;
 use crate::config::Config;
 use crate::domain::batch::{BatchState, BatchStatus};
+use crate::domain::due::Due;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow, Which};
@@ -384,11 +385,11 @@ impl Worker for Ingester {
             .store
             .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
         match first {
-            None => Ok(TickOutcome::idle(self.config.steps.idle)),
-            Some(Ok(row)) => self.advance(&row, now),
-            Some(Err(at)) => Ok(TickOutcome::idle(
+            Due::Now(row) => self.advance(&row, now),
+            Due::At(at) => Ok(TickOutcome::idle(
                 at.since(now.wall).min(self.config.steps.idle),
             )),
+            Due::Never => Ok(TickOutcome::idle(self.config.steps.idle)),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::batch::{BatchState, Stage};
+use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError, FileObject, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
@@ -406,9 +407,9 @@ impl Worker for Submitter {
             .read(|view| batches::next_due(view, &on_their_way, now.wall, longest))?;
         let mut idle = self.config.steps.idle;
         match first {
-            Some(Ok(row)) => return self.advance(&row, now),
-            Some(Err(at)) => idle = idle.min(at.since(now.wall)),
-            None => {}
+            Due::Now(row) => return self.advance(&row, now),
+            Due::At(at) => idle = idle.min(at.since(now.wall)),
+            Due::Never => {}
         }
         if !may_create {
             return Ok(TickOutcome::idle(idle));
