@@ -409,13 +409,9 @@ fn every_recorded_answer_is_read() {
             assert_eq!(line.custom_id, *custom_id, "{what}");
             check(&line.answer, expected, &what);
             let usage = line.usage;
-            let read = [
-                usage.input_tokens,
-                usage.output_tokens,
-                usage.reasoning_tokens,
-            ];
+            let read = [usage.input, usage.output, usage.reasoning];
             assert_eq!(read, *tokens, "{what}");
-            assert_eq!(usage.cached_tokens, 0, "{what}");
+            assert_eq!(usage.cached, 0, "{what}");
         }
         // Those that are not listed one by one are texts all.
         for line in answers.iter().skip(recorded.first.len()) {
@@ -427,8 +423,8 @@ fn every_recorded_answer_is_read() {
         let sum = |tokens: fn(&ResultLine) -> u64| answers.iter().map(tokens).sum::<u64>();
         let totals = (
             answers.len(),
-            sum(|line| line.usage.input_tokens),
-            sum(|line| line.usage.output_tokens),
+            sum(|line| line.usage.input),
+            sum(|line| line.usage.output),
         );
         assert_eq!(totals, recorded.totals, "{file}");
     }

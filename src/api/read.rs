@@ -10,7 +10,8 @@ use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, MAX_LOTS};
-use crate::domain::money::{Money, Tokens};
+use crate::domain::money::Money;
+use crate::domain::usage::TokenUsage;
 use crate::http::{Request, Response};
 use crate::jobs::results::{self, Frame, ResultsReader};
 use crate::store::jobs::{self, JobRow};
@@ -157,7 +158,7 @@ impl Api {
 }
 
 /// What a job has cost so far, and the tokens that it took.
-fn cost_json((cost, tokens): (Option<Money>, Tokens)) -> Value {
+fn cost_json((cost, tokens): (Option<Money>, TokenUsage)) -> Value {
     json!({
         "usd": cost.map(|cost| cost.to_string()),
         "input_tokens": tokens.input,

@@ -12,6 +12,7 @@ use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::domain::batch::BatchState;
 use crate::domain::money::Money;
+use crate::domain::usage::TokenUsage;
 use crate::openai::listing::batches_back_to;
 use crate::openai::{Batch, BatchApi};
 use crate::store::Store;
@@ -199,20 +200,15 @@ fn entries(
 }
 
 /// The tokens of all batches and of calls beside them.
-fn total(entries: &[Entry], direct: [u64; 4]) -> [u64; 4] {
-    let mut total = direct;
-    for paid in entries.iter().filter_map(|entry| entry.paid.as_ref()) {
-        for (sum, tokens) in total.iter_mut().zip(paid.tokens) {
-            *sum += tokens;
-        }
-    }
-    total
+fn total(entries: &[Entry], direct: TokenUsage) -> TokenUsage {
+    let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
+    direct + paid.map(|paid| paid.tokens).sum()
 }
 
 /// What all of it cost; none: of a part nobody knows.
 fn total_cost(entries: &[Entry], direct: Calls) -> Option<Money> {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
-    let used = paid.filter(|paid| paid.tokens != [0; 4]);
+    let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO);
     used.map(|paid| paid.cost)
         .chain([direct.cost])
         .sum::<Option<Money>>()
@@ -223,8 +219,13 @@ fn cost_text(cost: Option<Money>) -> String {
     cost.map_or_else(|| "unknown".to_owned(), |cost| cost.to_string())
 }
 
-fn tokens_json([input, cached, output, reasoning]: [u64; 4]) -> Value {
-    json!({"input": input, "cached": cached, "output": output, "reasoning": reasoning})
+fn tokens_json(tokens: TokenUsage) -> Value {
+    json!({
+        "input": tokens.input,
+        "cached": tokens.cached,
+        "output": tokens.output,
+        "reasoning": tokens.reasoning,
+    })
 }
 
 fn account_json(account: &Account) -> Value {
@@ -307,10 +308,10 @@ fn entries_table(entries: &[Entry], direct: Calls) -> Table {
         "remark",
     ];
     let mut rows: Vec<Vec<Value>> = entries.iter().map(entry_row).collect();
-    let line = |name: String, tokens: [u64; 4], cost: Option<Money>| {
+    let line = |name: String, tokens: TokenUsage, cost: Option<Money>| {
         let mut row: Vec<Value> = vec![name.into()];
         row.resize(7, Value::Null);
-        row.extend(tokens.map(Value::from));
+        row.extend(tokens.to_array().map(Value::from));
         row.extend([cost_text(cost).into(), Value::Null]);
         row
     };
@@ -335,7 +336,7 @@ fn entry_row(entry: &Entry) -> Vec<Value> {
                 paid.lines.into(),
                 paid.answered.into(),
             ]);
-            row.extend(paid.tokens.map(Value::from));
+            row.extend(paid.tokens.to_array().map(Value::from));
             row.push(cost_text(paid.cost).into());
         }
         None => row.extend(vec![Value::Null; 11]),

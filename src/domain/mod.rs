@@ -12,4 +12,5 @@ pub mod parameters;
 pub mod result_line;
 pub mod signature;
 pub mod translation;
+pub mod usage;
 pub mod vision;

@@ -7,6 +7,8 @@ use std::ops::Add;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::domain::usage::TokenUsage;
+
 /// Pico-dollars in a dollar.
 const DOLLAR: i64 = 1_000_000_000_000;
 /// Digits behind the point of a dollar.
@@ -114,11 +116,11 @@ impl Rates {
         }
     }
 
-    /// What tokens cost: in, of those cached, out.
-    pub fn cost(self, input: u64, cached: u64, output: u64) -> Money {
-        Money(self.input).times(input.saturating_sub(cached))
-            + Money(self.cached).times(cached)
-            + Money(self.output).times(output)
+    /// What tokens cost.
+    pub fn cost(self, tokens: TokenUsage) -> Money {
+        Money(self.input).times(tokens.input.saturating_sub(tokens.cached))
+            + Money(self.cached).times(tokens.cached)
+            + Money(self.output).times(tokens.output)
     }
 }
 
@@ -254,29 +256,6 @@ impl Budgets {
     }
 }
 
-/// Tokens: in, of those cached, out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
-    /// In.
-    pub input: u64,
-    /// Of those served by the prompt cache.
-    pub cached: u64,
-    /// Out, reasoning included.
-    pub output: u64,
-}
-
-impl Tokens {
-    /// So many times as much.
-    #[must_use]
-    pub fn times(self, number: u64) -> Self {
-        Self {
-            input: self.input.saturating_mul(number),
-            cached: self.cached.saturating_mul(number),
-            output: self.output.saturating_mul(number),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,9 +283,16 @@ mod tests {
         let luna = all.iter().find(|price| price.model == "gpt-6-luna");
         let [(_, batch), (_, direct)] = luna.expect("there").rates();
         // A million tokens in, of which half are cached, and a million out.
-        let cost = batch.cost(1_000_000, 500_000, 1_000_000);
+        let tokens = |input, cached, output| TokenUsage {
+            input,
+            cached,
+            output,
+            reasoning: 0,
+        };
+        let cost = batch.cost(tokens(1_000_000, 500_000, 1_000_000));
         assert_eq!(cost.to_string(), "0.277500");
-        assert_eq!(direct.cost(1_000_000, 0, 0).to_string(), "0.100000");
+        let cost = direct.cost(tokens(1_000_000, 0, 0));
+        assert_eq!(cost.to_string(), "0.100000");
     }
 
     #[test]

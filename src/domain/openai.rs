@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::batch::BatchStatus;
+use crate::domain::usage::TokenUsage;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity
 /// that a batch was made under.
@@ -81,8 +82,8 @@ pub struct Batch {
     pub model: Option<String>,
     /// See [`RequestCounts`].
     pub counts: RequestCounts,
-    /// Tokens in, of those cached, out, of those reasoning; of a batch that has ended, where OpenAI says it.
-    pub usage: Option<[u64; 4]>,
+    /// The tokens of the whole batch, once it has ended and if OpenAI reports them.
+    pub usage: Option<TokenUsage>,
     /// Why validation failed.
     pub errors: Vec<BatchError>,
     /// As sent with the create.

@@ -5,8 +5,9 @@ use crate::base::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::batch::Stage;
 use crate::domain::job::{Mode, Submission, is_english};
-use crate::domain::money::{Money, Tokens};
+use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
+use crate::domain::usage::TokenUsage;
 use crate::store::money::{self, Learned};
 use crate::store::{Stored, View};
 
@@ -35,7 +36,7 @@ pub struct Estimate {
     /// Batches of each stage, the fewest that hold them.
     pub batches: [u64; 2],
     /// Of all requests.
-    pub tokens: Tokens,
+    pub tokens: TokenUsage,
     /// The most that may come out.
     pub output_at_most: u64,
     /// None: a model has no price.
@@ -73,10 +74,11 @@ pub fn of(
     let prompt = count(vision.prompt.len());
     let answer = USUAL_ANSWER.min(u64::from(vision.max_output_tokens));
     let vision_text = text + descriptions * prompt;
-    let reckoned = Tokens {
+    let reckoned = TokenUsage {
         input: vision_text.div_ceil(CHARACTERS_PER_TOKEN) + images * per_image(&vision.detail),
         cached: 0,
         output: descriptions * answer,
+        reasoning: 0,
     };
     let learned = money::learned(view, Stage::Vision, &vision.model)?;
     let mut learned_from = answers(&learned);
@@ -85,7 +87,7 @@ pub fn of(
     let learned = money::learned(view, Stage::Translation, &translation.model)?;
     learned_from += answers(&learned);
     let translation_prompt = count(translation.prompt.len());
-    let mut translated = Tokens::default();
+    let mut translated = TokenUsage::ZERO;
     for language in languages {
         let own: Vec<Learned> = learned
             .iter()
@@ -94,19 +96,20 @@ pub fn of(
             .collect();
         let of_language = average(&own, descriptions)
             .or_else(|| average(&learned, descriptions))
-            .unwrap_or(Tokens {
+            .unwrap_or(TokenUsage {
                 input: descriptions * (translation_prompt.div_ceil(CHARACTERS_PER_TOKEN) + answer),
                 cached: 0,
                 output: descriptions * USUAL_ANSWER.min(u64::from(translation.max_output_tokens)),
+                reasoning: 0,
             });
-        translated = plus(translated, of_language);
+        translated = translated + of_language;
     }
     let day = money::day(now);
     let mut cost = Some(Money::default());
     for (model, tokens) in [(&vision.model, seen), (&translation.model, translated)] {
         let rates = money::rates(view, model, mode.as_str(), &day)?;
-        if tokens != Tokens::default() {
-            let of_stage = rates.map(|it| it.cost(tokens.input, tokens.cached, tokens.output));
+        if tokens != TokenUsage::ZERO {
+            let of_stage = rates.map(|it| it.cost(tokens));
             cost = cost.zip(of_stage).map(|(all, one)| all + one);
         }
     }
@@ -128,7 +131,7 @@ pub fn of(
                 translations * (translation_prompt + description),
             ),
         ],
-        tokens: plus(seen, translated),
+        tokens: seen + translated,
         output_at_most: descriptions * u64::from(vision.max_output_tokens)
             + translations * u64::from(translation.max_output_tokens),
         cost,
@@ -157,20 +160,22 @@ pub fn of_line(
     let tokens = average(&learned, MANY).map_or_else(
         || {
             let prompt = count(parameters.prompt().len()).div_ceil(CHARACTERS_PER_TOKEN);
-            Tokens {
+            TokenUsage {
                 input: prompt + USUAL_INPUT,
                 cached: 0,
                 output: u64::from(parameters.max_output_tokens()),
+                reasoning: 0,
             }
             .times(MANY)
         },
-        |tokens| Tokens {
+        |tokens| TokenUsage {
             input: tokens.input * MARGIN.0 / MARGIN.1,
             cached: 0,
             output: tokens.output * MARGIN.0 / MARGIN.1,
+            reasoning: 0,
         },
     );
-    let cost = rates.cost(tokens.input, tokens.cached, tokens.output);
+    let cost = rates.cost(tokens);
     Ok(Some(cost.divided_by(MANY)))
 }
 
@@ -220,26 +225,12 @@ fn answers(learned: &[Learned]) -> u64 {
 }
 
 /// What so many requests take, by what those took; none where there were none.
-fn average(learned: &[Learned], requests: u64) -> Option<Tokens> {
+fn average(learned: &[Learned], requests: u64) -> Option<TokenUsage> {
     let answers = answers(learned);
-    let all = learned
-        .iter()
-        .fold(Tokens::default(), |all, it| plus(all, it.tokens));
+    let all = learned.iter().map(|it| it.tokens).sum::<TokenUsage>();
     let share = |tokens: u64| {
         let whole = u128::from(tokens) * u128::from(requests) / u128::from(answers.max(1));
         u64::try_from(whole).unwrap_or(u64::MAX)
     };
-    (answers > 0).then(|| Tokens {
-        input: share(all.input),
-        cached: share(all.cached),
-        output: share(all.output),
-    })
-}
-
-fn plus(one: Tokens, other: Tokens) -> Tokens {
-    Tokens {
-        input: one.input.saturating_add(other.input),
-        cached: one.cached.saturating_add(other.cached),
-        output: one.output.saturating_add(other.output),
-    }
+    (answers > 0).then(|| all.map(share))
 }

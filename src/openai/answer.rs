@@ -13,6 +13,7 @@ use super::{Batch, BatchError, FileObject, OpenAiError, Page, RequestCounts};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::BatchStatus;
 use crate::domain::openai::without_secrets;
+use crate::domain::usage::TokenUsage;
 
 /// The longest message that is kept of a refusal, in characters.
 const MESSAGE_LIMIT: usize = 500;
@@ -111,14 +112,14 @@ fn counts(value: &Value) -> RequestCounts {
 }
 
 /// The tokens of a whole batch. All zeros stand for "not known yet".
-fn usage(value: &Value) -> Option<[u64; 4]> {
-    let tokens = [
-        count(&value["input_tokens"])?,
-        count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
-        count(&value["output_tokens"])?,
-        count(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
-    ];
-    (tokens != [0; 4]).then_some(tokens)
+fn usage(value: &Value) -> Option<TokenUsage> {
+    let tokens = TokenUsage {
+        input: count(&value["input_tokens"])?,
+        cached: count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
+        output: count(&value["output_tokens"])?,
+        reasoning: count(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
+    };
+    (tokens != TokenUsage::ZERO).then_some(tokens)
 }
 
 fn batch_errors(value: &Value) -> Vec<BatchError> {

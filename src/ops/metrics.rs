@@ -188,7 +188,7 @@ fn used(page: &mut Page, used: &[Used]) {
             ("input", it.tokens.input),
             ("input_cached", it.tokens.cached),
             ("output", it.tokens.output),
-            ("output_reasoning", it.reasoning),
+            ("output_reasoning", it.tokens.reasoning),
         ] {
             let labels = [
                 ("model", it.model.as_str()),

@@ -1,10 +1,12 @@
 //! How times and enums stand in columns.
 
+use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState};
+use crate::domain::usage::TokenUsage;
 use crate::store::notices::What;
 
 impl ToSql for Timestamp {
@@ -17,6 +19,17 @@ impl FromSql for Timestamp {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         value.as_str()?.parse().map_err(FromSqlError::other)
     }
+}
+
+/// Reads the four columns of tokens whose names begin with `prefix`.
+pub(super) fn token_usage(row: &Row<'_>, prefix: &str) -> rusqlite::Result<TokenUsage> {
+    let column = |name: &str| row.get(format!("{prefix}{name}_tokens").as_str());
+    Ok(TokenUsage {
+        input: column("input")?,
+        cached: column("cached")?,
+        output: column("output")?,
+        reasoning: column("reasoning")?,
+    })
 }
 
 macro_rules! text_columns {

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::columns::token_usage;
 use super::inspect::{self, Table};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::Stage;
-use crate::domain::money::{Budgets, Limits, Money, Price, Rates, Tokens};
+use crate::domain::money::{Budgets, Limits, Money, Price, Rates};
+use crate::domain::usage::TokenUsage;
 
 /// Finished jobs that estimates are learned from.
 const JOBS: u32 = 20;
@@ -71,13 +73,14 @@ pub struct Learned {
     /// How many were answered.
     pub answers: u64,
     /// What all of them took.
-    pub tokens: Tokens,
+    pub tokens: TokenUsage,
 }
 
 /// What the last finished jobs took of a model in a stage, by language.
 pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
     let mut query = view.prepare_cached(
-        "SELECT u.language, sum(u.answers), sum(u.input_tokens), sum(u.cached_tokens), sum(u.output_tokens)
+        "SELECT u.language, sum(u.answers), sum(u.input_tokens) AS input_tokens, sum(u.cached_tokens) AS cached_tokens,
+                sum(u.output_tokens) AS output_tokens, sum(u.reasoning_tokens) AS reasoning_tokens
          FROM (SELECT seq FROM batch_jobs WHERE status = 'completed' ORDER BY seq DESC LIMIT ?) j
               JOIN job_usage u ON u.job = j.seq
          WHERE u.stage = ? AND u.model = ? GROUP BY u.language HAVING sum(u.answers) > 0",
@@ -86,18 +89,10 @@ pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
         Ok(Learned {
             language: row.get(0)?,
             answers: row.get(1)?,
-            tokens: tokens(row, 2)?,
+            tokens: token_usage(row, "")?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn tokens(row: &Row<'_>, at: usize) -> rusqlite::Result<Tokens> {
-    Ok(Tokens {
-        input: row.get(at)?,
-        cached: row.get(at + 1)?,
-        output: row.get(at + 2)?,
-    })
 }
 
 /// What was spent in a day or a month (`2026-11-24`, `2026-11`), by one client or by all; what has no
@@ -134,21 +129,22 @@ fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
 }
 
 /// What a job has cost so far; none: something of it has no price.
-pub fn of_job(view: &View, job: i64) -> Stored<(Option<Money>, Tokens)> {
+pub fn of_job(view: &View, job: i64) -> Stored<(Option<Money>, TokenUsage)> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT sum(u.cost), count(*) - count(u.cost), coalesce(sum(u.input_tokens), 0), coalesce(sum(u.cached_tokens), 0),
-                coalesce(sum(u.output_tokens), 0)
+        "SELECT sum(u.cost), count(*) - count(u.cost), coalesce(sum(u.input_tokens), 0) AS input_tokens,
+                coalesce(sum(u.cached_tokens), 0) AS cached_tokens, coalesce(sum(u.output_tokens), 0) AS output_tokens,
+                coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens
          FROM (SELECT u.*, (SELECT {COST} {PRICE}) AS cost FROM job_usage u WHERE u.job = ?) u"
     ))?;
     Ok(query.query_row([job], |row| {
         let (cost, unknown): (Option<i64>, u64) = (row.get(0)?, row.get(1)?);
         let cost = (unknown == 0).then_some(Money(cost.unwrap_or(0)));
-        Ok((cost, tokens(row, 2)?))
+        Ok((cost, token_usage(row, "")?))
     })?)
 }
 
 /// Keeps what a job was estimated to take.
-pub fn keep_estimate(tx: &Tx<'_>, job: i64, cost: Option<Money>, tokens: Tokens) -> Stored<()> {
+pub fn keep_estimate(tx: &Tx<'_>, job: i64, cost: Option<Money>, tokens: TokenUsage) -> Stored<()> {
     tx.prepare_cached(
         "UPDATE batch_jobs SET estimated_cost = ?, estimated_tokens = ? WHERE seq = ?",
     )?
@@ -284,10 +280,8 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<(String, String)
     )?;
     let rows = query.query_map([since], |row| {
         let (id, remote): (i64, String) = (row.get(0)?, row.get(1)?);
-        let four = |at: usize| -> rusqlite::Result<[u64; 4]> {
-            Ok([row.get(at)?, row.get(at + 1)?, row.get(at + 2)?, row.get(at + 3)?])
-        };
-        let (ours, theirs) = (four(2)?, four(6)?);
+        let ours = token_usage(row, "")?.to_array();
+        let theirs = token_usage(row, "said_")?.to_array();
         let message = format!(
             "the lines of batch {remote} add up to {ours:?} tokens (in, cached, out, reasoning), OpenAI counts {theirs:?} \
              for the whole; what it costs is reckoned from the lines. Look at it: batchkeeper batches show {id}"
@@ -341,9 +335,7 @@ pub struct Used {
     /// `batch` or `synchronous`.
     pub mode: String,
     /// What it took.
-    pub tokens: Tokens,
-    /// Of the tokens out those of reasoning.
-    pub reasoning: u64,
+    pub tokens: TokenUsage,
     /// What of it has a price.
     pub cost: Money,
 }
@@ -351,17 +343,17 @@ pub struct Used {
 /// What was used of each model, ever.
 pub fn used(view: &View) -> Stored<Vec<Used>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT u.model, u.mode, sum(u.input_tokens), sum(u.cached_tokens), sum(u.output_tokens),
-                coalesce(sum((SELECT {COST} {PRICE})), 0), sum(u.reasoning_tokens)
+        "SELECT u.model, u.mode, coalesce(sum((SELECT {COST} {PRICE})), 0), sum(u.input_tokens) AS input_tokens,
+                sum(u.cached_tokens) AS cached_tokens, sum(u.output_tokens) AS output_tokens,
+                sum(u.reasoning_tokens) AS reasoning_tokens
          FROM client_usage u GROUP BY u.model, u.mode"
     ))?;
     let rows = query.query_map([], |row| {
         Ok(Used {
             model: row.get(0)?,
             mode: row.get(1)?,
-            tokens: tokens(row, 2)?,
-            cost: Money(row.get(5)?),
-            reasoning: row.get(6)?,
+            tokens: token_usage(row, "")?,
+            cost: Money(row.get(2)?),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -2,10 +2,12 @@
 
 use rusqlite::{Row, params};
 
+use super::columns::token_usage;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::money::Money;
 use crate::domain::openai::Identity;
+use crate::domain::usage::TokenUsage;
 
 /// What was accepted of one kind, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,8 +168,8 @@ pub struct Paid {
     pub lines: u64,
     /// Of them answered.
     pub answered: u64,
-    /// Tokens in, of those cached, out, of those reasoning.
-    pub tokens: [u64; 4],
+    /// Its tokens.
+    pub tokens: TokenUsage,
     /// What they cost; none: the model has no price.
     pub cost: Option<Money>,
 }
@@ -179,8 +181,9 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
                 coalesce(b.job_id, (SELECT CASE count(*) WHEN 1 THEN min(j.id) ELSE count(*) || ' jobs' END
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)),
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
-                coalesce(c.answered, 0), coalesce(c.input_tokens, 0), coalesce(c.cached_tokens, 0),
-                coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0), c.cost_picodollars
+                coalesce(c.answered, 0), c.cost_picodollars, coalesce(c.input_tokens, 0) AS input_tokens,
+                coalesce(c.cached_tokens, 0) AS cached_tokens, coalesce(c.output_tokens, 0) AS output_tokens,
+                coalesce(c.reasoning_tokens, 0) AS reasoning_tokens
          FROM openai_batches b LEFT JOIN v_costs c ON c.batch_id = b.id
          WHERE b.openai_batch_id IS NOT NULL AND b.openai_time >= ? AND b.openai_time < ?
          ORDER BY b.openai_time, b.id",
@@ -201,8 +204,8 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
             },
             lines: row.get(10)?,
             answered: row.get(11)?,
-            tokens: [row.get(12)?, row.get(13)?, row.get(14)?, row.get(15)?],
-            cost: row.get::<_, Option<i64>>(16)?.map(Money),
+            tokens: token_usage(row, "")?,
+            cost: row.get::<_, Option<i64>>(12)?.map(Money),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -213,8 +216,8 @@ pub fn batches(view: &View, from: i64, to: i64) -> Stored<Vec<Paid>> {
 pub struct Calls {
     /// How many.
     pub number: u64,
-    /// Their tokens, as those of a batch.
-    pub tokens: [u64; 4],
+    /// Their tokens.
+    pub tokens: TokenUsage,
     /// What they cost; none: a model of theirs has no price.
     pub cost: Option<Money>,
 }
@@ -226,9 +229,10 @@ pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls
             SELECT u.job, u.model, u.mode, u.day,
                    (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
             FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
-         SELECT coalesce(sum(calls), 0), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
-                coalesce(sum(output_tokens), 0), coalesce(sum(reasoning_tokens), 0), coalesce(sum(cost), 0),
-                count(*) = count(cost)
+         SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), count(*) = count(cost),
+                coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(cached_tokens), 0) AS cached_tokens,
+                coalesce(sum(output_tokens), 0) AS output_tokens,
+                coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens
          FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                       CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
                           (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached
@@ -245,10 +249,10 @@ pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls
                FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {
-        let (cost, is_known): (i64, bool) = (row.get(5)?, row.get(6)?);
+        let (cost, is_known): (i64, bool) = (row.get(1)?, row.get(2)?);
         Ok(Calls {
             number: row.get(0)?,
-            tokens: [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?],
+            tokens: token_usage(row, "")?,
             cost: is_known.then_some(Money(cost)),
         })
     })?;

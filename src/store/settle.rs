@@ -13,6 +13,7 @@ use super::batches::{self, BatchRow};
 use super::{Stored, Tx, View, alerts, requests, synchronous_calls};
 use crate::domain::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
+use crate::domain::usage::TokenUsage;
 
 /// What a result file says of one line.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub struct LineResult<'a> {
     pub text: &'a str,
     /// What OpenAI said, of another.
     pub error: &'a str,
-    /// Tokens in, of those cached, out, of those reasoning.
-    pub tokens: [u64; 4],
+    /// Its tokens.
+    pub tokens: TokenUsage,
 }
 
 /// Takes one line of a result file in. False when it belongs to no line of this batch.
@@ -43,7 +44,7 @@ pub fn take_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored
     for request in &requests {
         note(tx, batch.id, *request, &line)?;
         // Of a line that answers several requests the tokens were paid once.
-        line.tokens = [0; 4];
+        line.tokens = TokenUsage::ZERO;
     }
     Ok(!requests.is_empty())
 }
@@ -76,7 +77,12 @@ fn legacy_requests(view: &View, batch: i64, custom_id: &str) -> Stored<Vec<i64>>
 fn note(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> Stored<()> {
     let answered = line.outcome == Outcome::Answered;
     let error = (!answered).then_some(line.error);
-    let [input, cached, output, reasoning] = line.tokens;
+    let TokenUsage {
+        input,
+        cached,
+        output,
+        reasoning,
+    } = line.tokens;
     let first = tx
         .prepare_cached(
             "UPDATE batch_lines SET outcome = ?1, error = ?2, settled = max(settled, ?3), input_tokens = ?4,

@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::batch::Outcome;
 use crate::domain::due::Due;
 use crate::domain::job::RequestState;
+use crate::domain::usage::TokenUsage;
 
 /// A call that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub struct CallResult<'a> {
     pub model: &'a str,
     /// OpenAI's id of the answer, where it gave one.
     pub response_id: Option<&'a str>,
-    /// Tokens in, of those cached, out, of those reasoning.
-    pub tokens: [u64; 4],
+    /// Its tokens.
+    pub tokens: TokenUsage,
 }
 
 /// Plans a call of a claimed request.
@@ -102,7 +103,12 @@ pub fn end(
     again: Option<Timestamp>,
 ) -> Stored<()> {
     let answered = result.outcome == Outcome::Answered;
-    let [input, cached, output, reasoning] = result.tokens;
+    let TokenUsage {
+        input,
+        cached,
+        output,
+        reasoning,
+    } = result.tokens;
     tx.prepare_cached(
         "UPDATE direct_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?, input_tokens = ?,
                 cached_tokens = ?, output_tokens = ?, reasoning_tokens = ?

@@ -15,7 +15,8 @@ use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::batch::Outcome;
 use crate::domain::due::Due;
-use crate::domain::result_line::{self, Answer, Usage};
+use crate::domain::result_line::{self, Answer};
+use crate::domain::usage::TokenUsage;
 use crate::openai::{CallError, ResponsesApi};
 use crate::store::settle::Rules;
 use crate::store::synchronous_calls::{self, Call, CallResult};
@@ -143,7 +144,7 @@ impl SynchronousCaller {
         let now = self.clock.now().wall;
         let (answer, usage) = match response {
             Ok(body) => result_line::read_body(200, body),
-            Err(error) => (of_error(error), Usage::default()),
+            Err(error) => (of_error(error), TokenUsage::ZERO),
         };
         let (mut outcome, text, error) = answer.outcome();
         let failure = response.as_ref().err();
@@ -159,7 +160,7 @@ impl SynchronousCaller {
             error: &error,
             model,
             response_id: response.as_ref().ok().and_then(|body| body["id"].as_str()),
-            tokens: usage.numbers(),
+            tokens: usage,
         };
         let rules = Rules {
             max_attempts: self.config.batch.max_attempts,

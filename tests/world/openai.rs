@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchkeeper::domain::batch::{BatchStatus, Stage};
+use batchkeeper::domain::usage::TokenUsage;
 use batchkeeper::openai::{
     Batch, BatchApi, BatchError, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch,
     OpenAiError, Page, RequestCounts, ResponsesApi,
@@ -257,7 +258,7 @@ pub struct HeldBatch {
     output: Option<String>,
     error: Option<String>,
     counts: RequestCounts,
-    usage: Option<[u64; 4]>,
+    usage: Option<TokenUsage>,
     errors: Vec<BatchError>,
 }
 
@@ -721,9 +722,11 @@ impl State {
         batch.ended = Some(ended);
         batch.counts = counts;
         // As every answer of this world says.
-        batch.usage = course
-            .usage_beyond
-            .map(|more| [100 * counts.completed + more, 0, 10 * counts.completed, 0]);
+        batch.usage = course.usage_beyond.map(|more| TokenUsage {
+            input: 100 * counts.completed + more,
+            output: 10 * counts.completed,
+            ..TokenUsage::ZERO
+        });
         batch.output = output;
         batch.error = error;
     }

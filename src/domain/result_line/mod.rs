@@ -9,6 +9,7 @@ mod error;
 
 use crate::domain::batch::Outcome;
 use crate::domain::openai::without_secrets;
+use crate::domain::usage::TokenUsage;
 use crate::python_json::{Json, Text, parse};
 
 /// The longest message that is kept, in characters.
@@ -24,8 +25,8 @@ pub struct ResultLine {
     pub custom_id: String,
     /// What became of it.
     pub answer: Answer,
-    /// What it cost; zeros where the line does not say.
-    pub usage: Usage,
+    /// Its tokens; zeros where the line does not say.
+    pub usage: TokenUsage,
 }
 
 /// What became of a request.
@@ -90,33 +91,6 @@ impl Answer {
     }
 }
 
-/// Tokens of one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// All of the input, cached or not.
-    pub input_tokens: u64,
-    /// The part of the input that was cached.
-    pub cached_tokens: u64,
-    /// All of the output, reasoning included.
-    pub output_tokens: u64,
-    /// The part of the output that was reasoning.
-    pub reasoning_tokens: u64,
-}
-
-impl Usage {
-    /// Tokens in, of those cached, out, of those reasoning, as they are stored.
-    pub fn numbers(self) -> [u64; 4] {
-        let Self {
-            input_tokens,
-            cached_tokens,
-            output_tokens,
-            reasoning_tokens,
-        } = self;
-        [input_tokens, cached_tokens, output_tokens, reasoning_tokens]
-            .map(|number| number.min(MOST_TOKENS))
-    }
-}
-
 /// A line that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokenLine {
@@ -166,13 +140,13 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
         });
     let (answer, usage) = match (body, member(&line, "error"), status) {
         (None, Some(_), Some(Some(status @ 400..))) => {
-            (error::of_status(status, Some(&line)), Usage::default())
+            (error::of_status(status, Some(&line)), TokenUsage::ZERO)
         }
         // Else an error of the line itself means that no HTTP answer was had.
-        (None, Some(error), _) => (error::of_line(error), Usage::default()),
+        (None, Some(error), _) => (error::of_line(error), TokenUsage::ZERO),
         (None, None, None) => (
             retry("no_answer", "neither answer nor error"),
-            Usage::default(),
+            TokenUsage::ZERO,
         ),
         (body, _, status) => {
             // Compatible servers leave the status out; the body then speaks for itself.
@@ -189,14 +163,14 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
 }
 
 /// Reads the answer of a synchronous call.
-pub fn read_body(status: u16, body: &serde_json::Value) -> (Answer, Usage) {
+pub fn read_body(status: u16, body: &serde_json::Value) -> (Answer, TokenUsage) {
     let text = body.to_string();
     match parse(text.as_bytes()) {
         Ok(body) => (of_http(status, Some(&body)), usage(&body)),
         // Not reached: it was JSON a moment ago.
         Err(error) => (
             retry("malformed_body", &error.to_string()),
-            Usage::default(),
+            TokenUsage::ZERO,
         ),
     }
 }
@@ -325,10 +299,10 @@ impl Said {
     }
 }
 
-/// Tokens in the words of either endpoint.
-fn usage(body: &Json<'_>) -> Usage {
+/// Reads the tokens in the words of either endpoint.
+fn usage(body: &Json<'_>) -> TokenUsage {
     let Some(usage) = member(body, "usage") else {
-        return Usage::default();
+        return TokenUsage::ZERO;
     };
     let count = |of: Option<&Json<'_>>, name| {
         let count = of.and_then(|of| member(of, name));
@@ -344,20 +318,21 @@ fn usage(body: &Json<'_>) -> Usage {
             .or_else(|| count(member(usage, chat), name))
             .unwrap_or(0)
     };
-    Usage {
-        input_tokens: either("input_tokens", "prompt_tokens"),
-        cached_tokens: detail(
+    TokenUsage {
+        input: either("input_tokens", "prompt_tokens"),
+        cached: detail(
             "input_tokens_details",
             "prompt_tokens_details",
             "cached_tokens",
         ),
-        output_tokens: either("output_tokens", "completion_tokens"),
-        reasoning_tokens: detail(
+        output: either("output_tokens", "completion_tokens"),
+        reasoning: detail(
             "output_tokens_details",
             "completion_tokens_details",
             "reasoning_tokens",
         ),
     }
+    .map(|tokens| tokens.min(MOST_TOKENS))
 }
 
 /// A member that is there: not null, not `{}`.

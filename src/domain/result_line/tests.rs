@@ -91,11 +91,11 @@ fn the_four_kinds_of_line() {
                 text: "{\"fruit\":\"quince\"}".into(),
                 model: Some("gpt-6-luna-2026-09-22".into()),
             },
-            usage: Usage {
-                input_tokens: 311,
-                cached_tokens: 7,
-                output_tokens: 9,
-                reasoning_tokens: 3,
+            usage: TokenUsage {
+                input: 311,
+                cached: 7,
+                output: 9,
+                reasoning: 3,
             },
         }
     );
@@ -115,7 +115,7 @@ fn the_four_kinds_of_line() {
         );
         let read = read_line(never_run.as_bytes()).unwrap();
         assert_eq!(read.custom_id, "s003-000019");
-        assert_eq!(read.usage, Usage::default());
+        assert_eq!(read.usage, TokenUsage::ZERO);
         assert_eq!(retry_code(read.answer), code);
     }
 }
@@ -469,11 +469,11 @@ fn a_run_that_failed_inside_a_200_is_no_success() {
 #[test]
 fn tokens_are_counted_in_both_vocabularies() {
     let usage = |usage: Value| read_body(200, &json!({ "usage": usage })).1;
-    let expected = Usage {
-        input_tokens: 10,
-        cached_tokens: 4,
-        output_tokens: 7,
-        reasoning_tokens: 5,
+    let expected = TokenUsage {
+        input: 10,
+        cached: 4,
+        output: 7,
+        reasoning: 5,
     };
     assert_eq!(
         usage(
@@ -491,9 +491,9 @@ fn tokens_are_counted_in_both_vocabularies() {
     );
     assert_eq!(
         usage(json!({"prompt_tokens": 10, "completion_tokens": 7, "prompt_tokens_details": null})),
-        Usage {
-            cached_tokens: 0,
-            reasoning_tokens: 0,
+        TokenUsage {
+            cached: 0,
+            reasoning: 0,
             ..expected
         }
     );
@@ -503,7 +503,7 @@ fn tokens_are_counted_in_both_vocabularies() {
         json!({"input_tokens": "10"}),
         json!(7),
     ] {
-        assert_eq!(usage(nonsense), Usage::default());
+        assert_eq!(usage(nonsense), TokenUsage::ZERO);
     }
 }
 

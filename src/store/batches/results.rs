@@ -43,11 +43,11 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
          WHERE id = ? AND state = 'submitted'",
         params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
     )?;
-    if let Some([input, cached, output, reasoning]) = remote.usage {
+    if let Some(tokens) = remote.usage {
         tx.execute(
             "UPDATE openai_batches SET said_input_tokens = ?, said_cached_tokens = ?, said_output_tokens = ?,
                     said_reasoning_tokens = ? WHERE id = ?",
-            params![input, cached, output, reasoning, id],
+            params![tokens.input, tokens.cached, tokens.output, tokens.reasoning, id],
         )?;
     }
     let counts = remote.counts;

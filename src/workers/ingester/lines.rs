@@ -2,6 +2,7 @@
 
 use crate::domain::batch::Outcome;
 use crate::domain::result_line;
+use crate::domain::usage::TokenUsage;
 use crate::openai::jsonl::{Content, LineReader};
 use crate::store::batches::BatchRow;
 use crate::store::settle::{self, LineResult};
@@ -60,7 +61,7 @@ pub fn take_line(
     let (custom_id, result) = match &read {
         Ok(line) => {
             let (outcome, text, error) = line.answer.outcome();
-            let tokens = line.usage.numbers();
+            let tokens = line.usage;
             (line.custom_id.as_str(), (outcome, text, error, tokens))
         }
         Err(broken) => {
@@ -70,7 +71,12 @@ pub fn take_line(
             };
             (
                 custom_id.as_str(),
-                (Outcome::Unreadable, "", broken.message.clone(), [0; 4]),
+                (
+                    Outcome::Unreadable,
+                    "",
+                    broken.message.clone(),
+                    TokenUsage::ZERO,
+                ),
             )
         }
     };
