@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use batchkeeper::base::threads;
-use batchkeeper::domain::batch::BatchStatus;
+use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{
     Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, OpenAiError,

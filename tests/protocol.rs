@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::base::clock::Clock;
-use batchkeeper::domain::batch::{BatchState, BatchStatus, Stage};
+use batchkeeper::domain::batch::{BatchState, Stage};
 use batchkeeper::domain::job::{JobStatus, LotStatus};
 use batchkeeper::domain::legacy::read_dump;
+use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::jobs::results::{self, webhook_body};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;

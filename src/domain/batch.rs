@@ -3,59 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Makes an enum whose variants have one text each, written once: in SQL, JSON and logs alike.
-macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every value, in order.
-            pub const ALL: &'static [$name] = &[$($name::$variant),+];
-
-            /// The text that stands for it in the database, in JSON and in logs.
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text),+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::domain::batch::UnknownText;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                match text {
-                    $($text => Ok($name::$variant),)+
-                    _ => Err($crate::domain::batch::UnknownText { what: stringify!($name), text: text.to_owned() }),
-                }
-            }
-        }
-    };
-}
-pub(crate) use text_enum;
-
-/// A text that stands for no value of an enum.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UnknownText {
-    /// The enum's name.
-    pub what: &'static str,
-    /// The text.
-    pub text: String,
-}
-
-impl fmt::Display for UnknownText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no {}", self.text, self.what)
-    }
-}
-
-impl std::error::Error for UnknownText {}
+use crate::domain::text_enum::{UnknownText, text_enum};
 
 text_enum! {
     /// What a batch asks of OpenAI.
@@ -96,38 +44,6 @@ text_enum! {
         Own = "own",
         /// The earlier service's: `vision:<lot id>`, `tr:<lot id>:<language>` and their variants.
         Legacy = "legacy",
-    }
-}
-
-text_enum! {
-    /// OpenAI's word for a batch's state (openai-openapi, schema `Batch`, member `status`).
-    BatchStatus {
-        /// The input is being checked.
-        Validating = "validating",
-        /// The input did not pass.
-        Failed = "failed",
-        /// Running.
-        InProgress = "in_progress",
-        /// The result files are being written.
-        Finalizing = "finalizing",
-        /// Results are ready.
-        Completed = "completed",
-        /// The window of 24 hours closed first; partial results may be there.
-        Expired = "expired",
-        /// Cancel was asked; in-flight requests are waited for.
-        Cancelling = "cancelling",
-        /// Cancelled; partial results may be there.
-        Cancelled = "cancelled",
-    }
-}
-
-impl BatchStatus {
-    /// No move leaves these.
-    pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Failed | Self::Completed | Self::Expired | Self::Cancelled
-        )
     }
 }
 

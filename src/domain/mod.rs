@@ -11,6 +11,7 @@ pub mod openai;
 pub mod parameters;
 pub mod result_line;
 pub mod signature;
+pub mod text_enum;
 pub mod translation;
 pub mod usage;
 pub mod vision;

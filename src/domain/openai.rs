@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::batch::BatchStatus;
+use crate::domain::text_enum::text_enum;
 use crate::domain::usage::TokenUsage;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity
@@ -33,6 +33,38 @@ pub struct FileObject {
     pub created_at: i64,
     /// The name it was uploaded under.
     pub filename: String,
+}
+
+text_enum! {
+    /// OpenAI's word for a batch's state (openai-openapi, schema `Batch`, member `status`).
+    BatchStatus {
+        /// The input is being checked.
+        Validating = "validating",
+        /// The input did not pass.
+        Failed = "failed",
+        /// Running.
+        InProgress = "in_progress",
+        /// The result files are being written.
+        Finalizing = "finalizing",
+        /// Results are ready.
+        Completed = "completed",
+        /// The window of 24 hours closed first; partial results may be there.
+        Expired = "expired",
+        /// Cancel was asked; in-flight requests are waited for.
+        Cancelling = "cancelling",
+        /// Cancelled; partial results may be there.
+        Cancelled = "cancelled",
+    }
+}
+
+impl BatchStatus {
+    /// No move leaves these.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Failed | Self::Completed | Self::Expired | Self::Cancelled
+        )
+    }
 }
 
 /// `request_counts` of a batch: lines that never ran are counted nowhere.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Batch, BatchError, FileObject, OpenAiError, Page, RequestCounts};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::domain::openai::without_secrets;
 use crate::domain::usage::TokenUsage;
 

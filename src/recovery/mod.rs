@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::domain::batch::{BatchState, BatchStatus, CustomId, Scheme, Stage};
+use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::domain::job::is_english;
 use crate::domain::legacy::{self, custom_ids};
+use crate::domain::openai::BatchStatus;
 use crate::domain::result_line;
 use crate::openai::jsonl::{self, EachLine};
 use crate::openai::listing::batches_back_to;

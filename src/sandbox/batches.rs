@@ -14,7 +14,7 @@ use super::ledger::Entry;
 use super::response::Usage;
 use super::wire::{self, ErrorReply, List, ok};
 use super::{Caller, Sandbox, create, lock};
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::http::{Request, Response};
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.

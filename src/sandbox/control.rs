@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::wire::{ErrorReply, ok};
 use super::{Sandbox, lock};
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::http::{Request, Response};
 
 /// How many ids a list in the state shows.

@@ -13,7 +13,7 @@ use super::settings::UnknownFile;
 use super::wire::ErrorReply;
 use super::{Caller, Sandbox, ids};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 
 const ENDPOINTS: [&str; 8] = [
     "/v1/responses",

@@ -20,7 +20,7 @@ use super::wire::ErrorReply;
 use super::written::{Run, Unrun};
 use super::{Sandbox, disk, ids, lines};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 
 /// What an execution gave.
 #[derive(Default, Serialize, Deserialize)]

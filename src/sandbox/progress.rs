@@ -13,7 +13,7 @@ use super::ledger::Entry;
 use super::settings::Latencies;
 use super::{Sandbox, create, lock};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))

@@ -13,7 +13,7 @@ use super::ledger::Entry;
 use super::wire::ErrorReply;
 use super::{Sandbox, disk, ids, lock};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::http::Response;
 
 #[derive(Deserialize)]

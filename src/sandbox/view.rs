@@ -13,7 +13,7 @@ use super::ledger::Entry;
 use super::response::Usage;
 use super::wire::{ErrorReply, ok};
 use crate::base::clock::Timestamp;
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::http::Response;
 
 /// Members in the order of recorded answers; what is not set is null.

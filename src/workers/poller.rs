@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
-use crate::domain::batch::{BatchState, BatchStatus};
+use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
+use crate::domain::openai::BatchStatus;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchkeeper::domain::batch::{BatchStatus, Stage};
+use batchkeeper::domain::batch::Stage;
+use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::domain::usage::TokenUsage;
 use batchkeeper::openai::{
     Batch, BatchApi, BatchError, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use batchkeeper::domain::batch::BatchStatus;
+use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::{Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, Page};
 use rusqlite::Connection;
 use serde_json::{Value, json};

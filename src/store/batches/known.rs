@@ -3,8 +3,9 @@
 use rusqlite::{named_params, params};
 
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
-use crate::domain::batch::{BatchState, BatchStatus};
+use crate::domain::batch::BatchState;
 use crate::domain::openai::Batch;
+use crate::domain::openai::BatchStatus;
 use crate::store::{Stored, Tx, alerts, moved, requests};
 
 /// What a listed batch is to us.

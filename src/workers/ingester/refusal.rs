@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::batch::BatchStatus;
+use crate::domain::openai::BatchStatus;
 use crate::store::batches::BatchRow;
 
 /// Why OpenAI refused a batch, in one line.
