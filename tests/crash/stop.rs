@@ -5,7 +5,10 @@ use std::time::Duration;
 use batchkeeper::base::clock::{Clock, SystemClock};
 use serde_json::json;
 
-use super::rig::{Expected, Options, Rig, pause, until};
+use super::rig::{Expected, Options, Rig, until};
+
+/// The seconds that it may take to end, on a slow machine as well.
+const SECONDS: Duration = Duration::from_mins(1);
 
 #[test]
 fn sigterm_ends_it_in_seconds_and_loses_nothing() {
@@ -23,7 +26,7 @@ fn sigterm_ends_it_in_seconds_and_loses_nothing() {
         let status = rig.terminate();
         let took = clock.now().steady.saturating_sub(asked);
         assert_eq!(status.code(), Some(0));
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < SECONDS, "{took:?}");
         // Nothing of it is left open: the next start finds no WAL to recover.
         assert!(!rig.path("data/batchkeeper.db-wal").exists());
         rig.start();
@@ -51,10 +54,11 @@ fn a_second_daemon_refuses_to_start() {
 #[test]
 fn a_second_sigterm_ends_it_at_once() {
     let mut rig = Rig::new(Options::default());
-    rig.faults(&json!([{"fault": "delay", "value": 20_000, "match": "\"custom_id\"", "times": 1}]));
+    rig.faults(
+        &json!([{"fault": "delay", "value": 180_000, "match": "\"custom_id\"", "times": 1}]),
+    );
     rig.submit(3, &["en"]);
-    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'sealed'");
-    pause(Duration::from_millis(50));
+    until("the upload", || rig.no_fault_is_left().then_some(()));
     rig.ask_to_end();
     until("the first one's word", || {
         rig.said().contains("event=stopping").then_some(())
@@ -63,7 +67,7 @@ fn a_second_sigterm_ends_it_at_once() {
     let asked = clock.now().steady;
     assert_eq!(rig.terminate().code(), Some(130));
     let took = clock.now().steady.saturating_sub(asked);
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < SECONDS, "{took:?}");
     rig.kills += 1;
     rig.start();
     rig.finish(Expected { batches: Some(1) });

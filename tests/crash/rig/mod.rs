@@ -317,6 +317,13 @@ impl Rig {
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
     }
 
+    /// Whether each fault has struck as often as it was ordered.
+    pub fn no_fault_is_left(&self) -> bool {
+        let (_, orders) = self.get(&self.control("faults"), &[]);
+        let orders = orders.as_array().unwrap();
+        orders.iter().all(|order| order["times"] == 0)
+    }
+
     /// Forgets all faults, and ends what they stalled.
     pub fn no_faults(&self) {
         let answer = ureq::delete(self.control("faults")).call().unwrap();
