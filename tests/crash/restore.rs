@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::rig::{Expected, Options, Rig, pause};
+use super::rig::{Expected, Options, Rig, Strike, pause};
 
 const LANGUAGES: [&str; 2] = ["en", "ru"];
 
@@ -30,12 +30,15 @@ fn restore_and_recover(rig: &mut Rig) {
 fn from_before_the_translations_were_created() {
     let mut rig = Rig::new(Options::default());
     rig.faults(&json!([
-        {"fault": "stall_in_progress", "value": 500, "match": "vision"},
-        {"fault": "stall_in_progress", "match": "translation"},
+        {"fault": "stall_in_progress", "match": "vision"},
     ]));
     rig.submit(5, &LANGUAGES);
     rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'submitted'");
     rig.back_up("backup.db");
+    assert_eq!(rig.terminate().code(), Some(0));
+    rig.no_faults();
+    rig.faults(&json!([{"fault": "stall_in_progress", "match": "translation"}]));
+    rig.start();
     rig.wait_for(
         "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
     );
@@ -62,13 +65,16 @@ fn from_before_any_batch() {
 
 #[test]
 fn from_while_its_batch_was_planned() {
-    let mut rig = Rig::new(Options::default());
+    let mut rig = Rig::new(Options {
+        shim: true,
+        ..Options::default()
+    });
+    rig.plan().strike(Strike::Step("submitter"));
     rig.submit(600, &["ru"]);
-    assert!(rig.kill_when(
+    rig.kill_between(
         "SELECT 1 FROM openai_batches WHERE state = 'planned'
-                AND (SELECT count(*) FROM batch_lines WHERE batch_id = openai_batches.id) < 600",
-        "SELECT 1 FROM openai_batches WHERE state = 'submitted'",
-    ));
+                AND (SELECT count(*) FROM batch_lines WHERE batch_id = openai_batches.id) BETWEEN 1 AND 599",
+    );
     rig.back_up("backup.db");
     rig.faults(&json!([{"fault": "stall_in_progress", "match": "vision"}]));
     rig.start();

@@ -10,6 +10,8 @@
  *           when its answer lies there, unread; when the first of its answer has been read
  *   COMMIT  a transaction of the thread whose name matches: before anything of it is in the WAL;
  *           after the first frame's head; when it is synced
+ *   STEP    the same transactions: each waits, before anything of it is in the WAL, until the test
+ *           has let `nth` of them pass
  *   FILE    an operation on a file whose path matches (write, sync, truncate, rename, create): it
  *           fails with `error`, or ends the process before it where that is 0
  */
@@ -32,14 +34,14 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { NOTHING, CALL, COMMIT, FILES };           /* mode */
+enum { NOTHING, CALL, COMMIT, FILES, STEP };     /* mode */
 enum { BEFORE, SENT, ANSWERED, READ };           /* moment of a call */
 enum { AHEAD, TORN, DONE };                      /* moment of a commit */
 
 struct plan {
     _Atomic uint32_t mode;
     uint32_t moment;
-    uint32_t nth;                                /* which of those that match, from 1 */
+    _Atomic uint32_t nth;                        /* which of those that match, from 1 */
     uint32_t lasting;                            /* and all after it */
     uint32_t error;
     _Atomic uint32_t seen;                       /* how many matched so far */
@@ -157,7 +159,7 @@ static int fails_at(int fd, int is_sync)
 static int is_meant_wal(int fd)
 {
     char path[4096], name[16] = "";
-    if (plan->mode != COMMIT || prctl(PR_GET_NAME, name) != 0 || !matches(name))
+    if ((plan->mode != COMMIT && plan->mode != STEP) || prctl(PR_GET_NAME, name) != 0 || !matches(name))
         return 0;
     size_t length = path_of(fd, path, sizeof path) ? strlen(path) : 0;
     return length > 4 && strcmp(path + length - 4, "-wal") == 0;
@@ -171,7 +173,10 @@ static void around_frames(int fd, size_t length)
         return;
     if (transaction == 0) {
         transaction = ++plan->seen;
-        if (transaction == plan->nth && plan->moment == AHEAD)
+        if (plan->mode == STEP) {
+            while (plan->mode == STEP && plan->nth < transaction)
+                usleep(200);
+        } else if (transaction == plan->nth && plan->moment == AHEAD)
             die();
     } else if (transaction == plan->nth && plan->moment == TORN)
         die();

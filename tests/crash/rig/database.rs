@@ -68,6 +68,27 @@ impl Rig {
         killed
     }
 
+    /// Lets the transactions that [`Strike::Step`](super::Strike::Step) stops pass one by one, until
+    /// a query gives a row between two of them, and kills the daemon there.
+    pub fn kill_between(&mut self, condition: &str) {
+        let database = self.look();
+        let mut passed = 0;
+        until(condition, || {
+            if self.plan().seen() == passed {
+                return None;
+            }
+            if holds(&database, condition) {
+                return Some(());
+            }
+            passed += 1;
+            self.plan().let_pass(passed);
+            None
+        });
+        self.kill();
+        self.plan().lift();
+        assert!(holds(&database, condition));
+    }
+
     /// Puts a copy of the database as it is now beside it.
     pub fn back_up(&self, name: &str) {
         let copy = self.path(name);

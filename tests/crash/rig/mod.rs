@@ -57,6 +57,8 @@ pub struct Options {
     pub settling: u64,
     /// Whether the files of settled batches are removed at OpenAI at once.
     pub tidy: bool,
+    /// How many requests a batch waits for; none: it waits a moment.
+    pub requests: Option<usize>,
     /// Whether the daemon runs with the shim.
     pub shim: bool,
 }
@@ -65,8 +67,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             pace: 40,
-            settling: 1_500,
+            settling: 6_000,
             tidy: false,
+            requests: None,
             shim: false,
         }
     }
@@ -77,9 +80,9 @@ impl Options {
     pub fn torture() -> Self {
         Self {
             pace: 0,
-            settling: 600,
-            tidy: false,
+            settling: 3_000,
             shim: true,
+            ..Self::default()
         }
     }
 }
@@ -141,16 +144,21 @@ impl Rig {
     }
 
     fn config(&self) -> String {
-        let retries = vec!["\"200ms\""; 30].join(", ");
+        let mut retries = vec!["200ms"; 30];
+        retries.resize(60, "2s");
         let Options { settling, tidy, .. } = self.options;
+        let batch = match self.options.requests {
+            None => "max_wait = \"60ms\"".to_owned(),
+            Some(requests) => format!("max_wait = \"1h\"\nmax_requests = {requests}"),
+        };
         let remote_files = if tidy { "1ms" } else { "7d" };
         format!(
             "listen = \"127.0.0.1:0\"\nops_listen = \"\"\ndatabase = {:?}\n\n\
              [[clients]]\nname = \"default\"\nkeys = [{KEY:?}]\n\n\
              [openai]\nbase_url = \"http://{}/v1\"\napi_key_file = {:?}\npoll_interval = \"40ms\"\n\
-             retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_patience = \"3s\"\n\n\
-             [batch]\nmax_wait = \"60ms\"\nqueue_pause = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
-             [webhooks]\nretries = [{retries}]\ntimeout = \"3s\"\nconcurrency = 2\n\n\
+             retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_patience = \"30s\"\n\n\
+             [batch]\n{batch}\nqueue_pause = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
+             [webhooks]\nretries = {retries:?}\ntimeout = \"1m\"\nconcurrency = 2\n\n\
              [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\ndisk_reserve = 0\n\n\
              [retention]\nremote_files = \"{remote_files}\"\n",
             self.database(),

@@ -41,6 +41,8 @@ pub enum Strike<'a> {
     Call(&'a str, u32, OfCall),
     /// SIGKILL at the `nth` transaction of the threads whose name matches.
     Commit(&'a str, u32, OfCommit),
+    /// Each transaction of the threads whose name matches waits until it is let pass.
+    Step(&'a str),
     /// SIGKILL ahead of the `nth` operation on a file of the data folder.
     KillAtFile(u32),
     /// The `nth` operation on a file of the data folder fails with this error; `lasting`: all after
@@ -51,10 +53,12 @@ pub enum Strike<'a> {
 const CALL: u32 = 1;
 const COMMIT: u32 = 2;
 const FILES: u32 = 3;
+const STEP: u32 = 4;
 
 /// `struct plan` of the shim: the mode, what it is told, what it tells, and the pattern.
 const LENGTH: usize = 8 * 4 + 200;
 const PATTERN: usize = 32;
+const NTH: u64 = 8;
 const SEEN: u64 = 20;
 const STRUCK: u64 = 24;
 const SYNC: u64 = 28;
@@ -105,6 +109,7 @@ impl Plan {
         let (mode, numbers, pattern) = match strike {
             Strike::Call(line, nth, moment) => (CALL, [moment as u32, nth, 0, 0], line),
             Strike::Commit(thread, nth, moment) => (COMMIT, [moment as u32, nth, 0, 0], thread),
+            Strike::Step(thread) => (STEP, [0; 4], thread),
             Strike::KillAtFile(nth) => (FILES, [0, nth, 0, 0], files.as_str()),
             Strike::FailFile {
                 nth,
@@ -127,6 +132,12 @@ impl Plan {
     /// Nothing strikes any more.
     pub fn lift(&self) {
         self.file.write_all_at(&0_u32.to_ne_bytes(), 0).unwrap();
+    }
+
+    /// Lets so many transactions pass, counted since [`Plan::strike`].
+    pub fn let_pass(&self, transactions: u32) {
+        let bytes = transactions.to_ne_bytes();
+        self.file.write_all_at(&bytes, NTH).unwrap();
     }
 
     /// How many calls, transactions or operations matched since [`Plan::strike`].
