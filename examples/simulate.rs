@@ -8,7 +8,7 @@
     reason = "a tool: it prints, and a wrong argument ends it"
 )]
 
-#[path = "../tests/world/mod.rs"]
+#[path = "../tests/support/world/mod.rs"]
 mod world;
 
 use std::process::ExitCode;
@@ -65,7 +65,9 @@ fn main() -> ExitCode {
     let failures = life::run(seeds, threads, None, false, |seed, end| {
         if let Err(why) = end {
             println!("SIMULATION_SEED={seed} fails: {}", head(why, LINES));
-            println!("replay: SIMULATION_SEED={seed} cargo test --test simulation whatever");
+            println!(
+                "replay: SIMULATION_SEED={seed} cargo test --test protocol simulation:: whatever"
+            );
         }
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(TELL_EVERY) {

@@ -1,5 +1,5 @@
 //! What must hold whatever a stranger sends: the fuzz targets' checks, each over one input. The tests
-//! run them over the corpora too (`tests/fuzz_corpus.rs`).
+//! run them over the corpora too (`tests/house/fuzz_corpus.rs`).
 
 use std::collections::HashSet;
 use std::io::Cursor;

@@ -1,6 +1,6 @@
 //! batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a batch.
 //!
-//! The folders in reading order. Imports go down this page, never up (held by `tests/architecture.rs`).
+//! The folders in reading order. Imports go down this page, never up (held by `tests/house/architecture.rs`).
 #![warn(missing_docs)]
 
 pub mod cli;

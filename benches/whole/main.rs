@@ -9,7 +9,7 @@
 )]
 #![allow(missing_docs, reason = "the modules' own words say it")]
 
-#[path = "../../tests/appliance/mod.rs"]
+#[path = "../../tests/support/appliance/mod.rs"]
 mod appliance;
 mod bare;
 mod client;

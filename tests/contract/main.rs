@@ -4,7 +4,7 @@
     reason = "clippy does not count the helpers of an integration test as tests"
 )]
 
-#[path = "../appliance/mod.rs"]
+#[path = "../support/appliance/mod.rs"]
 mod appliance;
 
 mod cancel;

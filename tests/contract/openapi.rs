@@ -96,7 +96,7 @@ impl<'d> Schema<'d> {
 type Said = (String, String, u16, String);
 
 /// What the document says that there is; responses that are shared are the server's own, which
-/// `tests/http_gate.rs` brings about.
+/// `tests/network/listener.rs` brings about.
 fn documented(document: &Value) -> BTreeSet<Said> {
     let mut all = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {

@@ -1,0 +1,412 @@
+//! What goes wrong in OpenAI's answers harms the lots concerned and no other.
+//!
+//! Each fault strikes one line of a job, first once (all must be right in the end), then for as
+//! long as there are attempts (the lot must say so, all others be right).
+
+use crate::appliance::{Appliance, all_right, described, in_languages, wait_for};
+use batchkeeper::domain::html::paragraphs;
+use batchkeeper::sandbox::{ODD_UNICODE, expected_translation};
+use serde_json::{Value, json};
+
+const LANGUAGES: [&str; 2] = ["en", "ru"];
+/// The lot whose line is struck, and its lines' ends.
+const STRUCK: usize = 3;
+const VISION: &str = "_3$";
+const TRANSLATION: &str = "_3_ru$";
+const LOTS: usize = 6;
+
+/// What is left when a line's fault strikes once.
+#[derive(Clone, Copy, PartialEq)]
+enum Once {
+    /// The lot gets its text from a second attempt.
+    Repaired,
+    /// The lot gets its text from a second attempt, after which there is no third.
+    Raised,
+    /// The fault changes nothing.
+    Harmless,
+    /// OpenAI's word is final: the lot fails at the first attempt.
+    Final,
+}
+
+/// A job with a fault on one lot's description, and one with it on its translation.
+fn line_fault(fault: &str, once: Once, says: &str) {
+    let appliance = Appliance::with("[batch]\nmax_attempts = 3");
+    let lots = appliance.lots(LOTS);
+    let lines = i64::try_from(2 * LOTS).unwrap();
+    for (target, attempts) in [
+        (VISION, 1),
+        (TRANSLATION, 1),
+        (VISION, 99),
+        (TRANSLATION, 99),
+    ] {
+        let order = json!({"fault": fault, "match": target, "times": attempts});
+        appliance.fault(&order);
+        let job = appliance.job(&lots, &LANGUAGES);
+        let results = appliance.results(&job);
+        appliance.settled();
+        let sent = appliance.cell::<i64>(&format!(
+            "SELECT count(*) FROM batch_lines l JOIN requests r ON r.id = l.request_id JOIN batch_jobs j ON j.seq = r.job \
+             WHERE j.id = '{job}'"
+        ));
+        let case = format!("{fault} {target} {attempts}: {sent} lines");
+        if once == Once::Harmless || (once != Once::Final && attempts == 1) {
+            all_right(&results, &lots, &LANGUAGES, &[]);
+            let again = i64::from(once != Once::Harmless);
+            assert_eq!(sent, lines + again, "{case}");
+        } else {
+            all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+            let again = match once {
+                Once::Repaired => 2,
+                Once::Raised => 1,
+                Once::Harmless | Once::Final => 0,
+            };
+            let lot = &results["results"]["lots"][STRUCK];
+            if target == VISION {
+                assert_eq!(lot["status"], "failed", "{case}: {lot}");
+                let error = lot["error_message"].as_str().unwrap();
+                assert!(error.contains(says), "{case}: {error}");
+                // Its translation was never asked for.
+                assert_eq!(sent, lines - 1 + again, "{case}");
+            } else {
+                assert_eq!(
+                    (&lot["status"], &lot["error_message"]),
+                    (&json!("completed"), &Value::Null)
+                );
+                let english = in_languages(&described(&lots[STRUCK], &[]), &["en"]);
+                assert_eq!(lot["descriptions"][0], english[0]);
+                assert_eq!(lot["descriptions"][1]["damages"], Value::Null);
+                let error = lot["descriptions"][1]["error"].as_str().unwrap();
+                assert!(error.contains(says), "{case}: {error}");
+                assert_eq!(sent, lines + again, "{case}");
+            }
+        }
+        let struck = &appliance.state()["faults_struck"][fault];
+        assert!(struck.as_i64() > Some(0), "{case}: the fault never struck");
+        appliance.clear_faults();
+        appliance.is_sound();
+    }
+}
+
+macro_rules! line_faults {
+    ($($name:ident($once:ident, $says:literal);)*) => {$(
+        #[test]
+        fn $name() {
+            line_fault(stringify!($name), Once::$once, $says);
+        }
+    )*};
+}
+
+line_faults! {
+    line_429(Repaired, "rate_limit_exceeded");
+    line_500(Repaired, "server_error");
+    line_403(Final, "does not have access");
+    bad_param(Final, "unsupported_parameter");
+    image_timeout(Repaired, "IMAGE_UNREACHABLE");
+    refusal_line(Final, "refused");
+    nested_parts(Harmless, "");
+    status_zero_lines(Repaired, "attempts");
+    missing_lines(Repaired, "attempts");
+    duplicate_lines(Harmless, "");
+    extra_lines(Harmless, "");
+    invalid_utf8_line(Repaired, "cannot be read");
+    cut_line(Repaired, "cannot be read");
+    truncated_line(Raised, "cut short");
+}
+
+/// A job that ends well whatever is ordered, with no line sent more often than `executed` in all.
+fn comes_right(orders: &Value, executed: Option<i64>) {
+    let appliance = Appliance::with("[batch]\nmax_attempts = 3");
+    appliance.fault(orders);
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.settled();
+    let state = appliance.state();
+    for order in orders.as_array().unwrap() {
+        let fault = order["fault"].as_str().unwrap();
+        let struck = state["faults_struck"][fault].as_i64();
+        assert!(struck > Some(0), "{fault} never struck: {state}");
+    }
+    if let Some(executed) = executed {
+        assert_eq!(state["executed"], executed, "{state}");
+    }
+    assert_eq!(state["custom_ids"], 2 * LOTS, "{state}");
+    appliance.clear_faults();
+    appliance.is_sound();
+    let open = "SELECT group_concat(kind || ': ' || message) FROM alerts WHERE closed_at IS NULL";
+    assert_eq!(appliance.cell::<Option<String>>(open), None);
+}
+
+macro_rules! come_right {
+    ($($name:ident($executed:expr): $order:tt;)*) => {$(
+        #[test]
+        fn $name() {
+            comes_right(&json!([$order]), $executed);
+        }
+    )*};
+}
+
+/// Every line answered once.
+const ONCE: Option<i64> = Some(2 * LOTS as i64);
+
+come_right! {
+    all_failed(Some(3 * LOTS as i64)): {"fault": "all_failed", "times": 1};
+    html_502_on_poll(ONCE): {"fault": "html_502_on_poll", "times": 5};
+    content_502(ONCE): {"fault": "content_502", "times": 3};
+    content_truncated(ONCE): {"fault": "content_truncated", "times": 3};
+    file_lag(ONCE): {"fault": "file_lag", "times": 2};
+    empty_string_ids(ONCE): {"fault": "empty_string_ids"};
+    null_vs_absent(ONCE): {"fault": "null_vs_absent"};
+    late_file_ids(ONCE): {"fault": "late_file_ids", "value": 200};
+    too_few_counted(ONCE): {"fault": "counts_mismatch", "value": -1};
+    too_many_counted(ONCE): {"fault": "counts_mismatch", "value": 1};
+    nothing_counted_until_the_end(ONCE): {"fault": "zero_counts"};
+    aliases_for_models(ONCE): {"fault": "snapshot_model", "value": false};
+    fast_batch(ONCE): {"fault": "fast_batch"};
+    // Half of a batch's lines were run: the other half is sent again.
+    expire_partial(ONCE): {"fault": "expire_partial", "times": 2};
+    expire_server_error(ONCE): {"fault": "expire_server_error", "times": 2};
+    expire_with_output(ONCE): {"fault": "expire_with_output"};
+    token_limit_async(ONCE): {"fault": "token_limit_async", "times": 2};
+    lost_upload_reply(ONCE): {"fault": "lost_upload_reply", "times": 2};
+    broken_upload(ONCE): {"fault": "broken_upload", "times": 2};
+    lost_create_reply(ONCE): {"fault": "lost_create_reply", "times": 2};
+    file_lag_create(ONCE): {"fault": "file_lag_create", "times": 2};
+    reject_create(ONCE): {"fault": "reject_create", "times": 2};
+    rate_limited_calls(ONCE): {"fault": "refuse", "times": 4, "value": {"status": 429, "code": "rate_limit_exceeded"}};
+    wrong_key(ONCE): {"fault": "unauthorized", "times": 2};
+    no_money(ONCE): {"fault": "insufficient_quota", "times": 2};
+}
+
+#[test]
+fn odd_line_ends_in_a_text_stay_in_it() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!([
+        {"fault": "odd_unicode", "match": VISION}, {"fault": "odd_unicode", "match": TRANSLATION},
+    ]));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    let results = appliance.results(&job);
+    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    let english = described(&lots[STRUCK], &[]) + ODD_UNICODE;
+    let russian = expected_translation(&english, "ru") + ODD_UNICODE;
+    let texts = &results["results"]["lots"][STRUCK]["descriptions"];
+    assert_eq!(texts[0]["damages"], paragraphs(&english));
+    assert_eq!(texts[1]["damages"], paragraphs(&russian));
+    appliance.is_sound();
+}
+
+#[test]
+fn a_huge_text_is_taken_and_one_beyond_reason_is_asked_for_again() {
+    let appliance = Appliance::start();
+    let lots = appliance.lots(LOTS);
+    appliance
+        .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 5_000_000}));
+    let job = appliance.job(&lots, &["en"]);
+    let results = appliance.results(&job);
+    all_right(&results, &lots, &["en"], &[STRUCK]);
+    let text = results["results"]["lots"][STRUCK]["descriptions"][0]["damages"]
+        .as_str()
+        .unwrap();
+    assert!(text.len() >= 5_000_000 && text.ends_with("damage</p>"));
+    assert!(text.starts_with(paragraphs(&described(&lots[STRUCK], &[])).trim_end_matches("</p>")));
+
+    appliance
+        .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 20_000_000}));
+    let job = appliance.job(&lots, &["en"]);
+    all_right(&appliance.results(&job), &lots, &["en"], &[]);
+}
+
+#[test]
+fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
+    let appliance = Appliance::start();
+    let order = json!({"fault": "failed_validation_line", "times": 1, "value": STRUCK + 1});
+    appliance.fault(&order);
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    let results = appliance.results(&job);
+    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    let lot = &results["results"]["lots"][STRUCK];
+    assert_eq!(lot["status"], "failed");
+    assert!(
+        lot["error_message"]
+            .as_str()
+            .unwrap()
+            .contains("OpenAI answered with an error"),
+        "{lot}"
+    );
+    appliance.is_sound();
+}
+
+#[test]
+fn a_job_whose_every_attempt_fails_says_why_and_the_next_one_goes_on() {
+    let appliance = Appliance::with("[batch]\nmax_attempts = 3");
+    for (fault, says) in [
+        ("all_failed", "server_error"),
+        ("all_404", "model_not_found"),
+    ] {
+        appliance.fault(&json!({"fault": fault}));
+        let lots = appliance.lots(LOTS);
+        let job = appliance.job(&lots, &LANGUAGES);
+        let status = appliance.ended(&job);
+        assert_eq!(status["status"], "failed", "{status}");
+        assert!(
+            status["error_message"].as_str().unwrap().contains(says),
+            "{status}"
+        );
+        appliance.clear_faults();
+        let job = appliance.job(&lots, &LANGUAGES);
+        all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    }
+    appliance.is_sound();
+}
+
+#[test]
+fn a_lot_that_always_fails_stops_nobody_else() {
+    // Long enough that a pause of the model would be seen.
+    let appliance = Appliance::with("[batch]\nqueue_pause = \"10m\"");
+    appliance.fault(&json!({"fault": "line_500", "match": VISION}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[STRUCK]);
+    let next = appliance.job(&lots[..STRUCK], &LANGUAGES);
+    all_right(&appliance.results(&next), &lots[..STRUCK], &LANGUAGES, &[]);
+    appliance.is_sound();
+}
+
+#[test]
+fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
+    for (fault, kind) in [
+        (
+            json!({"fault": "refuse", "match": "GET /v1/batches/batch_", "value": 404}),
+            "batch_gone",
+        ),
+        (json!({"fault": "content_502"}), "results_unavailable"),
+        (json!({"fault": "unauthorized"}), "openai_account"),
+    ] {
+        let appliance = Appliance::start();
+        appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision", "value": 100}));
+        let lots = appliance.lots(LOTS);
+        let job = appliance.job(&lots, &LANGUAGES);
+        wait_for("the batch", || {
+            (!appliance.status(&job)["openai_batch_id"].is_null()).then_some(())
+        });
+        appliance.fault(&fault);
+        let alerts = format!("{}/api/ops/alerts", appliance.ops);
+        wait_for(kind, || {
+            let alerts = crate::appliance::call("GET", &alerts, &[], b"").json();
+            alerts["alerts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|alert| alert["kind"] == kind)
+                .then_some(())
+        });
+        assert_eq!(appliance.status(&job)["status"], "processing");
+        appliance.clear_faults();
+        all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+        appliance.is_sound();
+        assert_eq!(appliance.state()["executed"], 2 * LOTS, "{kind}");
+        assert_eq!(
+            appliance.run(&["alerts"]).status,
+            0,
+            "{kind}: the alert is closed"
+        );
+    }
+}
+
+#[test]
+fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
+    // Without a check of images, all lots are in the one batch.
+    let appliance = Appliance::with("[images]\ncheck = false");
+    appliance.fault(&json!({"fault": "batch_gone", "match": "vision"}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    wait_for("the alert", || {
+        (appliance.run(&["alerts"]).out.contains("batch_gone")).then_some(())
+    });
+    assert_eq!(appliance.state()["creates"], 1);
+    let given_up = appliance.run(&["batches", "give-up", "1"]);
+    assert_eq!(given_up.status, 0, "{}", given_up.err);
+    let report = appliance.run(&["report"]).out;
+    assert!(
+        report.contains("given up; OpenAI does not list it"),
+        "{report}"
+    );
+    appliance.clear_faults();
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    // Each request once: the lost batch ran none.
+    assert_eq!(appliance.state()["executed"], 3 * LOTS);
+    assert_eq!(appliance.run(&["doctor"]).status, 0);
+    let alerts = appliance.run(&["alerts"]);
+    assert_eq!(alerts.status, 0, "{}", alerts.out);
+}
+
+#[test]
+fn a_batch_that_openai_answers_for_is_not_let_go() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision", "value": 1000}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    wait_for("a batch at OpenAI", || {
+        (!appliance.status(&job)["openai_batch_id"].is_null()).then_some(())
+    });
+    let refused = appliance.run(&["batches", "give-up", "1"]);
+    assert!(
+        refused.status == 1 && refused.err.contains("is not lost"),
+        "{}{}",
+        refused.out,
+        refused.err
+    );
+    let unknown = appliance.run(&["batches", "give-up", "99"]);
+    assert!(
+        unknown.err.contains("there is no 99 here"),
+        "{}",
+        unknown.err
+    );
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    assert_eq!(appliance.state()["max_executions"], 1);
+    appliance.is_sound();
+}
+
+#[test]
+fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!([
+        {"fault": "create_twice", "times": 1}, {"fault": "lost_create_reply", "times": 1},
+        {"fault": "stall_in_progress", "match": "vision", "value": 300},
+    ]));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.settled();
+    let duplicates =
+        appliance.cell::<i64>("SELECT count(*) FROM openai_batches WHERE duplicate_of IS NOT NULL");
+    assert_eq!(duplicates, 1);
+    let state = appliance.state();
+    assert_eq!(state["batches"]["cancelled"], 1, "{state}");
+    // Told while both ran, and over once the second is taken in.
+    let told =
+        "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
+    assert_eq!(appliance.cell::<i64>(told), 1);
+    appliance.is_sound();
+}
+
+#[test]
+fn an_image_that_only_openai_misses_fails_its_lot_alone() {
+    let appliance = Appliance::with("[images]\ncheck = false");
+    let mut lots = appliance.lots(LOTS);
+    lots[STRUCK]["images"] = json!([appliance.image("missing.jpg"), appliance.image("truck.jpg")]);
+    let job = appliance.job(&lots, &LANGUAGES);
+    let results = appliance.results(&job);
+    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    let lot = &results["results"]["lots"][STRUCK];
+    assert!(
+        lot["error_message"]
+            .as_str()
+            .unwrap()
+            .starts_with("IMAGE_UNREACHABLE"),
+        "{lot}"
+    );
+    appliance.is_sound();
+}

@@ -1,0 +1,23 @@
+//! The real daemon beside the sandbox: whole jobs, money, hostile answers, attacks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod address_guard;
+#[path = "../support/appliance/mod.rs"]
+mod appliance;
+mod chain;
+mod hostile_results;
+mod incident;
+mod injection;
+mod keeping;
+mod large;
+mod money;
+mod queue;
+mod refusals;
+mod secrets;
+#[path = "../support/world/mod.rs"]
+mod world;

@@ -1,0 +1,253 @@
+//! Money and queues: what a job costs, what it may cost, and never more than OpenAI takes.
+
+use std::time::Duration;
+
+use crate::appliance::{Appliance, call, sign_bytes, submission};
+use crate::world::World;
+use crate::world::openai::{Course, Rule};
+use batchkeeper::config::Over;
+use batchkeeper::domain::job::Mode;
+use batchkeeper::domain::money::{Limits, Money};
+use serde_json::{Value, json};
+
+const SUMS: &str = "SELECT count(*) FROM v_costs c WHERE (c.input_tokens, c.cached_tokens, c.output_tokens, c.reasoning_tokens)
+     <> (SELECT sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens) FROM batch_lines l
+         WHERE l.batch_id = c.batch_id)";
+
+fn saying(usage_beyond: u64) -> Course {
+    Course {
+        usage_beyond: Some(usage_beyond),
+        ..Course::default()
+    }
+}
+
+#[test]
+fn the_lines_add_up_to_what_openai_says_of_the_whole_and_a_difference_is_told() {
+    let mut world = World::new();
+    world.openai.state().courses.extend([saying(0), saying(0)]);
+    world.submit(&["one", "two", "three"], &["en", "de"]);
+    world.settle();
+    assert_eq!(world.number(SUMS), 0);
+    let said = "SELECT count(*) FROM openai_batches WHERE said_input_tokens = input_tokens AND said_output_tokens = output_tokens";
+    assert_eq!(world.number(said), 2);
+    // Luna in a batch: 300 tokens in at 0.05 and 30 out at 0.25 dollars a million, for each stage.
+    let cost = "SELECT sum(cost_picodollars) FROM v_costs";
+    assert_eq!(world.number(cost), 2 * (300 * 50_000 + 30 * 250_000));
+    let of_job = "SELECT sum(cost_picodollars) FROM v_job_costs";
+    assert_eq!(world.number(of_job), world.number(cost));
+    let of_client = "SELECT sum(cost_picodollars) FROM v_spending WHERE client = 'a'";
+    assert_eq!(world.number(of_client), world.number(cost));
+    world.tick("auditor");
+    assert!(world.open_alerts().is_empty());
+
+    world.openai.state().courses.push_back(saying(7));
+    world.submit(&["four"], &["en"]);
+    world.settle();
+    world.advance(Duration::from_mins(2));
+    world.tick("auditor");
+    assert_eq!(world.open_alerts(), ["usage_differs"]);
+}
+
+#[test]
+fn what_an_unknown_model_costs_is_unknown_and_never_zero() {
+    let mut world = World::with(|config| config.vision.model = "of-our-own".into());
+    world.submit(&["one"], &["en"]);
+    world.settle();
+    for view in ["v_costs", "v_job_costs", "v_spending"] {
+        let shown = world.texts(&format!("SELECT cost_usd FROM {view}"));
+        assert_eq!(shown, ["unknown"], "{view}");
+        let counted = format!("SELECT count(cost_picodollars) FROM {view}");
+        assert_eq!(world.number(&counted), 0, "{view}");
+    }
+    let estimated = world.texts("SELECT estimated_usd FROM v_job_costs");
+    assert_eq!(estimated, ["unknown"]);
+}
+
+/// A world whose OpenAI takes 200,000 tokens of a model at once, and says so in its refusals only.
+fn narrow() -> World {
+    let mut world = World::with(|config| {
+        config.vision.max_output_tokens = 256;
+        config.openai.poll_interval = Duration::from_secs(60);
+    });
+    world.check_every = u32::MAX;
+    world.openai.state().rules = vec![Rule::TokensOf(200_000)];
+    world
+}
+
+/// What twenty lines of 100 tokens in and 10 out come to, dollars.
+const TWENTY_LINES: &str = "0.00015";
+
+/// A world in which the client `a` has a budget, and jobs wait for it.
+fn waiting_for(budget: Limits) -> World {
+    World::with(|config| {
+        config.vision.max_output_tokens = 16;
+        config.budgets.over = Over::Wait;
+        config.clients[0].budget = budget;
+    })
+}
+
+/// A job of the client `a` with so many lots.
+fn submit_many(world: &mut World, number: usize) -> String {
+    let lots: Vec<String> = (0..number).map(|number| format!("lot {number}")).collect();
+    let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
+    world.submit_as("a", &lots, &["en"])
+}
+
+#[test]
+fn once_its_limit_is_learned_openai_refuses_no_batch() {
+    let mut world = narrow();
+    let job = submit_many(&mut world, 5_000);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.number("SELECT tokens FROM queue_limits"), 200_000);
+    // The first one is how it was learned.
+    let refused = "SELECT count(*) FROM openai_batches WHERE state = 'failed'";
+    assert_eq!(world.number(refused), 1);
+    let alerts = world.number("SELECT count(*) FROM alerts WHERE kind = 'model_refused'");
+    assert_eq!(alerts, 0, "nothing need be told");
+    // Several fit at once.
+    let together = "SELECT max((SELECT count(*) FROM openai_batches o WHERE o.created_at <= b.submitted_at
+                               AND o.ended_at > b.submitted_at AND o.state = 'ingested')) FROM openai_batches b";
+    assert!(world.number(together) >= 2);
+}
+
+#[test]
+fn a_small_job_is_in_the_next_batch_whatever_another_client_has_waiting() {
+    let mut world = narrow();
+    submit_many(&mut world, 2_000);
+    world.run_for(Duration::from_mins(10));
+    let before = world.number("SELECT max(id) FROM openai_batches");
+    let small = world.submit_as("b", &["one", "two"], &["en"]);
+    world.settle();
+    world.assert_answered(&small);
+    let first = world.number(&format!(
+        "SELECT min(k.batch_id) FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE j.id = '{small}'"
+    ));
+    assert!(first <= before + 1, "{first} after {before}");
+}
+
+#[test]
+fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
+    let mut world = waiting_for(Limits {
+        per_day: Money::parse(TWENTY_LINES),
+        per_month: None,
+    });
+    let large = submit_many(&mut world, 30);
+    let other = world.submit_as("b", &["one"], &["en"]);
+    world.run_for(Duration::from_hours(1));
+    world.assert_answered(&other);
+    let planned = world.number("SELECT count(*) FROM openai_batches WHERE state = 'planned'");
+    assert_eq!(planned, 0, "a waiting job leaves no half-made batch");
+    assert!(world.job(&large).completed_at.is_none());
+    let spent = "SELECT sum(cost_picodollars) FROM v_spending WHERE client = 'a'";
+    assert!(world.number(spent) <= Money::parse(TWENTY_LINES).unwrap().0);
+    world.settle();
+    world.assert_answered(&large);
+}
+
+#[test]
+fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
+    let mut world = waiting_for(Limits {
+        per_day: None,
+        per_month: Money::parse(TWENTY_LINES),
+    });
+    let large = submit_many(&mut world, 30);
+    world.run_for(Duration::from_hours(1));
+    assert!(world.job(&large).completed_at.is_none());
+    // What is left is sent in smaller batches, as after one that was refused.
+    world
+        .execute("UPDATE requests SET batch_cap = 5 WHERE state = 'waiting'")
+        .unwrap();
+    let other = world.submit_as("b", &["one"], &["en"]);
+    world.run_for(Duration::from_hours(1));
+    world.assert_answered(&other);
+    assert!(world.job(&large).completed_at.is_none());
+}
+
+#[test]
+fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_break_it() {
+    let mut appliance = Appliance::with("[budgets]\nshow_costs = true");
+    let mut lots: Value =
+        serde_json::from_str(include_str!("../../src/cli/demo/lots.json")).unwrap();
+    for lot in lots.as_array_mut().unwrap() {
+        for image in lot["images"].as_array_mut().unwrap() {
+            let path = image["url"].as_str().unwrap();
+            *image = json!(format!("{}{path}", appliance.sandbox));
+        }
+    }
+    let lots = lots.as_array().unwrap().clone();
+    let languages = ["en", "ru", "de"];
+    let (first, second) = lots.split_at(lots.len() / 2);
+    let job = appliance.job(first, &languages);
+    appliance.results(&job);
+    let job = appliance.job(second, &languages);
+    let results = appliance.results(&job);
+    let (estimated, cost): (i64, i64) = (
+        appliance.cell(&format!(
+            "SELECT estimated_picodollars FROM v_job_costs WHERE job_id = '{job}'"
+        )),
+        appliance.cell(&format!(
+            "SELECT cost_picodollars FROM v_job_costs WHERE job_id = '{job}'"
+        )),
+    );
+    assert!(
+        (estimated - cost).abs() * 100 <= cost * 15,
+        "{estimated} for {cost}"
+    );
+    let told = Money(cost).to_string();
+    assert_eq!(
+        appliance.status(&job)["processing_details"]["cost"]["usd"],
+        json!(told)
+    );
+    assert_eq!(results["processing_details"]["cost"]["usd"], json!(told));
+    let differing: i64 = appliance.cell(SUMS);
+    assert_eq!(differing, 0);
+    let unsaid: i64 = appliance
+        .cell("SELECT count(*) FROM openai_batches WHERE said_input_tokens IS NOT input_tokens");
+    assert_eq!(unsaid, 0);
+    let page = call("GET", &format!("{}/api/ops/costs", appliance.ops), &[], b"").json();
+    assert_eq!(page["jobs"][0]["cost_usd"], json!(told), "{page}");
+    let metrics = call("GET", &format!("{}/metrics", appliance.ops), &[], b"");
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    assert!(
+        metrics.contains("batchkeeper_cost_dollars_total{model=\"gpt-6-luna\",mode=\"batch\"}")
+    );
+
+    appliance.kill_daemon();
+    appliance.configure("[budgets]\ntotal = { per_day = \"0.000001\" }");
+    appliance.start_daemon();
+    let body = submission(first, &["en"]).to_string();
+    let answer = appliance.post(
+        &[("X-Signature", &sign_bytes(body.as_bytes()))],
+        body.as_bytes(),
+    );
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (402, &json!("BUDGET_EXCEEDED"))
+    );
+}
+
+#[test]
+fn what_is_to_be_answered_at_once_cannot_wait_for_money() {
+    let mut world = World::with(|config| {
+        config.budgets.over = Over::Wait;
+        config.clients[0].budget = Limits {
+            per_day: Money::parse("0.000001"),
+            per_month: None,
+        };
+    });
+    // Refused so, the world's client sends it as a job that may wait.
+    let job = world.submit_in(Mode::Synchronous, "a", &["one"], &["en"]);
+    let modes = world.texts("SELECT processing_mode FROM batch_jobs");
+    assert_eq!(modes, ["batch"]);
+    world.run_for(Duration::from_hours(1));
+    assert!(world.job(&job).completed_at.is_none());
+    assert_eq!(world.made(), 0);
+    // No budget holds for ever what it is too small for: an operator raises it.
+    let openai = world.openai.clone();
+    world.restart_with(openai, |config| {
+        config.clients[0].budget = Limits::default();
+    });
+    world.settle();
+    world.assert_answered(&job);
+}

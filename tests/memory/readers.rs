@@ -1,0 +1,59 @@
+//! Many readers at once take little memory, however much they read. Alone in its process, so that
+//! the memory is its own.
+
+use batchkeeper::base::clock::Timestamp;
+use batchkeeper::store::Store;
+
+/// Who reads at the same time: as many as a daemon with 32 couriers has threads.
+const THREADS: u64 = 50;
+/// The connections that they share.
+const READERS: u64 = 8;
+/// Rows of a kilobyte each: more than one reader's cache may hold.
+const ROWS: u64 = 8_000;
+/// What a reader may keep, in KiB: its pages, its schema and its statements.
+const EACH: u64 = 1_000;
+/// What a thread that is over leaves behind: it has its own arena of the allocator.
+const LEFT: u64 = 100;
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
+fn read_all(store: &Store) {
+    let read = store.read(|view| {
+        let rows = view.query_row("SELECT count(detail || '') FROM events", [], |row| {
+            row.get::<_, u64>(0)
+        })?;
+        Ok(rows)
+    });
+    assert_eq!(read.unwrap(), ROWS);
+}
+
+#[test]
+fn readers_keep_little_of_what_they_read() {
+    let _alone = crate::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let now = Timestamp::from_seconds(1_795_400_000);
+    let store = Store::open(&folder.path().join("batchkeeper.db"), now).unwrap();
+    store
+        .write(now, |tx| {
+            Ok(tx.execute(
+                "INSERT INTO events (at, kind, detail)
+                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+                 SELECT '', '', printf('%1000d', i) FROM n",
+                [ROWS],
+            )?)
+        })
+        .unwrap();
+    let before = resident_kib();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| read_all(&store));
+        }
+    });
+    let grown = resident_kib() - before;
+    assert!(grown < READERS * EACH + THREADS * LEFT, "{grown} KiB");
+}

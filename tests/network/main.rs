@@ -1,0 +1,16 @@
+//! Both directions of HTTP: the listeners, and the calls to OpenAI and to strangers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../support/appliance/mod.rs"]
+mod appliance;
+mod front_door;
+mod listener;
+mod openai_client;
+mod outbound;
+mod proxies;
+mod recorded;

@@ -1,0 +1,446 @@
+//! The command line as a whole: every command has its help, prints JSON where it is asked to, and ends
+//! with 0, 1 or 2.
+
+use crate::appliance::Appliance;
+use serde_json::Value;
+
+/// Every command of the help, as its first word.
+fn commands(help: &str) -> Vec<&str> {
+    let entries = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("    batchkeeper "));
+    let mut names: Vec<&str> = entries
+        .flat_map(|entry| match entry.strip_prefix("pause | resume") {
+            Some(_) => vec!["pause", "resume"],
+            None => entry.split_whitespace().take(1).collect(),
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[test]
+fn every_command_has_its_help() {
+    let appliance = Appliance::without_daemon("");
+    let whole = appliance.run(&["--help"]);
+    assert_eq!(whole.status, 0);
+    // What the program is to have, whatever its help says.
+    let wanted = [
+        "adopt",
+        "alerts",
+        "backup",
+        "batches",
+        "check-config",
+        "demo",
+        "doctor",
+        "import-legacy",
+        "jobs",
+        "pause",
+        "recover",
+        "report",
+        "resume",
+        "sandbox",
+        "serve",
+        "sign",
+        "webhooks",
+    ];
+    assert_eq!(commands(&whole.out), wanted);
+    for command in wanted {
+        let ran = appliance.run(&[command, "--help"]);
+        assert_eq!(ran.status, 0, "{command}: {}", ran.err);
+        assert!(commands(&ran.out).contains(&command), "{}", ran.out);
+        assert!(ran.out.len() < whole.out.len() / 2, "{}", ran.out);
+        assert!(ran.out.contains("--config FILE"), "{}", ran.out);
+    }
+    assert_eq!(appliance.run(&["frob", "--help"]).status, 2);
+}
+
+/// A command, its status, and a member (or row) of its JSON; none: a list.
+type Case<'a> = (&'a [&'a str], i32, Option<&'a str>);
+
+#[test]
+fn every_command_prints_json_and_says_by_its_status_how_it_went() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    appliance.settled();
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let open = appliance.job(&appliance.lots(1), &["en"]);
+    let (body, dump, copy) = (
+        appliance.path("body.json"),
+        appliance.path("dump.json"),
+        appliance.path("copy.db"),
+    );
+    std::fs::write(&body, r#"{"lots": []}"#).unwrap();
+    std::fs::write(&dump, r#"{"batch_jobs": []}"#).unwrap();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (body, dump, copy) = (text(&body), text(&dump), text(&copy));
+    let cases: &[Case<'_>] = &[
+        (&["check-config"], 0, Some("good")),
+        (&["jobs", "cancel", &open], 0, Some("status")),
+        (&["resume", "submissions"], 0, Some("was_paused")),
+        (&["sign", &body], 0, Some("signature")),
+        (&["sign", "--job", &job], 0, Some("X-Signature")),
+        (&["sign", "--webhook-secret"], 0, Some("webhook_secret")),
+        (&["import-legacy", &dump], 0, Some("jobs")),
+        (&["import-legacy", &dump, "--dry-run"], 0, Some("dry_run")),
+        (&["recover"], 0, Some("findings")),
+        (&["recover", "--apply"], 0, Some("linked")),
+        (&["jobs"], 0, None),
+        (&["jobs", "list"], 0, None),
+        (&["jobs", "show", &job], 0, Some("events")),
+        (&["jobs", "retry", &job, "--failed-lots"], 0, Some("lots")),
+        (&["batches"], 0, None),
+        (&["batches", "show", "1"], 0, Some("events")),
+        (&["webhooks"], 0, None),
+        (&["pause", "webhooks"], 0, Some("paused")),
+        (&["alerts"], 1, None),
+        (&["alerts", "list"], 1, None),
+        (&["alerts", "show", "1"], 0, Some("notices")),
+        (&["resume", "webhooks"], 0, Some("was_paused")),
+        (&["alerts"], 0, None),
+        (&["doctor"], 0, None),
+        (&["report"], 0, Some("balances")),
+        (&["backup", &copy], 0, Some("bytes")),
+    ];
+    for (command, status, member) in cases {
+        let ran = appliance.run(&[command, &["--json"][..]].concat());
+        assert_eq!(ran.status, *status, "{command:?}: {}{}", ran.out, ran.err);
+        assert_eq!(ran.out.lines().count(), 1, "{command:?}: {}", ran.out);
+        let said: Value = serde_json::from_str(&ran.out).unwrap();
+        match member {
+            None => assert!(said.is_array(), "{command:?}: {said}"),
+            Some(member) => assert!(!said[member].is_null(), "{command:?}: {said}"),
+        }
+    }
+    let refused: &[&[&str]] = &[
+        &["jobs", "show", "nobody"],
+        &["jobs", "retry", &job],
+        &["batches", "show", "99"],
+        &["batches", "give-up", "99"],
+        &["webhooks", "show", "99"],
+        &["webhooks", "resend", "99"],
+        &["webhooks", "give-up", "99"],
+        &["alerts", "show", "99"],
+        &["adopt", "--job", &job, "--batch", "batch_none"],
+        &["sign", "/no/such/file"],
+        &["import-legacy", "/no/such/file"],
+    ];
+    let wrong: &[&[&str]] = &[
+        &["frob"],
+        &["jobs", "frob"],
+        &["jobs", "show"],
+        &["batches", "show", "one"],
+        &["adopt"],
+        &["pause"],
+        &["pause", "everything"],
+        &["report", "--from", "yesterday"],
+        &["serve", "--json"],
+        &["backup"],
+        &["doctor", "now"],
+    ];
+    for (status, commands) in [(1, refused), (2, wrong)] {
+        for command in commands {
+            let ran = appliance.run(command);
+            assert_eq!(ran.status, status, "{command:?}: {}{}", ran.out, ran.err);
+            assert!(
+                ran.err.starts_with("batchkeeper: "),
+                "{command:?}: {}",
+                ran.err
+            );
+        }
+    }
+}
+
+#[test]
+fn who_only_looks_needs_no_keys() {
+    let appliance = Appliance::start();
+    // As where systemd gives the service a credential that nobody else can read.
+    std::fs::remove_file(appliance.path("openai.key")).unwrap();
+    let copy = appliance.path("copy.db");
+    for command in [
+        &["jobs"][..],
+        &["pause", "submissions"],
+        &["resume", "submissions"],
+        &["doctor"],
+        &["backup", copy.to_str().unwrap()],
+    ] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 0, "{command:?}: {}{}", ran.out, ran.err);
+    }
+    for command in [&["check-config"][..], &["recover"], &["report"]] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 1, "{command:?}: {}", ran.out);
+        assert!(ran.err.contains("api_key_file"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn who_only_looks_waits_for_nobody_who_writes() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(1), &["en"]);
+    appliance.results(&job);
+    appliance.settled();
+    let writer = rusqlite::Connection::open(appliance.database()).unwrap();
+    writer
+        .execute_batch("PRAGMA busy_timeout = 9000; BEGIN IMMEDIATE")
+        .unwrap();
+    for command in [
+        &["jobs"][..],
+        &["jobs", "show", &job],
+        &["batches"],
+        &["alerts"],
+        &["doctor"],
+    ] {
+        let ran = appliance.run(command);
+        assert_eq!(ran.status, 0, "{command:?}: {}{}", ran.out, ran.err);
+    }
+    // Who writes is told which file it is, and what to do.
+    let ran = appliance.run(&["pause", "intake"]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    let told = format!(
+        "{} is locked by another process",
+        appliance.database().display()
+    );
+    assert!(ran.err.contains(&told), "{}", ran.err);
+    assert!(ran.err.contains("sqlite3"), "{}", ran.err);
+    writer.execute_batch("COMMIT").unwrap();
+    assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
+}
+
+#[test]
+fn what_is_open_stands_first_and_what_a_list_leaves_out_is_told() {
+    let mut appliance = Appliance::start();
+    appliance.fault(&serde_json::json!({"fault": "stall_in_progress"}));
+    let mut body = crate::appliance::submission(&appliance.lots(1), &["en"]);
+    body["webhook_url"] = appliance.hook("told").into();
+    let open = appliance.submit(&body).json()["job_id"].clone();
+    let open = open.as_str().unwrap();
+    crate::appliance::wait_for("its batch", || {
+        let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
+        (appliance.cell::<i64>(submitted) == 1).then_some(())
+    });
+    appliance.kill_daemon();
+    for list in ["jobs", "batches", "webhooks"] {
+        let ran = appliance.run(&[list]);
+        assert_eq!((ran.status, ran.out.lines().count()), (0, 2), "{}", ran.out);
+    }
+    // What came later and is over.
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    for (table, columns, values) in [
+        (
+            "batch_jobs",
+            "id, client, origin, processing_mode, status, languages, total_lots, created_at, updated_at, completed_at",
+            "printf('old-%032d', n), 'default', 'api', 'batch', 'completed', '[]', 0, '2100', '2100', '2100'",
+        ),
+        (
+            "openai_batches",
+            "submission_key, stage, scheme, state, base_url, organization, project, model, parameters, next_at,
+             created_at, error",
+            "'old-' || n, 'vision', 'own', 'failed', '', '', '', '', '{}', '2100', '2100', 'refused'",
+        ),
+        (
+            "webhook_deliveries",
+            "batch_job_id, url, state, created_at, delivered_at",
+            "printf('old-%032d', n), 'https://client.example/', 'delivered', '2100', '2100'",
+        ),
+    ] {
+        database
+            .execute_batch(&format!(
+                "WITH RECURSIVE t (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 263)
+                 INSERT INTO {table} ({columns}) SELECT {values} FROM t"
+            ))
+            .unwrap();
+    }
+    for (list, named, of) in [
+        ("jobs", open, "v_jobs"),
+        ("batches", "1 ", "v_batches"),
+        ("webhooks", "1 ", "webhook_deliveries"),
+    ] {
+        let ran = appliance.run(&[list]);
+        let lines: Vec<&str> = ran.out.lines().collect();
+        assert_eq!((ran.status, lines.len()), (0, 202), "{list}: {}", ran.err);
+        assert!(lines[1].starts_with(named), "{}", lines[1]);
+        assert!(lines[201].starts_with("200 of 264"), "{}", lines[201]);
+        assert!(lines[201].contains(&format!("FROM {of}")), "{}", lines[201]);
+        let ran = appliance.run(&[list, "--json"]);
+        let rows: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 200);
+        assert!(ran.err.contains("200 of 264"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn what_serve_refuses_check_config_tells_of() {
+    let appliance = Appliance::without_daemon("");
+    let config = std::fs::read_to_string(appliance.config()).unwrap();
+    let mut table: toml::Table = toml::from_str(&config).unwrap();
+    let with = |table: &toml::Table| {
+        std::fs::write(appliance.config(), toml::to_string(table).unwrap()).unwrap();
+    };
+    // The key may be in the environment of the service alone.
+    let key_file = table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .remove("api_key_file")
+        .unwrap();
+    with(&table);
+    let checked = appliance.run(&["check-config"]);
+    assert_eq!(checked.status, 0, "{}", checked.err);
+    assert!(
+        checked.out.contains("warning: no OpenAI key here"),
+        "{}",
+        checked.out
+    );
+    table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .insert("api_key_file".into(), key_file);
+    with(&table);
+    let checked = appliance.run(&["check-config"]);
+    assert!(!checked.out.contains("no OpenAI key"), "{}", checked.out);
+
+    let refused = |named: &str| {
+        for command in ["check-config", "serve"] {
+            let ran = appliance.run(&[command]);
+            assert_eq!(ran.status, 1, "{command}: {}", ran.out);
+            assert!(ran.err.contains(named), "{command}: {}", ran.err);
+        }
+    };
+    std::fs::write(appliance.path("openai.key"), "sk\u{7f}\n").unwrap();
+    refused(&format!(
+        "openai.api_key_file: {}",
+        appliance.path("openai.key").display()
+    ));
+    std::fs::write(appliance.path("openai.key"), "sk-sandbox\n").unwrap();
+    let database = table.insert("database".into(), "".into()).unwrap();
+    with(&table);
+    refused("database is empty");
+    assert!(!std::path::Path::new(".lock").exists());
+    table.insert("database".into(), database);
+    table["openai"]
+        .as_table_mut()
+        .unwrap()
+        .insert("base_url".into(), "zzz".into());
+    with(&table);
+    refused("openai.base_url = \"zzz\"");
+    std::fs::write(appliance.config(), b"log = \"\xff\"").unwrap();
+    let ran = appliance.run(&["check-config"]);
+    assert!(
+        ran.err.contains("UTF-8") && !ran.err.contains("--config"),
+        "{}",
+        ran.err
+    );
+    std::fs::remove_file(appliance.config()).unwrap();
+    let ran = appliance.run(&["check-config"]);
+    assert!(ran.err.contains("with --config FILE"), "{}", ran.err);
+}
+
+#[test]
+fn sign_shows_each_signature_that_a_client_may_use() {
+    let mut appliance = Appliance::without_daemon("");
+    let config = std::fs::read_to_string(appliance.config()).unwrap()
+        + "\n[[clients]]\nname = \"modern\"\nkeys = [\"a key of the modern client\"]\nlegacy = false\n";
+    std::fs::write(appliance.config(), config).unwrap();
+    appliance.start_daemon();
+    let body = crate::appliance::submission(&appliance.lots(1), &["en"]).to_string();
+    let file = appliance.path("body.json");
+    std::fs::write(&file, &body).unwrap();
+    let file = file.to_str().unwrap();
+    // The form that the README shows stands first.
+    let both = appliance.run(&["sign", file]);
+    let lines: Vec<&str> = both.out.lines().collect();
+    assert_eq!(lines.len(), 7, "{}", both.out);
+    assert!(
+        lines[0].starts_with("X-Signature: ") && !lines[0].contains("v1="),
+        "{}",
+        lines[0]
+    );
+    let read = appliance.run(&["sign", "--job", "J"]);
+    assert_eq!(read.out.lines().count(), 1, "{}", read.out);
+    let only = appliance.run(&["sign", file, "--client", "modern"]);
+    let lines: Vec<&str> = only.out.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", only.out);
+    assert_eq!(lines[0], "X-Client-Id: modern");
+    assert!(
+        lines[3].ends_with(".POST./api/v1/generate-descriptions.<body>"),
+        "{}",
+        lines[3]
+    );
+    let headers: Vec<(&str, &str)> = lines[..3]
+        .iter()
+        .map(|line| line.split_once(": ").unwrap())
+        .collect();
+    let taken = appliance.post(&headers, body.as_bytes());
+    assert_eq!(taken.status, 201, "{}", taken.json());
+
+    let job = taken.json()["job_id"].as_str().unwrap().to_owned();
+    let ran = appliance.run(&["sign", "--job", &job, "--client", "modern", "--json"]);
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(said["X-Signature"], Value::Null);
+    let header = |name| (name, said["v1"][name].as_str().unwrap());
+    let headers = ["X-Client-Id", "X-Timestamp", "X-Signature"].map(header);
+    let url = format!("{}/api/v1/batch-status/{job}", appliance.api);
+    assert_eq!(
+        crate::appliance::call("GET", &url, &headers, b"").status,
+        200
+    );
+
+    let nobody = appliance.run(&["sign", file, "--client", "nobody"]);
+    assert_eq!(nobody.status, 1);
+    assert!(
+        nobody.err.contains("--client: default, modern"),
+        "{}",
+        nobody.err
+    );
+    assert!(
+        appliance
+            .run(&["sign", "--help"])
+            .out
+            .contains("--client NAME")
+    );
+}
+
+#[test]
+fn what_a_move_says_is_so() {
+    let mut appliance = Appliance::start();
+    // Not due yet: it goes by itself.
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    let mut body = crate::appliance::submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = appliance.hook("told").into();
+    let job = appliance.submit(&body).json()["job_id"].clone();
+    let resend = appliance.run(&["webhooks", "resend", "1"]);
+    assert_eq!(resend.status, 1);
+    let told = "not due before its job has ended";
+    assert!(resend.err.contains(told), "{}", resend.err);
+    appliance.kill_daemon();
+    // Those of an import are held already, the copy's own will be.
+    let dump = appliance.path("dump.json");
+    let orphan = "00000000-0000-4000-8000-000000000001";
+    let rows = serde_json::json!({
+        "batch_jobs": [{"id": orphan, "status": "processing", "created_at": "2026-11-24T00:00:00",
+                        "updated_at": "2026-11-24T00:00:00", "languages": ["en"], "total_lots": 1}],
+        "batch_lots": [{"batch_job_id": orphan, "lot_id": "L", "additional_info": "a dent", "image_urls": [],
+                        "status": "pending"}],
+    });
+    std::fs::write(&dump, rows.to_string()).unwrap();
+    assert_eq!(
+        appliance
+            .run(&["import-legacy", dump.to_str().unwrap()])
+            .status,
+        0
+    );
+    for _ in 0..2 {
+        let copy = appliance.run(&["recover", "--new-identity", "--json"]);
+        let said: Value = serde_json::from_str(&copy.out).unwrap();
+        assert_eq!(said["held"], 3, "{said}");
+    }
+    let retry = appliance.run(&["jobs", "retry", job.as_str().unwrap()]);
+    assert!(
+        retry.out.starts_with("2 held requests"),
+        "{}{}",
+        retry.out,
+        retry.err
+    );
+}

@@ -1,0 +1,14 @@
+//! What an operator does and sees: commands, pages, SQL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../support/appliance/mod.rs"]
+mod appliance;
+mod commands;
+mod days;
+mod sqlite_docs;
+mod status_page;

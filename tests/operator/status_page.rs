@@ -1,0 +1,257 @@
+//! The status page as a browser has it. Its text is held by plain requests; where chromium is, what its
+//! script does is held there, too, and `SCREENSHOTS=folder` keeps pictures of it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::appliance::{Answer, Appliance, call, wait_for};
+use batchkeeper::base::threads;
+use rusqlite::Connection;
+use serde_json::json;
+
+fn page(appliance: &Appliance, path: &str) -> Answer {
+    call("GET", &format!("{}{path}", appliance.ops), &[], b"")
+}
+
+fn html(appliance: &Appliance, path: &str) -> String {
+    let answer = page(appliance, path);
+    assert_eq!(answer.status, 200, "{path}");
+    String::from_utf8(answer.body).unwrap()
+}
+
+/// Debian's chromium, where it is.
+fn chromium() -> Option<PathBuf> {
+    let found = [
+        "/usr/bin/chromium",
+        "/usr/bin/chromium-browser",
+        "/usr/bin/google-chrome",
+    ]
+    .map(PathBuf::from)
+    .into_iter()
+    .find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: no chromium here (apt-get install chromium)");
+    }
+    found
+}
+
+/// Chromium on a page, without a window, until its script has had the time of two looks.
+fn browser(chromium: &Path, profile: &Path, arguments: &[String]) -> String {
+    let output = Command::new(chromium)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--no-first-run",
+        ])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Keeps a picture, where somebody wants them.
+fn picture(appliance: &Appliance, path: &str, name: &str, (width, height): (u32, u32), dark: bool) {
+    let Some(folder) = std::env::var_os("SCREENSHOTS").map(PathBuf::from) else {
+        return;
+    };
+    let Some(chromium) = chromium() else { return };
+    let mut arguments = vec![
+        format!("--screenshot={}", folder.join(name).display()),
+        format!("--window-size={width},{height}"),
+        format!("{}{path}", appliance.ops),
+    ];
+    if dark {
+        arguments.insert(0, "--blink-settings=preferredColorScheme=0".into());
+    }
+    browser(&chromium, &appliance.path("profile"), &arguments);
+}
+
+const DESK: (u32, u32) = (1280, 1000);
+const PHONE: (u32, u32) = (390, 1700);
+
+#[test]
+fn the_page_shows_nothing_then_work_then_trouble_then_the_end() {
+    let mut appliance = Appliance::without_daemon("");
+    appliance.configure("[steps]\naudit = \"20ms\"");
+    appliance.start_daemon();
+    // Nothing yet.
+    let empty = html(&appliance, "/");
+    assert!(
+        empty.contains("Ready for the first job") && empty.contains("All is well"),
+        "{empty}"
+    );
+    picture(&appliance, "/", "empty.png", DESK, false);
+
+    // A job through, and one whose batch stands at OpenAI.
+    let mut lots = appliance.lots(24);
+    lots[3]["images"] = json!([appliance.image("missing.jpg")]);
+    let mut body = crate::appliance::submission(&lots, &["en", "de"]);
+    body["webhook_url"] = json!(appliance.hook("page"));
+    let ended = appliance.submit(&body).json()["job_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    appliance.results(&ended);
+    appliance.delivered("page", 1);
+    // An hour as a busy day leaves it.
+    let database = Connection::open(appliance.database()).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database
+        .execute_batch(
+            "WITH RECURSIVE ago (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM ago WHERE n < 59)
+             INSERT INTO minutes SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-' || n || ' minutes'), 'lots_completed',
+                    100 + (n * n * 7) % 60 - n, 100 * 1000 * (200 + (n * 13) % 90) FROM ago;
+             INSERT INTO minutes SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-20 minutes'), 'lots_failed', 9, 0",
+        )
+        .unwrap();
+    appliance.fault(&json!({"fault": "stall_in_progress"}));
+    let job = appliance.job(&appliance.lots(40), &["en", "ru", "de"]);
+    let work = wait_for("the work on the page", || {
+        let page = html(&appliance, "/");
+        (page.contains(&job) && page.contains(">submitted<")).then_some(page)
+    });
+    for part in [
+        "Throughput and latency",
+        "10 of them failed",
+        "What waits, and why",
+        "Batches under way",
+        &ended,
+    ] {
+        assert!(work.contains(part), "{part}: {work}");
+    }
+    picture(&appliance, "/", "work.png", DESK, false);
+    picture(&appliance, "/", "dark.png", DESK, true);
+    picture(&appliance, "/", "phone.png", PHONE, false);
+
+    // What it leads to is there, and says the same as the tables.
+    let of_job = html(&appliance, &format!("/jobs/{ended}"));
+    for part in [
+        "accepted",
+        "delivered",
+        "ingested",
+        ">200<",
+        "missing.jpg",
+        "/batches/1",
+    ] {
+        assert!(of_job.contains(part), "{part}: {of_job}");
+    }
+    let of_batch = html(&appliance, "/batches/1");
+    for part in [
+        ended.as_str(),
+        "input tokens",
+        "answered",
+        "spooled",
+        "submission key",
+    ] {
+        assert!(of_batch.contains(part), "{part}: {of_batch}");
+    }
+    picture(
+        &appliance,
+        &format!("/jobs/{ended}"),
+        "job.png",
+        DESK,
+        false,
+    );
+    picture(&appliance, "/batches/1", "batch.png", DESK, false);
+    for path in ["/jobs", "/batches", "/webhooks", "/alerts"] {
+        assert!(html(&appliance, path).contains(&format!("href=\"{path}\" aria-current=\"page\"")));
+    }
+    for path in [
+        "/jobs/none",
+        "/batches/99",
+        "/batches/x",
+        "/jobs/",
+        "/batches/1/2",
+        "/status",
+    ] {
+        assert_eq!(page(&appliance, path).status, 404, "{path}");
+    }
+
+    let loaded = page(&appliance, "/");
+    let policy = loaded.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+
+    // Trouble.
+    database
+        .execute(
+            "UPDATE batch_jobs SET open_vision = open_vision + 7 WHERE id = ?",
+            [&job],
+        )
+        .unwrap();
+    let alert = wait_for("the alert on the page", || {
+        let page = html(&appliance, "/alerts");
+        page.contains("v_bad_open_requests").then_some(page)
+    });
+    assert!(alert.contains("Open alerts"), "{alert}");
+    wait_for("the alert in the head", || {
+        html(&appliance, "/")
+            .contains("One alert is open")
+            .then_some(())
+    });
+    if let Some(seen) = seen_without_a_reload(&appliance, work) {
+        assert!(
+            seen.contains("One alert is open") && seen.contains("v_bad_open_requests"),
+            "{seen}"
+        );
+        assert!(!seen.contains("not reached"), "{seen}");
+    }
+    picture(&appliance, "/", "alert.png", DESK, false);
+    picture(&appliance, "/", "alert-phone-dark.png", PHONE, true);
+}
+
+/// A daemon in between, which has the page of `before` for the first that asks and the real one from
+/// then on: what a browser shows of the real one, its script has brought.
+fn seen_without_a_reload(appliance: &Appliance, before: String) -> Option<String> {
+    let chromium = chromium()?;
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = between.local_addr().unwrap();
+    let ops = appliance.ops.clone();
+    let mut before = Some(before.into_bytes());
+    // It ends with the test's process.
+    threads::spawn("between", move || {
+        for stream in between.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = String::new();
+            let mut lines = BufReader::new(&stream);
+            // A connection that a browser opens ahead of need says nothing.
+            if lines.read_line(&mut head).unwrap_or(0) == 0 {
+                continue;
+            }
+            while lines.read_line(&mut head).unwrap() > 2 {}
+            let path = head.split(' ').nth(1).unwrap();
+            let answer = call("GET", &format!("{ops}{path}"), &[], b"");
+            let media_type = answer.header("content-type").unwrap().to_owned();
+            let old = if path == "/" { before.take() } else { None };
+            let body = old.unwrap_or(answer.body);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Security-Policy: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                answer.headers.iter().find(|(name, _)| name == "content-security-policy").map_or("default-src 'none'", |(_, policy)| policy),
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).ok();
+        }
+    })
+    .unwrap();
+    let arguments = [
+        "--dump-dom",
+        "--virtual-time-budget=7000",
+        &format!("http://{address}/"),
+    ]
+    .map(str::to_owned);
+    Some(browser(&chromium, &appliance.path("profile"), &arguments))
+}

@@ -1,0 +1,44 @@
+//! Many worlds by chance (`world/life.rs`), and bugs that they must find.
+//!
+//! A failing seed is printed; `SIMULATION_SEED=<seed>` runs that one alone, `SIMULATION_SEEDS=<n>`
+//! runs so many, `SIMULATION_SHOW=1` with `--nocapture` shows how each ended. Any number of them:
+//! `cargo run --release --example simulate -- --seeds N --from S`.
+
+use crate::world::life;
+use crate::world::sabotage::Bug;
+
+/// Worlds in an ordinary run.
+const SEEDS: u64 = 40;
+/// A bug must be found among so many.
+const MOST: u64 = 1000;
+
+#[test]
+fn whatever_goes_wrong_every_lot_has_its_text_or_a_reason() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
+    let seeds = match number("SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
+    };
+    let shows = std::env::var_os("SIMULATION_SHOW").is_some();
+    let failures = life::run(seeds, 2, None, false, |seed, end| {
+        if shows && let Ok(end) = end {
+            println!("{seed}: {end}");
+        }
+    });
+    for failure in &failures {
+        eprintln!("SIMULATION_SEED={} fails:\n{}", failure.seed, failure.why);
+    }
+    assert!(failures.is_empty(), "{} seeds fail", failures.len());
+}
+
+#[test]
+fn each_seeded_bug_is_found() {
+    for bug in Bug::ALL {
+        let found = life::run(0..MOST, 2, Some(bug), true, |_, _| {});
+        assert!(!found.is_empty(), "{bug:?} is not found in {MOST} seeds");
+    }
+}
