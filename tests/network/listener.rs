@@ -935,14 +935,15 @@ fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
 fn alone(test: &str, setup: &str) {
     let program = std::env::current_exe().unwrap();
     let command = format!(
-        "{setup} && exec '{}' --exact --ignored {test}",
+        "{setup} && exec '{}' --exact --ignored listener::{test}",
         program.display()
     );
     let output = std::process::Command::new("sh")
         .args(["-c", &command])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(output.status.success() && ran, "{output:?}");
 }
 
 #[test]
