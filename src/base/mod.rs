@@ -4,4 +4,5 @@ pub mod cidr;
 pub mod clock;
 pub mod printable;
 pub mod private_file;
+pub mod text_enum;
 pub mod threads;

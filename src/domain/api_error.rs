@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::text_enum::text_enum;
+use crate::base::text_enum::text_enum;
 
 text_enum! {
     /// The contract's error codes.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::text_enum::{UnknownText, text_enum};
+use crate::base::text_enum::{UnknownText, text_enum};
 
 text_enum! {
     /// What a batch asks of OpenAI.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
+use crate::base::text_enum::text_enum;
 use crate::domain::api_error::{ApiError, ErrorCode};
-use crate::domain::text_enum::text_enum;
 use crate::python_json::{Json, Text};
 
 text_enum! {

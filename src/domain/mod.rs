@@ -11,7 +11,6 @@ pub mod openai;
 pub mod parameters;
 pub mod result_line;
 pub mod signature;
-pub mod text_enum;
 pub mod translation;
 pub mod usage;
 pub mod vision;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::text_enum::text_enum;
+use crate::base::text_enum::text_enum;
 use crate::domain::usage::TokenUsage;
 
 /// The account that a call is made under. "Not found" is worth something only under the identity

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::disk::{self, OpenError};
 use super::{ids, wire};
-use crate::domain::text_enum::text_enum;
+use crate::base::text_enum::text_enum;
 
 text_enum! {
     /// The menu. Grouped by the one place where each applies; what a fault's `value` means stands

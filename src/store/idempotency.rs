@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
-use crate::domain::text_enum::text_enum;
+use crate::base::text_enum::text_enum;
 
 /// How long the signature of a POST is remembered: far longer than it can be fresh, so that a clock
 /// that is set back by less than this revives none.

@@ -9,8 +9,8 @@ use super::alerts::AlertRow;
 use super::webhook_deliveries::Then;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
+use crate::base::text_enum::text_enum;
 use crate::domain::due::Due;
-use crate::domain::text_enum::text_enum;
 
 text_enum! {
     /// What a notice tells of its alert.

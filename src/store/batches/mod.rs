@@ -7,10 +7,10 @@ use rusqlite::{Row, params};
 
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
+use crate::base::text_enum::text_enum;
 use crate::domain::batch::{BatchState, Scheme, Stage};
 use crate::domain::due::Due;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
-use crate::domain::text_enum::text_enum;
 
 mod known;
 mod moves;

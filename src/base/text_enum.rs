@@ -1,8 +1,7 @@
-//! Enums that stand as texts in the database, in JSON and in logs.
+//! Enums whose values have one text each, the same in the database, in JSON and in logs.
 
-use std::fmt;
-
-/// Makes an enum whose variants have one text each, written once: in SQL, JSON and logs alike.
+/// Defines an enum from its variants and their texts: `Variant = "text"`. The enum gets `ALL`, `as_str`,
+/// `Display` and `FromStr`.
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -10,10 +9,10 @@ macro_rules! text_enum {
         pub enum $name { $($(#[$vdoc])* $variant),+ }
 
         impl $name {
-            /// Every value, in order.
+            /// Every value, in the order of their definition.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The text that stands for it in the database, in JSON and in logs.
+            /// The value's text in the database, in JSON and in logs.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text),+ }
             }
@@ -26,12 +25,12 @@ macro_rules! text_enum {
         }
 
         impl std::str::FromStr for $name {
-            type Err = $crate::domain::text_enum::UnknownText;
+            type Err = $crate::base::text_enum::UnknownText;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($text => Ok($name::$variant),)+
-                    _ => Err($crate::domain::text_enum::UnknownText { what: stringify!($name), text: text.to_owned() }),
+                    _ => Err($crate::base::text_enum::UnknownText { what: stringify!($name), text: text.to_owned() }),
                 }
             }
         }
@@ -39,7 +38,9 @@ macro_rules! text_enum {
 }
 pub(crate) use text_enum;
 
-/// A text that stands for no value of an enum.
+use std::fmt;
+
+/// The text is not the text of any value of an enum.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownText {
     /// The enum's name.
