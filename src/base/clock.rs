@@ -72,6 +72,12 @@ impl Timestamp {
         format!("{}Z", text.get(..19).unwrap_or(&text))
     }
 
+    /// The day (UTC), as in `2026-11-24`.
+    pub fn to_day_text(self) -> String {
+        let text = self.to_string();
+        text.get(..10).unwrap_or(&text).to_owned()
+    }
+
     /// For the names of files (`20261124T022400.000Z`); sorts as the time does.
     pub fn to_compact_text(self) -> String {
         self.to_string().replace(['-', ':'], "")

@@ -104,7 +104,7 @@ pub fn of(
             });
         translated = translated + of_language;
     }
-    let day = money::day(now);
+    let day = now.to_day_text();
     let mut cost = Some(Money::default());
     for (model, tokens) in [(&vision.model, seen), (&translation.model, translated)] {
         let rates = money::rates(view, model, mode.as_str(), &day)?;
@@ -151,7 +151,7 @@ pub fn of_line(
     now: Timestamp,
 ) -> Stored<Option<Money>> {
     let model = parameters.model();
-    let Some(rates) = money::rates(view, model, Mode::Batch.as_str(), &money::day(now))? else {
+    let Some(rates) = money::rates(view, model, Mode::Batch.as_str(), &now.to_day_text())? else {
         return Ok(None);
     };
     let learned = money::learned(view, stage, model)?;

@@ -120,7 +120,7 @@ pub fn remember(
 pub fn lots_taken(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
     let mut query =
         view.prepare_cached("SELECT lots FROM lots_taken WHERE client = ? AND day = ?")?;
-    let taken = query.query_row(params![client, day(now)], |row| row.get(0));
+    let taken = query.query_row(params![client, now.to_day_text()], |row| row.get(0));
     Ok(taken.optional()?.unwrap_or(0))
 }
 
@@ -129,12 +129,7 @@ pub fn take_lots(tx: &Tx<'_>, client: &str, lots: usize) -> Stored<()> {
     tx.execute(
         "INSERT INTO lots_taken (client, day, lots) VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET lots = lots + excluded.lots",
-        params![client, day(tx.now), lots],
+        params![client, tx.now.to_day_text(), lots],
     )?;
     Ok(())
-}
-
-/// The day of a time, `2026-11-24`.
-fn day(time: Timestamp) -> String {
-    time.to_string().chars().take(10).collect()
 }

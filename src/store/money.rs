@@ -24,11 +24,6 @@ const PRICE: &str = "FROM prices p WHERE p.mode = u.mode AND p.since <= u.day
 /// What `u` used costs by the price `p`.
 const COST: &str = "(u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output";
 
-/// The day (UTC) of a time, as 2026-11-24.
-pub fn day(at: Timestamp) -> String {
-    at.to_string().chars().take(10).collect()
-}
-
 /// Makes the table of prices that of the configuration.
 pub fn set_prices(tx: &Tx<'_>, prices: &[Price]) -> Stored<()> {
     tx.execute("DELETE FROM prices", [])?;
@@ -208,7 +203,7 @@ pub fn standings(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Vec<S
 }
 
 fn periods(limits: Limits, now: Timestamp) -> impl Iterator<Item = (String, Money)> {
-    let day = day(now);
+    let day = now.to_day_text();
     let month = day.chars().take(7).collect();
     [(day, limits.per_day), (month, limits.per_month)]
         .into_iter()
@@ -265,7 +260,7 @@ pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()>
     tx.prepare_cached(
         "INSERT INTO reservations VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET cost = cost + excluded.cost",
     )?
-    .execute(params![batch, client, day(tx.now), cost.0])?;
+    .execute(params![batch, client, tx.now.to_day_text(), cost.0])?;
     Ok(())
 }
 
@@ -298,7 +293,7 @@ const SHOWN: Duration = Duration::from_hours(31 * 24);
 pub fn spending(view: &View, now: Timestamp) -> Stored<Table> {
     let sql =
         "SELECT * FROM v_spending WHERE day >= ? ORDER BY day DESC, client, model, mode LIMIT 1000";
-    inspect::table(view, sql, [day(now.before(SHOWN))])
+    inspect::table(view, sql, [now.before(SHOWN).to_day_text()])
 }
 
 /// What the newest jobs were estimated to cost, and what they came to.

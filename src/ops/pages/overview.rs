@@ -32,7 +32,7 @@ impl Look<'_> {
     /// The parts of the overview.
     pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, RequestError> {
         let now = self.wall();
-        let today = money::day(now);
+        let today = now.to_day_text();
         // Of 2026-11-24, 2026-11.
         let month = today.rsplit_once('-').map_or("", |(month, _)| month);
         let rows = self.store.read(|view| {
