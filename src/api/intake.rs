@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::base::clock::Timestamp;
+use crate::base::hex;
 use crate::config::{ClientConfig, Config, Over};
 use crate::domain::api_error::ApiError;
 use crate::domain::job::{self, Mode, Rules, Submission};
@@ -88,7 +89,7 @@ impl Marks {
 
 /// SHA-256 of some bytes, hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes).as_slice())
+    hex::encode(Sha256::digest(bytes).as_slice())
 }
 
 /// What equal submissions have in common: the SHA-256 of lots, languages and webhooks.
@@ -104,11 +105,7 @@ pub fn content_sha256(body: &Json<'_>, submission: &Submission<'_>) -> String {
     if let Some(lots) = body.field("lots") {
         canonical(lots, &mut |piece| hash.update(piece));
     }
-    hex(hash.finalize().as_slice())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize().as_slice())
 }
 
 /// A submission that was checked, with what its repeats are known by.

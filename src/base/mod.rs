@@ -2,6 +2,7 @@
 
 pub mod cidr;
 pub mod clock;
+pub mod hex;
 pub mod printable;
 pub mod private_file;
 pub mod text_enum;

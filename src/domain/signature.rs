@@ -19,6 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::base::clock::Timestamp;
+use crate::base::hex;
 use crate::python_json::{Json, canonical};
 
 /// The fewest bytes of a key.
@@ -137,7 +138,7 @@ impl Message<'_> {
 
 /// The signature in lower-case hex, 64 characters.
 pub fn sign(key: &Key, message: Message<'_>) -> String {
-    hex(&message.mac(&key.0).finalize().into_bytes())
+    hex::encode(&message.mac(&key.0).finalize().into_bytes())
 }
 
 /// Whether `presented` (hex in either case, with or without `sha256=`) is the signature of any of
@@ -148,7 +149,7 @@ pub fn verify(presented: &str, keys: &[Key], messages: &[Message<'_>]) -> bool {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("sha256=") => rest,
         _ => presented,
     };
-    let Some(presented) = unhex(presented) else {
+    let Some(presented) = hex::decode(presented) else {
         return false;
     };
     let mut genuine = false;
@@ -356,25 +357,6 @@ impl ReceivedWebhook<'_> {
 )]
 fn mac(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
-    if !text.len().is_multiple_of(2) {
-        return None;
-    }
-    text.as_bytes()
-        .chunks_exact(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
 }
 
 #[cfg(test)]

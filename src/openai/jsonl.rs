@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::base::hex;
+
 use super::{ENDPOINT, answer};
 
 /// The longest line that is taken in: a thousand times what a result has.
@@ -288,14 +290,9 @@ impl<W: Write> LineWriter<W> {
         Ok(Sealed {
             lines: self.lines,
             bytes: self.bytes,
-            sha256_hex: hex(self.hash),
+            sha256_hex: hex::encode(&self.hash.finalize()),
         })
     }
-}
-
-fn hex(hash: Sha256) -> String {
-    let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file's length and the SHA-256 of its content in lower-case hex.
@@ -309,7 +306,7 @@ pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
     let mut length = 0;
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok((length, hex(hash))),
+            Ok(0) => return Ok((length, hex::encode(&hash.finalize()))),
             Ok(read) => {
                 hash.update(&buffer[..read]);
                 length += wide(read);
@@ -587,7 +584,7 @@ mod tests {
             let sealed = writer.finish().unwrap();
             prop_assert_eq!(sealed.bytes, wide(out.len()));
             prop_assert_eq!(sealed.lines, wide(entries.len()));
-            prop_assert_eq!(&sealed.sha256_hex, &hex(Sha256::new().chain_update(&out)));
+            prop_assert_eq!(&sealed.sha256_hex, &hex::encode(&Sha256::digest(&out)));
             let mut lines = Vec::new();
             let mut each = EachLine::new(|line: &[u8]| lines.push(line.to_vec()));
             out.chunks(chunk).for_each(|part| each.write_all(part).unwrap());

@@ -14,6 +14,7 @@ use super::ledger::Entry;
 use super::wire::{ErrorReply, List, ok};
 use super::{Caller, Sandbox, ids, multipart};
 use crate::base::clock::Timestamp;
+use crate::base::hex;
 use crate::http::{Request, Response};
 
 const PURPOSES: [&str; 6] = [
@@ -173,7 +174,7 @@ impl Sandbox {
             filename: record.filename.clone(),
             purpose: record.purpose.clone(),
             bytes: record.bytes,
-            sha256: ids::hex_of(&Sha256::digest(upload.content)),
+            sha256: hex::encode(&Sha256::digest(upload.content)),
             project: caller.project.clone(),
             organization: caller.organization.clone(),
         };

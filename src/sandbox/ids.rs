@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::base::hex;
+
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 fn digest(parts: &[&str]) -> [u8; 32] {
@@ -16,18 +18,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 
 /// 64 hexadecimal digits.
 pub(super) fn hex(parts: &[&str]) -> String {
-    hex_of(&digest(parts))
-}
-
-/// Bytes in hexadecimal. By table: a batch of 50,000 lines does this some 200,000 times.
-pub(super) fn hex_of(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    out
+    hex::encode(&digest(parts))
 }
 
 /// A number that looks like chance.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::base::clock::{Clock, Moment};
+use crate::base::hex;
 use crate::config::{ClientConfig, Config};
 use crate::domain::due::Due;
 use crate::domain::signature::{Key, webhook_headers};
@@ -256,12 +257,7 @@ fn why(status: Option<u16>, error: Option<&str>) -> String {
 /// the same, also after a restore. `again`: an operator's resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
     let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{again}"));
-    let hex: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("msg_{hex}")
+    format!("msg_{}", hex::encode(&digest[..16]))
 }
 
 /// The wait, up to [`JITTER`] percent more or less; the same for the same attempt.
