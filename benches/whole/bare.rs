@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, TransactionBehavior, params, params_from_iter};
 use serde_json::Value;
@@ -164,7 +164,7 @@ pub fn upload(database: &Path, lines: &[u8]) -> Duration {
 pub fn drain() -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    threads::spawn("drain", move || {
+    thread_group::spawn_ungrouped("drain", move || {
         let (mut from, _) = listener.accept().unwrap();
         let mut buffer = vec![0; 1 << 18];
         while matches!(from.read(&mut buffer), Ok(1..)) {}
@@ -291,10 +291,10 @@ pub fn echo(clients: usize, each: usize, request: &[u8], answer: &[u8]) -> Durat
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap());
     let (length, answer) = (request.len(), answer.to_vec());
-    threads::spawn("echo", move || {
+    thread_group::spawn_ungrouped("echo", move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let answer = answer.clone();
-            threads::spawn("echo-1", move || {
+            thread_group::spawn_ungrouped("echo-1", move || {
                 stream.set_nodelay(true).ok();
                 let mut request = vec![0; length];
                 while stream.read_exact(&mut request).is_ok() {

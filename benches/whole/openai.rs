@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use serde_json::{Value, json};
 
 use crate::rig::now_in_seconds;
@@ -79,10 +79,11 @@ impl BareOpenAi {
             state: Arc::new(Mutex::new(state)),
         };
         let serving = server.clone();
-        threads::spawn("bare-openai", move || {
+        thread_group::spawn_ungrouped("bare-openai", move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let serving = serving.clone();
-                threads::spawn("bare-openai-1", move || serving.answer(&stream)).unwrap();
+                thread_group::spawn_ungrouped("bare-openai-1", move || serving.answer(&stream))
+                    .unwrap();
             }
         })
         .unwrap();

@@ -1,4 +1,4 @@
-//! Networks as people write them.
+//! Networks in CIDR notation (RFC 4632).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,17 +7,20 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-/// A network: an address and how many of its first bits count.
+/// A network: an address and the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     network: IpAddr,
-    bits: u32,
+    prefix_bits: u32,
 }
 
 impl Cidr {
-    /// The network of an address and of how many of its first bits count.
-    pub const fn new(network: IpAddr, bits: u32) -> Self {
-        Self { network, bits }
+    /// The network of an address and the length of its prefix in bits.
+    pub const fn new(network: IpAddr, prefix_bits: u32) -> Self {
+        Self {
+            network,
+            prefix_bits,
+        }
     }
 
     /// Whether `address` is in this network.
@@ -25,18 +28,18 @@ impl Cidr {
         match (self.network, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.bits
+                differing.leading_zeros() >= self.prefix_bits
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.bits
+                differing.leading_zeros() >= self.prefix_bits
             }
             _ => false,
         }
     }
 }
 
-/// The text is no network like `10.0.0.0/8`, `fd00::/8` or `192.0.2.1`.
+/// The text is not a network such as `10.0.0.0/8`, `fd00::/8` or `192.0.2.1`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotACidr;
 
@@ -57,15 +60,15 @@ impl FromStr for Cidr {
             None => (text, None),
         };
         let network: IpAddr = network.parse().map_err(|_| NotACidr)?;
-        let most = if network.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most,
+        let max_bits = if network.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match bits {
+            None => max_bits,
             Some(bits) => bits.parse().map_err(|_| NotACidr)?,
         };
-        if bits > most {
+        if prefix_bits > max_bits {
             return Err(NotACidr);
         }
-        Ok(Self::new(network, bits))
+        Ok(Self::new(network, prefix_bits))
     }
 }
 

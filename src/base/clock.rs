@@ -1,7 +1,7 @@
-//! Time, the lowest room of the house: everything else is told what time it is.
+//! Times and clocks.
 //!
-//! Only [`SystemClock`] reads the machine's clocks; steps receive a [`Moment`] with each tick, so
-//! that a simulation can move time as it likes.
+//! Only [`SystemClock`] reads the machine's clocks. Workers receive a [`Moment`] with each tick, so a
+//! simulation can set the time.
 
 use std::fmt;
 use std::ops::Add;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A point in wall-clock time: milliseconds since the Unix epoch, UTC.
 ///
-/// Stored and printed as RFC 3339 with exactly three decimals (`2026-11-24T02:24:00.000Z`), so
-/// that the text sorts as the time does.
+/// Its text is RFC 3339 with exactly three decimals (`2026-11-24T02:24:00.000Z`), so that texts sort in the
+/// order of the times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -19,7 +19,7 @@ pub struct Timestamp(i64);
 const LATEST: i64 = 253_402_207_200_000;
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch; beyond the years 1970 to 9999 it is clamped.
+    /// From milliseconds since the Unix epoch. Times outside of the years 1970 to 9999 are clamped.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(0, LATEST))
     }
@@ -39,13 +39,13 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// How long after `earlier` this is; zero where it is not after it.
+    /// The time from `earlier` until this; zero if `earlier` is later than this.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// How long from `now` until this is due, `interval` at most. A due time further away than the
-    /// interval it was made with says that the clock was set back: it is due at once.
+    /// The time from `now` until this due time, which was set to at most `interval` ahead. If it is further
+    /// away, the clock has been set back, and the work is due now.
     pub fn due_in(self, now: Timestamp, interval: Duration) -> Duration {
         let wait = self.since(now);
         if wait > interval {
@@ -55,12 +55,12 @@ impl Timestamp {
         }
     }
 
-    /// This much earlier.
+    /// The time that is `by` earlier.
     pub fn before(self, by: Duration) -> Self {
         Self::from_millis(self.0.saturating_sub(whole_millis(by)))
     }
 
-    /// How long until the next midnight, UTC.
+    /// The time until the next midnight, UTC.
     pub fn until_midnight(self) -> Duration {
         const DAY: i64 = 86_400_000;
         Duration::from_millis((DAY - self.0.rem_euclid(DAY)).unsigned_abs())
@@ -78,7 +78,7 @@ impl Timestamp {
         text.get(..10).unwrap_or(&text).to_owned()
     }
 
-    /// For the names of files (`20261124T022400.000Z`); sorts as the time does.
+    /// The form for file names (`20261124T022400.000Z`). Texts sort in the order of the times.
     pub fn to_compact_text(self) -> String {
         self.to_string().replace(['-', ':'], "")
     }
@@ -105,7 +105,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text is no RFC 3339 time of the years 1970 to 9999.
+/// The text is not an RFC 3339 time of the years 1970 to 9999.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotATime;
 
@@ -131,19 +131,19 @@ impl FromStr for Timestamp {
     }
 }
 
-/// One reading of both clocks: the wall clock, which a person may set, and the steady one, which
-/// only goes forward and starts anew with each process.
+/// One reading of both clocks. A person may set the wall clock. The steady clock only goes forward, and starts
+/// with each process.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// What the wall clock says.
+    /// The time of the wall clock.
     pub wall: Timestamp,
-    /// Time since an arbitrary start of this process.
+    /// The time since an arbitrary start in this process.
     pub steady: Duration,
 }
 
-/// Where the time comes from.
+/// A source of the time.
 pub trait Clock: Send + Sync {
-    /// Both clocks, read now.
+    /// Reads both clocks.
     fn now(&self) -> Moment;
 }
 
@@ -154,10 +154,10 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose steady time starts now.
+    /// Creates a clock whose steady time starts now.
     #[allow(
         clippy::disallowed_methods,
-        reason = "the one home of the machine's clocks"
+        reason = "the only place that reads the machine's clocks"
     )]
     pub fn new() -> Self {
         Self {
@@ -175,7 +175,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[allow(
         clippy::disallowed_methods,
-        reason = "the one home of the machine's clocks"
+        reason = "the only place that reads the machine's clocks"
     )]
     fn now(&self) -> Moment {
         let wall = SystemTime::now()

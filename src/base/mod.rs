@@ -1,9 +1,9 @@
-//! What everything rests on: time, threads, networks, text for logs.
+//! Times, threads, networks and text forms that every folder may use.
 
 pub mod cidr;
 pub mod clock;
+pub mod escape;
 pub mod hex;
-pub mod printable;
 pub mod private_file;
 pub mod text_enum;
-pub mod threads;
+pub mod thread_group;

@@ -1,13 +1,13 @@
-//! Files that only the service's own user can read.
+//! Files that only the service's own user may read.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Creates an empty file with mode 0600, or empties the one that is there: it will hold clients' texts.
+/// Creates an empty file with mode 0600 for clients' texts. An existing file is emptied.
 ///
 /// # Errors
-/// When it cannot be created.
+/// If the file cannot be created.
 pub fn create_private(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .write(true)

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use log::Level;
 use serde_json::{Map, Value};
 
-use crate::base::printable::printable;
+use crate::base::escape::escape_controls;
 use crate::config::LogFormat;
 
 /// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
@@ -42,7 +42,7 @@ fn is_journal() -> bool {
 fn line(format: LogFormat, journal: bool, time: &str, level: Level, message: &str) -> String {
     let text = match format {
         LogFormat::Json => json(time, level, message),
-        LogFormat::Text => printable(message),
+        LogFormat::Text => escape_controls(message),
     };
     match (journal, format) {
         (true, _) => format!("<{}>{text}", priority(level)),
@@ -69,13 +69,13 @@ fn json(time: &str, level: Level, message: &str) -> String {
         ("level", &level.as_str().to_lowercase()),
         ("message", message),
     ] {
-        members.insert(name.to_owned(), printable(value).into());
+        members.insert(name.to_owned(), escape_controls(value).into());
     }
     let mut rest = message;
     while let Some((name, value, after)) = pair(rest) {
         members
             .entry(name)
-            .or_insert_with(|| Value::from(printable(&value)));
+            .or_insert_with(|| Value::from(escape_controls(&value)));
         rest = after.trim_start();
     }
     Value::Object(members).to_string()

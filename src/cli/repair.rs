@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Command, Outcome, Refused, configuration, configuration_with_keys, open_store, say};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::printable::printable;
+use crate::base::escape::escape_controls;
 use crate::daemon::openai_client;
 use crate::recovery::{Finding, Recovery};
 use crate::store::{DaemonLock, Store, legacy};
@@ -69,7 +69,7 @@ fn as_line(finding: &Finding) -> String {
     let stage = finding.stage.map_or("", |stage| stage.as_str());
     let mark = if finding.linkable { "link " } else { "leave" };
     let line = format!("{mark}  {job}  {stage:11}  {batch}  {}", finding.evidence);
-    format!("{}\n", printable(&line))
+    format!("{}\n", escape_controls(&line))
 }
 
 fn as_json(finding: &Finding) -> Value {

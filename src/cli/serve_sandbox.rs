@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Command, Outcome, Refused, logger, print};
 use crate::base::clock::SystemClock;
-use crate::base::threads::ThreadGroup;
+use crate::base::thread_group::ThreadGroup;
 use crate::config::LogFormat;
 use crate::daemon::{signals, wait_for_the_end};
 use crate::http::server::{Limits, Server};

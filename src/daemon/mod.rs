@@ -21,7 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::api::Api;
 use crate::base::clock::Clock;
-use crate::base::threads::{self, Ended, ThreadGroup};
+use crate::base::thread_group::{self, ThreadEnd, ThreadGroup};
 use crate::config::{Config, Private};
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
@@ -63,7 +63,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A daemon at work.
 pub struct Daemon {
     group: ThreadGroup,
-    endings: Receiver<Ended>,
+    endings: Receiver<ThreadEnd>,
     stop: Sender<Infallible>,
     servers: Vec<Server>,
     store: Arc<Store>,
@@ -331,13 +331,13 @@ impl Daemon {
     }
 }
 
-fn describe(ended: Option<Ended>) -> String {
+fn describe(ended: Option<ThreadEnd>) -> String {
     match ended {
-        Some(Ended {
+        Some(ThreadEnd {
             name,
             panicked: true,
         }) => format!("thread {name} panicked; the daemon ends, to be started anew"),
-        Some(Ended { name, .. }) => {
+        Some(ThreadEnd { name, .. }) => {
             format!("thread {name} ended; the daemon ends, to be started anew")
         }
         None => "all threads ended".to_owned(),
@@ -348,7 +348,10 @@ fn describe(ended: Option<Ended>) -> String {
 ///
 /// # Errors
 /// The thread's name.
-pub fn wait_for_the_end<T>(signals: &Receiver<T>, endings: &Receiver<Ended>) -> Result<(), String> {
+pub fn wait_for_the_end<T>(
+    signals: &Receiver<T>,
+    endings: &Receiver<ThreadEnd>,
+) -> Result<(), String> {
     select! {
         recv(signals) -> _ => Ok(()),
         recv(endings) -> ended => Err(describe(ended.ok())),
@@ -363,7 +366,7 @@ pub fn signals() -> Result<Receiver<&'static str>, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| format!("cannot watch signals: {error}"))?;
     let (tell, told) = bounded(1);
-    threads::spawn("signals", move || {
+    thread_group::spawn_ungrouped("signals", move || {
         let mut asked = false;
         for signal in signals.forever() {
             let name = match signal {

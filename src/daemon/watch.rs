@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::base::clock::{Clock, SystemClock};
-    use crate::base::threads;
+    use crate::base::thread_group;
 
     #[test]
     fn a_port_that_says_nothing_or_something_else_is_silent() {
@@ -160,7 +160,7 @@ mod tests {
         ] {
             let listener = listen();
             let port = at(&listener);
-            let serving = threads::spawn("serving", move || {
+            let serving = thread_group::spawn_ungrouped("serving", move || {
                 let (mut stream, _) = listener.accept().expect("a connection");
                 let mut head = [0; 512];
                 let read = stream.read(&mut head).expect("a request");

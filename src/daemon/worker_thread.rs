@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::base::clock::{Moment, SystemClock};
-    use crate::base::threads::ThreadGroup;
+    use crate::base::thread_group::ThreadGroup;
     use crate::daemon::wait_for_the_end;
     use crate::store::{Store, StoreError};
     use crate::workers::worker::TickOutcome;

@@ -23,7 +23,7 @@ use super::server::Limits;
 use super::socket::{Client, patience};
 use super::{Handler, forwarded, reply, wire};
 use crate::base::clock::Clock;
-use crate::base::threads;
+use crate::base::thread_group;
 
 /// How long the accept loop waits when the machine has no descriptor or thread left.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -142,7 +142,8 @@ impl Gate {
             return Ok(());
         };
         let gate = Arc::clone(self);
-        threads::spawn("http-client", move || gate.converse(stream, &permit, peer)).map(drop)
+        thread_group::spawn_ungrouped("http-client", move || gate.converse(stream, &permit, peer))
+            .map(drop)
     }
 
     /// Says why, as far as that is possible without waiting for anything.

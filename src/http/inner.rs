@@ -175,7 +175,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::base::threads;
+    use crate::base::thread_group;
 
     fn ask(inner: &Inner) -> String {
         let mut stream = inner.connect().unwrap();
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(mode.mode() & 0o777, 0o700);
         let receiver = {
             let inner = Arc::clone(&inner);
-            threads::spawn("receiver", move || {
+            thread_group::spawn_ungrouped("receiver", move || {
                 while let Some(request) = inner.next() {
                     request.respond(tiny_http::Response::empty(204)).unwrap();
                 }

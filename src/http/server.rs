@@ -21,7 +21,7 @@ use super::wire;
 use super::{Body, Handler, Response};
 use crate::base::cidr::Cidr;
 use crate::base::clock::Clock;
-use crate::base::threads::ThreadGroup;
+use crate::base::thread_group::ThreadGroup;
 
 /// A stream that ends within so many bytes is an answer in full. The gate takes that from its worker at
 /// once, and has it in memory until its client has taken it.

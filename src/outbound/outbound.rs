@@ -14,7 +14,7 @@ use ureq::{Agent, Error};
 use super::guard::Guard;
 use super::url::{UrlProblem, encoded};
 use crate::base::clock::Clock;
-use crate::base::printable::printable;
+use crate::base::escape::escape_controls;
 
 /// An answer's head has this length at most.
 const MOST_HEAD: usize = 16 * 1024;
@@ -236,7 +236,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// The start of a foreign text, harmless for logs and pages.
 fn shown(bytes: &[u8]) -> String {
-    let text = printable(&String::from_utf8_lossy(bytes));
+    let text = escape_controls(&String::from_utf8_lossy(bytes));
     text.chars().take(BODY_START_CHARS).collect()
 }
 

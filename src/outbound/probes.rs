@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::image::{ImageLimits, ImageProblem};
 use super::outbound::Outbound;
 use super::url;
-use crate::base::threads::ThreadGroup;
+use crate::base::thread_group::ThreadGroup;
 
 /// Looks at one host at once, until it has shown that it is quick.
 const PER_HOST: usize = 4;

@@ -5,7 +5,7 @@ use rusqlite::{Params, Row};
 use serde_json::Value;
 
 use super::{Stored, View};
-use crate::base::printable::printable;
+use crate::base::escape::escape_controls;
 
 /// A table for people and programs.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ impl Table {
 pub fn plain(cell: &Value) -> String {
     match cell {
         Value::Null => String::new(),
-        Value::String(text) => printable(text),
+        Value::String(text) => escape_controls(text),
         other => other.to_string(),
     }
 }

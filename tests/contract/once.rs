@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, KEY, call, submission};
@@ -105,7 +105,7 @@ fn at_once(
             headers.to_vec(),
             body.to_vec(),
         );
-        threads::spawn("client", move || {
+        thread_group::spawn_ungrouped("client", move || {
             taken(&call("POST", &url, &borrowed(&headers), &body))
         })
         .unwrap()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchkeeper::base::clock::Clock;
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use crossbeam_channel::never;
 
 use crate::appliance::{CLOCK, wait_for};
@@ -88,11 +88,11 @@ impl Receiver {
             Arc::new(AtomicUsize::new(0)),
         );
         let reply = Arc::new(reply);
-        threads::spawn("receiver", move || {
+        thread_group::spawn_ungrouped("receiver", move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (seen, most, now, reply) =
                     (seen.clone(), most.clone(), now.clone(), reply.clone());
-                threads::spawn("receiver-1", move || {
+                thread_group::spawn_ungrouped("receiver-1", move || {
                     let open = now.fetch_add(1, Ordering::SeqCst) + 1;
                     most.fetch_max(open, Ordering::SeqCst);
                     let answer = answer(&stream, &seen, reply.as_ref());
@@ -190,7 +190,7 @@ fn answer(
 pub fn mute() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    threads::spawn("mute", move || {
+    thread_group::spawn_ungrouped("mute", move || {
         let mut held = std::collections::VecDeque::new();
         for stream in listener.incoming().map_while(Result::ok) {
             held.push_back(stream);

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, described, in_languages, submission, wait_for};
@@ -392,7 +392,7 @@ fn as_many_as_wait_at_once_are_enough() {
     );
     let api = appliance.api.clone();
     let body = submission(&appliance.lots(1), &["en"]).to_string();
-    let first = threads::spawn("first", move || {
+    let first = thread_group::spawn_ungrouped("first", move || {
         let signature = crate::appliance::sign_bytes(body.as_bytes());
         let url = format!("{api}{}", crate::SUBMIT);
         crate::appliance::call(
@@ -424,7 +424,7 @@ fn a_call_that_the_process_died_in_is_not_forgotten() {
     let api = appliance.api.clone();
     let lots = appliance.lots(1);
     let body = submission(&lots, &LANGUAGES).to_string();
-    let client = threads::spawn("client", move || {
+    let client = thread_group::spawn_ungrouped("client", move || {
         let signature = crate::appliance::sign_bytes(body.as_bytes());
         let url = format!("{api}{}", crate::SUBMIT);
         std::panic::catch_unwind(|| {

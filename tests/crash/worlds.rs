@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use crossbeam_channel::unbounded;
 
 use super::environment;
@@ -38,7 +38,7 @@ where
                 tell.send((task, done)).unwrap();
             }
         };
-        threads::spawn("world", world).unwrap();
+        thread_group::spawn_ungrouped("world", world).unwrap();
     }
     drop(tell);
     told.into_iter()

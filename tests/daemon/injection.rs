@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::appliance::{Appliance, all_right, call, sign_bytes, submission};
-use batchkeeper::base::printable::printable;
+use batchkeeper::base::escape::escape_controls;
 use batchkeeper::domain::html::escaped;
 use serde_json::{Value, json};
 
@@ -150,14 +150,14 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
         harmless("a page", page);
         assert_eq!(page.matches("<script").count(), 1, "{page}");
         for text in NASTY {
-            let safe = escaped(&printable(text));
+            let safe = escaped(&escape_controls(text));
             let raw = page.matches(text).count();
             assert!(raw == 0 || safe == text, "{text:?}");
         }
     }
     let of_job = &shown[4];
     for text in NASTY {
-        let safe = escaped(&printable(text));
+        let safe = escaped(&escape_controls(text));
         for page in &shown[1..4] {
             assert!(page.contains(&safe), "{text:?}: {page}");
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{BatchApi, Identity};
 
@@ -39,7 +39,7 @@ fn two_hundred_megabytes_take_little_memory() {
     reset_peak();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let served = threads::spawn("server", move || {
+    let served = thread_group::spawn_ungrouped("server", move || {
         let (mut stream, _) = listener.accept().unwrap();
         let head = read_head(&mut stream);
         let (_, rest) = head.split_once("content-length: ").unwrap();
@@ -122,7 +122,7 @@ fn what_never_ends_is_given_up_and_takes_little_memory() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let first = start.to_owned();
-        let served = threads::spawn("server", move || {
+        let served = thread_group::spawn_ungrouped("server", move || {
             let (mut stream, _) = listener.accept().unwrap();
             read_head(&mut stream);
             // Until the client has had enough.

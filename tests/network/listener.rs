@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock};
-use batchkeeper::base::threads::{Ended, ThreadGroup};
+use batchkeeper::base::thread_group::{ThreadEnd, ThreadGroup};
 use batchkeeper::http::{Handler, Limits, Request, Response, Server};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::json;
@@ -100,7 +100,7 @@ impl Drop for Joined {
 struct World {
     server: Server,
     group: Joined,
-    endings: Receiver<Ended>,
+    endings: Receiver<ThreadEnd>,
     tester: Arc<Tester>,
     arrived: Receiver<()>,
     leave: Sender<()>,

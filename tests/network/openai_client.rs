@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::client::{ApiKey, Client, Settings};
 use batchkeeper::openai::{
@@ -46,7 +46,7 @@ fn serve<T: Send + 'static>(
 ) -> (String, JoinHandle<Vec<T>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let served = threads::spawn("server", move || {
+    let served = thread_group::spawn_ungrouped("server", move || {
         let serve_one = |script: Box<dyn FnOnce(TcpStream) -> T + Send>| {
             let (stream, _) = listener.accept().unwrap();
             stream

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock};
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use batchkeeper::outbound::{
     Guard, ImageLimits, ImageProblem, NetError, Outbound, Post, UrlProblem,
 };
@@ -23,7 +23,7 @@ fn host(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> Host {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, asked) = unbounded();
-    threads::spawn("host", move || {
+    thread_group::spawn_ungrouped("host", move || {
         for stream in listener.incoming() {
             let mut reader = BufReader::new(stream.unwrap());
             let mut head = String::new();

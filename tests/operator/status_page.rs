@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::appliance::{Answer, Appliance, call, wait_for};
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -223,7 +223,7 @@ fn seen_without_a_reload(appliance: &Appliance, before: String) -> Option<String
     let ops = appliance.ops.clone();
     let mut before = Some(before.into_bytes());
     // It ends with the test's process.
-    threads::spawn("between", move || {
+    thread_group::spawn_ungrouped("between", move || {
         for stream in between.incoming() {
             let mut stream = stream.unwrap();
             let mut head = String::new();

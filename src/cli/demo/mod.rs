@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 use super::serve_sandbox::limits;
 use super::{Outcome, logger, print};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::threads::ThreadGroup;
+use crate::base::thread_group::ThreadGroup;
 use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
 use crate::http::server::Server;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
-use crate::base::printable::printable;
+use crate::base::escape::escape_controls;
 use crate::domain::html::escaped;
 use crate::domain::money::Money;
 use crate::store::inspect::{Table, plain};
@@ -16,7 +16,7 @@ const LONG: usize = 24;
 
 /// Foreign text, harmless in HTML and to the eye.
 pub(super) fn text(foreign: &str) -> String {
-    escaped(&printable(foreign))
+    escaped(&escape_controls(foreign))
 }
 
 /// A number with its thousands apart.

@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use batchkeeper::domain::signature::{Key, Message, sign};
 use batchkeeper::sandbox::image_names;
 use serde_json::{Value, json};
@@ -134,7 +134,8 @@ impl Rig {
     ) {
         let (job, body) = self.draft(lots, languages);
         let api = self.api.clone();
-        let client = threads::spawn("client", move || post_job(&api, &body)).unwrap();
+        let client =
+            thread_group::spawn_ungrouped("client", move || post_job(&api, &body)).unwrap();
         wait(&client);
         self.kill();
         self.start();

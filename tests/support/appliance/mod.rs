@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock, Timestamp};
-use batchkeeper::base::threads;
+use batchkeeper::base::thread_group;
 use batchkeeper::domain::html::paragraphs;
 use batchkeeper::domain::signature::{Key, Message, sign};
 use batchkeeper::sandbox::{expected_description, expected_translation};
@@ -142,7 +142,7 @@ impl Process {
         ];
         let readers = pipes.map(|pipe| {
             let (printed, tell) = (printed.clone(), tell.clone());
-            threads::spawn(name, move || {
+            thread_group::spawn_ungrouped(name, move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     if let Some(found) = found(&line) {
                         tell.send(found.to_owned()).ok();

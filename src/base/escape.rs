@@ -1,26 +1,27 @@
-//! Foreign text on its way to a log or a terminal.
+//! Escapes text from outside for logs, terminals and pages.
 
-/// Whether a character shows as itself and moves nothing: no control character, no end of a line, none
-/// that turns the direction of writing.
-fn harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
+/// Whether a character controls the output: a control character, a line separator, or a character that
+/// changes the direction of writing.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(
             c,
             '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
         )
 }
 
-/// The text with everything that is not harmless escaped: one line, whatever a stranger wrote.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+/// Escapes the control characters of a text from outside, so that it stays on one line and cannot move the
+/// cursor.
+pub fn escape_controls(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if harmless(c) {
-            shown.push(c);
+        if is_control(c) {
+            escaped.extend(c.escape_default());
         } else {
-            shown.extend(c.escape_default());
+            escaped.push(c);
         }
     }
-    shown
+    escaped
 }
 
 #[cfg(test)]
@@ -39,7 +40,7 @@ mod tests {
             ("\u{85}\u{9b}2J", "\\u{85}\\u{9b}2J"),
             ("\u{202e}\u{2066}\u{2028}", "\\u{202e}\\u{2066}\\u{2028}"),
         ] {
-            assert_eq!(printable(text), shown);
+            assert_eq!(escape_controls(text), shown);
         }
     }
 }
