@@ -9,8 +9,8 @@ use super::progress::Progress;
 use super::{Command, Outcome, Refused, configuration_with_keys, say};
 use crate::base::clock::{Clock, SystemClock};
 use crate::daemon::openai_client;
-use crate::domain::legacy::read_dump;
 use crate::recovery::Recovery;
+use crate::recovery::import::read_dump;
 use crate::store::{Store, legacy};
 
 pub(super) fn run(command: &Command) -> Outcome {

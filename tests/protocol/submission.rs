@@ -8,11 +8,11 @@ use crate::world::{OPENAI, Ticked, World};
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::{BatchState, Stage};
 use batchkeeper::domain::job::{JobStatus, LotStatus};
-use batchkeeper::domain::legacy::read_dump;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::jobs::results::{self, webhook_body};
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
+use batchkeeper::recovery::import::read_dump;
 use batchkeeper::store::{Store, legacy, retention};
 use serde_json::json;
 

@@ -1,10 +1,56 @@
-//! What the earlier service left: its dump, its batches' metadata and custom ids.
+//! What the earlier service left: its jobs and lots, its batches' metadata and custom ids.
 
-mod dump;
+use std::collections::BTreeMap;
 
-pub use dump::{Dump, LegacyJob, LegacyLot, read_dump};
-
+use crate::base::clock::Timestamp;
 use crate::domain::batch::Stage;
+use crate::domain::job::JobStatus;
+
+/// A job of the earlier service.
+#[derive(Clone, Debug)]
+pub struct LegacyJob {
+    /// Its UUID, lower case.
+    pub id: String,
+    /// As it stood.
+    pub status: JobStatus,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Batches that it names, in whichever column; nobody has confirmed them.
+    pub batches: Vec<String>,
+    /// Languages wanted.
+    pub languages: Vec<String>,
+    /// Its webhook.
+    pub webhook_url: Option<String>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// What it says of its number of lots.
+    pub total_lots: u32,
+    /// Its lots, in the dump's order.
+    pub lots: Vec<LegacyLot>,
+}
+
+/// A lot of the earlier service.
+#[derive(Clone, Debug)]
+pub struct LegacyLot {
+    /// Not unique in the job, there.
+    pub lot_id: String,
+    /// The seller's text.
+    pub additional_info: String,
+    /// Image URLs.
+    pub images: Vec<String>,
+    /// Those of them that could not be fetched.
+    pub missing_images: Vec<String>,
+    /// The description, where it is one.
+    pub vision_result: Option<String>,
+    /// Something else stands in its place.
+    pub is_misdescribed: bool,
+    /// Texts by language.
+    pub translations: BTreeMap<String, String>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+}
 
 /// The custom ids under which the earlier service asked for a lot's description, or its text in a
 /// language. (Lot ids may hold colons: ids are made and compared, never taken apart.)
