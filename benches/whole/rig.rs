@@ -61,11 +61,11 @@ pub fn configure(appliance: &Appliance, openai: &BareOpenAi, config: &str) {
         settling_time = "10m"
         create_timeout = "2m"
         retry_interval = "5s"
-        results_patience = "1h"
+        results_timeout = "1h"
         [batch]
         max_wait = "1s"
         max_requests = 50000
-        queue_pause = "5m"
+        queue_backoff = "5m"
         [images]
         check = false
         concurrency = 64

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::clock::Timestamp;
 use crate::base::hex;
-use crate::config::{ClientConfig, Config, Over};
+use crate::config::{BudgetPolicy, ClientConfig, Config};
 use crate::domain::api_error::ApiError;
 use crate::domain::job::{self, Mode, Rules, Submission};
 use crate::domain::money::Money;
@@ -274,7 +274,7 @@ pub fn accept(
         let estimate = estimate::of(tx, config, submission, mode, tx.now)?;
         let budgets = config.limits_of_money();
         if let Some(cost) = estimate.cost
-            && (config.budgets.over == Over::Refuse || mode == Mode::Synchronous)
+            && (config.budgets.on_exceeded == BudgetPolicy::Refuse || mode == Mode::Synchronous)
             && !budgets.is_none()
             && let Some(standing) = money::broken_by(tx, &budgets, client, cost, tx.now)?
         {

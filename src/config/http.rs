@@ -27,10 +27,10 @@ pub struct HttpConfig {
     pub headers: u32,
     /// How long a head may take.
     #[serde(with = "duration")]
-    pub head_deadline: Duration,
+    pub header_timeout: Duration,
     /// Between two requests on one connection.
     #[serde(with = "duration")]
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// How far a body may fall behind 64 KiB/s.
     #[serde(with = "duration")]
     pub body_stall: Duration,
@@ -55,8 +55,8 @@ impl Default for HttpConfig {
             requests_per_connection: 1000,
             head_bytes: 16_384,
             headers: 64,
-            head_deadline: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
             body_memory: 256_000_000,
@@ -89,8 +89,8 @@ impl HttpConfig {
         }
         within("http.head_bytes", self.head_bytes, 1024, 1_000_000)?;
         for (key, value) in [
-            ("http.head_deadline", self.head_deadline),
-            ("http.idle", self.idle),
+            ("http.header_timeout", self.header_timeout),
+            ("http.idle_timeout", self.idle_timeout),
             ("http.body_stall", self.body_stall),
             ("http.write_stall", self.write_stall),
         ] {
@@ -102,7 +102,7 @@ impl HttpConfig {
         }
         if self.body_memory < body {
             return refuse(format!(
-                "http.body_memory must be limits.body ({body} bytes) or more, or the largest body never fits"
+                "http.body_memory must be limits.max_body ({body} bytes) or more, or the largest body never fits"
             ));
         }
         Ok(())

@@ -21,6 +21,7 @@ use crate::domain::vision::VisionParameters;
 mod exposed;
 mod http;
 mod logging;
+mod renamed;
 mod text;
 
 pub use http::HttpConfig;
@@ -255,7 +256,7 @@ pub struct OpenAiConfig {
     pub retry_interval: Duration,
     /// How long missing results of a finished batch are waited for.
     #[serde(with = "duration")]
-    pub results_patience: Duration,
+    pub results_timeout: Duration,
     /// How long a create may take.
     #[serde(with = "duration")]
     pub create_timeout: Duration,
@@ -274,7 +275,7 @@ impl Default for OpenAiConfig {
             poll_interval: Duration::from_secs(30),
             settling_time: Duration::from_mins(10),
             retry_interval: Duration::from_secs(5),
-            results_patience: Duration::from_hours(1),
+            results_timeout: Duration::from_hours(1),
             create_timeout: Duration::from_mins(2),
             key: Secret::default(),
         }
@@ -306,7 +307,7 @@ pub struct BatchConfig {
     pub max_attempts: u32,
     /// The first wait when OpenAI takes no batch of a model; doubled by each further refusal.
     #[serde(with = "duration")]
-    pub queue_pause: Duration,
+    pub queue_backoff: Duration,
 }
 
 impl Default for BatchConfig {
@@ -317,7 +318,7 @@ impl Default for BatchConfig {
             max_bytes: 190_000_000,
             max_active: 0,
             max_attempts: 5,
-            queue_pause: Duration::from_mins(5),
+            queue_backoff: Duration::from_mins(5),
         }
     }
 }
@@ -379,7 +380,7 @@ impl Default for SynchronousConfig {
 pub struct WebhooksConfig {
     /// The waits between attempts.
     #[serde(deserialize_with = "durations")]
-    pub retries: Vec<Duration>,
+    pub retry_delays: Vec<Duration>,
     /// How long one attempt may take.
     #[serde(with = "duration")]
     pub timeout: Duration,
@@ -395,10 +396,10 @@ pub struct WebhooksConfig {
 impl Default for WebhooksConfig {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(n * 60);
-        let mut retries = vec![Duration::from_secs(30)];
-        retries.extend([1, 2, 5, 15, 60, 180, 360, 720].map(minutes));
+        let mut retry_delays = vec![Duration::from_secs(30)];
+        retry_delays.extend([1, 2, 5, 15, 60, 180, 360, 720].map(minutes));
         Self {
-            retries,
+            retry_delays,
             timeout: Duration::from_secs(30),
             concurrency: 32,
             signature_prefix: String::new(),
@@ -453,7 +454,7 @@ pub struct LimitsConfig {
     pub languages: u32,
     /// A body's bytes.
     #[serde(with = "size")]
-    pub body: u64,
+    pub max_body: u64,
     /// Room on the database's disk that is left to results already paid, bytes; 0: none.
     #[serde(with = "size")]
     pub disk_reserve: u64,
@@ -468,7 +469,7 @@ impl Default for LimitsConfig {
             lots_per_day: 500_000,
             dedupe_window: Duration::from_hours(1),
             languages: 10,
-            body: 100_000_000,
+            max_body: 100_000_000,
             disk_reserve: 1_000_000_000,
         }
     }
@@ -537,7 +538,7 @@ pub struct AlertsConfig {
     pub heartbeat_url: String,
     /// How often.
     #[serde(with = "duration")]
-    pub heartbeat_every: Duration,
+    pub heartbeat_interval: Duration,
     /// A waiting job or a finished batch not taken in.
     #[serde(with = "duration")]
     pub stuck_after: Duration,
@@ -569,7 +570,7 @@ impl Default for AlertsConfig {
             webhook_key: Secret::default(),
             webhook_key_file: None,
             heartbeat_url: String::new(),
-            heartbeat_every: Duration::from_mins(1),
+            heartbeat_interval: Duration::from_mins(1),
             stuck_after: Duration::from_mins(10),
             loaded: Vec::new(),
         }
@@ -583,15 +584,15 @@ pub struct BudgetsConfig {
     /// What may be spent for all clients together.
     pub total: Limits,
     /// What becomes of a job that would break one.
-    pub over: Over,
+    pub on_exceeded: BudgetPolicy,
     /// Whether clients are told what their jobs cost.
     pub show_costs: bool,
 }
 
-/// `budgets.over`
+/// `budgets.on_exceeded`: what happens to a job that exceeds a budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Over {
+pub enum BudgetPolicy {
     /// It is refused with 402.
     #[default]
     Refuse,
@@ -670,8 +671,9 @@ impl Config {
     }
 
     fn parse_without_keys(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Config =
-            toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        let mut config: Config = toml::from_str(text).map_err(|error| {
+            ConfigError(renamed::find(text).unwrap_or_else(|| error.to_string()))
+        })?;
         if config.log == "json" {
             config.log = Config::default().log;
             config.log_format = LogFormat::Json;
@@ -789,7 +791,7 @@ impl Config {
                 "database is empty: name its file, such as \"/var/lib/batchkeeper/batchkeeper.db\"",
             );
         }
-        self.http.check(self.limits.body)?;
+        self.http.check(self.limits.max_body)?;
         let ops: Option<SocketAddr> = self.ops_listen.parse().ok();
         if ops.is_some_and(|it| !it.ip().is_loopback()) && self.ops_token_file.is_none() {
             return refuse(
@@ -893,7 +895,7 @@ impl Config {
             ("openai.create_timeout", self.openai.create_timeout),
             ("openai.retry_interval", self.openai.retry_interval),
             ("webhooks.timeout", self.webhooks.timeout),
-            ("alerts.heartbeat_every", self.alerts.heartbeat_every),
+            ("alerts.heartbeat_interval", self.alerts.heartbeat_interval),
             ("steps.idle", self.steps.idle),
             ("steps.audit", self.steps.audit),
             ("steps.reconcile", self.steps.reconcile),

@@ -47,6 +47,6 @@ impl Worker for Heartbeat {
         } else {
             log::warn!("event=heartbeat left out; see /health");
         }
-        Ok(TickOutcome::idle(alerts.heartbeat_every))
+        Ok(TickOutcome::idle(alerts.heartbeat_interval))
     }
 }

@@ -450,9 +450,9 @@ fn limits(config: &Config) -> Limits {
     Limits {
         head_bytes: usize::try_from(http.head_bytes).unwrap_or(usize::MAX),
         headers: number(http.headers),
-        head_deadline: http.head_deadline,
-        idle: http.idle,
-        body_bytes: config.limits.body,
+        head_deadline: http.header_timeout,
+        idle: http.idle_timeout,
+        body_bytes: config.limits.max_body,
         body_budget: http.body_memory,
         body_stall: http.body_stall,
         write_stall: http.write_stall,

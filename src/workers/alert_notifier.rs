@@ -105,7 +105,7 @@ impl AlertNotifier {
     fn retry(&self, notice: &Notice, asked: Option<Duration>, now: Timestamp) -> Then {
         let wait = usize::try_from(notice.attempts)
             .ok()
-            .and_then(|at| self.config.webhooks.retries.get(at));
+            .and_then(|at| self.config.webhooks.retry_delays.get(at));
         let asked = asked.unwrap_or_default().min(MOST_RETRY_AFTER);
         wait.map_or(Then::GiveUp, |wait| Then::Retry(now + asked.max(*wait)))
     }
@@ -153,7 +153,7 @@ impl Worker for AlertNotifier {
             self.store.write(now.wall, notices::enable)?;
             self.introduced = true;
         }
-        let retries = self.config.webhooks.retries.iter().max();
+        let retries = self.config.webhooks.retry_delays.iter().max();
         let longest = retries.copied().unwrap_or_default().max(MOST_RETRY_AFTER);
         let first = self
             .store

@@ -178,7 +178,7 @@ impl Auditor {
     /// Models, and the account, whose pause is over and that nothing waits for: whether they are well again
     /// nobody will learn, nor needs to.
     fn rested(&self, now: Moment) -> Result<Vec<String>, WorkerError> {
-        let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
+        let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
         let scopes = self.store.read(|view| {
             let mut scopes = alerts::open_subjects(view, pauses::MODEL)?;
             scopes.extend(alerts::open_subjects(view, pauses::SENDING)?);

@@ -185,7 +185,7 @@ impl Poller {
         let mut wait = self.interval(age);
         let is_final = remote.status.is_some_and(BatchStatus::is_final);
         let files_late = are_files_late(remote)
-            && self.late.waited(row.id, now) < self.config.openai.results_patience;
+            && self.late.waited(row.id, now) < self.config.openai.results_timeout;
         self.store.write(now.wall, |tx| {
             pauses::clear_pause(tx, OPENAI)?;
             alerts::close(tx, "batch_gone", &subject)?;

@@ -233,7 +233,7 @@ impl WebhookSender {
     fn retry(&self, delivery: &Delivery, asked: Option<Duration>, now: Moment) -> Then {
         let wait = usize::try_from(delivery.attempts)
             .ok()
-            .and_then(|at| self.config.webhooks.retries.get(at));
+            .and_then(|at| self.config.webhooks.retry_delays.get(at));
         match wait {
             None => Then::GiveUp,
             Some(wait) => Then::Retry(
@@ -288,7 +288,7 @@ impl Worker for WebhookSender {
         let longest = self
             .config
             .webhooks
-            .retries
+            .retry_delays
             .iter()
             .max()
             .copied()

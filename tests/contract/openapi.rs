@@ -206,7 +206,7 @@ const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
 fn config(limits: &str) -> String {
-    format!("[batch]\nmax_wait = \"300ms\"\n[limits]\nbody = \"3MB\"\n{limits}")
+    format!("[batch]\nmax_wait = \"300ms\"\n[limits]\nmax_body = \"3MB\"\n{limits}")
 }
 
 impl Appliance {

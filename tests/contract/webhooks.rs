@@ -181,7 +181,7 @@ fn what_a_receiver_says_decides() {
         _ => status(200),
     });
     let dead = Receiver::start(|_, _| status(500));
-    let appliance = Appliance::with("[webhooks]\nretries = [\"40ms\", \"40ms\", \"40ms\"]");
+    let appliance = Appliance::with("[webhooks]\nretry_delays = [\"40ms\", \"40ms\", \"40ms\"]");
     for receiver in [&gone, &moved, &busy, &dead] {
         told(&appliance, 1, &receiver.url("hook"));
     }
@@ -328,7 +328,7 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
     let common = "[images]\ncheck = false\n[batch]\nmax_requests = 1000\n";
     let config = |timeout: &str, retry: &str| {
         format!(
-            "{common}[webhooks]\nconcurrency = 32\ntimeout = {timeout:?}\nretries = [{retry:?}, {retry:?}, {retry:?}]"
+            "{common}[webhooks]\nconcurrency = 32\ntimeout = {timeout:?}\nretry_delays = [{retry:?}, {retry:?}, {retry:?}]"
         )
     };
     let mut appliance = Appliance::with(&config("200ms", "1h"));

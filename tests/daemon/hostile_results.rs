@@ -264,7 +264,7 @@ fn a_job_whose_every_attempt_fails_says_why_and_the_next_one_goes_on() {
 #[test]
 fn a_lot_that_always_fails_stops_nobody_else() {
     // Long enough that a pause of the model would be seen.
-    let appliance = Appliance::with("[batch]\nqueue_pause = \"10m\"");
+    let appliance = Appliance::with("[batch]\nqueue_backoff = \"10m\"");
     appliance.fault(&json!({"fault": "line_500", "match": VISION}));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);

@@ -449,7 +449,7 @@ fn the_heart_beats_while_all_is_well() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/beat", listener.local_addr().unwrap());
     appliance.configure(&format!(
-        "[alerts]\nheartbeat_url = {url:?}\nheartbeat_every = \"20ms\""
+        "[alerts]\nheartbeat_url = {url:?}\nheartbeat_interval = \"20ms\""
     ));
     appliance.start_daemon();
     for _ in 0..3 {

@@ -68,7 +68,7 @@ fn another_clients_job_is_not_held_up(appliance: &Appliance, large: &str) {
 )]
 fn fifty_thousand_lots_go_through_and_each_has_its_own_text() {
     let appliance = Appliance::with(&format!(
-        "{CLIENTS}\n[batch]\nmax_wait = \"1s\"\nqueue_pause = \"1s\"\n[images]\nconcurrency = 64"
+        "{CLIENTS}\n[batch]\nmax_wait = \"1s\"\nqueue_backoff = \"1s\"\n[images]\nconcurrency = 64"
     ));
     let words =
         "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ".repeat(4);

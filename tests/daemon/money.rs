@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::appliance::{Appliance, call, sign_bytes, submission};
 use crate::world::World;
 use crate::world::openai::{Course, Rule};
-use batchkeeper::config::Over;
+use batchkeeper::config::BudgetPolicy;
 use batchkeeper::domain::job::Mode;
 use batchkeeper::domain::money::{Limits, Money};
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ const TWENTY_LINES: &str = "0.00015";
 fn waiting_for(budget: Limits) -> World {
     World::with(|config| {
         config.vision.max_output_tokens = 16;
-        config.budgets.over = Over::Wait;
+        config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.clients[0].budget = budget;
     })
 }
@@ -230,7 +230,7 @@ fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_b
 #[test]
 fn what_is_to_be_answered_at_once_cannot_wait_for_money() {
     let mut world = World::with(|config| {
-        config.budgets.over = Over::Wait;
+        config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.clients[0].budget = Limits {
             per_day: Money::parse("0.000001"),
             per_month: None,

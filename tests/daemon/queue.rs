@@ -89,7 +89,7 @@ fn a_refusal_that_our_batches_do_not_explain_is_waited_for() {
     let refused = Course::ends(End::Refused(vec![error]));
     world.openai.state().courses.push_back(refused);
     let job = world.submit(&["one", "two"], &["en"]);
-    world.run_for(world.config.batch.queue_pause - Duration::from_mins(1));
+    world.run_for(world.config.batch.queue_backoff - Duration::from_mins(1));
     assert_eq!(world.made(), 1);
     assert_eq!(world.open_alerts(), ["model_refused"]);
     world.settle();

@@ -22,7 +22,7 @@ fn appliance() -> Appliance {
             {{name = "strict", keys = [{STRICT_KEY:?}], legacy = false}},
         ]
         [limits]
-        body = "2MB"
+        max_body = "2MB"
         "#
     ))
 }

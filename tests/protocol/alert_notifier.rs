@@ -218,7 +218,7 @@ fn a_process_that_ends_while_it_tells_tells_again_under_the_same_id() {
 #[test]
 fn who_never_takes_it_is_given_up_after_the_waits_of_webhooks() {
     let mut scene = Scene::new(URL);
-    let waits = scene.world.config.webhooks.retries.clone();
+    let waits = scene.world.config.webhooks.retry_delays.clone();
     scene.listener.answers(&vec![Some(500); 100]);
     scene.open("a");
     scene.run_for(60 * 30);

@@ -727,7 +727,7 @@ fn files_that_never_come_are_given_up_after_the_patience() {
         ..Course::default()
     });
     let job = world.submit(&["dented door"], &["en"]);
-    world.run_for(world.config.openai.results_patience);
+    world.run_for(world.config.openai.results_timeout);
     assert_eq!(world.made(), 1);
     world.settle();
     world.assert_answered(&job);
@@ -1035,7 +1035,7 @@ fn a_clock_set_back_delays_missing_lines_by_their_patience_at_most() {
     let job = world.submit(&["dented door", "cracked lamp"], &["en"]);
     world.run_to(BatchState::Ended);
     world.shift_clock(-24 * 3_600_000);
-    let settled = world.settle_within(world.config.openai.results_patience * 2);
+    let settled = world.settle_within(world.config.openai.results_timeout * 2);
     assert!(settled, "{}", world.dump());
     world.assert_answered(&job);
 }
@@ -1084,7 +1084,7 @@ fn what_a_full_queue_did_not_take_is_not_sent_again_before_the_pause() {
     let refused = Course::ends(End::Refused(refused));
     world.openai.state().courses.push_back(refused);
     let job = world.submit(&texts, &["en"]);
-    world.run_for(world.config.batch.queue_pause - MINUTE);
+    world.run_for(world.config.batch.queue_backoff - MINUTE);
     assert_eq!(world.made(), 1);
     world.settle();
     world.assert_answered(&job);
@@ -1107,7 +1107,7 @@ fn a_refusal_is_not_counted_together_with_batches_that_nobody_wanted() {
         .state()
         .courses
         .push_back(Course::ends(End::Refused(refused)));
-    world.run_for(world.config.batch.queue_pause * 3);
+    world.run_for(world.config.batch.queue_backoff * 3);
     world.assert_answered(&job);
 }
 

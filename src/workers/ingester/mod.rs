@@ -279,7 +279,7 @@ impl Ingester {
             return Ok(None);
         }
         let waited = self.missing.waited(row.id, now);
-        let patience = self.config.openai.results_patience;
+        let patience = self.config.openai.results_timeout;
         if waited >= patience {
             return Ok(None);
         }
@@ -316,7 +316,7 @@ impl Ingester {
         }
         let scope = format!("{}{}", pauses::MODEL, row.model);
         let before = batches::refusals_in_a_row(tx, &row.model)?;
-        let wait = backoff(self.config.batch.queue_pause, before, None);
+        let wait = backoff(self.config.batch.queue_backoff, before, None);
         let message = format!(
             "OpenAI takes no batch of {} now: {reason}; tried again after {wait:?}. What it refused: batchkeeper batches \
              show {}",
@@ -343,7 +343,7 @@ impl Ingester {
                      batches show {}",
                     row.model, row.id
                 );
-                let wait = backoff(self.config.batch.queue_pause, u32::MAX, None);
+                let wait = backoff(self.config.batch.queue_backoff, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
                 alerts::open(tx, "model_fails", &scope, &message).map(drop)
             }

@@ -84,7 +84,7 @@ impl Submitter {
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, WorkerError> {
         let scope = format!("{}{}", pauses::MODEL, self.config.parameters(stage).model());
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
-            let longest = backoff(self.config.batch.queue_pause, u32::MAX, None);
+            let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
             let left = pause
                 .until
                 .map_or(Duration::MAX, |until| until.due_in(now.wall, longest));

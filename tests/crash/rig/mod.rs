@@ -156,9 +156,9 @@ impl Rig {
             "listen = \"127.0.0.1:0\"\nops_listen = \"\"\ndatabase = {:?}\n\n\
              [[clients]]\nname = \"default\"\nkeys = [{KEY:?}]\n\n\
              [openai]\nbase_url = \"http://{}/v1\"\napi_key_file = {:?}\npoll_interval = \"40ms\"\n\
-             retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_patience = \"30s\"\n\n\
-             [batch]\n{batch}\nqueue_pause = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
-             [webhooks]\nretries = {retries:?}\ntimeout = \"1m\"\nconcurrency = 2\n\n\
+             retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_timeout = \"30s\"\n\n\
+             [batch]\n{batch}\nqueue_backoff = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
+             [webhooks]\nretry_delays = {retries:?}\ntimeout = \"1m\"\nconcurrency = 2\n\n\
              [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\ndisk_reserve = 0\n\n\
              [retention]\nremote_files = \"{remote_files}\"\n",
             self.database(),

@@ -263,16 +263,16 @@ impl Appliance {
             retry_interval = "20ms"
             create_timeout = "1s"
             settling_time = "1500ms"
-            results_patience = "700ms"
+            results_timeout = "700ms"
             [batch]
             max_wait = "60ms"
-            queue_pause = "60ms"
+            queue_backoff = "60ms"
             [images]
             concurrency = 4
             [synchronous]
             enabled = false
             [webhooks]
-            retries = ["40ms", "80ms", "160ms", "320ms"]
+            retry_delays = ["40ms", "80ms", "160ms", "320ms"]
             concurrency = 2
             [network]
             allow_private = ["127.0.0.0/8"]

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use batchkeeper::config::Over;
+use batchkeeper::config::BudgetPolicy;
 use batchkeeper::domain::job::Mode;
 use batchkeeper::domain::money::Money;
 
@@ -47,7 +47,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.batch.max_active = random.pick(&[0, 0, 2]);
         config.vision.max_output_tokens = 100;
         config.translation.max_output_tokens = 100;
-        config.budgets.over = Over::Wait;
+        config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
         config.clients[0].budget.per_day =
             of_client.pick(&[None, None, Money::parse(BUDGET_OF_ONE)]);
