@@ -15,10 +15,17 @@
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
 
+mod batches;
 mod fixtures;
 mod hand;
 mod inside;
+mod names;
+mod relay;
 mod signatures;
+
+use appliance::Appliance;
+use names::Names;
+use relay::Relay;
 
 /// Where submissions go.
 const SUBMIT: &str = "/api/v1/generate-descriptions";
@@ -35,3 +42,31 @@ openai.create_timeout = "1m"
 openai.settling_time = "2m"
 openai.results_timeout = "1m"
 "#;
+/// Image URLs are not looked at: they may be fixed texts.
+const UNCHECKED: &str = "images.check = false\n";
+
+/// An appliance whose calls of OpenAI pass through a relay.
+fn relayed(config: &str) -> (Appliance, Relay) {
+    let mut appliance = Appliance::without_daemon("");
+    let relay = Relay::start(&appliance.sandbox);
+    appliance.configure(&format!(
+        "{STEADY}{config}\nopenai.base_url = \"http://{}/v1\"",
+        relay.address
+    ));
+    appliance.start_daemon();
+    (appliance, relay)
+}
+
+/// Placeholders for the addresses of an appliance, and for the version of the program.
+fn names_of(appliance: &Appliance) -> Names {
+    let names = Names::default();
+    for (url, name) in [
+        (&appliance.sandbox, "sandbox"),
+        (&appliance.api, "api"),
+        (&appliance.ops, "ops"),
+    ] {
+        names.know(url.trim_start_matches("http://"), name);
+    }
+    names.know(AGENT, "batchkeeper and its version");
+    names
+}
