@@ -22,6 +22,8 @@ mod inside;
 mod names;
 mod relay;
 mod signatures;
+mod synchronous;
+mod talk;
 
 use appliance::Appliance;
 use names::Names;
