@@ -16,6 +16,7 @@
 mod appliance;
 
 mod batches;
+mod client;
 mod fixtures;
 mod hand;
 mod inside;
