@@ -21,6 +21,7 @@ mod fixtures;
 mod hand;
 mod inside;
 mod names;
+mod operators;
 mod relay;
 mod signatures;
 mod synchronous;
