@@ -1,6 +1,5 @@
 //! Networks in CIDR notation (RFC 4632).
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -40,16 +39,9 @@ impl Cidr {
 }
 
 /// The text is not a network such as `10.0.0.0/8`, `fd00::/8` or `192.0.2.1`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a network of the form 10.0.0.0/8 or fd00::/8")]
 pub struct NotACidr;
-
-impl fmt::Display for NotACidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a network of the form 10.0.0.0/8 or fd00::/8")
-    }
-}
-
-impl std::error::Error for NotACidr {}
 
 impl FromStr for Cidr {
     type Err = NotACidr;

@@ -106,16 +106,9 @@ impl fmt::Display for Timestamp {
 }
 
 /// The text is not an RFC 3339 time of the years 1970 to 9999.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a time of the form 2026-11-24T02:24:00Z")]
 pub struct NotATime;
-
-impl fmt::Display for NotATime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a time of the form 2026-11-24T02:24:00Z")
-    }
-}
-
-impl std::error::Error for NotATime {}
 
 impl FromStr for Timestamp {
     type Err = NotATime;

@@ -38,21 +38,12 @@ macro_rules! text_enum {
 }
 pub(crate) use text_enum;
 
-use std::fmt;
-
 /// The text is not the text of any value of an enum.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}")]
 pub struct UnknownText {
     /// The enum's name.
     pub what: &'static str,
     /// The text.
     pub text: String,
 }
-
-impl fmt::Display for UnknownText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no {}", self.text, self.what)
-    }
-}
-
-impl std::error::Error for UnknownText {}

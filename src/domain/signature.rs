@@ -50,33 +50,20 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub struct Key(Vec<u8>);
 
 /// Why bytes are not taken as a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
     /// Fewer than [`MIN_KEY_BYTES`].
+    #[error("a key has {MIN_KEY_BYTES} bytes at least; this one has {bytes}")]
     TooShort {
         /// How many there are.
         bytes: usize,
     },
     /// Printed in the earlier service's documents.
+    #[error(
+        "this key is printed in the earlier service's documents, so anyone has it; make a new one"
+    )]
     Published,
 }
-
-impl fmt::Display for BadKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooShort { bytes } => write!(
-                f,
-                "a key has {MIN_KEY_BYTES} bytes at least; this one has {bytes}"
-            ),
-            Self::Published => f.write_str(
-                "this key is printed in the earlier service's documents, so anyone has it; make a \
-                 new one",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for BadKey {}
 
 impl Key {
     /// A key of these bytes, exactly as they are.
@@ -287,27 +274,18 @@ pub struct ReceivedWebhook<'a> {
 }
 
 /// Why a webhook is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// The secret is empty or no base64.
+    #[error("the secret is not whsec_ and base64")]
     BadSecret,
     /// The timestamp is no number, or more than [`TOLERANCE`] off.
+    #[error("the timestamp is not within 300 s of now")]
     Stale,
     /// No signature of version v1 is the right one.
+    #[error("no v1 signature is the right one")]
     WrongSignature,
 }
-
-impl fmt::Display for WebhookError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BadSecret => "the secret is not whsec_ and base64",
-            Self::Stale => "the timestamp is not within 300 s of now",
-            Self::WrongSignature => "no v1 signature is the right one",
-        })
-    }
-}
-
-impl std::error::Error for WebhookError {}
 
 impl ReceivedWebhook<'_> {
     /// Verifies it as a receiver does, with its secret (`whsec_` and base64, padded or not, the

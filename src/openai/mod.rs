@@ -40,16 +40,19 @@ pub struct Page<T> {
 }
 
 /// Why a call did not give its answer; the distinction that the submission protocol stands on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// It failed before a byte of the request was sent: it certainly had no effect.
+    #[error("not sent: {message}")]
     NotSent {
         /// For people.
         message: String,
     },
     /// OpenAI answered, with a status other than 2xx (3xx among them: no redirect is followed).
+    #[error("{0}")]
     Refused(OpenAiError),
     /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
+    #[error("outcome unknown: {message}")]
     Unknown {
         /// For people.
         message: String,
@@ -117,30 +120,22 @@ impl CallError {
     }
 }
 
-impl fmt::Display for CallError {
+impl fmt::Display for OpenAiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSent { message } => write!(f, "not sent: {message}"),
-            Self::Unknown { message } => write!(f, "outcome unknown: {message}"),
-            Self::Refused(refusal) => {
-                write!(f, "HTTP {}", refusal.status)?;
-                if !refusal.code.is_empty() {
-                    write!(f, " {}", refusal.code)?;
-                }
-                if !refusal.param.is_empty() {
-                    write!(f, " (param {})", refusal.param)?;
-                }
-                write!(f, ": {}", refusal.message)?;
-                if !refusal.request_id.is_empty() {
-                    write!(f, " [request {}]", refusal.request_id)?;
-                }
-                Ok(())
-            }
+        write!(f, "HTTP {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
         }
+        if !self.param.is_empty() {
+            write!(f, " (param {})", self.param)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.request_id.is_empty() {
+            write!(f, " [request {}]", self.request_id)?;
+        }
+        Ok(())
     }
 }
-
-impl std::error::Error for CallError {}
 
 /// A call's result.
 pub type Call<T> = Result<T, CallError>;

@@ -1,6 +1,5 @@
 //! Whether an image can be had, before anyone pays for a request about it.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
 
@@ -38,20 +37,33 @@ impl Default for ImageLimits {
 }
 
 /// Why an image is not to be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageProblem {
     /// No answer, or none from where one may ask.
+    #[error("{0}")]
     Net(NetError),
     /// An answer that is no success.
+    #[error("the host answers with status {0}")]
     Status(u16),
     /// No image: its media type, if it has one.
+    #[error("{}", not_an_image(.0.as_deref()))]
     NotAnImage(Option<String>),
     /// More bytes than are taken.
+    #[error("the image is too large ({0} bytes)")]
     TooLarge(u64),
     /// No bytes at all.
+    #[error("the image is empty")]
     Empty,
     /// Sent on too often.
+    #[error("too many redirects")]
     TooManyRedirects,
+}
+
+fn not_an_image(media_type: Option<&str>) -> String {
+    match media_type {
+        Some(media_type) => format!("no image but {media_type:?}"),
+        None => "no Content-Type says that it is an image".to_owned(),
+    }
 }
 
 impl ImageProblem {
@@ -67,22 +79,6 @@ impl ImageProblem {
         }
     }
 }
-
-impl fmt::Display for ImageProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Net(error) => error.fmt(f),
-            Self::Status(status) => write!(f, "the host answers with status {status}"),
-            Self::NotAnImage(Some(media_type)) => write!(f, "no image but {media_type:?}"),
-            Self::NotAnImage(None) => f.write_str("no Content-Type says that it is an image"),
-            Self::TooLarge(bytes) => write!(f, "the image is too large ({bytes} bytes)"),
-            Self::Empty => f.write_str("the image is empty"),
-            Self::TooManyRedirects => f.write_str("too many redirects"),
-        }
-    }
-}
-
-impl std::error::Error for ImageProblem {}
 
 impl<E: Into<NetError>> From<E> for ImageProblem {
     fn from(error: E) -> Self {

@@ -1,6 +1,5 @@
 //! The agent behind all of it: ureq, with the guard as its resolver and its defaults undone.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,17 +46,22 @@ pub struct PostReply {
 }
 
 /// Why no answer came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// The URL leads to an address that must not be talked to. Never tried again.
+    #[error("the host has an address that is not on the public Internet")]
     Refused,
     /// The URL can't be used. Never tried again.
+    #[error("{0}")]
     Url(UrlProblem),
     /// The time was up; the request may have been received.
+    #[error("no complete answer in time")]
     Timeout,
     /// The host was not found or not reached, or the connection broke.
+    #[error("connection failed: {0}")]
     Connection(String),
     /// It was no HTTP that one can trust: TLS or the protocol failed.
+    #[error("request failed: {0}")]
     Other(String),
 }
 
@@ -67,22 +71,6 @@ impl NetError {
         !matches!(self, Self::Refused | Self::Url(_))
     }
 }
-
-impl fmt::Display for NetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused => {
-                f.write_str("the host has an address that is not on the public Internet")
-            }
-            Self::Url(problem) => problem.fmt(f),
-            Self::Timeout => f.write_str("no complete answer in time"),
-            Self::Connection(what) => write!(f, "connection failed: {what}"),
-            Self::Other(what) => write!(f, "request failed: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for NetError {}
 
 impl From<UrlProblem> for NetError {
     fn from(problem: UrlProblem) -> Self {
@@ -269,16 +257,9 @@ impl Guarded {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", NetError::Refused)]
 struct RefusedAddress;
-
-impl fmt::Display for RefusedAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        NetError::Refused.fmt(f)
-    }
-}
-
-impl std::error::Error for RefusedAddress {}
 
 #[cfg(test)]
 mod tests {

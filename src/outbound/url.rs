@@ -1,7 +1,6 @@
 //! URLs as clients give them: what is taken, and where one leads.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
@@ -20,39 +19,30 @@ pub struct ParsedUrl {
 }
 
 /// Why a URL is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlProblem {
     /// It has white space, control characters or a backslash.
+    #[error("the URL has spaces, control characters or backslashes")]
     Characters,
     /// It is no `http` or `https` URL.
+    #[error("the URL must begin with http:// or https://")]
     Scheme,
     /// It can't be read.
+    #[error("the URL is malformed")]
     Malformed,
     /// It has a user name or a password.
+    #[error("the URL must not have a user name or password")]
     UserInfo,
     /// Its host is missing, or no host name or address.
+    #[error("the URL has no valid host name or address (in ASCII)")]
     Host,
     /// Its port is no number from 1 to 65535.
+    #[error("the URL's port must be a number from 1 to 65535")]
     Port,
     /// It names an address that must not be talked to.
+    #[error("the URL names an address that is not on the public Internet")]
     Refused,
 }
-
-impl fmt::Display for UrlProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Characters => "the URL has spaces, control characters or backslashes",
-            Self::Scheme => "the URL must begin with http:// or https://",
-            Self::Malformed => "the URL is malformed",
-            Self::UserInfo => "the URL must not have a user name or password",
-            Self::Host => "the URL has no valid host name or address (in ASCII)",
-            Self::Port => "the URL's port must be a number from 1 to 65535",
-            Self::Refused => "the URL names an address that is not on the public Internet",
-        })
-    }
-}
-
-impl std::error::Error for UrlProblem {}
 
 /// A URL as it is sent: what is not ASCII in it is percent-encoded, as browsers do.
 pub fn encoded(url: &str) -> Cow<'_, str> {

@@ -1,7 +1,5 @@
 //! The reader: text to tree, without recursion, so that no nesting can overflow the stack.
 
-use std::fmt;
-
 use super::{Json, Text};
 
 /// The deepest nesting that is read. Python gives up (`RecursionError`) when its stack is 1,000
@@ -12,7 +10,8 @@ pub const MAX_DEPTH: usize = 990;
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
 /// Why a text is not read, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {offset}")]
 pub struct JsonError {
     /// The offset in bytes from the start of the text.
     pub offset: usize,
@@ -21,68 +20,51 @@ pub struct JsonError {
 }
 
 /// What is wrong with a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// It is not UTF-8.
+    #[error("not valid UTF-8")]
     NotUtf8,
     /// It starts with U+FEFF.
+    #[error("a byte order mark is not allowed")]
     ByteOrderMark,
     /// No value starts here.
+    #[error("a value is expected")]
     ExpectedValue,
     /// A member's name in quotes should stand here.
+    #[error("a member's name in double quotes is expected")]
     ExpectedName,
     /// A colon should stand here.
+    #[error("':' is expected")]
     ExpectedColon,
     /// An array should go on or end here.
+    #[error("',' or ']' is expected")]
     ExpectedCommaOrBracket,
     /// An object should go on or end here.
+    #[error("',' or '}}' is expected")]
     ExpectedCommaOrBrace,
     /// Something follows the value.
+    #[error("something follows the value")]
     TrailingData,
     /// A string does not end.
+    #[error("a string does not end")]
     UnterminatedString,
     /// A control character stands bare in a string.
+    #[error("a control character must be escaped")]
     ControlCharacter,
     /// A backslash is followed by what is no escape.
+    #[error("an invalid escape")]
     BadEscape,
     /// An integer has more than [`MAX_INTEGER_DIGITS`] digits.
+    #[error("an integer of more than {MAX_INTEGER_DIGITS} digits")]
     IntegerTooLong,
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
+    #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// It holds more values than the caller allows.
+    #[error("too many values")]
     TooManyValues,
 }
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUtf8 => f.write_str("not valid UTF-8"),
-            Self::ByteOrderMark => f.write_str("a byte order mark is not allowed"),
-            Self::ExpectedValue => f.write_str("a value is expected"),
-            Self::ExpectedName => f.write_str("a member's name in double quotes is expected"),
-            Self::ExpectedColon => f.write_str("':' is expected"),
-            Self::ExpectedCommaOrBracket => f.write_str("',' or ']' is expected"),
-            Self::ExpectedCommaOrBrace => f.write_str("',' or '}' is expected"),
-            Self::TrailingData => f.write_str("something follows the value"),
-            Self::UnterminatedString => f.write_str("a string does not end"),
-            Self::ControlCharacter => f.write_str("a control character must be escaped"),
-            Self::BadEscape => f.write_str("an invalid escape"),
-            Self::IntegerTooLong => {
-                write!(f, "an integer of more than {MAX_INTEGER_DIGITS} digits")
-            }
-            Self::TooDeep => write!(f, "nested deeper than {MAX_DEPTH} levels"),
-            Self::TooManyValues => f.write_str("too many values"),
-        }
-    }
-}
-
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.problem, self.offset)
-    }
-}
-
-impl std::error::Error for JsonError {}
 
 /// Reads one JSON text: takes what Python 3.11's `json.loads` takes of a UTF-8 text and refuses
 /// what that refuses.

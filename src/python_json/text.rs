@@ -12,16 +12,9 @@ use std::fmt;
 pub struct Text<'a>(&'a str);
 
 /// A text holds half a surrogate pair: no character, so it has no UTF-8 form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the text holds half a surrogate pair (such as \\ud800), which is no character")]
 pub struct LoneSurrogate;
-
-impl fmt::Display for LoneSurrogate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the text holds half a surrogate pair (such as \\ud800), which is no character")
-    }
-}
-
-impl std::error::Error for LoneSurrogate {}
 
 impl<'a> Text<'a> {
     /// For what the parser has checked: no bare quote, valid escapes only.

@@ -93,39 +93,24 @@ impl Settings {
 }
 
 /// Why settings make no client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// The base URL is no `http(s)://host[:port][/path]`.
+    #[error("openai.base_url = {0:?} is no base URL, such as \"https://api.openai.com/v1\"")]
     BaseUrl(String),
     /// The base URL is plain HTTP to this host, which is not this machine.
+    #[error(
+        "openai.base_url: the key would travel to {0} in the clear; use https, or allow it with \
+         openai.allow_plain_http = true"
+    )]
     PlainHttp(String),
     /// The key is empty, or has characters that fit no header.
+    #[error("the API key is empty or has odd characters")]
     ApiKey,
     /// The organization or the project has characters that fit no header.
+    #[error("openai.{0} has odd characters")]
     Identity(&'static str),
 }
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BaseUrl(url) => write!(
-                f,
-                "openai.base_url = {url:?} is no base URL, such as \"https://api.openai.com/v1\""
-            ),
-            Self::PlainHttp(host) => {
-                write!(
-                    f,
-                    "openai.base_url: the key would travel to {host} in the clear; use https, or allow it with \
-                     openai.allow_plain_http = true"
-                )
-            }
-            Self::ApiKey => f.write_str("the API key is empty or has odd characters"),
-            Self::Identity(what) => write!(f, "openai.{what} has odd characters"),
-        }
-    }
-}
-
-impl std::error::Error for Unusable {}
 
 /// Whether it is https.
 pub(super) fn check_base_url(url: &str, allow_plain_http: bool) -> Result<bool, Unusable> {

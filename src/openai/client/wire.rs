@@ -1,8 +1,6 @@
 //! ureq, bent to our ends: nothing from the environment, nothing followed, nothing kept, and errors
 //! that tell whether anything was sent.
 
-use std::fmt;
-
 use ureq::Agent;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -41,16 +39,9 @@ pub(super) fn agent(
 }
 
 /// The mark of an error that came before the first byte of the request.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(super) struct BeforeSending(pub(super) ureq::Error);
-
-impl fmt::Display for BeforeSending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for BeforeSending {}
 
 /// A resolver or connector whose errors are marked.
 #[derive(Debug)]
