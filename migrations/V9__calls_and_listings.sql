@@ -24,3 +24,7 @@ WHERE d.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_u
 -- OpenAI's time, in seconds, of the newest batch of this database that a whole listing has shown: what
 -- was made much before it, no later listing need show again.
 ALTER TABLE appliance ADD COLUMN listed_to INTEGER;
+
+-- When OpenAI's batches were compared with this database. A daemon clears it when it starts, and creates
+-- no batch before it is set again: the database may be an older one that was put back.
+ALTER TABLE appliance ADD COLUMN compared_at TEXT;

@@ -12,7 +12,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
@@ -85,6 +84,7 @@ impl Daemon {
         sweep_spool(&store, &config.spool())?;
         let released = store.write(clock.now().wall, |tx| {
             money::set_prices(tx, &config.prices())?;
+            batches::clear_compared(tx)?;
             webhook_deliveries::release_unfinished(tx)?;
             synchronous_calls::release_unfinished(tx)
         });
@@ -95,17 +95,11 @@ impl Daemon {
         check_alert_urls(&config, &guard)?;
         let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
 
-        let compared = Arc::new(AtomicBool::new(false));
         let (group, endings) = ThreadGroup::new();
         let mut workers: Vec<(String, Box<dyn Worker>)> = vec![
             (
                 "submitter".into(),
-                Box::new(Submitter::new(
-                    store.clone(),
-                    api.clone(),
-                    config.clone(),
-                    compared.clone(),
-                )),
+                Box::new(Submitter::new(store.clone(), api.clone(), config.clone())),
             ),
             (
                 "poller".into(),
@@ -144,12 +138,7 @@ impl Daemon {
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
             workers.push((
                 "image_checker".into(),
-                Box::new(ImageChecker::new(
-                    store.clone(),
-                    probes,
-                    config.clone(),
-                    compared,
-                )),
+                Box::new(ImageChecker::new(store.clone(), probes, config.clone())),
             ));
         } else {
             // What waits for a check since it was on would wait for ever.

@@ -5,14 +5,13 @@
 //! verdict, and asks for the rest. What is known is in the database: a restart does not look again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::outbound::probes::{Found, Probes};
 use crate::store::images::{self, DueLot};
-use crate::store::{Store, Stored, View, alerts, settle};
+use crate::store::{Store, Stored, View, alerts, batches, settle};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -36,8 +35,6 @@ pub struct ImageChecker {
     store: Arc<Store>,
     probes: Probes,
     config: Arc<Config>,
-    /// Whether it is known that the store is no older than the world.
-    compared: Arc<AtomicBool>,
     /// The job whose lots were looked at last.
     last_job: i64,
 }
@@ -50,18 +47,12 @@ struct Verdict {
 }
 
 impl ImageChecker {
-    /// A checker; `compared`: set by the submitter once OpenAI's batches were compared with the store.
-    pub fn new(
-        store: Arc<Store>,
-        probes: Probes,
-        config: Arc<Config>,
-        compared: Arc<AtomicBool>,
-    ) -> Self {
+    /// A checker that has not looked at any lot yet.
+    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
         Self {
             store,
             probes,
             config,
-            compared,
             last_job: 0,
         }
     }
@@ -82,8 +73,10 @@ impl ImageChecker {
     /// Whether OpenAI may have answered what stands here as waiting, as after a restore: images that were
     /// there then may be gone now, and no lot fails for that.
     fn may_be_answered(&self) -> Stored<bool> {
-        let stopped = |view: &View| alerts::paused(view, pauses::CREATES);
-        Ok(!self.compared.load(Ordering::Acquire) || self.store.read(stopped)?.is_some())
+        self.store.read(|view| {
+            let stopped = alerts::paused(view, pauses::CREATES)?.is_some();
+            Ok(stopped || !batches::is_compared(view)?)
+        })
     }
 
     fn give(&self, verdicts: &[Verdict], now: Moment) -> Stored<()> {

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use rusqlite::{Row, params};
 
-use super::{Stored, Tx, View};
+use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::base::text_enum::text_enum;
 use crate::domain::batch::{BatchState, Scheme, Stage};
 use crate::domain::due::Due;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
 
+mod comparison;
 mod known;
 mod moves;
 mod results;
 
+pub use comparison::*;
 pub use known::*;
 pub use moves::*;
 pub use results::*;
@@ -334,25 +336,6 @@ pub fn active(view: &View) -> Stored<u32> {
          WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')",
     )?;
     Ok(query.query_row([], |row| row.get(0))?)
-}
-
-/// OpenAI's time of the newest batch of this database that a whole listing has shown, seconds.
-pub fn listed_to(view: &View) -> Stored<Option<i64>> {
-    Ok(view.query_row("SELECT listed_to FROM appliance", [], |row| row.get(0))?)
-}
-
-/// A whole listing has shown this database's batches up to that time of OpenAI's.
-pub fn mark_listed(tx: &Tx<'_>, to: i64) -> Stored<()> {
-    tx.execute(
-        "UPDATE appliance SET listed_to = ?1 WHERE listed_to IS NULL OR listed_to < ?1",
-        [to],
-    )?;
-    Ok(())
-}
-
-/// When this database was made.
-pub fn database_made_at(view: &View) -> Stored<Timestamp> {
-    Ok(view.query_row("SELECT created_at FROM appliance", [], |row| row.get(0))?)
 }
 
 /// How many lines a submission has.

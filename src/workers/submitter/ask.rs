@@ -1,8 +1,6 @@
 //! Asking OpenAI what it has, before anything is created: after each start, and for a create whose
 //! answer was lost.
 
-use std::sync::atomic::Ordering;
-
 use super::Submitter;
 use crate::base::clock::Moment;
 use crate::domain::batch::BatchState;
@@ -33,6 +31,7 @@ impl Submitter {
             }
         };
         let found = self.store.write(now.wall, |tx| {
+            batches::mark_compared(tx)?;
             reconcile::with_listing(tx, &self.store, &listed, since)
         })?;
         self.forget_inputs(&found)?;
@@ -41,7 +40,6 @@ impl Submitter {
             listed.len(),
             found.unheard
         );
-        self.compared.store(true, Ordering::Release);
         Ok(TickOutcome::again())
     }
 

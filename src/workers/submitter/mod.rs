@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -36,9 +35,7 @@ pub struct Submitter {
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
     spool: PathBuf,
-    /// Whether OpenAI's batches were compared with the store since the start.
-    compared: Arc<AtomicBool>,
-    /// When that is tried (again), on the steady clock.
+    /// When OpenAI's batches are next compared with the store, on the steady clock.
     compare_at: Duration,
     /// Since when each doubtful create is looked for.
     asking: WaitTimes,
@@ -49,21 +46,14 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// A submitter that has not looked at anything yet; `compared` is set once it has compared OpenAI's
-    /// batches with the store.
-    pub fn new(
-        store: Arc<Store>,
-        api: Arc<dyn BatchApi>,
-        config: Arc<Config>,
-        compared: Arc<AtomicBool>,
-    ) -> Self {
+    /// A submitter that has not looked at anything yet.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
         let spool = config.spool();
         Self {
             store,
             api,
             config,
             spool,
-            compared,
             compare_at: Duration::ZERO,
             asking: WaitTimes::default(),
             last_stage: Stage::Vision,
@@ -380,7 +370,7 @@ impl Worker for Submitter {
         if let Some(wait) = pauses::sending_paused(&self.store, &self.config, now)? {
             return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
-        if !self.compared.load(Ordering::Acquire) {
+        if !self.store.read(batches::is_compared)? {
             let wait = self.compare_at.saturating_sub(now.steady);
             return if wait.is_zero() {
                 self.compare(now)

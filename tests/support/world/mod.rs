@@ -234,6 +234,7 @@ impl World {
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {
             money::set_prices(tx, &self.config.prices())?;
+            batches::clear_compared(tx)?;
             webhook_deliveries::release_unfinished(tx)?;
             synchronous_calls::release_unfinished(tx)
         });
@@ -242,12 +243,7 @@ impl World {
         let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
         let steps: Vec<Box<dyn Worker>> = vec![
-            Box::new(Submitter::new(
-                store.clone(),
-                api(),
-                config(),
-                Arc::default(),
-            )),
+            Box::new(Submitter::new(store.clone(), api(), config())),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::new(store.clone(), config())),
