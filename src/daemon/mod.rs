@@ -5,7 +5,6 @@
 //! ends unasked ends the daemon with an error, so that systemd starts it again; so does a database that
 //! cannot be relied on, whoever met it.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +39,7 @@ use crate::workers::ingester::Ingester;
 use crate::workers::poller::Poller;
 use crate::workers::remote_cleanup::RemoteCleanup;
 use crate::workers::retention::Retention;
+use crate::workers::spool::Spool;
 use crate::workers::submitter::Submitter;
 use crate::workers::synchronous::SynchronousCaller;
 use crate::workers::wakeups::Wakeups;
@@ -482,32 +482,14 @@ fn check_alert_urls(config: &Config, guard: &Guard) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what a process that was killed left in the spool after its batch was through: the row is
-/// settled first, the file goes after it. Nobody works there yet.
+/// Removes what a killed process left in the spool. No worker uses it yet.
 fn sweep_spool(store: &Store, spool: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("cannot tidy {}: {error}", spool.display());
-    let live = store.read(batches::live_keys);
-    let live: HashMap<String, bool> = live
-        .map_err(|error| error.to_string())?
-        .iter()
-        .map(|(key, unsent)| (batches::file_stem(key), *unsent))
-        .collect();
-    for entry in fs::read_dir(spool).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
-            continue;
-        };
-        let of_use = match live.get(stem) {
-            Some(unsent) => *unsent || !kind.starts_with("input."),
-            None => false,
-        };
-        if !of_use {
-            fs::remove_file(entry.path()).map_err(failed)?;
-            log::info!("event=swept file={}", name.display());
-        }
-    }
-    Ok(())
+    let live = store
+        .read(batches::live_keys)
+        .map_err(|error| error.to_string())?;
+    Spool::new(spool.to_owned())
+        .sweep(&live)
+        .map_err(|error| format!("cannot tidy {}: {error}", spool.display()))
 }
 
 fn make_private_folder(folder: &Path) -> Result<(), String> {

@@ -9,6 +9,7 @@ pub mod pauses;
 pub mod poller;
 pub mod remote_cleanup;
 pub mod retention;
+pub mod spool;
 pub mod submitter;
 pub mod synchronous;
 pub mod wakeups;

@@ -65,7 +65,7 @@ pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Kno
                 mark_submitted(tx, row.id, remote)?;
                 Ok(Known::Linked(row.id))
             }
-            // Which lines it was made with, no row says.
+            // No row says which lines it was made with.
             BatchState::Planned => {
                 unplan(tx, row.id)?;
                 Ok(Known::Unheard)

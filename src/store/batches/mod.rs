@@ -41,8 +41,8 @@ impl ResultFile {
 }
 
 text_enum! {
-    /// Which of the two; the text is the prefix of its columns and the ending of its spool file.
-    Which {
+    /// One of a batch's two result files; the text is the prefix of its columns.
+    ResultKind {
         /// Lines answered with 2xx.
         Output = "output",
         /// Lines that failed or never ran.
@@ -52,10 +52,10 @@ text_enum! {
 
 impl BatchRow {
     /// One of its result files.
-    pub fn file(&self, which: Which) -> &ResultFile {
-        match which {
-            Which::Output => &self.output,
-            Which::Error => &self.error_file,
+    pub fn file(&self, kind: ResultKind) -> &ResultFile {
+        match kind {
+            ResultKind::Output => &self.output,
+            ResultKind::Error => &self.error_file,
         }
     }
 }
@@ -242,11 +242,6 @@ pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<B
     }
     rows.sort_by_key(|row: &BatchRow| row.next_at);
     Ok(rows)
-}
-
-/// A key as the names of its files in the spool begin: up to their first dot.
-pub fn file_stem(key: &str) -> String {
-    key.replace('#', "-")
 }
 
 /// The keys of those that are not through, each with whether its input may still be sent: no other

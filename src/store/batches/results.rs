@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{BatchRow, COLUMNS, Which, batch_row};
+use super::{BatchRow, COLUMNS, ResultKind, batch_row};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::BatchState;
 use crate::domain::openai::{Batch, Identity};
@@ -59,8 +59,14 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
 }
 
 /// A result file lies whole in the spool.
-pub fn mark_spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str) -> Stored<()> {
-    let name = which.as_str();
+pub fn mark_spooled(
+    tx: &Tx<'_>,
+    id: i64,
+    kind: ResultKind,
+    bytes: u64,
+    sha256: &str,
+) -> Stored<()> {
+    let name = kind.as_str();
     let changed = tx.execute(
         &format!(
             "UPDATE openai_batches SET {name}_bytes = ?, {name}_sha256 = ?, failures = 0, error = NULL, next_at = ?
@@ -79,8 +85,8 @@ pub fn mark_spooled(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, sha256: &str
 }
 
 /// The spooled file is gone or another: it is to be fetched and read again from its beginning.
-pub fn mark_unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
-    let name = which.as_str();
+pub fn mark_unspooled(tx: &Tx<'_>, id: i64, kind: ResultKind) -> Stored<()> {
+    let name = kind.as_str();
     let sql = format!(
         "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
          WHERE id = ? AND state = 'ended'"
@@ -91,8 +97,14 @@ pub fn mark_unspooled(tx: &Tx<'_>, id: i64, which: Which) -> Stored<()> {
 }
 
 /// So many bytes of a result file have been taken in, so many of its lines belong to none of ours.
-pub fn record_ingested(tx: &Tx<'_>, id: i64, which: Which, bytes: u64, unknown: u32) -> Stored<()> {
-    let name = which.as_str();
+pub fn record_ingested(
+    tx: &Tx<'_>,
+    id: i64,
+    kind: ResultKind,
+    bytes: u64,
+    unknown: u32,
+) -> Stored<()> {
+    let name = kind.as_str();
     tx.prepare_cached(&format!(
         "UPDATE openai_batches SET {name}_taken = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
     ))?

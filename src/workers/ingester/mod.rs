@@ -3,23 +3,22 @@
 //! First both files lie whole in the spool, then output lines are taken in, then error lines, then
 //! what is missing gets its verdict: nothing is sent again or failed before both were read.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::fs;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
-use crate::base::private_file::create_private;
 use crate::config::Config;
 use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
 use crate::domain::openai::BatchStatus;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
-use crate::store::batches::{self, BatchRow, Which};
+use crate::store::batches::{self, BatchRow, ResultKind};
 use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
 use crate::workers::pauses::{self, OPENAI};
+use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
@@ -39,7 +38,7 @@ pub struct Ingester {
     store: Arc<Store>,
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
-    spool: PathBuf,
+    spool: Spool,
     /// Since when the missing lines of each batch are waited for.
     missing: WaitTimes,
 }
@@ -47,7 +46,7 @@ pub struct Ingester {
 impl Ingester {
     /// An ingester.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
-        let spool = config.spool();
+        let spool = Spool::new(config.spool());
         Self {
             store,
             api,
@@ -57,21 +56,16 @@ impl Ingester {
         }
     }
 
-    fn path(&self, row: &BatchRow, which: &str) -> PathBuf {
-        let stem = batches::file_stem(&row.key);
-        self.spool.join(format!("{stem}.{which}.jsonl"))
-    }
-
     fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
-        for which in [Which::Output, Which::Error] {
-            if !row.file(which).is_spooled() {
-                return self.spool_file(row, which, now);
+        for kind in [ResultKind::Output, ResultKind::Error] {
+            if !row.file(kind).is_spooled() {
+                return self.spool_file(row, kind, now);
             }
         }
-        for which in [Which::Output, Which::Error] {
-            let file = row.file(which);
+        for kind in [ResultKind::Output, ResultKind::Error] {
+            let file = row.file(kind);
             if file.bytes.is_some_and(|bytes| file.taken < bytes) {
-                return self.take_in(row, which, now);
+                return self.take_in(row, kind, now);
             }
         }
         self.settle(row, now)
@@ -81,7 +75,7 @@ impl Ingester {
     fn spool_file(
         &self,
         row: &BatchRow,
-        which: Which,
+        kind: ResultKind,
         now: Moment,
     ) -> Result<TickOutcome, WorkerError> {
         if row.identity != *self.api.identity() {
@@ -91,11 +85,9 @@ impl Ingester {
             })?;
             return Ok(TickOutcome::again());
         }
-        let id = row.file(which).id.clone().unwrap_or_default();
-        let path = self.path(row, which.as_str());
-        let part = path.with_extension("part");
+        let id = row.file(kind).id.clone().unwrap_or_default();
         let mut file = Spooling {
-            into: BufWriter::with_capacity(1 << 16, create_private(&part)?),
+            into: self.spool.create(&row.key, kind.into())?,
             failed: None,
         };
         let fetched = self
@@ -107,17 +99,11 @@ impl Ingester {
         }
         let error = match fetched {
             Ok((remote, bytes)) if remote.bytes.is_none_or(|expected| expected == bytes) => {
-                let file = file
-                    .into
-                    .into_inner()
-                    .map_err(std::io::IntoInnerError::into_error)?;
-                file.sync_all()?;
-                fs::rename(&part, &path)?;
-                File::open(&self.spool)?.sync_all()?;
+                let path = file.into.finish()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
                     pauses::clear_pause(tx, OPENAI)?;
-                    batches::mark_spooled(tx, row.id, which, bytes, &sha256)
+                    batches::mark_spooled(tx, row.id, kind, bytes, &sha256)
                 })?;
                 return Ok(TickOutcome::again());
             }
@@ -150,7 +136,7 @@ impl Ingester {
             };
             if row.failures >= patience {
                 let message = format!(
-                    "the {which} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \
+                    "the {kind} file {id} of batch {} cannot be fetched: {error}. It is tried on; if it is lost for \
                      good, `batchkeeper batches give-up {}` sends the unanswered requests again",
                     row.id, row.id
                 );
@@ -165,20 +151,20 @@ impl Ingester {
     fn take_in(
         &self,
         row: &BatchRow,
-        which: Which,
+        kind: ResultKind,
         now: Moment,
     ) -> Result<TickOutcome, WorkerError> {
-        let file = row.file(which);
-        let path = self.path(row, which.as_str());
+        let file = row.file(kind);
+        let path = self.spool.path(&row.key, kind.into());
         let mut reader = match LineReader::open(&path, file.taken) {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
                 log::warn!(
-                    "event=spooled_again batch={} the spooled {which} file is gone or another; it is fetched again",
+                    "event=spooled_again batch={} the spooled {kind} file is gone or another; it is fetched again",
                     row.id
                 );
                 self.store
-                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, which))?;
+                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, kind))?;
                 return Ok(TickOutcome::again());
             }
         };
@@ -191,7 +177,7 @@ impl Ingester {
                 }
             }
             if let Some(first) = broken.first() {
-                let detail = format!("file={which} lines={} first={first:?}", broken.len());
+                let detail = format!("file={kind} lines={} first={first:?}", broken.len());
                 alerts::event(tx, None, Some(row.id), "broken_lines", &detail)?;
             }
             let taken = if chunk.is_last {
@@ -199,7 +185,7 @@ impl Ingester {
             } else {
                 chunk.end
             };
-            batches::record_ingested(tx, row.id, which, taken, unknown)
+            batches::record_ingested(tx, row.id, kind, taken, unknown)
         })?;
         Ok(TickOutcome::again())
     }
@@ -251,12 +237,8 @@ impl Ingester {
         if done {
             self.missing.end(row.id);
             // Its input too: where the auditor found the batch, nobody has removed that.
-            for which in [Which::Output.as_str(), Which::Error.as_str(), "input"] {
-                if let Err(error) = fs::remove_file(self.path(row, which))
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    return Err(error.into());
-                }
+            for kind in [SpoolKind::Output, SpoolKind::Error, SpoolKind::Input] {
+                self.spool.remove(&row.key, kind)?;
             }
         }
         Ok(TickOutcome::again())
@@ -284,10 +266,10 @@ impl Ingester {
             return Ok(None);
         }
         self.store.write(now.wall, |tx| {
-            for which in [Which::Output, Which::Error] {
-                if row.file(which).id.is_some() {
+            for kind in [ResultKind::Output, ResultKind::Error] {
+                if row.file(kind).id.is_some() {
                     // The same file again: a repeated line changes nothing, a late one is found.
-                    batches::mark_unspooled(tx, row.id, which)?;
+                    batches::mark_unspooled(tx, row.id, kind)?;
                 }
             }
             Ok(())
@@ -331,7 +313,7 @@ impl Ingester {
         let was_cancelled = row.openai_status.as_deref() == Some(BatchStatus::Cancelled.as_str());
         if row.model.is_empty() || was_cancelled {
             // Nothing: somebody cancelled it, or it was taken up by a recovery and OpenAI does not
-            // say of which model it is. (A pause under no name would stop nothing.)
+            // say of kind model it is. (A pause under no name would stop nothing.)
             return Ok(());
         }
         let scope = format!("{}{}", pauses::MODEL, row.model);

@@ -9,6 +9,7 @@ use crate::openai::listing::batches_back_to;
 use crate::recovery::reconcile::{self, Reconciled};
 use crate::store::batches::{self, BatchRow};
 use crate::workers::pauses;
+use crate::workers::spool::SpoolKind;
 use crate::workers::worker::{TickOutcome, WorkerError, backoff};
 
 impl Submitter {
@@ -45,10 +46,10 @@ impl Submitter {
 
     /// The inputs of batches that OpenAI has are not needed here any more.
     fn forget_inputs(&self, found: &Reconciled) -> Result<(), WorkerError> {
-        found
-            .linked
-            .iter()
-            .try_for_each(|key| super::input::remove(&self.spool, key))
+        for key in &found.linked {
+            self.spool.remove(key, SpoolKind::Input)?;
+        }
+        Ok(())
     }
 
     /// Looks for the batch of a create whose answer was lost. Only this batch waits meanwhile.

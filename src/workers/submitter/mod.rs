@@ -5,7 +5,6 @@
 //! lost is looked for (`ask`) before anything is done twice.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::openai::{BatchApi, CallError, FileObject, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
 use crate::workers::pauses::{self, CREATES, OPENAI};
+use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
@@ -34,7 +34,7 @@ pub struct Submitter {
     store: Arc<Store>,
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
-    spool: PathBuf,
+    spool: Spool,
     /// When OpenAI's batches are next compared with the store, on the steady clock.
     compare_at: Duration,
     /// Since when each doubtful create is looked for.
@@ -48,7 +48,7 @@ pub struct Submitter {
 impl Submitter {
     /// A submitter that has not looked at anything yet.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
-        let spool = config.spool();
+        let spool = Spool::new(config.spool());
         Self {
             store,
             api,
@@ -101,7 +101,7 @@ impl Submitter {
             }
         })?;
         if input.lines == 0 {
-            input::remove(&self.spool, &row.key)?;
+            self.spool.remove(&row.key, SpoolKind::Input)?;
         }
         Ok(TickOutcome::again())
     }
@@ -110,7 +110,7 @@ impl Submitter {
         if self.abandon_if_unwanted(row, now)? {
             return Ok(TickOutcome::again());
         }
-        let path = input::path(&self.spool, &row.key);
+        let path = self.spool.path(&row.key, SpoolKind::Input);
         if !input::is_there(&path, row)? {
             let written = input::write(&self.store, &self.spool, row)?;
             if Some(&written.sha256) != row.input_sha256.as_ref() {
@@ -208,7 +208,7 @@ impl Submitter {
                     pauses::clear_pause(tx, &format!("batch:{}", row.id))?;
                     batches::mark_submitted(tx, row.id, &remote)
                 })?;
-                input::remove(&self.spool, &row.key)?;
+                self.spool.remove(&row.key, SpoolKind::Input)?;
                 Ok(TickOutcome::again())
             }
             Err(error) if error.had_no_effect() => self.not_created(row, now, &error),
@@ -323,7 +323,7 @@ impl Submitter {
             Ok(unwanted)
         })?;
         if unwanted {
-            input::remove(&self.spool, &row.key)?;
+            self.spool.remove(&row.key, SpoolKind::Input)?;
         }
         Ok(unwanted)
     }

@@ -1,0 +1,194 @@
+//! The spool: the folder of the input and result files of batches that are under way.
+//!
+//! A file of the spool can always be had again: an input from the rows, a result file from OpenAI. So it
+//! may vanish at any time, but a file under its own name is always whole.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+
+use crate::base::private_file::create_private;
+use crate::base::text_enum::text_enum;
+use crate::store::batches::ResultKind;
+
+/// Bytes that are collected before they are written to the disk.
+const BUFFER: usize = 1 << 16;
+
+text_enum! {
+    /// What a file of the spool holds; the text stands in its name.
+    SpoolKind {
+        /// The input of a batch that OpenAI does not have yet.
+        Input = "input",
+        /// Lines answered with 2xx.
+        Output = "output",
+        /// Lines that failed or never ran.
+        Error = "error",
+    }
+}
+
+impl From<ResultKind> for SpoolKind {
+    fn from(kind: ResultKind) -> Self {
+        match kind {
+            ResultKind::Output => Self::Output,
+            ResultKind::Error => Self::Error,
+        }
+    }
+}
+
+/// The folder that holds the files.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    /// A spool in a folder that is there.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The path of a batch's file: `<key>.<kind>.jsonl`.
+    pub fn path(&self, key: &str, kind: SpoolKind) -> PathBuf {
+        self.folder.join(format!("{}.{kind}.jsonl", stem(key)))
+    }
+
+    /// Begins a batch's file under another name; [`PartFile::finish`] gives it its own.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(&self, key: &str, kind: SpoolKind) -> io::Result<PartFile> {
+        let path = self.path(key, kind);
+        let part = path.with_extension("part");
+        Ok(PartFile {
+            writer: BufWriter::with_capacity(BUFFER, create_private(&part)?),
+            part,
+            path,
+            folder: self.folder.clone(),
+        })
+    }
+
+    /// Removes a batch's file, if it is there.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, key: &str, kind: SpoolKind) -> io::Result<()> {
+        match fs::remove_file(self.path(key, kind)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes every file that is of no use any more: a killed process leaves one when its batch's row was
+    /// settled first. `live` holds the key of each batch that is not over, with whether its input may still
+    /// be sent. No worker may use the spool meanwhile.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file cannot be removed.
+    pub fn sweep(&self, live: &HashMap<String, bool>) -> io::Result<()> {
+        let live: HashMap<String, bool> = live
+            .iter()
+            .map(|(key, may_be_sent)| (stem(key), *may_be_sent))
+            .collect();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let is_input = kind.starts_with("input.");
+            let is_of_use = live
+                .get(stem)
+                .is_some_and(|may_be_sent| *may_be_sent || !is_input);
+            if !is_of_use {
+                fs::remove_file(entry.path())?;
+                log::info!("event=swept file={}", name.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a file's name, up to its first dot. The key of a second batch of one submission holds
+/// a `#`.
+fn stem(key: &str) -> String {
+    key.replace('#', "-")
+}
+
+/// A file that is being written; it has its own name once it is whole and durable.
+#[derive(Debug)]
+pub struct PartFile {
+    writer: BufWriter<File>,
+    part: PathBuf,
+    path: PathBuf,
+    folder: PathBuf,
+}
+
+impl PartFile {
+    /// Makes the file durable under its own name.
+    ///
+    /// # Errors
+    /// When the disk refuses the rest of it.
+    pub fn finish(self) -> io::Result<PathBuf> {
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&self.part, &self.path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(self.path)
+    }
+}
+
+impl Write for PartFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_its_name_once_it_is_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::new(folder.path().to_owned());
+        let path = spool.path("k#b", SpoolKind::Output);
+        assert_eq!(path.file_name(), Some("k-b.output.jsonl".as_ref()));
+        let mut file = spool.create("k#b", SpoolKind::Output).expect("a file");
+        file.write_all(b"a line\n").expect("written");
+        assert!(!path.exists());
+        assert_eq!(file.finish().expect("durable"), path);
+        assert_eq!(fs::read(&path).expect("there"), b"a line\n");
+        spool.remove("k#b", SpoolKind::Output).expect("removed");
+        spool.remove("k#b", SpoolKind::Output).expect("gone before");
+    }
+
+    #[test]
+    fn only_files_of_live_batches_outlive_a_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::new(folder.path().to_owned());
+        for name in [
+            "unsent.input.jsonl",
+            "sent.input.jsonl",
+            "sent.output.part",
+            "over.error.jsonl",
+        ] {
+            fs::write(folder.path().join(name), "").expect("written");
+        }
+        let live = HashMap::from([("unsent".to_owned(), true), ("sent".to_owned(), false)]);
+        spool.sweep(&live).expect("swept");
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .expect("a folder")
+            .map(|entry| entry.expect("a file").file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["sent.output.part", "unsent.input.jsonl"]);
+    }
+}
