@@ -9,6 +9,7 @@ use super::{Api, RequestError, overloaded, parameter, parse_body};
 use crate::api::intake::{self, Before, Incoming, Marks, Taken};
 use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
+use crate::domain::alert::PauseScope;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{Mode, Submission};
 use crate::domain::money::Money;
@@ -65,7 +66,7 @@ impl Api {
             }
             let pause = self
                 .store
-                .read(|view| alerts::paused(view, alerts::INTAKE))?;
+                .read(|view| alerts::paused(view, &PauseScope::Intake))?;
             if let Some(missing) = pauses::missing_room(&self.store, &self.config)? {
                 log::error!("event=refused reason=disk_reserve missing={missing}");
                 return Err(StoreError::Full.into());

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::look::{open, operand};
 use super::{Command, Outcome, Refused, say};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, is_english};
 use crate::jobs::estimate;
@@ -13,8 +14,6 @@ use crate::store::{Store, alerts, cancel, retry, settle, webhook_deliveries};
 
 /// Why a job has no further results that an operator cancelled.
 const CANCELLED: &str = "cancelled by the operator";
-/// What an operator may stop.
-const SCOPES: [&str; 3] = [alerts::INTAKE, alerts::SUBMISSIONS, alerts::WEBHOOKS];
 
 fn now() -> Timestamp {
     SystemClock::new().now().wall
@@ -124,10 +123,16 @@ pub(super) fn let_go(command: &Command, store: &Store, id: i64) -> Outcome {
     )
 }
 
-fn scope(command: &Command) -> Result<&'static str, Refused> {
-    let named = command.operands.first().map_or("", String::as_str);
-    let known = SCOPES.into_iter().find(|scope| *scope == named);
-    known.ok_or_else(|| Refused::Usage(format!("name one of {}", SCOPES.join(", "))))
+fn scope(command: &Command) -> Result<PauseScope, Refused> {
+    let scopes = PauseScope::OPERATORS;
+    let named = command
+        .operands
+        .first()
+        .and_then(|named| named.parse().ok());
+    named.filter(|scope| scopes.contains(scope)).ok_or_else(|| {
+        let names = scopes.map(|scope| scope.to_string());
+        Refused::Usage(format!("name one of {}", names.join(", ")))
+    })
 }
 
 /// `pause intake|submissions|webhooks`: until `resume`, also across restarts.
@@ -136,12 +141,13 @@ pub(super) fn pause(command: &Command) -> Outcome {
     let (_, store) = open(command)?;
     let message = format!("{scope} paused by the operator; go on with: batchkeeper resume {scope}");
     store.write(now(), |tx| {
-        alerts::pause(tx, scope, &message, None)?;
-        alerts::open(tx, "paused", scope, &message).map(drop)
+        alerts::pause(tx, &scope, &message, None)?;
+        let subject = AlertSubject::Scope(scope.clone());
+        alerts::open(tx, AlertKind::Paused, &subject, &message).map(drop)
     })?;
     say(
         command,
-        &json!({"scope": scope, "paused": true}),
+        &json!({"scope": scope.to_string(), "paused": true}),
         &format!("{scope} is paused\n"),
     )
 }
@@ -151,13 +157,13 @@ pub(super) fn resume(command: &Command) -> Outcome {
     let scope = scope(command)?;
     let (_, store) = open(command)?;
     let was = store.write(now(), |tx| {
-        alerts::close(tx, "paused", scope)?;
-        alerts::resume(tx, scope)
+        alerts::close(tx, AlertKind::Paused, &AlertSubject::Scope(scope.clone()))?;
+        alerts::resume(tx, &scope)
     })?;
     let how = if was { "goes on" } else { "was not paused" };
     say(
         command,
-        &json!({"scope": scope, "paused": false, "was_paused": was}),
+        &json!({"scope": scope.to_string(), "paused": false, "was_paused": was}),
         &format!("{scope} {how}\n"),
     )
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
+use crate::domain::alert::{AlertCause, AlertKind, AlertSubject};
 use crate::ops::Health;
 use crate::store::{Store, alerts};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -32,7 +33,7 @@ pub struct Watch {
 }
 
 /// Alerts of threads, and of the client port.
-type Told = [Vec<(String, String)>; 2];
+type Told = [Vec<AlertCause>; 2];
 
 impl Watch {
     /// A watch over the threads that `health` knows and the client API that listens on `port`;
@@ -72,26 +73,28 @@ impl Watch {
                 "thread {name} {what}. Where systemd watches, it starts the daemon anew; otherwise: systemctl restart \
                  batchkeeper (nothing is lost by it)"
             );
-            (name, message)
+            let subject = AlertSubject::Named(name);
+            AlertCause { subject, message }
         });
         let silence = silence.filter(|_| self.silent >= SILENT).map(|what| {
             let message = format!(
                 "the client API does not answer on its own port: {what}. If it stays so: systemctl restart batchkeeper"
             );
-            ("api".to_owned(), message)
+            let subject = AlertSubject::ClientApi;
+            AlertCause { subject, message }
         });
         self.tell([threads.collect(), silence.into_iter().collect()], now)
     }
 
     fn tell(&mut self, told: Told, now: Moment) -> Result<(), WorkerError> {
-        let subjects = |told: &Told| -> Vec<String> {
+        let subjects = |told: &Told| -> Vec<AlertSubject> {
             let all = told.iter().flatten();
-            all.map(|(subject, _)| subject.clone()).collect()
+            all.map(|cause| cause.subject.clone()).collect()
         };
         if self.told.as_ref().map(subjects) != Some(subjects(&told)) {
             self.store.write(now.wall, |tx| {
-                alerts::only(tx, "thread_stuck", &told[0])?;
-                alerts::only(tx, "port_silent", &told[1])
+                alerts::set_open(tx, AlertKind::ThreadStuck, &told[0])?;
+                alerts::set_open(tx, AlertKind::PortSilent, &told[1])
             })?;
             self.told = Some(told);
         }

@@ -1,5 +1,6 @@
 //! What the program is about, as data and rules: no SQL, no HTTP, no threads.
 
+pub mod alert;
 pub mod api_error;
 pub mod batch;
 pub mod due;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::health::Health;
 use super::request_metrics::RequestMetrics;
 use crate::base::clock::{Moment, Timestamp};
+use crate::domain::alert::PauseScope;
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
 use crate::http::Response;
@@ -141,7 +142,8 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     let alerts = figures.alerts.iter();
     let alerts = alerts.map(|(kind, number)| (kind.as_str(), *number));
     page.gauges("alerts_open", "Open alerts by kind.", "kind", alerts);
-    let paused = figures.pauses.iter().map(|scope| (scope.as_str(), 1));
+    let scopes: Vec<String> = figures.pauses.iter().map(PauseScope::to_string).collect();
+    let paused = scopes.iter().map(|scope| (scope.as_str(), 1));
     page.gauges("paused", "What is paused.", "scope", paused);
 
     let vitals = health.vitals();

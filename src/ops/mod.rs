@@ -136,8 +136,8 @@ impl Ops {
 
 fn alert(row: &alerts::AlertRow) -> Value {
     json!({
-        "kind": row.kind,
-        "subject": row.subject,
+        "kind": row.kind.as_str(),
+        "subject": row.subject.to_string(),
         "message": row.message,
         "opened_at": row.opened_at.to_seconds_text(),
         "closed_at": row.closed_at.map(Timestamp::to_seconds_text),

@@ -1,10 +1,11 @@
 //! What OpenAI lists, held against the store: what carries our key is linked, what the store never
 //! heard of stops all creates until it is taken up.
 
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::openai::Batch;
 use crate::store::batches::{self, Known};
 use crate::store::{Store, Stored, Tx, View, alerts};
-use crate::workers::pauses::{self, CREATES, OPENAI};
+use crate::workers::pauses;
 
 /// How far a listing must reach behind the newest batch of ours that the one before it has shown,
 /// seconds: much longer than a listing lags.
@@ -30,7 +31,7 @@ pub struct Reconciled {
 pub fn reach(view: &View) -> Stored<i64> {
     let listed = batches::listed_to(view)?.map(|time| time - BACK);
     let usual = listed.unwrap_or(batches::database_made_at(view)?.seconds() - BACK_OF_NEW);
-    let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
+    let unheard = alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
     Ok(usual.min(unheard.unwrap_or(usual)))
 }
 
@@ -39,7 +40,7 @@ pub fn reach(view: &View) -> Stored<i64> {
 /// # Errors
 /// The store's.
 pub fn with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> Stored<Reconciled> {
-    pauses::clear_pause(tx, OPENAI)?;
+    pauses::clear_pause(tx, &PauseScope::OpenAi)?;
     let is_whole = from <= reach(tx)?;
     let mut linked = Vec::new();
     let mut unheard = Vec::new();
@@ -59,7 +60,7 @@ pub fn with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> 
     if let Some(oldest) = unheard.iter().min_by_key(|remote| remote.created_at) {
         stop_creates(tx, oldest, unheard.len())?;
     } else if is_whole && shows_what_stopped_creates(tx, listed)? {
-        pauses::clear_pause(tx, CREATES)?;
+        pauses::clear_pause(tx, &PauseScope::Creates)?;
     }
     Ok(Reconciled {
         unheard: unheard.len(),
@@ -70,17 +71,17 @@ pub fn with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> 
 /// Whether a listing has what stopped the creates, where something has: one of another project, under a
 /// key of that, does not, and proves nothing.
 fn shows_what_stopped_creates(view: &View, listed: &[Batch]) -> Stored<bool> {
-    let unheard = alerts::paused(view, CREATES)?.and_then(|pause| pause.openai_time);
+    let unheard = alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
     Ok(unheard.is_none_or(|time| listed.iter().any(|remote| remote.created_at == time)))
 }
 
 /// Lets creates go on where the batch that stopped them has its row: a recovery under a key of another
 /// project sees nothing to take up, and proves nothing.
 pub fn go_on(tx: &Tx<'_>) -> Stored<()> {
-    let unheard = alerts::paused(tx, CREATES)?.and_then(|pause| pause.openai_time);
+    let unheard = alerts::paused(tx, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
     match unheard {
         Some(time) if !batches::is_known_of(tx, time)? => Ok(()),
-        _ => pauses::clear_pause(tx, CREATES),
+        _ => pauses::clear_pause(tx, &PauseScope::Creates),
     }
 }
 
@@ -92,6 +93,7 @@ fn stop_creates(tx: &Tx<'_>, oldest: &Batch, number: usize) -> Stored<()> {
          --new-identity`",
         oldest.id
     );
-    alerts::pause_since(tx, CREATES, &reason, oldest.created_at)?;
-    alerts::open(tx, "restored_database", CREATES, &reason).map(drop)
+    alerts::pause_since(tx, &PauseScope::Creates, &reason, oldest.created_at)?;
+    let subject = AlertSubject::Scope(PauseScope::Creates);
+    alerts::open(tx, AlertKind::RestoredDatabase, &subject, &reason).map(drop)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+use crate::domain::alert::PauseScope;
 use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::domain::legacy;
 use crate::domain::openai::BatchStatus;
@@ -17,7 +18,6 @@ use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, Known, META_DATABASE, META_SUBMISSION};
 use crate::store::legacy::{Link, Orphan, link_legacy, link_own, orphans, without_a_job};
 use crate::store::{Store, Stored, Tx, alerts};
-use crate::workers::pauses::CREATES;
 
 use super::evidence::{fits, fitting};
 use super::reconcile;
@@ -118,7 +118,9 @@ impl Recovery {
     /// # Errors
     /// The store's.
     pub fn is_stopped(&self) -> Result<bool, String> {
-        let pause = self.store.read(|view| alerts::paused(view, CREATES));
+        let pause = self
+            .store
+            .read(|view| alerts::paused(view, &PauseScope::Creates));
         Ok(pause.map_err(|error| error.to_string())?.is_some())
     }
 

@@ -4,7 +4,7 @@
 use rusqlite::params;
 
 use super::jobs::JobRow;
-use super::{Stored, Tx, alerts, moved};
+use super::{Stored, Tx, events, moved};
 
 /// Cancels a job that is not final, and makes its deliveries due. A batch that is not sealed lets go
 /// of its requests; one that is keeps them, and is cancelled at OpenAI where nobody else's are in it.
@@ -46,7 +46,7 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
            AND id IN (SELECT batch_id FROM batch_links WHERE job = ?)",
         params![tx.now, tx.now, job.seq],
     )?;
-    alerts::event(
+    events::record(
         tx,
         Some(&job.id),
         None,

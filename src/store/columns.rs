@@ -4,10 +4,10 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::base::clock::Timestamp;
+use crate::domain::alert::{AlertChange, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState};
 use crate::domain::usage::TokenUsage;
-use crate::store::notices::What;
 
 impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -51,6 +51,8 @@ macro_rules! text_columns {
 }
 
 text_columns!(
+    AlertChange,
+    AlertKind,
     BatchState,
     JobStatus,
     LotStatus,
@@ -58,6 +60,25 @@ text_columns!(
     Outcome,
     RequestState,
     Scheme,
-    Stage,
-    What
+    Stage
 );
+
+macro_rules! formatted_columns {
+    ($($name:ident),+) => {
+        $(
+            impl ToSql for $name {
+                fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                    Ok(ToSqlOutput::from(self.to_string()))
+                }
+            }
+
+            impl FromSql for $name {
+                fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                    value.as_str()?.parse().map_err(FromSqlError::other)
+                }
+            }
+        )+
+    };
+}
+
+formatted_columns!(AlertSubject, PauseScope);

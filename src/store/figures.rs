@@ -4,6 +4,7 @@
 use super::money::{self, Used};
 use super::{Store, Stored, View, alerts};
 use crate::base::clock::Timestamp;
+use crate::domain::alert::{AlertKind, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
 
@@ -23,11 +24,11 @@ pub struct Figures {
     /// Since when the delivery is due that is due for longest.
     pub due_since: Option<Timestamp>,
     /// Open alerts by their kind.
-    pub alerts: Vec<(String, u64)>,
+    pub alerts: Vec<(AlertKind, u64)>,
     /// What was used of each model.
     pub used: Vec<Used>,
     /// What is paused.
-    pub pauses: Vec<String>,
+    pub pauses: Vec<PauseScope>,
     /// What only grows (`sums`): what is counted, its label, how often.
     pub sums: Vec<(String, String, u64)>,
 }
@@ -91,7 +92,7 @@ fn due_since(view: &View) -> Stored<Option<Timestamp>> {
     Ok(query.query_row([], |row| row.get(0))?)
 }
 
-fn pauses(view: &View) -> Stored<Vec<String>> {
+fn pauses(view: &View) -> Stored<Vec<PauseScope>> {
     let mut query = view.prepare_cached("SELECT scope FROM pauses ORDER BY scope")?;
     let rows = query.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -120,6 +121,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::domain::alert::AlertSubject;
     use crate::store::{APPLICATION_ID, embedded};
 
     /// A database of the first schema, with a job, has it counted once it is upgraded, and moves on.
@@ -138,7 +140,7 @@ mod tests {
             "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at, updated_at)
              VALUES ('6908f1d2-39b9-4721-bb8a-dba18120df5f', 'default', 'api', 'batch', 'pending', '[]', 0,
                      '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');
-             INSERT INTO alerts (kind, subject, message, opened_at) VALUES ('old', 'a', 'it broke', '2026-11-24T00:00:00.000Z')",
+             INSERT INTO alerts (kind, subject, message, opened_at) VALUES ('disk_low', 'disk', 'it broke', '2026-11-24T00:00:00.000Z')",
         )
         .expect("a job and an alert");
         drop(old);
@@ -152,7 +154,7 @@ mod tests {
                     "UPDATE batch_jobs SET status = 'failed', completed_at = updated_at",
                     [],
                 )?;
-                alerts::close(tx, "old", "a")
+                alerts::close(tx, AlertKind::DiskLow, &AlertSubject::Disk)
             })
             .expect("moved on");
         assert_eq!(counted(&store), [(JobStatus::Failed, 1)]);

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, alerts, moved, synchronous_calls};
+use super::{Stored, Tx, View, events, moved, synchronous_calls};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
@@ -163,7 +163,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         lots.len(),
         new.submission.languages.join(",")
     );
-    alerts::event(tx, Some(new.id), None, "accepted", &detail)
+    events::record(tx, Some(new.id), None, "accepted", &detail)
 }
 
 /// The job of that id, where `client` may see it.
@@ -296,7 +296,7 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
     if let Some(error) = error {
         detail += &format!(" error={error:?}");
     }
-    alerts::event(tx, Some(&job.id), None, status.as_str(), &detail)
+    events::record(tx, Some(&job.id), None, status.as_str(), &detail)
 }
 
 /// The reason of the first failed lot of a job.

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, named_params, params};
 use serde_json::json;
 
 use super::settle::{self, Rules};
-use super::{Stored, Tx, View, alerts, batches, requests};
+use super::{Stored, Tx, View, batches, events, requests};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::domain::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
@@ -53,7 +53,7 @@ pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
          WHERE id = ?1",
         [&job.id],
     )?;
-    alerts::event(
+    events::record(
         tx,
         Some(&job.id),
         None,
@@ -388,7 +388,7 @@ fn complete_link(tx: &Tx<'_>, batch: i64, link: &Link<'_>, lines: usize) -> Stor
         "openai_batch={} lines={lines} evidence={}",
         link.remote.id, link.evidence
     );
-    alerts::event(tx, None, Some(batch), "linked", &detail)?;
+    events::record(tx, None, Some(batch), "linked", &detail)?;
     Ok(lines)
 }
 

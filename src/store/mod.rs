@@ -11,6 +11,7 @@
 //!
 //! Nothing outside this folder names rusqlite.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::Deref;
@@ -20,6 +21,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::Level;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, TransactionBehavior};
 
@@ -30,6 +32,7 @@ pub mod backup;
 pub mod batches;
 pub mod cancel;
 mod columns;
+pub mod events;
 pub mod figures;
 pub mod free_space;
 pub mod idempotency;
@@ -149,7 +152,8 @@ pub type View = Connection;
 pub struct Tx<'c> {
     tx: rusqlite::Transaction<'c>,
     tallies: settle::Tallies,
-    said: alerts::Said,
+    /// Lines for the log: a transaction that is rolled back logs nothing.
+    log_lines: RefCell<Vec<(Level, String)>>,
     /// The wall clock's time of this transaction.
     pub now: Timestamp,
 }
@@ -166,6 +170,11 @@ impl Tx<'_> {
     /// Runs a statement, planned once for each connection: what writes, writes the same again and again.
     fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.tx.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Logs a line once this transaction is committed.
+    fn log_after_commit(&self, level: Level, line: String) {
+        self.log_lines.borrow_mut().push((level, line));
     }
 }
 
@@ -282,14 +291,16 @@ impl Store {
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
             tallies: settle::Tallies::default(),
-            said: alerts::Said::default(),
+            log_lines: RefCell::default(),
             now,
         };
         let done = change(&tx)?;
         settle::write_tallies(&tx)?;
         self.tell(Commit::Ahead);
         tx.tx.commit()?;
-        alerts::log_said(tx.said);
+        for (level, line) in tx.log_lines.into_inner() {
+            log::log!(level, "{line}");
+        }
         self.tell(Commit::Done);
         Ok(done)
     }

@@ -10,6 +10,7 @@ use super::columns::token_usage;
 use super::inspect::{self, Table};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
+use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
 use crate::domain::money::{Budgets, Limits, Money, Price, Rates};
 use crate::domain::usage::TokenUsage;
@@ -172,13 +173,12 @@ impl Standing {
         self.limit.less(self.spent + self.reserved)
     }
 
-    /// For alerts: whose, and of which period.
-    pub fn name(&self) -> String {
-        let whose = self
-            .client
-            .as_ref()
-            .map_or("total".to_owned(), |client| format!("client:{client}"));
-        format!("{whose} {}", self.period)
+    /// The subject of alerts about this budget.
+    pub fn subject(&self) -> AlertSubject {
+        AlertSubject::Budget {
+            client: self.client.clone(),
+            period: self.period.clone(),
+        }
     }
 }
 
@@ -265,7 +265,7 @@ pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()>
 }
 
 /// Batches of which OpenAI's own count of tokens, since `since`, is another than the sum of their lines.
-pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<(String, String)>> {
+pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, said_input_tokens,
                 said_cached_tokens, said_output_tokens, said_reasoning_tokens FROM openai_batches
@@ -281,7 +281,8 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<(String, String)
             "the lines of batch {remote} add up to {ours:?} tokens (in, cached, out, reasoning), OpenAI counts {theirs:?} \
              for the whole; what it costs is reckoned from the lines. Look at it: batchkeeper batches show {id}"
         );
-        Ok((format!("usage:{id}"), message))
+        let subject = AlertSubject::Usage(id);
+        Ok(AlertCause { subject, message })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

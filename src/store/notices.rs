@@ -1,26 +1,16 @@
 //! `alert_notices`: what is to be told of alerts, and what was. A notice is made in the transaction
 //! that opens or closes its alert.
 
+use std::fmt;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::alerts::AlertRow;
-use super::webhook_deliveries::Then;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
-use crate::base::text_enum::text_enum;
+use crate::domain::alert::AlertChange;
 use crate::domain::due::Due;
-
-text_enum! {
-    /// What a notice tells of its alert.
-    What {
-        /// It was opened.
-        Opened = "opened",
-        /// Its cause is gone.
-        Closed = "closed",
-    }
-}
 
 /// A notice that is due.
 #[derive(Clone, Debug)]
@@ -28,7 +18,7 @@ pub struct Notice {
     /// Its row.
     pub id: i64,
     /// What it tells.
-    pub what: What,
+    pub what: AlertChange,
     /// Attempts before this one.
     pub attempts: u32,
     /// The alert's row.
@@ -37,21 +27,12 @@ pub struct Notice {
     pub alert: AlertRow,
 }
 
-/// An alert was opened or closed: somebody is to be told.
-pub(super) fn add(tx: &Tx<'_>, alert: i64, what: What) -> Stored<()> {
-    tx.prepare_cached(
-        "INSERT INTO alert_notices (alert, what, state, next_at, created_at) VALUES (?1, ?2, 'due', ?3, ?3)",
-    )?
-    .execute(params![alert, what, tx.now])?;
-    Ok(())
-}
-
 /// The notice that is due. That an alert is
 /// closed is told after that it was opened. One due later than in `longest` has its time from a
 /// clock that was set back since: it is due.
 pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
     let mut due = view.prepare_cached(
-        "SELECT n.id, n.what, n.attempts, a.id, a.kind, a.subject, a.message, a.opened_at, a.closed_at
+        "SELECT n.id, n.what, n.attempts, n.alert, a.kind, a.subject, a.message, a.opened_at, a.closed_at
          FROM alert_notices n JOIN alerts a ON a.id = n.alert
          WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
            AND (n.what = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
@@ -60,17 +41,11 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
     )?;
     let notice = due.query_row(params![now, now + longest], |row| {
         Ok(Notice {
-            id: row.get(0)?,
-            what: row.get(1)?,
-            attempts: row.get(2)?,
-            alert_id: row.get(3)?,
-            alert: AlertRow {
-                kind: row.get(4)?,
-                subject: row.get(5)?,
-                message: row.get(6)?,
-                opened_at: row.get(7)?,
-                closed_at: row.get(8)?,
-            },
+            id: row.get("id")?,
+            what: row.get("what")?,
+            attempts: row.get("attempts")?,
+            alert_id: row.get("alert")?,
+            alert: AlertRow::read(row)?,
         })
     });
     if let Some(notice) = notice.optional()? {
@@ -93,18 +68,39 @@ pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
     Ok(taken == 1)
 }
 
-/// Notes an attempt's outcome.
+/// How an attempt at a notice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeOutcome {
+    /// The receiver took it.
+    Delivered,
+    /// The next attempt is due then.
+    Retry(Timestamp),
+    /// There is no further attempt.
+    Abandoned,
+}
+
+impl fmt::Display for NoticeOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delivered => f.write_str("delivered"),
+            Self::Retry(at) => write!(f, "retry_at_{at}"),
+            Self::Abandoned => f.write_str("abandoned"),
+        }
+    }
+}
+
+/// Stores how an attempt ended.
 pub fn end(
     tx: &Tx<'_>,
     notice: &Notice,
     status: Option<u16>,
     error: &str,
-    then: Then,
+    outcome: NoticeOutcome,
 ) -> Stored<()> {
-    let (state, next_at, told_at) = match then {
-        Then::Delivered => ("told", None, Some(tx.now)),
-        Then::Retry(at) => ("due", Some(at), None),
-        Then::GiveUp => ("failed", None, None),
+    let (state, next_at, told_at) = match outcome {
+        NoticeOutcome::Delivered => ("told", None, Some(tx.now)),
+        NoticeOutcome::Retry(at) => ("due", Some(at), None),
+        NoticeOutcome::Abandoned => ("failed", None, None),
     };
     let changed = tx.execute(
         "UPDATE alert_notices SET state = ?, next_at = ?, told_at = ?, response_status = ?, error_message = nullif(?, '')

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Stored, Tx, View, alerts};
+use super::{Stored, Tx, View, events};
 use crate::base::clock::Timestamp;
 
 /// A job that is to be cleaned.
@@ -85,7 +85,7 @@ pub fn clean(tx: &Tx<'_>, old: &Old, lots: u32) -> Stored<()> {
             "UPDATE batch_jobs SET cleaned_at = ? WHERE seq = ?",
             params![tx.now, old.seq],
         )?;
-        return alerts::event(tx, Some(&old.id), None, "cleaned", "");
+        return events::record(tx, Some(&old.id), None, "cleaned", "");
     };
     let sums = "count(*), coalesce(sum(w.outcome = 'answered'), 0), sum(w.input_tokens), sum(w.cached_tokens),
                 sum(w.output_tokens), sum(w.reasoning_tokens)";

@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::settle::{self, By};
-use super::{StoreError, Stored, Tx, View, alerts};
+use super::{StoreError, Stored, Tx, View, events};
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, RequestState};
 
@@ -162,7 +162,7 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
         "lots={} vision={} translations={}",
         cost.lots, cost.vision, cost.translations
     );
-    alerts::event(tx, Some(&job.id), None, "retried", &detail)?;
+    events::record(tx, Some(&job.id), None, "retried", &detail)?;
     Ok(cost)
 }
 

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
-use super::{Stored, Tx, View, alerts, requests, synchronous_calls};
+use super::{Stored, Tx, View, alerts, events, requests, synchronous_calls};
+use crate::domain::alert::AlertSubject;
 use crate::domain::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 use crate::domain::usage::TokenUsage;
@@ -573,7 +574,7 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: Rules) -> Stored<()
     while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
         after = last;
     }
-    alerts::close_all(tx, &format!("batch:{batch}"))?;
+    alerts::close_all(tx, &AlertSubject::Batch(batch))?;
     batches::mark_abandoned(tx, batch, reason)
 }
 
@@ -616,7 +617,7 @@ pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usi
     for request in without_image {
         fail_unsent(tx, request, NO_IMAGE)?;
     }
-    alerts::event(
+    events::record(
         tx,
         Some(job_id),
         None,

@@ -5,6 +5,7 @@ use rusqlite::{Row, params};
 use super::batches::{self, BatchRow};
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
+use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
 use crate::domain::openai::Identity;
 
@@ -14,11 +15,8 @@ const MOST: u32 = 20;
 /// OpenAI's window where a batch's row does not say when it closes, seconds.
 const WINDOW: i64 = 24 * 3600;
 
-/// What an alert is about, and its message.
-pub type Told = (String, String);
-
 /// Jobs with a request that waits since before `before`.
-pub fn jobs(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
+pub fn jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT j.id, min(r.since), count(*) FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
          WHERE j.status IN ('pending', 'processing', 'translating') AND r.since < ? GROUP BY j.seq LIMIT ?",
@@ -28,7 +26,8 @@ pub fn jobs(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
         let message = format!(
             "{number} requests of job {id} wait since {since}; what holds them: batchkeeper alerts"
         );
-        Ok((id, message))
+        let subject = AlertSubject::Named(id);
+        Ok(AlertCause { subject, message })
     };
     Ok(query
         .query_map(params![before, MOST], told)?
@@ -37,7 +36,7 @@ pub fn jobs(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
 
 /// Submissions that stand still since before `before`: on their way to OpenAI, there and not asked
 /// about, or ended and not taken in.
-pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
+pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT id, state, CASE state WHEN 'submitted' THEN next_at ELSE coalesce(ended_at, created_at) END AS since,
                 coalesce(error, 'no reason is stored')
@@ -54,7 +53,8 @@ pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
         let message = format!(
             "batch {id} is {state} and {what} {since}: {error}. Look at it: batchkeeper batches show {id}"
         );
-        Ok((format!("batch:{id}"), message))
+        let subject = AlertSubject::Batch(id);
+        Ok(AlertCause { subject, message })
     };
     Ok(query
         .query_map(params![before, MOST], told)?
@@ -62,7 +62,7 @@ pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
 }
 
 /// Batches that OpenAI should have ended before `before`, and has not as far as is known.
-pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
+pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, coalesce(openai_status, 'unknown'), coalesce(error, '') FROM openai_batches
          WHERE state = 'submitted' AND state NOT IN ('ingested', 'failed')
@@ -80,7 +80,8 @@ pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<Told>> {
             "batch {remote} is past its window and still {status}{error}; it is not sent again before it ends. If it is \
              lost for good: batchkeeper batches give-up {id}"
         );
-        Ok((format!("batch:{id}"), message))
+        let subject = AlertSubject::Batch(id);
+        Ok(AlertCause { subject, message })
     };
     let of = params![WINDOW, before.seconds()];
     Ok(query.query_map(of, told)?.collect::<Result<_, _>>()?)
@@ -131,7 +132,11 @@ pub fn is_wanted(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<b
 
 /// What should have been told of alerts since before `before`, and was not; or was given up after
 /// `given_up_after`.
-pub fn notices(view: &View, before: Timestamp, given_up_after: Timestamp) -> Stored<Vec<Told>> {
+pub fn notices(
+    view: &View,
+    before: Timestamp,
+    given_up_after: Timestamp,
+) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT count(*), max(n.error_message) FROM alert_notices n
          WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed' AND n.created_at > ?",
@@ -147,5 +152,6 @@ pub fn notices(view: &View, before: Timestamp, given_up_after: Timestamp) -> Sto
         "{number} alerts could not be told to alerts.webhook_url: {}. They are here: batchkeeper alerts",
         error.unwrap_or_default()
     );
-    Ok(vec![("alerts.webhook_url".to_owned(), message)])
+    let subject = AlertSubject::Notifications;
+    Ok(vec![AlertCause { subject, message }])
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Stored, Tx, View, alerts, moved};
+use super::{Stored, Tx, View, alerts, events, moved};
 use crate::base::clock::Timestamp;
+use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::due::Due;
 
 /// A delivery that is due.
@@ -192,7 +193,11 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
 /// A receiver answered as it should: nothing fails there any more.
 pub fn mark_receiver_healthy(tx: &Tx<'_>, host: &str) -> Stored<()> {
     tx.execute("DELETE FROM failing_receivers WHERE host = ?", [host])?;
-    alerts::close(tx, "webhook_receiver", host)
+    alerts::close(
+        tx,
+        AlertKind::WebhookReceiver,
+        &AlertSubject::Named(host.to_owned()),
+    )
 }
 
 /// An attempt failed; a person is told of a receiver that has failed for `patience`.
@@ -212,7 +217,12 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, patience: Duration) -> Sto
             "no webhook has reached {host} since {since} ({failures} attempts): its client should look; nothing is \
              lost, each is tried on and can be sent again: batchkeeper webhooks"
         );
-        alerts::open(tx, "webhook_receiver", host, &message)?;
+        alerts::open(
+            tx,
+            AlertKind::WebhookReceiver,
+            &AlertSubject::Named(host.to_owned()),
+            &message,
+        )?;
     }
     Ok(())
 }
@@ -224,8 +234,9 @@ pub fn close_failed_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
     let ids: Vec<i64> = same
         .query_map(params![delivery.job_id, delivery.url], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    ids.iter()
-        .try_for_each(|id| alerts::close(tx, "webhook_failed", &format!("delivery:{id}")))
+    ids.iter().try_for_each(|id| {
+        alerts::close(tx, AlertKind::WebhookFailed, &AlertSubject::Delivery(*id))
+    })
 }
 
 /// An operator lets go of a webhook that did not arrive: its alert closes, its job may be cleaned.
@@ -233,13 +244,13 @@ pub fn close_failed_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
 /// # Errors
 /// [`super::StoreError::Conflict`] where it did arrive, is still being tried, or was let go before.
 pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    let subject = format!("delivery:{id}");
+    let subject = AlertSubject::Delivery(id);
     let job: Option<String> = tx
         .query_row(
-            "SELECT d.batch_job_id FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
+            "SELECT d.batch_job_id FROM webhook_deliveries d JOIN alerts a ON a.kind = ?
                     AND a.subject = ? AND a.closed_at IS NULL
              WHERE d.id = ? AND d.state = 'failed'",
-            params![subject, id],
+            params![AlertKind::WebhookFailed, subject, id],
             |row| row.get(0),
         )
         .optional()?;
@@ -248,8 +259,8 @@ pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
             "nothing is to be decided of delivery {id}; look at it: batchkeeper webhooks show {id}"
         )
     })?;
-    alerts::close(tx, "webhook_failed", &subject)?;
-    alerts::event(
+    alerts::close(tx, AlertKind::WebhookFailed, &subject)?;
+    events::record(
         tx,
         job.as_deref(),
         None,

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::alert::AlertChange;
 use crate::domain::due::Due;
 use crate::domain::signature::webhook_headers;
 use crate::outbound::Post;
 use crate::store::Store;
-use crate::store::notices::{self, Notice, What};
-use crate::store::webhook_deliveries::Then;
+use crate::store::notices::{self, Notice, NoticeOutcome};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
@@ -78,11 +78,11 @@ impl AlertNotifier {
         };
         let ended = self.clock.now();
         let then = match status {
-            Some(200..300) => Then::Delivered,
+            Some(200..300) => NoticeOutcome::Delivered,
             _ => self.retry(notice, asked, ended.wall),
         };
         let error = match then {
-            Then::Delivered => "",
+            NoticeOutcome::Delivered => "",
             _ => error.as_str(),
         };
         self.store.write(ended.wall, |tx| {
@@ -91,7 +91,7 @@ impl AlertNotifier {
         let (what, kind, subject) = (notice.what, &notice.alert.kind, &notice.alert.subject);
         let attempt = notice.attempts + 1;
         match then {
-            Then::GiveUp => log::error!(
+            NoticeOutcome::Abandoned => log::error!(
                 "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then=given_up error={error:?}"
             ),
             _ => log::info!(
@@ -102,12 +102,14 @@ impl AlertNotifier {
     }
 
     /// When it is tried again: after the waits of all webhooks.
-    fn retry(&self, notice: &Notice, asked: Option<Duration>, now: Timestamp) -> Then {
+    fn retry(&self, notice: &Notice, asked: Option<Duration>, now: Timestamp) -> NoticeOutcome {
         let wait = usize::try_from(notice.attempts)
             .ok()
             .and_then(|at| self.config.webhooks.retry_delays.get(at));
         let asked = asked.unwrap_or_default().min(MOST_RETRY_AFTER);
-        wait.map_or(Then::GiveUp, |wait| Then::Retry(now + asked.max(*wait)))
+        wait.map_or(NoticeOutcome::Abandoned, |wait| {
+            NoticeOutcome::Retry(now + asked.max(*wait))
+        })
     }
 
     /// The id that a receiver drops repeats by.
@@ -119,14 +121,14 @@ impl AlertNotifier {
     fn body(&self, notice: &Notice) -> Vec<u8> {
         let (event, closed_at) = match notice.what {
             // As it was then: that it is closed by now is told apart.
-            What::Opened => ("alert_opened", None),
-            What::Closed => ("alert_closed", notice.alert.closed_at),
+            AlertChange::Opened => ("alert_opened", None),
+            AlertChange::Closed => ("alert_closed", notice.alert.closed_at),
         };
         let body = json!({
             "event": event,
             "alert_id": notice.alert_id,
-            "kind": notice.alert.kind,
-            "subject": notice.alert.subject,
+            "kind": notice.alert.kind.as_str(),
+            "subject": notice.alert.subject.to_string(),
             "message": notice.alert.message,
             "opened_at": notice.alert.opened_at.to_seconds_text(),
             "closed_at": closed_at.map(Timestamp::to_seconds_text),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::money::Money;
 use crate::domain::openai::Batch;
@@ -16,8 +17,8 @@ use crate::openai::listing::batches_back_to;
 use crate::recovery::reconcile;
 use crate::store::batches::{self, BatchRow, META_SUBMISSION};
 use crate::store::money::{self, Standing};
-use crate::store::stuck::{self, Told};
-use crate::store::{Store, Stored, View, alerts, backup, inspect};
+use crate::store::stuck;
+use crate::store::{Store, Stored, View, alerts, backup, events, inspect};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
@@ -62,9 +63,12 @@ impl Auditor {
                 .store
                 .read(|view| inspect::live_findings(view, invariant))?;
             findings.extend(found.into_iter().map(|it| {
-                let subject = format!("{invariant}:{}", it.subject);
                 let message = format!("{} {}. See: batchkeeper doctor", it.subject, it.finding);
-                (subject, message)
+                let subject = AlertSubject::Finding {
+                    view: invariant.to_owned(),
+                    subject: it.subject,
+                };
+                AlertCause { subject, message }
             }));
         }
         let patience = self.config.alerts.stuck_after
@@ -83,21 +87,24 @@ impl Auditor {
                 false => stuck::submissions(view, before)?,
             };
             Ok([
-                ("invariant", findings),
-                ("stuck_job", stuck::jobs(view, before)?),
-                ("stuck_batch", submissions),
+                (AlertKind::Invariant, findings),
+                (AlertKind::StuckJob, stuck::jobs(view, before)?),
+                (AlertKind::StuckBatch, submissions),
                 (
-                    "batch_overdue",
+                    AlertKind::BatchOverdue,
                     stuck::overdue(view, now.wall.before(OVERDUE))?,
                 ),
-                ("usage_differs", money::differences(view, day_ago)?),
-                ("budget_80", budget_alerts(&standings, 80)),
-                ("budget_100", budget_alerts(&standings, 100)),
-                ("alerts_not_told", stuck::notices(view, before, day_ago)?),
-                ("disk_low", self.low_disk()?),
-                ("backup_late", self.late_backup(view, now.wall)?),
+                (AlertKind::UsageDiffers, money::differences(view, day_ago)?),
+                (AlertKind::Budget80, budget_alerts(&standings, 80)),
+                (AlertKind::Budget100, budget_alerts(&standings, 100)),
                 (
-                    pauses::OTHER_IDENTITY,
+                    AlertKind::NotificationFailed,
+                    stuck::notices(view, before, day_ago)?,
+                ),
+                (AlertKind::DiskLow, self.low_disk()?),
+                (AlertKind::BackupLate, self.late_backup(view, now.wall)?),
+                (
+                    AlertKind::OtherIdentity,
                     other_identity
                         .iter()
                         .map(pauses::of_other_identity)
@@ -108,7 +115,7 @@ impl Auditor {
         let rested = self.rested(now)?;
         self.store.write(now.wall, |tx| {
             for (kind, told) in &told {
-                alerts::only(tx, kind, told)?;
+                alerts::set_open(tx, *kind, told)?;
             }
             alerts::close_outlived(tx)?;
             rested
@@ -119,7 +126,7 @@ impl Auditor {
     }
 
     /// Tells that the disk fills up, while there is room for what is paid.
-    fn low_disk(&self) -> Stored<Vec<Told>> {
+    fn low_disk(&self) -> Stored<Vec<AlertCause>> {
         let missing = pauses::missing_room(&self.store, &self.config)?;
         let told = missing.map(|missing| {
             let path = self.store.path().display();
@@ -130,13 +137,14 @@ impl Auditor {
                  systemctl restart batchkeeper",
                 missing / 1_000_000
             );
-            ("disk".to_owned(), message)
+            let subject = AlertSubject::Disk;
+            AlertCause { subject, message }
         });
         Ok(told.into_iter().collect())
     }
 
     /// Tells where the newest backup is old, as far as somebody makes backups here.
-    fn late_backup(&self, view: &View, now: Timestamp) -> Stored<Vec<Told>> {
+    fn late_backup(&self, view: &View, now: Timestamp) -> Stored<Vec<AlertCause>> {
         let config = &self.config.backup;
         if !config.is_on() || config.late_after.is_zero() {
             return Ok(Vec::new());
@@ -150,7 +158,8 @@ impl Auditor {
         let message = format!(
             "{made}; make one: batchkeeper backup. Why the timer's failed: journalctl -u batchkeeper-backup"
         );
-        Ok(vec![("backup".to_owned(), message)])
+        let subject = AlertSubject::Backup;
+        Ok(vec![AlertCause { subject, message }])
     }
 
     /// Links jobs that do not name the batch which works for them, as its rows say.
@@ -162,7 +171,7 @@ impl Auditor {
         self.store.write(now.wall, |tx| {
             for batch in &unlinked {
                 batches::link_jobs(tx, *batch)?;
-                alerts::event(
+                events::record(
                     tx,
                     None,
                     Some(*batch),
@@ -177,16 +186,16 @@ impl Auditor {
 
     /// Models, and the account, whose pause is over and that nothing waits for: whether they are well again
     /// nobody will learn, nor needs to.
-    fn rested(&self, now: Moment) -> Result<Vec<String>, WorkerError> {
+    fn rested(&self, now: Moment) -> Result<Vec<PauseScope>, WorkerError> {
         let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
-        let scopes = self.store.read(|view| {
-            let mut scopes = alerts::open_subjects(view, pauses::MODEL)?;
-            scopes.extend(alerts::open_subjects(view, pauses::SENDING)?);
-            Ok(scopes)
-        })?;
+        let scopes = self.store.read(alerts::open_scopes)?;
         let mut rested = Vec::new();
         for scope in scopes {
-            let model = scope.strip_prefix(pauses::MODEL);
+            let model = match &scope {
+                PauseScope::Model(model) => Some(model.as_str()),
+                PauseScope::Sending => None,
+                _ => continue,
+            };
             let stages: Vec<Stage> = [
                 (Stage::Vision, &self.config.vision.model),
                 (Stage::Translation, &self.config.translation.model),
@@ -263,19 +272,20 @@ impl Auditor {
                 "batch {id} (row {}) {what}; it is polled on. If it is lost for good: batchkeeper batches give-up {}",
                 row.id, row.id
             );
-            told.push((format!("batch:{}", row.id), message));
+            let subject = AlertSubject::Batch(row.id);
+            told.push(AlertCause { subject, message });
         }
         self.store.write(now.wall, |tx| {
             reconcile::with_listing(tx, &self.store, &listed, from)?;
-            alerts::only(tx, "batch_not_listed", &gone)?;
-            alerts::only(tx, "wrong_link", &wrong)
+            alerts::set_open(tx, AlertKind::BatchNotListed, &gone)?;
+            alerts::set_open(tx, AlertKind::WrongLink, &wrong)
         })?;
         Ok(())
     }
 }
 
 /// The budgets that are used up to so many of a hundred parts.
-fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
+fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<AlertCause> {
     let reached = standings.iter().filter(|it| {
         let used = (it.spent + it.reserved).times(100);
         used >= it.limit.times(percent) && it.limit > Money::default()
@@ -285,12 +295,15 @@ fn budget_alerts(standings: &[Standing], percent: u64) -> Vec<stuck::Told> {
             "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \
              until the next one begins, or [budgets] allows more and systemctl restart batchkeeper has read it. Where it \
              went: batchkeeper report",
-            it.name(),
+            it.subject(),
             it.spent,
             it.reserved,
             it.limit
         );
-        (it.name(), message)
+        AlertCause {
+            subject: it.subject(),
+            message,
+        }
     });
     told.collect()
 }

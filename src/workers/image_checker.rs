@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::alert::PauseScope;
 use crate::outbound::probes::{Found, Probes};
 use crate::store::images::{self, DueLot};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
-use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
@@ -74,7 +74,7 @@ impl ImageChecker {
     /// there then may be gone now, and no lot fails for that.
     fn may_be_answered(&self) -> Stored<bool> {
         self.store.read(|view| {
-            let stopped = alerts::paused(view, pauses::CREATES)?.is_some();
+            let stopped = alerts::paused(view, &PauseScope::Creates)?.is_some();
             Ok(stopped || !batches::is_compared(view)?)
         })
     }

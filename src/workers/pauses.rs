@@ -4,29 +4,26 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
 use crate::openai::CallError;
 use crate::store::alerts::{self, Pause};
 use crate::store::batches::BatchRow;
 use crate::store::{Store, Stored, Tx};
 use crate::workers::worker::backoff;
 
-/// The scope of everything at OpenAI.
-pub const OPENAI: &str = "openai";
-/// The scope of what is sent there: uploads, creates, requests that are asked at once.
-pub const SENDING: &str = "openai:sending";
-/// The scope of creates.
-pub const CREATES: &str = "creates";
-
 /// So often in a row OpenAI may say 404 of what it made a moment ago before a person is told.
 pub const NOT_YET: u32 = 2;
-
-/// What the scope of a model begins with.
-pub const MODEL: &str = "model:";
 
 /// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
 /// succeeds. `probe`: how long until the next call is tried.
 pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
-    refused(tx, OPENAI, "all work at OpenAI waits and", error, probe)
+    refused(
+        tx,
+        PauseScope::OpenAi,
+        "all work at OpenAI waits and",
+        error,
+        probe,
+    )
 }
 
 /// OpenAI refuses the account what is sent there. Want of money, or of a right, says nothing of what is only
@@ -36,14 +33,14 @@ pub fn pause_sending(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<
         CallError::Refused(refusal) if refusal.status == 401 => pause_openai(tx, error, probe),
         _ => {
             let waits = "nothing new is sent, what is there is taken in, and it";
-            refused(tx, SENDING, waits, error, probe)
+            refused(tx, PauseScope::Sending, waits, error, probe)
         }
     }
 }
 
 fn refused(
     tx: &Tx<'_>,
-    scope: &str,
+    scope: PauseScope,
     waits: &str,
     error: &CallError,
     probe: Duration,
@@ -52,14 +49,15 @@ fn refused(
         "OpenAI refuses the account: {error}. Nothing is lost; {waits} goes on by itself once the balance or the key's \
          rights are mended there. A new key goes into openai.api_key_file, and is read by: systemctl restart batchkeeper"
     );
-    alerts::pause(tx, scope, &message, Some(tx.now + probe))?;
-    alerts::open(tx, "openai_account", scope, &message).map(drop)
+    alerts::pause(tx, &scope, &message, Some(tx.now + probe))?;
+    let subject = AlertSubject::Scope(scope);
+    alerts::open(tx, AlertKind::OpenAiAccount, &subject, &message).map(drop)
 }
 
 /// Something that was sent was taken: nothing is refused.
 pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
-    clear_pause(tx, OPENAI)?;
-    clear_pause(tx, SENDING)
+    clear_pause(tx, &PauseScope::OpenAi)?;
+    clear_pause(tx, &PauseScope::Sending)
 }
 
 /// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
@@ -77,7 +75,7 @@ const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// How long all work at OpenAI still waits; none: it may be tried.
 pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
-    let pause = store.read(|view| alerts::paused(view, OPENAI))?;
+    let pause = store.read(|view| alerts::paused(view, &PauseScope::OpenAi))?;
     Ok(left(pause, config, now))
 }
 
@@ -86,8 +84,8 @@ pub fn sending_paused(store: &Store, config: &Config, now: Moment) -> Stored<Opt
     let [all, sending] = store
         .read(|view| {
             Ok([
-                alerts::paused(view, OPENAI)?,
-                alerts::paused(view, SENDING)?,
+                alerts::paused(view, &PauseScope::OpenAi)?,
+                alerts::paused(view, &PauseScope::Sending)?,
             ])
         })?
         .map(|pause| left(pause, config, now));
@@ -109,22 +107,19 @@ pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
 }
 
 /// A call under a scope succeeded: its pause and its alerts end.
-pub fn clear_pause(tx: &Tx<'_>, scope: &str) -> Stored<()> {
+pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
     alerts::resume(tx, scope)?;
-    alerts::close_all(tx, scope)
+    alerts::close_all(tx, &AlertSubject::Scope(scope.clone()))
 }
 
 /// A batch that was made under another account than the configured one.
 pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
-    let (subject, message) = of_other_identity(row);
-    alerts::open(tx, OTHER_IDENTITY, &subject, &message).map(drop)
+    let cause = of_other_identity(row);
+    alerts::open(tx, AlertKind::OtherIdentity, &cause.subject, &cause.message).map(drop)
 }
 
-/// The kind of alert that tells of it.
-pub const OTHER_IDENTITY: &str = "other_identity";
-
-/// What it is about, and its message.
-pub fn of_other_identity(row: &BatchRow) -> (String, String) {
+/// The cause of the alert about a batch of another account.
+pub fn of_other_identity(row: &BatchRow) -> AlertCause {
     let identity = &row.identity;
     let message = format!(
         "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
@@ -132,5 +127,6 @@ pub fn of_other_identity(row: &BatchRow) -> (String, String) {
          batchkeeper batches give-up {}",
         row.id, identity.base_url, identity.organization, identity.project, row.id
     );
-    (format!("batch:{}", row.id), message)
+    let subject = AlertSubject::Batch(row.id);
+    AlertCause { subject, message }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
 use crate::domain::openai::BatchStatus;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, alerts, settle};
-use crate::workers::pauses::{self, OPENAI};
+use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
 
@@ -119,11 +120,11 @@ impl Poller {
             }
         }
         self.store.write(now.wall, |tx| {
-            pauses::clear_pause(tx, OPENAI)?;
+            pauses::clear_pause(tx, &PauseScope::OpenAi)?;
             for (row, remote) in &running {
-                let subject = format!("batch:{}", row.id);
-                alerts::close(tx, "batch_gone", &subject)?;
-                alerts::close(tx, "unknown_state", &subject)?;
+                let subject = AlertSubject::Batch(row.id);
+                alerts::close(tx, AlertKind::BatchGone, &subject)?;
+                alerts::close(tx, AlertKind::UnknownState, &subject)?;
                 let age = now.wall.since(Timestamp::from_seconds(remote.created_at));
                 let wait = self.interval(age).max(self.config.openai.poll_interval);
                 batches::record_poll(tx, row.id, remote, now.wall + wait)?;
@@ -179,7 +180,7 @@ impl Poller {
         remote: &Batch,
         now: Moment,
     ) -> Result<TickOutcome, WorkerError> {
-        let subject = format!("batch:{}", row.id);
+        let subject = AlertSubject::Batch(row.id);
         let made = Timestamp::from_seconds(remote.created_at);
         let age = now.wall.since(made);
         let mut wait = self.interval(age);
@@ -187,17 +188,17 @@ impl Poller {
         let files_late = are_files_late(remote)
             && self.late.waited(row.id, now) < self.config.openai.results_timeout;
         self.store.write(now.wall, |tx| {
-            pauses::clear_pause(tx, OPENAI)?;
-            alerts::close(tx, "batch_gone", &subject)?;
+            pauses::clear_pause(tx, &PauseScope::OpenAi)?;
+            alerts::close(tx, AlertKind::BatchGone, &subject)?;
             if remote.status.is_none() {
                 let message = format!(
                     "OpenAI reports the unknown state {:?} of batch {}; it is asked on. Look at it: batchkeeper batches \
                      show {}; if it is lost for good: batchkeeper batches give-up {}",
                     remote.status_text, remote.id, row.id, row.id
                 );
-                alerts::open(tx, "unknown_state", &subject, &message)?;
+                alerts::open(tx, AlertKind::UnknownState, &subject, &message)?;
             } else {
-                alerts::close(tx, "unknown_state", &subject)?;
+                alerts::close(tx, AlertKind::UnknownState, &subject)?;
             }
             if files_late {
                 wait = wait.min(self.config.openai.poll_interval);
@@ -213,7 +214,7 @@ impl Poller {
                      good: batchkeeper batches give-up {}",
                     remote.id, remote.status_text, row.id
                 );
-                alerts::open(tx, "batch_overdue", &subject, &message)?;
+                alerts::open(tx, AlertKind::BatchOverdue, &subject, &message)?;
             }
             batches::record_poll(tx, row.id, remote, now.wall + wait)
         })?;
@@ -252,7 +253,7 @@ impl Poller {
                     row.openai_batch_id.as_deref().unwrap_or_default(),
                     row.id
                 );
-                alerts::open(tx, "batch_gone", &format!("batch:{}", row.id), &message)?;
+                alerts::open(tx, AlertKind::BatchGone, &AlertSubject::Batch(row.id), &message)?;
             } else if !gone && is_overdue(row.openai_expires, now) {
                 let message = format!(
                     "batch {} is past its window, and how it ended cannot be learned: {error}. It is asked on; if it is \
@@ -260,7 +261,7 @@ impl Poller {
                     row.openai_batch_id.as_deref().unwrap_or_default(),
                     row.id
                 );
-                alerts::open(tx, "batch_overdue", &format!("batch:{}", row.id), &message)?;
+                alerts::open(tx, AlertKind::BatchOverdue, &AlertSubject::Batch(row.id), &message)?;
             }
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::alert::PauseScope;
 use crate::domain::batch::Outcome;
 use crate::domain::due::Due;
 use crate::domain::result_line::{self, Answer};
@@ -24,9 +25,6 @@ use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
-
-/// The scope of what OpenAI asked to wait for.
-const DIRECT: &str = "direct";
 
 /// See the module.
 pub struct SynchronousCaller {
@@ -66,7 +64,7 @@ impl SynchronousCaller {
     /// Sends what comes too late into a batch. With the account refused, or submissions stopped, that is
     /// everything: the batches wait until they may go on, a client would wait in vain.
     fn release_late(&self, now: Moment) -> Result<bool, WorkerError> {
-        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        let stopped = |view: &View| alerts::paused(view, &PauseScope::Submissions);
         let paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some()
             || self.store.read(stopped)?.is_some();
         let before = if paused {
@@ -90,7 +88,8 @@ impl SynchronousCaller {
     fn held_back(&self, now: Moment) -> Stored<Option<Duration>> {
         let longest = self.config.synchronous.timeout;
         let left = |view: &View| {
-            let until = alerts::paused(view, DIRECT)?.and_then(|pause| pause.until);
+            let until =
+                alerts::paused(view, &PauseScope::Synchronous)?.and_then(|pause| pause.until);
             Ok(until.map(|until| until.due_in(now.wall, longest)))
         };
         match self.store.read(left)? {
@@ -98,7 +97,7 @@ impl SynchronousCaller {
             left => return Ok(left),
         }
         self.store.write(now.wall, |tx| match left(tx)? {
-            Some(Duration::ZERO) => alerts::resume(tx, DIRECT).map(|_| None),
+            Some(Duration::ZERO) => alerts::resume(tx, &PauseScope::Synchronous).map(|_| None),
             left => Ok(left),
         })
     }
@@ -198,8 +197,13 @@ impl SynchronousCaller {
 /// OpenAI asked for a wait: no direct call is made before, nor before what it asked for earlier.
 fn hold_back(tx: &Tx<'_>, until: Timestamp) -> Stored<()> {
     let reason = "OpenAI asked to wait (Retry-After)";
-    let earlier = alerts::paused(tx, DIRECT)?.and_then(|pause| pause.until);
-    alerts::pause(tx, DIRECT, reason, earlier.max(Some(until)))
+    let earlier = alerts::paused(tx, &PauseScope::Synchronous)?.and_then(|pause| pause.until);
+    alerts::pause(
+        tx,
+        &PauseScope::Synchronous,
+        reason,
+        earlier.max(Some(until)),
+    )
 }
 
 /// A call without a good answer, read as the same answer in a result file is.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::base::clock::{Clock, Moment};
 use crate::base::hex;
 use crate::config::{ClientConfig, Config};
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::due::Due;
 use crate::domain::signature::{Key, webhook_headers};
 use crate::jobs::results;
@@ -139,8 +140,8 @@ impl WebhookSender {
                 );
                 alerts::open(
                     tx,
-                    "webhook_failed",
-                    &format!("delivery:{}", delivery.id),
+                    AlertKind::WebhookFailed,
+                    &AlertSubject::Delivery(delivery.id),
                     &message,
                 )?;
             }
@@ -296,7 +297,7 @@ impl Worker for WebhookSender {
         let longest = (longest * 2).max(Duration::from_hours(24));
         let (paused, odd, first) = self.store.read(|view| {
             Ok((
-                alerts::paused(view, alerts::WEBHOOKS)?.is_some(),
+                alerts::paused(view, &PauseScope::Webhooks)?.is_some(),
                 webhook_deliveries::has_odd_due_times(view, now.wall, longest)?,
                 webhook_deliveries::next_due(view, now.wall, self.at_once())?,
             ))

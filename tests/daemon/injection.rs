@@ -119,14 +119,14 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
         };
         run(
             "INSERT INTO alerts (kind, subject, message, opened_at, closed_at)
-             SELECT :text, :text, :text, updated_at, updated_at FROM batch_jobs WHERE id = :job",
+             SELECT 'invariant', :text, :text, updated_at, updated_at FROM batch_jobs WHERE id = :job",
         );
         run("INSERT INTO alerts (kind, subject, message, opened_at)
-             SELECT :text, 'batch:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
+             SELECT 'invariant', 'batch:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
         run("INSERT INTO events (at, job_id, batch_id, kind, detail)
              SELECT updated_at, :job, 1, :text, :text FROM batch_jobs WHERE id = :job");
         run("INSERT OR REPLACE INTO pauses (scope, reason, since)
-             SELECT 'x:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
+             SELECT 'model:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
         run(
             "INSERT INTO webhook_deliveries (batch_job_id, url, state, error_message, created_at)
              SELECT :job, :text, 'failed', :text, updated_at FROM batch_jobs WHERE id = :job",

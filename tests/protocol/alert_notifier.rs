@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::world::World;
 use crate::world::openai::Crash;
 use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::alert::{AlertKind, AlertSubject};
 use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use batchkeeper::outbound::{NetError, Post, PostReply};
 use batchkeeper::store::{Store, alerts};
@@ -110,7 +111,9 @@ impl Scene {
         let now = self.world.clock.now().wall;
         self.store
             .write(now, |tx| {
-                alerts::open(tx, "trouble", subject, "it broke; see: batchkeeper alerts")
+                let subject = AlertSubject::Named(subject.into());
+                let message = "it broke; see: batchkeeper alerts";
+                alerts::open(tx, AlertKind::ThreadStuck, &subject, message)
             })
             .unwrap();
     }
@@ -118,7 +121,10 @@ impl Scene {
     fn close(&self, subject: &str) {
         let now = self.world.clock.now().wall;
         self.store
-            .write(now, |tx| alerts::close(tx, "trouble", subject))
+            .write(now, |tx| {
+                let subject = AlertSubject::Named(subject.into());
+                alerts::close(tx, AlertKind::ThreadStuck, &subject)
+            })
             .unwrap();
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::answers::{RequestError, no_such_path};
 use super::health::Health;
 use crate::base::clock::{Moment, Timestamp};
+use crate::domain::alert::{AlertSubject, PauseScope};
 use crate::http::Response;
 use crate::store::figures::Figures;
 use crate::store::{Store, alerts, inspect::Table, status};
@@ -139,13 +140,13 @@ impl Look<'_> {
         }
         let mut html = "<h2>Open alerts</h2><ul class=\"alerts\">".to_owned();
         for alert in open {
-            let subject = match alert.subject.strip_prefix("batch:") {
-                Some(id) => format!("<a href=\"/batches/{0}\">batch {0}</a>", text(id)),
-                None => text(&alert.subject),
+            let subject = match alert.subject {
+                AlertSubject::Batch(id) => format!("<a href=\"/batches/{id}\">batch {id}</a>"),
+                subject => text(&subject.to_string()),
             };
             html += &format!(
                 "<li><p class=\"what\"><strong>{}</strong> {subject} <span class=\"since\">{}</span></p><p>{}</p></li>",
-                text(&alert.kind),
+                text(alert.kind.as_str()),
                 time(alert.opened_at, self.wall()),
                 text(&alert.message),
             );
@@ -232,12 +233,16 @@ impl Look<'_> {
             }
             (1, ..) => ("bad", "One alert is open".to_owned()),
             (2.., ..) => ("bad", format!("{open} alerts are open")),
-            _ if !self.figures.pauses.is_empty() => (
-                "paused",
-                format!("Paused: {}", text(&self.figures.pauses.join(", "))),
-            ),
+            _ if !self.figures.pauses.is_empty() => {
+                ("paused", format!("Paused: {}", text(&self.paused_scopes())))
+            }
             _ => ("good", "All is well".to_owned()),
         }
+    }
+
+    fn paused_scopes(&self) -> String {
+        let scopes = self.figures.pauses.iter().map(PauseScope::to_string);
+        scopes.collect::<Vec<_>>().join(", ")
     }
 
     fn shell(&self, path: &str, title: &str, parts: &[String]) -> Response {

@@ -3,10 +3,11 @@
 use rusqlite::{named_params, params};
 
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
+use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::openai::Batch;
 use crate::domain::openai::BatchStatus;
-use crate::store::{Stored, Tx, alerts, moved, requests};
+use crate::store::{Stored, Tx, alerts, events, moved, requests};
 
 /// What a listed batch is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,13 +140,18 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
     }
     claim_again(tx, id)?;
     let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
-    alerts::event(tx, None, Some(id), "duplicate", &detail)?;
+    events::record(tx, None, Some(id), "duplicate", &detail)?;
     let message = format!(
         "OpenAI has a second batch, {}, under the key of {}; it is cancelled if it still runs, and what it answered \
          is taken in. Look at both with: batchkeeper batches show {id}",
         remote.id, first.key
     );
-    alerts::open(tx, "duplicate_batch", &format!("batch:{id}"), &message)?;
+    alerts::open(
+        tx,
+        AlertKind::DuplicateBatch,
+        &AlertSubject::Batch(id),
+        &message,
+    )?;
     Ok(id)
 }
 

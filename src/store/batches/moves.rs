@@ -6,7 +6,7 @@ use super::{count_lines, get};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::openai::{Batch, FileObject, Identity};
-use crate::store::{Stored, Tx, View, alerts, moved};
+use crate::store::{Stored, Tx, View, events, moved};
 
 /// So many of a submission's jobs are named in the log.
 const NAMED: usize = 10;
@@ -88,7 +88,7 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
         params![input.lines, input.bytes, input.sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not planned"))?;
-    alerts::event(tx, None, Some(id), "sealed", &sealed_detail(tx, id, input)?)?;
+    events::record(tx, None, Some(id), "sealed", &sealed_detail(tx, id, input)?)?;
     Ok(true)
 }
 
@@ -121,7 +121,7 @@ pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &FileObject) -> Stored<()> {
         params![file.id, file.created_at, tx.now, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not sealed"))?;
-    alerts::event(tx, None, Some(id), "uploaded", &format!("file={}", file.id))
+    events::record(tx, None, Some(id), "uploaded", &format!("file={}", file.id))
 }
 
 /// A create is about to be sent: the intent.
@@ -131,7 +131,7 @@ pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
-    alerts::event(tx, None, Some(id), "creating", "")
+    events::record(tx, None, Some(id), "creating", "")
 }
 
 /// The create certainly had no effect: the batch may be created (from the same input) again.
@@ -151,7 +151,7 @@ pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
-    alerts::event(tx, None, Some(id), "input_lost", "")
+    events::record(tx, None, Some(id), "input_lost", "")
 }
 
 /// OpenAI's id is certain: stored with the batch and on its jobs.
@@ -164,7 +164,7 @@ pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     )?;
     moved(changed, || format!("batch row {id} is not on its way"))?;
     link_jobs(tx, id)?;
-    alerts::event(
+    events::record(
         tx,
         None,
         Some(id),
@@ -219,7 +219,7 @@ pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     moved(changed, || {
         format!("batch {id} is over, or not made yet; look at it: batchkeeper batches show {id}")
     })?;
-    alerts::event(tx, None, Some(id), "abandoned", reason)
+    events::record(tx, None, Some(id), "abandoned", reason)
 }
 
 /// A batch of our own, taken up by a recovery, of which OpenAI has no file any more.
@@ -230,7 +230,7 @@ pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
         params![reason, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has lines"))?;
-    alerts::event(tx, None, Some(id), "lost", reason)
+    events::record(tx, None, Some(id), "lost", reason)
 }
 
 /// Whether a submission was let go of while a call for it was under way: what the call says does not

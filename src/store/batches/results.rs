@@ -7,7 +7,7 @@ use super::{BatchRow, COLUMNS, ResultKind, batch_row};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::BatchState;
 use crate::domain::openai::{Batch, Identity};
-use crate::store::{Stored, Tx, View, alerts, moved};
+use crate::store::{Stored, Tx, View, events, moved};
 
 /// More lines than any batch has: a count beyond it says nothing.
 const MOST_LINES: u64 = 1 << 32;
@@ -55,7 +55,7 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
         "status={} total={} completed={} failed={}",
         remote.status_text, counts.total, counts.completed, counts.failed
     );
-    alerts::event(tx, None, Some(id), "ended", &detail)
+    events::record(tx, None, Some(id), "ended", &detail)
 }
 
 /// A result file lies whole in the spool.
@@ -75,7 +75,7 @@ pub fn mark_spooled(
         params![bytes, sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has not ended"))?;
-    alerts::event(
+    events::record(
         tx,
         None,
         Some(id),
@@ -148,7 +148,7 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
     if let Some(refused) = refused {
         detail += &format!(" error={refused:?}");
     }
-    alerts::event(tx, None, Some(id), state.as_str(), &detail)
+    events::record(tx, None, Some(id), state.as_str(), &detail)
 }
 
 /// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
@@ -212,7 +212,7 @@ pub fn mark_cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is clean already"))?;
-    alerts::event(tx, None, Some(id), "cleaned", "")
+    events::record(tx, None, Some(id), "cleaned", "")
 }
 
 /// Whether another batch whose files are still at OpenAI was made from the same input.

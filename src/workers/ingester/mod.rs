@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
 use crate::domain::openai::BatchStatus;
 use crate::openai::jsonl::{LineReader, sha256_file};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow, ResultKind};
-use crate::store::{Store, StoreError, Tx, View, alerts, queue, settle};
-use crate::workers::pauses::{self, OPENAI};
+use crate::store::{Store, StoreError, Tx, View, alerts, events, queue, settle};
+use crate::workers::pauses;
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
@@ -102,7 +103,7 @@ impl Ingester {
                 let path = file.into.finish()?;
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
-                    pauses::clear_pause(tx, OPENAI)?;
+                    pauses::clear_pause(tx, &PauseScope::OpenAi)?;
                     batches::mark_spooled(tx, row.id, kind, bytes, &sha256)
                 })?;
                 return Ok(TickOutcome::again());
@@ -140,7 +141,7 @@ impl Ingester {
                      good, `batchkeeper batches give-up {}` sends the unanswered requests again",
                     row.id, row.id
                 );
-                alerts::open(tx, "results_unavailable", &format!("batch:{}", row.id), &message)?;
+                alerts::open(tx, AlertKind::ResultsUnavailable, &AlertSubject::Batch(row.id), &message)?;
             }
             batches::postpone(tx, row.id, now.wall + wait, &error.to_string())
         })?;
@@ -178,7 +179,7 @@ impl Ingester {
             }
             if let Some(first) = broken.first() {
                 let detail = format!("file={kind} lines={} first={first:?}", broken.len());
-                alerts::event(tx, None, Some(row.id), "broken_lines", &detail)?;
+                events::record(tx, None, Some(row.id), "broken_lines", &detail)?;
             }
             let taken = if chunk.is_last {
                 file.bytes.unwrap_or(chunk.end)
@@ -226,9 +227,7 @@ impl Ingester {
                 return Ok(false);
             }
             batches::mark_ingested(tx, row.id, refused.as_deref())?;
-            alerts::close_all(tx, &format!("batch:{}", row.id))?;
-            // Of a second batch under one key a person was told; it is accounted for now.
-            alerts::close_all(tx, row.openai_batch_id.as_deref().unwrap_or_default())?;
+            alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
             if refused.is_none() {
                 self.judge_model(tx, row)?;
             }
@@ -296,7 +295,7 @@ impl Ingester {
             // The next batch is made when there is room for it, and no larger.
             return Ok(());
         }
-        let scope = format!("{}{}", pauses::MODEL, row.model);
+        let scope = PauseScope::Model(row.model.clone());
         let before = batches::refusals_in_a_row(tx, &row.model)?;
         let wait = backoff(self.config.batch.queue_backoff, before, None);
         let message = format!(
@@ -305,7 +304,13 @@ impl Ingester {
             row.model, row.id
         );
         alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
-        alerts::open(tx, "model_refused", &scope, &message).map(drop)
+        alerts::open(
+            tx,
+            AlertKind::ModelRefused,
+            &AlertSubject::Scope(scope),
+            &message,
+        )
+        .map(drop)
     }
 
     /// What a batch that ran says of its model: whether it pauses, or goes on.
@@ -316,7 +321,7 @@ impl Ingester {
             // say of kind model it is. (A pause under no name would stop nothing.)
             return Ok(());
         }
-        let scope = format!("{}{}", pauses::MODEL, row.model);
+        let scope = PauseScope::Model(row.model.clone());
         match batches::fails_alike(tx, &row.model, ALIKE)? {
             None => pauses::clear_pause(tx, &scope),
             Some(error) => {
@@ -327,7 +332,13 @@ impl Ingester {
                 );
                 let wait = backoff(self.config.batch.queue_backoff, u32::MAX, None);
                 alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
-                alerts::open(tx, "model_fails", &scope, &message).map(drop)
+                alerts::open(
+                    tx,
+                    AlertKind::ModelFails,
+                    &AlertSubject::Scope(scope),
+                    &message,
+                )
+                .map(drop)
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use super::Submitter;
 use crate::base::clock::Moment;
+use crate::domain::alert::AlertKind;
 use crate::domain::batch::BatchState;
 use crate::openai::CallError;
 use crate::openai::listing::batches_back_to;
@@ -58,7 +59,7 @@ impl Submitter {
         let from = row.input_file_time.unwrap_or(0);
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
-            Err(error) => return self.failed(row, now, &error, ""),
+            Err(error) => return self.failed(row, now, &error, None),
         };
         // Others that are found in it are linked too: they were created while nobody could hear.
         let (reconciled, state) = self.store.write(now.wall, |tx| {
@@ -74,7 +75,7 @@ impl Submitter {
             match self.knows_input(row) {
                 Ok(true) => {}
                 Ok(false) => return self.other_project(row, now),
-                Err(error) => return self.failed(row, now, &error, ""),
+                Err(error) => return self.failed(row, now, &error, None),
             }
             log::warn!(
                 "event=not_found batch={} not found at OpenAI after the settling time",
@@ -120,6 +121,6 @@ impl Submitter {
             row.input_file_id.as_deref().unwrap_or_default(),
             row.id
         );
-        self.postpone(row, now, "other_project", &message, None)
+        self.postpone(row, now, Some(AlertKind::OtherProject), &message, None)
     }
 }

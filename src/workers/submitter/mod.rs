@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError, FileObject, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::store::{Store, Stored, View, alerts, settle};
-use crate::workers::pauses::{self, CREATES, OPENAI};
+use crate::workers::pauses;
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError, backoff};
@@ -119,7 +120,7 @@ impl Submitter {
                      go with: batchkeeper batches give-up {}",
                     row.id, written.sha256, row.id
                 );
-                return self.postpone(row, now, "input_changed", &message, None);
+                return self.postpone(row, now, Some(AlertKind::InputChanged), &message, None);
             }
         }
         let file = match self.uploaded_before(row) {
@@ -129,10 +130,10 @@ impl Submitter {
         };
         match file {
             Ok(file) => self.store.write(now.wall, |tx| {
-                pauses::clear_pause(tx, OPENAI)?;
+                pauses::clear_pause(tx, &PauseScope::OpenAi)?;
                 batches::mark_uploaded(tx, row.id, &file)
             })?,
-            Err(error) => return self.failed(row, now, &error, "upload_failed"),
+            Err(error) => return self.failed(row, now, &error, Some(AlertKind::UploadFailed)),
         }
         Ok(TickOutcome::again())
     }
@@ -172,7 +173,9 @@ impl Submitter {
     /// a batch either: one of those may hold it, and whoever takes that batch up must find it free.
     /// And whether results of more would fit on the disk.
     fn may_create(&self) -> Stored<bool> {
-        let paused = self.store.read(|view| alerts::paused(view, CREATES))?;
+        let paused = self
+            .store
+            .read(|view| alerts::paused(view, &PauseScope::Creates))?;
         Ok(paused.is_none() && pauses::missing_room(&self.store, &self.config)?.is_none())
     }
 
@@ -205,7 +208,7 @@ impl Submitter {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
                     pauses::clear_sending_pauses(tx)?;
-                    pauses::clear_pause(tx, &format!("batch:{}", row.id))?;
+                    alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
                     batches::mark_submitted(tx, row.id, &remote)
                 })?;
                 self.spool.remove(&row.key, SpoolKind::Input)?;
@@ -215,7 +218,7 @@ impl Submitter {
             Err(error) => self.postpone(
                 row,
                 now,
-                "",
+                None,
                 &error.to_string(),
                 Some(self.config.openai.retry_interval),
             ),
@@ -242,7 +245,12 @@ impl Submitter {
                 Ok(())
             }
         })?;
-        self.failed(row, now, error, if no_file { "" } else { "create_refused" })
+        self.failed(
+            row,
+            now,
+            error,
+            (!no_file).then_some(AlertKind::CreateRefused),
+        )
     }
 
     /// A call for a batch failed without effect: later again; `kind`: the alert that a refusal of
@@ -252,7 +260,7 @@ impl Submitter {
         row: &BatchRow,
         now: Moment,
         error: &CallError,
-        kind: &str,
+        kind: Option<AlertKind>,
     ) -> Result<TickOutcome, WorkerError> {
         if error.is_account_trouble() {
             self.store.write(now.wall, |tx| {
@@ -273,20 +281,14 @@ impl Submitter {
             row.failures,
             error.retry_after(),
         );
-        self.postpone(
-            row,
-            now,
-            if refused { kind } else { "" },
-            &message,
-            Some(wait),
-        )
+        self.postpone(row, now, kind.filter(|_| refused), &message, Some(wait))
     }
 
     fn postpone(
         &self,
         row: &BatchRow,
         now: Moment,
-        kind: &str,
+        kind: Option<AlertKind>,
         message: &str,
         wait: Option<Duration>,
     ) -> Result<TickOutcome, WorkerError> {
@@ -294,9 +296,9 @@ impl Submitter {
             if batches::is_given_up(tx, row.id)? {
                 return Ok(());
             }
-            if !kind.is_empty() {
+            if let Some(kind) = kind {
                 let told = format!("{message}. Look at it: batchkeeper batches show {}", row.id);
-                alerts::open(tx, kind, &format!("batch:{}", row.id), &told)?;
+                alerts::open(tx, kind, &AlertSubject::Batch(row.id), &told)?;
             }
             batches::postpone(
                 tx,
@@ -378,7 +380,7 @@ impl Worker for Submitter {
                 Ok(TickOutcome::idle(wait))
             };
         }
-        let stopped = |view: &View| alerts::paused(view, alerts::SUBMISSIONS);
+        let stopped = |view: &View| alerts::paused(view, &PauseScope::Submissions);
         if self.store.read(stopped)?.is_some() {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         }

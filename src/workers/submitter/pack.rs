@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Submitter;
 use crate::base::clock::Moment;
+use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
@@ -15,7 +16,6 @@ use crate::store::money::{self, Allowance};
 use crate::store::queue::{self, Room as QueueRoom};
 use crate::store::requests::{self, Line, Queue};
 use crate::store::{StoreError, alerts, settle};
-use crate::workers::pauses;
 use crate::workers::worker::{TickOutcome, WorkerError, backoff};
 
 /// Why a request that no batch has room for fails.
@@ -82,7 +82,7 @@ impl Submitter {
     }
 
     fn choose_in(&self, stage: Stage, now: Moment) -> Result<Choice, WorkerError> {
-        let scope = format!("{}{}", pauses::MODEL, self.config.parameters(stage).model());
+        let scope = PauseScope::Model(self.config.parameters(stage).model().to_owned());
         if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
             let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
             let left = pause

@@ -1,0 +1,319 @@
+//! Alerts and pauses as data: the kind of an alert, its subject, and the scope of a pause.
+//!
+//! Each has one text form. The database, JSON, logs and metrics all hold that text.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::text_enum::{UnknownText, text_enum};
+
+text_enum! {
+    /// What is wrong. `docs/reliability.md` says when each opens and closes.
+    AlertKind {
+        /// A view that must be empty has a row.
+        Invariant = "invariant",
+        /// A request of a job waits for too long.
+        StuckJob = "stuck_job",
+        /// A batch has not moved for too long.
+        StuckBatch = "stuck_batch",
+        /// A batch has not ended although OpenAI's window for it is over.
+        BatchOverdue = "batch_overdue",
+        /// OpenAI does not list a running batch.
+        BatchNotListed = "batch_not_listed",
+        /// OpenAI answers 404 for a running batch.
+        BatchGone = "batch_gone",
+        /// OpenAI reports a state that this program does not know.
+        UnknownState = "unknown_state",
+        /// OpenAI has another submission under the id of a batch.
+        WrongLink = "wrong_link",
+        /// OpenAI has a second batch under one submission key.
+        DuplicateBatch = "duplicate_batch",
+        /// OpenAI has batches of this database that the database does not know.
+        RestoredDatabase = "restored_database",
+        /// A batch was made under another account than the configured one.
+        OtherIdentity = "other_identity",
+        /// The configured key seems to belong to another project than a doubtful create.
+        OtherProject = "other_project",
+        /// OpenAI refuses the account.
+        OpenAiAccount = "openai_account",
+        /// OpenAI refuses a batch of a model.
+        ModelRefused = "model_refused",
+        /// Every line of the last batches of a model failed with one error.
+        ModelFails = "model_fails",
+        /// OpenAI refuses an input file.
+        UploadFailed = "upload_failed",
+        /// OpenAI refuses to create a batch.
+        CreateRefused = "create_refused",
+        /// The rows of a sealed batch no longer give its input file.
+        InputChanged = "input_changed",
+        /// A result file cannot be fetched.
+        ResultsUnavailable = "results_unavailable",
+        /// A receiver takes no webhook.
+        WebhookReceiver = "webhook_receiver",
+        /// A webhook was abandoned.
+        WebhookFailed = "webhook_failed",
+        /// OpenAI's token count of a batch differs from the sum of its lines.
+        UsageDiffers = "usage_differs",
+        /// 80 % of a budget are used.
+        Budget80 = "budget_80",
+        /// A budget is used up.
+        Budget100 = "budget_100",
+        /// The operator paused something.
+        Paused = "paused",
+        /// The disk has less free space than `limits.disk_reserve`.
+        DiskLow = "disk_low",
+        /// The newest backup is too old.
+        BackupLate = "backup_late",
+        /// Alerts could not be sent to `alerts.webhook_url`.
+        NotificationFailed = "notification_failed",
+        /// A thread does not tick.
+        ThreadStuck = "thread_stuck",
+        /// The client port does not answer.
+        PortSilent = "port_silent",
+    }
+}
+
+text_enum! {
+    /// What happened to an alert.
+    AlertChange {
+        /// It was opened.
+        Opened = "opened",
+        /// Its cause is gone.
+        Closed = "closed",
+    }
+}
+
+/// What an alert is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AlertSubject {
+    /// A batch, by its row.
+    Batch(i64),
+    /// A batch's token counts, by its row.
+    Usage(i64),
+    /// A webhook delivery, by its row.
+    Delivery(i64),
+    /// Something that is paused, or could be.
+    Scope(PauseScope),
+    /// A budget.
+    Budget {
+        /// Its client; `None` for the budget of all clients together.
+        client: Option<String>,
+        /// Its day (`2026-11-24`) or month (`2026-11`).
+        period: String,
+    },
+    /// What an invariant found.
+    Finding {
+        /// The view that must be empty.
+        view: String,
+        /// The view's `subject`: a job, a batch, …
+        subject: String,
+    },
+    /// A job's id, a receiver's host or a thread's name: the text alone.
+    Named(String),
+    /// The client API.
+    ClientApi,
+    /// The database's disk.
+    Disk,
+    /// The backups.
+    Backup,
+    /// The notifications to `alerts.webhook_url`.
+    Notifications,
+}
+
+impl AlertSubject {
+    /// A model, by its name.
+    pub fn model(name: &str) -> Self {
+        Self::Scope(PauseScope::Model(name.to_owned()))
+    }
+}
+
+impl fmt::Display for AlertSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Batch(id) => write!(f, "batch:{id}"),
+            Self::Usage(id) => write!(f, "usage:{id}"),
+            Self::Delivery(id) => write!(f, "delivery:{id}"),
+            Self::Scope(scope) => scope.fmt(f),
+            Self::Budget {
+                client: None,
+                period,
+            } => write!(f, "total {period}"),
+            Self::Budget {
+                client: Some(client),
+                period,
+            } => write!(f, "client:{client} {period}"),
+            Self::Finding { view, subject } => write!(f, "{view}:{subject}"),
+            Self::Named(name) => f.write_str(name),
+            Self::ClientApi => f.write_str("api"),
+            Self::Disk => f.write_str("disk"),
+            Self::Backup => f.write_str("backup"),
+            Self::Notifications => f.write_str("alerts.webhook_url"),
+        }
+    }
+}
+
+impl FromStr for AlertSubject {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(prefixed(text).unwrap_or_else(|| match text {
+            "api" => Self::ClientApi,
+            "disk" => Self::Disk,
+            "backup" => Self::Backup,
+            "alerts.webhook_url" => Self::Notifications,
+            _ => text
+                .parse()
+                .map_or_else(|_| Self::Named(text.to_owned()), Self::Scope),
+        }))
+    }
+}
+
+/// The subjects whose text begins with a word of their own.
+fn prefixed(text: &str) -> Option<AlertSubject> {
+    if let Some(period) = text.strip_prefix("total ") {
+        let period = period.to_owned();
+        return Some(AlertSubject::Budget {
+            client: None,
+            period,
+        });
+    }
+    let (word, rest) = text.split_once(':')?;
+    let row = || rest.parse().ok().filter(|id| *id >= 0_i64);
+    match word {
+        "batch" => row().map(AlertSubject::Batch),
+        "usage" => row().map(AlertSubject::Usage),
+        "delivery" => row().map(AlertSubject::Delivery),
+        "client" => {
+            let (client, period) = rest.rsplit_once(' ')?;
+            Some(AlertSubject::Budget {
+                client: Some(client.to_owned()),
+                period: period.to_owned(),
+            })
+        }
+        _ if word.starts_with("v_") => Some(AlertSubject::Finding {
+            view: word.to_owned(),
+            subject: rest.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// What a pause stops.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PauseScope {
+    /// All work at OpenAI.
+    OpenAi,
+    /// What is sent to OpenAI: uploads, creates, synchronous calls.
+    Sending,
+    /// The creation of batches.
+    Creates,
+    /// Synchronous calls: OpenAI asked to wait.
+    Synchronous,
+    /// Batches of one model.
+    Model(String),
+    /// New jobs; paused by the operator.
+    Intake,
+    /// All that is sent to OpenAI for the first time; paused by the operator.
+    Submissions,
+    /// Webhooks; paused by the operator.
+    Webhooks,
+}
+
+impl PauseScope {
+    /// The scopes that an operator pauses and resumes.
+    pub const OPERATORS: [Self; 3] = [Self::Intake, Self::Submissions, Self::Webhooks];
+}
+
+impl fmt::Display for PauseScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenAi => f.write_str("openai"),
+            Self::Sending => f.write_str("openai:sending"),
+            Self::Creates => f.write_str("creates"),
+            Self::Synchronous => f.write_str("synchronous"),
+            Self::Model(name) => write!(f, "model:{name}"),
+            Self::Intake => f.write_str("intake"),
+            Self::Submissions => f.write_str("submissions"),
+            Self::Webhooks => f.write_str("webhooks"),
+        }
+    }
+}
+
+impl FromStr for PauseScope {
+    type Err = UnknownText;
+
+    fn from_str(text: &str) -> Result<Self, UnknownText> {
+        Ok(match text {
+            "openai" => Self::OpenAi,
+            "openai:sending" => Self::Sending,
+            "creates" => Self::Creates,
+            "synchronous" => Self::Synchronous,
+            "intake" => Self::Intake,
+            "submissions" => Self::Submissions,
+            "webhooks" => Self::Webhooks,
+            _ => {
+                let model = text.strip_prefix("model:").ok_or_else(|| UnknownText {
+                    what: "PauseScope",
+                    text: text.to_owned(),
+                })?;
+                Self::Model(model.to_owned())
+            }
+        })
+    }
+}
+
+/// A reason for an alert: its subject, and the message for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertCause {
+    /// What is affected.
+    pub subject: AlertSubject,
+    /// What is wrong, and which command fixes it.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subject_is_read_back_from_its_text() {
+        let scopes = PauseScope::OPERATORS
+            .into_iter()
+            .chain([
+                PauseScope::OpenAi,
+                PauseScope::Sending,
+                PauseScope::Creates,
+                PauseScope::Synchronous,
+                PauseScope::Model("gpt-5:mini".into()),
+            ])
+            .map(AlertSubject::Scope);
+        let budget = |client: Option<&str>| AlertSubject::Budget {
+            client: client.map(str::to_owned),
+            period: "2026-11".into(),
+        };
+        let subjects = scopes.chain([
+            AlertSubject::Batch(7),
+            AlertSubject::Usage(7),
+            AlertSubject::Delivery(7),
+            budget(None),
+            budget(Some("shop")),
+            AlertSubject::Finding {
+                view: "v_bad_totals".into(),
+                subject: "jobs pending".into(),
+            },
+            AlertSubject::Named("client.test".into()),
+            AlertSubject::ClientApi,
+            AlertSubject::Disk,
+            AlertSubject::Backup,
+            AlertSubject::Notifications,
+        ]);
+        for subject in subjects {
+            let text = subject.to_string();
+            assert_eq!(text.parse(), Ok(subject), "{text}");
+        }
+        for odd in ["", "batch:", "batch:x", "batch:-1", "client:x", "model"] {
+            assert_eq!(odd.parse(), Ok(AlertSubject::Named(odd.into())), "{odd}");
+        }
+    }
+}
