@@ -1,4 +1,4 @@
-//! Who asks: signatures held against the configured clients' keys.
+//! Authentication of clients: the signature of a request is checked against the client's keys.
 
 use super::Api;
 use crate::base::clock::Timestamp;
@@ -8,94 +8,104 @@ use crate::domain::signature::{Key, Message, SignedRequest, is_fresh, v1_hex, ve
 use crate::http::Request;
 use crate::python_json::Json;
 
-/// The client that a request means when it names none.
+/// The client of a request without `X-Client-Id`.
 const DEFAULT_CLIENT: &str = "default";
-/// Stands for the key of a client that there is not, so that the refusal takes the same time.
+/// Checked in place of an unknown client's keys, so that its refusal takes the same time.
 const DUMMY_KEY: &[u8] = b"no client has this key, by configuration";
 
-/// Who asks.
-pub(super) struct Caller<'a> {
-    /// The client whose key it is.
+/// The client of a request.
+pub(super) struct AuthenticatedClient<'a> {
+    /// Its configuration.
     pub client: &'a ClientConfig,
-    /// The hex of a v1 signature: a POST with it counts once.
+    /// The v1 signature in hex; `None` for a legacy signature. A repeated POST has the same.
     pub signature: Option<String>,
 }
 
 impl Api {
-    /// The client of a submission: by the body's `signature` over the canonical `lots`, by
-    /// `X-Signature` over the raw body, or by signature v1.
-    pub(super) fn submitter(
+    /// The client of a submission. The signature is the body's `signature` over the canonical `lots`,
+    /// `X-Signature` over the raw body, or signature v1.
+    pub(super) fn authenticate_submission(
         &self,
         request: &Request,
         body: &Json<'_>,
         now: Timestamp,
-    ) -> Result<Caller<'_>, ApiError> {
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
         let header = request.header("x-signature");
-        let own = body
+        let in_body = body
             .field("signature")
             .and_then(Json::as_text)
             .and_then(|text| text.decode().ok());
-        let Some(presented) = header.or(own.as_deref()) else {
-            return Err(missing());
+        let Some(presented) = header.or(in_body.as_deref()) else {
+            return Err(missing_signature());
         };
         let lots = body.field("lots").map(Message::Canonical);
         let mut legacy = vec![Message::Bytes(&request.body)];
         legacy.extend(lots);
-        let accepted = self.authenticate(request, presented, &legacy, now);
-        match (accepted, own) {
-            // Some clients send both; either proves it.
-            (Err(_), Some(own)) if header.is_some() => {
-                self.authenticate(request, &own, &legacy[1..], now)
+        let accepted = self.verify(request, presented, &legacy, now);
+        match (accepted, in_body) {
+            // Some clients send both. One valid signature is enough.
+            (Err(_), Some(in_body)) if header.is_some() => {
+                self.verify(request, &in_body, &legacy[1..], now)
             }
             (accepted, _) => accepted,
         }
     }
 
     /// The client of a request that reads one job.
-    pub(super) fn reader(
+    pub(super) fn authenticate_read(
         &self,
         request: &Request,
         job_id: &str,
         now: Timestamp,
-    ) -> Result<Caller<'_>, ApiError> {
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
         let Some(presented) = request.header("x-signature") else {
-            return self.unsigned_reader(request).ok_or_else(missing);
+            return self
+                .client_of_unsigned_read(request)
+                .ok_or_else(missing_signature);
         };
         let legacy = [Message::Bytes(job_id.as_bytes()), Message::Bytes(b"")];
-        self.authenticate(request, presented, &legacy, now)
+        self.verify(request, presented, &legacy, now)
     }
 
-    /// The client `default`, whose reads need no signature where the configuration says so.
-    fn unsigned_reader(&self, request: &Request) -> Option<Caller<'_>> {
-        let open = self.config.legacy_unsigned_reads && name(request) == DEFAULT_CLIENT;
-        let client = self.client(DEFAULT_CLIENT).filter(|_| open)?;
+    /// The client `default` if `legacy_unsigned_reads` lets its reads through.
+    fn client_of_unsigned_read(&self, request: &Request) -> Option<AuthenticatedClient<'_>> {
+        let allowed = self.config.legacy_unsigned_reads && client_name(request) == DEFAULT_CLIENT;
+        let client = self.client(DEFAULT_CLIENT).filter(|_| allowed)?;
         self.metrics.record_unsigned_read();
-        Some(Caller {
+        Some(AuthenticatedClient {
             client,
             signature: None,
         })
     }
 
-    /// The client of a request that takes a job back: over the job id, or over the body it sends.
-    pub(super) fn canceller(
+    /// The client of a request that cancels a job. The legacy signature is over the job id or the body.
+    pub(super) fn authenticate_cancel(
         &self,
         request: &Request,
         job_id: &str,
         now: Timestamp,
-    ) -> Result<Caller<'_>, ApiError> {
-        let presented = request.header("x-signature").ok_or_else(missing)?;
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
+        let presented = request
+            .header("x-signature")
+            .ok_or_else(missing_signature)?;
         let mut legacy = vec![Message::Bytes(job_id.as_bytes())];
         if !request.body.is_empty() {
             legacy.push(Message::Bytes(&request.body));
         }
-        self.authenticate(request, presented, &legacy, now)
+        self.verify(request, presented, &legacy, now)
     }
 
-    /// The client of a request that lists its jobs: over path and query as sent.
-    pub(super) fn lister(&self, request: &Request, now: Timestamp) -> Result<Caller<'_>, ApiError> {
-        let presented = request.header("x-signature").ok_or_else(missing)?;
+    /// The client of a request that lists its jobs. The legacy signature is over path and query as sent.
+    pub(super) fn authenticate_list(
+        &self,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
+        let presented = request
+            .header("x-signature")
+            .ok_or_else(missing_signature)?;
         let target = request.target();
-        self.authenticate(
+        self.verify(
             request,
             presented,
             &[Message::Bytes(target.as_bytes())],
@@ -108,18 +118,19 @@ impl Api {
         clients.find(|client| client.name == name)
     }
 
-    fn authenticate(
+    /// Checks a signature against the keys of the client that the request names.
+    fn verify(
         &self,
         request: &Request,
         presented: &str,
         legacy: &[Message<'_>],
         now: Timestamp,
-    ) -> Result<Caller<'_>, ApiError> {
-        let client = self.client(name(request));
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
+        let client = self.client(client_name(request));
         let dummy: Vec<Key> = Key::new(DUMMY_KEY).into_iter().collect();
         let keys = client.map_or(dummy.as_slice(), ClientConfig::keys);
         let signature = v1_hex(presented);
-        let holds = if signature.is_some() {
+        let is_valid = if signature.is_some() {
             let timestamp = request.header("x-timestamp").unwrap_or("");
             let target = request.target();
             let signed = SignedRequest {
@@ -132,21 +143,21 @@ impl Api {
         } else {
             verify(presented, keys, legacy) && client.is_some_and(ClientConfig::legacy)
         };
-        let client = client.filter(|_| holds).ok_or_else(|| {
+        let client = client.filter(|_| is_valid).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::InvalidSignature,
                 "The signature does not hold: check the key, the client's name and what is signed.",
             )
         })?;
-        Ok(Caller { client, signature })
+        Ok(AuthenticatedClient { client, signature })
     }
 }
 
-fn name(request: &Request) -> &str {
+fn client_name(request: &Request) -> &str {
     request.header("x-client-id").unwrap_or(DEFAULT_CLIENT)
 }
 
-fn missing() -> ApiError {
+fn missing_signature() -> ApiError {
     ApiError::new(
         ErrorCode::MissingSignature,
         "The request is not signed: send X-Signature, or `signature` in the body of a submission.",

@@ -2,27 +2,29 @@
 
 use serde_json::json;
 
-use super::limits::Kind;
-use super::read::no_such_job;
-use super::submit::{again, crowded, marks};
-use super::{Api, RequestError, parse_body};
-use crate::api::intake;
+use super::idempotency::{self, IdempotencyKeys, Replay};
+use super::limits::RateLimit;
+use super::status::job_not_found;
+use super::{Api, json_response, parse_body};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
+use crate::ops::answers::RequestError;
 use crate::store::cancel;
 use crate::store::jobs::{self, JobRow};
 use crate::workers::wakeups::Topic;
 
-/// Why a job that its client takes back has no further results.
+/// The `error_message` of a cancelled job.
 const REASON: &str = "cancelled by the client";
 
 /// What became of a request to cancel.
-enum Done {
-    Answer(String),
-    NoSuchJob,
-    Final(JobStatus),
+enum CancelOutcome {
+    Repeated(Replay),
+    /// The job is cancelled now, or was before. The answer as JSON.
+    Cancelled(String),
+    NotFound,
+    AlreadyFinal(JobStatus),
 }
 
 impl Api {
@@ -32,46 +34,37 @@ impl Api {
         id: &str,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let caller = self.canceller(request, id, now)?;
+        let caller = self.authenticate_cancel(request, id, now)?;
         let client = caller.client.name.as_str();
-        self.count(client, Kind::Read)?;
+        self.count_request(client, RateLimit::Reads)?;
         self.refuse_webhook_body(&request.body)?;
-        // Cancelling twice is harmless; a key has nothing to add to that.
-        let marks = intake::Marks {
-            key: None,
-            ..marks(request, caller.signature)?
-        };
-        let done = self.store.write(now, |tx| {
-            if let Some(before) = intake::repeated(tx, client, &marks)? {
-                return Ok(Err(before));
+        // A second cancellation changes nothing, so the header is not needed.
+        let keys = IdempotencyKeys::of_request(request, caller.signature)?.without_header();
+        let outcome = self.store.write(now, |tx| {
+            if let Some(replay) = idempotency::find_replay(tx, client, &keys)? {
+                return Ok(CancelOutcome::Repeated(replay));
             }
             let Some(job) = jobs::find(tx, client, id)? else {
-                return Ok(Ok(Done::NoSuchJob));
+                return Ok(CancelOutcome::NotFound);
             };
             match job.status {
                 JobStatus::Cancelled => {}
-                status if status.is_final() => return Ok(Ok(Done::Final(status))),
+                status if status.is_final() => return Ok(CancelOutcome::AlreadyFinal(status)),
                 _ => cancel::cancel(tx, &job, REASON)?,
             }
-            let answer = cancelled(&JobRow {
-                completed_at: job.completed_at.or(Some(tx.now)),
-                ..job
-            });
-            intake::remember(tx, client, &marks, job.seq, Some(&answer))?;
-            Ok(Ok(Done::Answer(answer)))
+            let cancelled_at = job.completed_at.unwrap_or(tx.now);
+            let answer = cancelled(&job, cancelled_at);
+            idempotency::remember(tx, client, &keys, job.seq, Some(&answer))?;
+            Ok(CancelOutcome::Cancelled(answer))
         })?;
-        match done {
-            Err(before) => again(before, 200),
-            Ok(Done::Answer(answer)) => {
+        match outcome {
+            CancelOutcome::Repeated(replay) => Ok(replay.into_response(200)?),
+            CancelOutcome::Cancelled(answer) => {
                 self.wakeups.notify(Topic::JobCancelled);
-                Ok(Response::bytes(
-                    200,
-                    "application/json",
-                    answer.into_bytes(),
-                ))
+                Ok(json_response(200, answer))
             }
-            Ok(Done::NoSuchJob) => Err(no_such_job(id).into()),
-            Ok(Done::Final(status)) => {
+            CancelOutcome::NotFound => Err(job_not_found(id).into()),
+            CancelOutcome::AlreadyFinal(status) => {
                 let message = format!("The job is {status} already; it cannot be cancelled.");
                 let details = json!({"job_id": id, "status": status.as_str()});
                 Err(ApiError::new(ErrorCode::JobNotCancellable, message)
@@ -81,12 +74,13 @@ impl Api {
         }
     }
 
-    /// A body is JSON, and none of ours: a webhook's signature must open nothing.
+    /// Refuses a body that is not JSON or that is one of our own webhooks. A webhook is signed with the
+    /// client's key, and its signature must not cancel a job.
     fn refuse_webhook_body(&self, body: &[u8]) -> Result<(), RequestError> {
         if body.is_empty() {
             return Ok(());
         }
-        let _turn = self.turns.wait(body).ok_or_else(crowded)?;
+        let _permit = self.large_body_permit(body)?;
         if parse_body(body)?.field("event").is_some() {
             let message =
                 "A body with an `event` field is a webhook of this service, never a request.";
@@ -96,11 +90,11 @@ impl Api {
     }
 }
 
-fn cancelled(job: &JobRow) -> String {
+fn cancelled(job: &JobRow, cancelled_at: Timestamp) -> String {
     json!({
         "job_id": job.id,
         "status": JobStatus::Cancelled.as_str(),
-        "cancelled_at": job.completed_at.map(Timestamp::to_seconds_text),
+        "cancelled_at": cancelled_at.to_seconds_text(),
         "message": "The job is cancelled. What was done until then can be read from its results.",
     })
     .to_string()

@@ -1,58 +1,79 @@
-//! Large bodies wait for one another: a tree of JSON may take twenty times its text, and it is made
-//! before anyone knows who sent it.
+//! Permits to parse large bodies, one at a time. A JSON tree may need twenty times the memory of its text,
+//! and the signature is checked only after the body is parsed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bodies longer than this, in bytes, are read one at a time.
-const LARGE_BODY: usize = 1_000_000;
+use super::{Api, overloaded};
+use crate::ops::answers::RequestError;
 
-/// Whose turn it is.
+/// Longer bodies, in bytes, are parsed one at a time.
+const LARGE_BODY: usize = 1_000_000;
+/// Seconds after which a client may send a large body again.
+const RETRY_AFTER: &str = "5";
+
+/// Lets one large body be parsed and a few wait.
 #[derive(Debug)]
 pub(super) struct LargeBodyPermits {
-    reading: Mutex<()>,
-    there: AtomicUsize,
-    /// So many may be there, the one that is read included: the other workers are for small requests.
+    parsing: Mutex<()>,
+    /// Requests with a large body: the one that is parsed, and those that wait.
+    present: AtomicUsize,
+    /// The most requests that may be present. The other HTTP workers serve small requests.
     most: usize,
 }
 
 impl LargeBodyPermits {
-    /// For so many requests at once.
+    /// Permits for a listener with `workers` HTTP workers.
     pub(super) fn new(workers: u32) -> Self {
         Self {
-            reading: Mutex::new(()),
-            there: AtomicUsize::new(0),
+            parsing: Mutex::new(()),
+            present: AtomicUsize::new(0),
             most: usize::try_from(workers / 2).unwrap_or(usize::MAX).max(1),
         }
     }
 
-    /// Waits until a body may be read, which it may until the turn is dropped; none where too many
-    /// wait already.
-    pub(super) fn wait(&self, body: &[u8]) -> Option<LargeBodyPermit<'_>> {
+    /// Waits until a body may be parsed; `None` if too many requests wait already.
+    pub(super) fn acquire(&self, body: &[u8]) -> Option<LargeBodyPermit<'_>> {
         if body.len() <= LARGE_BODY {
             return Some(LargeBodyPermit(None));
         }
-        let place = Place(&self.there);
-        if self.there.fetch_add(1, Ordering::Relaxed) >= self.most {
+        let present = Present(&self.present);
+        if self.present.fetch_add(1, Ordering::Relaxed) >= self.most {
             return None;
         }
-        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(LargeBodyPermit(Some((reading, place))))
+        let parsing = self.parsing.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(LargeBodyPermit(Some((parsing, present))))
     }
 }
 
-/// Leave to read a body.
+/// Permission to parse a body, until it is dropped. Small bodies need no lock.
 #[derive(Debug)]
 pub(super) struct LargeBodyPermit<'a>(
-    #[allow(dead_code, reason = "held for its end")] Option<(MutexGuard<'a, ()>, Place<'a>)>,
+    #[allow(dead_code, reason = "dropping it releases the lock")]
+    Option<(MutexGuard<'a, ()>, Present<'a>)>,
 );
 
+/// Counts a request as present until it is dropped.
 #[derive(Debug)]
-struct Place<'a>(&'a AtomicUsize);
+struct Present<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for Present<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Api {
+    /// A permit for a body, or 503 if too many large bodies wait.
+    pub(super) fn large_body_permit(
+        &self,
+        body: &[u8],
+    ) -> Result<LargeBodyPermit<'_>, RequestError> {
+        self.large_bodies.acquire(body).ok_or_else(|| {
+            let message =
+                "Too many large submissions are being read: send it again in some seconds.";
+            overloaded(message, RETRY_AFTER)
+        })
     }
 }
 
@@ -64,21 +85,21 @@ mod tests {
 
     #[test]
     fn large_bodies_take_turns_and_leave_workers_to_small_ones() {
-        let turns = LargeBodyPermits::new(4);
+        let permits = LargeBodyPermits::new(4);
         let large = vec![b' '; LARGE_BODY + 1];
-        let first = turns.wait(&large).unwrap();
+        let first = permits.acquire(&large).unwrap();
         thread::scope(|scope| {
-            let second = scope.spawn(|| turns.wait(&large).is_some());
-            while turns.there.load(Ordering::Relaxed) < 2 {
+            let second = scope.spawn(|| permits.acquire(&large).is_some());
+            while permits.present.load(Ordering::Relaxed) < 2 {
                 thread::yield_now();
             }
-            // Two are there: a third is not let wait, and small ones need not.
-            assert!(turns.wait(&large).is_none());
-            assert!(turns.wait(&large[1..]).is_some());
+            // Two are present. A third is refused at once, and a small body does not wait.
+            assert!(permits.acquire(&large).is_none());
+            assert!(permits.acquire(&large[1..]).is_some());
             assert!(!second.is_finished());
             drop(first);
             assert!(second.join().unwrap());
         });
-        assert_eq!(turns.there.load(Ordering::Relaxed), 0);
+        assert_eq!(permits.present.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The earlier service's own paths, in their own shapes.
+//! The earlier service's paths, with their own answers.
 
 use serde_json::{Map, Value, json};
 
@@ -12,13 +12,13 @@ use crate::store::lots::LotRow;
 
 impl Api {
     /// `GET /api/v1/jobs/{job_id}/status`
-    pub(super) fn older_status(
+    pub(super) fn legacy_status(
         &self,
         request: &Request,
         id: &str,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let job = self.find(request, id, now)?;
+        let job = self.find_job(request, id, now)?;
         let mut answer = json!({
             "job_id": job.id,
             "status": job.status.as_str(),
@@ -31,15 +31,15 @@ impl Api {
         Ok(Response::json(200, &answer))
     }
 
-    /// `GET /api/v1/jobs/{job_id}`: always 200. A job that failed or was cancelled says why and
-    /// brings what was done.
-    pub(super) fn older_job(
+    /// `GET /api/v1/jobs/{job_id}`: always 200. The answer of a failed or cancelled job has the reason and
+    /// the lots that were done.
+    pub(super) fn legacy_job(
         &self,
         request: &Request,
         id: &str,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let job = self.find(request, id, now)?;
+        let job = self.find_job(request, id, now)?;
         let mut head = json!({"job_id": job.id, "status": job.status.as_str()});
         if let Value::Object(head) = &mut head
             && (job.status != JobStatus::Completed || job.cleaning_since.is_some())
@@ -65,7 +65,7 @@ impl Api {
             job.total_lots, job.processed_lots, job.failed_lots
         );
         let frame = Frame::new(&head, "\"results\":[", counts, |job, row, to| {
-            serde_json::to_writer(to, &lot(job, row))
+            serde_json::to_writer(to, &lot_json(job, row))
         });
         let most = job.cleaning_since.map_or(u32::MAX, |_| 0);
         let body = ResultsReader::new(self.store.clone(), job, frame, 0, most);
@@ -73,8 +73,8 @@ impl Api {
     }
 }
 
-/// One lot in the older shape: plain texts instead of HTML.
-fn lot(job: &JobRow, lot: &LotRow) -> Value {
+/// A lot with plain texts instead of HTML.
+fn lot_json(job: &JobRow, lot: &LotRow) -> Value {
     let text = |language: &String| {
         let text = if is_english(language) {
             lot.vision_result.clone()

@@ -1,5 +1,5 @@
-//! How many requests of a client are taken in any minute, submissions and reads counted apart. Kept
-//! in memory: a restart begins anew.
+//! Rate limits: how many requests a client may send in any minute. The counts are in memory, so a restart
+//! begins with none.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -8,40 +8,46 @@ use std::time::Duration;
 use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 
-/// Over how long requests are counted.
+/// The time over which requests are counted.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// What is counted apart.
+/// Requests that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    /// Submissions, dry runs too.
-    Submit,
-    /// Submissions that are answered at once.
+pub(super) enum RateLimit {
+    /// Submissions of batch jobs, and dry runs.
+    Submissions,
+    /// Synchronous submissions.
     Synchronous,
-    /// Everything else that is signed.
-    Read,
+    /// All other signed requests.
+    Reads,
 }
 
-/// When each client's requests of the last minute came, on the steady clock.
+/// When each client's requests of the last minute arrived, on the steady clock.
 #[derive(Default)]
-pub(super) struct Rates(Mutex<HashMap<(String, Kind), VecDeque<Duration>>>);
+pub(super) struct RateLimiter(Mutex<HashMap<(String, RateLimit), VecDeque<Duration>>>);
 
-impl Rates {
-    /// Takes one more request, or says how long until one is taken again. `most`: in any minute.
-    fn take(&self, client: &str, kind: Kind, most: u32, now: Duration) -> Result<(), Duration> {
+impl RateLimiter {
+    /// Counts a request, or returns how long until the next one is allowed. `most` is the limit of a minute.
+    fn count(
+        &self,
+        client: &str,
+        limit: RateLimit,
+        most: u32,
+        now: Duration,
+    ) -> Result<(), Duration> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let came = rates.entry((client.to_owned(), kind)).or_default();
-        while came
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrivals = clients.entry((client.to_owned(), limit)).or_default();
+        while arrivals
             .front()
             .is_some_and(|at| now.saturating_sub(*at) >= WINDOW)
         {
-            came.pop_front();
+            arrivals.pop_front();
         }
-        match came.front() {
-            Some(first) if came.len() >= most => Err((*first + WINDOW).saturating_sub(now)),
+        match arrivals.front() {
+            Some(first) if arrivals.len() >= most => Err((*first + WINDOW).saturating_sub(now)),
             _ => {
-                came.push_back(now);
+                arrivals.push_back(now);
                 Ok(())
             }
         }
@@ -49,32 +55,32 @@ impl Rates {
 }
 
 impl Api {
-    /// Counts a client's request whose signature holds.
-    pub(super) fn count(&self, client: &str, kind: Kind) -> Result<(), RequestError> {
-        let (most, what) = match kind {
-            Kind::Submit => (self.config.limits.submit, "submissions"),
-            Kind::Synchronous => (self.config.limits.synchronous, "synchronous requests"),
-            Kind::Read => (self.config.limits.read, "reads"),
+    /// Counts an authenticated request, or refuses it with 429.
+    pub(super) fn count_request(&self, client: &str, limit: RateLimit) -> Result<(), RequestError> {
+        let (most, what) = match limit {
+            RateLimit::Submissions => (self.config.limits.submit, "submissions"),
+            RateLimit::Synchronous => (self.config.limits.synchronous, "synchronous requests"),
+            RateLimit::Reads => (self.config.limits.read, "reads"),
         };
         if most == 0 {
             return Ok(());
         }
         let now = self.clock.now().steady;
-        self.rates.take(client, kind, most, now).map_err(|wait| {
+        self.rates.count(client, limit, most, now).map_err(|wait| {
             let message = format!("More than {most} {what} came from this client in a minute.");
-            too_many(message, wait)
+            too_many_requests(&message, wait)
         })
     }
 }
 
-/// 429, with when to come back.
-pub(super) fn too_many(message: String, wait: Duration) -> RequestError {
+/// 429 with the seconds after which the client may send its request again.
+pub(super) fn too_many_requests(message: &str, wait: Duration) -> RequestError {
     let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
-    let refusal = ApiError::new(
+    let error = ApiError::new(
         ErrorCode::RateLimited,
         format!("{message} Send it again in {seconds} s."),
     );
-    RequestError::Refused(refusal, vec![("Retry-After", seconds)])
+    RequestError::Refused(error, vec![("Retry-After", seconds)])
 }
 
 #[cfg(test)]
@@ -82,18 +88,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_minute_has_more_than_so_many_requests() {
-        let rates = Rates::default();
-        let take = |client, kind, second| rates.take(client, kind, 3, Duration::from_secs(second));
+    fn no_minute_has_more_requests_than_the_limit() {
+        let rates = RateLimiter::default();
+        let count =
+            |client, limit, second| rates.count(client, limit, 3, Duration::from_secs(second));
         for second in [0, 10, 20] {
-            assert_eq!(take("a", Kind::Submit, second), Ok(()));
+            assert_eq!(count("a", RateLimit::Submissions, second), Ok(()));
         }
-        assert_eq!(take("a", Kind::Submit, 20), Err(Duration::from_secs(40)));
-        assert_eq!(take("a", Kind::Submit, 59), Err(Duration::from_secs(1)));
-        // Others are counted apart, and what was refused is not counted.
-        assert_eq!(take("a", Kind::Read, 59), Ok(()));
-        assert_eq!(take("b", Kind::Submit, 59), Ok(()));
-        assert_eq!(take("a", Kind::Submit, 60), Ok(()));
-        assert_eq!(take("a", Kind::Submit, 60), Err(Duration::from_secs(10)));
+        assert_eq!(
+            count("a", RateLimit::Submissions, 20),
+            Err(Duration::from_secs(40))
+        );
+        assert_eq!(
+            count("a", RateLimit::Submissions, 59),
+            Err(Duration::from_secs(1))
+        );
+        // Other limits and clients have their own counts. Refused requests are not counted.
+        assert_eq!(count("a", RateLimit::Reads, 59), Ok(()));
+        assert_eq!(count("b", RateLimit::Submissions, 59), Ok(()));
+        assert_eq!(count("a", RateLimit::Submissions, 60), Ok(()));
+        assert_eq!(
+            count("a", RateLimit::Submissions, 60),
+            Err(Duration::from_secs(10))
+        );
     }
 }

@@ -1,51 +1,51 @@
-//! `GET /api/v1/batch-jobs`.
+//! `GET /api/v1/batch-jobs`: a client's jobs, newest first.
 
 use serde_json::{Value, json};
 
-use super::limits::Kind;
-use super::{Api, RequestError, whole_number};
+use super::limits::RateLimit;
+use super::{Api, query};
 use crate::base::clock::Timestamp;
-use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Request, Response};
+use crate::ops::answers::RequestError;
 use crate::store::jobs::{self, Filter, JobRow};
 
-/// Jobs of a page, where the request does not say.
-const USUAL: i64 = 10;
-/// The most jobs of a page.
-const MOST: i64 = 100;
+/// Jobs in an answer if the request has no `limit`.
+const DEFAULT_LIMIT: i64 = 10;
+/// The most jobs in an answer.
+const MAX_LIMIT: i64 = 100;
 
 impl Api {
     pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
-        let client = self.lister(request, now)?.client.name.as_str();
-        self.count(client, Kind::Read)?;
-        let limit = number(request, "limit", USUAL)?.clamp(1, MOST);
-        let offset = number(request, "offset", 0)?.max(0).unsigned_abs();
-        let time = |name| parameter(request, name, "a time such as 2026-11-24T02:24:00Z", time);
+        let caller = self.authenticate_list(request, now)?;
+        let client = caller.client.name.as_str();
+        self.count_request(client, RateLimit::Reads)?;
+        let limit = query::integer(request, "limit", DEFAULT_LIMIT)?.clamp(1, MAX_LIMIT);
+        let offset = query::integer(request, "offset", 0)?.max(0).unsigned_abs();
         let filter = Filter {
-            status: parameter(request, "status", "a job's state", str::parse)?,
-            created_after: time("created_after")?,
-            created_before: time("created_before")?,
+            status: query::parsed(request, "status", "a job's state", str::parse)?,
+            created_after: query::time(request, "created_after")?,
+            created_before: query::time(request, "created_before")?,
         };
-        let page = u32::try_from(limit).unwrap_or(u32::MAX);
+        let most = u32::try_from(limit).unwrap_or(u32::MAX);
         let (total, rows) = self
             .store
-            .read(|view| jobs::list(view, client, &filter, page, offset))?;
-        let shown = offset.saturating_add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
-        let list: Value = rows.iter().map(job).collect();
+            .read(|view| jobs::list(view, client, &filter, most, offset))?;
+        let end = offset.saturating_add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+        let list: Value = rows.iter().map(job_json).collect();
         let answer = json!({
             "jobs": list,
             "pagination": {
                 "limit": limit,
                 "offset": offset,
                 "total": total,
-                "has_more": shown < total,
+                "has_more": end < total,
             },
         });
         Ok(Response::json(200, &answer))
     }
 }
 
-fn job(job: &JobRow) -> Value {
+fn job_json(job: &JobRow) -> Value {
     json!({
         "id": job.id,
         "job_id": job.id,
@@ -61,65 +61,4 @@ fn job(job: &JobRow) -> Value {
         "openai_translation_batch_id": job.translation_batch,
         "error_message": job.error_message,
     })
-}
-
-/// A whole number of the query.
-pub(super) fn number(request: &Request, name: &str, otherwise: i64) -> Result<i64, ApiError> {
-    let number = parameter(request, name, "a whole number", whole_number)?;
-    Ok(number.unwrap_or(otherwise))
-}
-
-/// A query parameter, read; an empty one is as good as none.
-fn parameter<T, E>(
-    request: &Request,
-    name: &str,
-    what: &str,
-    read: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, ApiError> {
-    let text = super::parameter(request, name)?.filter(|text| !text.is_empty());
-    text.map(|text| read(&text)).transpose().map_err(|_| {
-        let message = format!("`{name}` must be {what}.");
-        ApiError::new(ErrorCode::InvalidParameter, message)
-    })
-}
-
-/// A time as clients write them: RFC 3339, without an offset (UTC is meant), or a day alone.
-fn time(text: &str) -> Result<Timestamp, crate::base::clock::NotATime> {
-    // The plus of an offset that was not percent-encoded arrives as a space.
-    let text = match text.rsplit_once(' ') {
-        Some((time, offset)) if time.contains('T') => format!("{time}+{offset}"),
-        _ => text.to_owned(),
-    };
-    text.parse()
-        .or_else(|_| format!("{text}Z").parse())
-        .or_else(|_| format!("{text}T00:00:00Z").parse())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_taken_as_clients_write_them() {
-        for text in [
-            "2026-11-24T02:24:00Z",
-            "2026-11-24T02:24:00",
-            "2026-11-24T04:24:00+02:00",
-            "2026-11-24T04:24:00 02:00",
-            "2026-11-24 02:24:00",
-            "2026-11-24T02:24:00.000Z",
-        ] {
-            let read = time(text).map(Timestamp::to_seconds_text);
-            assert_eq!(read.as_deref(), Ok("2026-11-24T02:24:00Z"), "{text}");
-        }
-        assert_eq!(
-            time("2026-11-24")
-                .map(Timestamp::to_seconds_text)
-                .as_deref(),
-            Ok("2026-11-24T00:00:00Z")
-        );
-        for text in ["yesterday", "1795400000", "2026-13-01"] {
-            assert!(time(text).is_err(), "{text}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! One lot, answered at once: the request waits here while the `direct` steps work for its job.
+//! Synchronous jobs: the request of one lot waits here while `workers::synchronous` works on its job.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::read::no_such_job;
+use super::status::job_not_found;
 use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
@@ -17,32 +17,34 @@ use crate::store::lots::{self, LotRow, Of};
 use crate::store::{StoreError, synchronous_calls};
 use crate::workers::wakeups::Topic;
 
-/// How often a job is looked at, whether a bell has rung or not.
-const LOOK: Duration = Duration::from_secs(1);
-/// What the reason of a lot begins with whose images cannot be fetched.
+/// How often the job's row is read without a wakeup.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How the error of a lot begins if its images cannot be fetched.
 const UNREACHABLE: &str = "IMAGE_UNREACHABLE";
 
-/// Repeats that a client may have waiting, for each of its jobs that may be waited for.
-const REPEATS: u32 = 2;
+/// Repeats that may wait, for each job that a client may have waiting.
+const REPEATS_PER_JOB: u32 = 2;
 
-/// The jobs that requests wait for. A permit is a job's, its repeats share it; as each of them holds a
-/// worker, no more of them wait than jobs may be waited for. No repeat takes a new job's permit.
+/// The jobs that requests wait for, by id. A permit belongs to a job, and its repeats share it.
+///
+/// Each waiting repeat occupies an HTTP worker, so their number is limited too. Repeats never use up the
+/// permits of new jobs.
 #[derive(Default)]
-pub(super) struct SynchronousPermits(Mutex<HashMap<String, Waiting>>);
+pub(super) struct SynchronousPermits(Mutex<HashMap<String, WaitingRequests>>);
 
 /// The requests that wait for one job.
-struct Waiting {
+struct WaitingRequests {
     client: String,
     requests: u32,
 }
 
 impl SynchronousPermits {
-    fn taken(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WaitingRequests>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request's place among those that wait; free again when it is dropped.
+/// Permission of a request to wait for a job, until it is dropped.
 pub(super) struct SynchronousPermit<'a> {
     permits: &'a SynchronousPermits,
     client: String,
@@ -51,82 +53,90 @@ pub(super) struct SynchronousPermit<'a> {
 
 impl Drop for SynchronousPermit<'_> {
     fn drop(&mut self) {
-        let mut taken = self.permits.taken();
-        if let Some(waiting) = taken.get_mut(&self.job) {
+        let mut jobs = self.permits.lock();
+        if let Some(waiting) = jobs.get_mut(&self.job) {
             waiting.requests -= 1;
             if waiting.requests == 0 {
-                taken.remove(&self.job);
+                jobs.remove(&self.job);
             }
         }
     }
 }
 
-/// Where a job stands while its client waits.
-enum Stand {
+/// How far a synchronous job is.
+enum SynchronousProgress {
     Final,
-    /// What is left of it goes on in a batch.
-    Released,
-    Going,
+    /// A batch does the rest of the work.
+    LeftToBatch,
+    UnderWay,
 }
 
 impl Api {
-    /// A place among the requests that wait for a job; none where too many do.
-    pub(super) fn permit(&self, client: &str, job: &str) -> Option<SynchronousPermit<'_>> {
+    /// A permit to wait for a job; `None` if too many requests wait.
+    pub(super) fn synchronous_permit(
+        &self,
+        client: &str,
+        job: &str,
+    ) -> Option<SynchronousPermit<'_>> {
         let limits = &self.config.synchronous;
-        let mut taken = self.permits.taken();
+        let mut jobs = self.synchronous.lock();
         let count = |client: Option<&str>| {
-            let waiting = taken.values();
+            let waiting = jobs.values();
             waiting
                 .filter(|it| client.is_none_or(|client| it.client == client))
                 .fold((0, 0), |(jobs, repeats), it| {
                     (jobs + 1, repeats + it.requests - 1)
                 })
         };
-        let ((jobs, repeats), (own_jobs, own_repeats)) = (count(None), count(Some(client)));
-        let fits = if taken.contains_key(job) {
-            repeats < limits.concurrency && own_repeats < limits.per_client.saturating_mul(REPEATS)
+        let ((all_jobs, all_repeats), (own_jobs, own_repeats)) = (count(None), count(Some(client)));
+        let fits = if jobs.contains_key(job) {
+            all_repeats < limits.concurrency
+                && own_repeats < limits.per_client.saturating_mul(REPEATS_PER_JOB)
         } else {
-            jobs < limits.concurrency && own_jobs < limits.per_client
+            all_jobs < limits.concurrency && own_jobs < limits.per_client
         };
         if !fits {
             return None;
         }
-        let waiting = taken.entry(job.to_owned()).or_insert_with(|| Waiting {
-            client: client.to_owned(),
-            requests: 0,
-        });
+        let waiting = jobs
+            .entry(job.to_owned())
+            .or_insert_with(|| WaitingRequests {
+                client: client.to_owned(),
+                requests: 0,
+            });
         waiting.requests += 1;
         Some(SynchronousPermit {
-            permits: &self.permits,
+            permits: &self.synchronous,
             client: client.to_owned(),
             job: job.to_owned(),
         })
     }
 
-    /// The answer to a repeat, which waits only for what is not known yet. None: the job is under way,
-    /// and it is to be answered `later`, or too many wait for it already.
-    pub(super) fn answer_again(
+    /// The answer to a repeat of a synchronous job. `None` if the job is under way and the repeat cannot
+    /// wait: its `mode` is batch, or too many requests wait.
+    pub(super) fn answer_synchronous_repeat(
         &self,
         id: &str,
         client: &str,
-        later: bool,
+        mode: Mode,
         started: Duration,
     ) -> Result<Option<Response>, RequestError> {
-        let (job, stand) = self.look(id, client)?;
-        let answer = match stand {
-            Stand::Released | Stand::Going if later => return Ok(None),
-            Stand::Final | Stand::Released => self.outcome(&job, &stand),
-            Stand::Going => match self.permit(client, id) {
-                Some(permit) => self.answer_at_once(&permit, started),
+        let (job, progress) = self.read_progress(id, client)?;
+        let answer = match progress {
+            SynchronousProgress::Final => self.outcome(&job, &progress),
+            _ if mode == Mode::Batch => return Ok(None),
+            SynchronousProgress::LeftToBatch => self.outcome(&job, &progress),
+            SynchronousProgress::UnderWay => match self.synchronous_permit(client, id) {
+                Some(permit) => self.wait_for_answer(&permit, started),
                 None => return Ok(None),
             },
         };
         answer.map(Some)
     }
 
-    /// Waits for a job that is worked on at once, until its time is over; `started`: when its
-    /// request came, on the steady clock.
-    pub(super) fn answer_at_once(
+    /// Waits for a job until `synchronous.timeout` is over, and answers. `started` is when the request
+    /// arrived, on the steady clock.
+    pub(super) fn wait_for_answer(
         &self,
         permit: &SynchronousPermit<'_>,
         started: Duration,
@@ -136,39 +146,51 @@ impl Api {
             .wakeups
             .subscribe(&[Topic::SynchronousCallEnded, Topic::JobFinished]);
         loop {
-            let (job, stand) = self.look(&permit.job, &permit.client)?;
+            let (job, progress) = self.read_progress(&permit.job, &permit.client)?;
             let left = until.saturating_sub(self.clock.now().steady);
-            match stand {
-                Stand::Final | Stand::Released => return self.outcome(&job, &stand),
-                Stand::Going if left.is_zero() => return Ok(timed_out(&job)),
-                // Woken or timed out: either way the job is looked at.
-                Stand::Going => drop(woken.recv_timeout(left.min(LOOK))),
+            let wait = left.min(POLL_INTERVAL);
+            match progress {
+                SynchronousProgress::Final | SynchronousProgress::LeftToBatch => {
+                    return self.outcome(&job, &progress);
+                }
+                SynchronousProgress::UnderWay if left.is_zero() => return Ok(timed_out(&job)),
+                // Woken or not, the row is read again.
+                SynchronousProgress::UnderWay => drop(woken.recv_timeout(wait)),
             }
         }
     }
 
-    fn look(&self, id: &str, client: &str) -> Result<(JobRow, Stand), RequestError> {
+    fn read_progress(
+        &self,
+        id: &str,
+        client: &str,
+    ) -> Result<(JobRow, SynchronousProgress), RequestError> {
         let found = self.store.read(|view| {
             let Some(job) = jobs::find(view, client, id)? else {
                 return Ok(None);
             };
-            let stand = if job.status.is_final() {
-                Stand::Final
+            let progress = if job.status.is_final() {
+                SynchronousProgress::Final
             } else if synchronous_calls::is_released(view, job.seq)? {
-                Stand::Released
+                SynchronousProgress::LeftToBatch
             } else {
-                Stand::Going
+                SynchronousProgress::UnderWay
             };
-            Ok(Some((job, stand)))
+            Ok(Some((job, progress)))
         })?;
-        Ok(found.ok_or_else(|| no_such_job(id))?)
+        Ok(found.ok_or_else(|| job_not_found(id))?)
     }
 
-    fn outcome(&self, job: &JobRow, stand: &Stand) -> Result<Response, RequestError> {
+    /// The answer of a job that is final or left to a batch.
+    fn outcome(
+        &self,
+        job: &JobRow,
+        progress: &SynchronousProgress,
+    ) -> Result<Response, RequestError> {
         if job.cleaning_since.is_some() {
             let message =
                 "The job was answered long ago; its results were removed after their time.";
-            return Ok(refused(
+            return Ok(job_error(
                 job,
                 &ApiError::new(ErrorCode::ResultsRemoved, message),
             ));
@@ -180,14 +202,16 @@ impl Api {
             .pop()
             .ok_or_else(|| StoreError::Conflict(format!("the lot of job {} is gone", job.id)))?;
         let described = lot.vision_result.is_some();
-        Ok(match (job.status, stand) {
-            (JobStatus::Cancelled, _) => refused(
+        Ok(match (job.status, progress) {
+            (JobStatus::Cancelled, _) => job_error(
                 job,
                 &ApiError::new(ErrorCode::JobCancelled, "The job was cancelled."),
             ),
             (JobStatus::Failed, _) => failed(job, &lot),
-            (_, Stand::Released) if !described && self.is_late(job) => timed_out(job),
-            (_, Stand::Released) if !described => refused(
+            (_, SynchronousProgress::LeftToBatch) if !described && self.is_late(job) => {
+                timed_out(job)
+            }
+            (_, SynchronousProgress::LeftToBatch) if !described => job_error(
                 job,
                 &ApiError::new(
                     ErrorCode::OpenaiApiError,
@@ -195,18 +219,18 @@ impl Api {
                      `job_id`; sent again, it is the same job.",
                 ),
             ),
-            _ => Response::json(200, &answer(job, &lot)),
+            _ => Response::json(200, &answer_json(job, &lot)),
         })
     }
 
-    /// Whether the time is over in which a job is answered at once.
+    /// Whether `synchronous.timeout` is over for a job.
     fn is_late(&self, job: &JobRow) -> bool {
         job.created_at + self.config.synchronous.timeout <= self.clock.now().wall
     }
 }
 
-/// The answer with what there is; where a part goes on in a batch, with what is still to come.
-fn answer(job: &JobRow, lot: &LotRow) -> Value {
+/// 200 with the texts that the job has. `pending_languages` are those that a batch still has to do.
+fn answer_json(job: &JobRow, lot: &LotRow) -> Value {
     let mut result = results::Lot::new(&job.languages, lot).value();
     let mut warnings = Vec::new();
     let mut pending = Vec::new();
@@ -254,24 +278,24 @@ fn failed(job: &JobRow, lot: &LotRow) -> Response {
         ErrorCode::OpenaiApiError
     };
     let missing = json!({"missing_images": lot.missing_images});
-    refused(job, &ApiError::new(code, reason).with(missing))
+    job_error(job, &ApiError::new(code, reason).with(missing))
 }
 
 fn timed_out(job: &JobRow) -> Response {
     let message = "OpenAI has not answered in time. The work goes on: poll the job under its `job_id`; sent again, it is \
                    the same job.";
-    refused(job, &ApiError::new(ErrorCode::OpenaiTimeout, message))
+    job_error(job, &ApiError::new(ErrorCode::OpenaiTimeout, message))
 }
 
-/// A refusal that names its job and says how that stands: in its details, and beside them.
-fn refused(job: &JobRow, refusal: &ApiError) -> Response {
+/// An error with the job's id and status, both in `details` and at the top level.
+fn job_error(job: &JobRow, error: &ApiError) -> Response {
     let mut details = json!({"job_id": job.id, "status": job.status.as_str()});
-    if let (Value::Object(details), Value::Object(more)) = (&mut details, &refusal.details) {
+    if let (Value::Object(details), Value::Object(more)) = (&mut details, &error.details) {
         details.extend(more.clone());
     }
-    let mut body = refusal.clone().with(details.clone()).body();
+    let mut body = error.clone().with(details.clone()).body();
     if let (Value::Object(body), Value::Object(details)) = (&mut body, details) {
         body.extend(details);
     }
-    Response::json(refusal.code.status(), &body)
+    Response::json(error.code.status(), &body)
 }

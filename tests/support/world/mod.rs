@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use batchkeeper::api::intake::{self, Before, Incoming, Marks, Taken};
+use batchkeeper::api::idempotency::{IdempotencyKeys, Replay};
+use batchkeeper::api::submit::accept::{CheckedSubmission, Refusal, SubmissionOutcome, accept};
 use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::config::Config;
 use batchkeeper::domain::batch::BatchState;
@@ -420,31 +421,35 @@ impl World {
     fn send(&mut self, order: usize, submission: &Submission<'_>, mut mode: Mode) -> String {
         let Order { client, key, .. } = &self.orders[order];
         let (client, key) = (client.clone(), key.clone());
-        let marks = Marks {
-            key: Some(key.clone()),
-            ..Marks::default()
+        let keys = IdempotencyKeys {
+            header: Some(key.clone()),
+            ..IdempotencyKeys::default()
         };
         loop {
             let now = self.clock.now().wall;
-            let taken = self.survive(|world| {
-                let incoming = Incoming {
+            let outcome = self.survive(|world| {
+                let checked = CheckedSubmission {
                     client: &client,
                     submission,
-                    marks: &marks,
+                    keys: &keys,
                     content_sha256: &key,
                     mode,
                 };
                 let answer = |job: &JobRow| serde_json::json!(job.id);
                 let (store, config) = (world.store(), &world.config);
-                intake::accept(store, config, &incoming, |_| true, answer, now)
+                accept(store, config, &checked, |_| true, answer, now)
             });
-            match taken.map(|taken| taken.expect("taken")) {
-                Some(Taken::New(job, _)) => return job.id,
-                Some(Taken::Again(Before::Answered(answer))) => {
+            match outcome.map(|outcome| outcome.expect("accepted")) {
+                Some(SubmissionOutcome::Accepted(job, _)) => return job.id,
+                Some(SubmissionOutcome::Repeated(Replay::Answer(answer))) => {
                     return serde_json::from_str(&answer).expect("a job's id");
                 }
-                // What there is no money for is not answered at once; as a batch job it may wait.
-                Some(Taken::OverBudget { .. }) if mode == Mode::Synchronous => mode = Mode::Batch,
+                // A synchronous job over its budget is refused; as a batch job it may wait.
+                Some(SubmissionOutcome::Refused(Refusal::OverBudget { .. }))
+                    if mode == Mode::Synchronous =>
+                {
+                    mode = Mode::Batch;
+                }
                 Some(other) => panic!("{other:?}"),
                 // The process ended in it: the client does not know what of it is stored.
                 None => {}

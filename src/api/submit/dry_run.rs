@@ -1,28 +1,30 @@
-//! `?dry_run=true`: what a submission would be, without storing it.
+//! `?dry_run=true`: checks a submission and estimates its cost, without storing it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Api;
+use crate::api::Api;
 use crate::base::clock::Timestamp;
 use crate::domain::job::{Mode, Submission};
+use crate::http::Response;
 use crate::jobs::estimate;
-use crate::store::Stored;
+use crate::ops::answers::RequestError;
 
-/// How the numbers were made, for people: of a first job, and of a later one.
-const RECKONED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. No job has finished \
+/// How the numbers were made before any job has finished.
+const ASSUMED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. No job has finished \
     yet: a token per 4 characters of text, 85 per image (low detail), 300 per answer. Money: those tokens at the \
     prices of today.";
+/// How the numbers were made from finished jobs.
 const LEARNED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. Tokens: what a request \
     of each language took in the last 20 finished jobs. Money: those tokens at the prices of today.";
 
 impl Api {
-    /// The answer to a dry run of a submission that is well.
-    pub(super) fn estimate(
+    /// The answer to a dry run of a checked submission.
+    pub(super) fn dry_run(
         &self,
         submission: &Submission<'_>,
         mode: Mode,
         now: Timestamp,
-    ) -> Stored<Value> {
+    ) -> Result<Response, RequestError> {
         let estimate = self
             .store
             .read(|view| estimate::of(view, &self.config, submission, mode, now))?;
@@ -30,7 +32,7 @@ impl Api {
         let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
         let unusable: usize = lots.map(|lot| lot.unusable.len()).sum();
         let [vision, translation] = estimate.batches;
-        Ok(json!({
+        let answer = json!({
             "dry_run": true,
             "status": "valid",
             "total_lots": submission.lots.len(),
@@ -53,7 +55,8 @@ impl Api {
             },
             "estimated_cost": estimate.cost.map(|cost| json!({"usd": cost.to_string()})),
             "learned_from_answers": estimate.learned_from,
-            "estimate": if estimate.learned_from == 0 { RECKONED } else { LEARNED },
-        }))
+            "estimate": if estimate.learned_from == 0 { ASSUMED } else { LEARNED },
+        });
+        Ok(Response::json(200, &answer))
     }
 }

@@ -1,0 +1,126 @@
+//! `GET /api/v1/batch-results/{job_id}` and its download: a job's lots with their texts, as a stream.
+
+use serde_json::{Value, json};
+
+use super::status::{cost_json, progress, removal_member};
+use super::{Api, query};
+use crate::base::clock::Timestamp;
+use crate::domain::api_error::{ApiError, ErrorCode};
+use crate::domain::job::{JobStatus, MAX_LOTS};
+use crate::http::{Request, Response};
+use crate::jobs::results::{self, Frame, ResultsReader};
+use crate::ops::answers::RequestError;
+use crate::store::jobs::JobRow;
+use crate::store::{Stored, lots, money};
+
+/// Seconds after which a client may ask for unfinished results again.
+const RETRY_AFTER: &str = "30";
+
+impl Api {
+    pub(super) fn download(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response, RequestError> {
+        let response = self.results(request, id, now)?;
+        if response.status == 202 {
+            return Ok(response);
+        }
+        let name = format!("attachment; filename=\"batch_results_{id}.json\"");
+        Ok(response.with_header("Content-Disposition", &name))
+    }
+
+    pub(super) fn results(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response, RequestError> {
+        let job = self.find_job(request, id, now)?;
+        let most = u32::try_from(MAX_LOTS).unwrap_or(u32::MAX);
+        let number = |name, default: u32, least| {
+            let number = query::integer(request, name, default.into())?;
+            let number = number.clamp(least, most.into());
+            Ok::<u32, ApiError>(u32::try_from(number).unwrap_or(most))
+        };
+        let limit = number("limit", most, 1)?;
+        // While retention removes a job's lots, some are still there. None of them is shown.
+        let limit = job.cleaning_since.map_or(limit, |_| 0);
+        let offset = number("offset", 0, 0)?;
+        let (status, head) = match job.status {
+            JobStatus::Completed if job.cleaning_since.is_some() => {
+                let what = "The job was completed, and its results were removed after their time.";
+                (410, error_head(&job, ErrorCode::ResultsRemoved, what))
+            }
+            JobStatus::Completed => (200, self.results_head(&job)?),
+            JobStatus::Failed => {
+                let code = ErrorCode::JobFailed;
+                (410, error_head(&job, code, "The job failed."))
+            }
+            JobStatus::Cancelled => {
+                let code = ErrorCode::JobCancelled;
+                (410, error_head(&job, code, "The job was cancelled."))
+            }
+            JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
+                return Ok(unfinished(&job, now));
+            }
+        };
+        let frame = Frame::results(&head);
+        let body = ResultsReader::new(self.store.clone(), job, frame, offset, limit);
+        Ok(Response::stream(status, "application/json", body))
+    }
+
+    /// What the results of a completed job begin with.
+    fn results_head(&self, job: &JobRow) -> Stored<Value> {
+        let images = self
+            .store
+            .read(|view| lots::images_processed(view, &job.id))?;
+        let mut head = json!({
+            "job_id": job.id,
+            "status": job.status.as_str(),
+            "completed_at": job.completed_at.map(Timestamp::to_seconds_text),
+            "processing_summary": results::summary(job, images),
+        });
+        if self.config.budgets.show_costs {
+            let cost = self.store.read(|view| money::of_job(view, job.seq))?;
+            head["processing_details"] = json!({"cost": cost_json(cost)});
+        }
+        Ok(head)
+    }
+}
+
+/// 202 for a job that is not final.
+fn unfinished(job: &JobRow, now: Timestamp) -> Response {
+    let answer = json!({
+        "error": "Job not completed",
+        "status": job.status.as_str(),
+        "progress": progress(job, now),
+        "message": format!("The job is {}; ask again later, or wait for its webhook.", job.status),
+    });
+    Response::json(202, &answer).with_header("Retry-After", RETRY_AFTER)
+}
+
+/// The error that the results of a job begin with if they are incomplete or were removed.
+fn error_head(job: &JobRow, code: ErrorCode, what: &str) -> Value {
+    let reason = job
+        .error_message
+        .as_deref()
+        .unwrap_or("no reason is stored");
+    let message = match (code, job.cleaning_since) {
+        (ErrorCode::ResultsRemoved, _) => what.to_owned(),
+        (_, Some(_)) => format!("{what} {reason}. Its lots were removed after their time."),
+        (_, None) => format!("{what} {reason}. `results` holds what was done."),
+    };
+    let mut head = ApiError::new(code, message).body();
+    if let Value::Object(head) = &mut head {
+        head.insert("job_id".into(), json!(job.id));
+        head.insert("status".into(), json!(job.status.as_str()));
+        head.insert(
+            "completed_at".into(),
+            job.completed_at.map(Timestamp::to_seconds_text).into(),
+        );
+        head.extend(removal_member(job));
+    }
+    head
+}

@@ -1,0 +1,173 @@
+//! `GET /api/v1/batch-status/{job_id}`: a job's state and progress.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::limits::RateLimit;
+use crate::base::clock::Timestamp;
+use crate::domain::api_error::{ApiError, ErrorCode};
+use crate::domain::batch::BatchState;
+use crate::domain::job::JobStatus;
+use crate::domain::money::Money;
+use crate::domain::usage::TokenUsage;
+use crate::http::{Request, Response};
+use crate::ops::answers::RequestError;
+use crate::store::jobs::{self, JobRow};
+use crate::store::money;
+
+/// How long a stage usually takes. Four of five batches at OpenAI end within an hour.
+pub(super) const TYPICAL_STAGE: Duration = Duration::from_hours(1);
+
+impl Api {
+    /// The job that a signed request reads. A job of another client is not found.
+    pub(super) fn find_job(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<JobRow, RequestError> {
+        let caller = self.authenticate_read(request, id, now)?;
+        let client = caller.client.name.as_str();
+        self.count_request(client, RateLimit::Reads)?;
+        let job = self.store.read(|view| jobs::find(view, client, id))?;
+        Ok(job.ok_or_else(|| job_not_found(id))?)
+    }
+
+    pub(super) fn status(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response, RequestError> {
+        let job = self.find_job(request, id, now)?;
+        let shows_costs = self.config.budgets.show_costs;
+        let (batches, webhooks, cost) = self.store.read(|view| {
+            Ok((
+                jobs::batches(view, job.seq)?,
+                jobs::webhooks(view, &job.id)?,
+                shows_costs
+                    .then(|| money::of_job(view, job.seq))
+                    .transpose()?,
+            ))
+        })?;
+        let mut details = json!({
+            "openai_vision_batch_id": job.vision_batch,
+            "openai_translation_batch_id": job.translation_batch,
+            "current_stage": job.status.stage(),
+        });
+        if let Some(cost) = cost {
+            details["cost"] = cost_json(cost);
+        }
+        let mut answer = Map::new();
+        let fields = [
+            ("job_id", json!(job.id)),
+            ("status", json!(job.status.as_str())),
+            ("created_at", json!(job.created_at.to_seconds_text())),
+            ("updated_at", json!(job.updated_at.to_seconds_text())),
+            (
+                "completed_at",
+                job.completed_at.map(Timestamp::to_seconds_text).into(),
+            ),
+            ("progress", progress(&job, now)),
+            ("languages", json!(job.languages)),
+            ("processing_details", details),
+            ("openai_batch_id", json!(job.vision_batch)),
+            ("openai_vision_batch_id", json!(job.vision_batch)),
+            ("openai_translation_batch_id", json!(job.translation_batch)),
+            ("openai_batch_ids", batches.iter().map(batch_json).collect()),
+            ("error_message", json!(job.error_message)),
+            ("error", json!(job.error_message)),
+            ("webhook_configured", json!(webhooks > 0)),
+        ];
+        for (name, value) in fields {
+            answer.insert(name.to_owned(), value);
+        }
+        answer.extend(removal_member(&job));
+        Ok(Response::json(200, &Value::Object(answer)))
+    }
+}
+
+/// 404 for a job that the client does not have.
+pub(super) fn job_not_found(id: &str) -> ApiError {
+    let message = "There is no such job, or it is another client's.";
+    ApiError::new(ErrorCode::JobNotFound, message).with(json!({"job_id": id}))
+}
+
+fn batch_json(batch: &jobs::JobBatch) -> Value {
+    let state = match batch.state {
+        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => {
+            "preparing"
+        }
+        BatchState::Submitted => "running",
+        BatchState::Ended => "ended",
+        BatchState::Ingested => "completed",
+        BatchState::Failed => "failed",
+    };
+    json!({"openai_batch_id": batch.openai_batch_id, "stage": batch.stage.as_str(), "state": state})
+}
+
+/// How far a job is, and when it probably ends.
+pub(super) fn progress(job: &JobRow, now: Timestamp) -> Value {
+    let stages = match job.status {
+        JobStatus::Pending | JobStatus::Processing => 2,
+        _ => 1,
+    };
+    let estimate = (!job.status.is_final())
+        .then(|| (job.created_at + TYPICAL_STAGE * 2).max(now + TYPICAL_STAGE * stages / 4));
+    json!({
+        "total_lots": job.total_lots,
+        "processed_lots": job.processed_lots,
+        "failed_lots": job.failed_lots,
+        "completion_percentage": percentage(job.processed_lots, job.total_lots),
+        "estimated_completion": estimate.map(Timestamp::to_seconds_text),
+    })
+}
+
+/// A part of the whole in percent, rounded to a tenth. Only the whole gives 100.
+fn percentage(part: u32, whole: u32) -> f64 {
+    if part >= whole {
+        return 100.0;
+    }
+    let tenths = (f64::from(part) * 1000.0 / f64::from(whole)).round();
+    tenths.min(999.0) / 10.0
+}
+
+/// What a job has cost so far, and the tokens that it used.
+pub(super) fn cost_json((cost, tokens): (Option<Money>, TokenUsage)) -> Value {
+    json!({
+        "usd": cost.map(|cost| cost.to_string()),
+        "input_tokens": tokens.input,
+        "cached_tokens": tokens.cached,
+        "output_tokens": tokens.output,
+    })
+}
+
+/// The member that says when retention removed a job's lots; `None` if it has not.
+pub(super) fn removal_member(job: &JobRow) -> Option<(String, Value)> {
+    let at = job.cleaning_since?.to_seconds_text();
+    Some(("results_removed_at".into(), json!(at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_percent_is_all_of_it() {
+        for (part, whole, expected) in [
+            (0, 3, 0.0),
+            (1, 3, 33.3),
+            (2, 3, 66.7),
+            (2999, 3000, 99.9),
+            (3000, 3000, 100.0),
+            (0, 0, 100.0),
+        ] {
+            assert!(
+                (percentage(part, whole) - expected).abs() < 1e-9,
+                "{part} of {whole}"
+            );
+        }
+    }
+}
