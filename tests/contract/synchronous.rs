@@ -206,7 +206,7 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
             let printed = appliance.printed();
             let mut lines = printed.lines();
             lines
-                .any(|line| line.contains("step=direct") && line.contains("locked"))
+                .any(|line| line.contains("worker=synchronous") && line.contains("locked"))
                 .then_some(())
         });
         other.execute_batch("COMMIT").unwrap();
