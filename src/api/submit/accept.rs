@@ -197,7 +197,8 @@ fn exceeded_budget(
     estimate: &Estimate,
 ) -> Stored<Option<Refusal>> {
     let budgets = config.limits_of_money();
-    let refuses = config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
+    let refuses =
+        config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
     let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_none()) else {
         return Ok(None);
     };
