@@ -115,15 +115,9 @@ impl Handler for Api {
         let route = Route::of(&request.path).map_or("", Route::template);
         self.metrics.record_answer(route, response.status, took);
         log::log!(
-            level,
-            "event=request id={} peer={} method={} path={:?} status={} bytes={} took={:?}",
-            request.id,
-            request.peer,
-            request.method,
-            request.path,
-            response.status,
-            request.body.len(),
-            took,
+            level, event = "request", id:% = request.id, peer:% = request.peer,
+            method:% = request.method, path = request.path, status = response.status,
+            bytes = request.body.len(), took:?; ""
         );
         response
     }

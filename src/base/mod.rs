@@ -3,6 +3,7 @@
 pub mod cidr;
 pub mod clock;
 pub mod escape;
+pub mod fields;
 pub mod hex;
 pub mod private_file;
 pub mod text_enum;

@@ -1,15 +1,18 @@
-//! The daemon's log: one line an event on standard error, for a person, a program or the journal.
+//! The daemon's log on standard error: one line a record, for a person, a program or the journal.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 
-use log::Level;
-use serde_json::{Map, Value};
+use log::kv::{self, Key, Value, VisitSource, VisitValue};
+use log::{Level, Record};
+use serde_json::{Map, Value as Json};
 
 use crate::base::escape::escape_controls;
+use crate::base::fields::write_value;
 use crate::config::LogFormat;
 
-/// Log lines on standard error; the environment's `RUST_LOG` wins over `filter`.
+/// Starts the log. The environment's `RUST_LOG` takes precedence over `filter`.
 pub(super) fn start(filter: &str, format: LogFormat) {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
     let journal = is_journal();
@@ -19,17 +22,16 @@ pub(super) fn start(filter: &str, format: LogFormat) {
         .parse_filters(&filter)
         .format(move |out, record| {
             let time = out.timestamp_millis().to_string();
-            let message = record.args().to_string();
-            let line = line(format, journal, &time, record.level(), &message);
+            let line = line(format, journal, &time, record);
             writeln!(out, "{line}")
         });
     if builder.try_init().is_err() {
-        log::debug!("event=log_kept the logger was there already");
+        log::debug!(event = "log_kept"; "the logger was there already");
     }
 }
 
-/// Whether standard error leads to the journal: systemd names the socket in `JOURNAL_STREAM`, which
-/// children inherit that write elsewhere (systemd.exec(5)).
+/// Whether standard error leads to the journal. systemd names the socket in `JOURNAL_STREAM`; a child may
+/// inherit the variable and write elsewhere (systemd.exec(5)).
 fn is_journal() -> bool {
     let named = std::env::var("JOURNAL_STREAM").ok();
     let ours = std::fs::metadata("/proc/self/fd/2").ok();
@@ -37,12 +39,14 @@ fn is_journal() -> bool {
     named.is_some() && named == ours
 }
 
-/// A record as one line, whatever a stranger's text in it holds. The journal has its own time, and
-/// takes the level as a prefix (sd-daemon(3)).
-fn line(format: LogFormat, journal: bool, time: &str, level: Level, message: &str) -> String {
+/// A record as one line, whatever text from outside it holds. The journal has its own time, and takes the
+/// level as a prefix (sd-daemon(3)).
+fn line(format: LogFormat, journal: bool, time: &str, record: &Record<'_>) -> String {
+    let fields = LoggedFields::of(record);
+    let level = record.level();
     let text = match format {
-        LogFormat::Json => json(time, level, message),
-        LogFormat::Text => escape_controls(message),
+        LogFormat::Json => fields.into_json(time, level),
+        LogFormat::Text => fields.text,
     };
     match (journal, format) {
         (true, _) => format!("<{}>{text}", priority(level)),
@@ -51,7 +55,7 @@ fn line(format: LogFormat, journal: bool, time: &str, level: Level, message: &st
     }
 }
 
-/// syslog(3)'s.
+/// The priority of a level in syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -61,55 +65,101 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Time, level and the whole message, and each `key=value` that the message begins with as a member.
-fn json(time: &str, level: Level, message: &str) -> String {
-    let mut members = Map::new();
-    for (name, value) in [
-        ("time", time),
-        ("level", &level.as_str().to_lowercase()),
-        ("message", message),
-    ] {
-        members.insert(name.to_owned(), escape_controls(value).into());
-    }
-    let mut rest = message;
-    while let Some((name, value, after)) = pair(rest) {
-        members
-            .entry(name)
-            .or_insert_with(|| Value::from(escape_controls(&value)));
-        rest = after.trim_start();
-    }
-    Value::Object(members).to_string()
+/// The fields of a record, as members of an object and as a text that its message ends.
+struct LoggedFields {
+    members: Map<String, Json>,
+    text: String,
 }
 
-/// The `key=value` that a text begins with, and what comes after it. A value that begins with a quote
-/// is as Rust's `{:?}` writes it.
-fn pair(text: &str) -> Option<(&str, String, &str)> {
-    let (name, rest) = text.split_once('=')?;
-    let is_name = !name.is_empty() && name.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
-    if !is_name {
-        return None;
+impl LoggedFields {
+    fn of(record: &Record<'_>) -> Self {
+        let mut fields = Self {
+            members: Map::new(),
+            text: String::new(),
+        };
+        // A visitor that does not fail is given every field.
+        drop(record.key_values().visit(&mut fields));
+        let message = record.args().to_string();
+        if !message.is_empty() {
+            fields.separate();
+            fields.text.push_str(&message);
+        }
+        fields.text = escape_controls(&fields.text);
+        fields
     }
-    let Some(quoted) = rest.strip_prefix('"') else {
-        let (value, after) = rest.split_once(' ').unwrap_or((rest, ""));
-        return Some((name, value.to_owned(), after));
-    };
-    let mut value = String::new();
-    let mut escape = false;
-    for (at, c) in quoted.char_indices() {
-        match c {
-            '"' if !escape => return Some((name, value, &quoted[at + 1..])),
-            '\\' if !escape => escape = true,
-            c => {
-                // Other escapes stay as they are written.
-                if escape && !matches!(c, '"' | '\\' | '\'') {
-                    value.push('\\');
-                }
-                value.push(c);
-                escape = false;
-            }
+
+    fn separate(&mut self) {
+        if !self.text.is_empty() {
+            self.text.push(' ');
         }
     }
-    None
+
+    /// An object with time, level, the whole text, and a member for each field that has another name.
+    fn into_json(mut self, time: &str, level: Level) -> String {
+        self.members.insert("time".into(), time.into());
+        let level = level.as_str().to_lowercase();
+        self.members.insert("level".into(), level.into());
+        self.members.insert("message".into(), self.text.into());
+        Json::Object(self.members).to_string()
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for LoggedFields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let mut member = Member(Json::Null);
+        value.visit(&mut member)?;
+        self.separate();
+        let name = key.as_str();
+        match &member.0 {
+            Json::String(text) => {
+                write!(self.text, "{name}=")?;
+                write_value(&mut self.text, text)?;
+            }
+            Json::Null => write!(self.text, "{name}=none")?,
+            other => write!(self.text, "{name}={other}")?,
+        }
+        let shown = match member.0 {
+            Json::String(text) => Json::String(escape_controls(&text)),
+            other => other,
+        };
+        self.members.insert(name.to_owned(), shown);
+        Ok(())
+    }
+}
+
+/// A field's value as JSON: a number, a truth value or null as such, everything else as a text.
+struct Member(Json);
+
+impl VisitValue<'_> for Member {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        self.0 = Json::String(value.to_string());
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = Json::Null;
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -117,30 +167,70 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::fields::Fields;
 
-    const MESSAGE: &str =
-        "event=webhook job=6908 path=\"/a b\\\"=c\\n\" level=forged then nothing=more";
+    fn written(
+        format: LogFormat,
+        journal: bool,
+        level: Level,
+        fields: &Fields,
+        text: &str,
+    ) -> String {
+        let mut builder = Record::builder();
+        builder.level(level).key_values(fields);
+        line(
+            format,
+            journal,
+            "T",
+            &builder.args(format_args!("{text}")).build(),
+        )
+    }
 
     #[test]
     fn the_journal_reads_the_level_and_people_the_time() {
-        let at = |journal| line(LogFormat::Text, journal, "T", Level::Warn, "event=a\nb");
-        assert_eq!(at(true), "<4>event=a\\nb");
-        assert_eq!(at(false), "[T WARN ] event=a\\nb");
+        let fields = Fields::new().with("event", "a");
+        let text = |journal| written(LogFormat::Text, journal, Level::Warn, &fields, "x\nb");
+        assert_eq!(text(true), "<4>event=a x\\nb");
+        assert_eq!(text(false), "[T WARN ] event=a x\\nb");
         let levels = [(Level::Error, 3), (Level::Info, 6), (Level::Debug, 7)];
         for (level, prefix) in levels {
-            let line = line(LogFormat::Json, true, "T", level, "event=a");
+            let line = written(LogFormat::Json, true, level, &fields, "");
             assert!(line.starts_with(&format!("<{prefix}>{{")), "{line}");
         }
     }
 
     #[test]
-    fn programs_find_what_a_record_says_in_members() {
-        let line = line(LogFormat::Json, false, "T", Level::Info, MESSAGE);
-        let value: Value = serde_json::from_str(&line).unwrap();
+    fn each_field_is_a_member() {
+        let fields = Fields::new()
+            .with("event", "webhook")
+            .with("status", 200_u32)
+            .with("path", "/a b\"=c\n")
+            .with("level", "forged");
+        let line = written(
+            LogFormat::Json,
+            false,
+            Level::Info,
+            &fields,
+            "then nothing=more",
+        );
+        let value: Json = serde_json::from_str(&line).unwrap();
         let wanted = json!({
-            "time": "T", "level": "info", "message": MESSAGE,
-            "event": "webhook", "job": "6908", "path": "/a b\"=c\\n",
+            "time": "T", "level": "info",
+            "message": r#"event=webhook status=200 path="/a b\"=c\n" level=forged then nothing=more"#,
+            "event": "webhook", "status": 200, "path": "/a b\"=c\\n",
         });
         assert_eq!(value, wanted);
+    }
+
+    #[test]
+    fn a_record_without_fields_is_its_message() {
+        let line = written(
+            LogFormat::Text,
+            true,
+            Level::Info,
+            &Fields::new(),
+            "started",
+        );
+        assert_eq!(line, "<6>started");
     }
 }

@@ -330,7 +330,7 @@ fn serve(command: &Command) -> Outcome {
     let config = configuration_with_keys(command)?;
     logger::start(&config.log, config.log_format);
     for exposed in config.exposed(&config_path(command)) {
-        log::warn!("event=exposed {exposed}");
+        log::warn!(event = "exposed"; "{exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
     daemon.run(&until_a_signal())?;

@@ -41,11 +41,11 @@ impl Worker for Heartbeat {
         if self.health.is_well(now.steady) {
             match self.outbound.get(&alerts.heartbeat_url, TIMEOUT) {
                 Ok(200..300) => {}
-                Ok(status) => log::warn!("event=heartbeat status={status}"),
-                Err(error) => log::warn!("event=heartbeat error={error}"),
+                Ok(status) => log::warn!(event = "heartbeat", status; ""),
+                Err(error) => log::warn!(event = "heartbeat", error:%; ""),
             }
         } else {
-            log::warn!("event=heartbeat left out; see /health");
+            log::warn!(event = "heartbeat"; "left out; see /health");
         }
         Ok(TickOutcome::idle(alerts.heartbeat_interval))
     }

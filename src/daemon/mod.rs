@@ -242,7 +242,7 @@ impl Daemon {
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
                 let server = Server::start(&group, clock.clone(), name, listener, limits, handler)
                     .map_err(|error| format!("cannot serve {address}: {error}"))?;
-                log::info!("event=listening what={name} address={}", server.address());
+                log::info!(event = "listening", what:% = name, address:% = server.address(); "");
                 servers.push(server);
             }
         }
@@ -262,9 +262,8 @@ impl Daemon {
             .spawn("watch", move || thread.run())
             .map_err(|error| format!("thread watch: {error}"))?;
         log::info!(
-            "event=started version={} database={}",
-            env!("CARGO_PKG_VERSION"),
-            config.database.display()
+            event = "started", version:% = env!("CARGO_PKG_VERSION"),
+            database:% = config.database.display(); ""
         );
         Ok(Self {
             group,
@@ -299,8 +298,8 @@ impl Daemon {
         };
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         match &outcome {
-            Ok(cause) => log::info!("event=stopping cause={cause:?}"),
-            Err(reason) => log::error!("event=stopping cause={reason:?}"),
+            Ok(cause) => log::info!(event = "stopping", cause; ""),
+            Err(reason) => log::error!(event = "stopping", cause = reason; ""),
         }
         self.stop();
         outcome.map(drop)
@@ -314,9 +313,9 @@ impl Daemon {
         }
         if !self.group.join(SHUTDOWN_GRACE) {
             // What they were at is in the database, as after a crash.
-            log::warn!("event=stopped with threads still in a call");
+            log::warn!(event = "stopped"; "with threads still in a call");
         }
-        log::info!("event=stopped");
+        log::info!(event = "stopped"; "");
     }
 }
 
@@ -374,7 +373,7 @@ pub fn signals() -> Result<Receiver<&'static str>, String> {
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::debug!("event=systemd_not_told error={error:?}");
+        log::debug!(event = "systemd_not_told", error:%; "");
     }
 }
 

@@ -66,7 +66,7 @@ impl Watch {
         if late.is_empty() && silence.is_none() {
             super::tell_systemd(&[sd_notify::NotifyState::Watchdog]);
         } else {
-            log::error!("event=unwell late={late:?} client_port={silence:?}");
+            log::error!(event = "unwell", late:?, client_port:? = silence; "");
         }
         let threads = late.into_iter().map(|(name, what)| {
             let message = format!(

@@ -40,7 +40,7 @@ impl WorkerThread {
                     let wait = next.after.min(LONGEST_WAIT);
                     self.health.ends(&self.name, wait, None);
                     if said.take().is_some() {
-                        log::info!("event=recovered worker={}", self.name);
+                        log::info!(event = "recovered", worker:% = self.name; "");
                     }
                     if next.worked {
                         self.worker
@@ -83,9 +83,8 @@ impl WorkerThread {
             .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= SAID_AGAIN);
         if is_new || !error.passes() {
             log::error!(
-                "event=trouble worker={} passes={} error={text}",
-                self.name,
-                error.passes()
+                event = "trouble", worker:% = self.name, passes = error.passes(), error:% = text;
+                ""
             );
             *said = Some((text.clone(), now));
         }

@@ -115,7 +115,7 @@ impl Gate {
             // Out of descriptors or threads: told once, then waited out.
             if let Some(error) = &error {
                 if !failing {
-                    log::warn!("event=http_accept_failing error={error:?}");
+                    log::warn!(event = "http_accept_failing", error:%; "");
                 }
                 self.limiter.make_room();
                 if stopped.recv_timeout(BACK_OFF) == Err(RecvTimeoutError::Disconnected) {
@@ -158,7 +158,7 @@ impl Gate {
             stream.shutdown(Shutdown::Write)
         });
         if let Err(error) = said {
-            log::debug!("event=http_turned_away peer={peer} error={error:?}");
+            log::debug!(event = "http_turned_away", peer:%, error:%; "");
         }
     }
 
@@ -195,9 +195,8 @@ impl Gate {
                 Err(Trouble::Refused(refusal)) => {
                     let HttpError { status, code, .. } = &refusal;
                     log::info!(
-                        "event=http_refused request={} peer={} status={status} code={code}",
-                        context.id,
-                        context.peer
+                        event = "http_refused", request:% = context.id, peer:% = context.peer,
+                        status, code:%; ""
                     );
                     let text = self.refusal_text(&context.id, &refusal, context.head_only);
                     client.begin_answer();
@@ -247,10 +246,7 @@ impl Gate {
             return Err(Trouble::Gone);
         }
         let inner = self.hand_over(&head, context, body).map_err(|error| {
-            log::error!(
-                "event=http_hand_over_failed request={} error={error:?}",
-                context.id
-            );
+            log::error!(event = "http_hand_over_failed", request:% = context.id, error:%; "");
             overloaded("the request could not be taken: try again later")
         })?;
         let mut inner = BufReader::with_capacity(64 * 1024, inner);
@@ -419,10 +415,7 @@ impl RejectionLog {
     fn turned_away(&mut self, peer: IpAddr, now: Duration) {
         self.untold += 1;
         if self.told.is_none_or(|told| now >= told + TOLD_AGAIN) {
-            log::warn!(
-                "event=http_turned_away number={} last_peer={peer}",
-                self.untold
-            );
+            log::warn!(event = "http_turned_away", number = self.untold, last_peer:% = peer; "");
             self.untold = 0;
             self.told = Some(now);
         }

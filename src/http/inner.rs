@@ -60,7 +60,7 @@ impl Inner {
                 Err(error) => {
                     // Where this fails, the gate's next request tries again.
                     if let Err(error) = self.renew(&listening, &error) {
-                        log::error!("event=http_inner_listener_down error={error:?}");
+                        log::error!(event = "http_inner_listener_down", error:%; "");
                     }
                 }
             }
@@ -100,7 +100,7 @@ impl Inner {
         let mut current = self.lock();
         // Another thread may have seen it first.
         if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
-            log::warn!("event=http_inner_listener_again error={why:?}");
+            log::warn!(event = "http_inner_listener_again", error:% = why; "");
             let number = self.sockets.fetch_add(1, Ordering::Relaxed);
             *current = Some(Arc::new(Listening::start(&broken.folder, number)?));
             drop(current);
@@ -164,7 +164,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir(&self.0) {
-            log::warn!("event=http_inner_folder_stays error={error:?}");
+            log::warn!(event = "http_inner_folder_stays", error:%; "");
         }
     }
 }

@@ -115,7 +115,7 @@ impl Gate {
             .take(MOST_REFUSAL)
             .read_to_end(&mut body);
         if let Err(error) = read {
-            log::error!("event=http_refusal_without_body request={id} error={error:?}");
+            log::error!(event = "http_refusal_without_body", request:% = id, error:%; "");
         }
         let end = format!(
             "Content-Length: {}\r\nConnection: close\r\n\r\n",
@@ -169,10 +169,7 @@ pub fn retry_later(response: Response) -> Response {
 
 /// The worker ended before its answer did; nothing of it has reached the client.
 pub fn broken_off(context: &RequestContext, error: &io::Error) -> HttpError {
-    log::error!(
-        "event=http_worker_broke_off request={} error={error:?}",
-        context.id
-    );
+    log::error!(event = "http_worker_broke_off", request:% = context.id, error:%; "");
     HttpError::new(
         500,
         "INTERNAL_ERROR",

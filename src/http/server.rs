@@ -108,7 +108,8 @@ impl Server {
     ) -> io::Result<Self> {
         if let Some(most) = connections_affordable().filter(|most| *most < limits.connections) {
             log::warn!(
-                "event=http_few_descriptors server={name} connections={most} raise LimitNOFILE for more"
+                event = "http_few_descriptors", server:% = name, connections = most;
+                "raise LimitNOFILE for more"
             );
             limits.connections = most;
         }
@@ -215,7 +216,7 @@ impl Worker {
             Ok(request) => request,
             Err(error) => {
                 // The gate hung up in the middle; dropping the request answers it.
-                log::warn!("event=http_request_cut error={error:?}");
+                log::warn!(event = "http_request_cut", error:%; "");
                 return;
             }
         };
@@ -224,8 +225,7 @@ impl Worker {
         let mut response = self.handler.handle(request);
         if !(200..=599).contains(&response.status) {
             log::error!(
-                "event=http_impossible_status status={} request={id}",
-                response.status
+                event = "http_impossible_status", status = response.status, request:% = id; ""
             );
             response.status = 500;
         }
@@ -236,7 +236,9 @@ impl Worker {
         if streamed && self.downloads.len() >= self.most_waiting {
             // A stream has not been begun and can be asked for again. An answer in full may be the
             // only word on what the request did: it waits its turn, however long.
-            log::info!("event=http_refused request={id} status=503 code=OVERLOADED");
+            log::info!(
+                event = "http_refused", request:% = id, status = 503, code = "OVERLOADED"; ""
+            );
             let message = "too many downloads are running: try again later";
             let refusal = self.handler.refuse(503, "OVERLOADED", message);
             Download::new(id, from, retry_later(refusal), head_only).write();
@@ -314,10 +316,10 @@ impl Download {
             Ok(()) => {}
             // The gate has hung up, because the client has or was too slow.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                log::debug!("event=http_answer_unwanted request={}", self.id);
+                log::debug!(event = "http_answer_unwanted", request:% = self.id; "");
             }
             Err(error) => {
-                log::warn!("event=http_answer_cut request={} error={error:?}", self.id);
+                log::warn!(event = "http_answer_cut", request:% = self.id, error:%; "");
             }
         }
     }

@@ -126,7 +126,7 @@ pub fn write_answer(
         if sound(name, value) {
             write!(to, "{name}: {value}\r\n")?;
         } else {
-            log::error!("event=http_impossible_header name={name:?}");
+            log::error!(event = "http_impossible_header", name; "");
         }
     }
     match length {

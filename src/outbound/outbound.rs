@@ -177,7 +177,7 @@ impl Post for Outbound {
             .read_to_end(&mut start);
         if let Err(error) = read {
             // The status is what counts, and it has been said.
-            log::debug!("event=webhook_answer_cut status={status} error={error:?}");
+            log::debug!(event = "webhook_answer_cut", status, error:%; "");
         }
         Ok(PostReply {
             status,

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::alert::{AlertCause, AlertChange, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
 
@@ -21,9 +22,12 @@ pub fn open(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject, message: &str)
     )?;
     if added == 1 {
         let subject = subject.to_string();
-        let line =
-            format!("event=alert_opened kind={kind} subject={subject:?} message={message:?}");
-        tx.log_after_commit(Level::Warn, line);
+        let fields = Fields::new()
+            .with("event", "alert_opened")
+            .with("kind", kind.to_string())
+            .with("subject", subject)
+            .with("message", message);
+        tx.log_after_commit(Level::Warn, fields);
         add_notice(tx, tx.tx.last_insert_rowid(), AlertChange::Opened)?;
     }
     Ok(added == 1)
@@ -39,8 +43,11 @@ pub fn close(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject) -> Stored<()>
         .optional()?;
     if let Some(alert) = closed {
         let subject = subject.to_string();
-        let line = format!("event=alert_closed kind={kind} subject={subject:?}");
-        tx.log_after_commit(Level::Info, line);
+        let fields = Fields::new()
+            .with("event", "alert_closed")
+            .with("kind", kind.to_string())
+            .with("subject", subject);
+        tx.log_after_commit(Level::Info, fields);
         add_notice(tx, alert, AlertChange::Closed)?;
     }
     Ok(())

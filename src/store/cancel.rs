@@ -5,6 +5,7 @@ use rusqlite::params;
 
 use super::jobs::JobRow;
 use super::{Stored, Tx, events, moved};
+use crate::base::fields::Fields;
 
 /// Cancels a job that is not final, and makes its deliveries due. A batch that is not sealed lets go
 /// of its requests; one that is keeps them, and is cancelled at OpenAI where nobody else's are in it.
@@ -51,6 +52,9 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         Some(&job.id),
         None,
         "cancelled",
-        &format!("lots={lots} requests={open} reason={reason:?}"),
+        Fields::new()
+            .with("lots", lots)
+            .with("requests", open)
+            .with("reason", reason),
     )
 }

@@ -1,11 +1,10 @@
 //! `events`: what happened to jobs and batches, and when.
 
-use std::fmt::Display;
-
 use log::Level;
 use rusqlite::params;
 
 use super::{Stored, Tx};
+use crate::base::fields::Fields;
 
 /// Stores an event of a job, a batch or both, and logs it once the transaction is committed.
 pub fn record(
@@ -13,24 +12,16 @@ pub fn record(
     job: Option<&str>,
     batch: Option<i64>,
     kind: &str,
-    detail: &str,
+    detail: Fields,
 ) -> Stored<()> {
     tx.execute(
         "INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)",
-        params![tx.now, job, batch, kind, detail],
+        params![tx.now, job, batch, kind, detail.to_string()],
     )?;
-    let line = format!(
-        "event={kind}{}{}{}",
-        field(" job=", job),
-        field(" batch=", batch),
-        field(" ", Some(detail).filter(|detail| !detail.is_empty()))
-    );
-    tx.log_after_commit(Level::Info, line);
+    let fields = Fields::new()
+        .with("event", kind)
+        .with_some("job", job)
+        .with_some("batch", batch);
+    tx.log_after_commit(Level::Info, fields.followed_by(detail));
     Ok(())
-}
-
-fn field<T: Display>(name: &str, value: Option<T>) -> String {
-    value
-        .map(|value| format!("{name}{value}"))
-        .unwrap_or_default()
 }

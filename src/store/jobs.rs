@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Stored, Tx, View, events, moved, synchronous_calls};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
 
@@ -157,13 +158,11 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     for url in new.submission.webhooks() {
         insert_delivery.execute(params![new.id, url, receiver(url), tx.now])?;
     }
-    let detail = format!(
-        "client={} lots={} languages={}",
-        new.client,
-        lots.len(),
-        new.submission.languages.join(",")
-    );
-    events::record(tx, Some(new.id), None, "accepted", &detail)
+    let detail = Fields::new()
+        .with("client", new.client)
+        .with("lots", lots.len())
+        .with("languages", new.submission.languages.join(","));
+    events::record(tx, Some(new.id), None, "accepted", detail)
 }
 
 /// The job of that id, where `client` may see it.
@@ -286,17 +285,13 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    let mut detail = format!(
-        "client={} lots={} failed_lots={} took={:?}",
-        job.client,
-        job.total_lots,
-        job.failed_lots,
-        tx.now.since(job.created_at)
-    );
-    if let Some(error) = error {
-        detail += &format!(" error={error:?}");
-    }
-    events::record(tx, Some(&job.id), None, status.as_str(), &detail)
+    let detail = Fields::new()
+        .with("client", job.client.as_str())
+        .with("lots", job.total_lots)
+        .with("failed_lots", job.failed_lots)
+        .with("took", format!("{:?}", tx.now.since(job.created_at)))
+        .with_some("error", error);
+    events::record(tx, Some(&job.id), None, status.as_str(), detail)
 }
 
 /// The reason of the first failed lot of a job.

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::settle::{self, Rules};
 use super::{Stored, Tx, View, batches, events, requests};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, CustomId, Scheme, Stage};
 use crate::domain::job::{JobStatus, LotStatus, RequestState, is_english, receiver};
 use crate::domain::legacy::{LegacyJob, LegacyLot, custom_ids};
@@ -58,7 +59,9 @@ pub fn insert(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
         Some(&job.id),
         None,
         "imported",
-        &format!("status={} lots={}", job.status, job.lots.len()),
+        Fields::new()
+            .with("status", job.status.to_string())
+            .with("lots", job.lots.len()),
     )?;
     Ok(true)
 }
@@ -384,11 +387,11 @@ fn complete_link(tx: &Tx<'_>, batch: i64, link: &Link<'_>, lines: usize) -> Stor
         params![lines, batch],
     )?;
     batches::link_jobs(tx, batch)?;
-    let detail = format!(
-        "openai_batch={} lines={lines} evidence={}",
-        link.remote.id, link.evidence
-    );
-    events::record(tx, None, Some(batch), "linked", &detail)?;
+    let detail = Fields::new()
+        .with("openai_batch", link.remote.id.as_str())
+        .with("lines", lines)
+        .with("evidence", link.evidence.to_string());
+    events::record(tx, None, Some(batch), "linked", detail)?;
     Ok(lines)
 }
 

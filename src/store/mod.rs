@@ -26,6 +26,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, TransactionBehavior};
 
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 
 pub mod alerts;
 pub mod backup;
@@ -152,8 +153,8 @@ pub type View = Connection;
 pub struct Tx<'c> {
     tx: rusqlite::Transaction<'c>,
     tallies: settle::Tallies,
-    /// Lines for the log: a transaction that is rolled back logs nothing.
-    log_lines: RefCell<Vec<(Level, String)>>,
+    /// Log records. A transaction that is rolled back writes none.
+    log_records: RefCell<Vec<(Level, Fields)>>,
     /// The wall clock's time of this transaction.
     pub now: Timestamp,
 }
@@ -172,9 +173,9 @@ impl Tx<'_> {
         self.tx.prepare_cached(sql)?.execute(params)
     }
 
-    /// Logs a line once this transaction is committed.
-    fn log_after_commit(&self, level: Level, line: String) {
-        self.log_lines.borrow_mut().push((level, line));
+    /// Writes a log record once this transaction is committed.
+    fn log_after_commit(&self, level: Level, fields: Fields) {
+        self.log_records.borrow_mut().push((level, fields));
     }
 }
 
@@ -291,15 +292,15 @@ impl Store {
         let tx = Tx {
             tx: writer.transaction_with_behavior(TransactionBehavior::Immediate)?,
             tallies: settle::Tallies::default(),
-            log_lines: RefCell::default(),
+            log_records: RefCell::default(),
             now,
         };
         let done = change(&tx)?;
         settle::write_tallies(&tx)?;
         self.tell(Commit::Ahead);
         tx.tx.commit()?;
-        for (level, line) in tx.log_lines.into_inner() {
-            log::log!(level, "{line}");
+        for (level, fields) in tx.log_records.into_inner() {
+            fields.log(level, module_path!());
         }
         self.tell(Commit::Done);
         Ok(done)
@@ -535,9 +536,8 @@ fn back_up_before_upgrade(
         ))
     })?;
     log::info!(
-        "event=backed_up before=upgrade schema={schema} path={} bytes={}",
-        copied.path.display(),
-        copied.bytes
+        event = "backed_up", before = "upgrade", schema, path:% = copied.path.display(),
+        bytes = copied.bytes; ""
     );
     Ok(())
 }

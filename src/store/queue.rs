@@ -31,7 +31,7 @@ pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
          ON CONFLICT DO UPDATE SET tokens = excluded.tokens, learned_at = excluded.learned_at",
         params![model, tokens, tx.now],
     )?;
-    log::info!("event=queue_limit model={model} tokens={tokens}");
+    log::info!(event = "queue_limit", model:%, tokens; "");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, events};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 
 /// A job that is to be cleaned.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ pub fn clean(tx: &Tx<'_>, old: &Old, lots: u32) -> Stored<()> {
             "UPDATE batch_jobs SET cleaned_at = ? WHERE seq = ?",
             params![tx.now, old.seq],
         )?;
-        return events::record(tx, Some(&old.id), None, "cleaned", "");
+        return events::record(tx, Some(&old.id), None, "cleaned", Fields::new());
     };
     let sums = "count(*), coalesce(sum(w.outcome = 'answered'), 0), sum(w.input_tokens), sum(w.cached_tokens),
                 sum(w.output_tokens), sum(w.reasoning_tokens)";

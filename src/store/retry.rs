@@ -8,6 +8,7 @@ use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::settle::{self, By};
 use super::{StoreError, Stored, Tx, View, events};
+use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, RequestState};
 
@@ -158,11 +159,11 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
          WHERE batch_job_id = ? GROUP BY url",
         params![tx.now, job.id],
     )?;
-    let detail = format!(
-        "lots={} vision={} translations={}",
-        cost.lots, cost.vision, cost.translations
-    );
-    events::record(tx, Some(&job.id), None, "retried", &detail)?;
+    let detail = Fields::new()
+        .with("lots", cost.lots)
+        .with("vision", cost.vision)
+        .with("translations", cost.translations);
+    events::record(tx, Some(&job.id), None, "retried", detail)?;
     Ok(cost)
 }
 

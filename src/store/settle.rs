@@ -11,6 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::batches::{self, BatchRow};
 use super::{Stored, Tx, View, alerts, events, requests, synchronous_calls};
+use crate::base::fields::Fields;
 use crate::domain::alert::AlertSubject;
 use crate::domain::batch::{CustomId, History, Outcome, Scheme, Stage, Verdict};
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
@@ -622,7 +623,7 @@ pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usi
         Some(job_id),
         None,
         "released",
-        &format!("requests={released}"),
+        Fields::new().with("requests", released),
     )?;
     Ok(released)
 }

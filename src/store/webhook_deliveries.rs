@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View, alerts, events, moved};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::due::Due;
 
@@ -265,7 +266,7 @@ pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
         job.as_deref(),
         None,
         "webhook_let_go",
-        &format!("delivery={id}"),
+        Fields::new().with("delivery", id),
     )
 }
 

@@ -91,12 +91,18 @@ impl AlertNotifier {
         let (what, kind, subject) = (notice.what, &notice.alert.kind, &notice.alert.subject);
         let attempt = notice.attempts + 1;
         match then {
-            NoticeOutcome::Abandoned => log::error!(
-                "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then=given_up error={error:?}"
-            ),
-            _ => log::info!(
-                "event=alert_told alert={kind} subject={subject} what={what} attempt={attempt} then={then} error={error:?}"
-            ),
+            NoticeOutcome::Abandoned => {
+                log::error!(
+                    event = "alert_told", alert:% = kind, subject:%, what:%, attempt,
+                    then = "given_up", error:%; ""
+                )
+            }
+            _ => {
+                log::info!(
+                    event = "alert_told", alert:% = kind, subject:%, what:%, attempt, then:%,
+                    error:%; ""
+                )
+            }
         }
         Ok(TickOutcome::again())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::fields::Fields;
 use crate::config::Config;
 use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Stage};
@@ -176,7 +177,7 @@ impl Auditor {
                     None,
                     Some(*batch),
                     "linked_again",
-                    "a job did not name it",
+                    Fields::new().with_text("a job did not name it"),
                 )?;
             }
             Ok(())
@@ -240,7 +241,7 @@ impl Auditor {
         let listed = match batches_back_to(self.api.as_ref(), from) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!("event=reconciliation_put_off error={:?}", error.to_string());
+                log::warn!(event = "reconciliation_put_off", error:%; "");
                 if error.is_account_trouble() {
                     let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
                     self.store

@@ -89,7 +89,7 @@ impl Poller {
                 Ok(page) => page,
                 // Each is asked for itself, and what is wrong is found there.
                 Err(error) => {
-                    log::info!("event=listing_failed error={:?}", error.to_string());
+                    log::info!(event = "listing_failed", error:%; "");
                     break;
                 }
             };

@@ -96,11 +96,7 @@ impl Worker for RemoteCleanup {
                 .store
                 .write(now.wall, |tx| batches::mark_cleaned(tx, row.id))?,
             Err(error) => {
-                log::warn!(
-                    "event=not_cleaned batch={} error={:?}",
-                    row.id,
-                    error.to_string()
-                );
+                log::warn!(event = "not_cleaned", batch = row.id, error:%; "");
                 self.rest_until = now.steady
                     + backoff(
                         self.config.openai.retry_interval,

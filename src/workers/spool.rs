@@ -102,7 +102,7 @@ impl Spool {
                 .is_some_and(|may_be_sent| *may_be_sent || !is_input);
             if !is_of_use {
                 fs::remove_file(entry.path())?;
-                log::info!("event=swept file={}", name.display());
+                log::info!(event = "swept", file:% = name.display(); "");
             }
         }
         Ok(())

@@ -186,9 +186,8 @@ impl SynchronousCaller {
             }
         })?;
         log::info!(
-            "event=call job={job} request={} outcome={outcome} response={} model={model} error={error:?}",
-            call.request,
-            result.response_id.unwrap_or("none"),
+            event = "call", job:%, request = call.request, outcome:%,
+            response = result.response_id, model:%, error:%; ""
         );
         Ok(())
     }

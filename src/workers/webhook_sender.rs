@@ -154,11 +154,10 @@ impl WebhookSender {
             return Err(error.into());
         }
         log::info!(
-            "event=webhook job={job} delivery={} host={} attempt={} status={} then={then} took={took:?}",
-            delivery.id,
-            delivery.host,
-            delivery.attempts + 1,
-            status.map_or_else(|| "none".to_owned(), |status| status.to_string()),
+            event = "webhook", job:%, delivery = delivery.id, host:% = delivery.host,
+            attempt = delivery.attempts + 1,
+            status,
+            then:%, took:?; ""
         );
         Ok(TickOutcome::again())
     }

@@ -119,7 +119,7 @@ impl Api {
             .store
             .read(|view| alerts::paused(view, &PauseScope::Intake))?;
         if let Some(missing) = pauses::missing_room(&self.store, &self.config)? {
-            log::error!("event=refused reason=disk_reserve missing={missing}");
+            log::error!(event = "refused", reason = "disk_reserve", missing; "");
             return Err(StoreError::Full.into());
         }
         if pause.is_some() {
@@ -221,11 +221,8 @@ fn is_dry_run(request: &Request) -> Result<bool, ApiError> {
 
 fn log_received(job: &JobRow, request: &Request) {
     log::info!(
-        "event=received job={} client={} request={} peer={}",
-        job.id,
-        job.client,
-        request.id,
-        request.peer
+        event = "received", job:% = job.id, client:% = job.client, request:% = request.id,
+        peer:% = request.peer; ""
     );
 }
 

@@ -3,6 +3,7 @@
 use rusqlite::{named_params, params};
 
 use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
+use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::openai::Batch;
@@ -139,8 +140,10 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
         link_jobs(tx, id)?;
     }
     claim_again(tx, id)?;
-    let detail = format!("openai_batch={} second under key {}", remote.id, first.key);
-    events::record(tx, None, Some(id), "duplicate", &detail)?;
+    let detail = Fields::new()
+        .with("openai_batch", remote.id.as_str())
+        .with_text(&format!("second under key {}", first.key));
+    events::record(tx, None, Some(id), "duplicate", detail)?;
     let message = format!(
         "OpenAI has a second batch, {}, under the key of {}; it is cancelled if it still runs, and what it answered \
          is taken in. Look at both with: batchkeeper batches show {id}",

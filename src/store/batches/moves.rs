@@ -4,6 +4,7 @@ use rusqlite::{named_params, params};
 
 use super::{count_lines, get};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::openai::{Batch, FileObject, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
@@ -88,12 +89,12 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
         params![input.lines, input.bytes, input.sha256, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not planned"))?;
-    events::record(tx, None, Some(id), "sealed", &sealed_detail(tx, id, input)?)?;
+    events::record(tx, None, Some(id), "sealed", sealed_detail(tx, id, input)?)?;
     Ok(true)
 }
 
 /// Under which key what goes to OpenAI, and for whom: the first of its jobs, and how many more.
-fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
+fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<Fields> {
     let (all, named): (usize, String) = view.query_row(
         "SELECT (SELECT count(*) FROM batch_links WHERE batch_id = ?1),
                 coalesce(group_concat(j.id), '') FROM (SELECT job FROM batch_links WHERE batch_id = ?1 ORDER BY job LIMIT ?2) k
@@ -101,15 +102,16 @@ fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<String> {
         params![id, NAMED],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let more = match all.saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" more_jobs={more}"),
-    };
+    let more = Some(all.saturating_sub(NAMED)).filter(|more| *more > 0);
     let row = get(view, id)?;
-    Ok(format!(
-        "key={} stage={} model={} lines={} bytes={} jobs={named}{more}",
-        row.key, row.stage, row.model, input.lines, input.bytes,
-    ))
+    Ok(Fields::new()
+        .with("key", row.key)
+        .with("stage", row.stage.to_string())
+        .with("model", row.model)
+        .with("lines", input.lines)
+        .with("bytes", input.bytes)
+        .with("jobs", named)
+        .with_some("more_jobs", more))
 }
 
 /// OpenAI has the input.
@@ -121,7 +123,13 @@ pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &FileObject) -> Stored<()> {
         params![file.id, file.created_at, tx.now, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not sealed"))?;
-    events::record(tx, None, Some(id), "uploaded", &format!("file={}", file.id))
+    events::record(
+        tx,
+        None,
+        Some(id),
+        "uploaded",
+        Fields::new().with("file", file.id.as_str()),
+    )
 }
 
 /// A create is about to be sent: the intent.
@@ -131,7 +139,7 @@ pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
-    events::record(tx, None, Some(id), "creating", "")
+    events::record(tx, None, Some(id), "creating", Fields::new())
 }
 
 /// The create certainly had no effect: the batch may be created (from the same input) again.
@@ -151,7 +159,7 @@ pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
-    events::record(tx, None, Some(id), "input_lost", "")
+    events::record(tx, None, Some(id), "input_lost", Fields::new())
 }
 
 /// OpenAI's id is certain: stored with the batch and on its jobs.
@@ -169,7 +177,7 @@ pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
         None,
         Some(id),
         "submitted",
-        &format!("openai_batch={}", remote.id),
+        Fields::new().with("openai_batch", remote.id.as_str()),
     )
 }
 
@@ -198,7 +206,7 @@ pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<(
         "UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?",
     )?
     .execute(params![until, error, id])?;
-    log::warn!("event=postponed batch={id} until={until} error={error:?}");
+    log::warn!(event = "postponed", batch = id, until:%, error:%; "");
     Ok(())
 }
 
@@ -219,7 +227,13 @@ pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     moved(changed, || {
         format!("batch {id} is over, or not made yet; look at it: batchkeeper batches show {id}")
     })?;
-    events::record(tx, None, Some(id), "abandoned", reason)
+    events::record(
+        tx,
+        None,
+        Some(id),
+        "abandoned",
+        Fields::new().with_text(reason),
+    )
 }
 
 /// A batch of our own, taken up by a recovery, of which OpenAI has no file any more.
@@ -230,7 +244,7 @@ pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
         params![reason, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has lines"))?;
-    events::record(tx, None, Some(id), "lost", reason)
+    events::record(tx, None, Some(id), "lost", Fields::new().with_text(reason))
 }
 
 /// Whether a submission was let go of while a call for it was under way: what the call says does not

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{BatchRow, COLUMNS, ResultKind, batch_row};
 use crate::base::clock::Timestamp;
+use crate::base::fields::Fields;
 use crate::domain::batch::BatchState;
 use crate::domain::openai::{Batch, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
@@ -51,11 +52,12 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
         )?;
     }
     let counts = remote.counts;
-    let detail = format!(
-        "status={} total={} completed={} failed={}",
-        remote.status_text, counts.total, counts.completed, counts.failed
-    );
-    events::record(tx, None, Some(id), "ended", &detail)
+    let detail = Fields::new()
+        .with("status", remote.status_text.as_str())
+        .with("total", counts.total)
+        .with("completed", counts.completed)
+        .with("failed", counts.failed);
+    events::record(tx, None, Some(id), "ended", detail)
 }
 
 /// A result file lies whole in the spool.
@@ -80,7 +82,10 @@ pub fn mark_spooled(
         None,
         Some(id),
         "spooled",
-        &format!("file={name} bytes={bytes} sha256={sha256}"),
+        Fields::new()
+            .with("file", name)
+            .with("bytes", bytes)
+            .with("sha256", sha256),
     )
 }
 
@@ -143,12 +148,13 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
         [id],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
     )?;
-    let mut detail =
-        format!("lines={lines} answered={answered} input_tokens={input} output_tokens={output}");
-    if let Some(refused) = refused {
-        detail += &format!(" error={refused:?}");
-    }
-    events::record(tx, None, Some(id), state.as_str(), &detail)
+    let detail = Fields::new()
+        .with("lines", lines)
+        .with("answered", answered)
+        .with("input_tokens", input)
+        .with("output_tokens", output)
+        .with_some("error", refused);
+    events::record(tx, None, Some(id), state.as_str(), detail)
 }
 
 /// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
@@ -212,7 +218,7 @@ pub fn mark_cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is clean already"))?;
-    events::record(tx, None, Some(id), "cleaned", "")
+    events::record(tx, None, Some(id), "cleaned", Fields::new())
 }
 
 /// Whether another batch whose files are still at OpenAI was made from the same input.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
+use crate::base::fields::Fields;
 use crate::config::Config;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
@@ -161,8 +162,8 @@ impl Ingester {
             Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
             _ => {
                 log::warn!(
-                    "event=spooled_again batch={} the spooled {kind} file is gone or another; it is fetched again",
-                    row.id
+                    event = "spooled_again", batch = row.id;
+                    "the spooled {kind} file is gone or another; it is fetched again"
                 );
                 self.store
                     .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, kind))?;
@@ -178,8 +179,11 @@ impl Ingester {
                 }
             }
             if let Some(first) = broken.first() {
-                let detail = format!("file={kind} lines={} first={first:?}", broken.len());
-                events::record(tx, None, Some(row.id), "broken_lines", &detail)?;
+                let detail = Fields::new()
+                    .with("file", kind.as_str())
+                    .with("lines", broken.len())
+                    .with("first", first.as_str());
+                events::record(tx, None, Some(row.id), "broken_lines", detail)?;
             }
             let taken = if chunk.is_last {
                 file.bytes.unwrap_or(chunk.end)

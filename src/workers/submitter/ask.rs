@@ -21,7 +21,7 @@ impl Submitter {
         let listed = match batches_back_to(self.api.as_ref(), since) {
             Ok(listed) => listed,
             Err(error) => {
-                log::warn!("event=comparison_put_off error={:?}", error.to_string());
+                log::warn!(event = "comparison_put_off", error:%; "");
                 self.compare_at =
                     now.steady + backoff(self.config.openai.retry_interval, 1, error.retry_after());
                 if error.is_account_trouble() {
@@ -37,11 +37,7 @@ impl Submitter {
             reconcile::with_listing(tx, &self.store, &listed, since)
         })?;
         self.forget_inputs(&found)?;
-        log::info!(
-            "event=compared batches={} unheard={}",
-            listed.len(),
-            found.unheard
-        );
+        log::info!(event = "compared", batches = listed.len(), unheard = found.unheard; "");
         Ok(TickOutcome::again())
     }
 
@@ -78,8 +74,7 @@ impl Submitter {
                 Err(error) => return self.failed(row, now, &error, None),
             }
             log::warn!(
-                "event=not_found batch={} not found at OpenAI after the settling time",
-                row.id
+                event = "not_found", batch = row.id; "not found at OpenAI after the settling time"
             );
             self.store
                 .write(now.wall, |tx| batches::mark_not_created(tx, row.id))?;
