@@ -5,31 +5,8 @@
 //! demand (`faults.rs` has the menu). Nothing moves by itself: a batch advances when it is looked
 //! at. It knows nothing of jobs, lots or the store.
 
-mod answers;
-mod batches;
-mod control;
-mod create;
-mod disk;
-mod door;
-mod execute;
-mod faults;
-mod files;
-mod hooks;
-mod ids;
-mod images;
-mod input;
-mod ledger;
-mod lines;
-mod multipart;
-mod progress;
-mod request;
-mod response;
-mod seed;
-mod settings;
-mod validate;
-mod view;
-mod wire;
-mod written;
+mod http;
+mod model;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,19 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use answers::{expected_description, expected_translation};
-pub use disk::OpenError;
-pub use faults::Fault;
-pub use images::image_names;
-pub use response::ODD_UNICODE;
-pub use settings::{ApiKey, Latencies, Model, Pace, Reasoning, Settings, UnknownFile};
+pub use model::disk::OpenError;
+pub use model::faults::Fault;
+pub use model::responses::images::image_names;
+pub use model::responses::object::ODD_UNICODE;
+pub use model::responses::texts::{expected_description, expected_translation};
+pub use model::settings::{ApiKey, Latencies, Model, Pace, Reasoning, Settings, UnknownFile};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
-use ledger::Entry;
-use lines::Target;
-use response::Twist;
-use wire::ErrorReply;
+use model::error_reply::ErrorReply;
+use model::ledger::Entry;
+use model::responses::execution::Target;
+use model::responses::object::Twist;
 
 /// The simulated OpenAI.
 pub struct Sandbox {
@@ -57,10 +34,10 @@ pub struct Sandbox {
     settings: Settings,
     clock: Arc<dyn Clock>,
     seq: AtomicU64,
-    faults: faults::Book,
-    ledger: ledger::Ledger,
-    files: files::Files,
-    batches: batches::Batches,
+    faults: model::faults::Book,
+    ledger: model::ledger::Ledger,
+    files: model::files::operations::Files,
+    batches: model::batches::operations::Batches,
     /// By batch: its project and model, and the tokens that it holds.
     queue: Mutex<BTreeMap<String, (String, u64)>>,
     hooks: Mutex<()>,
@@ -88,16 +65,16 @@ impl Sandbox {
     ) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::new(state_dir, &error);
         std::fs::create_dir_all(state_dir).map_err(failed)?;
-        let ledger = ledger::Ledger::open(state_dir)?;
-        let files = files::Files::open(state_dir)?;
-        let batches = batches::Batches::open(state_dir)?;
+        let ledger = model::ledger::Ledger::open(state_dir)?;
+        let files = model::files::operations::Files::open(state_dir)?;
+        let batches = model::batches::operations::Batches::open(state_dir)?;
         let newest = files.newest_seq().max(batches.newest_seq());
         let sandbox = Self {
             folder: state_dir.to_owned(),
             settings,
             clock,
             seq: AtomicU64::new(newest + 1),
-            faults: faults::Book::open(state_dir)?,
+            faults: model::faults::Book::open(state_dir)?,
             ledger,
             files,
             batches,
@@ -126,7 +103,7 @@ impl Sandbox {
             self.delay(request)?;
         }
         match (request.method.as_str(), &path[..]) {
-            ("GET" | "HEAD", ["images", name]) => images::serve(name),
+            ("GET" | "HEAD", ["images", name]) => model::responses::images::serve(name),
             ("POST", ["hooks", name]) => self.take_hook(request, name),
             (_, ["sandbox", rest @ ..]) => self.control(request, rest),
             (_, ["v1", rest @ ..]) => {
@@ -275,12 +252,12 @@ impl Sandbox {
             .iter()
             .map(|model| model_object(&model.name))
             .collect::<Vec<_>>();
-        wire::ok(&serde_json::json!({"object": "list", "data": models}))
+        model::error_reply::ok(&serde_json::json!({"object": "list", "data": models}))
     }
 
     fn get_model(&self, id: &str) -> Result<Response, ErrorReply> {
         match self.settings.model(id) {
-            Some(_) => wire::ok(&model_object(id)),
+            Some(_) => model::error_reply::ok(&model_object(id)),
             None => Err(
                 ErrorReply::new(404, format!("The model '{id}' does not exist"))
                     .code("model_not_found")
@@ -301,7 +278,7 @@ impl Handler for Sandbox {
         if !request.path.starts_with("/v1/") {
             return response;
         }
-        let hash = ids::hex(&["request", &request.id]);
+        let hash = model::ids::hex(&["request", &request.id]);
         response
             .with_header("x-request-id", &format!("req_{}", &hash[..32]))
             .with_header("openai-version", "2020-10-01")

@@ -6,15 +6,15 @@ use std::io;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::Sandbox;
-use super::batches::{BatchRecord, Counts, LineError};
-use super::faults::Fault;
-use super::ledger::Entry;
-use super::response::Usage;
-use super::wire::{ErrorReply, ok};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
 use crate::http::Response;
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::operations::{BatchRecord, Counts, LineError};
+use crate::sandbox::model::error_reply::{ErrorReply, ok};
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::object::Usage;
 
 /// Members in the order of recorded answers; what is not set is null.
 #[derive(Serialize)]
@@ -51,12 +51,15 @@ struct Errors<'a> {
 
 impl Sandbox {
     /// The batch as an answer.
-    pub(super) fn show(&self, batch: &mut BatchRecord) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn show(&self, batch: &mut BatchRecord) -> Result<Response, ErrorReply> {
         ok(&self.view(batch)?)
     }
 
     /// The batch as it is seen from outside, now.
-    pub(super) fn view(&self, batch: &mut BatchRecord) -> Result<Box<RawValue>, ErrorReply> {
+    pub(in crate::sandbox) fn view(
+        &self,
+        batch: &mut BatchRecord,
+    ) -> Result<Box<RawValue>, ErrorReply> {
         let now = self.now();
         let ended = batch.ended_ms();
         let off = self.draw(batch, Fault::CountsMismatch)?;
@@ -154,7 +157,7 @@ impl Sandbox {
     }
 
     /// What is counted now.
-    pub(super) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
+    pub(in crate::sandbox) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
         if batch.status != BatchStatus::InProgress {
             return batch.counts;
         }

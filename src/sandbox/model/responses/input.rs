@@ -2,15 +2,19 @@
 
 use serde_json::{Map, Value};
 
-use super::wire::ErrorReply;
+use crate::sandbox::model::error_reply::ErrorReply;
 
 /// A 400 with code and param.
-pub(super) fn invalid(code: &str, param: &str, message: impl Into<String>) -> ErrorReply {
+pub(in crate::sandbox) fn invalid(
+    code: &str,
+    param: &str,
+    message: impl Into<String>,
+) -> ErrorReply {
     ErrorReply::new(400, message).code(code).param(param)
 }
 
 /// A value of the wrong JSON type.
-pub(super) fn invalid_type(param: &str, expected: &str) -> ErrorReply {
+pub(in crate::sandbox) fn invalid_type(param: &str, expected: &str) -> ErrorReply {
     invalid(
         "invalid_type",
         param,
@@ -19,7 +23,7 @@ pub(super) fn invalid_type(param: &str, expected: &str) -> ErrorReply {
 }
 
 /// The rule for metadata of responses and of batches: 16 pairs, keys of 64, values of 512.
-pub(super) fn check_metadata(metadata: &Value) -> Result<(), ErrorReply> {
+pub(in crate::sandbox) fn check_metadata(metadata: &Value) -> Result<(), ErrorReply> {
     let pairs = match metadata {
         Value::Null => return Ok(()),
         Value::Object(pairs) => pairs,
@@ -56,7 +60,9 @@ pub(super) fn check_metadata(metadata: &Value) -> Result<(), ErrorReply> {
 }
 
 /// The texts, joined by line breaks, and the image URLs of a request's input.
-pub(super) fn input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), ErrorReply> {
+pub(in crate::sandbox) fn input(
+    body: &Map<String, Value>,
+) -> Result<(String, Vec<&str>), ErrorReply> {
     let items = match body.get("input") {
         Some(Value::String(text)) => return Ok((text.clone(), Vec::new())),
         Some(Value::Array(items)) if !items.is_empty() => items,

@@ -11,16 +11,19 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::batches::{BatchRecord, Counts};
-use super::faults::Fault;
-use super::files::FileRecord;
-use super::ledger::Entry;
-use super::response::Usage;
-use super::wire::ErrorReply;
-use super::written::{Run, Unrun};
-use super::{Sandbox, disk, ids, lines};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::operations::{BatchRecord, Counts};
+use crate::sandbox::model::batches::result_lines::{Run, Unrun};
+use crate::sandbox::model::disk;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::files::operations::FileRecord;
+use crate::sandbox::model::ids;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::execution;
+use crate::sandbox::model::responses::object::Usage;
 
 /// What an execution gave.
 #[derive(Default, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ struct Done {
 }
 
 /// A result file that exists once something is written to it.
-pub(super) struct Sink {
+pub(in crate::sandbox) struct Sink {
     path: PathBuf,
     writer: Option<BufWriter<File>>,
     bytes: u64,
@@ -48,7 +51,7 @@ impl Sink {
     }
 
     /// Writes a line and its line feed.
-    pub(super) fn line(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(in crate::sandbox) fn line(&mut self, line: &[u8]) -> io::Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => none.insert(BufWriter::with_capacity(
@@ -75,7 +78,7 @@ impl Sink {
 
 impl Sandbox {
     /// Runs the batch's lines up to its limit, dated `at`, unless that was done before.
-    pub(super) fn execute(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
+    pub(in crate::sandbox) fn execute(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
         if batch.executed {
             return Ok(());
         }
@@ -187,7 +190,7 @@ impl Sandbox {
     fn whole_batch_fails(&self, batch: &mut BatchRecord) -> io::Result<Option<ErrorReply>> {
         if let Some(value) = self.draw(batch, Fault::AllFailed)? {
             return Ok(Some(if value.is_null() {
-                lines::server_error()
+                execution::server_error()
             } else {
                 ErrorReply::told(&value, 500, "server_error")
             }));

@@ -1,7 +1,7 @@
 //! What the simulated models say: pure functions of what they were asked, so that a test can tell
 //! that the right text reached the right lot in the right language.
 
-use super::ids;
+use crate::sandbox::model::ids;
 
 const ZONES: [&str; 6] = [
     "front bumper and hood",

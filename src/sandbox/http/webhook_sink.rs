@@ -8,14 +8,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::ledger::Entry;
-use super::wire::ErrorReply;
-use super::{Sandbox, lock};
 use crate::http::{Request, Response};
+use crate::sandbox::Sandbox;
+use crate::sandbox::lock;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::ledger::Entry;
 
 impl Sandbox {
     /// `POST /hooks/{name}`.
-    pub(super) fn take_hook(&self, request: &Request, name: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn take_hook(
+        &self,
+        request: &Request,
+        name: &str,
+    ) -> Result<Response, ErrorReply> {
         let path = self.hook_path(name)?;
         let status = self.hook_status(request)?;
         let now = self.now();
@@ -47,7 +52,7 @@ impl Sandbox {
     }
 
     /// `GET /sandbox/hooks/{name}`: the deliveries, oldest first.
-    pub(super) fn list_hooks(&self, name: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn list_hooks(&self, name: &str) -> Result<Response, ErrorReply> {
         let path = self.hook_path(name)?;
         let _writing = lock(&self.hooks);
         let mut deliveries: Vec<Value> = Vec::new();

@@ -17,12 +17,12 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 }
 
 /// 64 hexadecimal digits.
-pub(super) fn hex(parts: &[&str]) -> String {
+pub(in crate::sandbox) fn hex(parts: &[&str]) -> String {
     hex::encode(&digest(parts))
 }
 
 /// A number that looks like chance.
-pub(super) fn number(parts: &[&str]) -> u64 {
+pub(in crate::sandbox) fn number(parts: &[&str]) -> u64 {
     let bytes = digest(parts);
     bytes
         .iter()
@@ -32,13 +32,13 @@ pub(super) fn number(parts: &[&str]) -> u64 {
 
 /// `batch_` and 32 hexadecimal digits: the second of its creation first, `819` from the thirteenth,
 /// as real ones have it.
-pub(super) fn batch(parts: &[&str], second: i64) -> String {
+pub(in crate::sandbox) fn batch(parts: &[&str], second: i64) -> String {
     let hash = hex(parts);
     format!("batch_{second:08x}{}8190{}", &hash[..4], &hash[4..20])
 }
 
 /// `file-` and 22 letters and digits.
-pub(super) fn file(parts: &[&str]) -> String {
+pub(in crate::sandbox) fn file(parts: &[&str]) -> String {
     let name = digest(parts)
         .iter()
         .take(22)
@@ -48,7 +48,7 @@ pub(super) fn file(parts: &[&str]) -> String {
 }
 
 /// Another order of the same, always the same for a seed.
-pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
+pub(in crate::sandbox) fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = seed;
     for last in (1..items.len()).rev() {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);

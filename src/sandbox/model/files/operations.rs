@@ -9,13 +9,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::disk::{self, OpenError};
-use super::ledger::Entry;
-use super::wire::{ErrorReply, List, ok};
-use super::{Caller, Sandbox, ids, multipart};
 use crate::base::clock::Timestamp;
 use crate::base::hex;
 use crate::http::{Request, Response};
+use crate::sandbox::Caller;
+use crate::sandbox::Sandbox;
+use crate::sandbox::http::multipart;
+use crate::sandbox::model::disk::{self, OpenError};
+use crate::sandbox::model::error_reply::{ErrorReply, List, ok};
+use crate::sandbox::model::ids;
+use crate::sandbox::model::ledger::Entry;
 
 const PURPOSES: [&str; 6] = [
     "assistants",
@@ -28,16 +31,16 @@ const PURPOSES: [&str; 6] = [
 
 /// A file, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct FileRecord {
-    pub(super) id: String,
-    pub(super) seq: u64,
-    pub(super) project: String,
-    pub(super) purpose: String,
-    pub(super) filename: String,
-    pub(super) bytes: u64,
-    pub(super) created_ms: i64,
-    pub(super) expires_at: Option<i64>,
-    pub(super) deleted: bool,
+pub(in crate::sandbox) struct FileRecord {
+    pub(in crate::sandbox) id: String,
+    pub(in crate::sandbox) seq: u64,
+    pub(in crate::sandbox) project: String,
+    pub(in crate::sandbox) purpose: String,
+    pub(in crate::sandbox) filename: String,
+    pub(in crate::sandbox) bytes: u64,
+    pub(in crate::sandbox) created_ms: i64,
+    pub(in crate::sandbox) expires_at: Option<i64>,
+    pub(in crate::sandbox) deleted: bool,
 }
 
 /// Members in the order of recorded answers.
@@ -75,13 +78,13 @@ impl FileRecord {
 }
 
 /// All files.
-pub(super) struct Files {
+pub(in crate::sandbox) struct Files {
     folder: PathBuf,
     records: Mutex<BTreeMap<String, FileRecord>>,
 }
 
 impl Files {
-    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
         let folder = folder.join("files");
         let records = disk::read_records::<FileRecord>(&folder)?
             .into_iter()
@@ -94,12 +97,12 @@ impl Files {
     }
 
     /// Where a file's content lies.
-    pub(super) fn content(&self, id: &str) -> PathBuf {
+    pub(in crate::sandbox) fn content(&self, id: &str) -> PathBuf {
         self.folder.join(format!("{id}.data"))
     }
 
     /// Keeps a record; its content is there already.
-    pub(super) fn put(&self, record: FileRecord) -> io::Result<()> {
+    pub(in crate::sandbox) fn put(&self, record: FileRecord) -> io::Result<()> {
         let path = self.folder.join(format!("{}.json", record.id));
         disk::write_json(&path, &record)?;
         self.lock().insert(record.id.clone(), record);
@@ -107,7 +110,7 @@ impl Files {
     }
 
     /// The highest number of any record.
-    pub(super) fn newest_seq(&self) -> u64 {
+    pub(in crate::sandbox) fn newest_seq(&self) -> u64 {
         self.lock()
             .values()
             .map(|record| record.seq)
@@ -116,18 +119,23 @@ impl Files {
     }
 
     /// A record, living or not.
-    pub(super) fn any(&self, id: &str) -> Option<FileRecord> {
+    pub(in crate::sandbox) fn any(&self, id: &str) -> Option<FileRecord> {
         self.lock().get(id).cloned()
     }
 
     /// A project's file that lives.
-    pub(super) fn get(&self, project: &str, id: &str, now: Timestamp) -> Option<FileRecord> {
+    pub(in crate::sandbox) fn get(
+        &self,
+        project: &str,
+        id: &str,
+        now: Timestamp,
+    ) -> Option<FileRecord> {
         self.any(id)
             .filter(|record| record.project == project && record.lives(now))
     }
 
     /// Counts living files by purpose, and their bytes.
-    pub(super) fn totals(&self, now: Timestamp) -> (BTreeMap<String, u64>, u64) {
+    pub(in crate::sandbox) fn totals(&self, now: Timestamp) -> (BTreeMap<String, u64>, u64) {
         let mut counts = BTreeMap::new();
         let mut bytes = 0;
         for record in self.lock().values().filter(|record| record.lives(now)) {
@@ -144,7 +152,7 @@ impl Files {
 
 impl Sandbox {
     /// `POST /files`.
-    pub(super) fn upload(
+    pub(in crate::sandbox) fn upload(
         &self,
         caller: &Caller,
         request: &Request,
@@ -268,7 +276,7 @@ impl Sandbox {
     }
 
     /// `GET /files`.
-    pub(super) fn list_files(
+    pub(in crate::sandbox) fn list_files(
         &self,
         caller: &Caller,
         request: &Request,
@@ -318,12 +326,20 @@ impl Sandbox {
     }
 
     /// `GET /files/{id}`.
-    pub(super) fn get_file(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn get_file(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Response, ErrorReply> {
         ok(&self.living_file(caller, id)?.object())
     }
 
     /// `GET /files/{id}/content`.
-    pub(super) fn file_content(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn file_content(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Response, ErrorReply> {
         let record = self.living_file(caller, id)?;
         let file = File::open(self.files.content(id))?;
         Ok(
@@ -335,7 +351,11 @@ impl Sandbox {
     }
 
     /// `DELETE /files/{id}`.
-    pub(super) fn delete_file(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn delete_file(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Response, ErrorReply> {
         #[derive(Serialize)]
         struct Deleted<'a> {
             id: &'a str,
@@ -354,7 +374,7 @@ impl Sandbox {
     }
 
     /// Marks a file as deleted and removes its content.
-    pub(super) fn forget_file(&self, id: &str) -> io::Result<()> {
+    pub(in crate::sandbox) fn forget_file(&self, id: &str) -> io::Result<()> {
         if let Some(mut record) = self.files.any(id) {
             record.deleted = true;
             self.files.put(record)?;
@@ -369,7 +389,7 @@ impl Sandbox {
     }
 
     /// A file's content under a second name, so that it can be deleted while a batch needs it.
-    pub(super) fn link_content(&self, id: &str, to: &Path) -> io::Result<()> {
+    pub(in crate::sandbox) fn link_content(&self, id: &str, to: &Path) -> io::Result<()> {
         let from = self.files.content(id);
         match fs::hard_link(&from, to) {
             Ok(()) => Ok(()),
@@ -386,7 +406,7 @@ struct Upload<'a> {
     lifetime: Option<i64>,
 }
 
-pub(super) fn too_large(status: u16, limit: usize) -> ErrorReply {
+pub(in crate::sandbox) fn too_large(status: u16, limit: usize) -> ErrorReply {
     ErrorReply::new(
         status,
         format!("The file is too large: batch input files may have {limit} bytes."),
@@ -394,7 +414,7 @@ pub(super) fn too_large(status: u16, limit: usize) -> ErrorReply {
     .with_detail()
 }
 
-pub(super) fn no_such_file(id: &str) -> ErrorReply {
+pub(in crate::sandbox) fn no_such_file(id: &str) -> ErrorReply {
     ErrorReply::new(404, format!("No such File object: {id}"))
         .param("id")
         .with_detail()

@@ -3,24 +3,25 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Sandbox;
-use super::faults::Fault;
-use super::ledger::Entry;
-use super::response::{Twist, Usage, answer};
-use super::wire::ErrorReply;
-use super::{images, request};
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::images;
+use crate::sandbox::model::responses::object::{Twist, Usage, answer};
+use crate::sandbox::model::responses::request;
 
 /// What a request got.
-pub(super) struct Outcome {
-    pub(super) status: u16,
-    pub(super) body: Box<RawValue>,
-    pub(super) usage: Usage,
+pub(in crate::sandbox) struct Outcome {
+    pub(in crate::sandbox) status: u16,
+    pub(in crate::sandbox) body: Box<RawValue>,
+    pub(in crate::sandbox) usage: Usage,
     /// Whether a whole answer came.
-    pub(super) whole: bool,
+    pub(in crate::sandbox) whole: bool,
 }
 
 impl Outcome {
-    pub(super) fn refused(refusal: &ErrorReply) -> Self {
+    pub(in crate::sandbox) fn refused(refusal: &ErrorReply) -> Self {
         Self {
             status: refusal.status,
             body: refusal.raw(),
@@ -31,16 +32,16 @@ impl Outcome {
 }
 
 /// Who a request is, for faults: its names, and what its luck depends on.
-pub(super) struct Target<'a> {
-    pub(super) names: &'a [&'a str],
-    pub(super) seed: &'a str,
+pub(in crate::sandbox) struct Target<'a> {
+    pub(in crate::sandbox) names: &'a [&'a str],
+    pub(in crate::sandbox) seed: &'a str,
     /// Faults that struck, for the ledger.
-    pub(super) struck: &'a mut Vec<Entry>,
+    pub(in crate::sandbox) struck: &'a mut Vec<Entry>,
 }
 
 impl Target<'_> {
     /// Takes a fault and remembers it for the ledger.
-    pub(super) fn take(&mut self, sandbox: &Sandbox, fault: Fault) -> Option<Value> {
+    pub(in crate::sandbox) fn take(&mut self, sandbox: &Sandbox, fault: Fault) -> Option<Value> {
         let value = sandbox.faults.take(fault, self.names, self.seed)?;
         self.struck.push(Entry::Fault {
             fault: fault.to_string(),
@@ -52,7 +53,7 @@ impl Target<'_> {
 
 impl Sandbox {
     /// Runs a request.
-    pub(super) fn run(
+    pub(in crate::sandbox) fn run(
         &self,
         body: &Value,
         target: &mut Target<'_>,
@@ -126,7 +127,7 @@ impl Sandbox {
 }
 
 /// The transient failure that OpenAI shows for anything of its own.
-pub(super) fn server_error() -> ErrorReply {
+pub(in crate::sandbox) fn server_error() -> ErrorReply {
     ErrorReply::new(
         500,
         "The server had an error while processing your request. Sorry about that!",

@@ -19,7 +19,7 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    pub(super) fn new(path: &Path, why: &dyn fmt::Display) -> Self {
+    pub(in crate::sandbox) fn new(path: &Path, why: &dyn fmt::Display) -> Self {
         Self {
             path: path.to_owned(),
             message: why.to_string(),
@@ -36,26 +36,26 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 /// Writes a whole file, or leaves the one before.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::sandbox) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     File::create(&temporary)?.write_all(bytes)?;
     fs::rename(&temporary, path)
 }
 
 /// The same for a record as JSON.
-pub(super) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
+pub(in crate::sandbox) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
     write(path, &serde_json::to_vec(record)?)
 }
 
 /// Where a file is written before it gets its name.
-pub(super) fn temporary(path: &Path) -> PathBuf {
+pub(in crate::sandbox) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     PathBuf::from(name)
 }
 
 /// Removes a file that may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(in crate::sandbox) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -63,7 +63,9 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the folder where needed and reads every `*.json` record in it.
-pub(super) fn read_records<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, OpenError> {
+pub(in crate::sandbox) fn read_records<T: DeserializeOwned>(
+    folder: &Path,
+) -> Result<Vec<T>, OpenError> {
     let failed = |error: io::Error| OpenError::new(folder, &error);
     fs::create_dir_all(folder).map_err(failed)?;
     let mut records = Vec::new();
@@ -77,7 +79,7 @@ pub(super) fn read_records<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>,
 }
 
 /// Reads one record.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, OpenError> {
+pub(in crate::sandbox) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, OpenError> {
     let bytes = fs::read(path).map_err(|error| OpenError::new(path, &error))?;
     serde_json::from_slice(&bytes).map_err(|error| OpenError::new(path, &error))
 }

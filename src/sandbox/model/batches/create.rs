@@ -5,15 +5,17 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::batches::{BatchRecord, Counts, Shared};
-use super::input::{check_metadata, invalid};
-use super::ledger::Entry;
-use super::response::Usage;
-use super::settings::UnknownFile;
-use super::wire::ErrorReply;
-use super::{Caller, Sandbox, ids};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
+use crate::sandbox::Caller;
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::operations::{BatchRecord, Counts, Shared};
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::ids;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::input::{check_metadata, invalid};
+use crate::sandbox::model::responses::object::Usage;
+use crate::sandbox::model::settings::UnknownFile;
 
 const ENDPOINTS: [&str; 8] = [
     "/v1/responses",
@@ -36,7 +38,7 @@ const MEMBERS: [&str; 5] = [
 
 /// A valid create.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(in crate::sandbox) struct Wanted {
     input_file_id: String,
     endpoint: String,
     metadata: Option<BTreeMap<String, String>>,
@@ -60,7 +62,7 @@ fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, ErrorRe
 }
 
 /// Checks the body of a create.
-pub(super) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
+pub(in crate::sandbox) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|_| ErrorReply::new(400, "We could not parse the JSON body of your request."))?;
     let body = body
@@ -124,7 +126,7 @@ pub(super) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
 
 impl Sandbox {
     /// 429 when a project created too many batches within an hour.
-    pub(super) fn check_create_rate(
+    pub(in crate::sandbox) fn check_create_rate(
         &self,
         caller: &Caller,
         now: Timestamp,
@@ -154,7 +156,7 @@ impl Sandbox {
     }
 
     /// The record of a new batch, kept nowhere yet.
-    pub(super) fn plan(
+    pub(in crate::sandbox) fn plan(
         &self,
         caller: &Caller,
         wanted: Wanted,
@@ -192,7 +194,7 @@ impl Sandbox {
     }
 
     /// The record under an id and a number that no other has.
-    pub(super) fn renamed(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
+    pub(in crate::sandbox) fn renamed(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
         let seq = self.next_seq();
         let id = ids::batch(
             &[&self.settings.seed, "batch", &seq.to_string()],
@@ -202,7 +204,7 @@ impl Sandbox {
     }
 
     /// Keeps a new batch and notes it in the ledger.
-    pub(super) fn make(
+    pub(in crate::sandbox) fn make(
         &self,
         caller: &Caller,
         record: BatchRecord,
@@ -238,7 +240,7 @@ impl Sandbox {
 }
 
 /// A record with everything that a create does not say.
-pub(super) fn new_record(
+pub(in crate::sandbox) fn new_record(
     project: &str,
     input_file_id: &str,
     input_name: Option<String>,
@@ -282,7 +284,11 @@ pub(super) fn new_record(
 }
 
 /// The ledger's line of a create.
-pub(super) fn create_entry(record: &BatchRecord, organization: &str, by_fault: bool) -> Entry {
+pub(in crate::sandbox) fn create_entry(
+    record: &BatchRecord,
+    organization: &str,
+    by_fault: bool,
+) -> Entry {
     Entry::Create {
         batch: record.id.clone(),
         input_file: record.input_file_id.clone(),
@@ -297,7 +303,7 @@ pub(super) fn create_entry(record: &BatchRecord, organization: &str, by_fault: b
     }
 }
 
-pub(super) fn cannot_find_file(id: &str, project: &str) -> ErrorReply {
+pub(in crate::sandbox) fn cannot_find_file(id: &str, project: &str) -> ErrorReply {
     ErrorReply::new(
         400,
         format!("Cannot find file {id}, or project {project} does not have access to it."),

@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::wire::{ErrorReply, ok};
-use super::{Sandbox, lock};
 use crate::domain::openai::BatchStatus;
 use crate::http::{Request, Response};
+use crate::sandbox::Sandbox;
+use crate::sandbox::lock;
+use crate::sandbox::model::error_reply::{ErrorReply, ok};
 
 /// How many ids a list in the state shows.
 const SHOWN: usize = 20;
 
 impl Sandbox {
-    pub(super) fn control(&self, request: &Request, path: &[&str]) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn control(
+        &self,
+        request: &Request,
+        path: &[&str],
+    ) -> Result<Response, ErrorReply> {
         if !request.peer.is_loopback() {
             return Err(ErrorReply::new(403, "From this machine only."));
         }
@@ -41,7 +46,7 @@ impl Sandbox {
             }
             ("GET", ["hooks", name]) => self.list_hooks(name),
             ("POST", ["batches", "seed"]) => self.seed(&request.body),
-            _ => Err(super::unknown_url(request)),
+            _ => Err(crate::sandbox::unknown_url(request)),
         }
     }
 
@@ -60,7 +65,7 @@ impl Sandbox {
         let now = self.now();
         let (files, bytes) = self.files.totals(now);
         Ok(self.ledger.sums(|tally| {
-            let most = |count: fn(&super::ledger::Runs) -> u64| {
+            let most = |count: fn(&crate::sandbox::model::ledger::Runs) -> u64| {
                 tally.runs.values().map(count).max().unwrap_or(0)
             };
             let mut repeated = tally

@@ -7,24 +7,26 @@ use std::io::{self, BufRead, BufReader};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::batches::{BatchRecord, LineError};
-use super::faults::Fault;
-use super::settings::{Model, Settings};
-use super::{Sandbox, images, request};
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::operations::{BatchRecord, LineError};
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::responses::images;
+use crate::sandbox::model::responses::request;
+use crate::sandbox::model::settings::{Model, Settings};
 
 /// More entries than anybody reads are left away.
 const MOST_ERRORS: usize = 10_000;
 
 /// What a check found.
 #[derive(Default)]
-pub(super) struct Verdict<'a> {
-    pub(super) errors: Vec<LineError>,
-    pub(super) total: u64,
-    pub(super) model: Option<&'a Model>,
+pub(in crate::sandbox) struct Verdict<'a> {
+    pub(in crate::sandbox) errors: Vec<LineError>,
+    pub(in crate::sandbox) total: u64,
+    pub(in crate::sandbox) model: Option<&'a Model>,
     /// Estimated input tokens and output caps of all lines.
-    pub(super) tokens: u64,
+    pub(in crate::sandbox) tokens: u64,
     /// Lines that will certainly fail.
-    pub(super) doomed: u64,
+    pub(in crate::sandbox) doomed: u64,
 }
 
 impl Verdict<'_> {
@@ -50,7 +52,7 @@ struct Line {
 
 impl Sandbox {
     /// Checks a batch's input.
-    pub(super) fn validate(&self, batch: &mut BatchRecord) -> io::Result<Verdict<'_>> {
+    pub(in crate::sandbox) fn validate(&self, batch: &mut BatchRecord) -> io::Result<Verdict<'_>> {
         let mut verdict = match batch.input_name {
             Some(_) => read_input(batch, &self.batches.input(&batch.id), &self.settings)?,
             None => {
@@ -98,7 +100,7 @@ impl Sandbox {
             self.release_ended(&batch.id)?;
         }
         let place = format!("{} {}", batch.project, model.name);
-        let mut queue = super::lock(&self.queue);
+        let mut queue = crate::sandbox::lock(&self.queue);
         let held = queue
             .values()
             .filter(|(other, _)| *other == place)
@@ -116,7 +118,7 @@ impl Sandbox {
     /// Looks at the other batches in the queue, so that those that have ended leave it. One that
     /// somebody else holds stays in it: waiting for it here could lock both up.
     fn release_ended(&self, own: &str) -> io::Result<()> {
-        let others = super::lock(&self.queue)
+        let others = crate::sandbox::lock(&self.queue)
             .keys()
             .filter(|id| *id != own)
             .cloned()
@@ -133,7 +135,7 @@ impl Sandbox {
 }
 
 /// Reads an input through and checks each line.
-pub(super) fn read_input<'a>(
+pub(in crate::sandbox) fn read_input<'a>(
     batch: &BatchRecord,
     path: &std::path::Path,
     settings: &'a Settings,

@@ -8,9 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::disk::{self, OpenError};
-use super::{ids, wire};
 use crate::base::text_enum::text_enum;
+use crate::sandbox::model::disk::{self, OpenError};
+use crate::sandbox::model::error_reply;
+use crate::sandbox::model::ids;
 
 text_enum! {
     /// The menu. Grouped by the one place where each applies; what a fault's `value` means stands
@@ -122,7 +123,7 @@ text_enum! {
         RefusalLine = "refusal_line",
         /// 200 with a commentary message first, and the text in three parts.
         NestedParts = "nested_parts",
-        /// U+2028, U+2029 and U+0085 unescaped at the text's end ([`super::ODD_UNICODE`]).
+        /// U+2028, U+2029 and U+0085 unescaped at the text's end ([`crate::sandbox::ODD_UNICODE`]).
         OddUnicode = "odd_unicode",
         /// A text of value bytes (5,000,000).
         HugeLine = "huge_line",
@@ -146,11 +147,11 @@ text_enum! {
 /// One order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Order {
+pub(in crate::sandbox) struct Order {
     /// Given by the book.
     #[serde(default)]
     id: u64,
-    #[serde(with = "wire::text")]
+    #[serde(with = "error_reply::text")]
     fault: Fault,
     /// How often it still strikes; none: always.
     #[serde(default)]
@@ -195,14 +196,14 @@ struct Orders {
 }
 
 /// What was ordered; on disk as well.
-pub(super) struct Book {
+pub(in crate::sandbox) struct Book {
     path: PathBuf,
     orders: Mutex<Orders>,
     empty: AtomicBool,
 }
 
 impl Book {
-    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join("faults.json");
         let list: Vec<Order> = if path.exists() {
             disk::read_json(&path)?
@@ -220,12 +221,17 @@ impl Book {
     }
 
     /// Whether nothing was ordered.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::sandbox) fn is_empty(&self) -> bool {
         self.empty.load(Ordering::Relaxed)
     }
 
     /// Takes a fault that strikes a target of these names, and gives its value.
-    pub(super) fn take(&self, fault: Fault, names: &[&str], seed: &str) -> Option<Value> {
+    pub(in crate::sandbox) fn take(
+        &self,
+        fault: Fault,
+        names: &[&str],
+        seed: &str,
+    ) -> Option<Value> {
         if self.is_empty() {
             return None;
         }
@@ -243,7 +249,7 @@ impl Book {
     }
 
     /// Adds orders: one object, or a list of them.
-    pub(super) fn add(&self, body: &[u8]) -> Result<usize, String> {
+    pub(in crate::sandbox) fn add(&self, body: &[u8]) -> Result<usize, String> {
         let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let list = match body {
             Value::Array(list) => list,
@@ -266,7 +272,7 @@ impl Book {
     }
 
     /// Forgets every order.
-    pub(super) fn clear(&self) {
+    pub(in crate::sandbox) fn clear(&self) {
         let mut orders = self.lock();
         orders.list.clear();
         orders.changed = true;
@@ -274,12 +280,12 @@ impl Book {
     }
 
     /// The orders with what is left of them.
-    pub(super) fn list(&self) -> Vec<Order> {
+    pub(in crate::sandbox) fn list(&self) -> Vec<Order> {
         self.lock().list.clone()
     }
 
     /// Writes the orders down where they changed.
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub(in crate::sandbox) fn save(&self) -> io::Result<()> {
         let mut orders = self.lock();
         if orders.changed {
             disk::write_json(&self.path, &orders.list)?;

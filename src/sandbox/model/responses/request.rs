@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::input::{check_metadata, input, invalid, invalid_type};
-use super::settings::{Model, Reasoning, Settings};
-use super::wire::ErrorReply;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::responses::input::{check_metadata, input, invalid, invalid_type};
+use crate::sandbox::model::settings::{Model, Reasoning, Settings};
 
 /// Members that a request may have (openai-openapi 2.3.0, `CreateResponse`).
 const MEMBERS: [&str; 29] = [
@@ -42,23 +42,26 @@ const MEMBERS: [&str; 29] = [
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// A valid request.
-pub(super) struct Ask<'a> {
-    pub(super) model: &'a Model,
+pub(in crate::sandbox) struct Ask<'a> {
+    pub(in crate::sandbox) model: &'a Model,
     /// The language of a translation; none: a description.
-    pub(super) language: Option<String>,
+    pub(in crate::sandbox) language: Option<String>,
     /// All `input_text` parts, joined by line breaks.
-    pub(super) text: String,
+    pub(in crate::sandbox) text: String,
     /// The image URLs in their order.
-    pub(super) images: Vec<&'a str>,
-    pub(super) instructions: &'a str,
-    pub(super) max_output_tokens: Option<u64>,
+    pub(in crate::sandbox) images: Vec<&'a str>,
+    pub(in crate::sandbox) instructions: &'a str,
+    pub(in crate::sandbox) max_output_tokens: Option<u64>,
     /// Whether a reasoning item comes first.
-    pub(super) reasons: bool,
-    pub(super) metadata: Value,
+    pub(in crate::sandbox) reasons: bool,
+    pub(in crate::sandbox) metadata: Value,
 }
 
 /// Checks a request.
-pub(super) fn check<'a>(body: &'a Value, settings: &'a Settings) -> Result<Ask<'a>, ErrorReply> {
+pub(in crate::sandbox) fn check<'a>(
+    body: &'a Value,
+    settings: &'a Settings,
+) -> Result<Ask<'a>, ErrorReply> {
     let body = body
         .as_object()
         .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;

@@ -8,13 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::OpenError;
 use crate::base::clock::Timestamp;
+use crate::sandbox::model::disk::OpenError;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Entry {
+pub(in crate::sandbox) enum Entry {
     Upload {
         file: String,
         filename: String,
@@ -87,33 +87,33 @@ struct Line<E> {
 
 /// How often one custom id was run and answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Runs {
-    pub(super) executed: u64,
-    pub(super) answered: u64,
+pub(in crate::sandbox) struct Runs {
+    pub(in crate::sandbox) executed: u64,
+    pub(in crate::sandbox) answered: u64,
 }
 
 /// The sums.
 #[derive(Default)]
-pub(super) struct Tally {
-    pub(super) lines: u64,
-    pub(super) uploads: u64,
-    pub(super) cancels: u64,
-    pub(super) seeded: u64,
-    pub(super) hooks: u64,
-    pub(super) executed: u64,
-    pub(super) synchronous: u64,
-    pub(super) answered: u64,
-    pub(super) runs: HashMap<String, Runs>,
+pub(in crate::sandbox) struct Tally {
+    pub(in crate::sandbox) lines: u64,
+    pub(in crate::sandbox) uploads: u64,
+    pub(in crate::sandbox) cancels: u64,
+    pub(in crate::sandbox) seeded: u64,
+    pub(in crate::sandbox) hooks: u64,
+    pub(in crate::sandbox) executed: u64,
+    pub(in crate::sandbox) synchronous: u64,
+    pub(in crate::sandbox) answered: u64,
+    pub(in crate::sandbox) runs: HashMap<String, Runs>,
     /// By flag and request: how often, and the newest detail.
-    pub(super) flags: BTreeMap<(String, String), (u64, String)>,
+    pub(in crate::sandbox) flags: BTreeMap<(String, String), (u64, String)>,
     /// By fault.
-    pub(super) faults: BTreeMap<String, u64>,
+    pub(in crate::sandbox) faults: BTreeMap<String, u64>,
     /// By project and token: the batches that a client made with it.
-    pub(super) submissions: BTreeMap<(String, String), Vec<String>>,
-    pub(super) created: HashSet<String>,
+    pub(in crate::sandbox) submissions: BTreeMap<(String, String), Vec<String>>,
+    pub(in crate::sandbox) created: HashSet<String>,
     /// Project and time of each create by a client.
-    pub(super) creates: Vec<(String, i64)>,
-    pub(super) executed_batches: HashSet<String>,
+    pub(in crate::sandbox) creates: Vec<(String, i64)>,
+    pub(in crate::sandbox) executed_batches: HashSet<String>,
 }
 
 impl Tally {
@@ -189,14 +189,14 @@ struct Open {
 }
 
 /// The ledger, open.
-pub(super) struct Ledger {
+pub(in crate::sandbox) struct Ledger {
     path: PathBuf,
     open: Mutex<Open>,
 }
 
 impl Ledger {
     /// Opens it and reads it through; what a killed process left half written is cut off.
-    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join("ledger.jsonl");
         let failed = |error: io::Error| OpenError::new(&path, &error);
         let file = OpenOptions::new()
@@ -214,12 +214,12 @@ impl Ledger {
     }
 
     /// Appends one entry.
-    pub(super) fn note(&self, at: Timestamp, entry: Entry) -> io::Result<()> {
+    pub(in crate::sandbox) fn note(&self, at: Timestamp, entry: Entry) -> io::Result<()> {
         self.append(at, &[entry])
     }
 
     /// Appends entries in one write: all of a batch's lines end with its `executed_all`.
-    pub(super) fn append(&self, at: Timestamp, entries: &[Entry]) -> io::Result<()> {
+    pub(in crate::sandbox) fn append(&self, at: Timestamp, entries: &[Entry]) -> io::Result<()> {
         let at = at.to_string();
         let mut bytes = Vec::new();
         for entry in entries {
@@ -239,12 +239,12 @@ impl Ledger {
     }
 
     /// Reads something off the sums.
-    pub(super) fn sums<T>(&self, read: impl FnOnce(&Tally) -> T) -> T {
+    pub(in crate::sandbox) fn sums<T>(&self, read: impl FnOnce(&Tally) -> T) -> T {
         read(&self.lock().tally)
     }
 
     /// The ledger as a file to read.
-    pub(super) fn reader(&self) -> io::Result<File> {
+    pub(in crate::sandbox) fn reader(&self) -> io::Result<File> {
         File::open(&self.path)
     }
 

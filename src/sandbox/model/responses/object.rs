@@ -7,47 +7,48 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use super::request::Ask;
-use super::{answers, ids};
+use crate::sandbox::model::ids;
+use crate::sandbox::model::responses::request::Ask;
+use crate::sandbox::model::responses::texts;
 
 /// Appended to a text by the fault `odd_unicode`: line separators that are no line breaks in JSON.
 pub const ODD_UNICODE: &str = " \u{2028}\u{2029}\u{85}.";
 
 /// How an answer is twisted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Twist {
-    pub(super) refusal: bool,
+pub(in crate::sandbox) struct Twist {
+    pub(in crate::sandbox) refusal: bool,
     /// Cut off; true: without any text.
-    pub(super) truncated: Option<bool>,
-    pub(super) nested: bool,
-    pub(super) odd_unicode: bool,
-    pub(super) huge: Option<usize>,
+    pub(in crate::sandbox) truncated: Option<bool>,
+    pub(in crate::sandbox) nested: bool,
+    pub(in crate::sandbox) odd_unicode: bool,
+    pub(in crate::sandbox) huge: Option<usize>,
     /// Names the alias instead of the dated model.
-    pub(super) alias: bool,
+    pub(in crate::sandbox) alias: bool,
 }
 
 /// What a model's work cost, in OpenAI's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(super) struct Usage {
-    pub(super) input_tokens: u64,
-    pub(super) input_tokens_details: InputDetails,
-    pub(super) output_tokens: u64,
-    pub(super) output_tokens_details: OutputDetails,
-    pub(super) total_tokens: u64,
+pub(in crate::sandbox) struct Usage {
+    pub(in crate::sandbox) input_tokens: u64,
+    pub(in crate::sandbox) input_tokens_details: InputDetails,
+    pub(in crate::sandbox) output_tokens: u64,
+    pub(in crate::sandbox) output_tokens_details: OutputDetails,
+    pub(in crate::sandbox) total_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(super) struct InputDetails {
-    pub(super) cached_tokens: u64,
+pub(in crate::sandbox) struct InputDetails {
+    pub(in crate::sandbox) cached_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(super) struct OutputDetails {
-    pub(super) reasoning_tokens: u64,
+pub(in crate::sandbox) struct OutputDetails {
+    pub(in crate::sandbox) reasoning_tokens: u64,
 }
 
 impl Usage {
-    pub(super) fn add(&mut self, other: Usage) {
+    pub(in crate::sandbox) fn add(&mut self, other: Usage) {
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.output_tokens_details.reasoning_tokens += other.output_tokens_details.reasoning_tokens;
@@ -56,11 +57,11 @@ impl Usage {
 }
 
 /// An answer with status 200.
-pub(super) struct Answer {
-    pub(super) body: Box<RawValue>,
-    pub(super) usage: Usage,
+pub(in crate::sandbox) struct Answer {
+    pub(in crate::sandbox) body: Box<RawValue>,
+    pub(in crate::sandbox) usage: Usage,
     /// Whether it is a whole text.
-    pub(super) whole: bool,
+    pub(in crate::sandbox) whole: bool,
 }
 
 #[derive(Serialize)]
@@ -100,10 +101,10 @@ fn tokens(text: &str) -> u64 {
 }
 
 /// Answers a request. `seed` makes the ids; `now` is in seconds.
-pub(super) fn answer(ask: &Ask<'_>, twist: &Twist, seed: &str, now: i64) -> Answer {
+pub(in crate::sandbox) fn answer(ask: &Ask<'_>, twist: &Twist, seed: &str, now: i64) -> Answer {
     let mut text = match &ask.language {
-        Some(language) => answers::expected_translation(&ask.text, language),
-        None => answers::expected_description(&ask.text, &ask.images),
+        Some(language) => texts::expected_translation(&ask.text, language),
+        None => texts::expected_description(&ask.text, &ask.images),
     };
     if twist.odd_unicode {
         text.push_str(ODD_UNICODE);

@@ -2,7 +2,7 @@
 
 use crate::http::Response;
 
-use super::wire::ErrorReply;
+use crate::sandbox::model::error_reply::ErrorReply;
 
 const IMAGES: [(&str, &[u8]); 4] = [
     ("china.jpg", include_bytes!("images/china.jpg")),
@@ -17,7 +17,7 @@ pub fn image_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Answers `GET` and `HEAD` alike: the server leaves the body of a `HEAD` away.
-pub(super) fn serve(name: &str) -> Result<Response, ErrorReply> {
+pub(in crate::sandbox) fn serve(name: &str) -> Result<Response, ErrorReply> {
     let (_, bytes) = IMAGES
         .iter()
         .find(|(known, _)| *known == name)
@@ -28,7 +28,7 @@ pub(super) fn serve(name: &str) -> Result<Response, ErrorReply> {
 
 /// Whether a model would get the image: not those called `missing.jpg`, and of those under
 /// `/images/` only the ones that are there. Nothing is fetched.
-pub(super) fn can_fetch(url: &str) -> bool {
+pub(in crate::sandbox) fn can_fetch(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return true;
     };

@@ -4,14 +4,14 @@ use std::io::BufRead;
 
 /// One part.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Part<'a> {
-    pub(super) name: String,
-    pub(super) filename: Option<String>,
-    pub(super) content: &'a [u8],
+pub(in crate::sandbox) struct Part<'a> {
+    pub(in crate::sandbox) name: String,
+    pub(in crate::sandbox) filename: Option<String>,
+    pub(in crate::sandbox) content: &'a [u8],
 }
 
 /// The parts of a body; none when it is not whole or not of that form.
-pub(super) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<Part<'a>>> {
+pub(in crate::sandbox) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<Part<'a>>> {
     let (kind, _) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;

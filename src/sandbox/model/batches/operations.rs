@@ -8,92 +8,95 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::disk::{self, OpenError};
-use super::faults::Fault;
-use super::ledger::Entry;
-use super::response::Usage;
-use super::wire::{self, ErrorReply, List, ok};
-use super::{Caller, Sandbox, create, lock};
 use crate::domain::openai::BatchStatus;
 use crate::http::{Request, Response};
+use crate::sandbox::Caller;
+use crate::sandbox::Sandbox;
+use crate::sandbox::lock;
+use crate::sandbox::model::batches::create;
+use crate::sandbox::model::disk::{self, OpenError};
+use crate::sandbox::model::error_reply::{self, ErrorReply, List, ok};
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::object::Usage;
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LineError {
-    pub(super) code: String,
-    pub(super) message: String,
-    pub(super) param: Option<String>,
-    pub(super) line: Option<u64>,
+pub(in crate::sandbox) struct LineError {
+    pub(in crate::sandbox) code: String,
+    pub(in crate::sandbox) message: String,
+    pub(in crate::sandbox) param: Option<String>,
+    pub(in crate::sandbox) line: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
-    pub(super) total: u64,
-    pub(super) completed: u64,
-    pub(super) failed: u64,
+pub(in crate::sandbox) struct Counts {
+    pub(in crate::sandbox) total: u64,
+    pub(in crate::sandbox) completed: u64,
+    pub(in crate::sandbox) failed: u64,
 }
 
 /// A batch, as it is kept. Times are milliseconds since the epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct BatchRecord {
-    pub(super) id: String,
-    pub(super) seq: u64,
-    pub(super) project: String,
-    #[serde(with = "wire::text")]
-    pub(super) status: BatchStatus,
-    pub(super) endpoint: String,
-    pub(super) completion_window: String,
-    pub(super) input_file_id: String,
+pub(in crate::sandbox) struct BatchRecord {
+    pub(in crate::sandbox) id: String,
+    pub(in crate::sandbox) seq: u64,
+    pub(in crate::sandbox) project: String,
+    #[serde(with = "error_reply::text")]
+    pub(in crate::sandbox) status: BatchStatus,
+    pub(in crate::sandbox) endpoint: String,
+    pub(in crate::sandbox) completion_window: String,
+    pub(in crate::sandbox) input_file_id: String,
     /// None where there was no such file.
-    pub(super) input_name: Option<String>,
-    pub(super) metadata: Option<BTreeMap<String, String>>,
+    pub(in crate::sandbox) input_name: Option<String>,
+    pub(in crate::sandbox) metadata: Option<BTreeMap<String, String>>,
     /// Lifetime of the result files, in seconds.
-    pub(super) output_lifetime: u64,
-    pub(super) model: Option<String>,
-    pub(super) errors: Vec<LineError>,
-    pub(super) output_file_id: Option<String>,
-    pub(super) error_file_id: Option<String>,
-    pub(super) created_ms: i64,
-    pub(super) in_progress_ms: Option<i64>,
-    pub(super) finalizing_ms: Option<i64>,
-    pub(super) completed_ms: Option<i64>,
-    pub(super) failed_ms: Option<i64>,
-    pub(super) expired_ms: Option<i64>,
-    pub(super) cancelling_ms: Option<i64>,
-    pub(super) cancelled_ms: Option<i64>,
-    pub(super) expires_at: i64,
-    pub(super) counts: Counts,
-    pub(super) usage: Usage,
+    pub(in crate::sandbox) output_lifetime: u64,
+    pub(in crate::sandbox) model: Option<String>,
+    pub(in crate::sandbox) errors: Vec<LineError>,
+    pub(in crate::sandbox) output_file_id: Option<String>,
+    pub(in crate::sandbox) error_file_id: Option<String>,
+    pub(in crate::sandbox) created_ms: i64,
+    pub(in crate::sandbox) in_progress_ms: Option<i64>,
+    pub(in crate::sandbox) finalizing_ms: Option<i64>,
+    pub(in crate::sandbox) completed_ms: Option<i64>,
+    pub(in crate::sandbox) failed_ms: Option<i64>,
+    pub(in crate::sandbox) expired_ms: Option<i64>,
+    pub(in crate::sandbox) cancelling_ms: Option<i64>,
+    pub(in crate::sandbox) cancelled_ms: Option<i64>,
+    pub(in crate::sandbox) expires_at: i64,
+    pub(in crate::sandbox) counts: Counts,
+    pub(in crate::sandbox) usage: Usage,
     /// What it holds of its model's queue: estimated input tokens and output caps.
-    pub(super) tokens: u64,
+    pub(in crate::sandbox) tokens: u64,
     /// Lines that will certainly fail.
-    pub(super) doomed: u64,
+    pub(in crate::sandbox) doomed: u64,
     /// How many lines were run before it was stopped; none: all.
-    pub(super) limit: Option<u64>,
-    pub(super) executed: bool,
+    pub(in crate::sandbox) limit: Option<u64>,
+    pub(in crate::sandbox) executed: bool,
     /// Its window closed; `finalizing` ends in `expired`.
-    pub(super) expiring: bool,
+    pub(in crate::sandbox) expiring: bool,
     /// Planted, not made by a client.
     #[serde(default)]
-    pub(super) seeded: bool,
+    pub(in crate::sandbox) seeded: bool,
     /// Faults that struck it, with their values.
-    pub(super) drawn: BTreeMap<String, Value>,
+    pub(in crate::sandbox) drawn: BTreeMap<String, Value>,
     /// What was shown last; nothing of it may go back.
     #[serde(skip)]
-    pub(super) shown: Option<(BatchStatus, Counts)>,
+    pub(in crate::sandbox) shown: Option<(BatchStatus, Counts)>,
 }
 
 impl BatchRecord {
-    pub(super) fn has(&self, fault: Fault) -> bool {
+    pub(in crate::sandbox) fn has(&self, fault: Fault) -> bool {
         self.drawn.contains_key(fault.as_str())
     }
 
-    pub(super) fn drawn(&self, fault: Fault) -> Option<&Value> {
+    pub(in crate::sandbox) fn drawn(&self, fault: Fault) -> Option<&Value> {
         self.drawn.get(fault.as_str())
     }
 
     /// Counts before anything was run.
-    pub(super) fn counts_of_total(&self) -> Counts {
+    pub(in crate::sandbox) fn counts_of_total(&self) -> Counts {
         Counts {
             total: self.counts.total,
             ..Counts::default()
@@ -101,7 +104,7 @@ impl BatchRecord {
     }
 
     /// When it reached its final state.
-    pub(super) fn ended_ms(&self) -> Option<i64> {
+    pub(in crate::sandbox) fn ended_ms(&self) -> Option<i64> {
         self.completed_ms
             .or(self.failed_ms)
             .or(self.expired_ms)
@@ -110,19 +113,19 @@ impl BatchRecord {
 }
 
 /// One batch, shared.
-pub(super) type Shared = Arc<Mutex<BatchRecord>>;
+pub(in crate::sandbox) type Shared = Arc<Mutex<BatchRecord>>;
 
 /// A batch with its place in a listing: when it was made, and its number.
 type Listed = ((i64, u64), Shared);
 
 /// All batches. A batch's own lock is taken after this one is released, never within it.
-pub(super) struct Batches {
+pub(in crate::sandbox) struct Batches {
     folder: PathBuf,
     records: Mutex<BTreeMap<String, Shared>>,
 }
 
 impl Batches {
-    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
         let folder = folder.join("batches");
         let records = disk::read_records::<BatchRecord>(&folder)?
             .into_iter()
@@ -135,7 +138,7 @@ impl Batches {
     }
 
     /// Keeps a new batch.
-    pub(super) fn put(&self, record: BatchRecord) -> io::Result<Shared> {
+    pub(in crate::sandbox) fn put(&self, record: BatchRecord) -> io::Result<Shared> {
         self.save(&record)?;
         let id = record.id.clone();
         let shared = Arc::new(Mutex::new(record));
@@ -144,31 +147,31 @@ impl Batches {
     }
 
     /// Writes a changed record down.
-    pub(super) fn save(&self, record: &BatchRecord) -> io::Result<()> {
+    pub(in crate::sandbox) fn save(&self, record: &BatchRecord) -> io::Result<()> {
         disk::write_json(&self.folder.join(format!("{}.json", record.id)), record)
     }
 
     /// Its own copy of the input.
-    pub(super) fn input(&self, id: &str) -> PathBuf {
+    pub(in crate::sandbox) fn input(&self, id: &str) -> PathBuf {
         self.folder.join(format!("{id}.input"))
     }
 
     /// What its execution gave, between the results and the record.
-    pub(super) fn result(&self, id: &str) -> PathBuf {
+    pub(in crate::sandbox) fn result(&self, id: &str) -> PathBuf {
         self.folder.join(format!("{id}.result"))
     }
 
     /// The highest number of any record.
-    pub(super) fn newest_seq(&self) -> u64 {
+    pub(in crate::sandbox) fn newest_seq(&self) -> u64 {
         let newest = self.all().iter().map(|batch| lock(batch).seq).max();
         newest.unwrap_or(0)
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<Shared> {
+    pub(in crate::sandbox) fn get(&self, id: &str) -> Option<Shared> {
         self.lock().get(id).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Shared> {
+    pub(in crate::sandbox) fn all(&self) -> Vec<Shared> {
         self.lock().values().cloned().collect()
     }
 
@@ -179,7 +182,7 @@ impl Batches {
 
 impl Sandbox {
     /// `POST /batches`.
-    pub(super) fn create_batch(
+    pub(in crate::sandbox) fn create_batch(
         &self,
         caller: &Caller,
         request: &Request,
@@ -200,7 +203,11 @@ impl Sandbox {
     }
 
     /// `GET /batches/{id}`.
-    pub(super) fn get_batch(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn get_batch(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
         let mut batch = lock(&shared);
         self.advance(&mut batch)?;
@@ -208,7 +215,11 @@ impl Sandbox {
     }
 
     /// `POST /batches/{id}/cancel`.
-    pub(super) fn cancel_batch(&self, caller: &Caller, id: &str) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn cancel_batch(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
         let mut batch = lock(&shared);
         self.advance(&mut batch)?;
@@ -232,7 +243,7 @@ impl Sandbox {
     }
 
     /// `GET /batches`.
-    pub(super) fn list_batches(
+    pub(in crate::sandbox) fn list_batches(
         &self,
         caller: &Caller,
         request: &Request,
@@ -303,7 +314,11 @@ impl Sandbox {
     }
 
     /// A project's batch.
-    pub(super) fn find_batch(&self, caller: &Caller, id: &str) -> Result<Shared, ErrorReply> {
+    pub(in crate::sandbox) fn find_batch(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Shared, ErrorReply> {
         let unknown = || ErrorReply::new(404, format!("No batch found with id '{id}'."));
         let shared = self.batches.get(id).ok_or_else(unknown)?;
         let mut batch = lock(&shared);
@@ -315,7 +330,11 @@ impl Sandbox {
     }
 
     /// Draws a fault for a batch: once it struck, it stays with the batch.
-    pub(super) fn draw(&self, batch: &mut BatchRecord, fault: Fault) -> io::Result<Option<Value>> {
+    pub(in crate::sandbox) fn draw(
+        &self,
+        batch: &mut BatchRecord,
+        fault: Fault,
+    ) -> io::Result<Option<Value>> {
         if let Some(value) = batch.drawn(fault) {
             return Ok(Some(value.clone()));
         }
@@ -337,7 +356,7 @@ impl Sandbox {
     }
 
     /// Takes a fault and notes in the ledger that it struck.
-    pub(super) fn strike(
+    pub(in crate::sandbox) fn strike(
         &self,
         fault: Fault,
         names: &[&str],
@@ -356,7 +375,7 @@ impl Sandbox {
 }
 
 /// What a fault's `match` is held against.
-pub(super) fn names(batch: &BatchRecord) -> Vec<&str> {
+pub(in crate::sandbox) fn names(batch: &BatchRecord) -> Vec<&str> {
     let mut names = vec![batch.id.as_str(), batch.input_file_id.as_str()];
     names.extend(batch.input_name.as_deref());
     names.extend(

@@ -6,15 +6,18 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::batches::{BatchRecord, LineError};
-use super::create::new_record;
-use super::files::FileRecord;
-use super::ledger::Entry;
-use super::wire::ErrorReply;
-use super::{Sandbox, disk, ids, lock};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
 use crate::http::Response;
+use crate::sandbox::Sandbox;
+use crate::sandbox::lock;
+use crate::sandbox::model::batches::create::new_record;
+use crate::sandbox::model::batches::operations::{BatchRecord, LineError};
+use crate::sandbox::model::disk;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::files::operations::FileRecord;
+use crate::sandbox::model::ids;
+use crate::sandbox::model::ledger::Entry;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +47,7 @@ struct SeedLine {
 
 impl Sandbox {
     /// `POST /sandbox/batches/seed`: the batch as `GET /v1/batches/{id}` gives it.
-    pub(super) fn seed(&self, body: &[u8]) -> Result<Response, ErrorReply> {
+    pub(in crate::sandbox) fn seed(&self, body: &[u8]) -> Result<Response, ErrorReply> {
         let refuse = |why: &dyn std::fmt::Display| ErrorReply::new(400, why.to_string());
         let seed: Seed = serde_json::from_slice(body).map_err(|error| refuse(&error))?;
         let status: BatchStatus = seed
@@ -182,8 +185,11 @@ impl Sandbox {
     }
 
     fn check_seed(&self, record: &BatchRecord) -> Result<(Option<String>, u64), ErrorReply> {
-        let verdict =
-            super::validate::read_input(record, &self.batches.input(&record.id), &self.settings)?;
+        let verdict = crate::sandbox::model::batches::validation::read_input(
+            record,
+            &self.batches.input(&record.id),
+            &self.settings,
+        )?;
         match verdict.errors.first() {
             Some(error) => Err(ErrorReply::new(
                 400,

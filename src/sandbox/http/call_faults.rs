@@ -7,10 +7,12 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use serde_json::Value;
 
-use super::faults::Fault;
-use super::wire::ErrorReply;
-use super::{Sandbox, create, files};
 use crate::http::{Body, Request, Response};
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::create;
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::files::operations;
 
 /// Breaks the connection off.
 struct Broken;
@@ -47,7 +49,7 @@ fn wait(millis: u64) {
 
 impl Sandbox {
     /// Holds a call back.
-    pub(super) fn delay(&self, request: &Request) -> io::Result<()> {
+    pub(in crate::sandbox) fn delay(&self, request: &Request) -> io::Result<()> {
         if let Some(value) = self.strike_call(Fault::Delay, request)? {
             wait(value.as_u64().unwrap_or(1_000));
         }
@@ -55,7 +57,7 @@ impl Sandbox {
     }
 
     /// The status that the webhook sink is told to answer.
-    pub(super) fn hook_status(&self, request: &Request) -> io::Result<u16> {
+    pub(in crate::sandbox) fn hook_status(&self, request: &Request) -> io::Result<u16> {
         let told = self.strike_call(Fault::HookStatus, request)?;
         Ok(told.map_or(200, |value| {
             value
@@ -66,7 +68,7 @@ impl Sandbox {
     }
 
     /// What is answered instead of doing anything.
-    pub(super) fn instead(
+    pub(in crate::sandbox) fn instead(
         &self,
         request: &Request,
         path: &[&str],
@@ -75,7 +77,7 @@ impl Sandbox {
             return Ok(None);
         }
         if self.strike_call(Fault::Unauthorized, request)?.is_some() {
-            return Err(super::unauthorized("sk-…"));
+            return Err(crate::sandbox::unauthorized("sk-…"));
         }
         if self
             .strike_call(Fault::InsufficientQuota, request)?
@@ -103,13 +105,13 @@ impl Sandbox {
             ("POST", ["batches"]) => self.instead_of_create(request).map(|()| None),
             ("POST", ["files"]) => {
                 if self.strike_call(Fault::FileTooLarge, request)?.is_some() {
-                    return Err(files::too_large(413, self.settings.max_upload_bytes));
+                    return Err(operations::too_large(413, self.settings.max_upload_bytes));
                 }
                 let struck = self.strike_call(Fault::BrokenUpload, request)?;
                 Ok(struck.map(|_| broken()))
             }
             ("GET", ["files", id]) => match self.fresh_fault(Fault::FileLag, request, id)? {
-                true => Err(files::no_such_file(id)),
+                true => Err(operations::no_such_file(id)),
                 false => Ok(None),
             },
             ("GET", ["files", _, "content"]) => {
@@ -146,7 +148,7 @@ impl Sandbox {
     }
 
     /// What becomes of an answer on its way.
-    pub(super) fn on_its_way(
+    pub(in crate::sandbox) fn on_its_way(
         &self,
         request: &Request,
         path: &[&str],

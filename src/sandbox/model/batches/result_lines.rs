@@ -6,18 +6,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::batches::{BatchRecord, Counts};
-use super::execute::Sink;
-use super::faults::Fault;
-use super::ledger::Entry;
-use super::lines::{Outcome, Target, server_error};
-use super::response::{Twist, Usage};
-use super::wire::ErrorReply;
-use super::{Sandbox, ids};
+use crate::sandbox::Sandbox;
+use crate::sandbox::model::batches::execution::Sink;
+use crate::sandbox::model::batches::operations::{BatchRecord, Counts};
+use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::ids;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::responses::execution::{Outcome, Target, server_error};
+use crate::sandbox::model::responses::object::{Twist, Usage};
 
 /// Why lines were not run.
 #[derive(Clone, Copy)]
-pub(super) enum Unrun {
+pub(in crate::sandbox) enum Unrun {
     Expired,
     Cancelled,
     ServerError,
@@ -52,25 +53,25 @@ struct ResultError<'a> {
 }
 
 /// One execution of a batch.
-pub(super) struct Run<'a> {
-    pub(super) sandbox: &'a Sandbox,
-    pub(super) batch: &'a BatchRecord,
+pub(in crate::sandbox) struct Run<'a> {
+    pub(in crate::sandbox) sandbox: &'a Sandbox,
+    pub(in crate::sandbox) batch: &'a BatchRecord,
     /// What every line gets.
-    pub(super) whole: Option<ErrorReply>,
-    pub(super) alias: bool,
+    pub(in crate::sandbox) whole: Option<ErrorReply>,
+    pub(in crate::sandbox) alias: bool,
     /// In seconds.
-    pub(super) at: i64,
-    pub(super) output: Sink,
-    pub(super) error: Sink,
-    pub(super) counts: Counts,
-    pub(super) usage: Usage,
-    pub(super) entries: Vec<Entry>,
-    pub(super) struck: Vec<Entry>,
+    pub(in crate::sandbox) at: i64,
+    pub(in crate::sandbox) output: Sink,
+    pub(in crate::sandbox) error: Sink,
+    pub(in crate::sandbox) counts: Counts,
+    pub(in crate::sandbox) usage: Usage,
+    pub(in crate::sandbox) entries: Vec<Entry>,
+    pub(in crate::sandbox) struck: Vec<Entry>,
 }
 
 impl Run<'_> {
     /// Runs one line and writes what it got.
-    pub(super) fn run(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::sandbox) fn run(&mut self, bytes: &[u8]) -> io::Result<()> {
         let line: InputLine = serde_json::from_slice(bytes)?;
         let (batch, sandbox) = (self.batch, self.sandbox);
         let seed = format!("{} {}", batch.id, line.custom_id);
@@ -111,7 +112,7 @@ impl Run<'_> {
     }
 
     /// Writes a line that was not run.
-    pub(super) fn leave(&mut self, bytes: &[u8], why: Unrun) -> io::Result<()> {
+    pub(in crate::sandbox) fn leave(&mut self, bytes: &[u8], why: Unrun) -> io::Result<()> {
         let line: InputLine = serde_json::from_slice(bytes)?;
         let written = match why {
             Unrun::ServerError => self.line(

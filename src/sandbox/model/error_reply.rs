@@ -10,14 +10,14 @@ use crate::http::Response;
 
 /// Why a call, or a line of a batch, is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ErrorReply {
-    pub(super) status: u16,
-    pub(super) kind: &'static str,
-    pub(super) code: Option<String>,
-    pub(super) param: Option<String>,
-    pub(super) message: String,
+pub(in crate::sandbox) struct ErrorReply {
+    pub(in crate::sandbox) status: u16,
+    pub(in crate::sandbox) kind: &'static str,
+    pub(in crate::sandbox) code: Option<String>,
+    pub(in crate::sandbox) param: Option<String>,
+    pub(in crate::sandbox) message: String,
     /// The Files API says everything twice.
-    pub(super) detail: bool,
+    pub(in crate::sandbox) detail: bool,
 }
 
 #[derive(Serialize)]
@@ -43,7 +43,7 @@ struct Detail<'a> {
 
 impl ErrorReply {
     /// An `invalid_request_error` without code and param.
-    pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
+    pub(in crate::sandbox) fn new(status: u16, message: impl Into<String>) -> Self {
         Self {
             status,
             kind: "invalid_request_error",
@@ -54,28 +54,28 @@ impl ErrorReply {
         }
     }
 
-    pub(super) fn code(mut self, code: &str) -> Self {
+    pub(in crate::sandbox) fn code(mut self, code: &str) -> Self {
         self.code = Some(code.to_owned());
         self
     }
 
-    pub(super) fn param(mut self, param: impl Into<String>) -> Self {
+    pub(in crate::sandbox) fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    pub(super) fn kind(mut self, kind: &'static str) -> Self {
+    pub(in crate::sandbox) fn kind(mut self, kind: &'static str) -> Self {
         self.kind = kind;
         self
     }
 
-    pub(super) fn with_detail(mut self) -> Self {
+    pub(in crate::sandbox) fn with_detail(mut self) -> Self {
         self.detail = true;
         self
     }
 
     /// The envelope as it stands in an answer or in a line's `response.body`.
-    pub(super) fn raw(&self) -> Box<RawValue> {
+    pub(in crate::sandbox) fn raw(&self) -> Box<RawValue> {
         let code = self.code.as_deref();
         let envelope = Envelope {
             error: Inner {
@@ -92,7 +92,7 @@ impl ErrorReply {
         to_raw_value(&envelope).unwrap_or_default()
     }
 
-    pub(super) fn response(&self) -> Response {
+    pub(in crate::sandbox) fn response(&self) -> Response {
         Response::bytes(
             self.status,
             "application/json",
@@ -102,7 +102,7 @@ impl ErrorReply {
 
     /// As a fault's value tells it: a status alone, or an object with `status`, `code`, `param`,
     /// `message`.
-    pub(super) fn told(value: &Value, status: u16, code: &str) -> Self {
+    pub(in crate::sandbox) fn told(value: &Value, status: u16, code: &str) -> Self {
         let number = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok());
         let text = |name: &str| value.get(name).and_then(Value::as_str);
         let status = number(value)
@@ -132,7 +132,7 @@ impl From<io::Error> for ErrorReply {
 
 /// A page of a listing.
 #[derive(Serialize)]
-pub(super) struct List<T> {
+pub(in crate::sandbox) struct List<T> {
     object: &'static str,
     data: Vec<T>,
     first_id: Option<String>,
@@ -141,7 +141,7 @@ pub(super) struct List<T> {
 }
 
 impl<T: Serialize> List<T> {
-    pub(super) fn new(items: Vec<(String, T)>, has_more: bool) -> Self {
+    pub(in crate::sandbox) fn new(items: Vec<(String, T)>, has_more: bool) -> Self {
         Self {
             object: "list",
             first_id: items.first().map(|(id, _)| id.clone()),
@@ -153,26 +153,26 @@ impl<T: Serialize> List<T> {
 }
 
 /// 200 with a document whose members keep their order.
-pub(super) fn ok(document: &impl Serialize) -> Result<Response, ErrorReply> {
+pub(in crate::sandbox) fn ok(document: &impl Serialize) -> Result<Response, ErrorReply> {
     let text = serde_json::to_vec(document).map_err(io::Error::from)?;
     Ok(Response::bytes(200, "application/json", text))
 }
 
 /// (De)serializes what is written as its text.
-pub(super) mod text {
+pub(in crate::sandbox) mod text {
     use std::fmt::Display;
     use std::str::FromStr;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in super::super) fn serialize<T: Display, S: Serializer>(
+    pub(in crate::sandbox) fn serialize<T: Display, S: Serializer>(
         value: &T,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
-    pub(in super::super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    pub(in crate::sandbox) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
     where
         T: FromStr<Err: Display>,
         D: Deserializer<'de>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids;
+use crate::sandbox::model::ids;
 
 /// Everything that can be set; read from JSON or TOML where that is handy, each member optional.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,7 +123,7 @@ const MEASURED_RUN: [(u64, u64); 8] = [
 
 impl Pace {
     /// The latencies of one batch.
-    pub(super) fn of(self, batch: &str) -> Latencies {
+    pub(in crate::sandbox) fn of(self, batch: &str) -> Latencies {
         match self {
             Self::Fixed(latencies) => latencies,
             Self::Real => {
@@ -209,7 +209,7 @@ impl Settings {
     }
 
     /// The model of that name or snapshot.
-    pub(super) fn model(&self, name: &str) -> Option<&Model> {
+    pub(in crate::sandbox) fn model(&self, name: &str) -> Option<&Model> {
         self.models
             .iter()
             .find(|model| model.name == name || model.snapshot == name)

@@ -6,14 +6,16 @@ use std::io;
 
 use serde_json::Value;
 
-use super::batches::BatchRecord;
-use super::disk;
-use super::faults::Fault;
-use super::ledger::Entry;
-use super::settings::Latencies;
-use super::{Sandbox, create, lock};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
+use crate::sandbox::Sandbox;
+use crate::sandbox::lock;
+use crate::sandbox::model::batches::create;
+use crate::sandbox::model::batches::operations::BatchRecord;
+use crate::sandbox::model::disk;
+use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::settings::Latencies;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))
@@ -21,7 +23,7 @@ fn later(millis: i64, by: u64) -> i64 {
 
 impl Sandbox {
     /// Makes every move that is due by now.
-    pub(super) fn advance(&self, batch: &mut BatchRecord) -> io::Result<()> {
+    pub(in crate::sandbox) fn advance(&self, batch: &mut BatchRecord) -> io::Result<()> {
         let now = self.now().millis();
         loop {
             let before = batch.status;
@@ -40,7 +42,7 @@ impl Sandbox {
     }
 
     /// Starts the cancellation of a batch that is not final.
-    pub(super) fn start_cancel(&self, batch: &mut BatchRecord) -> io::Result<()> {
+    pub(in crate::sandbox) fn start_cancel(&self, batch: &mut BatchRecord) -> io::Result<()> {
         let now = self.now();
         if batch.status == BatchStatus::InProgress {
             let ran = self.ran(batch, now.millis());
@@ -53,7 +55,7 @@ impl Sandbox {
     }
 
     /// Ends stalls that have no end of their own.
-    pub(super) fn lift_stalls(&self) -> io::Result<()> {
+    pub(in crate::sandbox) fn lift_stalls(&self) -> io::Result<()> {
         let now = self.now().millis();
         for shared in self.batches.all() {
             let mut batch = lock(&shared);
@@ -84,7 +86,7 @@ impl Sandbox {
 
     /// What is counted while it runs: never more than what will be there at its end, and nothing
     /// while faults could change that.
-    pub(super) fn progress(&self, batch: &BatchRecord, now: Timestamp) -> u64 {
+    pub(in crate::sandbox) fn progress(&self, batch: &BatchRecord, now: Timestamp) -> u64 {
         if !self.faults.is_empty() || !batch.drawn.is_empty() {
             return 0;
         }
@@ -269,7 +271,7 @@ impl Sandbox {
     }
 
     /// What a kill between two writes left undone: batches that the ledger does not know.
-    pub(super) fn reconcile(&self) -> io::Result<()> {
+    pub(in crate::sandbox) fn reconcile(&self) -> io::Result<()> {
         for shared in self.batches.all() {
             let batch = lock(&shared);
             if !self.ledger.sums(|tally| tally.created.contains(&batch.id)) {

@@ -1,0 +1,3 @@
+//! The Files API.
+
+pub(in crate::sandbox) mod operations;
