@@ -12,7 +12,7 @@ use batchkeeper::domain::result_line::{Answer, read_line};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
 use batchkeeper::http::head::{end_of_head, parse};
 use batchkeeper::openai::jsonl::{Content, LineReader};
-use batchkeeper::outbound::Guard;
+use batchkeeper::outbound::SsrfGuard;
 use batchkeeper::python_json::{self, Json};
 
 /// A request's head: whatever arrives, in whatever pieces, what passes is clean.
@@ -54,7 +54,7 @@ pub fn submission(data: &[u8]) {
     let Ok(body) = python_json::parse_within(data, 100_000) else {
         return;
     };
-    let url = |url: &str| match Guard::DenyPrivate.check_url(url) {
+    let url = |url: &str| match SsrfGuard::DenyPrivate.check_url(url) {
         Ok(_) => Ok(()),
         Err(problem) => Err(problem.to_string()),
     };
@@ -162,7 +162,7 @@ pub fn url_guard(data: &[u8]) {
     let Ok(url) = std::str::from_utf8(data) else {
         return;
     };
-    let Ok(parsed) = Guard::DenyPrivate.check_url(url) else {
+    let Ok(parsed) = SsrfGuard::DenyPrivate.check_url(url) else {
         return;
     };
     assert!(!url.contains(char::is_whitespace) && !url.contains('\\'));
@@ -171,7 +171,7 @@ pub fn url_guard(data: &[u8]) {
     assert!(
         parsed
             .address
-            .is_none_or(|address| Guard::DenyPrivate.allows(address))
+            .is_none_or(|address| SsrfGuard::DenyPrivate.allows(address))
     );
     if let Ok(address) = parsed.host.parse::<IpAddr>() {
         assert_eq!(parsed.address, Some(address));

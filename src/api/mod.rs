@@ -13,7 +13,7 @@ use crate::ops::answers::{
     RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal,
 };
 use crate::ops::{Health, RequestMetrics};
-use crate::outbound::Guard;
+use crate::outbound::SsrfGuard;
 use crate::python_json::{self, Json};
 use crate::store::Store;
 use crate::workers::wakeups::Wakeups;
@@ -45,7 +45,7 @@ pub struct Api {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    guard: Guard,
+    guard: SsrfGuard,
     health: Arc<Health>,
     metrics: Arc<RequestMetrics>,
     wakeups: Wakeups,
@@ -60,7 +60,7 @@ impl Api {
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
-        guard: Guard,
+        guard: SsrfGuard,
         health: Arc<Health>,
         metrics: Arc<RequestMetrics>,
         wakeups: Wakeups,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::ops::Health;
-use crate::outbound::Outbound;
+use crate::outbound::GuardedClient;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// How long one may take.
@@ -16,13 +16,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// See the module.
 pub struct Heartbeat {
     health: Arc<Health>,
-    outbound: Arc<Outbound>,
+    outbound: Arc<GuardedClient>,
     config: Arc<Config>,
 }
 
 impl Heartbeat {
     /// A heart that beats while `health` finds nothing wrong.
-    pub fn new(health: Arc<Health>, outbound: Arc<Outbound>, config: Arc<Config>) -> Self {
+    pub fn new(health: Arc<Health>, outbound: Arc<GuardedClient>, config: Arc<Config>) -> Self {
         Self {
             health,
             outbound,

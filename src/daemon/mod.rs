@@ -26,8 +26,8 @@ use crate::http::server::{Limits, Server};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
 use crate::openai::{BatchApi, Identity};
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
-use crate::outbound::probes::Probes;
-use crate::outbound::{Guard, Outbound};
+use crate::outbound::probe_pool::ProbePool;
+use crate::outbound::{GuardedClient, SsrfGuard};
 use crate::store::{
     DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries,
 };
@@ -93,7 +93,7 @@ impl Daemon {
         let api: Arc<dyn BatchApi> = client.clone();
         let guard = guard(&config)?;
         check_alert_urls(&config, &guard)?;
-        let outbound = Arc::new(Outbound::new(guard.clone(), clock.clone(), CONNECT));
+        let outbound = Arc::new(GuardedClient::new(guard.clone(), clock.clone(), CONNECT));
 
         let (group, endings) = ThreadGroup::new();
         let mut workers: Vec<(String, Box<dyn Worker>)> = vec![
@@ -134,7 +134,7 @@ impl Daemon {
         );
         workers.push(("alert_notifier".into(), Box::new(herald)));
         if config.images.check {
-            let probes = Probes::start(&group, &outbound, config.images.concurrency)
+            let probes = ProbePool::start(&group, &outbound, config.images.concurrency)
                 .map_err(|error| format!("threads of the image checks: {error}"))?;
             workers.push((
                 "image_checker".into(),
@@ -453,10 +453,10 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn guard(config: &Config) -> Result<Guard, String> {
+fn guard(config: &Config) -> Result<SsrfGuard, String> {
     match &config.network.allow_private {
-        Private::All(true) => Ok(Guard::AllowAll),
-        Private::All(false) => Ok(Guard::DenyPrivate),
+        Private::All(true) => Ok(SsrfGuard::AllowAll),
+        Private::All(false) => Ok(SsrfGuard::DenyPrivate),
         Private::Networks(networks) => {
             let parse = |network: &String| {
                 network
@@ -467,12 +467,12 @@ fn guard(config: &Config) -> Result<Guard, String> {
                 .iter()
                 .map(parse)
                 .collect::<Result<_, _>>()
-                .map(Guard::Allow)
+                .map(SsrfGuard::Allow)
         }
     }
 }
 
-fn check_alert_urls(config: &Config, guard: &Guard) -> Result<(), String> {
+fn check_alert_urls(config: &Config, guard: &SsrfGuard) -> Result<(), String> {
     for (key, url) in config.alerts.urls() {
         guard
             .check_url(url)

@@ -1,21 +1,20 @@
-//! Requests to where a client says: its webhooks, its images. Nobody can make this machine talk to
-//! itself or to its neighbours with them.
+//! Requests to addresses that others name: clients' webhooks and images, the operator's alert URLs.
 //!
-//! A [`Guard`] judges addresses. It is asked twice: about the URL as it is written
-//! ([`Guard::check_url`]), so that a submission can be refused, and about the addresses that the
-//! name has at the moment of connecting, by the very resolver whose answer is connected to: a name
-//! that changes its address in between changes nothing. Redirects are followed by hand, each hop
-//! through both. Proxies of the environment are ignored: they would resolve names themselves.
+//! - [`ssrf_guard`]: the rule that decides which addresses may be connected to.
+//! - [`url`]: reads a URL.
+//! - [`client`]: the HTTP client whose every connection passes the guard.
+//! - [`image_probe`], [`probe_pool`]: check whether images can be fetched.
+//! - [`local_client`]: an HTTP client without the guard, for URLs that the program made itself.
 
-mod call;
-mod guard;
-mod image;
-mod outbound;
-pub mod probes;
+mod client;
+mod image_probe;
+mod local_client;
+pub mod probe_pool;
+mod ssrf_guard;
 mod url;
 
-pub use call::Caller;
-pub use guard::Guard;
-pub use image::{ImageLimits, ImageProblem};
-pub use outbound::{NetError, Outbound, Post, PostReply};
+pub use client::{GuardedClient, HttpPost, OutboundError, PostResponse};
+pub use image_probe::{ImageLimits, ImageProblem};
+pub use local_client::LocalClient;
+pub use ssrf_guard::SsrfGuard;
 pub use url::{ParsedUrl, UrlProblem};

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::domain::alert::AlertChange;
 use crate::domain::due::Due;
 use crate::domain::signature::webhook_headers;
-use crate::outbound::Post;
+use crate::outbound::HttpPost;
 use crate::store::Store;
 use crate::store::notices::{self, Notice, NoticeOutcome};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -26,7 +26,7 @@ const NOBODY: Duration = Duration::from_mins(1);
 /// See the module.
 pub struct AlertNotifier {
     store: Arc<Store>,
-    outbound: Arc<dyn Post>,
+    outbound: Arc<dyn HttpPost>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
     /// Whether it was told, since the start, what is open.
@@ -37,7 +37,7 @@ impl AlertNotifier {
     /// A herald; one is enough.
     pub fn new(
         store: Arc<Store>,
-        outbound: Arc<dyn Post>,
+        outbound: Arc<dyn HttpPost>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
     ) -> Self {

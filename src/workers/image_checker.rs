@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
-use crate::outbound::probes::{Found, Probes};
+use crate::outbound::probe_pool::{ProbePool, ProbeResult};
 use crate::store::images::{self, DueLot};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
 use crate::workers::wakeups::Topic;
@@ -33,7 +33,7 @@ const WAIT: Duration = Duration::from_millis(100);
 /// See the module.
 pub struct ImageChecker {
     store: Arc<Store>,
-    probes: Probes,
+    probes: ProbePool,
     config: Arc<Config>,
     /// The job whose lots were looked at last.
     last_job: i64,
@@ -48,7 +48,7 @@ struct Verdict {
 
 impl ImageChecker {
     /// A checker that has not looked at any lot yet.
-    pub fn new(store: Arc<Store>, probes: Probes, config: Arc<Config>) -> Self {
+    pub fn new(store: Arc<Store>, probes: ProbePool, config: Arc<Config>) -> Self {
         Self {
             store,
             probes,
@@ -57,13 +57,13 @@ impl ImageChecker {
         }
     }
 
-    fn keep(&self, found: &[Found], now: Moment) -> Stored<()> {
+    fn keep(&self, found: &[ProbeResult], now: Moment) -> Stored<()> {
         if found.is_empty() {
             return Ok(());
         }
         self.store.write(now.wall, |tx| {
-            for (url, seen) in found {
-                let problem = seen.as_ref().err().map(ToString::to_string);
+            for ProbeResult { url, outcome } in found {
+                let problem = outcome.as_ref().err().map(ToString::to_string);
                 images::record_check(tx, url, problem.as_deref())?;
             }
             images::forget(tx, now.wall.before(KEPT), found.len() * 2)
@@ -168,7 +168,7 @@ impl Worker for ImageChecker {
         } else {
             Duration::ZERO
         };
-        let found = self.probes.found(wait);
+        let found = self.probes.take_results(wait);
         self.keep(&found, now)?;
         let (mut verdicts, unknown, last_job) = self.store.read(|view| {
             let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
@@ -183,7 +183,7 @@ impl Worker for ImageChecker {
         })?;
         let whole_round = self.last_job == 0 && last_job.is_none();
         self.last_job = last_job.unwrap_or(0);
-        unknown.iter().for_each(|url| self.probes.ask(url));
+        unknown.iter().for_each(|url| self.probes.request(url));
         if verdicts.iter().any(Verdict::fails) && self.may_be_answered()? {
             verdicts.retain(|verdict| !verdict.fails());
         }

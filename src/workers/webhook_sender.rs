@@ -12,7 +12,7 @@ use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::due::Due;
 use crate::domain::signature::{Key, webhook_headers};
 use crate::jobs::results;
-use crate::outbound::Post;
+use crate::outbound::HttpPost;
 use crate::store::jobs::{self, JobRow};
 use crate::store::webhook_deliveries::{self, AtOnce, Delivery, Then};
 use crate::store::{Store, StoreError, alerts};
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_mins(1);
 /// See the module.
 pub struct WebhookSender {
     store: Arc<Store>,
-    outbound: Arc<dyn Post>,
+    outbound: Arc<dyn HttpPost>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
     /// An attempt that was made and could not be stored.
@@ -53,7 +53,7 @@ impl WebhookSender {
     /// A courier; several may work side by side.
     pub fn new(
         store: Arc<Store>,
-        outbound: Arc<dyn Post>,
+        outbound: Arc<dyn HttpPost>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
     ) -> Self {

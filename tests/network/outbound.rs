@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchkeeper::base::clock::{Clock, SystemClock};
 use batchkeeper::base::thread_group;
 use batchkeeper::outbound::{
-    Guard, ImageLimits, ImageProblem, NetError, Outbound, Post, UrlProblem,
+    GuardedClient, HttpPost, ImageLimits, ImageProblem, OutboundError, SsrfGuard, UrlProblem,
 };
 use crossbeam_channel::{Receiver, never, unbounded};
 
@@ -60,22 +60,22 @@ impl Host {
 }
 
 /// 127.0.0.1 stands for the public Internet here.
-fn outbound() -> Outbound {
-    let guard = Guard::Allow(vec!["127.0.0.1".parse().unwrap()]);
-    Outbound::new(guard, Arc::new(SystemClock::new()), Duration::from_secs(2))
+fn outbound() -> GuardedClient {
+    let guard = SsrfGuard::Allow(vec!["127.0.0.1".parse().unwrap()]);
+    GuardedClient::new(guard, Arc::new(SystemClock::new()), Duration::from_secs(2))
 }
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
-fn post(url: &str) -> Result<batchkeeper::outbound::PostReply, NetError> {
+fn post(url: &str) -> Result<batchkeeper::outbound::PostResponse, OutboundError> {
     outbound().post(url, &[], b"{}".to_vec(), LONG)
 }
 
 fn probe(url: &str) -> Result<(), ImageProblem> {
     let limits = ImageLimits {
-        head: SHORT,
-        get: SHORT,
+        head_timeout: SHORT,
+        get_timeout: SHORT,
         ..ImageLimits::default()
     };
     outbound().probe_image(url, &limits)
@@ -135,7 +135,7 @@ fn a_redirected_post_is_an_answer() {
 
 #[test]
 fn no_request_leaves_for_a_refused_address() {
-    let outbound = Outbound::new(Guard::DenyPrivate, Arc::new(SystemClock::new()), LONG);
+    let outbound = GuardedClient::new(SsrfGuard::DenyPrivate, Arc::new(SystemClock::new()), LONG);
     let host = saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     for name in [
         "127.0.0.1",
@@ -146,13 +146,17 @@ fn no_request_leaves_for_a_refused_address() {
     ] {
         let url = format!("http://{name}:{}/", host.port);
         let refused = outbound.post(&url, &[], Vec::new(), LONG).unwrap_err();
-        assert_eq!(refused, NetError::Refused, "{url}");
-        assert!(!refused.retry());
+        assert_eq!(refused, OutboundError::ForbiddenAddress, "{url}");
+        assert!(!refused.is_retryable());
         let refused = outbound.probe_image(&url, &ImageLimits::default());
-        assert_eq!(refused, Err(ImageProblem::Net(NetError::Refused)), "{url}");
+        assert_eq!(
+            refused,
+            Err(ImageProblem::Request(OutboundError::ForbiddenAddress)),
+            "{url}"
+        );
     }
     let bad = outbound.post("http://a:0/", &[], Vec::new(), LONG);
-    assert_eq!(bad.unwrap_err(), NetError::Url(UrlProblem::Port));
+    assert_eq!(bad.unwrap_err(), OutboundError::Url(UrlProblem::Port));
     assert!(host.asked.is_empty());
 }
 
@@ -163,11 +167,11 @@ fn faults_are_told_apart() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let error = outbound().post(&url, &[], Vec::new(), SHORT).unwrap_err();
-    assert_eq!(error, NetError::Timeout);
+    assert_eq!(error, OutboundError::Timeout);
     drop(silent);
     let error = post(&url).unwrap_err();
-    assert!(matches!(error, NetError::Connection(_)), "{error}");
-    assert!(error.retry());
+    assert!(matches!(error, OutboundError::Connection(_)), "{error}");
+    assert!(error.is_retryable());
 
     // A head that comes a byte at a time takes as long as it is given, and no longer.
     let dripping = host(|_, stream| {
@@ -185,17 +189,17 @@ fn faults_are_told_apart() {
     let error = outbound()
         .post(&dripping.url("/"), &[], Vec::new(), SHORT)
         .unwrap_err();
-    assert_eq!(error, NetError::Timeout);
+    assert_eq!(error, OutboundError::Timeout);
 
     let garbage = saying("SSH-2.0-OpenSSH_9.9\r\n\r\n");
     let error = post(&garbage.url("/")).unwrap_err();
-    assert!(matches!(error, NetError::Other(_)), "{error}");
+    assert!(matches!(error, OutboundError::Other(_)), "{error}");
     let huge = saying(format!(
         "HTTP/1.1 200 OK\r\nX: {}\r\n\r\n",
         "x".repeat(100_000)
     ));
     let error = post(&huge.url("/")).unwrap_err();
-    assert!(matches!(error, NetError::Other(_)), "{error}");
+    assert!(matches!(error, OutboundError::Other(_)), "{error}");
     let cut = saying("HTTP/1.1 200 OK\r\nContent-Le");
     assert!(post(&cut.url("/")).is_err());
     let plain = saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -291,7 +295,7 @@ fn what_is_no_image_is_told() {
     });
     assert_eq!(
         probe(&stalled.url("/")),
-        Err(ImageProblem::Net(NetError::Timeout))
+        Err(ImageProblem::Request(OutboundError::Timeout))
     );
 }
 
@@ -327,7 +331,7 @@ fn three_redirects_are_followed_and_none_past_the_guard() {
         let host = saying(format!(
             "HTTP/1.1 301 Go\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
-        let refused = Err(ImageProblem::Net(NetError::Refused));
+        let refused = Err(ImageProblem::Request(OutboundError::ForbiddenAddress));
         assert_eq!(probe(&host.url("/")), refused, "{location}");
     }
     assert!(secret.asked.is_empty());
@@ -335,7 +339,9 @@ fn three_redirects_are_followed_and_none_past_the_guard() {
         saying("HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(
         probe(&elsewhere.url("/")),
-        Err(ImageProblem::Net(NetError::Url(UrlProblem::Scheme)))
+        Err(ImageProblem::Request(OutboundError::Url(
+            UrlProblem::Scheme
+        )))
     );
 }
 

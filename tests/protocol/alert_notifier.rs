@@ -10,7 +10,7 @@ use crate::world::openai::Crash;
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::alert::{AlertKind, AlertSubject};
 use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
-use batchkeeper::outbound::{NetError, Post, PostReply};
+use batchkeeper::outbound::{HttpPost, OutboundError, PostResponse};
 use batchkeeper::store::{Store, alerts};
 use batchkeeper::workers::alert_notifier::AlertNotifier;
 use batchkeeper::workers::worker::Worker;
@@ -51,14 +51,14 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
     &found.unwrap_or_else(|| panic!("no {name}")).1
 }
 
-impl Post for Listener {
+impl HttpPost for Listener {
     fn post(
         &self,
         url: &str,
         headers: &[(&str, String)],
         body: Vec<u8>,
         _timeout: Duration,
-    ) -> Result<PostReply, NetError> {
+    ) -> Result<PostResponse, OutboundError> {
         assert_eq!(url, "https://alerts.test/hook");
         let headers = headers
             .iter()
@@ -67,7 +67,7 @@ impl Post for Listener {
         let answer = self.answers.lock().unwrap().pop();
         match answer {
             Some(None) => resume_unwind(Box::new(Crash)),
-            answer => Ok(PostReply {
+            answer => Ok(PostResponse {
                 status: answer.flatten().unwrap_or(204),
                 retry_after: None,
                 body_start: "busy".into(),

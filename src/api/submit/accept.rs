@@ -11,7 +11,7 @@ use crate::domain::api_error::ApiError;
 use crate::domain::job::{self, Mode, Rules, Submission};
 use crate::domain::money::Money;
 use crate::jobs::estimate::{self, Estimate};
-use crate::outbound::Guard;
+use crate::outbound::SsrfGuard;
 use crate::python_json::Json;
 use crate::store::idempotency as stored;
 use crate::store::jobs::{self, JobRow, NewJob};
@@ -27,7 +27,7 @@ pub fn check<'a>(
     client: &ClientConfig,
     mode: Mode,
     config: &Config,
-    guard: &Guard,
+    guard: &SsrfGuard,
 ) -> Result<Submission<'a>, ApiError> {
     let image = |url: &str| {
         let checked = guard.check_url(url);

@@ -11,7 +11,7 @@ use super::super::print;
 use super::{KEY, LANGUAGES};
 use crate::base::clock::Clock;
 use crate::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
-use crate::outbound::Caller;
+use crate::outbound::LocalClient;
 use crate::store::{Store, inspect};
 
 /// How long the demo waits for its job and webhook.
@@ -34,7 +34,7 @@ pub(super) struct Demo {
 /// Sends the job, watches it, verifies what comes back.
 pub(super) fn run(demo: &Demo) -> Result<(), String> {
     let key = Key::new(KEY).map_err(|error| error.to_string())?;
-    let caller = Caller::new();
+    let caller = LocalClient::new();
     let job = submit(demo, &caller, &key)?;
     watch(demo, &caller, &key, &job)?;
     verify_webhook(demo, &caller, &key, &job)?;
@@ -48,7 +48,7 @@ fn say(text: &str) -> Result<(), String> {
         .map_err(|_| "standard output is closed".to_owned())
 }
 
-fn submit(demo: &Demo, caller: &Caller, key: &Key) -> Result<String, String> {
+fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, String> {
     let mut lots: Value =
         serde_json::from_str(LOTS).map_err(|error| format!("the demo's lots: {error}"))?;
     let images = lots
@@ -95,7 +95,7 @@ fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))
 }
 
-fn get(caller: &Caller, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), String> {
+fn get(caller: &LocalClient, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), String> {
     let (status, body) = caller
         .get(url, headers, MAX_ANSWER)
         .map_err(|error| format!("{url}: {error}"))?;
@@ -119,7 +119,7 @@ fn wait_for<T>(
     Err(format!("{what} did not come within {PATIENCE:?}"))
 }
 
-fn watch(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), String> {
     let url = format!("{}/api/v1/batch-status/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
     let mut shown = String::new();
@@ -153,7 +153,7 @@ fn watch(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), Strin
     })
 }
 
-fn verify_webhook(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), String> {
     let url = format!("{}/sandbox/hooks/demo", demo.sandbox);
     let delivery = wait_for(demo, "the webhook", || {
         let (_, hooks) = get(caller, &url, &[])?;
@@ -209,7 +209,12 @@ fn verify_webhook(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<
     ))
 }
 
-fn show_descriptions(demo: &Demo, caller: &Caller, key: &Key, job: &str) -> Result<(), String> {
+fn show_descriptions(
+    demo: &Demo,
+    caller: &LocalClient,
+    key: &Key,
+    job: &str,
+) -> Result<(), String> {
     let url = format!("{}/api/v1/batch-results/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
     let (_, results) = get(caller, &url, &[("X-Signature", &signature)])?;

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use batchkeeper::domain::signature::Key;
-use batchkeeper::outbound::Caller;
+use batchkeeper::outbound::LocalClient;
 use serde_json::Value;
 use signal_hook::consts::SIGKILL;
 
@@ -101,7 +101,7 @@ pub struct Rig {
     /// How often the daemon or the sandbox was killed, or ended by itself.
     pub kills: u64,
     pub jobs: Vec<Job>,
-    caller: Caller,
+    caller: LocalClient,
     key: Key,
 }
 
@@ -126,7 +126,7 @@ impl Rig {
             starts: 0,
             kills: 0,
             jobs: Vec::new(),
-            caller: Caller::new(),
+            caller: LocalClient::new(),
             key: Key::new(KEY).unwrap(),
         };
         rig.start_sandbox();

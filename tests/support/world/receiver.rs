@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use batchkeeper::outbound::{NetError, Post, PostReply};
+use batchkeeper::outbound::{HttpPost, OutboundError, PostResponse};
 
 use super::openai::Crash;
 use super::random::Random;
@@ -39,14 +39,14 @@ impl Receiver {
     }
 }
 
-impl Post for Receiver {
+impl HttpPost for Receiver {
     fn post(
         &self,
         _url: &str,
         headers: &[(&str, String)],
         _body: Vec<u8>,
         _timeout: Duration,
-    ) -> Result<PostReply, NetError> {
+    ) -> Result<PostResponse, OutboundError> {
         let header = |wanted: &str| {
             let found = headers.iter().find(|(name, _)| *name == wanted);
             found.expect("the header is there").1.clone()
@@ -69,17 +69,17 @@ impl Post for Receiver {
         }
         drop(state);
         let reply = |status, wait: Option<u64>| {
-            Ok(PostReply {
+            Ok(PostResponse {
                 status,
                 retry_after: wait.map(Duration::from_secs),
                 body_start: String::new(),
             })
         };
         match how {
-            1 => Err(NetError::Connection("refused".into())),
+            1 => Err(OutboundError::Connection("refused".into())),
             2 => reply(503, Some(600)),
             3 | 4 => resume_unwind(Box::new(Crash)),
-            5 => Err(NetError::Timeout),
+            5 => Err(OutboundError::Timeout),
             6 => reply(500, None),
             _ => reply(200, None),
         }

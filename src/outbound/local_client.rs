@@ -1,28 +1,28 @@
-//! Calls to this machine itself: the demo's, and the daemon's own probe of its listener.
+//! An HTTP client without the SSRF guard, for URLs that the program made itself.
 
 use std::io::Read;
 use std::time::Duration;
 
 use ureq::{Agent, Body, http};
 
-use super::outbound::NetError;
+use super::client::OutboundError;
 
-/// How long one call may take.
+/// For one whole request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Calls without a guard: for URLs that we made ourselves, never for a client's.
-pub struct Caller {
+/// Sends requests without the SSRF guard. Never give it a URL from a client.
+pub struct LocalClient {
     agent: Agent,
 }
 
-impl Default for Caller {
+impl Default for LocalClient {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Caller {
-    /// A caller that follows no redirect and knows no proxy.
+impl LocalClient {
+    /// Creates a client that follows no redirects and uses no proxy.
     pub fn new() -> Self {
         let config = Agent::config_builder()
             .proxy(None)
@@ -34,16 +34,16 @@ impl Caller {
         }
     }
 
-    /// `GET`; gives the status and up to `max` bytes of the body.
+    /// Sends a `GET`. Returns the status and the body.
     ///
     /// # Errors
-    /// When there is no answer, or a longer one.
+    /// If there is no response, or its body has more than `max` bytes.
     pub fn get(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         max: u64,
-    ) -> Result<(u16, Vec<u8>), NetError> {
+    ) -> Result<(u16, Vec<u8>), OutboundError> {
         let request = headers
             .iter()
             .fold(self.agent.get(url), |request, (name, value)| {
@@ -52,17 +52,17 @@ impl Caller {
         read(request.call()?, max)
     }
 
-    /// `POST` of JSON; gives the status and up to `max` bytes of the body.
+    /// Sends a `POST` of JSON. Returns the status and the body.
     ///
     /// # Errors
-    /// As [`Caller::get`].
+    /// The same as those of [`LocalClient::get`].
     pub fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
         max: u64,
-    ) -> Result<(u16, Vec<u8>), NetError> {
+    ) -> Result<(u16, Vec<u8>), OutboundError> {
         let request = self
             .agent
             .post(url)
@@ -74,7 +74,7 @@ impl Caller {
     }
 }
 
-fn read(response: http::Response<Body>, max: u64) -> Result<(u16, Vec<u8>), NetError> {
+fn read(response: http::Response<Body>, max: u64) -> Result<(u16, Vec<u8>), OutboundError> {
     let status = response.status().as_u16();
     let mut body = Vec::new();
     let mut reader = response
@@ -83,7 +83,7 @@ fn read(response: http::Response<Body>, max: u64) -> Result<(u16, Vec<u8>), NetE
         .take(max.saturating_add(1));
     reader.read_to_end(&mut body)?;
     if body.len() as u64 > max {
-        return Err(NetError::Other(format!(
+        return Err(OutboundError::Other(format!(
             "the answer has more than {max} bytes"
         )));
     }
