@@ -129,8 +129,9 @@ impl Ops {
     }
 
     fn webhooks(&self) -> Result<Response, RequestError> {
-        let table = self.store.read(|view| status::webhooks(view, 200))?;
-        Ok(Response::json(200, &json!({"webhooks": table.objects()})))
+        let rows = self.store.read(|view| status::deliveries(view, 200))?;
+        let list: Value = rows.iter().map(delivery).collect();
+        Ok(Response::json(200, &json!({"webhooks": list})))
     }
 }
 
@@ -158,6 +159,19 @@ fn batch(row: &batches::BatchRow) -> Value {
         "failures": row.failures,
         "next_at": row.next_at.to_seconds_text(),
         "ended_at": row.ended_at.map(Timestamp::to_seconds_text),
+    })
+}
+
+fn delivery(row: &status::Delivery) -> Value {
+    json!({
+        "delivery": row.id,
+        "job": row.job,
+        "receiver": row.receiver,
+        "state": row.state,
+        "attempts": row.attempts,
+        "answer": row.response_status,
+        "error": row.error,
+        "at": row.at.map(|at| at.to_string()),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::pieces::{length, number};
-use crate::store::status::Stretch;
+use super::components::{duration, number};
+use crate::store::status::Interval;
 
 /// The picture's size, in its own units: the line of mean times above, the bars of lots below.
 const WIDTH: u64 = 960;
@@ -56,32 +56,34 @@ fn tall(value: u64, most: u64, height: u64) -> u64 {
 }
 
 /// Lots finished as bars, their mean time as a line above them.
-pub(super) fn picture(stretches: &[Stretch], span: Span) -> String {
-    let total = stretches.iter().fold(Stretch::default(), Stretch::and);
-    let most = stretches.iter().map(Stretch::lots).max().unwrap_or(0);
-    let means = stretches.iter().filter_map(Stretch::mean);
+pub(super) fn picture(intervals: &[Interval], span: Span) -> String {
+    let total = intervals.iter().fold(Interval::default(), Interval::plus);
+    let most = intervals.iter().map(Interval::lots).max().unwrap_or(0);
+    let means = intervals.iter().filter_map(Interval::mean);
     let slowest = means.max().unwrap_or(0);
     let step = WIDTH / u64::from(span.bars);
     let every = Duration::from_mins(u64::from(span.minutes));
     let mut bars = String::new();
     let mut line = String::new();
-    for ((x, back), stretch) in (0..WIDTH)
+    for ((x, back), interval) in (0..WIDTH)
         .step_by(usize::try_from(step).unwrap_or(1))
         .zip((0..span.bars).rev())
-        .zip(stretches)
+        .zip(intervals)
     {
-        let Some(mean) = stretch.mean() else { continue };
-        let good = tall(stretch.completed, most, BARS);
-        let bad = tall(stretch.failed, most, BARS);
+        let Some(mean) = interval.mean() else {
+            continue;
+        };
+        let good = tall(interval.completed, most, BARS);
+        let bad = tall(interval.failed, most, BARS);
         let (left, wide, top) = (x + 1, step.saturating_sub(2), HEIGHT - good);
         bars += &format!(
             "<g><title>{} lots finished {} ago, {} of them failed, mean {}</title>\
              <rect class=\"good\" x=\"{left}\" y=\"{top}\" width=\"{wide}\" height=\"{good}\"/>\
              <rect class=\"bad\" x=\"{left}\" y=\"{}\" width=\"{wide}\" height=\"{bad}\"/></g>",
-            number(stretch.lots()),
-            length(every * back),
-            number(stretch.failed),
-            length(Duration::from_millis(mean)),
+            number(interval.lots()),
+            duration(every * back),
+            number(interval.failed),
+            duration(Duration::from_millis(mean)),
             top.saturating_sub(bad),
         );
         // Twice, so that one alone is a dot.
@@ -95,7 +97,7 @@ pub(super) fn picture(stretches: &[Stretch], span: Span) -> String {
         number(total.failed),
         total.mean().map_or_else(
             || "–".to_owned(),
-            |mean| length(Duration::from_millis(mean))
+            |mean| duration(Duration::from_millis(mean))
         ),
     );
     let choice: String = SPANS
@@ -120,13 +122,13 @@ pub(super) fn picture(stretches: &[Stretch], span: Span) -> String {
          <p class=\"axis\" aria-hidden=\"true\"><span>{} ago</span><span>now</span></p>\
          <figcaption id=\"chart-words\"><span class=\"key good\"></span>{words}. \
          <span class=\"key mean\"></span>Mean time, {} at most; bars: {} lots in {} at most.</figcaption></figure>",
-        length(every * span.bars),
-        length(Duration::from_millis(slowest)),
+        duration(every * span.bars),
+        duration(Duration::from_millis(slowest)),
         number(most),
         if span.minutes == 1 {
             "a minute".to_owned()
         } else {
-            length(every)
+            duration(every)
         },
     )
 }

@@ -9,13 +9,19 @@ use crate::base::clock::{Moment, Timestamp};
 use crate::domain::alert::{AlertSubject, PauseScope};
 use crate::http::Response;
 use crate::store::figures::Figures;
-use crate::store::{Store, alerts, inspect::Table, status};
+use crate::store::status::Costs;
+use crate::store::{Store, alerts, status};
 use chart::Span;
-use pieces::{facts, listing, text, time};
+use components::{Column, facts, table, text, time};
+use tables::{
+    ATTEMPTS, BATCH, BATCHES, BATCHES_AT_WORK, CLOSED_ALERTS, COSTS, DELIVERIES, EVENTS_OF_BATCH,
+    EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_ENDED, JOBS_OF_BATCH, JOBS_UNDER_WAY, LINES_BY_OUTCOME,
+};
 
 mod chart;
+mod components;
 mod overview;
-mod pieces;
+mod tables;
 
 /// Nothing from elsewhere, nothing inline, no frames, no forms.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -87,8 +93,8 @@ impl Look<'_> {
         self.now.wall
     }
 
-    fn list(&self, caption: &str, table: &Table, empty: &str) -> String {
-        listing(caption, table, empty, self.wall())
+    fn table<R>(&self, caption: &str, columns: &[Column<R>], rows: &[R], empty: &str) -> String {
+        table(caption, columns, rows, empty, self.wall())
     }
 
     fn jobs(&self) -> Result<Vec<String>, RequestError> {
@@ -98,37 +104,33 @@ impl Look<'_> {
                 status::jobs_ended(view, 200)?,
             ))
         })?;
+        let (no_open, no_ended) = ("No job is under way.", "No job has ended yet.");
         Ok(vec![
-            self.list("Under way", &open, "No job is under way."),
-            self.list("Ended", &ended, "No job has ended yet."),
+            self.table("Under way", JOBS_UNDER_WAY, &open, no_open),
+            self.table("Ended", JOBS_ENDED, &ended, no_ended),
         ])
     }
 
     fn batches(&self) -> Result<Vec<String>, RequestError> {
-        let table = self.store.read(status::batches)?;
-        Ok(vec![self.list(
-            "The newest 200 batches",
-            &table,
-            "There is no batch yet.",
-        )])
+        let rows = self.store.read(status::batches)?;
+        let (caption, empty) = ("The newest 200 batches", "There is no batch yet.");
+        Ok(vec![self.table(caption, BATCHES, &rows, empty)])
     }
 
     fn webhooks(&self) -> Result<Vec<String>, RequestError> {
-        let table = self.store.read(|view| status::webhooks(view, 200))?;
-        Ok(vec![self.list(
-            "The newest 200 webhooks",
-            &table,
-            "There is no webhook yet.",
-        )])
+        let rows = self.store.read(|view| status::deliveries(view, 200))?;
+        let (caption, empty) = ("The newest 200 webhooks", "There is no webhook yet.");
+        Ok(vec![self.table(caption, DELIVERIES, &rows, empty)])
     }
 
     fn alerts(&self) -> Result<Vec<String>, RequestError> {
         let closed = self.store.read(status::alerts_closed)?;
         let open = self.open_alerts()?;
         let none = "<h2>Open</h2><p class=\"empty\">No alert is open.</p>";
+        let no_closed = "No alert was ever closed.";
         Ok(vec![
             open.unwrap_or_else(|| none.to_owned()),
-            self.list("Closed", &closed, "No alert was ever closed."),
+            self.table("Closed", CLOSED_ALERTS, &closed, no_closed),
         ])
     }
 
@@ -155,71 +157,93 @@ impl Look<'_> {
     }
 
     fn job(&self, id: &str) -> Result<Option<Vec<String>>, RequestError> {
-        let [job, batches, costs, attempts, lots, events] = self.store.read(|view| {
-            Ok([
-                status::job(view, id)?,
-                status::batches_of(view, id)?,
-                status::costs_of_job(view, id)?,
-                status::attempts_of(view, id)?,
-                status::failed_lots(view, id)?,
-                status::events_of_job(view, id)?,
-            ])
-        })?;
-        if job.rows.is_empty() {
-            return Ok(None);
-        }
-        let head = format!(
-            "<h1>Job <span class=\"id\">{}</span></h1>{}",
-            text(id),
-            facts(&job, self.wall())
-        );
-        Ok(Some(vec![
-            head,
-            self.list(
-                "Batches that work for it",
-                &batches,
-                "No batch works for it yet.",
-            ),
-            self.costs(&costs),
-            self.list(
-                "Webhooks and their attempts",
-                &attempts,
-                "Nobody is to be told.",
-            ),
-            self.list(
-                "Lots that failed (the first 50)",
-                &lots,
-                "No lot has failed.",
-            ),
-            self.list("Events, newest first", &events, "Nothing has happened yet."),
-        ]))
+        self.store
+            .read(|view| {
+                let Some(job) = status::job(view, id)? else {
+                    return Ok(None);
+                };
+                let batches = status::batches_of_job(view, id)?;
+                let costs = status::costs_of_job(view, id)?;
+                let attempts = status::attempts_of_job(view, id)?;
+                let lots = status::failed_lots(view, id)?;
+                let events = status::events_of_job(view, id)?;
+                Ok(Some(vec![
+                    format!(
+                        "<h1>Job <span class=\"id\">{}</span></h1>{}",
+                        text(id),
+                        facts(JOB, Some(&job), self.wall())
+                    ),
+                    self.table(
+                        "Batches that work for it",
+                        BATCHES_AT_WORK,
+                        &batches,
+                        "No batch works for it yet.",
+                    ),
+                    self.costs(costs.as_ref()),
+                    self.table(
+                        "Webhooks and their attempts",
+                        ATTEMPTS,
+                        &attempts,
+                        "Nobody is to be told.",
+                    ),
+                    self.table(
+                        "Lots that failed (the first 50)",
+                        FAILED_LOTS,
+                        &lots,
+                        "No lot has failed.",
+                    ),
+                    self.table(
+                        "Events, newest first",
+                        EVENTS_OF_JOB,
+                        &events,
+                        "Nothing has happened yet.",
+                    ),
+                ]))
+            })
+            .map_err(RequestError::from)
     }
 
     fn batch(&self, id: i64) -> Result<Option<Vec<String>>, RequestError> {
-        let [batch, jobs, lines, costs, events] = self.store.read(|view| {
-            Ok([
-                status::batch(view, id)?,
-                status::jobs_of(view, id)?,
-                status::lines_of(view, id)?,
-                status::costs_of(view, id)?,
-                status::events_of_batch(view, id)?,
-            ])
-        })?;
-        if batch.rows.is_empty() {
-            return Ok(None);
-        }
-        let head = format!("<h1>Batch {id}</h1>{}", facts(&batch, self.wall()));
-        Ok(Some(vec![
-            head,
-            self.list("Jobs it works for", &jobs, "It works for no job."),
-            self.list("Lines by outcome", &lines, "It has no line."),
-            self.costs(&costs),
-            self.list("Events, newest first", &events, "Nothing has happened yet."),
-        ]))
+        self.store
+            .read(|view| {
+                let Some(batch) = status::batch(view, id)? else {
+                    return Ok(None);
+                };
+                let jobs = status::jobs_of_batch(view, id)?;
+                let lines = status::lines_by_outcome(view, id)?;
+                let costs = status::costs_of_batch(view, id)?;
+                let events = status::events_of_batch(view, id)?;
+                Ok(Some(vec![
+                    format!(
+                        "<h1>Batch {id}</h1>{}",
+                        facts(BATCH, Some(&batch), self.wall())
+                    ),
+                    self.table(
+                        "Jobs it works for",
+                        JOBS_OF_BATCH,
+                        &jobs,
+                        "It works for no job.",
+                    ),
+                    self.table(
+                        "Lines by outcome",
+                        LINES_BY_OUTCOME,
+                        &lines,
+                        "It has no line.",
+                    ),
+                    self.costs(costs.as_ref()),
+                    self.table(
+                        "Events, newest first",
+                        EVENTS_OF_BATCH,
+                        &events,
+                        "Nothing has happened yet.",
+                    ),
+                ]))
+            })
+            .map_err(RequestError::from)
     }
 
-    fn costs(&self, costs: &Table) -> String {
-        format!("<h2>What it cost</h2>{}", facts(costs, self.wall()))
+    fn costs(&self, costs: Option<&Costs>) -> String {
+        format!("<h2>What it cost</h2>{}", facts(COSTS, costs, self.wall()))
     }
 
     /// What is well and what is not, in one sentence: it is read out when it changes.

@@ -2,26 +2,25 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::chart::{Span, picture};
-use super::pieces::{brief, dollars, length, number, text};
+use super::components::{brief, dollars, duration, number, text};
+use super::tables::{BATCHES_AT_WORK, DELIVERIES, JOBS_ENDED, JOBS_UNDER_WAY, OBSTACLES};
 use super::{Look, RequestError};
+use crate::base::clock::Timestamp;
 use crate::domain::job::RequestState;
 use crate::domain::money::Money;
-use crate::store::inspect::Table;
 use crate::store::money;
-use crate::store::status::{self, Stretch};
+use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary, Obstacle};
 
 /// What the overview is made from.
 struct Rows {
-    picture: Vec<Stretch>,
-    day: Stretch,
-    jobs: Table,
-    ended: Table,
-    batches: Table,
-    webhooks: Table,
-    obstacles: Table,
+    picture: Vec<Interval>,
+    day: Interval,
+    jobs: Vec<JobSummary>,
+    ended: Vec<JobSummary>,
+    batches: Vec<BatchSummary>,
+    webhooks: Vec<Delivery>,
+    obstacles: Vec<Obstacle>,
     images_due: u64,
     lines: u64,
     today: Money,
@@ -36,14 +35,14 @@ impl Look<'_> {
         // Of 2026-11-24, 2026-11.
         let month = today.rsplit_once('-').map_or("", |(month, _)| month);
         let rows = self.store.read(|view| {
-            let day = status::stretches(view, now, 30, 48)?;
+            let day = status::intervals(view, now, 30, 48)?;
             Ok(Rows {
-                picture: status::stretches(view, now, span.minutes, span.bars)?,
-                day: day.iter().fold(Stretch::default(), Stretch::and),
+                picture: status::intervals(view, now, span.minutes, span.bars)?,
+                day: day.iter().fold(Interval::default(), Interval::plus),
                 jobs: status::jobs_under_way(view)?,
                 ended: status::jobs_ended(view, 8)?,
                 batches: status::batches_under_way(view)?,
-                webhooks: status::webhooks(view, 8)?,
+                webhooks: status::deliveries(view, 8)?,
                 obstacles: status::obstacles(view)?,
                 images_due: status::images_due(view)?,
                 lines: status::lines_under_way(view)?,
@@ -59,20 +58,16 @@ impl Look<'_> {
             return Ok(parts);
         }
         parts.push(picture(&rows.picture, span));
-        parts.push(self.list(
-            "What waits, and why",
-            &self.waiting(&rows),
-            "Nothing waits.",
-        ));
-        parts.push(self.list("Jobs under way", &rows.jobs, "No job is under way."));
+        let waiting = self.waiting(&rows);
+        parts.push(self.table("What waits, and why", OBSTACLES, &waiting, "Nothing waits."));
+        let empty = "No job is under way.";
+        parts.push(self.table("Jobs under way", JOBS_UNDER_WAY, &rows.jobs, empty));
         let empty = "No batch is at OpenAI or on its way there.";
-        parts.push(self.list("Batches under way", &rows.batches, empty));
-        parts.push(self.list("Jobs that ended last", &rows.ended, "No job has ended yet."));
-        parts.push(self.list(
-            "The newest webhooks",
-            &rows.webhooks,
-            "Nobody is to be told of anything.",
-        ));
+        parts.push(self.table("Batches under way", BATCHES_AT_WORK, &rows.batches, empty));
+        let empty = "No job has ended yet.";
+        parts.push(self.table("Jobs that ended last", JOBS_ENDED, &rows.ended, empty));
+        let empty = "Nobody is to be told of anything.";
+        parts.push(self.table("The newest webhooks", DELIVERIES, &rows.webhooks, empty));
         parts.push(self.threads());
         Ok(parts)
     }
@@ -104,12 +99,17 @@ impl Look<'_> {
             .map(|(_, number)| number)
             .sum();
         let waiting = self.requests(RequestState::Waiting);
-        let [fresh, cached, written] = rows.day.tokens;
+        let Interval {
+            uncached_tokens: uncached,
+            cached_tokens: cached,
+            output_tokens: output,
+            ..
+        } = rows.day;
         let mean = rows.day.mean().map(Duration::from_millis);
         let due = self.deliveries("due");
         let wait = |since| {
             self.age(since)
-                .map_or_else(String::new, |age| format!("oldest {}; ", length(age)))
+                .map_or_else(String::new, |age| format!("oldest {}; ", duration(age)))
         };
         let cards = [
             (
@@ -133,17 +133,17 @@ impl Look<'_> {
             ),
             (
                 "Time to a result",
-                mean.map_or_else(|| "–".to_owned(), length),
+                mean.map_or_else(|| "–".to_owned(), duration),
                 "mean of 24 hours".to_owned(),
             ),
             (
                 "Tokens, 24 hours",
-                brief(fresh + cached + written),
+                brief(uncached + cached + output),
                 format!(
                     "{} in, {} cached, {} out",
-                    brief(fresh),
+                    brief(uncached),
                     brief(cached),
-                    brief(written)
+                    brief(output)
                 ),
             ),
             (
@@ -162,12 +162,15 @@ impl Look<'_> {
     }
 
     /// Why work stands, what stands, since when.
-    fn waiting(&self, rows: &Rows) -> Table {
-        let mut table = rows.obstacles.clone();
-        let mut add = |what: String, why: &str, since: Option<String>| {
-            table
-                .rows
-                .push(vec![json!(what), json!(why), json!(since), Value::Null]);
+    fn waiting(&self, rows: &Rows) -> Vec<Obstacle> {
+        let mut waiting_work = rows.obstacles.clone();
+        let mut add = |what: String, why: &str, since: Option<Timestamp>| {
+            waiting_work.push(Obstacle {
+                what,
+                why: why.to_owned(),
+                since,
+                until: None,
+            });
         };
         let waiting = self.requests(RequestState::Waiting);
         let held = self.requests(RequestState::Held);
@@ -185,7 +188,7 @@ impl Look<'_> {
             );
         }
         if waiting > 0 {
-            let since = self.figures.waiting_since.map(|since| since.to_string());
+            let since = self.figures.waiting_since;
             let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited batch.max_wait";
             add(format!("{} requests", number(waiting)), why, since);
         }
@@ -197,14 +200,14 @@ impl Look<'_> {
             );
         }
         if due > 0 {
-            let since = self.figures.due_since.map(|since| since.to_string());
+            let since = self.figures.due_since;
             add(
                 format!("{} webhooks", number(due)),
                 "due, or to be tried again after a failure",
                 since,
             );
         }
-        table
+        waiting_work
     }
 
     fn threads(&self) -> String {
