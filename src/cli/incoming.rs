@@ -38,7 +38,7 @@ pub(super) fn run(command: &Command) -> Outcome {
             Some(store) if command.dry_run => {
                 store.read(|view| Ok(crate::store::jobs::by_id(view, &job.id)?.is_none()))?
             }
-            Some(store) => store.write(now, |tx| legacy::insert(tx, job))?,
+            Some(store) => store.write(now, |tx| legacy::insert_job(tx, job))?,
         };
         if new {
             taken += 1;

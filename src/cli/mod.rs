@@ -234,6 +234,12 @@ impl From<crate::store::StoreError> for Refused {
     }
 }
 
+impl From<crate::recovery::RecoveryError> for Refused {
+    fn from(error: crate::recovery::RecoveryError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<std::io::Error> for Refused {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.to_string())

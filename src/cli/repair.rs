@@ -9,7 +9,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::escape::escape_controls;
 use crate::daemon::openai_client;
 use crate::recovery::{Finding, Recovery};
-use crate::store::{DaemonLock, Store, legacy};
+use crate::store::{DaemonLock, Store, identity};
 
 fn recovery(command: &Command) -> Result<Recovery, Refused> {
     let config = configuration_with_keys(command)?;
@@ -40,7 +40,7 @@ pub(super) fn recover(command: &Command) -> Outcome {
             "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
         ),
     });
-    let stopped = recovery.is_stopped()?;
+    let stopped = recovery.are_creates_stopped()?;
     if linked.is_some() && stopped {
         text.push_str(
             "creates stay stopped: what stopped them was not taken up (batchkeeper alerts says what it is). Was OpenAI \
@@ -87,14 +87,14 @@ fn new_identity(command: &Command) -> Outcome {
     // The daemon puts the id into what it creates: it must not run.
     let lock = DaemonLock::take(&config.database)?;
     let store = open_store(&config)?;
-    let (id, held) = store.write(SystemClock::new().now().wall, legacy::new_identity)?;
+    let (id, held) = store.write(SystemClock::new().now().wall, identity::take_new_identity)?;
     drop(lock);
     say(
         command,
         &json!({"database_id": id, "held": held}),
         &format!(
             "this database is {id} now; the original's batches and open work are left to it. {held} requests are held \
-             here; if the original is gone, `batchkeeper jobs retry JOB` sends a job's, paid anew\n"
+             here; if the original is gone, `batchkeeper jobs retry JOB` sends a job's, billed again\n"
         ),
     )
 }

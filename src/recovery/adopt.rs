@@ -1,60 +1,55 @@
-//! Links a batch to a job by hand.
+//! `adopt`: links a batch to a job because an operator says so.
 
-use super::evidence::fits;
+use super::RecoveryError;
+use super::evidence::{custom_ids_of, stage_that_fits};
 use super::recover::{Finding, Recovery};
 use crate::base::clock::Timestamp;
-use crate::store::legacy::orphans;
+use crate::store::orphans::orphaned_jobs;
 use crate::store::{batches, jobs};
 
 impl Recovery {
-    /// Links a batch to a job by hand.
+    /// Links a batch to a job by hand; gives how many batches were linked.
     ///
     /// # Errors
-    /// When either is not there, the job is final, the batch has its row already, or its custom ids
-    /// don't fit the job.
-    pub fn adopt(&self, job: &str, batch: &str, now: Timestamp) -> Result<usize, String> {
-        let (orphan, kept, known) = self
-            .store
-            .read(|view| {
-                Ok((
-                    orphans(view, Some(job))?.pop(),
-                    jobs::by_id(view, job)?,
-                    batches::by_openai_id(view, batch)?,
-                ))
-            })
-            .map_err(|error| error.to_string())?;
-        let orphan = orphan.ok_or_else(|| format!("there is no job {job}"))?;
-        if let Some(row) = known {
-            return Err(format!(
-                "batch {batch} has its row already: batchkeeper batches show {}",
-                row.id
-            ));
-        }
-        if let Some(kept) = kept.filter(|kept| kept.status.is_final()) {
-            return Err(format!(
-                "job {job} is {} for good; nothing is linked",
-                kept.status
-            ));
-        }
-        let remote = self
-            .api
-            .batch(batch)
-            .map_err(|error| format!("batch {batch}: {error}"))?;
-        let custom_ids = self
-            .custom_ids(&remote)
-            .map_err(|error| format!("batch {batch}: {error}"))?
-            .ok_or_else(|| format!("the files of batch {batch} are gone; nothing is linked"))?;
-        let stage = fits(&custom_ids, &orphan).ok_or_else(|| {
-            format!("the custom ids of batch {batch} don't fit job {job}; nothing is linked")
+    /// When the job or the batch does not exist, the job is final, the batch has its row already, or its
+    /// custom ids don't fit the job.
+    pub fn adopt(&self, job: &str, batch: &str, now: Timestamp) -> Result<usize, RecoveryError> {
+        let (orphan, row, known_batch) = self.store.read(|view| {
+            Ok((
+                orphaned_jobs(view, Some(job))?.pop(),
+                jobs::by_id(view, job)?,
+                batches::by_openai_id(view, batch)?,
+            ))
         })?;
-        let finding = Finding {
-            job: Some(orphan.id),
-            batch: Some(remote),
-            stage: Some(stage),
-            evidence: "linked by hand; custom ids fit".into(),
-            linkable: true,
-            custom_ids,
+        let orphan = orphan.ok_or_else(|| RecoveryError::UnknownJob(job.to_owned()))?;
+        if let Some(known_batch) = known_batch {
+            return Err(RecoveryError::BatchIsKnown {
+                batch: batch.to_owned(),
+                row: known_batch.id,
+            });
+        }
+        if let Some(row) = row.filter(|row| row.status.is_final()) {
+            return Err(RecoveryError::JobIsFinal {
+                job: job.to_owned(),
+                status: row.status,
+            });
+        }
+        let openai_error = |error| RecoveryError::Batch {
+            batch: batch.to_owned(),
+            error,
         };
+        let found = self.api.batch(batch).map_err(openai_error)?;
+        let custom_ids = custom_ids_of(self.api.as_ref(), &found)
+            .map_err(openai_error)?
+            .ok_or_else(|| RecoveryError::FilesAreGone(batch.to_owned()))?;
+        let stage = stage_that_fits(&custom_ids, &orphan).ok_or_else(|| {
+            RecoveryError::CustomIdsDiffer {
+                batch: batch.to_owned(),
+                job: job.to_owned(),
+            }
+        })?;
+        let evidence = "linked by hand; custom ids fit".to_owned();
+        let finding = Finding::linkable(Some(orphan.id), found, stage, evidence, custom_ids);
         self.link(&[finding], now)
     }
 }

@@ -1,9 +1,12 @@
-//! Brings the store and OpenAI back together after an import, a restore or a repair by hand.
+//! Brings the store and OpenAI back into agreement after an import, a restore or a repair by hand.
 
 mod adopt;
+mod error;
 mod evidence;
+mod identify;
 pub mod import;
 pub mod reconcile;
 mod recover;
 
+pub use error::RecoveryError;
 pub use recover::{Finding, Recovery};

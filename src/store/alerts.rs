@@ -231,6 +231,12 @@ pub fn resume(tx: &Tx<'_>, scope: &PauseScope) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
 }
 
+/// Ends the pause of a scope and closes its alerts: a call under that scope succeeded.
+pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
+    resume(tx, scope)?;
+    close_all(tx, &AlertSubject::Scope(scope.clone()))
+}
+
 /// The pause of a scope; `None` if the scope is not paused.
 pub fn paused(view: &View, scope: &PauseScope) -> Stored<Option<Pause>> {
     let mut query =

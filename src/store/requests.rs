@@ -6,6 +6,7 @@ use super::lots::list;
 use super::{StoreError, Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{CustomId, Stage};
+use crate::domain::job::RequestState;
 use crate::domain::parameters::Parameters;
 
 /// A job's queue of one stage.
@@ -192,4 +193,21 @@ pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
         "UPDATE requests SET images_due = 0, since = ? WHERE images_due = 1",
         [tx.now],
     )?)
+}
+
+/// Inserts a request unless the lot has it already; gives whether it is new.
+pub(super) fn insert_if_new(
+    tx: &Tx<'_>,
+    lot: i64,
+    job: i64,
+    stage: Stage,
+    language: &str,
+    state: RequestState,
+) -> Stored<bool> {
+    let added = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO requests (lot, job, stage, language, state, since) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![lot, job, stage, language, state, tx.now])?;
+    Ok(added == 1)
 }

@@ -277,7 +277,7 @@ impl Auditor {
             told.push(AlertCause { subject, message });
         }
         self.store.write(now.wall, |tx| {
-            reconcile::with_listing(tx, &self.store, &listed, from)?;
+            reconcile::compare_with_listing(tx, &self.store, &listed, from)?;
             alerts::set_open(tx, AlertKind::BatchNotListed, &gone)?;
             alerts::set_open(tx, AlertKind::WrongLink, &wrong)
         })?;

@@ -6,6 +6,7 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
 use crate::openai::CallError;
+pub use crate::store::alerts::clear_pause;
 use crate::store::alerts::{self, Pause};
 use crate::store::batches::BatchRow;
 use crate::store::{Store, Stored, Tx};
@@ -104,12 +105,6 @@ pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
         0 => Ok(None),
         reserve => Ok(reserve.checked_sub(store.room()?).filter(|it| *it > 0)),
     }
-}
-
-/// A call under a scope succeeded: its pause and its alerts end.
-pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
-    alerts::resume(tx, scope)?;
-    alerts::close_all(tx, &AlertSubject::Scope(scope.clone()))
 }
 
 /// A batch that was made under another account than the configured one.

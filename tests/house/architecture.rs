@@ -16,9 +16,6 @@ const TECHNOLOGIES: [(&str, &[&str]); 7] = [
     ("std::thread", &["src/base/"]),
 ];
 
-/// Imports that still point up the page.
-const UPWARD: [(&str, &str); 1] = [("recovery", "workers")];
-
 /// Folders that a folder must not import although they stand below it.
 const FORBIDDEN: [(&str, &[&str]); 5] = [
     ("api", &["openai", "sandbox"]),
@@ -101,7 +98,7 @@ fn imports_go_down_the_page() {
             let forbidden = FORBIDDEN
                 .iter()
                 .any(|(it, others)| *it == edge.0 && others.contains(&edge.1));
-            if forbidden || to <= from && !UPWARD.contains(&edge) {
+            if forbidden || to <= from {
                 wrong.push(format!("{} imports {other}", path.display()));
             }
         }

@@ -9,7 +9,7 @@ use crate::world::openai::{Course, End, Fault, Op, OpenAi, error_entry};
 use crate::world::{OPENAI, World};
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::BatchState;
-use batchkeeper::store::legacy::new_identity;
+use batchkeeper::store::identity::take_new_identity;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const WITH_AUDITOR: &[&str] = &["submitter", "poller", "ingester", "finisher", "auditor"];
@@ -265,7 +265,7 @@ fn a_copy_that_was_made_another_database_leaves_the_originals_work_to_it() {
         assert_eq!(world.made(), 2);
         world.restore(&copy);
         let now = world.clock.now().wall;
-        world.store().write(now, new_identity).unwrap();
+        world.store().write(now, take_new_identity).unwrap();
         world.is_copy = true;
         world.crash();
         world.run_for(Duration::from_hours(2));

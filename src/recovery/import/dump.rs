@@ -9,13 +9,13 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::row::{job, lot};
+use super::row::{read_job, read_lot};
 use crate::domain::legacy::{LegacyJob, LegacyLot};
 
-/// Tables that are read.
+/// The tables that the import reads.
 const JOBS: &str = "batch_jobs";
 const LOTS: &str = "batch_lots";
-/// Columns of theirs that are read, or known not to be needed.
+/// The columns that the import knows: those that it reads, and those that it does not need.
 const JOB_COLUMNS: [&str; 15] = [
     "id",
     "status",
@@ -48,23 +48,23 @@ const LOT_COLUMNS: [&str; 12] = [
     "updated_at",
 ];
 
-/// What a dump holds, and what of it is not taken.
+/// The jobs of a dump, and a report on what was refused or ignored.
 #[derive(Debug, Default)]
 pub struct Dump {
     /// Jobs with their lots.
     pub jobs: Vec<LegacyJob>,
-    /// Rows read, by table.
+    /// Number of rows read, by table.
     pub read: BTreeMap<String, usize>,
     /// Refused rows with their reasons.
     pub refused: Vec<String>,
-    /// Tables and columns that are passed over.
+    /// Ignored tables and columns, and jobs with too few lots.
     pub notes: Vec<String>,
 }
 
-/// Reads a dump, row by row: what is held is what is taken, never the dump as a whole.
+/// Reads a dump row by row; only what is imported stays in memory.
 ///
 /// # Errors
-/// When it is no JSON object of lists, or cannot be read.
+/// When the dump is not a JSON object of lists, or cannot be read.
 pub fn read_dump(from: impl Read) -> Result<Dump, String> {
     let mut rows = Rows::default();
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(from));
@@ -75,28 +75,29 @@ pub fn read_dump(from: impl Read) -> Result<Dump, String> {
             Category::Io => error.to_string(),
             _ => format!("the dump is no JSON object of tables: {error}"),
         })?;
-    Ok(rows.put_together())
+    Ok(rows.into_dump())
 }
 
-/// The rows of a dump as they are read; a lot may come before its job.
+/// The rows of a dump while it is read. A lot may come before its job.
 #[derive(Default)]
 struct Rows {
     dump: Dump,
     jobs: Vec<LegacyJob>,
+    /// Indexes into `jobs`, by the job's id.
     places: HashMap<String, usize>,
-    lots: Vec<LotRow>,
+    lots: Vec<DumpedLot>,
 }
 
 /// A row of [`LOTS`].
-struct LotRow {
+struct DumpedLot {
     job: Value,
     lot_id: Value,
     lot: Result<LegacyLot, String>,
 }
 
 impl Rows {
-    fn take_job(&mut self, row: &Map<String, Value>) {
-        match job(row) {
+    fn add_job(&mut self, row: &Map<String, Value>) {
+        match read_job(row) {
             Ok(job) if self.places.contains_key(&job.id) => {
                 let refused = format!("job {}: there twice", job.id);
                 self.dump.refused.push(refused);
@@ -112,48 +113,48 @@ impl Rows {
         }
     }
 
-    fn take_lot(&mut self, row: &Map<String, Value>) {
+    fn add_lot(&mut self, row: &Map<String, Value>) {
         let column = |name| row.get(name).cloned().unwrap_or(Value::Null);
-        self.lots.push(LotRow {
+        self.lots.push(DumpedLot {
             job: column("batch_job_id"),
             lot_id: column("lot_id"),
-            lot: lot(row),
+            lot: read_lot(row),
         });
     }
 
-    /// Notes columns that are passed over, each once.
+    /// Adds one note for each column that the import does not know.
     fn note_columns(&mut self, table: &str, known: &[&str], row: &Map<String, Value>) {
         for column in row.keys().filter(|name| !known.contains(&name.as_str())) {
-            let note = format!("column {table}.{column} is not known and passed over");
+            let note = format!("column {table}.{column} is not known and ignored");
             if !self.dump.notes.contains(&note) {
                 self.dump.notes.push(note);
             }
         }
     }
 
-    fn pass_over(&mut self, table: &str) {
+    fn note_table(&mut self, table: &str) {
         let meaning = match table {
             "batch_results" => {
-                ": results are taken from batch_lots, and a lot without a text there has none here"
+                ": results are read from batch_lots, and a lot without a text there has none here"
             }
             "webhook_deliveries" => {
-                ": open jobs get deliveries of their own, of final ones nothing is told again"
+                ": open jobs get deliveries of their own, and final jobs are not reported again"
             }
             _ => "",
         };
-        let note = format!("table {table} is passed over{meaning}");
+        let note = format!("table {table} is ignored{meaning}");
         self.dump.notes.push(note);
     }
 
-    /// The lots to their jobs, and what is said of both.
-    fn put_together(mut self) -> Dump {
+    /// Gives each lot to its job, and refuses what cannot be imported.
+    fn into_dump(mut self) -> Dump {
         for table in [JOBS, LOTS] {
             if !self.dump.read.contains_key(table) {
                 let note = format!("table {table} is not in the dump");
                 self.dump.notes.push(note);
             }
         }
-        for LotRow { job, lot_id, lot } in self.lots {
+        for DumpedLot { job, lot_id, lot } in self.lots {
             let id = job.as_str().map(str::to_lowercase);
             match (id.and_then(|id| self.places.get(&id)), lot) {
                 (Some(place), Ok(lot)) => self.jobs[*place].lots.push(lot),
@@ -161,16 +162,16 @@ impl Rows {
                 (None, _) => self
                     .dump
                     .refused
-                    .push(format!("lot {lot_id}: its job {job} was not taken")),
+                    .push(format!("lot {lot_id}: its job {job} was not imported")),
             }
         }
         for job in self.jobs {
-            match lack_of_lots(&job) {
-                Some(lack) if job.lots.is_empty() && !job.status.is_final() => {
-                    self.dump.refused.push(lack);
+            match note_on_missing_lots(&job) {
+                Some(note) if job.lots.is_empty() && !job.status.is_final() => {
+                    self.dump.refused.push(note);
                 }
-                lack => {
-                    self.dump.notes.extend(lack);
+                note => {
+                    self.dump.notes.extend(note);
                     self.dump.jobs.push(job);
                 }
             }
@@ -200,18 +201,18 @@ impl<'de> Visitor<'de> for &mut Rows {
                 JOBS => Table {
                     name: JOBS,
                     columns: &JOB_COLUMNS,
-                    take: Rows::take_job,
+                    add: Rows::add_job,
                     rows: self,
                 },
                 LOTS => Table {
                     name: LOTS,
                     columns: &LOT_COLUMNS,
-                    take: Rows::take_lot,
+                    add: Rows::add_lot,
                     rows: self,
                 },
                 _ => {
                     tables.next_value::<IgnoredAny>()?;
-                    self.pass_over(&name);
+                    self.note_table(&name);
                     continue;
                 }
             };
@@ -221,11 +222,11 @@ impl<'de> Visitor<'de> for &mut Rows {
     }
 }
 
-/// One table's rows, one after the other.
+/// Reads the rows of one table one by one.
 struct Table<'r> {
     name: &'static str,
     columns: &'static [&'static str],
-    take: fn(&mut Rows, &Map<String, Value>),
+    add: fn(&mut Rows, &Map<String, Value>),
     rows: &'r mut Rows,
 }
 
@@ -244,7 +245,7 @@ impl<'de> Visitor<'de> for Table<'_> {
         write!(f, "{} as a list of rows", self.name)
     }
 
-    /// A table without rows is `null`, as PostgreSQL's `json_agg` says it.
+    /// A table without rows is `null`: PostgreSQL's `json_agg` writes it so.
     fn visit_none<E>(self) -> Result<(), E> {
         Ok(())
     }
@@ -260,7 +261,7 @@ impl<'de> Visitor<'de> for Table<'_> {
             match serde_json::from_str(row.get()).map_err(A::Error::custom)? {
                 Value::Object(row) => {
                     self.rows.note_columns(self.name, self.columns, &row);
-                    (self.take)(self.rows, &row);
+                    (self.add)(self.rows, &row);
                 }
                 _ => {
                     let refused = format!("{}: a row is no object", self.name);
@@ -273,9 +274,9 @@ impl<'de> Visitor<'de> for Table<'_> {
     }
 }
 
-/// What is said of a job of which the dump holds fewer lots than the job counts. An open job with no
-/// lot at all would have nothing left to do, and so be "completed" without a result.
-fn lack_of_lots(job: &LegacyJob) -> Option<String> {
+/// The note on a job that counts more lots than the dump holds; `None` if no lot is missing. An open job
+/// without any lot is refused: it would have nothing left to do, and be "completed" without a result.
+fn note_on_missing_lots(job: &LegacyJob) -> Option<String> {
     let (there, said) = (job.lots.len(), job.total_lots);
     let lacks = there == 0 || u32::try_from(there).is_ok_and(|there| there < said);
     lacks.then(|| format!("job {}: {there} of its {said} lots are in the dump", job.id))

@@ -1,4 +1,4 @@
-//! Import of the earlier service's data.
+//! Import of the earlier service's data: its dump read row by row.
 
 mod dump;
 mod row;

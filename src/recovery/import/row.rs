@@ -1,4 +1,4 @@
-//! A job and a lot as a row of the dump has them.
+//! Reads a job and a lot from a row of the dump.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ fn text_of<'r>(row: &'r Map<String, Value>, column: &str) -> Option<&'r str> {
         .filter(|text| !text.is_empty())
 }
 
-/// A column of JSON: as it is, or as a text that holds it.
+/// The value of a JSON column, which may be a text that holds JSON.
 fn json_of(row: &Map<String, Value>, column: &str) -> Value {
     match row.get(column) {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::Null),
@@ -33,14 +33,14 @@ fn texts(value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Image URLs: plain, or in objects as a submission has them.
+/// Image URLs: texts, or objects as in a submission.
 fn images(value: &Value) -> Vec<String> {
     let items = value.as_array().into_iter().flatten();
     let url = |item: &Value| Some(item.as_str().or(item["url"].as_str())?.to_owned());
     items.filter_map(url).collect()
 }
 
-pub(super) fn job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
+pub(super) fn read_job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
     let id = text_of(row, "id").ok_or("it has no id")?.to_lowercase();
     uuid::Uuid::parse_str(&id)
         .ok()
@@ -87,7 +87,7 @@ pub(super) fn job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
     })
 }
 
-pub(super) fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
+pub(super) fn read_lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
     let translations = match json_of(row, "translations") {
         Value::Object(texts) => texts
             .into_iter()
@@ -113,7 +113,7 @@ pub(super) fn lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
     })
 }
 
-/// A lot's id: an integer is taken as its text, as in a submission.
+/// A lot's id. An integer is read as its text, as in a submission.
 fn lot_id(row: &Map<String, Value>) -> Option<String> {
     match row.get("lot_id") {
         Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),
@@ -121,7 +121,8 @@ fn lot_id(row: &Map<String, Value>) -> Option<String> {
     }
 }
 
-/// The earlier service stored the answer's formatting options as a description, at times.
+/// Whether a description is a text. The earlier service sometimes stored the formatting options of the answer
+/// in its place.
 fn is_text(text: &str) -> bool {
     let packed: String = text
         .chars()
@@ -131,7 +132,7 @@ fn is_text(text: &str) -> bool {
     !packed.is_empty() && !packed.starts_with("{\"format\":{\"type\":")
 }
 
-/// A time of its tables: no zone, UTC; `T` or a space between date and time.
+/// A time of the earlier service's tables: in UTC, without a zone, with `T` or a space between date and time.
 fn time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim().replacen(' ', "T", 1);
     let zoned = text

@@ -34,10 +34,10 @@ impl Submitter {
         };
         let found = self.store.write(now.wall, |tx| {
             batches::mark_compared(tx)?;
-            reconcile::with_listing(tx, &self.store, &listed, since)
+            reconcile::compare_with_listing(tx, &self.store, &listed, since)
         })?;
         self.forget_inputs(&found)?;
-        log::info!(event = "compared", batches = listed.len(), unheard = found.unheard; "");
+        log::info!(event = "compared", batches = listed.len(), unheard = found.unknown_batches; "");
         Ok(TickOutcome::again())
     }
 
@@ -59,7 +59,7 @@ impl Submitter {
         };
         // Others that are found in it are linked too: they were created while nobody could hear.
         let (reconciled, state) = self.store.write(now.wall, |tx| {
-            let reconciled = reconcile::with_listing(tx, &self.store, &listed, from)?;
+            let reconciled = reconcile::compare_with_listing(tx, &self.store, &listed, from)?;
             Ok((reconciled, batches::get(tx, row.id)?.state))
         })?;
         self.forget_inputs(&reconciled)?;

@@ -27,7 +27,7 @@ use batchkeeper::config::Config;
 use batchkeeper::domain::batch::BatchState;
 use batchkeeper::domain::job::{JobStatus, LotStatus, Mode, NewLot, Submission, is_english};
 use batchkeeper::openai::BatchApi;
-use batchkeeper::recovery::Recovery;
+use batchkeeper::recovery::{Recovery, RecoveryError};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::lots::{self, LotRow, Of};
@@ -522,9 +522,11 @@ impl World {
         let done = self.survive(|world| {
             let store = world.running.as_ref().expect("it runs").store.clone();
             let recovery = Recovery::new(store, world.api.clone());
-            let findings = recovery.survey()?;
+            let said = |error: RecoveryError| error.to_string();
+            let findings = recovery.survey().map_err(said)?;
             let found = findings.iter().map(|it| it.evidence.clone()).collect();
-            let linked = recovery.apply(&findings, world.clock.now().wall)?;
+            let now = world.clock.now().wall;
+            let linked = recovery.apply(&findings, now).map_err(said)?;
             Ok((linked, found))
         });
         let done: Option<Result<(usize, Vec<String>), String>> = done;

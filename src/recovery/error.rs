@@ -1,0 +1,56 @@
+//! Why recovery refuses or cannot go on.
+
+use thiserror::Error;
+
+use crate::domain::job::JobStatus;
+use crate::openai::CallError;
+use crate::store::StoreError;
+
+/// Why recovery refuses or cannot go on.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// OpenAI's batches cannot be listed.
+    #[error("OpenAI's batches cannot be listed: {0}")]
+    Listing(CallError),
+    /// OpenAI does not give a batch or its files.
+    #[error("batch {batch}: {error}")]
+    Batch {
+        /// OpenAI's id of the batch.
+        batch: String,
+        /// What the call came to.
+        error: CallError,
+    },
+    /// The database has no such job.
+    #[error("there is no job {0}")]
+    UnknownJob(String),
+    /// The batch has its row already.
+    #[error("batch {batch} has its row already: batchkeeper batches show {row}")]
+    BatchIsKnown {
+        /// OpenAI's id of the batch.
+        batch: String,
+        /// Its row.
+        row: i64,
+    },
+    /// The job is final.
+    #[error("job {job} is {status} for good; nothing is linked")]
+    JobIsFinal {
+        /// The job's id.
+        job: String,
+        /// Its final status.
+        status: JobStatus,
+    },
+    /// OpenAI has none of the batch's files any more.
+    #[error("the files of batch {0} are gone; nothing is linked")]
+    FilesAreGone(String),
+    /// The custom ids of the batch are not lines of the job.
+    #[error("the custom ids of batch {batch} don't fit job {job}; nothing is linked")]
+    CustomIdsDiffer {
+        /// OpenAI's id of the batch.
+        batch: String,
+        /// The job's id.
+        job: String,
+    },
+}
