@@ -17,7 +17,7 @@ WHERE (SELECT coalesce(sum(u.answers), 0) || ' ' || coalesce(sum(u.input_tokens)
              FROM requests r JOIN batch_lines l ON l.request_id = r.id WHERE r.job = j.seq
              UNION ALL
              SELECT d.outcome IS 'answered', d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens
-             FROM requests r JOIN direct_calls d ON d.request_id = r.id WHERE r.job = j.seq
+             FROM requests r JOIN synchronous_calls d ON d.request_id = r.id WHERE r.job = j.seq
              UNION ALL
              SELECT w.answered, w.input_tokens, w.cached_tokens, w.output_tokens, w.reasoning_tokens
              FROM cleaned_work w WHERE w.job = j.seq) a)

@@ -3,7 +3,7 @@
 -- batch_lines, lot_translations) are held by the program's enums: changing a CHECK means
 -- rebuilding the table.
 
-CREATE TABLE appliance (
+CREATE TABLE instance (
     id          INTEGER PRIMARY KEY CHECK (id = 1),
     database_id TEXT NOT NULL,              -- in the metadata of every batch: two appliances in one
     created_at  TEXT NOT NULL               -- OpenAI project leave each other's alone
@@ -71,9 +71,9 @@ CREATE TABLE requests (
     language   TEXT NOT NULL,               -- '' of a vision request
     state      TEXT NOT NULL,               -- waiting, claimed, done, failed, held, cancelled
     attempts   INTEGER NOT NULL DEFAULT 0,  -- lines that came back without a verdict
-    raised     INTEGER NOT NULL DEFAULT 0,  -- 1: the cap of its last answer was too low
+    cap_raised INTEGER NOT NULL DEFAULT 0,  -- 1: the cap of its last answer was too low
     images_due INTEGER NOT NULL DEFAULT 0,  -- 1: its lot's images are checked before it is sent
-    image_rounds INTEGER NOT NULL DEFAULT 0, -- how often OpenAI could not fetch an image of it
+    image_failures INTEGER NOT NULL DEFAULT 0, -- how often OpenAI could not fetch an image of it
     batch_cap  INTEGER,                     -- its next batch holds at most so many lines
     since      TEXT NOT NULL,               -- waiting since
     UNIQUE (lot, stage, language)
@@ -112,11 +112,11 @@ CREATE TABLE openai_batches (
     output_file_id     TEXT,
     output_bytes       INTEGER,                  -- set when spooled
     output_sha256      TEXT,
-    output_taken       INTEGER NOT NULL DEFAULT 0,   -- bytes taken in
+    output_ingested       INTEGER NOT NULL DEFAULT 0,   -- bytes taken in
     error_file_id      TEXT,
     error_bytes        INTEGER,
     error_sha256       TEXT,
-    error_taken        INTEGER NOT NULL DEFAULT 0,
+    error_ingested        INTEGER NOT NULL DEFAULT 0,
     settled_to         INTEGER NOT NULL DEFAULT 0,   -- request up to which lines have their verdict
     unknown_lines      INTEGER NOT NULL DEFAULT 0,   -- result lines that belong to none of ours
     uniform_error      TEXT,                     -- what every line failed with
@@ -168,14 +168,14 @@ CREATE TABLE webhook_deliveries (
     batch_job_id    TEXT NOT NULL REFERENCES batch_jobs (id),
     url             TEXT NOT NULL,
     state           TEXT NOT NULL CHECK (state IN ('scheduled', 'due', 'delivered', 'failed')),
-    again           INTEGER NOT NULL DEFAULT 0,   -- how often an operator has sent it again
+    resend_number   INTEGER NOT NULL DEFAULT 0,   -- how often an operator has sent it again
     attempts        INTEGER NOT NULL DEFAULT 0,
     next_at         TEXT,
     response_status INTEGER,
     error_message   TEXT,
     created_at      TEXT NOT NULL,
     delivered_at    TEXT,
-    UNIQUE (batch_job_id, url, again),
+    UNIQUE (batch_job_id, url, resend_number),
     CHECK ((state = 'due') = (next_at IS NOT NULL)),
     CHECK ((state = 'delivered') = (delivered_at IS NOT NULL))
 ) STRICT;

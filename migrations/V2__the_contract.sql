@@ -9,21 +9,21 @@ CREATE TABLE acceptances (
 CREATE INDEX acceptances_equal ON acceptances (client, content_sha256, accepted_at);
 
 -- What makes a request count once: a client's Idempotency-Key, or the v1 signature of a POST.
-CREATE TABLE once (
+CREATE TABLE idempotency_keys (
     client      TEXT NOT NULL,
     kind        TEXT NOT NULL CHECK (kind IN ('key', 'signature')),
-    token       TEXT NOT NULL,
+    key         TEXT NOT NULL,
     body_sha256 TEXT NOT NULL,
     job         INTEGER NOT NULL REFERENCES batch_jobs (seq),
     answer      TEXT CHECK (json_valid(answer)),    -- none: that of the job's acceptance
-    at          TEXT NOT NULL,
-    PRIMARY KEY (client, kind, token)
+    used_at     TEXT NOT NULL,
+    PRIMARY KEY (client, kind, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX once_job ON once (job);
-CREATE INDEX once_signatures ON once (at) WHERE kind = 'signature';
+CREATE INDEX idempotency_keys_job ON idempotency_keys (job);
+CREATE INDEX idempotency_keys_signatures ON idempotency_keys (used_at) WHERE kind = 'signature';
 
 -- How many lots were taken from a client on a day (UTC).
-CREATE TABLE lots_taken (
+CREATE TABLE daily_lots (
     client TEXT NOT NULL,
     day    TEXT NOT NULL,
     lots   INTEGER NOT NULL CHECK (lots >= 0),
@@ -32,9 +32,9 @@ CREATE TABLE lots_taken (
 
 -- A delivery's receiver, as host and port; whether an attempt is under way (until next_at).
 ALTER TABLE webhook_deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
-ALTER TABLE webhook_deliveries ADD COLUMN under_way INTEGER NOT NULL DEFAULT 0 CHECK (under_way IN (0, 1));
+ALTER TABLE webhook_deliveries ADD COLUMN in_flight INTEGER NOT NULL DEFAULT 0 CHECK (in_flight IN (0, 1));
 CREATE INDEX webhook_deliveries_hosts ON webhook_deliveries (host, next_at) WHERE state = 'due';
-CREATE INDEX webhook_deliveries_under_way ON webhook_deliveries (host) WHERE under_way = 1;
+CREATE INDEX webhook_deliveries_in_flight ON webhook_deliveries (host) WHERE in_flight = 1;
 
 -- Receivers whose last attempt failed.
 CREATE TABLE failing_receivers (
@@ -62,4 +62,4 @@ WHERE CASE WHEN j.completed_at IS NOT NULL THEN d.state = 'scheduled'
            ELSE d.state <> 'scheduled'
                 AND NOT EXISTS (SELECT 1 FROM webhook_deliveries later
                                 WHERE later.batch_job_id = d.batch_job_id AND later.url = d.url
-                                  AND later.again > d.again AND later.state = 'scheduled') END;
+                                  AND later.resend_number > d.resend_number AND later.state = 'scheduled') END;

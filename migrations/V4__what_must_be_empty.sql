@@ -102,8 +102,8 @@ UNION ALL
 SELECT CAST(b.id AS TEXT), b.state, 'was taken in before its files were read to the end'
 FROM openai_batches b
 WHERE b.state = 'ingested'
-  AND (b.output_file_id IS NOT NULL AND b.output_taken IS NOT b.output_bytes
-       OR b.error_file_id IS NOT NULL AND b.error_taken IS NOT b.error_bytes
+  AND (b.output_file_id IS NOT NULL AND b.output_ingested IS NOT b.output_bytes
+       OR b.error_file_id IS NOT NULL AND b.error_ingested IS NOT b.error_bytes
        OR b.ingested_at IS NULL);
 
 CREATE VIEW v_bad_lines AS
@@ -160,59 +160,59 @@ WHERE l.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_u
 -- How many jobs, batches and deliveries there are in each state, kept by triggers: final ones stay
 -- for ever, and whoever asks every few seconds must not read them all.
 
-CREATE TABLE totals (
+CREATE TABLE state_counts (
     what   TEXT NOT NULL,                   -- jobs, batches, deliveries
     state  TEXT NOT NULL,
     number INTEGER NOT NULL,
     PRIMARY KEY (what, state)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO totals SELECT 'jobs', status, count(*) FROM batch_jobs GROUP BY status;
-INSERT INTO totals SELECT 'batches', state, count(*) FROM openai_batches GROUP BY state;
-INSERT INTO totals SELECT 'deliveries', state, count(*) FROM webhook_deliveries GROUP BY state;
+INSERT INTO state_counts SELECT 'jobs', status, count(*) FROM batch_jobs GROUP BY status;
+INSERT INTO state_counts SELECT 'batches', state, count(*) FROM openai_batches GROUP BY state;
+INSERT INTO state_counts SELECT 'deliveries', state, count(*) FROM webhook_deliveries GROUP BY state;
 
 CREATE TRIGGER jobs_added AFTER INSERT ON batch_jobs BEGIN
-    INSERT INTO totals VALUES ('jobs', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    INSERT INTO state_counts VALUES ('jobs', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER jobs_moved AFTER UPDATE OF status ON batch_jobs WHEN OLD.status <> NEW.status BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'jobs' AND state = OLD.status;
-    INSERT INTO totals VALUES ('jobs', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'jobs' AND state = OLD.status;
+    INSERT INTO state_counts VALUES ('jobs', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER jobs_removed AFTER DELETE ON batch_jobs BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'jobs' AND state = OLD.status;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'jobs' AND state = OLD.status;
 END;
 CREATE TRIGGER batches_added AFTER INSERT ON openai_batches BEGIN
-    INSERT INTO totals VALUES ('batches', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    INSERT INTO state_counts VALUES ('batches', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER batches_moved AFTER UPDATE OF state ON openai_batches WHEN OLD.state <> NEW.state BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'batches' AND state = OLD.state;
-    INSERT INTO totals VALUES ('batches', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'batches' AND state = OLD.state;
+    INSERT INTO state_counts VALUES ('batches', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER batches_removed AFTER DELETE ON openai_batches BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'batches' AND state = OLD.state;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'batches' AND state = OLD.state;
 END;
 CREATE TRIGGER deliveries_added AFTER INSERT ON webhook_deliveries BEGIN
-    INSERT INTO totals VALUES ('deliveries', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    INSERT INTO state_counts VALUES ('deliveries', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER deliveries_moved AFTER UPDATE OF state ON webhook_deliveries WHEN OLD.state <> NEW.state BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'deliveries' AND state = OLD.state;
-    INSERT INTO totals VALUES ('deliveries', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'deliveries' AND state = OLD.state;
+    INSERT INTO state_counts VALUES ('deliveries', NEW.state, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 CREATE TRIGGER deliveries_removed AFTER DELETE ON webhook_deliveries BEGIN
-    UPDATE totals SET number = number - 1 WHERE what = 'deliveries' AND state = OLD.state;
+    UPDATE state_counts SET number = number - 1 WHERE what = 'deliveries' AND state = OLD.state;
 END;
 
-CREATE VIEW v_bad_totals AS
+CREATE VIEW v_bad_state_counts AS
 WITH counted (what, state, number) AS (
     SELECT 'jobs', status, count(*) FROM batch_jobs GROUP BY status
     UNION ALL SELECT 'batches', state, count(*) FROM openai_batches GROUP BY state
     UNION ALL SELECT 'deliveries', state, count(*) FROM webhook_deliveries GROUP BY state)
 SELECT t.what || ' ' || t.state AS subject, '' AS status, 'are counted as ' || t.number || ', have other rows' AS finding
-FROM totals t
+FROM state_counts t
 WHERE t.number <> coalesce((SELECT c.number FROM counted c WHERE c.what = t.what AND c.state = t.state), 0)
 UNION ALL
 SELECT c.what || ' ' || c.state, '', 'are not counted'
 FROM counted c
-WHERE NOT EXISTS (SELECT 1 FROM totals t WHERE t.what = c.what AND t.state = c.state);
+WHERE NOT EXISTS (SELECT 1 FROM state_counts t WHERE t.what = c.what AND t.state = c.state);
 
 -- What is to be told of alerts where `alerts.webhook_url` says: made with the alert, in one
 -- transaction, and again when it closes.
@@ -220,17 +220,17 @@ WHERE NOT EXISTS (SELECT 1 FROM totals t WHERE t.what = c.what AND t.state = c.s
 CREATE TABLE alert_notices (
     id              INTEGER PRIMARY KEY,
     alert           INTEGER NOT NULL REFERENCES alerts (id),
-    what            TEXT NOT NULL CHECK (what IN ('opened', 'closed')),
-    state           TEXT NOT NULL CHECK (state IN ('due', 'told', 'failed', 'unwanted')),
+    change          TEXT NOT NULL CHECK (change IN ('opened', 'closed')),
+    state           TEXT NOT NULL CHECK (state IN ('due', 'notified', 'failed', 'unwanted')),
     attempts        INTEGER NOT NULL DEFAULT 0,
     next_at         TEXT,
     response_status INTEGER,
     error_message   TEXT,
     created_at      TEXT NOT NULL,
-    told_at         TEXT,
-    UNIQUE (alert, what),
+    notified_at         TEXT,
+    UNIQUE (alert, change),
     CHECK ((state = 'due') = (next_at IS NOT NULL)),
-    CHECK ((state = 'told') = (told_at IS NOT NULL))
+    CHECK ((state = 'notified') = (notified_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX alert_notices_due ON alert_notices (next_at) WHERE state = 'due';
 CREATE INDEX alert_notices_failed ON alert_notices (created_at) WHERE state = 'failed';

@@ -1,6 +1,6 @@
 -- One attempt outside of a batch: a request asked of /v1/responses directly. The row is the intent,
 -- committed before the call is made.
-CREATE TABLE direct_calls (
+CREATE TABLE synchronous_calls (
     id               INTEGER PRIMARY KEY,
     request_id       INTEGER NOT NULL REFERENCES requests (id),
     next_at          TEXT NOT NULL,         -- when it is to be made
@@ -17,8 +17,8 @@ CREATE TABLE direct_calls (
     CHECK ((ended_at IS NULL) = (outcome IS NULL)),
     CHECK (ended_at IS NULL OR started_at IS NOT NULL)
 ) STRICT;
-CREATE INDEX direct_calls_request ON direct_calls (request_id);
-CREATE INDEX direct_calls_open ON direct_calls (next_at) WHERE ended_at IS NULL;
+CREATE INDEX synchronous_calls_request ON synchronous_calls (request_id);
+CREATE INDEX synchronous_calls_open ON synchronous_calls (next_at) WHERE ended_at IS NULL;
 
 -- Those of claimed requests are checked, too.
 DROP INDEX requests_images;
@@ -39,7 +39,7 @@ FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'claimed'
 WHERE j.status IN ('pending', 'processing', 'translating')
   AND NOT EXISTS (SELECT 1 FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id
                   WHERE l.request_id = r.id AND l.settled = 0 AND b.state NOT IN ('ingested', 'failed'))
-  AND NOT EXISTS (SELECT 1 FROM direct_calls d WHERE d.request_id = r.id AND d.ended_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM synchronous_calls d WHERE d.request_id = r.id AND d.ended_at IS NULL)
 UNION ALL
 SELECT 'job with nothing open that is not final', j.id, 'since ' || j.updated_at
 FROM batch_jobs j

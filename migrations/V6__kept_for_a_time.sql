@@ -31,7 +31,7 @@ CREATE TABLE cleaned_work (
 ) STRICT;
 CREATE UNIQUE INDEX cleaned_work_job ON cleaned_work (job, coalesce(batch_id, 0));
 CREATE INDEX cleaned_work_batch ON cleaned_work (batch_id) WHERE batch_id IS NOT NULL;
-CREATE INDEX cleaned_work_direct ON cleaned_work (began_at) WHERE batch_id IS NULL;
+CREATE INDEX cleaned_work_synchronous ON cleaned_work (began_at) WHERE batch_id IS NULL;
 
 DROP VIEW v_jobs;
 CREATE VIEW v_jobs AS
@@ -111,6 +111,6 @@ UNION ALL
 SELECT CAST(b.id AS TEXT), b.state, 'was taken in before its files were read to the end'
 FROM openai_batches b
 WHERE b.state = 'ingested'
-  AND (b.output_file_id IS NOT NULL AND b.output_taken IS NOT b.output_bytes
-       OR b.error_file_id IS NOT NULL AND b.error_taken IS NOT b.error_bytes
+  AND (b.output_file_id IS NOT NULL AND b.output_ingested IS NOT b.output_bytes
+       OR b.error_file_id IS NOT NULL AND b.error_ingested IS NOT b.error_bytes
        OR b.ingested_at IS NULL);

@@ -21,15 +21,15 @@ ALTER TABLE openai_batches ADD COLUMN cached_tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE openai_batches ADD COLUMN output_tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE openai_batches ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;
 -- What OpenAI says of the whole batch; none: nothing.
-ALTER TABLE openai_batches ADD COLUMN said_input_tokens INTEGER;
-ALTER TABLE openai_batches ADD COLUMN said_cached_tokens INTEGER;
-ALTER TABLE openai_batches ADD COLUMN said_output_tokens INTEGER;
-ALTER TABLE openai_batches ADD COLUMN said_reasoning_tokens INTEGER;
+ALTER TABLE openai_batches ADD COLUMN openai_input_tokens INTEGER;
+ALTER TABLE openai_batches ADD COLUMN openai_cached_tokens INTEGER;
+ALTER TABLE openai_batches ADD COLUMN openai_output_tokens INTEGER;
+ALTER TABLE openai_batches ADD COLUMN openai_reasoning_tokens INTEGER;
 -- What it takes of the model's queue, as estimated: input and the most that may come out.
 ALTER TABLE openai_batches ADD COLUMN queue_tokens INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX openai_batches_usage ON openai_batches (ingested_at)
-    WHERE said_input_tokens IS NOT NULL
-      AND (said_input_tokens, said_cached_tokens, said_output_tokens, said_reasoning_tokens)
+    WHERE openai_input_tokens IS NOT NULL
+      AND (openai_input_tokens, openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens)
           <> (input_tokens, cached_tokens, output_tokens, reasoning_tokens);
 
 -- What a job was estimated to cost when it was accepted, pico-dollars; none: there was no price.
@@ -94,7 +94,7 @@ FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id JOIN requests r ON
 UNION ALL
 SELECT r.job, j.client, r.stage, r.language, coalesce(d.model, ''), 'synchronous', substr(d.started_at, 1, 10),
        NULL, d.request_id, d.outcome, d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens
-FROM direct_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
+FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
 WHERE d.ended_at IS NOT NULL;
 
 INSERT INTO job_usage
@@ -146,7 +146,7 @@ WHEN (NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_toke
         cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
 END;
-CREATE TRIGGER calls_used AFTER UPDATE OF ended_at ON direct_calls
+CREATE TRIGGER calls_used AFTER UPDATE OF ended_at ON synchronous_calls
 WHEN OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL
  AND (NEW.outcome IS 'answered' OR NEW.input_tokens > 0 OR NEW.output_tokens > 0) BEGIN
     INSERT INTO job_usage

@@ -299,7 +299,7 @@ mod tests {
             budget(None),
             budget(Some("shop")),
             AlertSubject::Finding {
-                view: "v_bad_totals".into(),
+                view: "v_bad_state_counts".into(),
                 subject: "jobs pending".into(),
             },
             AlertSubject::Named("client.test".into()),

@@ -22,11 +22,11 @@ const FRESH: Duration = Duration::from_secs(5);
 const DELIVERIES: [&str; 4] = ["scheduled", "due", "delivered", "failed"];
 
 /// Upper bounds of the times from a job's acceptance to its end, seconds: the labels of `job_seconds` in
-/// `sums`, which a trigger writes.
+/// `counters`, which a trigger writes.
 const JOB_BOUNDS: [f64; 10] = [
     60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 57600.0, 86400.0,
 ];
-/// Counters that `sums` holds as they are: there, here, their label, what they say.
+/// Counters that `counters` holds as they are: there, here, their label, what they say.
 const SUMS: [(&str, &str, &str, &str); 7] = [
     (
         "jobs_accepted",

@@ -29,7 +29,7 @@ pub struct Reconciled {
 /// # Errors
 /// The store's.
 pub fn reach(view: &View) -> Stored<i64> {
-    let after_last_listing = batches::listed_to(view)?.map(|time| time - LISTING_OVERLAP);
+    let after_last_listing = batches::listed_until(view)?.map(|time| time - LISTING_OVERLAP);
     let reach = after_last_listing
         .unwrap_or(batches::database_made_at(view)?.seconds() - FIRST_LISTING_OVERLAP);
     let unknown_batch =

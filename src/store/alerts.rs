@@ -56,7 +56,7 @@ pub fn close(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject) -> Stored<()>
 /// Adds the notice of a change in the transaction that made the change.
 fn add_notice(tx: &Tx<'_>, alert: i64, change: AlertChange) -> Stored<()> {
     tx.execute(
-        "INSERT INTO alert_notices (alert, what, state, next_at, created_at) VALUES (?1, ?2, 'due', ?3, ?3)",
+        "INSERT INTO alert_notices (alert, change, state, next_at, created_at) VALUES (?1, ?2, 'due', ?3, ?3)",
         params![alert, change, tx.now],
     )?;
     Ok(())

@@ -29,7 +29,7 @@ pub struct Figures {
     pub used: Vec<Used>,
     /// What is paused.
     pub pauses: Vec<PauseScope>,
-    /// What only grows (`sums`): what is counted, its label, how often.
+    /// What only grows (`counters`): what is counted, its label, how often.
     pub sums: Vec<(String, String, u64)>,
 }
 
@@ -56,8 +56,8 @@ pub fn jobs(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
 
 /// A table's counts, which its triggers keep.
 fn totals(view: &View, what: &str) -> Stored<Vec<(String, u64)>> {
-    let mut query =
-        view.prepare_cached("SELECT state, number FROM totals WHERE what = ? AND number > 0")?;
+    let mut query = view
+        .prepare_cached("SELECT state, number FROM state_counts WHERE what = ? AND number > 0")?;
     let rows = query.query_map([what], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -99,7 +99,7 @@ fn pauses(view: &View) -> Stored<Vec<PauseScope>> {
 }
 
 fn sums(view: &View) -> Stored<Vec<(String, String, u64)>> {
-    let mut query = view.prepare_cached("SELECT what, label, number FROM sums")?;
+    let mut query = view.prepare_cached("SELECT what, label, number FROM counters")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -1,4 +1,4 @@
-//! `acceptances`, `once` and `lots_taken`: what was answered to a submission, so that its repeat is
+//! `acceptances`, `idempotency_keys` and `daily_lots`: what was answered to a submission, so that its repeat is
 //! answered alike, and how much is taken from a client in a day.
 
 use std::time::Duration;
@@ -46,8 +46,8 @@ pub struct Answered {
 /// What was answered under a client's token; none: nothing yet.
 pub fn answered(view: &View, client: &str, token: Token<'_>) -> Stored<Option<Answered>> {
     let mut query = view.prepare_cached(
-        "SELECT o.job, o.body_sha256, coalesce(o.answer, a.answer) FROM once o LEFT JOIN acceptances a ON a.job = o.job
-         WHERE o.client = ? AND o.kind = ? AND o.token = ?",
+        "SELECT o.job, o.body_sha256, coalesce(o.answer, a.answer) FROM idempotency_keys o LEFT JOIN acceptances a ON a.job = o.job
+         WHERE o.client = ? AND o.kind = ? AND o.key = ?",
     )?;
     let found = query.query_row(params![client, token.kind.as_str(), token.text], |row| {
         Ok(Answered {
@@ -104,12 +104,12 @@ pub fn remember(
     answer: Option<&str>,
 ) -> Stored<()> {
     tx.execute(
-        "INSERT INTO once (client, kind, token, body_sha256, job, answer, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO idempotency_keys (client, kind, key, body_sha256, job, answer, used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         params![client, token.kind.as_str(), token.text, body_sha256, job, answer, tx.now],
     )?;
     if token.kind == Kind::Signature {
         tx.execute(
-            "DELETE FROM once WHERE kind = 'signature' AND at < ?",
+            "DELETE FROM idempotency_keys WHERE kind = 'signature' AND used_at < ?",
             [tx.now.before(SIGNATURES)],
         )?;
     }
@@ -119,7 +119,7 @@ pub fn remember(
 /// How many lots were taken from a client on the day (UTC) of `now`.
 pub fn lots_taken(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
     let mut query =
-        view.prepare_cached("SELECT lots FROM lots_taken WHERE client = ? AND day = ?")?;
+        view.prepare_cached("SELECT lots FROM daily_lots WHERE client = ? AND day = ?")?;
     let taken = query.query_row(params![client, now.to_day_text()], |row| row.get(0));
     Ok(taken.optional()?.unwrap_or(0))
 }
@@ -127,7 +127,7 @@ pub fn lots_taken(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
 /// So many more lots are taken from a client today.
 pub fn take_lots(tx: &Tx<'_>, client: &str, lots: usize) -> Stored<()> {
     tx.execute(
-        "INSERT INTO lots_taken (client, day, lots) VALUES (?, ?, ?)
+        "INSERT INTO daily_lots (client, day, lots) VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET lots = lots + excluded.lots",
         params![client, tx.now.to_day_text(), lots],
     )?;

@@ -12,7 +12,7 @@ use crate::domain::batch::BatchState;
 pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
     let id = uuid::Uuid::new_v4().simple().to_string();
     tx.execute(
-        "UPDATE appliance SET database_id = ?, created_at = ?",
+        "UPDATE instance SET database_id = ?, created_at = ?",
         params![id, tx.now],
     )?;
     let rules = Rules {
@@ -29,7 +29,7 @@ pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         }
     }
     tx.execute(
-        "UPDATE direct_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1, outcome = 'not_run',
+        "UPDATE synchronous_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1, outcome = 'not_run',
                 error = 'left to the original database'
          WHERE ended_at IS NULL",
         [tx.now],

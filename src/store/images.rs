@@ -30,7 +30,7 @@ pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueL
         "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
     )?;
     let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images, r.since, r.image_rounds > 0
+        "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0
          FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
     )?;

@@ -137,7 +137,7 @@ pub fn webhooks(view: &View) -> Stored<Listed> {
     list(
         view,
         "webhook_deliveries",
-        "id, batch_job_id AS job, url, state, again, attempts, response_status AS status, next_at, delivered_at",
+        "id, batch_job_id AS job, url, state, resend_number, attempts, response_status AS status, next_at, delivered_at",
         "state IN ('delivered', 'failed'), id DESC",
     )
 }
@@ -179,7 +179,7 @@ pub fn alert(view: &View, id: i64) -> Stored<Table> {
 pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
     table(
         view,
-        "SELECT what, state, attempts, next_at, told_at, response_status AS status, error_message AS error
+        "SELECT change, state, attempts, next_at, notified_at, response_status AS status, error_message AS error
          FROM alert_notices WHERE alert = ? ORDER BY id",
         [id],
     )
@@ -219,7 +219,7 @@ const INVARIANTS: [(&str, Option<&str>); 17] = [
     ("v_bad_final_jobs", None),
     ("v_bad_lines", None),
     ("v_bad_states", None),
-    ("v_bad_totals", None),
+    ("v_bad_state_counts", None),
     ("v_bad_usage", None),
 ];
 const LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";

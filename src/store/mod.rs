@@ -223,11 +223,11 @@ impl Store {
             None => {
                 // Only here: who looks waits for nobody's write, and needs no right to write.
                 writer.execute(
-                    "INSERT OR IGNORE INTO appliance (id, database_id, created_at) VALUES (1, ?, ?)",
+                    "INSERT OR IGNORE INTO instance (id, database_id, created_at) VALUES (1, ?, ?)",
                     (uuid::Uuid::new_v4().simple().to_string(), now),
                 )?;
                 database_id(&writer)?
-                    .ok_or_else(|| StoreError::Broken("its row of `appliance` is gone".into()))?
+                    .ok_or_else(|| StoreError::Broken("its row of `instance` is gone".into()))?
             }
         };
         Ok(Self {
@@ -316,7 +316,7 @@ impl Store {
     pub fn probe(&self, now: Timestamp) -> Stored<()> {
         self.write(now, |tx| {
             Ok(tx
-                .execute("UPDATE appliance SET id = 1 WHERE id = 1", [])
+                .execute("UPDATE instance SET id = 1 WHERE id = 1", [])
                 .map(drop)?)
         })
     }
@@ -481,7 +481,7 @@ fn name(error: StoreError, path: &Path) -> StoreError {
 }
 
 fn database_id(connection: &Connection) -> Stored<Option<String>> {
-    let id = connection.query_row("SELECT database_id FROM appliance", [], |row| row.get(0));
+    let id = connection.query_row("SELECT database_id FROM instance", [], |row| row.get(0));
     Ok(id.optional()?)
 }
 

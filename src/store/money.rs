@@ -267,10 +267,10 @@ pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()>
 /// Batches of which OpenAI's own count of tokens, since `since`, is another than the sum of their lines.
 pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
-        "SELECT id, openai_batch_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, said_input_tokens,
-                said_cached_tokens, said_output_tokens, said_reasoning_tokens FROM openai_batches
-         WHERE ingested_at > ? AND said_input_tokens IS NOT NULL
-           AND (said_input_tokens, said_cached_tokens, said_output_tokens, said_reasoning_tokens)
+        "SELECT id, openai_batch_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, openai_input_tokens,
+                openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens FROM openai_batches
+         WHERE ingested_at > ? AND openai_input_tokens IS NOT NULL
+           AND (openai_input_tokens, openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens)
                <> (input_tokens, cached_tokens, output_tokens, reasoning_tokens) LIMIT 20",
     )?;
     let rows = query.query_map([since], |row| {

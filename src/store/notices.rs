@@ -18,7 +18,7 @@ pub struct Notice {
     /// Its row.
     pub id: i64,
     /// What it tells.
-    pub what: AlertChange,
+    pub change: AlertChange,
     /// Attempts before this one.
     pub attempts: u32,
     /// The alert's row.
@@ -32,17 +32,17 @@ pub struct Notice {
 /// clock that was set back since: it is due.
 pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
     let mut due = view.prepare_cached(
-        "SELECT n.id, n.what, n.attempts, n.alert, a.kind, a.subject, a.message, a.opened_at, a.closed_at
+        "SELECT n.id, n.change, n.attempts, n.alert, a.kind, a.subject, a.message, a.opened_at, a.closed_at
          FROM alert_notices n JOIN alerts a ON a.id = n.alert
          WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
-           AND (n.what = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
-                WHERE o.alert = n.alert AND o.what = 'opened' AND o.state = 'due'))
+           AND (n.change = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
+                WHERE o.alert = n.alert AND o.change = 'opened' AND o.state = 'due'))
          ORDER BY +n.id LIMIT 1",
     )?;
     let notice = due.query_row(params![now, now + longest], |row| {
         Ok(Notice {
             id: row.get("id")?,
-            what: row.get("what")?,
+            change: row.get("change")?,
             attempts: row.get("attempts")?,
             alert_id: row.get("alert")?,
             alert: AlertRow::read(row)?,
@@ -97,15 +97,15 @@ pub fn end(
     error: &str,
     outcome: NoticeOutcome,
 ) -> Stored<()> {
-    let (state, next_at, told_at) = match outcome {
-        NoticeOutcome::Delivered => ("told", None, Some(tx.now)),
+    let (state, next_at, notified_at) = match outcome {
+        NoticeOutcome::Delivered => ("notified", None, Some(tx.now)),
         NoticeOutcome::Retry(at) => ("due", Some(at), None),
         NoticeOutcome::Abandoned => ("failed", None, None),
     };
     let changed = tx.execute(
-        "UPDATE alert_notices SET state = ?, next_at = ?, told_at = ?, response_status = ?, error_message = nullif(?, '')
+        "UPDATE alert_notices SET state = ?, next_at = ?, notified_at = ?, response_status = ?, error_message = nullif(?, '')
          WHERE id = ? AND state = 'due' AND attempts = ?",
-        params![state, next_at, told_at, status, error, notice.id, notice.attempts + 1],
+        params![state, next_at, notified_at, status, error, notice.id, notice.attempts + 1],
     )?;
     moved(changed, || {
         format!("notice {} is not at that attempt", notice.id)
@@ -131,7 +131,7 @@ pub fn discard_pending(tx: &Tx<'_>) -> Stored<()> {
 /// Somebody is: he is told what is open, though nobody was when it was opened.
 pub fn enable(tx: &Tx<'_>) -> Stored<()> {
     tx.execute(
-        "INSERT INTO alert_notices (alert, what, state, next_at, created_at)
+        "INSERT INTO alert_notices (alert, change, state, next_at, created_at)
          SELECT id, 'opened', 'due', ?1, ?1 FROM alerts WHERE closed_at IS NULL
          ON CONFLICT DO UPDATE SET state = 'due', next_at = excluded.next_at WHERE state = 'unwanted'",
         [tx.now],

@@ -239,7 +239,7 @@ pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls
                                   + d.output_tokens * p.output
                            FROM v_day_prices p WHERE p.model = d.model AND p.mode = 'synchronous'
                              AND p.day = substr(d.started_at, 1, 10)) END AS cost
-               FROM direct_calls d WHERE started_at >= ?1 AND started_at < ?2
+               FROM synchronous_calls d WHERE started_at >= ?1 AND started_at < ?2
                UNION ALL
                -- Of what is cleaned up the job's counters know the model.
                SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,

@@ -93,7 +93,7 @@ impl Line {
     }
 }
 
-const LINE: &str = "r.id, r.language, r.raised, l.position, l.batch_job_id, l.additional_info, l.images, \
+const LINE: &str = "r.id, r.language, r.cap_raised, l.position, l.batch_job_id, l.additional_info, l.images, \
     l.missing_images, l.vision_result";
 
 fn line(row: &rusqlite::Row<'_>) -> Stored<Line> {

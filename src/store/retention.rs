@@ -26,7 +26,7 @@ const IS_OVER: &str = "j.completed_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
                            AND a.subject = 'delivery:' || d.id AND a.closed_at IS NULL
                     WHERE d.batch_job_id = j.id AND d.state = 'failed')
-    AND NOT EXISTS (SELECT 1 FROM direct_calls c JOIN requests r ON r.id = c.request_id
+    AND NOT EXISTS (SELECT 1 FROM synchronous_calls c JOIN requests r ON r.id = c.request_id
                     WHERE r.job = j.seq AND c.ended_at IS NULL)";
 
 /// The next job to be cleaned: one that is being cleaned, else the one that ended first before
@@ -103,14 +103,14 @@ pub fn clean(tx: &Tx<'_>, old: &Old, lots: u32) -> Stored<()> {
         ),
         format!(
             "INSERT INTO cleaned_work SELECT r.job, NULL, min(w.started_at), {sums}
-             FROM requests r JOIN direct_calls w ON w.request_id = r.id
+             FROM requests r JOIN synchronous_calls w ON w.request_id = r.id
              WHERE w.started_at IS NOT NULL AND r.lot IN ({CHUNK}) GROUP BY r.job {added}"
         ),
         format!(
             "DELETE FROM batch_lines WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
         ),
         format!(
-            "DELETE FROM direct_calls WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
+            "DELETE FROM synchronous_calls WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
         ),
         format!("DELETE FROM requests WHERE lot IN ({CHUNK})"),
         format!("DELETE FROM lot_translations WHERE lot IN ({CHUNK})"),

@@ -148,14 +148,14 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
         settle::settle_answered(tx, &settle::open_request(tx, late.id)?, By::Batch)?;
     }
     tx.execute(
-        "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, under_way = 0,
+        "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, in_flight = 0,
                 error_message = 'the job was sent on before it was reached'
          WHERE batch_job_id = ? AND state = 'due'",
         [&job.id],
     )?;
     tx.execute(
-        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, again, created_at)
-         SELECT batch_job_id, url, host, 'scheduled', max(again) + 1, ? FROM webhook_deliveries
+        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, resend_number, created_at)
+         SELECT batch_job_id, url, host, 'scheduled', max(resend_number) + 1, ? FROM webhook_deliveries
          WHERE batch_job_id = ? GROUP BY url",
         params![tx.now, job.id],
     )?;
@@ -175,7 +175,7 @@ fn open_again(tx: &Tx<'_>, failed: &[Failed], check_images: bool) -> Stored<()> 
          WHERE id = ? AND status = 'failed'",
     ))?;
     let mut open = tx.prepare_cached(
-        "UPDATE requests SET state = ?, attempts = 0, raised = 0, image_rounds = 0, since = ?, images_due = ?
+        "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {

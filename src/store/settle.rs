@@ -111,7 +111,7 @@ pub(super) struct Request {
 
 pub(super) fn open_request(view: &View, id: i64) -> Stored<Request> {
     let mut query = view.prepare_cached(
-        "SELECT id, lot, job, stage, language, state, attempts, raised, image_rounds FROM requests WHERE id = ?",
+        "SELECT id, lot, job, stage, language, state, attempts, cap_raised, image_failures FROM requests WHERE id = ?",
     )?;
     Ok(query.query_row([id], |row| {
         Ok(Request {
@@ -467,8 +467,8 @@ pub(super) fn judge(
             check_images,
         } => {
             tx.prepare_cached(
-                "UPDATE requests SET state = 'waiting', attempts = attempts + ?, raised = max(raised, ?),
-                        image_rounds = image_rounds + ?, images_due = ?, batch_cap = ?, since = ?
+                "UPDATE requests SET state = 'waiting', attempts = attempts + ?, cap_raised = max(cap_raised, ?),
+                        image_failures = image_failures + ?, images_due = ?, batch_cap = ?, since = ?
                  WHERE id = ? AND state = 'claimed'",
             )?
             .execute(params![

@@ -1,4 +1,4 @@
-//! `direct_calls`: requests of synchronous jobs, asked of OpenAI one by one and at once.
+//! `synchronous_calls`: requests of synchronous jobs, asked of OpenAI one by one and at once.
 //!
 //! A request of such a job is claimed by an open call, as others are by a line of a batch. The row
 //! is there before the call is made; what cannot be had in time waits for a batch like any other.
@@ -45,7 +45,7 @@ pub struct CallResult<'a> {
 
 /// Plans a call of a claimed request.
 pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
-    tx.prepare_cached("INSERT INTO direct_calls (request_id, next_at) VALUES (?, ?)")?
+    tx.prepare_cached("INSERT INTO synchronous_calls (request_id, next_at) VALUES (?, ?)")?
         .execute(params![request, at])?;
     Ok(())
 }
@@ -56,8 +56,8 @@ pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
 pub fn next(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Call>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id, d.next_at,
-                (SELECT count(*) FROM direct_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
-         FROM direct_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed' AND r.images_due = 0
+                (SELECT count(*) FROM synchronous_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
+         FROM synchronous_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed' AND r.images_due = 0
          WHERE d.ended_at IS NULL AND d.started_at IS NULL ORDER BY d.next_at LIMIT 1",
     )?;
     let first = query
@@ -81,7 +81,7 @@ pub fn next(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Call>>
 pub fn begin(tx: &Tx<'_>, call: &Call) -> Stored<bool> {
     let begun = tx
         .prepare_cached(
-            "UPDATE direct_calls SET started_at = ?1 WHERE id = ?2 AND started_at IS NULL
+            "UPDATE synchronous_calls SET started_at = ?1 WHERE id = ?2 AND started_at IS NULL
              AND EXISTS (SELECT 1 FROM requests WHERE id = ?3 AND state = 'claimed')",
         )?
         .execute(params![tx.now, call.id, call.request])?;
@@ -110,7 +110,7 @@ pub fn end(
         reasoning,
     } = result.tokens;
     tx.prepare_cached(
-        "UPDATE direct_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?, input_tokens = ?,
+        "UPDATE synchronous_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?, input_tokens = ?,
                 cached_tokens = ?, output_tokens = ?, reasoning_tokens = ?
          WHERE id = ? AND ended_at IS NULL",
     )?
@@ -160,13 +160,13 @@ fn claim_again(tx: &Tx<'_>, request: &Request, most: u32, at: Timestamp) -> Stor
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     let begun: Vec<i64> = {
         let mut query = tx.prepare(
-            "SELECT request_id FROM direct_calls WHERE ended_at IS NULL AND started_at IS NOT NULL",
+            "SELECT request_id FROM synchronous_calls WHERE ended_at IS NULL AND started_at IS NOT NULL",
         )?;
         let rows = query.query_map([], |row| row.get(0))?;
         rows.collect::<Result<_, _>>()?
     };
     tx.execute(
-        "UPDATE direct_calls SET ended_at = ?, outcome = 'missing', error = 'the process ended first'
+        "UPDATE synchronous_calls SET ended_at = ?, outcome = 'missing', error = 'the process ended first'
          WHERE ended_at IS NULL AND started_at IS NOT NULL",
         [tx.now],
     )?;
@@ -189,7 +189,7 @@ fn release(tx: &Tx<'_>, accepted_before: Option<Timestamp>) -> Stored<usize> {
     let mut waits = tx.prepare_cached(
         "UPDATE requests SET state = 'waiting', since = ? WHERE id = ? AND state = 'claimed'",
     )?;
-    let mut drop_call = tx.prepare_cached("DELETE FROM direct_calls WHERE id = ?")?;
+    let mut drop_call = tx.prepare_cached("DELETE FROM synchronous_calls WHERE id = ?")?;
     let late = late(tx, accepted_before)?;
     for (call, request) in &late {
         drop_call.execute([call])?;
@@ -201,7 +201,7 @@ fn release(tx: &Tx<'_>, accepted_before: Option<Timestamp>) -> Stored<usize> {
 /// Planned calls that are not to be made: too late, or not wanted any more.
 fn late(view: &View, accepted_before: Option<Timestamp>) -> Stored<Vec<(i64, i64)>> {
     let mut query = view.prepare_cached(
-        "SELECT d.id, d.request_id FROM direct_calls d JOIN requests r ON r.id = d.request_id
+        "SELECT d.id, d.request_id FROM synchronous_calls d JOIN requests r ON r.id = d.request_id
                 JOIN batch_jobs j ON j.seq = r.job
          WHERE d.ended_at IS NULL AND d.started_at IS NULL
            AND (?1 IS NULL OR j.created_at < ?1 OR r.state <> 'claimed')",
@@ -218,7 +218,9 @@ pub fn any_late(view: &View, accepted_before: Timestamp) -> Stored<bool> {
 /// Takes the planned call of a claimed request back; false where there is none.
 pub(super) fn drop_planned(tx: &Tx<'_>, request: i64) -> Stored<bool> {
     let dropped = tx
-        .prepare_cached("DELETE FROM direct_calls WHERE request_id = ? AND started_at IS NULL")?
+        .prepare_cached(
+            "DELETE FROM synchronous_calls WHERE request_id = ? AND started_at IS NULL",
+        )?
         .execute([request])?;
     Ok(dropped > 0)
 }
@@ -235,7 +237,7 @@ pub fn accepted_at(view: &View, request: i64) -> Stored<Timestamp> {
 pub fn is_released(view: &View, job: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT open_vision + open_translations > 0
-                AND NOT EXISTS (SELECT 1 FROM requests r JOIN direct_calls d ON d.request_id = r.id AND d.ended_at IS NULL
+                AND NOT EXISTS (SELECT 1 FROM requests r JOIN synchronous_calls d ON d.request_id = r.id AND d.ended_at IS NULL
                                 WHERE r.job = seq AND r.state = 'claimed')
          FROM batch_jobs WHERE seq = ?",
     )?;

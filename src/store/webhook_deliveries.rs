@@ -37,10 +37,10 @@ pub struct AtOnce {
 }
 
 /// Under way to a receiver, and to all failing ones; `?1` is the time.
-const UNDER_WAY: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.under_way = 1 AND u.next_at > ?1";
+const UNDER_WAY: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1 AND u.next_at > ?1";
 const UNDER_WAY_FAILING: &str =
     "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
-     WHERE u.under_way = 1 AND u.next_at > ?1";
+     WHERE u.in_flight = 1 AND u.next_at > ?1";
 
 /// The delivery that an attempt may be made of now. Receivers that fail come last. Each receiver is looked up once, however much is
 /// due to it: a dead one with a long queue costs no more than another.
@@ -57,7 +57,7 @@ pub fn next_due(view: &View, now: Timestamp, at_once: AtOnce) -> Stored<Due<Deli
              UNION ALL
              SELECT (SELECT min(host) FROM webhook_deliveries WHERE state = 'due' AND host > h.host)
              FROM h WHERE h.host IS NOT NULL)
-         SELECT d.id, d.batch_job_id, d.url, d.host, d.again, d.attempts
+         SELECT d.id, d.batch_job_id, d.url, d.host, d.resend_number, d.attempts
          FROM h JOIN webhook_deliveries d ON d.id =
                   (SELECT id FROM webhook_deliveries WHERE state = 'due' AND host = h.host AND next_at <= ?1
                    ORDER BY next_at LIMIT 1)
@@ -118,7 +118,7 @@ pub fn begin(tx: &Tx<'_>, delivery: &Delivery, lease: Timestamp, at_once: AtOnce
         return Ok(false);
     }
     let taken = tx.execute(
-        "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = ?, under_way = 1
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = ?, in_flight = 1
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![lease, delivery.id, delivery.attempts],
     )?;
@@ -168,7 +168,7 @@ pub fn end(
     let attempt = delivery.attempts + 1;
     let changed = tx.execute(
         "UPDATE webhook_deliveries SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?,
-                under_way = 0
+                in_flight = 0
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![state, next_at, delivered_at, status, error, delivery.id, attempt],
     )?;
@@ -186,7 +186,7 @@ pub fn end(
 /// After a start: attempts whose outcome nobody saw are due at once.
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     Ok(tx.execute(
-        "UPDATE webhook_deliveries SET next_at = ?, under_way = 0 WHERE state = 'due' AND under_way = 1",
+        "UPDATE webhook_deliveries SET next_at = ?, in_flight = 0 WHERE state = 'due' AND in_flight = 1",
         [tx.now],
     )?)
 }
@@ -277,9 +277,9 @@ pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
 /// [`super::StoreError::Conflict`] where there is no such delivery, or it has not ended.
 pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
     let made = tx.execute(
-        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, again, next_at, created_at)
+        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, resend_number, next_at, created_at)
          SELECT d.batch_job_id, d.url, d.host, 'due',
-                (SELECT max(again) + 1 FROM webhook_deliveries m WHERE m.batch_job_id = d.batch_job_id AND m.url = d.url),
+                (SELECT max(resend_number) + 1 FROM webhook_deliveries m WHERE m.batch_job_id = d.batch_job_id AND m.url = d.url),
                 ?1, ?1
          FROM webhook_deliveries d JOIN batch_jobs j ON j.id = d.batch_job_id
          WHERE d.id = ?2 AND d.state IN ('delivered', 'failed') AND j.completed_at IS NOT NULL

@@ -88,7 +88,7 @@ impl AlertNotifier {
         self.store.write(ended.wall, |tx| {
             notices::end(tx, notice, status, error, then)
         })?;
-        let (what, kind, subject) = (notice.what, &notice.alert.kind, &notice.alert.subject);
+        let (what, kind, subject) = (notice.change, &notice.alert.kind, &notice.alert.subject);
         let attempt = notice.attempts + 1;
         match then {
             NoticeOutcome::Abandoned => {
@@ -121,11 +121,11 @@ impl AlertNotifier {
     /// The id that a receiver drops repeats by.
     fn id(&self, notice: &Notice) -> String {
         let database = self.store.database_id();
-        format!("alert_{database}_{}_{}", notice.alert_id, notice.what)
+        format!("alert_{database}_{}_{}", notice.alert_id, notice.change)
     }
 
     fn body(&self, notice: &Notice) -> Vec<u8> {
-        let (event, closed_at) = match notice.what {
+        let (event, closed_at) = match notice.change {
             // As it was then: that it is closed by now is told apart.
             AlertChange::Opened => ("alert_opened", None),
             AlertChange::Closed => ("alert_closed", notice.alert.closed_at),

@@ -70,7 +70,7 @@ fn one_lot_is_described_and_translated_while_the_client_waits() {
         appliance.cell::<u32>("SELECT count(*) FROM openai_batches"),
         0
     );
-    let calls = "SELECT count(*) FROM direct_calls
+    let calls = "SELECT count(*) FROM synchronous_calls
                  WHERE outcome = 'answered' AND output_tokens > 0 AND response_id IS NOT NULL";
     assert_eq!(appliance.cell::<u32>(calls), 3);
     appliance.is_sound();
@@ -111,7 +111,7 @@ fn a_repeat_is_the_same_job_and_is_answered_from_it() {
     assert_eq!((first.status, again.status), (200, 200));
     assert_eq!(first.json(), again.json());
     assert_eq!(
-        appliance.cell::<u32>("SELECT count(*) FROM direct_calls"),
+        appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"),
         3
     );
 }
@@ -139,7 +139,7 @@ fn repeats_that_come_at_once_are_one_job_and_share_its_seat() {
         }
     }
     assert_eq!(appliance.jobs(), 2);
-    let calls = "SELECT count(*) FROM direct_calls";
+    let calls = "SELECT count(*) FROM synchronous_calls";
     assert_eq!(appliance.cell::<u32>(calls), 6);
     appliance.is_sound();
 }
@@ -160,7 +160,7 @@ fn a_repeat_needs_a_seat_only_where_it_waits() {
     thread::scope(|scope| {
         let asked = scope.spawn(waits);
         wait_for("the call", || {
-            let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL AND ended_at IS NULL";
+            let begun = "SELECT count(*) FROM synchronous_calls WHERE started_at IS NOT NULL AND ended_at IS NULL";
             (appliance.cell::<u32>(begun) == 1).then_some(())
         });
         // The one seat is taken; what is known is told all the same, and so is where to poll.
@@ -197,7 +197,7 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
     thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&appliance).1);
         wait_for("a call", || {
-            let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL";
+            let begun = "SELECT count(*) FROM synchronous_calls WHERE started_at IS NOT NULL";
             (appliance.cell::<u32>(begun) == 1).then_some(())
         });
         let other = rusqlite::Connection::open(appliance.database()).unwrap();
@@ -213,7 +213,7 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
         let answer = asked.join().unwrap();
         assert_eq!(answer.status, 200, "{}", answer.json());
     });
-    let calls = "SELECT count(*) FROM direct_calls WHERE outcome = 'answered'";
+    let calls = "SELECT count(*) FROM synchronous_calls WHERE outcome = 'answered'";
     assert_eq!(appliance.cell::<u32>(calls), 3);
     appliance.is_sound();
 }
@@ -310,7 +310,7 @@ fn with_submissions_stopped_nothing_is_asked_and_the_job_waits_for_their_end() {
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let (lots, answer) = ask(&appliance);
     refused(&answer, 502, "OPENAI_API_ERROR");
-    let asked = "SELECT count(*) FROM direct_calls";
+    let asked = "SELECT count(*) FROM synchronous_calls";
     assert_eq!(appliance.cell::<u32>(asked), 0);
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     goes_on(&appliance, &answer, &lots);
@@ -359,7 +359,7 @@ fn unreachable_images_are_named() {
     refused(&answer, 422, "IMAGE_UNREACHABLE");
     assert_eq!(answer.json()["missing_images"], json!([gone]));
     assert_eq!(
-        appliance.cell::<u32>("SELECT count(*) FROM direct_calls"),
+        appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"),
         0
     );
 }
@@ -404,7 +404,7 @@ fn as_many_as_wait_at_once_are_enough() {
     })
     .unwrap();
     wait_for("the first call", || {
-        (appliance.cell::<u32>("SELECT count(*) FROM direct_calls") == 1).then_some(())
+        (appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls") == 1).then_some(())
     });
     let jobs = "SELECT count(*) FROM batch_jobs";
     let (_, second) = ask(&appliance);
@@ -438,7 +438,7 @@ fn a_call_that_the_process_died_in_is_not_forgotten() {
     })
     .unwrap();
     wait_for("the call", || {
-        let begun = "SELECT count(*) FROM direct_calls WHERE started_at IS NOT NULL";
+        let begun = "SELECT count(*) FROM synchronous_calls WHERE started_at IS NOT NULL";
         (appliance.cell::<u32>(begun) == 1).then_some(())
     });
     appliance.kill_daemon();
@@ -449,7 +449,7 @@ fn a_call_that_the_process_died_in_is_not_forgotten() {
     let results = appliance.results(&job);
     let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
     assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
-    let lost = "SELECT count(*) FROM direct_calls WHERE outcome = 'missing'";
+    let lost = "SELECT count(*) FROM synchronous_calls WHERE outcome = 'missing'";
     assert_eq!(appliance.cell::<u32>(lost), 1);
     appliance.is_sound();
 }

@@ -237,7 +237,7 @@ fn ended_with_one_of_two_files_spooled() {
 #[test]
 fn ended_and_half_taken_in() {
     kill_at(&Place {
-        row: "state = 'ended' AND output_taken > 0 AND output_taken < output_bytes",
+        row: "state = 'ended' AND output_ingested > 0 AND output_ingested < output_bytes",
         stopped: Some("ingester"),
         requests: Some(700),
         lots: 700,
@@ -249,7 +249,7 @@ fn ended_and_half_taken_in() {
 #[test]
 fn taken_in_and_half_settled() {
     kill_at(&Place {
-        row: "state = 'ended' AND output_taken = output_bytes AND settled_to > 0",
+        row: "state = 'ended' AND output_ingested = output_bytes AND settled_to > 0",
         stopped: Some("ingester"),
         requests: Some(450),
         lots: 450,

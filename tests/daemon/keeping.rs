@@ -496,7 +496,7 @@ fn of_the_fifth_schema(made: &Path, to: &Path) {
     old.execute("ATTACH ? AS newest", [text(made)]).unwrap();
     old.execute_batch(
         "INSERT INTO refinery_schema_history SELECT * FROM newest.refinery_schema_history WHERE version <= 5;
-         INSERT INTO appliance SELECT id, database_id, created_at FROM newest.appliance;
+         INSERT INTO instance SELECT id, database_id, created_at FROM newest.instance;
          INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at,
                                  updated_at, completed_at)
          VALUES ('00000000-0000-4000-8000-000000000000', 'default', 'import', 'batch', 'failed', '[\"en\"]', 0,

@@ -28,7 +28,7 @@ fn the_lines_add_up_to_what_openai_says_of_the_whole_and_a_difference_is_told() 
     world.submit(&["one", "two", "three"], &["en", "de"]);
     world.settle();
     assert_eq!(world.number(SUMS), 0);
-    let said = "SELECT count(*) FROM openai_batches WHERE said_input_tokens = input_tokens AND said_output_tokens = output_tokens";
+    let said = "SELECT count(*) FROM openai_batches WHERE openai_input_tokens = input_tokens AND openai_output_tokens = output_tokens";
     assert_eq!(world.number(said), 2);
     // Luna in a batch: 300 tokens in at 0.05 and 30 out at 0.25 dollars a million, for each stage.
     let cost = "SELECT sum(cost_picodollars) FROM v_costs";
@@ -203,7 +203,7 @@ fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_b
     let differing: i64 = appliance.cell(SUMS);
     assert_eq!(differing, 0);
     let unsaid: i64 = appliance
-        .cell("SELECT count(*) FROM openai_batches WHERE said_input_tokens IS NOT input_tokens");
+        .cell("SELECT count(*) FROM openai_batches WHERE openai_input_tokens IS NOT input_tokens");
     assert_eq!(unsaid, 0);
     let page = call("GET", &format!("{}/api/ops/costs", appliance.ops), &[], b"").json();
     assert_eq!(page["jobs"][0]["cost_usd"], json!(told), "{page}");

@@ -111,9 +111,9 @@ fn the_page_shows_nothing_then_work_then_trouble_then_the_end() {
     database
         .execute_batch(
             "WITH RECURSIVE ago (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM ago WHERE n < 59)
-             INSERT INTO minutes SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-' || n || ' minutes'), 'lots_completed',
+             INSERT INTO minute_stats SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-' || n || ' minutes'), 'lots_completed',
                     100 + (n * n * 7) % 60 - n, 100 * 1000 * (200 + (n * 13) % 90) FROM ago;
-             INSERT INTO minutes SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-20 minutes'), 'lots_failed', 9, 0",
+             INSERT INTO minute_stats SELECT strftime('%Y-%m-%dT%H:%M', 'now', '-20 minutes'), 'lots_failed', 9, 0",
         )
         .unwrap();
     appliance.fault(&json!({"fault": "stall_in_progress"}));

@@ -93,8 +93,8 @@ fn what_must_hold_of_a_job_under_way_is_watched() {
         &world,
         "v_bad_calls",
         true,
-        "INSERT INTO direct_calls (id, request_id, next_at) VALUES (9, 1, '2026-11-23T00:00:00.000Z')",
-        "DELETE FROM direct_calls WHERE id = 9",
+        "INSERT INTO synchronous_calls (id, request_id, next_at) VALUES (9, 1, '2026-11-23T00:00:00.000Z')",
+        "DELETE FROM synchronous_calls WHERE id = 9",
     );
     breaks(
         &world,
@@ -229,8 +229,8 @@ fn what_must_hold_of_what_is_over_is_for_doctor() {
         ),
         (
             "v_bad_batches",
-            "UPDATE openai_batches SET output_taken = output_taken - 1",
-            "UPDATE openai_batches SET output_taken = output_taken + 1",
+            "UPDATE openai_batches SET output_ingested = output_ingested - 1",
+            "UPDATE openai_batches SET output_ingested = output_ingested + 1",
         ),
         (
             "v_bad_batches",
@@ -248,9 +248,9 @@ fn what_must_hold_of_what_is_over_is_for_doctor() {
             "UPDATE delivery_attempts SET response_status = 200",
         ),
         (
-            "v_bad_totals",
-            "UPDATE totals SET number = number + 1 WHERE what = 'jobs'",
-            "UPDATE totals SET number = number - 1 WHERE what = 'jobs'",
+            "v_bad_state_counts",
+            "UPDATE state_counts SET number = number + 1 WHERE what = 'jobs'",
+            "UPDATE state_counts SET number = number - 1 WHERE what = 'jobs'",
         ),
         (
             "v_bad_lots",

@@ -550,7 +550,7 @@ fn both_files_are_read_before_anything_is_sent_again() {
         let waiting = world.number("SELECT count(*) FROM requests WHERE state = 'waiting'");
         let spooled = world.number(
             "SELECT count(*) FROM openai_batches WHERE output_bytes IS NOT NULL AND error_bytes IS NOT NULL
-             AND output_taken = output_bytes AND error_taken = error_bytes",
+             AND output_ingested = output_bytes AND error_ingested = error_bytes",
         );
         assert!(waiting == 0 || spooled == 1, "{}", world.dump());
         world.tick("ingester");

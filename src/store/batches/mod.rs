@@ -126,7 +126,7 @@ pub struct BatchRow {
 const COLUMNS: &str = "id, submission_key, stage, scheme, state, openai_batch_id, duplicate_of, base_url, \
     organization, project, model, parameters, lines, input_sha256, input_file_id, input_file_time, openai_time, \
     openai_status, openai_total, openai_completed, openai_failed, openai_errors, output_file_id, output_bytes, \
-    output_taken, error_file_id, error_bytes, error_taken, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
+    output_ingested, error_file_id, error_bytes, error_ingested, settled_to, cancel_wanted, failures, next_at, ended_at, job_id, \
     input_file_since, input_bytes, openai_expires";
 
 fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {

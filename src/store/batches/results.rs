@@ -46,8 +46,8 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     )?;
     if let Some(tokens) = remote.usage {
         tx.execute(
-            "UPDATE openai_batches SET said_input_tokens = ?, said_cached_tokens = ?, said_output_tokens = ?,
-                    said_reasoning_tokens = ? WHERE id = ?",
+            "UPDATE openai_batches SET openai_input_tokens = ?, openai_cached_tokens = ?, openai_output_tokens = ?,
+                    openai_reasoning_tokens = ? WHERE id = ?",
             params![tokens.input, tokens.cached, tokens.output, tokens.reasoning, id],
         )?;
     }
@@ -93,7 +93,7 @@ pub fn mark_spooled(
 pub fn mark_unspooled(tx: &Tx<'_>, id: i64, kind: ResultKind) -> Stored<()> {
     let name = kind.as_str();
     let sql = format!(
-        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_taken = 0, unknown_lines = 0
+        "UPDATE openai_batches SET {name}_bytes = NULL, {name}_sha256 = NULL, {name}_ingested = 0, unknown_lines = 0
          WHERE id = ? AND state = 'ended'"
     );
     moved(tx.execute(&sql, [id])?, || {
@@ -111,7 +111,7 @@ pub fn record_ingested(
 ) -> Stored<()> {
     let name = kind.as_str();
     tx.prepare_cached(&format!(
-        "UPDATE openai_batches SET {name}_taken = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
+        "UPDATE openai_batches SET {name}_ingested = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
     ))?
     .execute(params![bytes, unknown, id])?;
     Ok(())

@@ -64,7 +64,7 @@ pub fn intervals(view: &View, now: Timestamp, minutes: u32, count: u32) -> Store
     let length = i64::from(minutes) * 60;
     let first = (now.seconds() / length + 1 - i64::from(count)) * length;
     let mut query = view.prepare_cached(
-        "SELECT (unixepoch(minute) - ?1) / ?2, what, sum(number), sum(millis) FROM minutes
+        "SELECT (unixepoch(minute) - ?1) / ?2, what, sum(number), sum(millis) FROM minute_stats
          WHERE minute >= strftime('%Y-%m-%dT%H:%M', ?1, 'unixepoch') GROUP BY 1, 2",
     )?;
     let mut intervals = vec![Interval::default(); usize::try_from(count).unwrap_or(0)];

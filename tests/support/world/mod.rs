@@ -1104,7 +1104,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "final jobs whose webhooks are not due",
         "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-         WHERE d.again = (SELECT max(again) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
+         WHERE d.resend_number = (SELECT max(resend_number) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
            AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
     ),
     (
@@ -1124,12 +1124,12 @@ const DUMP: &[(&str, &str)] = &[
     (
         "batches",
         "SELECT id, submission_key, stage, state, openai_batch_id, openai_status, lines, output_file_id, output_bytes,
-                output_taken, error_file_id, error_bytes, error_taken, settled_to, duplicate_of, failures, next_at, error
+                output_ingested, error_file_id, error_bytes, error_ingested, settled_to, duplicate_of, failures, next_at, error
          FROM openai_batches ORDER BY id DESC LIMIT 30",
     ),
     (
         "open requests",
-        "SELECT id, job, stage, language, state, attempts, raised, image_rounds, batch_cap, since FROM requests
+        "SELECT id, job, stage, language, state, attempts, cap_raised, image_failures, batch_cap, since FROM requests
          WHERE state NOT IN ('done', 'failed') LIMIT 30",
     ),
     (
