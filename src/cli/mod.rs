@@ -260,12 +260,12 @@ pub fn run(command: Command) -> ExitCode {
         "sandbox" => serve_sandbox::run(&command),
         "check-config" => checked_configuration(&command).and_then(|(config, absent)| {
             daemon::check(&config)?;
-            let exposed = config.exposed(&config_path(&command)).into_iter();
+            let exposed = config.exposed_files(&config_path(&command)).into_iter();
             let unseen = absent.iter().map(|path| {
                 let path = path.display();
                 format!("{path} is there only while the service runs: no key was looked at")
             });
-            let keyless = config.lacks_openai_key().then(|| {
+            let keyless = (!config.has_openai_key()).then(|| {
                 "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned()
             });
             let warnings: Vec<String> = exposed.chain(unseen).chain(keyless).collect();
@@ -335,7 +335,7 @@ fn help(name: &str) -> Outcome {
 fn serve(command: &Command) -> Outcome {
     let config = configuration_with_keys(command)?;
     logger::start(&config.log, config.log_format);
-    for exposed in config.exposed(&config_path(command)) {
+    for exposed in config.exposed_files(&config_path(command)) {
         log::warn!(event = "exposed"; "{exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
@@ -360,7 +360,7 @@ fn configuration_with_keys(command: &Command) -> Result<Config, Refused> {
 /// the files of those.
 fn checked_configuration(command: &Command) -> Result<(Config, Vec<PathBuf>), Refused> {
     let config = configuration(command)?;
-    let absent = config.credentials_to_come();
+    let absent = config.missing_credentials();
     match absent.is_empty() {
         true => Ok((configuration_with_keys(command)?, absent)),
         false => Ok((config, absent)),

@@ -1,25 +1,26 @@
-//! What the log says, and how.
+//! `log` and `log_format`: what the log contains, and its form.
 
 use serde::Deserialize;
 
-use super::{ConfigError, refuse};
+use super::ConfigError;
+use super::error::refuse;
 
-/// What `log` may name, from the least to the most.
+/// Levels that `log` may name, from the fewest records to the most.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// How a record is written.
+/// The form of a log record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// `event=… key=value`, after time and level.
     #[default]
     Text,
-    /// A JSON object, with the same keys as members.
+    /// A JSON object that has the same keys as members.
     Json,
 }
 
-/// Whether a filter says what it means: env_logger would take `loud` for a module's name, and say
-/// everything of that and nothing of the rest.
+/// Refuses a filter that names no known level. env_logger would take `loud` for a module's name, and
+/// would log that module alone.
 pub(super) fn check(filter: &str) -> Result<(), ConfigError> {
     let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
     let is_module = |text: &str| {
@@ -57,7 +58,11 @@ mod tests {
             "info,batchkeeper::http=debug",
             "warn, batchkeeper=info",
         ] {
-            assert_eq!(check(filter).map_err(|error| error.0), Ok(()), "{filter}");
+            assert_eq!(
+                check(filter).map_err(|error| error.to_string()),
+                Ok(()),
+                "{filter}"
+            );
         }
         for filter in [
             "loud",

@@ -44,7 +44,7 @@ mod tests {
             let text = format!("[{section}]\n{old} = \"1s\"\n");
             let error = Config::parse(&text).expect_err("an old key is refused");
             assert_eq!(
-                error.0,
+                error.to_string(),
                 format!("{section}.{old} is now called {section}.{new}: rename it")
             );
         }

@@ -20,7 +20,7 @@ use signal_hook::iterator::Signals;
 use crate::api::Api;
 use crate::base::clock::Clock;
 use crate::base::thread_group::{self, ThreadEnd, ThreadGroup};
-use crate::config::{Config, Private};
+use crate::config::{Config, PrivateNetworks};
 use crate::http::Handler;
 use crate::http::server::{Limits, Server};
 use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
@@ -455,9 +455,9 @@ fn limits(config: &Config) -> Limits {
 
 fn guard(config: &Config) -> Result<SsrfGuard, String> {
     match &config.network.allow_private {
-        Private::All(true) => Ok(SsrfGuard::AllowAll),
-        Private::All(false) => Ok(SsrfGuard::DenyPrivate),
-        Private::Networks(networks) => {
+        PrivateNetworks::All(true) => Ok(SsrfGuard::AllowAll),
+        PrivateNetworks::All(false) => Ok(SsrfGuard::DenyPrivate),
+        PrivateNetworks::Networks(networks) => {
             let parse = |network: &String| {
                 network
                     .parse()

@@ -237,7 +237,7 @@ mod tests {
         let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
         for address in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081"] {
             let config = format!("ops_listen = {address:?}\n{clients}");
-            let complaint = Config::parse(&config).unwrap_err().0;
+            let complaint = Config::parse(&config).unwrap_err().to_string();
             assert!(complaint.contains("ops_token_file"), "{complaint}");
         }
         for address in ["127.0.0.2:8081", "[::1]:8081", ""] {
@@ -247,6 +247,11 @@ mod tests {
         let token = folder.path().join("token");
         std::fs::write(&token, "short").unwrap();
         let config = format!("ops_token_file = {token:?}\n{clients}");
-        assert!(Config::parse(&config).unwrap_err().0.contains("characters"));
+        assert!(
+            Config::parse(&config)
+                .unwrap_err()
+                .to_string()
+                .contains("characters")
+        );
     }
 }

@@ -115,7 +115,7 @@ impl Ops {
 
     fn costs(&self) -> Result<Response, RequestError> {
         let now = self.clock.now().wall;
-        let budgets = self.config.limits_of_money();
+        let budgets = self.config.spending_limits();
         Ok(Response::json(
             200,
             &costs::page(&self.store, &budgets, now)?,

@@ -79,7 +79,7 @@ impl Auditor {
         let day_ago = now.wall.before(FORGOTTEN);
         // While OpenAI refuses the account nothing moves there, and a person knows why.
         let paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some();
-        let budgets = self.config.limits_of_money();
+        let budgets = self.config.spending_limits();
         let told = self.store.read(|view| {
             let standings = money::standings(view, &budgets, now.wall)?;
             let other_identity = stuck::of_other_identity(view, self.api.identity())?;

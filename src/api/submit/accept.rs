@@ -37,7 +37,7 @@ pub fn check<'a>(
         let checked = guard
             .check_url(url)
             .map_err(|problem| problem.to_string())?;
-        if client.may_tell(&checked.host) {
+        if client.may_notify(&checked.host) {
             Ok(())
         } else {
             Err(format!(
@@ -196,7 +196,7 @@ fn exceeded_budget(
     checked: &CheckedSubmission<'_>,
     estimate: &Estimate,
 ) -> Stored<Option<Refusal>> {
-    let budgets = config.limits_of_money();
+    let budgets = config.spending_limits();
     let refuses =
         config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
     let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_none()) else {

@@ -122,7 +122,7 @@ impl Submitter {
     ) -> Result<Choice, WorkerError> {
         let full = self.config.batch.max_requests;
         let parameters = self.config.parameters(stage);
-        let budgets = self.config.limits_of_money();
+        let budgets = self.config.spending_limits();
         let (mut queues, line_cost, allowance) = self.store.read(|view| {
             let queues = requests::queues(view, stage, cap, full)?;
             let line_cost = if queues.is_empty() {

@@ -1,4 +1,4 @@
-//! Which files others on this machine can read or change, of those that hold keys or clients' data.
+//! Modes of files with keys or clients' data: whether other users of this machine can read or change them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,41 +6,42 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 
-/// Nobody but owner and group has any business with the file, and the group none in changing it. (A
-/// group that reads is somebody's decision: `root:batchkeeper 0640`, systemd's credentials.)
+/// Bits that a file must not have: the group's right to write, and every right of others. The group may
+/// read, as with `root:batchkeeper 0640` and with systemd's credentials.
 const FILE: u32 = 0o027;
-/// Who may write in a folder can put other files in the place of those in it.
+/// Bits that a folder must not have. Users that write in it can replace its files.
 const FOLDER: u32 = 0o022;
 
 impl Config {
-    /// What is open to others and should not be, each as a sentence; `own` is the configuration's file.
-    pub fn exposed(&self, own: &Path) -> Vec<String> {
-        let beside = |suffix: &str| {
+    /// A sentence for each file and folder that is open to others and should not be. `config_file` is the
+    /// configuration's own file.
+    pub fn exposed_files(&self, config_file: &Path) -> Vec<String> {
+        let beside_database = |suffix: &str| {
             let mut name = self.database.clone().into_os_string();
             name.push(suffix);
             PathBuf::from(name)
         };
-        let mut files: Vec<PathBuf> = ["", "-wal", "-shm"].map(beside).into();
+        let mut files: Vec<PathBuf> = ["", "-wal", "-shm"].map(beside_database).into();
         files.extend(self.key_files().map(Path::to_owned));
         if self.clients.iter().any(|client| !client.keys.is_empty()) {
-            files.push(own.to_owned());
+            files.push(config_file.to_owned());
         }
         files.sort();
         files.dedup();
         let folder = self.database.parent().unwrap_or(Path::new("."));
         let mut found: Vec<String> = files
             .iter()
-            .filter_map(|it| open_to_others(it, FILE))
+            .filter_map(|it| describe_exposure(it, FILE))
             .collect();
-        found.extend(open_to_others(folder, FOLDER));
+        found.extend(describe_exposure(folder, FOLDER));
         found
     }
 
     /// Every file that holds a key or a token.
     fn key_files(&self) -> impl Iterator<Item = &Path> {
         let of_clients = self.clients.iter().flat_map(|client| {
-            let own = client.webhook_key_file.iter();
-            client.key_files.iter().chain(own)
+            let of_webhooks = client.webhook_key_file.iter();
+            client.key_files.iter().chain(of_webhooks)
         });
         let others = [
             &self.openai.api_key_file,
@@ -52,8 +53,8 @@ impl Config {
             .map(PathBuf::as_path)
     }
 
-    /// Key files that systemd puts in place while the service runs (`LoadCredential=`), and only then.
-    pub fn credentials_to_come(&self) -> Vec<PathBuf> {
+    /// Key files that exist only while the service runs, because systemd provides them (`LoadCredential=`).
+    pub fn missing_credentials(&self) -> Vec<PathBuf> {
         self.key_files()
             .filter(|path| path.starts_with("/run/credentials") && !path.exists())
             .map(Path::to_owned)
@@ -61,8 +62,8 @@ impl Config {
     }
 }
 
-/// A file that is not there is nobody's; whoever needs it says so.
-fn open_to_others(path: &Path, bits: u32) -> Option<String> {
+/// A sentence about a path that has one of `bits`. A path that does not exist is not exposed.
+fn describe_exposure(path: &Path, bits: u32) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
     let (shown, right) = (path.display(), mode & !bits);
     (mode & bits != 0)
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_can_read_is_told() {
+    fn files_that_others_can_read_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let text = format!(
@@ -93,16 +94,16 @@ mod tests {
             set(name, 0o640);
         }
         let config = Config::parse(&text).unwrap();
-        let exposed = || config.exposed(&path("config.toml"));
+        let exposed = || config.exposed_files(&path("config.toml"));
         assert_eq!(exposed(), [""; 0]);
         for name in ["db", "token", "a.key", "openai.key", "config.toml"] {
             set(name, 0o644);
-            let [told] = &exposed()[..] else {
+            let [found] = &exposed()[..] else {
                 panic!("{:?}", exposed());
             };
             let shown = path(name);
             assert_eq!(
-                *told,
+                *found,
                 format!(
                     "{0} has mode 0644, open to others: chmod 0640 {0}",
                     shown.display()

@@ -1,0 +1,104 @@
+//! Why a configuration is refused.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why a configuration is refused. Its text names the file, the key and what to do.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The configuration's file cannot be read.
+    #[error("{}: {error}{}", path.display(), hint(error))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// The configuration in this file is refused.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// Why it is refused.
+        error: Box<Self>,
+    },
+    /// The text is not TOML, a key is unknown, or a value has the wrong type.
+    #[error(transparent)]
+    Form(#[from] toml::de::Error),
+    /// A file with a key or a token cannot be read.
+    #[error("{key}: {}: {error}", path.display())]
+    SecretFile {
+        /// The configuration's key that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// A value is out of its range, or values do not fit together.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl ConfigError {
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        Self::InFile {
+            path: path.to_owned(),
+            error: Box::new(self),
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; name the configuration with --config FILE",
+        io::ErrorKind::PermissionDenied => {
+            "; run it as a user that may read it: runuser -u batchkeeper -- batchkeeper ..."
+        }
+        _ => "",
+    }
+}
+
+/// Refuses a value, with a sentence for the operator.
+pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Value(message.into()))
+}
+
+/// Refuses a number outside `least..=most`.
+pub(super) fn check_range(
+    key: &str,
+    value: impl Into<u64>,
+    least: u64,
+    most: u64,
+) -> Result<(), ConfigError> {
+    let value = value.into();
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    refuse(format!("{key} = {value} is not from {least} to {most}"))
+}
+
+/// Refuses a duration of 0.
+pub(super) fn check_longer_than_zero(key: &str, time: Duration) -> Result<(), ConfigError> {
+    match time.is_zero() {
+        true => refuse(format!("{key} must be longer than 0")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses an empty text.
+pub(super) fn check_not_empty(key: &str, text: &str) -> Result<(), ConfigError> {
+    match text.is_empty() {
+        true => refuse(format!("{key} is empty")),
+        false => Ok(()),
+    }
+}
+
+/// The error of a value that cannot be read: `"x" is no duration; write …`.
+pub(super) fn invalid<E: serde::de::Error>(text: impl Display, what: &str) -> E {
+    E::custom(format!("{:?} is no {what}", text.to_string()))
+}

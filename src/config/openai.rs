@@ -1,0 +1,81 @@
+//! `[openai]`: OpenAI's API, or a server that stands for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::{check_longer_than_zero, refuse};
+use super::units::duration;
+use super::{ConfigError, Secret};
+
+/// `[openai]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenAiConfig {
+    /// The API's base URL.
+    pub base_url: String,
+    /// The file that holds the API key. `None` if the environment's `OPENAI_API_KEY` holds it.
+    pub api_key_file: Option<PathBuf>,
+    /// The header `OpenAI-Organization`. Empty sends none.
+    pub organization: String,
+    /// The header `OpenAI-Project`. Empty sends none.
+    pub project: String,
+    /// Whether `base_url` may be plain HTTP to another machine, which sends the key unencrypted.
+    pub allow_plain_http: bool,
+    /// The base of the polling interval.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+    /// How long a create whose answer was lost is searched for before the batch is created again.
+    #[serde(with = "duration")]
+    pub settling_time: Duration,
+    /// The first wait after a failed call. Each further failure doubles it, up to 32 times.
+    #[serde(with = "duration")]
+    pub retry_interval: Duration,
+    /// How long the poller waits for missing results of a finished batch.
+    #[serde(with = "duration")]
+    pub results_timeout: Duration,
+    /// How long a create may take.
+    #[serde(with = "duration")]
+    pub create_timeout: Duration,
+    #[serde(skip)]
+    pub(super) key: Secret,
+}
+
+impl Default for OpenAiConfig {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.openai.com/v1".into(),
+            api_key_file: None,
+            organization: String::new(),
+            project: String::new(),
+            allow_plain_http: false,
+            poll_interval: Duration::from_secs(30),
+            settling_time: Duration::from_mins(10),
+            retry_interval: Duration::from_secs(5),
+            results_timeout: Duration::from_hours(1),
+            create_timeout: Duration::from_mins(2),
+            key: Secret::default(),
+        }
+    }
+}
+
+impl OpenAiConfig {
+    /// The API key. It is empty if none was given.
+    pub fn api_key(&self) -> &Secret {
+        &self.key
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_longer_than_zero("openai.poll_interval", self.poll_interval)?;
+        check_longer_than_zero("openai.create_timeout", self.create_timeout)?;
+        check_longer_than_zero("openai.retry_interval", self.retry_interval)?;
+        match self.settling_time <= self.create_timeout {
+            true => refuse(
+                "openai.settling_time must be longer than openai.create_timeout: a create that still runs must \
+                 not be sent a second time",
+            ),
+            false => Ok(()),
+        }
+    }
+}
