@@ -17,6 +17,10 @@ use batchkeeper::openai::{
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-proj-abcdefghijklmnop";
+/// The time of what must not run out, on a slow machine either.
+const LONG: Duration = Duration::from_mins(5);
+/// The time of what does run out: long enough to send a request.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// A request as it came.
 struct Seen {
@@ -49,9 +53,7 @@ fn serve<T: Send + 'static>(
     let served = thread_group::spawn_ungrouped("server", move || {
         let serve_one = |script: Box<dyn FnOnce(TcpStream) -> T + Send>| {
             let (stream, _) = listener.accept().unwrap();
-            stream
-                .set_read_timeout(Some(Duration::from_secs(20)))
-                .unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
             script(stream)
         };
         scripts.into_iter().map(serve_one).collect()
@@ -117,8 +119,8 @@ fn settings(base_url: &str) -> Settings {
         project: String::new(),
     };
     let mut settings = Settings::new(identity, ApiKey::new(KEY));
-    settings.timeouts.small = Duration::from_secs(10);
-    settings.timeouts.create = Duration::from_secs(10);
+    settings.timeouts.small = LONG;
+    settings.timeouts.create = LONG;
     settings
 }
 
@@ -207,7 +209,7 @@ fn a_tls_handshake_that_hangs_was_not_sent() {
         stream.read_to_end(&mut Vec::new()).ok();
     });
     let mut settings = settings(&base.replace("http:", "https:"));
-    settings.timeouts.connect = Duration::from_millis(200);
+    settings.timeouts.connect = SHORT;
     let message = not_sent(Client::new(settings).unwrap().create_batch(&new_batch()));
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
@@ -307,7 +309,7 @@ fn silence_is_unknown_after_the_time_of_a_create() {
         seen
     });
     let mut settings = settings(&base);
-    settings.timeouts.create = Duration::from_millis(300);
+    settings.timeouts.create = SHORT;
     let message = unknown(Client::new(settings).unwrap().create_batch(&new_batch()));
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
@@ -332,7 +334,7 @@ fn a_dripping_answer_is_unknown_after_the_time_of_a_create() {
         drips
     });
     let mut settings = settings(&base);
-    settings.timeouts.create = Duration::from_millis(300);
+    settings.timeouts.create = SHORT;
     unknown(Client::new(settings).unwrap().create_batch(&new_batch()));
     assert!(served.join().unwrap()[0] > 5);
 }
@@ -709,7 +711,7 @@ fn an_upload_that_stalls_or_is_stored_otherwise_is_unknown() {
         drop(stream);
     });
     let mut settings = settings(&base);
-    settings.timeouts.stall = Duration::from_millis(300);
+    settings.timeouts.stall = SHORT;
     let message = unknown(Client::new(settings).unwrap().upload("a.jsonl", &path));
     assert!(message.contains("timeout"), "{message}");
     drop(done);
@@ -807,7 +809,7 @@ fn a_dripping_download_ends_by_its_rate_and_a_silent_one_by_its_stall() {
         stream.read_to_end(&mut Vec::new()).ok();
     });
     let mut silent = settings(&base);
-    silent.timeouts.stall = Duration::from_millis(200);
+    silent.timeouts.stall = SHORT;
     let message = unknown(
         Client::new(silent)
             .unwrap()
@@ -822,7 +824,7 @@ fn a_slow_disk_is_no_slow_download_and_a_full_one_is_told() {
     struct Slow(usize);
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            pause(Duration::from_millis(150));
+            pause(SHORT / 4);
             self.0 += bytes.len();
             Ok(bytes.len())
         }
@@ -832,7 +834,7 @@ fn a_slow_disk_is_no_slow_download_and_a_full_one_is_told() {
     }
     let (base, served) = answering(http(200, "", noise(400_000)));
     let mut settings = settings(&base);
-    settings.timeouts.rate_window = Duration::from_millis(300);
+    settings.timeouts.rate_window = SHORT;
     settings.timeouts.least_rate = 10_000_000;
     let mut slow = Slow(0);
     let call = Client::new(settings).unwrap().download("file-1", &mut slow);
