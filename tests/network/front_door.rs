@@ -28,15 +28,17 @@ struct Scale {
     header_bytes: usize,
     /// Requests of the good client meanwhile.
     requests: usize,
-    /// 99 of 100 of them are answered within this.
+    /// 99 of 100 of them are answered within this,
     p99: Duration,
+    /// or within so many times what half of them take before the attack, on a slow machine.
+    times: u32,
 }
 
-/// Beside all other tests, on whatever machine, in a debug build.
 /// Where bodies go.
 const SUBMIT: &str = "/api/v1/generate-descriptions";
 const CANCEL: &str = "/api/v1/batch-jobs/00000000-0000-4000-8000-000000000000/cancel";
 
+/// Beside all other tests, on whatever machine, in a debug build.
 const SMALL: Scale = Scale {
     idle: 300,
     dripped: 60,
@@ -47,6 +49,7 @@ const SMALL: Scale = Scale {
     header_bytes: 3_000_000,
     requests: 40,
     p99: Duration::from_secs(2),
+    times: 100,
 };
 
 const FULL: Scale = Scale {
@@ -59,6 +62,7 @@ const FULL: Scale = Scale {
     header_bytes: 200_000_000,
     requests: 1_000,
     p99: Duration::from_millis(100),
+    times: 0,
 };
 
 /// What an attack may cost in memory, in kB.
@@ -67,7 +71,7 @@ const MEMORY: u64 = 64 * 1024;
 const THREADS: u64 = 1024 + 256 + 32;
 /// Descriptors that may be open more than before an attack: readers of the database stay.
 const SLACK: usize = 24;
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_mins(2);
 
 fn pause(time: Duration) {
     never::<()>().recv_timeout(time).ok();
@@ -206,9 +210,9 @@ impl Field {
     /// Lets an attack begin, has the good client ask while it lasts, and holds both to the promise.
     fn withstands<T>(&self, what: &str, scale: &Scale, attack: impl FnOnce(&Self) -> T) {
         let id = self.appliance.daemon_id();
-        for _ in 0..20 {
-            self.good();
-        }
+        let mut usual: Vec<_> = (0..20).map(|_| self.good()).collect();
+        usual.sort();
+        let promised = scale.p99.max(usual[10] * scale.times);
         let before = Held::now(id);
         self.under_way.store(true, Ordering::SeqCst);
         let attacking = AtomicBool::new(true);
@@ -252,7 +256,7 @@ impl Field {
             most.descriptors,
         );
         assert_eq!(id, self.appliance.daemon_id());
-        assert!(p99 <= scale.p99, "{what}: {p99:?}");
+        assert!(p99 <= promised, "{what}: {p99:?} of {promised:?}");
         assert!(most.memory <= before.memory + MEMORY, "{what}: {most:?}");
         assert!(most.threads <= before.threads + THREADS, "{what}: {most:?}");
         assert!(released <= LONG, "{what}: {released:?}");

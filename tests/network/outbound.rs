@@ -62,10 +62,10 @@ impl Host {
 /// 127.0.0.1 stands for the public Internet here.
 fn outbound() -> GuardedClient {
     let guard = SsrfGuard::Allow(vec!["127.0.0.1".parse().unwrap()]);
-    GuardedClient::new(guard, Arc::new(SystemClock::new()), Duration::from_secs(2))
+    GuardedClient::new(guard, Arc::new(SystemClock::new()), LONG)
 }
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_mins(2);
 const SHORT: Duration = Duration::from_millis(300);
 
 fn post(url: &str) -> Result<batchkeeper::outbound::PostResponse, OutboundError> {
@@ -73,9 +73,13 @@ fn post(url: &str) -> Result<batchkeeper::outbound::PostResponse, OutboundError>
 }
 
 fn probe(url: &str) -> Result<(), ImageProblem> {
+    probe_within(url, LONG)
+}
+
+fn probe_within(url: &str, time: Duration) -> Result<(), ImageProblem> {
     let limits = ImageLimits {
-        head_timeout: SHORT,
-        get_timeout: SHORT,
+        head_timeout: time,
+        get_timeout: time,
         ..ImageLimits::default()
     };
     outbound().probe_image(url, &limits)
@@ -294,7 +298,7 @@ fn what_is_no_image_is_told() {
         }
     });
     assert_eq!(
-        probe(&stalled.url("/")),
+        probe_within(&stalled.url("/"), SHORT),
         Err(ImageProblem::Request(OutboundError::Timeout))
     );
 }

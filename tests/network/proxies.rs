@@ -101,7 +101,7 @@ impl Proxy {
         connect(&socket, &self.address).unwrap();
         let stream = TcpStream::from(socket);
         stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
+            .set_read_timeout(Some(Duration::from_mins(2)))
             .unwrap();
         stream
     }
