@@ -91,13 +91,13 @@ fn check_status(status: &Value, job: &str, stage: &str) {
 
 #[test]
 fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
-    // All lots in one batch, however slowly their images are checked.
-    let appliance = Appliance::with("[batch]\nmax_wait = \"1s\"");
+    let appliance = Appliance::start();
+    let submissions = |verb| assert_eq!(appliance.run(&[verb, "submissions"]).status, 0);
     // In each stage until it was seen there.
     let stall = |stage| appliance.fault(&json!({"fault": "stall_in_progress", "match": stage}));
     stall("vision");
     let lots = appliance.lots(30);
-    let taken = appliance.submit(&submission(&lots, &LANGUAGES));
+    let taken = appliance.in_one_batch(|| appliance.submit(&submission(&lots, &LANGUAGES)));
     assert_eq!(taken.status, 201);
     assert!(taken.header("x-request-id").is_some());
     let taken = taken.json();
@@ -158,8 +158,10 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     );
     assert_eq!(early["error"], "Job not completed");
 
+    submissions("pause");
     appliance.clear_faults();
     stall("translation");
+    submissions("resume");
     wait_for("translation batch", || {
         let status = appliance.status(job);
         let there = !status["openai_translation_batch_id"].is_null();

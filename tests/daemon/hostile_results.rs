@@ -276,16 +276,22 @@ fn a_lot_that_always_fails_stops_nobody_else() {
 
 #[test]
 fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
-    for (fault, kind) in [
+    let stalls = json!({"fault": "stall_in_progress", "match": "vision"});
+    for (before, fault, kind) in [
         (
+            &stalls,
             json!({"fault": "refuse", "match": "GET /v1/batches/batch_", "value": 404}),
             "batch_gone",
         ),
-        (json!({"fault": "content_502"}), "results_unavailable"),
-        (json!({"fault": "unauthorized"}), "openai_account"),
+        (
+            &json!([]),
+            json!({"fault": "content_502"}),
+            "results_unavailable",
+        ),
+        (&stalls, json!({"fault": "unauthorized"}), "openai_account"),
     ] {
         let appliance = Appliance::start();
-        appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision", "value": 100}));
+        appliance.fault(before);
         let lots = appliance.lots(LOTS);
         let job = appliance.job(&lots, &LANGUAGES);
         wait_for("the batch", || {
@@ -345,7 +351,7 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
 #[test]
 fn a_batch_that_openai_answers_for_is_not_let_go() {
     let appliance = Appliance::start();
-    appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision", "value": 1000}));
+    appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
     wait_for("a batch at OpenAI", || {
@@ -364,6 +370,7 @@ fn a_batch_that_openai_answers_for_is_not_let_go() {
         "{}",
         unknown.err
     );
+    appliance.clear_faults();
     all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     assert_eq!(appliance.state()["max_executions"], 1);
     appliance.is_sound();
@@ -374,10 +381,15 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
     let appliance = Appliance::start();
     appliance.fault(&json!([
         {"fault": "create_twice", "times": 1}, {"fault": "lost_create_reply", "times": 1},
-        {"fault": "stall_in_progress", "match": "vision", "value": 300},
+        {"fault": "stall_in_progress", "match": "vision"},
     ]));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
+    // Told while both run.
+    wait_for("the end of the second one", || {
+        (appliance.state()["batches"]["cancelled"] == 1).then_some(())
+    });
+    appliance.clear_faults();
     all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     appliance.settled();
     let duplicates =
@@ -385,7 +397,7 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
     assert_eq!(duplicates, 1);
     let state = appliance.state();
     assert_eq!(state["batches"]["cancelled"], 1, "{state}");
-    // Told while both ran, and over once the second is taken in.
+    // It is over once the second is taken in.
     let told =
         "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
     assert_eq!(appliance.cell::<i64>(told), 1);

@@ -110,7 +110,7 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
     let job = appliance.job(&lots, &["en"]);
     appliance.ended(&job);
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
-    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database.busy_timeout(Duration::from_mins(1)).unwrap();
     for text in NASTY {
         let run = |sql: &str| {
             database

@@ -147,7 +147,7 @@ fn files_at_openai_stay_until_a_backup_holds_their_results() {
     );
     Connection::open(appliance.database())
         .unwrap()
-        .execute_batch("PRAGMA busy_timeout = 9000; UPDATE backups SET snapshot_at = '2100-01-01T00:00:00.000Z'")
+        .execute_batch("PRAGMA busy_timeout = 60000; UPDATE backups SET snapshot_at = '2100-01-01T00:00:00.000Z'")
         .unwrap();
     wait_for("the files' end", || {
         (appliance.cell::<i64>(cleaned) == 1).then_some(())

@@ -184,7 +184,7 @@ fn who_only_looks_waits_for_nobody_who_writes() {
     appliance.settled();
     let writer = rusqlite::Connection::open(appliance.database()).unwrap();
     writer
-        .execute_batch("PRAGMA busy_timeout = 9000; BEGIN IMMEDIATE")
+        .execute_batch("PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE")
         .unwrap();
     for command in [
         &["jobs"][..],

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 fn sql(appliance: &Appliance) -> Connection {
     let connection = Connection::open(appliance.database()).unwrap();
-    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection.busy_timeout(Duration::from_mins(1)).unwrap();
     connection
 }
 
@@ -448,7 +448,7 @@ fn systemds_watchdog_is_fed_once_all_is_well() {
     let path = appliance.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd
-        .set_read_timeout(Some(Duration::from_secs(40)))
+        .set_read_timeout(Some(Duration::from_mins(5)))
         .unwrap();
     appliance.start_daemon_with(&[
         ("NOTIFY_SOCKET", path.to_str().unwrap()),
@@ -481,7 +481,7 @@ fn the_report_accounts_for_everything_or_says_that_it_cannot() {
     let mut appliance = Appliance::start();
     let mut lots = appliance.lots(4);
     lots[3]["images"] = json!([appliance.image("missing.jpg")]);
-    let job = appliance.job(&lots, &["en", "de", "ru"]);
+    let job = appliance.in_one_batch(|| appliance.job(&lots, &["en", "de", "ru"]));
     appliance.results(&job);
     wait_for("the last batch", || {
         let open = "SELECT count(*) FROM openai_batches WHERE state <> 'ingested'";

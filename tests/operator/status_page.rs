@@ -107,7 +107,7 @@ fn the_page_shows_nothing_then_work_then_trouble_then_the_end() {
     appliance.delivered("page", 1);
     // An hour as a busy day leaves it.
     let database = Connection::open(appliance.database()).unwrap();
-    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database.busy_timeout(Duration::from_mins(1)).unwrap();
     database
         .execute_batch(
             "WITH RECURSIVE ago (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM ago WHERE n < 59)

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 /// The key of the client `default`.
 pub const KEY: &str = "the key of these tests, 16 bytes or more";
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(15);
 
@@ -261,8 +261,8 @@ impl Appliance {
             api_key_file = {key_file:?}
             poll_interval = "20ms"
             retry_interval = "20ms"
-            create_timeout = "1s"
-            settling_time = "1500ms"
+            create_timeout = "20s"
+            settling_time = "30s"
             results_timeout = "700ms"
             [batch]
             max_wait = "60ms"
@@ -399,6 +399,20 @@ impl Appliance {
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Does what submits a job, and holds its requests back until all images are checked: they go in
+    /// one batch, however slow the checks are.
+    pub fn in_one_batch<T>(&self, submit: impl FnOnce() -> T) -> T {
+        assert_eq!(self.run(&["pause", "submissions"]).status, 0);
+        let submitted = submit();
+        wait_for("the checks of the images", || {
+            let unchecked =
+                "SELECT count(*) FROM requests WHERE images_due = 1 AND state = 'waiting'";
+            (self.cell::<i64>(unchecked) == 0).then_some(())
+        });
+        assert_eq!(self.run(&["resume", "submissions"]).status, 0);
+        submitted
     }
 
     // The sandbox.
