@@ -107,8 +107,10 @@ fn a_batch_of_cancelled_jobs_alone_is_cancelled_at_openai() {
 
 #[test]
 fn a_batch_that_another_job_wants_goes_on_and_what_is_paid_is_kept() {
-    let appliance = Appliance::with("[batch]\nmax_wait = \"600ms\"\nmax_requests = 5");
-    let (gone, stays) = (job(&appliance, 2, "gone"), job(&appliance, 3, "stays"));
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
+    let (gone, stays) =
+        appliance.in_one_batch(|| (job(&appliance, 2, "gone"), job(&appliance, 3, "stays")));
     let batch = |id: &str| {
         appliance.status(id)["openai_batch_id"]
             .as_str()
@@ -116,6 +118,7 @@ fn a_batch_that_another_job_wants_goes_on_and_what_is_paid_is_kept() {
     };
     let shared = wait_for("the batch at OpenAI", || batch(&gone));
     assert_eq!(cancel(&appliance, &gone).status, 200);
+    appliance.clear_faults();
     appliance.results(&stays);
     appliance.is_sound();
     assert_eq!(batch(&stays), Some(shared));

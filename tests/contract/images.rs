@@ -1,5 +1,7 @@
 //! The images' checks: what makes one missing, what a lot does without, who is kept waiting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -206,23 +208,33 @@ fn without_checks_every_image_is_sent() {
     assert_eq!(listed, unusable.to_string());
 }
 
+/// Lots of a slow host: four at a time, they take two minutes.
+const LOTS: usize = 320;
+
 #[test]
 fn a_slow_host_holds_four_checkers_at_most_and_nobody_else_s_lots() {
-    let slow = Receiver::start(|_, _| image().after(Duration::from_millis(1500)));
+    // Slow until the other job is done, however long that takes.
+    let is_done = Arc::new(AtomicBool::new(false));
+    let hurry = is_done.clone();
+    let slow = Receiver::start(move |_, _| {
+        let slow = !hurry.load(Ordering::SeqCst);
+        image().after(Duration::from_millis(if slow { 1500 } else { 0 }))
+    });
     let appliance = Appliance::with("[images]\nconcurrency = 16");
-    let lots: Vec<Value> = (0..24)
+    let lots: Vec<Value> = (0..LOTS)
         .map(|n| lot(&n.to_string(), &[slow.url(&n.to_string())]))
         .collect();
     let held_up = taken(&appliance.submit(&submission(&lots, &["en"])));
-    slow.seen(4);
+    wait_for("four checkers", || (slow.most_at_once() == 4).then_some(()));
     let quick = taken(&appliance.submit(&submission(&appliance.lots(20), &["en"])));
     appliance.results(&quick);
     assert!(
-        slow.so_far().len() < 24,
+        slow.so_far().len() < LOTS,
         "the other job did not wait for it"
     );
-    slow.seen(24);
     assert_eq!(slow.most_at_once(), 4);
+    is_done.store(true, Ordering::SeqCst);
+    slow.seen(LOTS);
     appliance.ended(&held_up);
 }
 

@@ -24,7 +24,8 @@ fn read(appliance: &Appliance, job: &str, path: &str) -> (u16, Value) {
 
 #[test]
 fn a_job_that_runs_and_one_that_is_done() {
-    let appliance = Appliance::with("[batch]\nmax_wait = \"1s\"");
+    let appliance = Appliance::start();
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let lots = appliance.lots(3);
     let job = taken(&appliance.submit(&submission(&lots, &["en", "ru"])));
     let (status, answer) = read(&appliance, &job, "/status");
@@ -46,6 +47,7 @@ fn a_job_that_runs_and_one_that_is_done() {
     assert_eq!(answer["error"], Value::Null);
     assert_eq!(read(&appliance, &job, "/results").0, 202);
 
+    assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     let results = appliance.results(&job);
     assert_eq!(read(&appliance, &job, "/results"), (200, results));
     let (status, answer) = read(&appliance, &job, "");

@@ -419,7 +419,8 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
 
 /// Jobs of one lot, answered at once.
 fn witness_of_one_lot(witness: &mut Witness) {
-    let appliance = Appliance::with("[synchronous]\nenabled = true\ntimeout = \"2s\"");
+    let synchronous = "[synchronous]\nenabled = true";
+    let mut appliance = Appliance::with(synchronous);
     let direct = "POST /v1/responses";
     let one = |appliance: &Appliance, key: &str| {
         let keyed = [("Idempotency-Key", key.to_owned())];
@@ -429,6 +430,9 @@ fn witness_of_one_lot(witness: &mut Witness) {
     let mut unreachable = submission(&appliance.lots(1), &["en"]);
     unreachable["lots"][0]["images"] = json!([appliance.image("no-such.jpg")]);
     witness.saw("POST", SUBMIT, &appliance.submit(&unreachable));
+    appliance.kill_daemon();
+    appliance.configure(&format!("{synchronous}\ntimeout = \"2s\""));
+    appliance.start_daemon();
     appliance.fault(&json!({"fault": "late_reply", "value": 6000, "times": 1, "match": direct}));
     let late = one(&appliance, "late");
     witness.saw("POST", SUBMIT, &late);

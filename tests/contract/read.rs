@@ -22,7 +22,8 @@ fn members(value: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
-    let appliance = Appliance::with("[batch]\nmax_wait = \"700ms\"");
+    let appliance = Appliance::start();
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let mut body = submission(&appliance.lots(4), &["en", "ru"]);
     body["webhook_url"] = json!(appliance.hook("status"));
     body["lots"][2]["images"] = json!(["ftp://img.example/1.jpg"]);
@@ -83,6 +84,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
     );
     assert_eq!(early["error"], "Job not completed");
 
+    assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     let last = appliance.ended(&job);
     assert_eq!(last["status"], "completed");
     assert_eq!(last["progress"]["processed_lots"], 4);
