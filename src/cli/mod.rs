@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon::{self, Daemon, until_a_signal};
+use crossbeam_channel::never;
+
+use crate::daemon::{self, Daemon, DaemonError};
 use crate::store::Store;
 
 mod backup;
@@ -240,6 +242,12 @@ impl From<crate::recovery::RecoveryError> for Refused {
     }
 }
 
+impl From<DaemonError> for Refused {
+    fn from(error: DaemonError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<std::io::Error> for Refused {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.to_string())
@@ -259,7 +267,7 @@ pub fn run(command: Command) -> ExitCode {
         "demo" => demo::run(command.keep),
         "sandbox" => serve_sandbox::run(&command),
         "check-config" => checked_configuration(&command).and_then(|(config, absent)| {
-            daemon::check(&config)?;
+            daemon::check_outgoing(&config)?;
             let exposed = config.exposed_files(&config_path(&command)).into_iter();
             let unseen = absent.iter().map(|path| {
                 let path = path.display();
@@ -339,7 +347,7 @@ fn serve(command: &Command) -> Outcome {
         log::warn!(event = "exposed"; "{exposed}");
     }
     let daemon = Daemon::start(config, Arc::new(SystemClock::new()))?;
-    daemon.run(&until_a_signal())?;
+    daemon.run(&never())?;
     Ok(true)
 }
 

@@ -9,7 +9,7 @@ use super::{Command, Outcome, Refused, logger, print};
 use crate::base::clock::SystemClock;
 use crate::base::thread_group::ThreadGroup;
 use crate::config::LogFormat;
-use crate::daemon::{signals, wait_for_the_end};
+use crate::daemon::{stop_signals, wait_for_end};
 use crate::http::server::{Limits, Server};
 use crate::sandbox::{Latencies, Pace, Sandbox, Settings};
 
@@ -48,7 +48,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     let sandbox =
         Sandbox::open(&state, settings, clock.clone()).map_err(|error| error.to_string())?;
     let (group, endings) = ThreadGroup::new();
-    let signals = signals()?;
+    let signals = stop_signals()?;
     let listener = TcpListener::bind(address)
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let server = Server::start(
@@ -63,7 +63,7 @@ pub(super) fn run(command: &Command) -> Outcome {
         "the sandbox serves http://{}/v1; its key is sk-sandbox\n",
         server.address()
     ))?;
-    let outcome = wait_for_the_end(&signals, &endings);
+    let outcome = wait_for_end(&signals, &endings);
     server.stop(Duration::from_secs(5));
     outcome?;
     Ok(true)

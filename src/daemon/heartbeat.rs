@@ -1,5 +1,5 @@
-//! The heartbeat: somebody else's watch (`alerts.heartbeat_url`) is told at an interval that all is
-//! well here, and raises the alarm when it is told nothing more.
+//! The heartbeat: requests `alerts.heartbeat_url` at an interval while the daemon works. The service behind
+//! the URL raises the alarm when the requests stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,23 @@ use crate::ops::Health;
 use crate::outbound::GuardedClient;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// How long one may take.
+/// How long the request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// See the module.
-pub struct Heartbeat {
+/// The worker that sends the heartbeat.
+pub(super) struct Heartbeat {
     health: Arc<Health>,
     outbound: Arc<GuardedClient>,
     config: Arc<Config>,
 }
 
 impl Heartbeat {
-    /// A heart that beats while `health` finds nothing wrong.
-    pub fn new(health: Arc<Health>, outbound: Arc<GuardedClient>, config: Arc<Config>) -> Self {
+    /// A heartbeat that is sent while `health` finds nothing wrong.
+    pub(super) fn new(
+        health: Arc<Health>,
+        outbound: Arc<GuardedClient>,
+        config: Arc<Config>,
+    ) -> Self {
         Self {
             health,
             outbound,

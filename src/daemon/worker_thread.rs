@@ -11,14 +11,14 @@ use crate::ops::Health;
 use crate::workers::wakeups::Wakeups;
 use crate::workers::worker::{Worker, WorkerError};
 
-/// The wait after an error that passes.
-const RECOVER: Duration = Duration::from_secs(1);
-/// The longest that a step waits without looking.
+/// The wait after an error that may pass.
+const ERROR_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait between two ticks.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
-/// How often the same trouble is logged: a full disk must not fill the journal.
-const SAID_AGAIN: Duration = Duration::from_mins(1);
+/// How often the same error is logged. A full disk must not fill the journal.
+const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// One worker, and what its thread needs.
+/// A worker, and what its thread needs.
 pub(super) struct WorkerThread {
     pub(super) name: String,
     pub(super) worker: Box<dyn Worker>,
@@ -30,16 +30,16 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Ticks until the daemon stops, or until an error that does not pass.
+    /// Ticks until the daemon stops, or until an error that cannot pass.
     pub(super) fn run(mut self) {
-        let mut said = None;
+        let mut last_error = None;
         loop {
             self.health.begins(&self.name);
             let wait = match self.worker.tick(self.clock.now()) {
                 Ok(next) => {
                     let wait = next.after.min(LONGEST_WAIT);
                     self.health.ends(&self.name, wait, None);
-                    if said.take().is_some() {
+                    if last_error.take().is_some() {
                         log::info!(event = "recovered", worker:% = self.name; "");
                     }
                     if next.worked {
@@ -50,7 +50,7 @@ impl WorkerThread {
                     }
                     wait
                 }
-                Err(error) => match self.trouble(&error, &mut said) {
+                Err(error) => match self.handle_error(&error, &mut last_error) {
                     Some(wait) => wait,
                     None => return,
                 },
@@ -70,26 +70,26 @@ impl WorkerThread {
         }
     }
 
-    /// How long to wait after an error; none: the daemon must end. `said`: what was logged last, and
-    /// when.
-    fn trouble(
+    /// Logs an error and returns the wait after it; `None` if the daemon must end. `last_error` is the error
+    /// that was logged last, and when.
+    fn handle_error(
         &self,
         error: &WorkerError,
-        said: &mut Option<(String, Duration)>,
+        last_error: &mut Option<(String, Duration)>,
     ) -> Option<Duration> {
         let (text, now) = (error.to_string(), self.clock.now().steady);
-        let is_new = said
+        let is_new = last_error
             .as_ref()
-            .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= SAID_AGAIN);
+            .is_none_or(|(last, at)| *last != text || now.saturating_sub(*at) >= REPEAT_INTERVAL);
         if is_new || !error.passes() {
             log::error!(
                 event = "trouble", worker:% = self.name, passes = error.passes(), error:% = text;
                 ""
             );
-            *said = Some((text.clone(), now));
+            *last_error = Some((text.clone(), now));
         }
-        self.health.ends(&self.name, RECOVER, Some(text));
-        error.passes().then_some(RECOVER)
+        self.health.ends(&self.name, ERROR_WAIT, Some(text));
+        error.passes().then_some(ERROR_WAIT)
     }
 }
 
@@ -100,11 +100,11 @@ mod tests {
     use super::*;
     use crate::base::clock::{Moment, SystemClock};
     use crate::base::thread_group::ThreadGroup;
-    use crate::daemon::wait_for_the_end;
+    use crate::daemon::wait_for_end;
     use crate::store::{Store, StoreError};
     use crate::workers::worker::TickOutcome;
 
-    /// Ticks well so often, then ends as it must not.
+    /// Ticks without an error, then ends.
     struct Doomed {
         ticks: u32,
         end: fn() -> WorkerError,
@@ -124,8 +124,8 @@ mod tests {
         }
     }
 
-    /// The word of the daemon on a step that ends so, and what its health says of it.
-    fn last_word(end: fn() -> WorkerError) -> (String, String) {
+    /// The daemon's error when a worker ends like this, and the error in its health.
+    fn daemon_error(end: fn() -> WorkerError) -> (String, String) {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SystemClock::new());
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
@@ -145,24 +145,24 @@ mod tests {
         group
             .spawn("doomed", move || thread.run())
             .expect("a thread");
-        let ended = wait_for_the_end(&never::<()>(), &endings).expect_err("it ends unasked");
+        let ended = wait_for_end(&never::<()>(), &endings).expect_err("it ends by itself");
         (
-            ended,
+            ended.to_string(),
             health.vitals()[0].trouble.clone().unwrap_or_default(),
         )
     }
 
     #[test]
-    fn a_panic_in_a_step_is_the_daemons_end() {
-        let (word, _) = last_word(|| panic!("as this test wants"));
-        assert!(word.contains("thread doomed panicked"), "{word}");
+    fn a_panic_in_a_worker_ends_the_daemon() {
+        let (error, _) = daemon_error(|| panic!("as this test wants"));
+        assert!(error.contains("thread doomed panicked"), "{error}");
     }
 
     #[test]
-    fn an_error_that_does_not_pass_is_the_daemons_end() {
+    fn an_error_that_cannot_pass_ends_the_daemon() {
         let broken = || WorkerError::from(StoreError::Broken("a page".into()));
-        let (word, trouble) = last_word(broken);
-        assert!(word.contains("thread doomed ended"), "{word}");
+        let (error, trouble) = daemon_error(broken);
+        assert!(error.contains("thread doomed ended"), "{error}");
         assert!(trouble.contains("a page"), "{trouble}");
     }
 }

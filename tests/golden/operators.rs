@@ -70,9 +70,9 @@ fn pages() -> Fixtures {
     let document = call("GET", &format!("{}/openapi.json", appliance.ops), &[], b"");
     fixtures.add("openapi.json", String::from_utf8(document.body).unwrap());
     // Every thread has shown itself.
-    wait_for("the watch", || {
+    wait_for("the watchdog", || {
         let page = page(&appliance, "/health");
-        page["checks"]["watch"].is_object().then_some(())
+        page["checks"]["watchdog"].is_object().then_some(())
     });
     let mut talk = Talk::with(&appliance.ops, &names);
     for path in PAGES {

@@ -94,7 +94,13 @@ fn the_metrics_say_what_there_is() {
         let name = format!("tokens_total{{model=\"{model}\",mode=\"batch\",kind=\"{kind}\"}}");
         assert_eq!(metric(&page, &name), u64::try_from(paid).ok(), "{name}");
     }
-    for thread in ["submitter", "poller", "ingester", "auditor", "courier-1"] {
+    for thread in [
+        "submitter",
+        "poller",
+        "ingester",
+        "auditor",
+        "webhook_sender-1",
+    ] {
         let ok = metric(&page, &format!("thread_ok{{thread=\"{thread}\"}}"));
         assert_eq!(ok, Some(1), "{thread}");
         let ticks = metric(&page, &format!("ticks_total{{thread=\"{thread}\"}}"));
@@ -400,12 +406,12 @@ fn the_process_ends_when_the_poller_cannot_go_on() {
 }
 
 #[test]
-fn the_process_ends_when_a_courier_cannot_go_on() {
+fn the_process_ends_when_a_webhook_sender_cannot_go_on() {
     ends_with(
         "UPDATE batch_jobs SET languages = 'no JSON';
          INSERT INTO webhook_deliveries (batch_job_id, url, state, next_at, created_at)
          SELECT id, 'http://127.0.0.1:1/', 'due', created_at, created_at FROM batch_jobs",
-        "courier",
+        "webhook_sender",
     );
 }
 
@@ -415,7 +421,7 @@ fn health_shows_each_threads_last_tick() {
     let health = wait_for("a look at the client port", || {
         let answer = call("GET", &format!("{}/health", appliance.ops), &[], b"");
         let health = answer.json();
-        let watched = !health["checks"]["watch"].is_null();
+        let watched = !health["checks"]["watchdog"].is_null();
         (answer.status == 200 && watched).then_some(health)
     });
     let checks = health["checks"].as_object().unwrap();
@@ -424,13 +430,13 @@ fn health_shows_each_threads_last_tick() {
         "poller",
         "ingester",
         "finisher",
-        "courier-1",
-        "courier-2",
-        "herald",
+        "webhook_sender-1",
+        "webhook_sender-2",
+        "alert_notifier",
         "auditor",
-        "janitor",
-        "images",
-        "watch",
+        "remote_cleanup",
+        "image_checker",
+        "watchdog",
     ] {
         let check = &checks[name];
         assert_eq!(check["ok"], true, "{name}: {check}");

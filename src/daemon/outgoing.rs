@@ -1,0 +1,92 @@
+//! What the configuration says about outgoing calls: OpenAI's client, and addresses that may be called.
+
+use super::DaemonError;
+use crate::config::{Config, PrivateNetworks};
+use crate::openai::Identity;
+use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
+use crate::outbound::SsrfGuard;
+
+/// The client of OpenAI's API that the configuration describes.
+///
+/// # Errors
+/// When there is no key, or the key or the URL cannot be used.
+pub fn openai_client(config: &Config) -> Result<Client, DaemonError> {
+    let key = config.openai.api_key().reveal();
+    match key.is_empty() {
+        true => Err(DaemonError::NoOpenAiKey),
+        false => client_with_key(config, key),
+    }
+}
+
+/// Checks what a start needs for outgoing calls. OpenAI's key may be missing: the environment of the
+/// service may have it.
+///
+/// # Errors
+/// When an address or a key cannot be used.
+pub fn check_outgoing(config: &Config) -> Result<(), DaemonError> {
+    check_alert_urls(config, &ssrf_guard(config)?)?;
+    let key = config.openai.api_key().reveal();
+    client_with_key(config, if key.is_empty() { "none" } else { key }).map(drop)
+}
+
+fn client_with_key(config: &Config, key: &str) -> Result<Client, DaemonError> {
+    let openai = &config.openai;
+    let identity = Identity {
+        base_url: openai.base_url.clone(),
+        organization: openai.organization.clone(),
+        project: openai.project.clone(),
+    };
+    let mut settings = Settings::new(identity, ApiKey::new(key));
+    settings.allow_plain_http = openai.allow_plain_http;
+    settings.timeouts = Timeouts {
+        create: openai.create_timeout,
+        respond: config.synchronous.timeout,
+        ..Timeouts::default()
+    };
+    Client::new(settings).map_err(|error| match (error, &openai.api_key_file) {
+        (error @ Unusable::ApiKey, Some(path)) => {
+            config_error(format!("openai.api_key_file: {}", path.display()), error)
+        }
+        (error @ Unusable::ApiKey, None) => config_error("OPENAI_API_KEY", error),
+        (error, _) => DaemonError::OpenAiClient(error),
+    })
+}
+
+/// The guard of addresses that clients name.
+///
+/// # Errors
+/// When `network.allow_private` names something that is no network.
+pub(super) fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
+    let networks = match &config.network.allow_private {
+        PrivateNetworks::All(true) => return Ok(SsrfGuard::AllowAll),
+        PrivateNetworks::All(false) => return Ok(SsrfGuard::DenyPrivate),
+        PrivateNetworks::Networks(networks) => networks,
+    };
+    let parse = |network: &String| {
+        network.parse().map_err(|error| {
+            config_error("network.allow_private", format!("{network:?} is {error}"))
+        })
+    };
+    let networks = networks.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(SsrfGuard::Allow(networks))
+}
+
+/// Refuses URLs of alerts that the guard would not call.
+///
+/// # Errors
+/// When a URL is refused.
+pub(super) fn check_alert_urls(config: &Config, guard: &SsrfGuard) -> Result<(), DaemonError> {
+    for (key, url) in config.alerts.urls() {
+        guard
+            .check_url(url)
+            .map_err(|error| config_error(key, error))?;
+    }
+    Ok(())
+}
+
+fn config_error(key: impl Into<String>, problem: impl ToString) -> DaemonError {
+    DaemonError::Config {
+        key: key.into(),
+        problem: problem.to_string(),
+    }
+}

@@ -1,0 +1,305 @@
+//! Starts the daemon: the database, the workers, the listeners, the watchdog.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use std::os::unix::fs::PermissionsExt;
+
+use crossbeam_channel::{Receiver, bounded, never};
+
+use super::heartbeat::Heartbeat;
+use super::listeners::{start_client_listener, start_operator_listener};
+use super::outgoing::{check_alert_urls, openai_client, ssrf_guard};
+use super::watchdog::Watchdog;
+use super::worker_thread::WorkerThread;
+use super::{Daemon, DaemonError};
+use crate::api::Api;
+use crate::base::clock::Clock;
+use crate::base::thread_group::ThreadGroup;
+use crate::config::Config;
+use crate::http::server::Server;
+use crate::openai::BatchApi;
+use crate::openai::client::Client;
+use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
+use crate::outbound::probe_pool::ProbePool;
+use crate::outbound::{GuardedClient, SsrfGuard};
+use crate::store::{
+    DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries,
+};
+use crate::workers::alert_notifier::AlertNotifier;
+use crate::workers::auditor::Auditor;
+use crate::workers::finisher::Finisher;
+use crate::workers::image_checker::ImageChecker;
+use crate::workers::ingester::Ingester;
+use crate::workers::poller::Poller;
+use crate::workers::remote_cleanup::RemoteCleanup;
+use crate::workers::retention::Retention;
+use crate::workers::spool::Spool;
+use crate::workers::submitter::Submitter;
+use crate::workers::synchronous::SynchronousCaller;
+use crate::workers::wakeups::Wakeups;
+use crate::workers::webhook_sender::WebhookSender;
+use crate::workers::worker::Worker;
+
+/// How long a connection to a webhook's or an image's host may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    /// Opens the database, then starts the workers and the listeners.
+    ///
+    /// # Errors
+    /// When a file cannot be opened, an address cannot be bound, or a thread does not start.
+    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, DaemonError> {
+        let config = Arc::new(config);
+        let lock = DaemonLock::take(&config.database)?;
+        let store = Arc::new(open_store(&config, &*clock)?);
+        prepare_spool(&store, &config.spool())?;
+        prepare_store(&store, &config, &*clock)?;
+        let client = Arc::new(openai_client(&config)?);
+        let guard = ssrf_guard(&config)?;
+        check_alert_urls(&config, &guard)?;
+
+        let (group, thread_ends) = ThreadGroup::new();
+        let (stop, stopped) = bounded(0);
+        let shared = Shared {
+            outbound: Arc::new(GuardedClient::new(
+                guard.clone(),
+                clock.clone(),
+                CONNECT_TIMEOUT,
+            )),
+            health: Arc::new(Health::new(store.clone(), clock.clone(), config.clone())),
+            wakeups: Wakeups::default(),
+            guard,
+            group,
+            stopped,
+            store,
+            clock,
+            config,
+        };
+        shared.start_workers(shared.workers(&client)?)?;
+        let servers = shared.start_listeners()?;
+        shared.start_watchdog(&servers)?;
+        log::info!(
+            event = "started", version = env!("CARGO_PKG_VERSION"),
+            database:% = shared.config.database.display(); ""
+        );
+        Ok(Self {
+            group: shared.group,
+            thread_ends,
+            stop,
+            servers,
+            store: shared.store,
+            _lock: lock,
+        })
+    }
+}
+
+/// What workers and listeners share.
+struct Shared {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    store: Arc<Store>,
+    guard: SsrfGuard,
+    outbound: Arc<GuardedClient>,
+    health: Arc<Health>,
+    wakeups: Wakeups,
+    group: ThreadGroup,
+    stopped: Receiver<Infallible>,
+}
+
+impl Shared {
+    /// Every worker of this configuration. The watchdog is started after them.
+    fn workers(&self, client: &Arc<Client>) -> Result<WorkerList, DaemonError> {
+        let (store, clock, config) = (&self.store, &self.clock, &self.config);
+        let (outbound, health) = (&self.outbound, &self.health);
+        let api: Arc<dyn BatchApi> = client.clone();
+        let mut workers = WorkerList::default();
+        workers.add(Submitter::new(store.clone(), api.clone(), config.clone()));
+        workers.add(Poller::new(store.clone(), api.clone(), config.clone()));
+        workers.add(Ingester::new(store.clone(), api.clone(), config.clone()));
+        workers.add(Auditor::new(store.clone(), api.clone(), config.clone()));
+        workers.add(RemoteCleanup::new(store.clone(), api, config.clone()));
+        workers.add(Finisher::new(store.clone(), config.clone()));
+        workers.add(Retention::new(store.clone(), config.clone()));
+        workers.add(AlertNotifier::new(
+            store.clone(),
+            outbound.clone(),
+            clock.clone(),
+            config.clone(),
+        ));
+        if config.images.check {
+            workers.add(ImageChecker::new(
+                store.clone(),
+                self.start_probes()?,
+                config.clone(),
+            ));
+        }
+        workers.add_several(synchronous_callers(config), || {
+            SynchronousCaller::new(store.clone(), client.clone(), clock.clone(), config.clone())
+        });
+        workers.add_several(config.webhooks.concurrency, || {
+            WebhookSender::new(
+                store.clone(),
+                outbound.clone(),
+                clock.clone(),
+                config.clone(),
+            )
+        });
+        if !config.alerts.heartbeat_url.is_empty() {
+            workers.add(Heartbeat::new(
+                health.clone(),
+                outbound.clone(),
+                config.clone(),
+            ));
+        }
+        Ok(workers)
+    }
+
+    fn start_probes(&self) -> Result<ProbePool, DaemonError> {
+        ProbePool::start(&self.group, &self.outbound, self.config.images.concurrency).map_err(
+            |error| DaemonError::Thread {
+                name: "of an image check".into(),
+                error,
+            },
+        )
+    }
+
+    fn start_workers(&self, workers: WorkerList) -> Result<(), DaemonError> {
+        // All of them are registered before the first one starts: a worker that never ticks is late, too.
+        for (name, worker) in &workers.named {
+            self.health.expect(name, worker.longest_tick());
+        }
+        for (name, worker) in workers.named {
+            let woken = self.wakeups.subscribe(worker.subscriptions());
+            self.start_worker(name, worker, woken)?;
+        }
+        Ok(())
+    }
+
+    fn start_worker(
+        &self,
+        name: String,
+        worker: Box<dyn Worker>,
+        woken: Receiver<()>,
+    ) -> Result<(), DaemonError> {
+        let thread = WorkerThread {
+            name: name.clone(),
+            worker,
+            woken,
+            stopped: self.stopped.clone(),
+            wakeups: self.wakeups.clone(),
+            health: self.health.clone(),
+            clock: self.clock.clone(),
+        };
+        self.group
+            .spawn(&name, move || thread.run())
+            .map_err(|error| DaemonError::Thread { name, error })
+    }
+
+    fn start_listeners(&self) -> Result<Vec<Server>, DaemonError> {
+        let (store, clock, config) = (&self.store, &self.clock, &self.config);
+        let requests = Arc::new(RequestMetrics::default());
+        let api = Arc::new(Api::new(
+            store.clone(),
+            clock.clone(),
+            config.clone(),
+            self.guard.clone(),
+            self.health.clone(),
+            requests.clone(),
+            self.wakeups.clone(),
+        ));
+        let pages = Ops::new(
+            store.clone(),
+            self.health.clone(),
+            clock.clone(),
+            config.clone(),
+            requests,
+        );
+        let pages = Arc::new(OperatorAuth::new(config, pages));
+        // A synchronous job may have one repeat that waits with it.
+        let waiting = 2 * synchronous_callers(config);
+        let servers = [
+            start_client_listener(&self.group, clock, config, waiting, api)?,
+            start_operator_listener(&self.group, clock, config, pages)?,
+        ];
+        Ok(servers.into_iter().flatten().collect())
+    }
+
+    /// Starts the watchdog over every thread and over the client API's address, which is the first one.
+    fn start_watchdog(&self, servers: &[Server]) -> Result<(), DaemonError> {
+        let address = match self.config.listen.is_empty() {
+            true => None,
+            false => servers.first().map(Server::address),
+        };
+        let interval = sd_notify::watchdog_enabled();
+        let watchdog = Watchdog::new(self.store.clone(), self.health.clone(), address, interval);
+        self.start_worker(watchdog.name().into(), Box::new(watchdog), never())
+    }
+}
+
+/// Workers with the names of their threads.
+#[derive(Default)]
+struct WorkerList {
+    named: Vec<(String, Box<dyn Worker>)>,
+}
+
+impl WorkerList {
+    fn add(&mut self, worker: impl Worker + 'static) {
+        self.named.push((worker.name().into(), Box::new(worker)));
+    }
+
+    /// Adds workers of one kind, numbered from 1.
+    fn add_several<W: Worker + 'static>(&mut self, count: u32, make: impl Fn() -> W) {
+        for number in 1..=count {
+            let worker = make();
+            self.named
+                .push((format!("{}-{number}", worker.name()), Box::new(worker)));
+        }
+    }
+}
+
+fn synchronous_callers(config: &Config) -> u32 {
+    match config.synchronous.enabled {
+        true => config.synchronous.concurrency,
+        false => 0,
+    }
+}
+
+fn open_store(config: &Config, clock: &dyn Clock) -> Result<Store, DaemonError> {
+    Store::open(&config.database, clock.now().wall).map_err(|error| DaemonError::Database {
+        path: config.database.clone(),
+        error,
+    })
+}
+
+/// Stores the prices, and releases what the previous process had claimed and did not finish.
+fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<(), DaemonError> {
+    store.write(clock.now().wall, |tx| {
+        money::set_prices(tx, &config.prices())?;
+        batches::clear_compared(tx)?;
+        webhook_deliveries::release_unfinished(tx)?;
+        synchronous_calls::release_unfinished(tx)?;
+        if !config.images.check {
+            // Without this, requests that wait for a check since the checks were on would wait for ever.
+            requests::pass_unchecked(tx)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Makes the spool's folder, and removes files that a killed process left in it. No worker uses it yet.
+fn prepare_spool(store: &Store, folder: &Path) -> Result<(), DaemonError> {
+    let failed = |error: io::Error| DaemonError::Spool {
+        path: folder.to_owned(),
+        error,
+    };
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))
+        .map_err(failed)?;
+    let live = store.read(batches::live_keys)?;
+    Spool::new(folder.to_owned()).sweep(&live).map_err(failed)
+}
