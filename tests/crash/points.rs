@@ -66,7 +66,7 @@ fn points() -> Vec<Point> {
     let submitter = |number, moment| At::Commit("submitter", number, moment, SUBMITTER);
     let ingester = |number, moment| At::Commit("ingester", number, moment, INGESTER);
     let poller = |moment| At::Commit("poller", 1, moment, 1);
-    let janitor = |moment| At::Commit("janitor", 1, moment, 1);
+    let cleanup = |moment| At::Commit("remote_cleanup", 1, moment, 1);
     let once = |thread, number, moment| At::Commit(thread, number, moment, 0);
     let call = |line, moment| At::Call(line, moment, 1);
     // The input's and the output's.
@@ -115,13 +115,13 @@ fn points() -> Vec<Point> {
         point("finish", "half written", once("finisher", 1, Torn), "job.status = 'translating' AND delivery.state = 'scheduled'"),
         point("finish", "committed", once("finisher", 1, Done), "job.status = 'completed' AND delivery.state = 'due'"),
 
-        point("webhook", BEFORE_INTENT, once("courier-*", 1, Ahead), "delivery.attempts = 0"),
-        point("webhook", AFTER_INTENT, once("courier-*", 1, Done), "delivery.attempts = 1"),
+        point("webhook", BEFORE_INTENT, once("webhook_sender-*", 1, Ahead), "delivery.attempts = 0"),
+        point("webhook", AFTER_INTENT, once("webhook_sender-*", 1, Done), "delivery.attempts = 1"),
         point("webhook", SENT, At::Call(WEBHOOK, Sent, 0), "delivery.state = 'due'"),
         point("webhook", ANSWERED, At::Call(WEBHOOK, Answered, 0), "delivery.state = 'due'"),
         point("webhook", READ, At::Call(WEBHOOK, Read, 0), "delivery.state = 'due'"),
-        point("webhook", HALF, once("courier-*", 2, Torn), "delivery.state = 'due'"),
-        point("webhook", COMMITTED, once("courier-*", 2, Done), "delivery.state = 'delivered'"),
+        point("webhook", HALF, once("webhook_sender-*", 2, Torn), "delivery.state = 'due'"),
+        point("webhook", COMMITTED, once("webhook_sender-*", 2, Done), "delivery.state = 'delivered'"),
 
         point("cancel", "before the commit", once("api-*", 1, Ahead), "job.status = 'processing'"),
         point("cancel", "half written", once("api-*", 1, Torn), "job.status = 'processing'"),
@@ -133,8 +133,8 @@ fn points() -> Vec<Point> {
         point("delete", "before it is sent", delete(Before), "batch.cleaned_at IS NULL"),
         point("delete", ANSWERED, delete(Answered), "batch.cleaned_at IS NULL"),
         point("delete", READ, delete(Read), "batch.cleaned_at IS NULL"),
-        point("delete", HALF, janitor(Torn), "batch.cleaned_at IS NULL"),
-        point("delete", COMMITTED, janitor(Done), "batch.cleaned_at IS NOT NULL"),
+        point("delete", HALF, cleanup(Torn), "batch.cleaned_at IS NULL"),
+        point("delete", COMMITTED, cleanup(Done), "batch.cleaned_at IS NOT NULL"),
     ]
 }
 

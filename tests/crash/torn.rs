@@ -31,7 +31,7 @@ fn recorded() -> Rig {
     rig.plan().strike(before_its_batch);
     rig.submit_and_be_killed(2, &["en", "ru"]);
     rig.empty_wal();
-    let told = Strike::Commit("courier-*", 2, OfCommit::Done);
+    let told = Strike::Commit("webhook_sender-*", 2, OfCommit::Done);
     rig.plan().strike(told);
     rig.start_blindly();
     rig.is_killed();
