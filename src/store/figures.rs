@@ -117,50 +117,24 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use refinery::Target;
-    use rusqlite::Connection;
-
     use super::*;
-    use crate::domain::alert::AlertSubject;
-    use crate::store::{APPLICATION_ID, embedded};
 
-    /// A database of the first schema, with a job, has it counted once it is upgraded, and moves on.
     #[test]
-    fn what_was_there_before_the_totals_is_counted() {
+    fn state_counts_follow_the_rows() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("old.db");
-        let mut old = Connection::open(&path).expect("a database");
-        let first = embedded::migrations::runner().set_target(Target::Version(1));
-        first.run(&mut old).expect("the first schema");
-        old.pragma_update(None, "application_id", APPLICATION_ID)
-            .expect("ours");
-        old.pragma_update(None, "user_version", 1)
-            .expect("the first");
-        old.execute_batch(
+        let now = Timestamp::from_seconds(1_795_400_000);
+        let store = Store::open(&folder.path().join("a.db"), now).expect("a store");
+        let write = |sql: &str| store.write(now, |tx| Ok(tx.execute(sql, [])?)).expect(sql);
+        let counted = || store.read(jobs).expect("counts");
+        write(
             "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at, updated_at)
              VALUES ('6908f1d2-39b9-4721-bb8a-dba18120df5f', 'default', 'api', 'batch', 'pending', '[]', 0,
-                     '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');
-             INSERT INTO alerts (kind, subject, message, opened_at) VALUES ('disk_low', 'disk', 'it broke', '2026-11-24T00:00:00.000Z')",
-        )
-        .expect("a job and an alert");
-        drop(old);
-        let now = Timestamp::from_seconds(1_795_400_000);
-        let store = Store::open(&path, now).expect("upgraded");
-        let counted = |store: &Store| store.read(jobs).expect("totals");
-        assert_eq!(counted(&store), [(JobStatus::Pending, 1)]);
-        store
-            .write(now, |tx| {
-                tx.execute(
-                    "UPDATE batch_jobs SET status = 'failed', completed_at = updated_at",
-                    [],
-                )?;
-                alerts::close(tx, AlertKind::DiskLow, &AlertSubject::Disk)
-            })
-            .expect("moved on");
-        assert_eq!(counted(&store), [(JobStatus::Failed, 1)]);
-        let findings = store
-            .read(crate::store::inspect::findings)
-            .expect("findings");
-        assert!(findings.is_empty(), "{findings:?}");
+                     '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z')",
+        );
+        assert_eq!(counted(), [(JobStatus::Pending, 1)]);
+        write("UPDATE batch_jobs SET status = 'failed', completed_at = updated_at");
+        assert_eq!(counted(), [(JobStatus::Failed, 1)]);
+        write("DELETE FROM batch_jobs");
+        assert_eq!(counted(), []);
     }
 }

@@ -62,6 +62,9 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// The first schema of this layout. The schemas before it had other tables: `convert-database` reads the last
+/// of them.
+const FIRST_SCHEMA: i64 = 11;
 /// Marks the file as ours: "bkpr".
 const APPLICATION_ID: i64 = 0x626b_7072;
 /// Connections that read, at most: each holds the schema and a cache, half a megabyte together, and two
@@ -572,6 +575,13 @@ fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Stored<(
     }
     if found == known {
         return Ok(());
+    }
+    if (1..FIRST_SCHEMA).contains(&found) {
+        let old = path.display();
+        return Err(StoreError::Other(format!(
+            "the database has schema {found}, of the program before this one. Stop that program, then convert the \
+             database into a new file: batchkeeper convert-database {old} {old}.converted"
+        )));
     }
     if found > 0 {
         back_up_before_upgrade(connection, path, found, now)?;

@@ -473,36 +473,26 @@ fn the_heart_beats_while_all_is_well() {
     );
 }
 
-/// A database as the program made it when its newest migration was the fifth.
-fn of_the_fifth_schema(made: &Path, to: &Path) {
+/// A database whose schema ends with the migration of the tables.
+fn of_an_earlier_schema(made: &Path, to: &Path) {
     let newest = Connection::open(made).unwrap();
-    let cell = |sql: &str| {
-        newest
-            .query_row(sql, [], |row| row.get::<_, String>(0))
-            .unwrap()
-    };
-    let history = cell("SELECT sql FROM sqlite_schema WHERE name = 'refinery_schema_history'");
+    let history = "SELECT sql FROM sqlite_schema WHERE name = 'refinery_schema_history'";
+    let history: String = newest.query_row(history, [], |row| row.get(0)).unwrap();
     let old = Connection::open(to).unwrap();
-    for migration in [
-        include_str!("../../migrations/V1__the_rows.sql"),
-        include_str!("../../migrations/V2__the_contract.sql"),
-        include_str!("../../migrations/V3__indexes.sql"),
-        include_str!("../../migrations/V4__what_must_be_empty.sql"),
-        include_str!("../../migrations/V5__synchronous.sql"),
-        &history,
-    ] {
+    for migration in [include_str!("../../migrations/V11__tables.sql"), &history] {
         old.execute_batch(migration).unwrap();
     }
     old.execute("ATTACH ? AS newest", [text(made)]).unwrap();
     old.execute_batch(
-        "INSERT INTO refinery_schema_history SELECT * FROM newest.refinery_schema_history WHERE version <= 5;
-         INSERT INTO instance SELECT id, database_id, created_at FROM newest.instance;
+        "INSERT INTO refinery_schema_history SELECT * FROM newest.refinery_schema_history WHERE version <= 11;
+         INSERT INTO instance SELECT * FROM newest.instance;
          INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at,
                                  updated_at, completed_at)
          VALUES ('00000000-0000-4000-8000-000000000000', 'default', 'import', 'batch', 'failed', '[\"en\"]', 0,
                  '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');
+         INSERT INTO state_counts VALUES ('jobs', 'failed', 1);
          PRAGMA application_id = 0x626b7072;
-         PRAGMA user_version = 5;",
+         PRAGMA user_version = 11;",
     )
     .unwrap();
 }
@@ -512,20 +502,20 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
     let mut appliance = Appliance::start();
     appliance.kill_daemon();
     let old = appliance.path("old.db");
-    of_the_fifth_schema(&appliance.database(), &old);
+    of_an_earlier_schema(&appliance.database(), &old);
     for suffix in ["-wal", "-shm"] {
         fs::remove_file(format!("{}{suffix}", text(&appliance.database()))).ok();
     }
     fs::rename(&old, appliance.database()).unwrap();
     appliance.start_daemon();
     appliance.is_sound();
-    assert!(appliance.cell::<i64>("PRAGMA user_version") > 5);
+    assert!(appliance.cell::<i64>("PRAGMA user_version") > 11);
     let job = "SELECT count(*) FROM batch_jobs";
     assert_eq!(appliance.cell::<i64>(job), 1);
     let folder = appliance.database();
     let copies: Vec<PathBuf> = files(folder.parent().unwrap())
         .into_iter()
-        .filter(|path| text(path).contains(".db.schema-5."))
+        .filter(|path| text(path).contains(".db.schema-11."))
         .collect();
     assert_eq!(
         copies.len(),
@@ -534,7 +524,7 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
     );
     let copy = Connection::open(&copies[0]).unwrap();
     let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-    assert_eq!((number("PRAGMA user_version"), number(job)), (5, 1));
+    assert_eq!((number("PRAGMA user_version"), number(job)), (11, 1));
     // Once, not at each start.
     appliance.kill_daemon();
     appliance.start_daemon();
