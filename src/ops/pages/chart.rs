@@ -1,28 +1,32 @@
-//! Throughput and latency as a picture: an SVG of its own, beside it the figures in words.
+//! Throughput and latency as an SVG, with the figures in words below it.
 
 use std::time::Duration;
+
+use maud::{Markup, html};
 
 use super::components::{duration, number};
 use crate::store::status::Interval;
 
-/// The picture's size, in its own units: the line of mean times above, the bars of lots below.
+/// The size of the SVG in its own units.
 const WIDTH: u64 = 960;
 const HEIGHT: u64 = 200;
+/// The height of the upper part, which has the line of mean times.
 const LINE: u64 = 56;
+/// The height of the lower part, which has the bars of lots.
 const BARS: u64 = 132;
 
-/// How far back the picture goes.
+/// How far back the chart goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
-    /// As the address has it.
+    /// The value of the query parameter `span`.
     pub(super) name: &'static str,
     /// Minutes of one bar.
     pub(super) minutes: u32,
-    /// How many bars.
+    /// The number of bars.
     pub(super) bars: u32,
 }
 
-/// What can be chosen; the first where nothing is.
+/// The spans to choose from. The first one is the default.
 pub(super) const SPANS: [Span; 3] = [
     Span {
         name: "hour",
@@ -42,93 +46,100 @@ pub(super) const SPANS: [Span; 3] = [
 ];
 
 impl Span {
-    /// The one of that name.
+    /// The span of that name, or the default.
     pub(super) fn of(name: Option<&str>) -> Self {
         let found = SPANS.iter().find(|span| Some(span.name) == name);
         *found.unwrap_or(&SPANS[0])
     }
-}
 
-/// `value` of `most`, as a part of `height`; what is there at all is seen.
-fn tall(value: u64, most: u64, height: u64) -> u64 {
-    let tall = value.saturating_mul(height).checked_div(most).unwrap_or(0);
-    tall.max(u64::from(value > 0))
-}
-
-/// Lots finished as bars, their mean time as a line above them.
-pub(super) fn picture(intervals: &[Interval], span: Span) -> String {
-    let total = intervals.iter().fold(Interval::default(), Interval::plus);
-    let most = intervals.iter().map(Interval::lots).max().unwrap_or(0);
-    let means = intervals.iter().filter_map(Interval::mean);
-    let slowest = means.max().unwrap_or(0);
-    let step = WIDTH / u64::from(span.bars);
-    let every = Duration::from_mins(u64::from(span.minutes));
-    let mut bars = String::new();
-    let mut line = String::new();
-    for ((x, back), interval) in (0..WIDTH)
-        .step_by(usize::try_from(step).unwrap_or(1))
-        .zip((0..span.bars).rev())
-        .zip(intervals)
-    {
-        let Some(mean) = interval.mean() else {
-            continue;
-        };
-        let good = tall(interval.completed, most, BARS);
-        let bad = tall(interval.failed, most, BARS);
-        let (left, wide, top) = (x + 1, step.saturating_sub(2), HEIGHT - good);
-        bars += &format!(
-            "<g><title>{} lots finished {} ago, {} of them failed, mean {}</title>\
-             <rect class=\"good\" x=\"{left}\" y=\"{top}\" width=\"{wide}\" height=\"{good}\"/>\
-             <rect class=\"bad\" x=\"{left}\" y=\"{}\" width=\"{wide}\" height=\"{bad}\"/></g>",
-            number(interval.lots()),
-            duration(every * back),
-            number(interval.failed),
-            duration(Duration::from_millis(mean)),
-            top.saturating_sub(bad),
-        );
-        // Twice, so that one alone is a dot.
-        let y = LINE - tall(mean, slowest, LINE - 2);
-        line += &format!("{0},{y} {0},{y} ", x + step / 2);
+    /// The time of one bar.
+    fn interval(self) -> Duration {
+        Duration::from_mins(u64::from(self.minutes))
     }
-    let words = format!(
-        "{} lots finished in the last {}, {} of them failed; from acceptance to result they took {} on average",
-        number(total.lots()),
-        span.name,
-        number(total.failed),
-        total.mean().map_or_else(
-            || "–".to_owned(),
-            |mean| duration(Duration::from_millis(mean))
-        ),
+}
+
+/// The height of `value` if `most` has the height `full`. Values above 0 are always visible.
+fn height(value: u64, most: u64, full: u64) -> u64 {
+    let height = value.saturating_mul(full).checked_div(most).unwrap_or(0);
+    height.max(u64::from(value > 0))
+}
+
+/// Finished lots as bars, and their mean time as a line above them.
+pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
+    let most = intervals.iter().map(Interval::lots).max().unwrap_or(0);
+    let slowest = intervals.iter().filter_map(Interval::mean).max();
+    let slowest = slowest.unwrap_or(0);
+    let step = WIDTH / u64::from(span.bars);
+    // Intervals without lots have no bar and no point.
+    let columns = || {
+        let left = (0..WIDTH).step_by(usize::try_from(step).unwrap_or(1));
+        let ages = (0..span.bars).rev();
+        let columns = left.zip(ages).zip(intervals);
+        columns.filter_map(|((x, age), interval)| Some((x, age, interval, interval.mean()?)))
+    };
+    // Each point is there twice, so that a single one is drawn as a dot.
+    let points = columns().fold(String::new(), |points, (x, _, _, mean)| {
+        let y = LINE - height(mean, slowest, LINE - 2);
+        points + &format!("{0},{y} {0},{y} ", x + step / 2)
+    });
+    html! {
+        figure {
+            div class="head" {
+                h2 id="chart-title" { "Throughput and latency" }
+                nav class="choice" aria-label="How far back" {
+                    @for it in SPANS {
+                        @let current = (it == span).then_some("true");
+                        a href={ "/?span=" (it.name) } aria-current=[current] { (it.name) }
+                    }
+                }
+            }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
+                aria-labelledby="chart-title chart-words" {
+                @for y in [HEIGHT, LINE] { line class="rule" x1="0" y1=(y) x2=(WIDTH) y2=(y) {} }
+                @for (x, age, interval, mean) in columns() {
+                    (bar(x + 1, step.saturating_sub(2), most, interval, (span.interval() * age, mean)))
+                }
+                polyline class="mean" points=(points) {}
+            }
+            p class="axis" aria-hidden="true" {
+                span { (duration(span.interval() * span.bars)) " ago" } span { "now" }
+            }
+            figcaption id="chart-words" { (words(intervals, span, most, slowest)) }
+        }
+    }
+}
+
+/// The bar of one interval, with its figures as the title. `age` and `mean` are those of its lots.
+fn bar(x: u64, width: u64, most: u64, interval: &Interval, (age, mean): (Duration, u64)) -> Markup {
+    let completed = height(interval.completed, most, BARS);
+    let failed = height(interval.failed, most, BARS);
+    let top = HEIGHT - completed;
+    html! {
+        g {
+            title {
+                (number(interval.lots())) " lots finished " (duration(age)) " ago, " (number(interval.failed))
+                " of them failed, mean " (duration(Duration::from_millis(mean)))
+            }
+            rect class="good" x=(x) y=(top) width=(width) height=(completed) {}
+            rect class="bad" x=(x) y=(top.saturating_sub(failed)) width=(width) height=(failed) {}
+        }
+    }
+}
+
+/// The figures in words, which are also the key of the colours.
+fn words(intervals: &[Interval], span: Span, most: u64, slowest: u64) -> Markup {
+    let total = intervals.iter().fold(Interval::default(), Interval::plus);
+    let mean = total.mean().map_or_else(
+        || "–".to_owned(),
+        |mean| duration(Duration::from_millis(mean)),
     );
-    let choice: String = SPANS
-        .iter()
-        .map(|it| {
-            let current = if *it == span {
-                " aria-current=\"true\""
-            } else {
-                ""
-            };
-            format!("<a href=\"/?span={0}\"{current}>{0}</a>", it.name)
-        })
-        .collect();
-    format!(
-        "<figure><div class=\"head\"><h2 id=\"chart-title\">Throughput and latency</h2>\
-         <nav class=\"choice\" aria-label=\"How far back\">{choice}</nav></div>\
-         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-labelledby=\"chart-title chart-words\">\
-         <line class=\"rule\" x1=\"0\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>\
-         <line class=\"rule\" x1=\"0\" y1=\"{LINE}\" x2=\"{WIDTH}\" y2=\"{LINE}\"/>{bars}\
-         <polyline class=\"mean\" points=\"{line}\"/></svg>\
-         <p class=\"axis\" aria-hidden=\"true\"><span>{} ago</span><span>now</span></p>\
-         <figcaption id=\"chart-words\"><span class=\"key good\"></span>{words}. \
-         <span class=\"key mean\"></span>Mean time, {} at most; bars: {} lots in {} at most.</figcaption></figure>",
-        duration(every * span.bars),
-        duration(Duration::from_millis(slowest)),
-        number(most),
-        if span.minutes == 1 {
-            "a minute".to_owned()
-        } else {
-            duration(every)
-        },
-    )
+    html! {
+        span class="key good" {}
+        (number(total.lots())) " lots finished in the last " (span.name) ", " (number(total.failed))
+        " of them failed; from acceptance to result they took " (mean) " on average. "
+        span class="key mean" {}
+        "Mean time, " (duration(Duration::from_millis(slowest))) " at most; bars: " (number(most)) " lots in "
+        @if span.minutes == 1 { "a minute" } @else { (duration(span.interval())) }
+        " at most."
+    }
 }

@@ -1,20 +1,21 @@
-//! The components of pages: tables, facts, times, numbers. Every text that is not ours goes through
-//! [`text`].
+//! The components of pages: tables, facts, times, numbers. The templates escape HTML; foreign text also
+//! goes through [`text`].
 
 use std::time::Duration;
 
+use maud::{Markup, html};
+
 use crate::base::clock::Timestamp;
 use crate::base::escape::escape_controls;
-use crate::domain::html::escaped;
 use crate::domain::money::Money;
 use crate::store::status::Progress;
 
 /// The browser may break longer text anywhere, so that tables stay narrow. In bytes.
 const LONG: usize = 24;
 
-/// Foreign text with HTML and control characters escaped.
+/// Foreign text with its control characters escaped.
 pub(super) fn text(foreign: &str) -> String {
-    escaped(&escape_controls(foreign))
+    escape_controls(foreign)
 }
 
 /// A number with its thousands separated.
@@ -68,14 +69,16 @@ pub(super) fn duration(time: Duration) -> String {
 }
 
 /// A time as its distance from now, with the exact time as its title.
-pub(super) fn time(at: Timestamp, now: Timestamp) -> String {
+pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_seconds_text();
     let shown = match (now.since(at), at.since(now)) {
-        (Duration::ZERO, ahead) if ahead > Duration::ZERO => format!("in {}", whole_seconds(ahead)),
+        (Duration::ZERO, ahead) if ahead > Duration::ZERO => {
+            format!("in {}", whole_seconds(ahead))
+        }
         (ago, _) if ago < Duration::from_secs(5) => "now".to_owned(),
         (ago, _) => format!("{} ago", whole_seconds(ago)),
     };
-    format!("<time datetime=\"{exact}\" title=\"{exact}\">{shown}</time>")
+    html! { time datetime=(exact) title=(exact) { (shown) } }
 }
 
 /// A duration without tenths of a second.
@@ -87,28 +90,29 @@ fn whole_seconds(time: Duration) -> String {
 }
 
 /// A state, coloured by its meaning.
-fn badge(state: &str) -> String {
+fn badge(state: &str) -> Markup {
     let tone = match state {
         "completed" | "ingested" | "delivered" | "answered" => "good",
         "failed" | "expired" | "refused" | "wrong" => "bad",
         "cancelled" | "scheduled" | "pending" | "planned" | "cancelling" => "quiet",
         _ => "busy",
     };
-    format!("<span class=\"badge {tone}\">{}</span>", text(state))
+    html! { span class={ "badge " (tone) } { (text(state)) } }
 }
 
 /// How much of something is done: `5 / 10` with a bar.
-fn progress(progress: Progress) -> String {
+fn progress(progress: Progress) -> Markup {
     let Progress { done, all } = progress;
     if all == 0 {
-        return format!("{done}/{all}");
+        return html! { (done) "/" (all) };
     }
     let (shown, total) = (number(done), number(all));
-    format!(
-        "<span class=\"amount\"><progress max=\"{all}\" value=\"{}\" aria-label=\"{shown} of {total}\"></progress> \
-         <span>{shown}<span class=\"of\"> / {total}</span></span></span>",
-        done.min(all)
-    )
+    html! {
+        span class="amount" {
+            progress max=(all) value=(done.min(all)) aria-label={ (shown) " of " (total) } {}
+            " " span { (shown) span class="of" { " / " (total) } }
+        }
+    }
 }
 
 /// A column: its heading, and the cell of a row.
@@ -164,34 +168,36 @@ impl From<Option<u16>> for Cell<'_> {
 }
 
 impl Cell<'_> {
-    fn is_numeric(&self) -> bool {
-        matches!(self, Self::Batch(_) | Self::Id(_) | Self::Number(_))
+    fn class(&self) -> Option<&'static str> {
+        let is_numeric = matches!(self, Self::Batch(_) | Self::Id(_) | Self::Number(_));
+        is_numeric.then_some("number")
     }
 
-    fn render(&self, now: Timestamp) -> String {
-        match self {
-            Self::Absent | Self::Text("") => {
-                "<span class=\"none\" role=\"img\" aria-label=\"none\">–</span>".to_owned()
+    fn render(&self, now: Timestamp) -> Markup {
+        html! {
+            @match self {
+                Self::Absent | Self::Text("") => {
+                    span class="none" role="img" aria-label="none" { "–" }
+                }
+                Self::Job(id) => { a class="id" href={ "/jobs/" (text(id)) } { (text(id)) } }
+                Self::Batch(id) => { a class="id" href={ "/batches/" (id) } { (id) } }
+                Self::Id(id) => { (id) }
+                Self::State(state) => { (badge(state)) }
+                Self::Progress(amount) => { (progress(*amount)) }
+                Self::Number(value) => { (number(*value)) }
+                Self::Time(at) => { (time(*at, now)) }
+                Self::Text(foreign) => { (breakable(foreign)) }
+                Self::Owned(foreign) => { (breakable(foreign)) }
             }
-            Self::Job(id) => format!("<a class=\"id\" href=\"/jobs/{0}\">{0}</a>", text(id)),
-            Self::Batch(id) => format!("<a class=\"id\" href=\"/batches/{id}\">{id}</a>"),
-            Self::Id(id) => id.to_string(),
-            Self::State(state) => badge(state),
-            Self::Progress(amount) => progress(*amount),
-            Self::Number(value) => number(*value),
-            Self::Time(at) => time(*at, now),
-            Self::Text(foreign) => breakable(foreign),
-            Self::Owned(foreign) => breakable(foreign),
         }
     }
 }
 
 /// Text in a cell.
-fn breakable(foreign: &str) -> String {
-    if foreign.len() > LONG {
-        format!("<span class=\"long\">{}</span>", text(foreign))
-    } else {
-        text(foreign)
+fn breakable(foreign: &str) -> Markup {
+    html! {
+        @if foreign.len() > LONG { span class="long" { (text(foreign)) } }
+        @else { (text(foreign)) }
     }
 }
 
@@ -202,44 +208,42 @@ pub(super) fn table<R>(
     rows: &[R],
     empty: &str,
     now: Timestamp,
-) -> String {
+) -> Markup {
     if rows.is_empty() {
-        return format!("<h2>{caption}</h2><p class=\"empty\">{empty}</p>");
+        return html! { h2 { (caption) } p class="empty" { (empty) } };
     }
-    let mut html = format!("<div class=\"wide\"><table><caption>{caption}</caption><thead><tr>");
-    for (heading, _) in columns {
-        html += &format!("<th scope=\"col\">{heading}</th>");
-    }
-    html += "</tr></thead><tbody>";
-    for row in rows {
-        html += "<tr>";
-        for (heading, cell) in columns {
-            let cell = cell(row);
-            let class = if cell.is_numeric() {
-                " class=\"number\""
-            } else {
-                ""
-            };
-            html += &format!(
-                "<td data-label=\"{heading}\"{class}>{}</td>",
-                cell.render(now)
-            );
+    html! {
+        div class="wide" {
+            table {
+                caption { (caption) }
+                thead { tr { @for (heading, _) in columns { th scope="col" { (heading) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (heading, cell) in columns {
+                                @let cell = cell(row);
+                                td data-label=(heading) class=[cell.class()] { (cell.render(now)) }
+                            }
+                        }
+                    }
+                }
+            }
         }
-        html += "</tr>";
     }
-    html + "</tbody></table></div>"
 }
 
 /// One row as a list of the values that it has.
-pub(super) fn facts<R>(columns: &[Column<R>], row: Option<&R>, now: Timestamp) -> String {
-    let mut html = "<dl class=\"facts\">".to_owned();
-    for (heading, cell) in columns {
-        let cell = row.map_or(Cell::Absent, cell);
-        if !matches!(cell, Cell::Absent) {
-            html += &format!("<div><dt>{heading}</dt><dd>{}</dd></div>", cell.render(now));
+pub(super) fn facts<R>(columns: &[Column<R>], row: &R, now: Timestamp) -> Markup {
+    html! {
+        dl class="facts" {
+            @for (heading, cell) in columns {
+                @let cell = cell(row);
+                @if !matches!(cell, Cell::Absent) {
+                    div { dt { (heading) } dd { (cell.render(now)) } }
+                }
+            }
         }
     }
-    html + "</dl>"
 }
 
 #[cfg(test)]
@@ -263,9 +267,17 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(1_250)), "1.2\u{202f}s");
         assert_eq!(duration(Duration::from_secs(7_300)), "2\u{202f}h");
         let now = Timestamp::from_seconds(1_795_400_000);
-        assert!(time(now, now).contains(">now<"));
-        assert!(time(now.before(Duration::from_secs(90)), now).contains(">90\u{202f}s ago<"));
-        assert!(time(now + Duration::from_secs(300), now).contains(">in 5\u{202f}min<"));
+        assert!(time(now, now).0.contains(">now<"));
+        assert!(
+            time(now.before(Duration::from_secs(90)), now)
+                .0
+                .contains(">90\u{202f}s ago<")
+        );
+        assert!(
+            time(now + Duration::from_secs(300), now)
+                .0
+                .contains(">in 5\u{202f}min<")
+        );
     }
 
     #[test]
@@ -278,7 +290,7 @@ mod tests {
             Cell::Text(nasty),
             Cell::Owned(nasty.to_owned()),
         ] {
-            let shown = cell.render(now);
+            let shown = cell.render(now).0;
             assert!(
                 !shown.contains("<script") && !shown.contains("\"><s"),
                 "{shown}"
@@ -286,6 +298,6 @@ mod tests {
             assert!(!shown.contains('\u{202e}'), "{shown}");
         }
         let half = Progress { done: 5, all: 10 };
-        assert!(Cell::Progress(half).render(now).contains("value=\"5\""));
+        assert!(Cell::Progress(half).render(now).0.contains("value=\"5\""));
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use maud::{DOCTYPE, Markup, html};
+
 use super::answers::{RequestError, no_such_path};
 use super::health::Health;
 use crate::base::clock::{Moment, Timestamp};
@@ -24,8 +26,8 @@ mod overview;
 mod tables;
 
 /// Nothing from elsewhere, nothing inline, no frames, no forms.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The pages that the head leads to.
 const PLACES: [(&str, &str); 5] = [
@@ -86,18 +88,18 @@ impl Look<'_> {
             }
             Some(_) => return Err(nothing().into()),
         };
-        Ok(self.shell(path, &title, &parts))
+        Ok(self.document(path, &title, &parts))
     }
 
     fn wall(&self) -> Timestamp {
         self.now.wall
     }
 
-    fn table<R>(&self, caption: &str, columns: &[Column<R>], rows: &[R], empty: &str) -> String {
+    fn table<R>(&self, caption: &str, columns: &[Column<R>], rows: &[R], empty: &str) -> Markup {
         table(caption, columns, rows, empty, self.wall())
     }
 
-    fn jobs(&self) -> Result<Vec<String>, RequestError> {
+    fn jobs(&self) -> Result<Vec<Markup>, RequestError> {
         let (open, ended) = self.store.read(|view| {
             Ok((
                 status::jobs_under_way(view)?,
@@ -111,52 +113,52 @@ impl Look<'_> {
         ])
     }
 
-    fn batches(&self) -> Result<Vec<String>, RequestError> {
+    fn batches(&self) -> Result<Vec<Markup>, RequestError> {
         let rows = self.store.read(status::batches)?;
         let (caption, empty) = ("The newest 200 batches", "There is no batch yet.");
         Ok(vec![self.table(caption, BATCHES, &rows, empty)])
     }
 
-    fn webhooks(&self) -> Result<Vec<String>, RequestError> {
+    fn webhooks(&self) -> Result<Vec<Markup>, RequestError> {
         let rows = self.store.read(|view| status::deliveries(view, 200))?;
         let (caption, empty) = ("The newest 200 webhooks", "There is no webhook yet.");
         Ok(vec![self.table(caption, DELIVERIES, &rows, empty)])
     }
 
-    fn alerts(&self) -> Result<Vec<String>, RequestError> {
+    fn alerts(&self) -> Result<Vec<Markup>, RequestError> {
         let closed = self.store.read(status::alerts_closed)?;
         let open = self.open_alerts()?;
-        let none = "<h2>Open</h2><p class=\"empty\">No alert is open.</p>";
+        let none = || html! { h2 { "Open" } p class="empty" { "No alert is open." } };
         let no_closed = "No alert was ever closed.";
         Ok(vec![
-            open.unwrap_or_else(|| none.to_owned()),
+            open.unwrap_or_else(none),
             self.table("Closed", CLOSED_ALERTS, &closed, no_closed),
         ])
     }
 
     /// The alerts that are open, each with what mends it.
-    fn open_alerts(&self) -> Result<Option<String>, RequestError> {
+    fn open_alerts(&self) -> Result<Option<Markup>, RequestError> {
         let open = self.store.read(|view| alerts::list(view, true, 50))?;
         if open.is_empty() {
             return Ok(None);
         }
-        let mut html = "<h2>Open alerts</h2><ul class=\"alerts\">".to_owned();
-        for alert in open {
-            let subject = match alert.subject {
-                AlertSubject::Batch(id) => format!("<a href=\"/batches/{id}\">batch {id}</a>"),
-                subject => text(&subject.to_string()),
-            };
-            html += &format!(
-                "<li><p class=\"what\"><strong>{}</strong> {subject} <span class=\"since\">{}</span></p><p>{}</p></li>",
-                text(alert.kind.as_str()),
-                time(alert.opened_at, self.wall()),
-                text(&alert.message),
-            );
-        }
-        Ok(Some(html + "</ul>"))
+        Ok(Some(html! {
+            h2 { "Open alerts" }
+            ul class="alerts" {
+                @for alert in open {
+                    li {
+                        p class="what" {
+                            strong { (alert.kind.as_str()) } " " (alert_subject(&alert.subject)) " "
+                            span class="since" { (time(alert.opened_at, self.wall())) }
+                        }
+                        p { (text(&alert.message)) }
+                    }
+                }
+            }
+        }))
     }
 
-    fn job(&self, id: &str) -> Result<Option<Vec<String>>, RequestError> {
+    fn job(&self, id: &str) -> Result<Option<Vec<Markup>>, RequestError> {
         self.store
             .read(|view| {
                 let Some(job) = status::job(view, id)? else {
@@ -168,11 +170,7 @@ impl Look<'_> {
                 let lots = status::failed_lots(view, id)?;
                 let events = status::events_of_job(view, id)?;
                 Ok(Some(vec![
-                    format!(
-                        "<h1>Job <span class=\"id\">{}</span></h1>{}",
-                        text(id),
-                        facts(JOB, Some(&job), self.wall())
-                    ),
+                    html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) },
                     self.table(
                         "Batches that work for it",
                         BATCHES_AT_WORK,
@@ -203,7 +201,7 @@ impl Look<'_> {
             .map_err(RequestError::from)
     }
 
-    fn batch(&self, id: i64) -> Result<Option<Vec<String>>, RequestError> {
+    fn batch(&self, id: i64) -> Result<Option<Vec<Markup>>, RequestError> {
         self.store
             .read(|view| {
                 let Some(batch) = status::batch(view, id)? else {
@@ -214,10 +212,7 @@ impl Look<'_> {
                 let costs = status::costs_of_batch(view, id)?;
                 let events = status::events_of_batch(view, id)?;
                 Ok(Some(vec![
-                    format!(
-                        "<h1>Batch {id}</h1>{}",
-                        facts(BATCH, Some(&batch), self.wall())
-                    ),
+                    html! { h1 { "Batch " (id) } (facts(BATCH, &batch, self.wall())) },
                     self.table(
                         "Jobs it works for",
                         JOBS_OF_BATCH,
@@ -242,8 +237,11 @@ impl Look<'_> {
             .map_err(RequestError::from)
     }
 
-    fn costs(&self, costs: Option<&Costs>) -> String {
-        format!("<h2>What it cost</h2>{}", facts(COSTS, costs, self.wall()))
+    fn costs(&self, costs: Option<&Costs>) -> Markup {
+        html! {
+            h2 { "What it cost" }
+            @if let Some(costs) = costs { (facts(COSTS, costs, self.wall())) }
+        }
     }
 
     /// What is well and what is not, in one sentence: it is read out when it changes.
@@ -269,42 +267,53 @@ impl Look<'_> {
         scopes.collect::<Vec<_>>().join(", ")
     }
 
-    fn shell(&self, path: &str, title: &str, parts: &[String]) -> Response {
-        let places: String = PLACES
-            .iter()
-            .map(|(place, name)| {
-                let here =
-                    *place == path || (*place != "/" && path.starts_with(&format!("{place}/")));
-                let current = if here { " aria-current=\"page\"" } else { "" };
-                format!("<a href=\"{place}\"{current}>{name}</a>")
-            })
-            .collect();
-        let sections: String = (0u32..)
-            .zip(parts)
-            .map(|(at, part)| format!("<section id=\"part-{at}\">{part}</section>"))
-            .collect();
-        // A job's or batch's page begins with what it is about.
-        let heading = match PLACES.iter().any(|(place, _)| *place == path) {
-            true => format!("<h1 class=\"unseen\">{title}</h1>"),
-            false => String::new(),
-        };
+    fn document(&self, path: &str, title: &str, parts: &[Markup]) -> Response {
+        let is_list = PLACES.iter().any(|(place, _)| *place == path);
+        let is_here =
+            |place: &str| place == path || (place != "/" && path.starts_with(&format!("{place}/")));
         let (tone, verdict) = self.verdict();
-        let html = format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · batchkeeper</title>\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"/status.svg\">\
-             <link rel=\"stylesheet\" href=\"/status.css\"><script src=\"/status.js\" defer></script></head><body>\
-             <a class=\"skip\" href=\"#main\">To the content</a>\
-             <header><a class=\"name\" href=\"/\"><img src=\"/status.svg\" alt=\"\" width=\"24\" height=\"24\">batchkeeper</a>\
-             <nav aria-label=\"Pages\">{places}</nav>\
-             <p id=\"verdict\" class=\"{tone}\" role=\"status\"><span class=\"dot\"></span>{verdict}</p></header>\
-             <main id=\"main\" tabindex=\"-1\">{heading}{sections}</main>\
-             <footer><p>batchkeeper {} · <a href=\"/metrics\">metrics</a> · <a href=\"/health\">health</a> · \
-             <a href=\"/openapi.json\">API</a> · <span id=\"live\">as of {}</span></p></footer></body></html>",
-            env!("CARGO_PKG_VERSION"),
-            self.wall().to_seconds_text(),
-        );
-        Response::bytes(200, "text/html; charset=utf-8", html.into_bytes())
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    title { (title) " · batchkeeper" }
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    link rel="icon" href="/status.svg";
+                    link rel="stylesheet" href="/status.css";
+                    script src="/status.js" defer {}
+                }
+                body {
+                    a class="skip" href="#main" { "To the content" }
+                    header {
+                        a class="name" href="/" {
+                            img src="/status.svg" alt="" width="24" height="24"; "batchkeeper"
+                        }
+                        nav aria-label="Pages" {
+                            @for (place, name) in PLACES {
+                                a href=(place) aria-current=[is_here(place).then_some("page")] { (name) }
+                            }
+                        }
+                        p id="verdict" class=(tone) role="status" { span class="dot" {} (verdict) }
+                    }
+                    main id="main" tabindex="-1" {
+                        // The page of a job or batch begins with its own heading.
+                        @if is_list { h1 class="unseen" { (title) } }
+                        @for (number, part) in (0u32..).zip(parts) {
+                            section id={ "part-" (number) } { (part) }
+                        }
+                    }
+                    footer { p {
+                        "batchkeeper " (env!("CARGO_PKG_VERSION")) " · " a href="/metrics" { "metrics" } " · "
+                        a href="/health" { "health" } " · " a href="/openapi.json" { "API" } " · "
+                        span id="live" { "as of " (self.wall().to_seconds_text()) }
+                    } }
+                }
+            }
+        };
+        let body = page.into_string().into_bytes();
+        Response::bytes(200, "text/html; charset=utf-8", body)
             .with_header("Content-Security-Policy", POLICY)
             .with_header("Referrer-Policy", "no-referrer")
     }
@@ -312,5 +321,15 @@ impl Look<'_> {
     /// How long ago something was, for words.
     fn age(&self, since: Option<Timestamp>) -> Option<Duration> {
         since.map(|since| self.wall().since(since))
+    }
+}
+
+/// An alert's subject; that of a batch is a link to its page.
+fn alert_subject(subject: &AlertSubject) -> Markup {
+    html! {
+        @match subject {
+            AlertSubject::Batch(id) => { a href={ "/batches/" (id) } { "batch " (id) } }
+            subject => { (text(&subject.to_string())) }
+        }
     }
 }

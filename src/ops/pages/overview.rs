@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::chart::{Span, picture};
+use maud::{Markup, html};
+
+use super::chart::{Span, chart};
 use super::components::{brief, dollars, duration, number, text};
 use super::tables::{BATCHES_AT_WORK, DELIVERIES, JOBS_ENDED, JOBS_UNDER_WAY, OBSTACLES};
 use super::{Look, RequestError};
@@ -14,7 +16,7 @@ use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary, O
 
 /// What the overview is made from.
 struct Rows {
-    picture: Vec<Interval>,
+    chart: Vec<Interval>,
     day: Interval,
     jobs: Vec<JobSummary>,
     ended: Vec<JobSummary>,
@@ -29,7 +31,7 @@ struct Rows {
 
 impl Look<'_> {
     /// The parts of the overview.
-    pub(super) fn overview(&self, span: Span) -> Result<Vec<String>, RequestError> {
+    pub(super) fn overview(&self, span: Span) -> Result<Vec<Markup>, RequestError> {
         let now = self.wall();
         let today = now.to_day_text();
         // Of 2026-11-24, 2026-11.
@@ -37,7 +39,7 @@ impl Look<'_> {
         let rows = self.store.read(|view| {
             let day = status::intervals(view, now, 30, 48)?;
             Ok(Rows {
-                picture: status::intervals(view, now, span.minutes, span.bars)?,
+                chart: status::intervals(view, now, span.minutes, span.bars)?,
                 day: day.iter().fold(Interval::default(), Interval::plus),
                 jobs: status::jobs_under_way(view)?,
                 ended: status::jobs_ended(view, 8)?,
@@ -54,10 +56,10 @@ impl Look<'_> {
         let mut parts = vec![self.cards(&rows)];
         parts.extend(self.open_alerts()?);
         if nothing_yet {
-            parts.push(WELCOME.to_owned());
+            parts.push(welcome());
             return Ok(parts);
         }
-        parts.push(picture(&rows.picture, span));
+        parts.push(chart(&rows.chart, span));
         let waiting = self.waiting(&rows);
         parts.push(self.table("What waits, and why", OBSTACLES, &waiting, "Nothing waits."));
         let empty = "No job is under way.";
@@ -90,7 +92,7 @@ impl Look<'_> {
         found.map_or(0, |(_, number)| *number)
     }
 
-    fn cards(&self, rows: &Rows) -> String {
+    fn cards(&self, rows: &Rows) -> Markup {
         let jobs: u64 = self
             .figures
             .jobs
@@ -106,59 +108,29 @@ impl Look<'_> {
             ..
         } = rows.day;
         let mean = rows.day.mean().map(Duration::from_millis);
-        let due = self.deliveries("due");
-        let wait = |since| {
-            self.age(since)
-                .map_or_else(String::new, |age| format!("oldest {}; ", duration(age)))
+        let oldest = self.age(self.figures.waiting_since);
+        let card = |name: &str, value: String, more: Markup| {
+            html! { div class="card" { dt { (name) } dd { (value) } dd class="more" { (more) } } }
         };
-        let cards = [
-            (
-                "Jobs under way",
-                number(jobs),
-                format!("{} lots in 24 hours", brief(rows.day.lots())),
-            ),
-            (
-                "Requests waiting",
-                brief(waiting),
-                format!(
-                    "{}{} in batches",
-                    wait(self.figures.waiting_since),
-                    brief(rows.lines)
-                ),
-            ),
-            (
-                "Webhooks due",
-                number(due),
-                format!("{} given up", number(self.deliveries("failed"))),
-            ),
-            (
-                "Time to a result",
-                mean.map_or_else(|| "–".to_owned(), duration),
-                "mean of 24 hours".to_owned(),
-            ),
-            (
-                "Tokens, 24 hours",
-                brief(uncached + cached + output),
-                format!(
-                    "{} in, {} cached, {} out",
-                    brief(uncached),
-                    brief(cached),
-                    brief(output)
-                ),
-            ),
-            (
-                "Spent today",
-                dollars(rows.today),
-                format!("{} this month", dollars(rows.month)),
-            ),
-        ];
-        let cards: String = cards
-            .iter()
-            .map(|(name, value, more)| {
-                format!("<div class=\"card\"><dt>{name}</dt><dd>{value}</dd><dd class=\"more\">{more}</dd></div>")
-            })
-            .collect();
-        format!("<dl class=\"cards\">{cards}</dl>")
+        html! {
+            dl class="cards" {
+                (card("Jobs under way", number(jobs), html! { (brief(rows.day.lots())) " lots in 24 hours" }))
+                (card("Requests waiting", brief(waiting), html! {
+                    @if let Some(age) = oldest { "oldest " (duration(age)) "; " }
+                    (brief(rows.lines)) " in batches"
+                }))
+                (card("Webhooks due", number(self.deliveries("due")), html! {
+                    (number(self.deliveries("failed"))) " given up"
+                }))
+                (card("Time to a result", mean.map_or_else(|| "–".to_owned(), duration), html! {
+                    "mean of 24 hours"
+                }))
+                (card("Tokens, 24 hours", brief(uncached + cached + output), html! {
+                    (brief(uncached)) " in, " (brief(cached)) " cached, " (brief(output)) " out"
+                }))
+                (card("Spent today", dollars(rows.today), html! { (dollars(rows.month)) " this month" }))
+            }
+        }
     }
 
     /// Why work stands, what stands, since when.
@@ -189,7 +161,8 @@ impl Look<'_> {
         }
         if waiting > 0 {
             let since = self.figures.waiting_since;
-            let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited batch.max_wait";
+            let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited \
+                       batch.max_wait";
             add(format!("{} requests", number(waiting)), why, since);
         }
         if held > 0 {
@@ -210,26 +183,37 @@ impl Look<'_> {
         waiting_work
     }
 
-    fn threads(&self) -> String {
+    fn threads(&self) -> Markup {
         let late = self.health.late(self.now.steady);
-        let vitals = self.health.vitals();
-        let rows: String = vitals
-            .iter()
-            .map(|vital| {
-                let slow = late.iter().find(|(thread, _)| *thread == vital.thread);
-                let trouble = vital.trouble.as_deref().or(slow.map(|(_, what)| what.as_str()));
-                let tone = if trouble.is_some() { "bad" } else { "good" };
-                let words = trouble.map_or_else(|| "ticks".to_owned(), text);
-                format!("<li class=\"{tone}\"><span class=\"dot\"></span>{}<span class=\"unseen\">: {words}</span></li>", text(&vital.thread))
-            })
-            .collect();
-        format!("<h2>Threads</h2><ul class=\"threads\">{rows}</ul>")
+        html! {
+            h2 { "Threads" }
+            ul class="threads" {
+                @for vital in self.health.vitals() {
+                    @let late = late.iter().find(|(thread, _)| *thread == vital.thread);
+                    @let trouble = vital.trouble.as_deref().or(late.map(|(_, what)| what.as_str()));
+                    li class=(if trouble.is_some() { "bad" } else { "good" }) {
+                        span class="dot" {}
+                        (text(&vital.thread))
+                        span class="unseen" { ": " (trouble.map_or_else(|| "ticks".to_owned(), text)) }
+                    }
+                }
+            }
+        }
     }
 }
 
-/// Before the first job.
-const WELCOME: &str = "<div class=\"welcome\"><h2>Ready for the first job</h2>\
-    <p>Everything runs; nothing has been sent yet. Sign a request with a client's key and post it:</p>\
-    <pre><code>curl -H \"$(batchkeeper sign job.json | head -n 1)\" -H 'Content-Type: application/json' \\\n     \
-    --data-binary @job.json http://127.0.0.1:8080/api/v1/generate-descriptions</code></pre>\
-    <p>It appears here by itself.</p></div>";
+/// The overview before the first job.
+fn welcome() -> Markup {
+    html! {
+        div class="welcome" {
+            h2 { "Ready for the first job" }
+            p { "Everything runs; nothing has been sent yet. Sign a request with a client's key and post it:" }
+            pre { code { (FIRST_REQUEST) } }
+            p { "It appears here by itself." }
+        }
+    }
+}
+
+const FIRST_REQUEST: &str = "\
+curl -H \"$(batchkeeper sign job.json | head -n 1)\" -H 'Content-Type: application/json' \\\n     \
+--data-binary @job.json http://127.0.0.1:8080/api/v1/generate-descriptions";
