@@ -154,7 +154,7 @@ pub(super) fn batches(command: &Command) -> Outcome {
                     row.openai_status.as_deref().unwrap_or("being created")
                 )));
             }
-            let rules = settle::Rules {
+            let rules = settle::RetryRules {
                 max_attempts: config.batch.max_attempts,
                 check_images: config.images.check,
                 batch_cap: None,

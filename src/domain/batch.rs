@@ -48,6 +48,16 @@ text_enum! {
 }
 
 text_enum! {
+    /// One of a batch's two result files; the text is the prefix of its columns.
+    ResultKind {
+        /// Lines answered with 2xx.
+        Output = "output",
+        /// Lines that failed or never ran.
+        Error = "error",
+    }
+}
+
+text_enum! {
     /// What came back for a line.
     Outcome {
         /// A text.
@@ -70,69 +80,6 @@ text_enum! {
         Missing = "missing",
         /// The whole batch was refused before any line ran.
         NotRun = "not_run",
-    }
-}
-
-/// What follows from a line without a text, once both files are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Into a later batch; `counted`: as one more attempt.
-    Again {
-        /// Whether this was one of the request's attempts.
-        counted: bool,
-        /// With a higher cap of the answer.
-        raise: bool,
-        /// After its lot's images have been checked anew.
-        check_images: bool,
-    },
-    /// Failed for good.
-    Fail,
-}
-
-/// What a request has been through before this line.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct History {
-    /// Counted attempts before this one.
-    pub attempts: u32,
-    /// Whether its cap was raised already.
-    pub raised: bool,
-    /// How often OpenAI could not fetch an image of it.
-    pub image_rounds: u32,
-}
-
-/// How often a lot whose images all pass our own check is sent again.
-const IMAGE_ROUNDS: u32 = 2;
-
-impl Outcome {
-    /// Decides between a later batch and failure. `most`: attempts in all.
-    pub fn verdict(self, history: History, most: u32) -> Verdict {
-        let again = Verdict::Again {
-            counted: true,
-            raise: false,
-            check_images: false,
-        };
-        let attempts_left = history.attempts + 1 < most;
-        match self {
-            Self::NotRun => Verdict::Again {
-                counted: false,
-                raise: false,
-                check_images: false,
-            },
-            Self::Passing | Self::Unreadable | Self::Missing if attempts_left => again,
-            Self::Truncated if !history.raised => Verdict::Again {
-                counted: true,
-                raise: true,
-                check_images: false,
-            },
-            Self::ImageUnreachable if history.image_rounds < IMAGE_ROUNDS && attempts_left => {
-                Verdict::Again {
-                    counted: true,
-                    raise: false,
-                    check_images: true,
-                }
-            }
-            _ => Verdict::Fail,
-        }
     }
 }
 

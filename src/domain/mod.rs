@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod api_error;
 pub mod batch;
+pub mod decide;
 pub mod due;
 pub mod html;
 pub mod job;

@@ -165,7 +165,7 @@ impl Health {
                 let room = self
                     .store
                     .probe(now.wall)
-                    .and_then(|()| pauses::missing_room(&self.store, &self.config));
+                    .and_then(|()| pauses::missing_free_space(&self.store, &self.config));
                 let trouble = match room {
                     Ok(None) => None,
                     Ok(Some(_)) => Some(StoreError::Full.to_string()),

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::settle::{self, Rules};
+use super::settle::{self, RetryRules};
 use super::{Stored, Tx, batches};
 use crate::domain::batch::BatchState;
 
@@ -15,7 +15,7 @@ pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         "UPDATE instance SET database_id = ?, created_at = ?",
         params![id, tx.now],
     )?;
-    let rules = Rules {
+    let rules = RetryRules {
         max_attempts: u32::MAX,
         check_images: false,
         batch_cap: None,

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, events, moved, synchronous_calls};
+use super::{Stored, Tx, View, events, moved, planned_calls};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
@@ -148,7 +148,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
                 tx.now
             ])?;
             if new.mode == Mode::Synchronous {
-                synchronous_calls::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+                planned_calls::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
             }
         }
     }

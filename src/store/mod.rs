@@ -47,6 +47,7 @@ pub mod lots;
 pub mod money;
 pub mod notices;
 pub mod orphans;
+mod planned_calls;
 pub mod queue;
 pub mod report;
 pub mod requests;

@@ -36,7 +36,7 @@ pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
 }
 
 /// A batch takes so much more of its model's queue.
-pub fn take(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
+pub fn add_tokens(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET queue_tokens = queue_tokens + ? WHERE id = ?")?
         .execute(params![tokens, batch])?;
     Ok(())
@@ -44,7 +44,7 @@ pub fn take(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
 
 /// What our batches hold of a model's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Held {
+struct QueueUse {
     /// Tokens, from the planning of a batch to its end.
     tokens: u64,
     /// Whether OpenAI has yet to say if it takes one of them.
@@ -53,7 +53,7 @@ struct Held {
 
 /// What an account's batches of a model hold. One whose call failed, or whose create is in doubt, keeps
 /// no other waiting.
-fn held(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Held> {
+fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
         "SELECT coalesce(sum(queue_tokens), 0),
                 coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
@@ -70,7 +70,7 @@ fn held(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored
         identity.project
     ];
     Ok(query.query_row(of, |row| {
-        Ok(Held {
+        Ok(QueueUse {
             tokens: row.get(0)?,
             is_admitting: row.get(1)?,
         })
@@ -83,7 +83,7 @@ pub fn explains(view: &View, batch: &BatchRow, limit: u64, now: Timestamp) -> St
     let own: u64 = view
         .prepare_cached("SELECT queue_tokens FROM openai_batches WHERE id = ?")?
         .query_row([batch.id], |row| row.get(0))?;
-    let others = held(view, &batch.identity, &batch.model, now)?.tokens;
+    let others = queue_use(view, &batch.identity, &batch.model, now)?.tokens;
     Ok(batch.lines > 1 && own > 0 && own.saturating_add(others) > usable(limit))
 }
 
@@ -93,24 +93,24 @@ fn usable(limit: u64) -> u64 {
 
 /// How many tokens the next batch of a model may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// As many as it likes: no limit is known.
-    Unknown,
-    /// So many.
-    Of(u64),
-    /// None, before another batch has ended, or been taken: they are admitted one after another, since
-    /// OpenAI holds those that it validates side by side against a queue without the others.
+pub enum QueueSpace {
+    /// No limit is known.
+    Unlimited,
+    /// This many.
+    Tokens(u64),
+    /// None before another batch has ended or passed its validation. Batches are admitted one after another,
+    /// as OpenAI checks each that it validates against a queue without the others.
     Full,
 }
 
-/// What the queue of a model has room for.
-pub fn room(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<Room> {
-    let Held {
+/// How many tokens the next batch of a model may take.
+pub fn space(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueSpace> {
+    let QueueUse {
         tokens: held,
         is_admitting,
-    } = held(view, identity, model, now)?;
+    } = queue_use(view, identity, model, now)?;
     if is_admitting {
-        return Ok(Room::Full);
+        return Ok(QueueSpace::Full);
     }
     let mut query =
         view.prepare_cached("SELECT tokens FROM queue_limits WHERE model = ? AND learned_at > ?")?;
@@ -118,14 +118,14 @@ pub fn room(view: &View, identity: &Identity, model: &str, now: Timestamp) -> St
         .query_row(params![model, now.before(BELIEVED)], |row| row.get(0))
         .optional()?;
     let Some(limit) = limit else {
-        return Ok(Room::Unknown);
+        return Ok(QueueSpace::Unlimited);
     };
     let share = usable(limit) / BATCHES;
     let left = usable(limit).saturating_sub(held).min(share);
     Ok(if held == 0 || left > share / 2 {
-        Room::Of(left)
+        QueueSpace::Tokens(left)
     } else {
-        Room::Full
+        QueueSpace::Full
     })
 }
 
@@ -142,7 +142,7 @@ pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
 
 /// A model's queue, for whoever looks.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub struct ModelQueue {
     /// The model.
     pub model: String,
     /// The limit.
@@ -154,7 +154,7 @@ pub struct Queue {
 }
 
 /// The limits that are known.
-pub fn list(view: &View) -> Stored<Vec<Queue>> {
+pub fn list(view: &View) -> Stored<Vec<ModelQueue>> {
     let mut query = view.prepare_cached(
         "SELECT q.model, q.tokens, q.learned_at,
                 (SELECT coalesce(sum(b.queue_tokens), 0) FROM openai_batches b
@@ -163,7 +163,7 @@ pub fn list(view: &View) -> Stored<Vec<Queue>> {
          FROM queue_limits q ORDER BY q.model",
     )?;
     let rows = query.query_map([], |row| {
-        Ok(Queue {
+        Ok(ModelQueue {
             model: row.get(0)?,
             limit: row.get(1)?,
             learned_at: row.get(2)?,

@@ -11,7 +11,7 @@ use crate::domain::parameters::Parameters;
 
 /// A job's queue of one stage.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub struct JobQueue {
     /// The job's row.
     pub job: i64,
     /// Whose it is.
@@ -24,7 +24,7 @@ pub struct Queue {
 
 /// What waits in a stage, by job, oldest job first; `cap`: of the requests whose next batch may
 /// hold so many lines (none: as many as fit).
-pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<Queue>> {
+pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<JobQueue>> {
     let mut first = view.prepare_cached(
         "SELECT since FROM requests
          WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT 1",
@@ -45,7 +45,7 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
             .optional()?;
         if let Some(since) = since {
             let length = count.query_row(params![job, stage, cap, count_to], |row| row.get(0))?;
-            queues.push(Queue {
+            queues.push(JobQueue {
                 job,
                 client: row.get(1)?,
                 since,
@@ -70,7 +70,7 @@ pub fn caps(view: &View, stage: Stage) -> Stored<Vec<u32>> {
 
 /// All that a line of an input file is made from.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct InputLine {
     /// The request's row.
     pub request: i64,
     /// Where its answer belongs.
@@ -85,7 +85,7 @@ pub struct Line {
     pub text: String,
 }
 
-impl Line {
+impl InputLine {
     /// The body of its request.
     pub fn body(&self, parameters: &Parameters) -> serde_json::Value {
         let language = self.custom_id.language.as_deref().unwrap_or("");
@@ -96,12 +96,12 @@ impl Line {
 const LINE: &str = "r.id, r.language, r.cap_raised, l.position, l.batch_job_id, l.additional_info, l.images, \
     l.missing_images, l.vision_result";
 
-fn line(row: &rusqlite::Row<'_>) -> Stored<Line> {
+fn line(row: &rusqlite::Row<'_>) -> Stored<InputLine> {
     let language: String = row.get(1)?;
     let missing = list(row.get(7)?)?;
     let mut images = list(row.get(6)?)?;
     images.retain(|image| !missing.contains(image));
-    Ok(Line {
+    Ok(InputLine {
         request: row.get(0)?,
         custom_id: CustomId {
             job: row.get(4)?,
@@ -123,7 +123,7 @@ pub fn waiting(
     cap: Option<u32>,
     after: i64,
     limit: u32,
-) -> Stored<Vec<Line>> {
+) -> Stored<Vec<InputLine>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.job = ? AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS ? AND r.id > ?
@@ -135,7 +135,7 @@ pub fn waiting(
 }
 
 /// What one request is made from.
-pub fn of(view: &View, request: i64) -> Stored<Line> {
+pub fn of(view: &View, request: i64) -> Stored<InputLine> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot WHERE r.id = ?"
     ))?;
@@ -146,7 +146,7 @@ pub fn of(view: &View, request: i64) -> Stored<Line> {
 }
 
 /// Up to `limit` lines of a batch beyond `after`, in the order of its input file.
-pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Line>> {
+pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<InputLine>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM batch_lines b JOIN requests r ON r.id = b.request_id JOIN batch_lots l ON l.id = r.lot
          WHERE b.batch_id = ? AND b.request_id > ? ORDER BY b.request_id LIMIT ?"

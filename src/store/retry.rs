@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::images::UNUSABLE;
 use super::jobs::JobRow;
-use super::settle::{self, By};
+use super::settle::{self, AnswerOrigin};
 use super::{StoreError, Stored, Tx, View, events};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
@@ -145,7 +145,7 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
     )?;
     // Paid already: a late text is an answer now.
     for late in failed.iter().filter(|request| request.has_text) {
-        settle::settle_answered(tx, &settle::open_request(tx, late.id)?, By::Batch)?;
+        settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
     }
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, in_flight = 0,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::settle::{self, By, Request, Rules};
+use super::planned_calls::plan;
+use super::settle::{self, AnswerOrigin, RequestRow, RetryRules};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::Outcome;
@@ -41,13 +42,6 @@ pub struct CallResult<'a> {
     pub response_id: Option<&'a str>,
     /// Its tokens.
     pub tokens: TokenUsage,
-}
-
-/// Plans a call of a claimed request.
-pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
-    tx.prepare_cached("INSERT INTO synchronous_calls (request_id, next_at) VALUES (?, ?)")?
-        .execute(params![request, at])?;
-    Ok(())
 }
 
 /// The first call that may be made now. One
@@ -99,7 +93,7 @@ pub fn end(
     tx: &Tx<'_>,
     call: &Call,
     result: &CallResult<'_>,
-    rules: Rules,
+    rules: RetryRules,
     again: Option<Timestamp>,
 ) -> Stored<()> {
     let answered = result.outcome == Outcome::Answered;
@@ -126,9 +120,9 @@ pub fn end(
         reasoning,
         call.id
     ])?;
-    let request = settle::open_request(tx, call.request)?;
+    let request = settle::get_request(tx, call.request)?;
     if answered {
-        return settle::succeed(tx, &request, result.text, By::Call);
+        return settle::succeed(tx, &request, result.text, AnswerOrigin::Call);
     }
     if request.state != RequestState::Claimed {
         return Ok(());
@@ -142,7 +136,7 @@ pub fn end(
 
 /// What waits after a call that came to nothing is claimed by another one; the last of its attempts is
 /// a batch's, which has a day for it.
-fn claim_again(tx: &Tx<'_>, request: &Request, most: u32, at: Timestamp) -> Stored<()> {
+fn claim_again(tx: &Tx<'_>, request: &RequestRow, most: u32, at: Timestamp) -> Stored<()> {
     let claimed = tx
         .prepare_cached(
             "UPDATE requests SET state = 'claimed'
@@ -213,16 +207,6 @@ fn late(view: &View, accepted_before: Option<Timestamp>) -> Stored<Vec<(i64, i64
 /// Whether any planned call is not to be made; see [`release_late`].
 pub fn any_late(view: &View, accepted_before: Timestamp) -> Stored<bool> {
     Ok(!late(view, Some(accepted_before))?.is_empty())
-}
-
-/// Takes the planned call of a claimed request back; false where there is none.
-pub(super) fn drop_planned(tx: &Tx<'_>, request: i64) -> Stored<bool> {
-    let dropped = tx
-        .prepare_cached(
-            "DELETE FROM synchronous_calls WHERE request_id = ? AND started_at IS NULL",
-        )?
-        .execute([request])?;
-    Ok(dropped > 0)
 }
 
 /// When the job of a request was accepted.

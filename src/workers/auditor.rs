@@ -128,7 +128,7 @@ impl Auditor {
 
     /// Tells that the disk fills up, while there is room for what is paid.
     fn low_disk(&self) -> Stored<Vec<AlertCause>> {
-        let missing = pauses::missing_room(&self.store, &self.config)?;
+        let missing = pauses::missing_free_space(&self.store, &self.config)?;
         let told = missing.map(|missing| {
             let path = self.store.path().display();
             let message = format!(

@@ -2,6 +2,7 @@
 
 pub mod alert_notifier;
 pub mod auditor;
+pub mod call_failure;
 pub mod finisher;
 pub mod image_checker;
 pub mod ingester;

@@ -12,47 +12,39 @@ use crate::store::batches::BatchRow;
 use crate::store::{Store, Stored, Tx};
 use crate::workers::worker::backoff;
 
-/// So often in a row OpenAI may say 404 of what it made a moment ago before a person is told.
-pub const NOT_YET: u32 = 2;
-
-/// OpenAI refuses the account: all work there waits, and goes on by itself with the first call that
-/// succeeds. `probe`: how long until the next call is tried.
-pub fn pause_openai(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
-    refused(
-        tx,
-        PauseScope::OpenAi,
-        "all work at OpenAI waits and",
-        error,
-        probe,
-    )
-}
-
-/// OpenAI refuses the account what is sent there. Want of money, or of a right, says nothing of what is only
-/// looked at: what is paid is taken in meanwhile, and a look that succeeds does not end the pause.
-pub fn pause_sending(tx: &Tx<'_>, error: &CallError, probe: Duration) -> Stored<()> {
-    match error {
-        CallError::Refused(refusal) if refusal.status == 401 => pause_openai(tx, error, probe),
-        _ => {
-            let waits = "nothing new is sent, what is there is taken in, and it";
-            refused(tx, PauseScope::Sending, waits, error, probe)
-        }
-    }
-}
-
-fn refused(
+/// Pauses `scope` because OpenAI refuses the account. The work goes on with the first call that succeeds;
+/// the next one is tried after `wait`.
+pub fn pause_account(
     tx: &Tx<'_>,
     scope: PauseScope,
-    waits: &str,
     error: &CallError,
-    probe: Duration,
+    wait: Duration,
 ) -> Stored<()> {
+    let waits = match scope {
+        PauseScope::OpenAi => "all work at OpenAI waits and",
+        _ => "nothing new is sent, what is there is ingested, and it",
+    };
     let message = format!(
         "OpenAI refuses the account: {error}. Nothing is lost; {waits} goes on by itself once the balance or the key's \
-         rights are mended there. A new key goes into openai.api_key_file, and is read by: systemctl restart batchkeeper"
+         rights are fixed there. A new key goes into openai.api_key_file, and is read by: systemctl restart batchkeeper"
     );
-    alerts::pause(tx, &scope, &message, Some(tx.now + probe))?;
+    alerts::pause(tx, &scope, &message, Some(tx.now + wait))?;
     let subject = AlertSubject::Scope(scope);
     alerts::open(tx, AlertKind::OpenAiAccount, &subject, &message).map(drop)
+}
+
+/// As [`pause_account`], for a call that only read.
+pub fn pause_openai(tx: &Tx<'_>, error: &CallError, wait: Duration) -> Stored<()> {
+    pause_account(tx, PauseScope::OpenAi, error, wait)
+}
+
+/// As [`pause_account`], for a call that sent something.
+pub fn pause_sending(tx: &Tx<'_>, error: &CallError, wait: Duration) -> Stored<()> {
+    let scope = match error {
+        CallError::Refused(refusal) if refusal.status == 401 => PauseScope::OpenAi,
+        _ => PauseScope::Sending,
+    };
+    pause_account(tx, scope, error, wait)
 }
 
 /// Something that was sent was taken: nothing is refused.
@@ -100,7 +92,7 @@ fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> 
 
 /// What is missing on the database's disk of `limits.disk_reserve`, which is left to results already
 /// paid; none: there is room. Where it is not, no job is taken and no batch created.
-pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
+pub fn missing_free_space(store: &Store, config: &Config) -> Stored<Option<u64>> {
     match config.limits.disk_reserve {
         0 => Ok(None),
         reserve => Ok(reserve.checked_sub(store.room()?).filter(|it| *it > 0)),
@@ -108,7 +100,7 @@ pub fn missing_room(store: &Store, config: &Config) -> Stored<Option<u64>> {
 }
 
 /// A batch that was made under another account than the configured one.
-pub fn other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+pub fn report_other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
     let cause = of_other_identity(row);
     alerts::open(tx, AlertKind::OtherIdentity, &cause.subject, &cause.message).map(drop)
 }

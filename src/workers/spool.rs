@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::base::private_file::create_private;
 use crate::base::text_enum::text_enum;
-use crate::store::batches::ResultKind;
+use crate::domain::batch::ResultKind;
 
 /// Bytes that are collected before they are written to the disk.
 const BUFFER: usize = 1 << 16;

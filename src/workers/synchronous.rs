@@ -19,7 +19,7 @@ use crate::domain::due::Due;
 use crate::domain::result_line::{self, Answer};
 use crate::domain::usage::TokenUsage;
 use crate::openai::{CallError, ResponsesApi};
-use crate::store::settle::Rules;
+use crate::store::settle::RetryRules;
 use crate::store::synchronous_calls::{self, Call, CallResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
@@ -161,7 +161,7 @@ impl SynchronousCaller {
             response_id: response.as_ref().ok().and_then(|body| body["id"].as_str()),
             tokens: usage,
         };
-        let rules = Rules {
+        let rules = RetryRules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
             batch_cap: None,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
+pub use crate::domain::decide::backoff::backoff;
 use crate::store::StoreError;
 use crate::workers::wakeups::Topic;
 
@@ -126,13 +127,6 @@ pub trait Worker: Send {
     /// # Errors
     /// When the store or the spool cannot be relied on; see [`WorkerError::passes`].
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError>;
-}
-
-/// The wait after `failures` failed calls in a row: doubled each time, 32 times `first` at most,
-/// or what the other side asks for where that is longer.
-pub fn backoff(first: Duration, failures: u32, asked: Option<Duration>) -> Duration {
-    let doubled = first.saturating_mul(1 << failures.min(5));
-    doubled.max(asked.unwrap_or(Duration::ZERO))
 }
 
 /// Since when rows are waited for, on the steady clock: setting the wall clock neither cuts a wait

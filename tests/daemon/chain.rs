@@ -372,7 +372,7 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
 }
 
 #[test]
-fn a_webhook_that_is_gone_or_never_answers_well_is_given_up() {
+fn a_webhook_that_is_gone_or_never_answers_well_is_abandoned() {
     let appliance = Appliance::start();
     appliance.fault(&json!([
         {"fault": "hook_status", "match": "/hooks/gone", "value": 410},

@@ -222,7 +222,7 @@ fn a_process_that_ends_while_it_tells_tells_again_under_the_same_id() {
 }
 
 #[test]
-fn who_never_takes_it_is_given_up_after_the_waits_of_webhooks() {
+fn who_never_takes_it_is_abandoned_after_the_waits_of_webhooks() {
     let mut scene = Scene::new(URL);
     let waits = scene.world.config.webhooks.retry_delays.clone();
     scene.listener.answers(&vec![Some(500); 100]);

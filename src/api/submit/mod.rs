@@ -118,7 +118,7 @@ impl Api {
         let pause = self
             .store
             .read(|view| alerts::paused(view, &PauseScope::Intake))?;
-        if let Some(missing) = pauses::missing_room(&self.store, &self.config)? {
+        if let Some(missing) = pauses::missing_free_space(&self.store, &self.config)? {
             log::error!(event = "refused", reason = "disk_reserve", missing; "");
             return Err(StoreError::Full.into());
         }

@@ -7,8 +7,7 @@ use rusqlite::{Row, params};
 
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
-use crate::base::text_enum::text_enum;
-use crate::domain::batch::{BatchState, Scheme, Stage};
+use crate::domain::batch::{BatchState, ResultKind, Scheme, Stage};
 use crate::domain::due::Due;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
 
@@ -22,31 +21,21 @@ pub use known::*;
 pub use moves::*;
 pub use results::*;
 
-/// One of a batch's two result files, as far as it has been taken in.
+/// One of a batch's two result files, as far as it was ingested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResultFile {
     /// OpenAI's id of it, where there is such a file.
     pub id: Option<String>,
     /// Its size, once it lies in the spool.
     pub bytes: Option<u64>,
-    /// How many bytes of it have been taken in.
-    pub taken: u64,
+    /// How many bytes of it were ingested.
+    pub ingested: u64,
 }
 
 impl ResultFile {
     /// There is none, or it lies in the spool.
     pub fn is_spooled(&self) -> bool {
         self.id.is_none() || self.bytes.is_some()
-    }
-}
-
-text_enum! {
-    /// One of a batch's two result files; the text is the prefix of its columns.
-    ResultKind {
-        /// Lines answered with 2xx.
-        Output = "output",
-        /// Lines that failed or never ran.
-        Error = "error",
     }
 }
 
@@ -165,12 +154,12 @@ fn batch_row(row: &Row<'_>) -> Stored<BatchRow> {
         output: ResultFile {
             id: row.get(22)?,
             bytes: row.get(23)?,
-            taken: row.get(24)?,
+            ingested: row.get(24)?,
         },
         error_file: ResultFile {
             id: row.get(25)?,
             bytes: row.get(26)?,
-            taken: row.get(27)?,
+            ingested: row.get(27)?,
         },
         settled_to: row.get(28)?,
         cancel_wanted: row.get(29)?,

@@ -13,7 +13,7 @@ use crate::store::{Stored, Tx, View, events, moved};
 const NAMED: usize = 10;
 
 /// What a submission is planned with.
-pub struct Plan<'a> {
+pub struct BatchPlan<'a> {
     /// Unique for ever.
     pub key: &'a str,
     /// What it asks for.
@@ -27,7 +27,7 @@ pub struct Plan<'a> {
 }
 
 /// A new submission, whose requests are about to be claimed.
-pub fn plan(tx: &Tx<'_>, plan: &Plan<'_>) -> Stored<i64> {
+pub fn plan(tx: &Tx<'_>, plan: &BatchPlan<'_>) -> Stored<i64> {
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, base_url, organization, project, model,
                                      parameters, next_at, created_at)
@@ -249,6 +249,6 @@ pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
 
 /// Whether a submission was let go of while a call for it was under way: what the call says does not
 /// matter any more.
-pub fn is_given_up(view: &View, id: i64) -> Stored<bool> {
+pub fn is_abandoned(view: &View, id: i64) -> Stored<bool> {
     Ok(get(view, id)?.state == BatchState::Failed)
 }

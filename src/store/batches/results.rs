@@ -3,10 +3,10 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{BatchRow, COLUMNS, ResultKind, batch_row};
+use super::{BatchRow, COLUMNS, batch_row};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
-use crate::domain::batch::BatchState;
+use crate::domain::batch::{BatchState, ResultKind};
 use crate::domain::openai::{Batch, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
 

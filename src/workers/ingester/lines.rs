@@ -1,30 +1,84 @@
-//! Result lines: read in chunks, classified, and taken into their lots.
+//! The lines of a spooled result file are read in chunks and ingested into their lots.
 
-use crate::domain::batch::Outcome;
+use std::{fs, io};
+
+use super::Ingester;
+use crate::base::clock::Moment;
+use crate::base::fields::Fields;
+use crate::domain::batch::{Outcome, ResultKind};
 use crate::domain::result_line;
 use crate::domain::usage::TokenUsage;
 use crate::openai::jsonl::{Content, LineReader};
-use crate::store::batches::BatchRow;
+use crate::store::batches::{self, BatchRow};
 use crate::store::settle::{self, LineResult};
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, events};
+use crate::workers::worker::{TickOutcome, WorkerError};
 
 /// Result lines in one transaction.
 const LINES: usize = 200;
-/// Bytes of them.
+/// Bytes of result lines in one transaction.
 const BYTES: u64 = 1 << 20;
 
-/// Some lines of a result file, as they stand there.
-pub struct Chunk {
+/// Some lines of a result file.
+struct Chunk {
     /// Their bytes.
-    pub lines: Vec<Vec<u8>>,
+    lines: Vec<Vec<u8>>,
     /// Where the next line begins.
-    pub end: u64,
+    end: u64,
     /// Whether the file ends there.
-    pub is_last: bool,
+    is_last: bool,
 }
 
-/// Reads the next lines, as many as one transaction takes.
-pub fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Result<Chunk> {
+impl Ingester {
+    /// Ingests the next lines of a spooled file.
+    pub(super) fn ingest_lines(
+        &self,
+        row: &BatchRow,
+        kind: ResultKind,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
+        let file = row.file(kind);
+        let path = self.spool.path(&row.key, kind.into());
+        let mut reader = match LineReader::open(&path, file.ingested) {
+            Ok(reader) if fs::metadata(&path)?.len() == file.bytes.unwrap_or(0) => reader,
+            _ => {
+                log::warn!(
+                    event = "spooled_again", batch = row.id;
+                    "the spooled {kind} file is gone or another; it is fetched again"
+                );
+                self.store
+                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, kind))?;
+                return Ok(TickOutcome::again());
+            }
+        };
+        let chunk = read_chunk(&mut reader)?;
+        self.store.write(now.wall, |tx| {
+            let (mut unknown, mut broken) = (0, Vec::new());
+            for line in &chunk.lines {
+                if !ingest_line(tx, row, line, &mut broken)? {
+                    unknown += 1;
+                }
+            }
+            if let Some(first) = broken.first() {
+                let detail = Fields::new()
+                    .with("file", kind.as_str())
+                    .with("lines", broken.len())
+                    .with("first", first.as_str());
+                events::record(tx, None, Some(row.id), "broken_lines", detail)?;
+            }
+            let ingested = if chunk.is_last {
+                file.bytes.unwrap_or(chunk.end)
+            } else {
+                chunk.end
+            };
+            batches::record_ingested(tx, row.id, kind, ingested, unknown)
+        })?;
+        Ok(TickOutcome::again())
+    }
+}
+
+/// Reads as many of the next lines as one transaction may have.
+fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
     let mut chunk = Chunk {
         lines: Vec::new(),
         end: reader.offset(),
@@ -42,54 +96,45 @@ pub fn read_chunk(reader: &mut LineReader<impl std::io::BufRead>) -> std::io::Re
                 bytes += line.len() as u64;
                 chunk.lines.push(line.to_vec());
             }
-            // Too long to be an answer of ours: as good as unreadable, and it names nobody.
+            // It is too long to be an answer of ours, and it names no request.
             Content::TooLong { .. } => chunk.lines.push(Vec::new()),
         }
     }
     Ok(chunk)
 }
 
-/// One line into its lot. False when it belongs to none of this batch; what is broken about it is
-/// added to `noted`.
-pub fn take_line(
+/// Ingests one line into its lot. False if it belongs to no line of this batch. What is broken about it is
+/// added to `broken`.
+fn ingest_line(
     tx: &Tx<'_>,
     row: &BatchRow,
     line: &[u8],
-    noted: &mut Vec<String>,
+    broken: &mut Vec<String>,
 ) -> Result<bool, StoreError> {
-    let read = result_line::read_line(line);
-    let (custom_id, result) = match &read {
-        Ok(line) => {
-            let (outcome, text, error) = line.answer.outcome();
-            let tokens = line.usage;
-            (line.custom_id.as_str(), (outcome, text, error, tokens))
-        }
-        Err(broken) => {
-            noted.push(broken.message.clone());
-            let Some(custom_id) = &broken.custom_id else {
+    let line = match result_line::read_line(line) {
+        Ok(line) => line,
+        Err(unreadable) => {
+            broken.push(unreadable.message.clone());
+            let Some(custom_id) = &unreadable.custom_id else {
                 return Ok(false);
             };
-            (
-                custom_id.as_str(),
-                (
-                    Outcome::Unreadable,
-                    "",
-                    broken.message.clone(),
-                    TokenUsage::ZERO,
-                ),
-            )
+            let result = LineResult {
+                custom_id,
+                outcome: Outcome::Unreadable,
+                text: "",
+                error: &unreadable.message,
+                tokens: TokenUsage::ZERO,
+            };
+            return settle::ingest_line(tx, row, &result);
         }
     };
-    let (outcome, text, error, tokens) = result;
-    settle::take_line(
-        tx,
-        row,
-        &LineResult {
-            custom_id,
-            outcome,
-            text,
-            error: &error,
-            tokens,
-        },
-    )
+    let (outcome, text, error) = line.answer.outcome();
+    let result = LineResult {
+        custom_id: &line.custom_id,
+        outcome,
+        text,
+        error: &error,
+        tokens: line.usage,
+    };
+    settle::ingest_line(tx, row, &result)
 }

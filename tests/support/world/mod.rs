@@ -538,7 +538,7 @@ impl World {
     /// An operator's `batches give-up` of a batch that is on its way still.
     pub fn give_up(&mut self, batch: i64) {
         self.survive(|world| {
-            let rules = batchkeeper::store::settle::Rules {
+            let rules = batchkeeper::store::settle::RetryRules {
                 max_attempts: world.config.batch.max_attempts,
                 check_images: world.config.images.check,
                 batch_cap: None,

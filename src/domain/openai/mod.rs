@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::text_enum::text_enum;
 use crate::domain::usage::TokenUsage;
 
+mod error;
+
+pub use error::{CallError, OpenAiError};
+
 /// The account that a call is made under. "Not found" is worth something only under the identity
 /// that a batch was made under.
 #[derive(Clone, Debug, PartialEq, Eq)]

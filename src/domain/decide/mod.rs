@@ -1,0 +1,13 @@
+//! What follows from what was observed: each file is one decision, as a pure function.
+//!
+//! A worker reads what is due, asks the outside, hands both to one of these functions, and applies the
+//! decision in one transaction.
+
+pub mod backoff;
+pub mod failed_call;
+pub mod failed_create;
+pub mod failed_line;
+pub mod lost_create;
+pub mod missing_lines;
+pub mod polled_batch;
+pub mod refused_batch;

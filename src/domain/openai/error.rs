@@ -1,0 +1,103 @@
+//! Why a call to OpenAI failed.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a call did not give its answer; the distinction that the submission protocol stands on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It failed before a byte of the request was sent: it certainly had no effect.
+    #[error("not sent: {message}")]
+    NotSent {
+        /// For people.
+        message: String,
+    },
+    /// OpenAI answered with a status other than 2xx. A redirect is one of them, as none is followed.
+    #[error("{0}")]
+    Refused(OpenAiError),
+    /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
+    #[error("outcome unknown: {message}")]
+    Unknown {
+        /// For people.
+        message: String,
+    },
+}
+
+/// An answer with a status other than 2xx.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenAiError {
+    /// The HTTP status.
+    pub status: u16,
+    /// `error.code`. If it is null, an `error.type` that says as much (`insufficient_quota`, but not
+    /// `invalid_request_error`). Else an empty string. A number is kept as text.
+    pub code: String,
+    /// `error.param`, or an empty string.
+    pub param: String,
+    /// `error.message`, `detail`, or the start of a body that is not JSON. It has at most 500 characters, no
+    /// control characters, and no keys or `org-…` ids.
+    pub message: String,
+    /// `retry-after-ms` or `Retry-After`, one hour at most.
+    pub retry_after: Option<Duration>,
+    /// `x-request-id`, or an empty string.
+    pub request_id: String,
+}
+
+impl CallError {
+    /// Whether the call certainly had no effect: it was never sent, or refused with a 4xx other than 408 and
+    /// 409.
+    pub fn had_no_effect(&self) -> bool {
+        match self {
+            Self::NotSent { .. } => true,
+            Self::Refused(refusal) => {
+                (400..500).contains(&refusal.status) && !matches!(refusal.status, 408 | 409)
+            }
+            Self::Unknown { .. } => false,
+        }
+    }
+
+    /// Whether OpenAI refuses the whole account: 401, 403, or insufficient quota.
+    pub fn is_account_trouble(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.status, 401 | 403)
+                    || matches!(
+                        refusal.code.as_str(),
+                        "insufficient_quota"
+                            | "billing_hard_limit_reached"
+                            | "credit_balance_exhausted"
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether OpenAI has no such object under this identity.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.status == 404)
+    }
+
+    /// How long OpenAI asks to wait before the next call.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for OpenAiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if !self.param.is_empty() {
+            write!(f, " (param {})", self.param)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.request_id.is_empty() {
+            write!(f, " [request {}]", self.request_id)?;
+        }
+        Ok(())
+    }
+}

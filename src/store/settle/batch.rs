@@ -1,0 +1,117 @@
+//! The lines of a batch are settled: one chunk of a batch whose files are read, or a whole batch that an
+//! operator abandons.
+
+use rusqlite::params;
+
+use super::request::get_request;
+use super::verdict::{RetryRules, judge};
+use crate::domain::alert::AlertSubject;
+use crate::domain::batch::Outcome;
+use crate::domain::job::RequestState;
+use crate::store::{Stored, Tx, View, alerts, batches};
+
+/// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of its input.
+/// Returns the last request seen; `None` if all are settled.
+pub fn settle_lines(
+    tx: &Tx<'_>,
+    batch: i64,
+    after: i64,
+    limit: u32,
+    rules: RetryRules,
+) -> Stored<Option<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT request_id, outcome, error, settled FROM batch_lines WHERE batch_id = ? AND request_id > ?
+         ORDER BY request_id LIMIT ?",
+    )?;
+    let mut rows = query.query(params![batch, after, limit])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let request = row.get(0)?;
+        last = Some(request);
+        let settled: bool = row.get(3)?;
+        if !settled {
+            let outcome: Option<Outcome> = row.get(1)?;
+            let error: Option<String> = row.get(2)?;
+            let outcome = outcome.unwrap_or(Outcome::Missing);
+            settle_line(tx, batch, request, outcome, error.as_deref(), rules)?;
+        }
+    }
+    Ok(last)
+}
+
+fn settle_line(
+    tx: &Tx<'_>,
+    batch: i64,
+    request: i64,
+    outcome: Outcome,
+    error: Option<&str>,
+    rules: RetryRules,
+) -> Stored<()> {
+    tx.prepare_cached(
+        "UPDATE batch_lines SET settled = 1, outcome = ?, error = ? WHERE batch_id = ? AND request_id = ?",
+    )?
+    .execute(params![outcome, error, batch, request])?;
+    let request = get_request(tx, request)?;
+    if request.state != RequestState::Claimed || is_in_another_batch(tx, batch, request.id)? {
+        return Ok(());
+    }
+    judge(tx, &request, outcome, error, rules)
+}
+
+/// Whether another batch may still answer a request: OpenAI may have two batches under one key.
+fn is_in_another_batch(view: &View, batch: i64, request: i64) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM batch_lines WHERE request_id = ? AND batch_id <> ? AND settled = 0)",
+    )?;
+    Ok(query.query_row([request, batch], |row| row.get(0))?)
+}
+
+/// Marks every line of a batch that OpenAI did not run. `blamed` are the lines to blame, by their number from
+/// 1, with what is wrong with each.
+pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored<()> {
+    tx.execute(
+        "UPDATE batch_lines SET outcome = 'not_run' WHERE batch_id = ? AND outcome IS NULL",
+        [batch],
+    )?;
+    if blamed.is_empty() {
+        return Ok(());
+    }
+    let mut requests = tx.prepare_cached(
+        "SELECT request_id FROM batch_lines WHERE batch_id = ? ORDER BY request_id",
+    )?;
+    let requests: Vec<i64> = requests
+        .query_map([batch], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut blame = tx.prepare_cached(
+        "UPDATE batch_lines SET outcome = 'wrong', error = ? WHERE batch_id = ? AND request_id = ?",
+    )?;
+    for (line, error) in blamed {
+        let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        if let Some(request) = at.and_then(|at| requests.get(at)) {
+            blame.execute(params![error, batch, request])?;
+        }
+    }
+    Ok(())
+}
+
+/// Abandons a batch that never reached OpenAI, or that an operator gives up hope of, and settles all its
+/// lines in this transaction.
+pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: RetryRules) -> Stored<()> {
+    mark_not_run(tx, batch, &[])?;
+    let mut after = 0;
+    while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
+        after = last;
+    }
+    alerts::close_all(tx, &AlertSubject::Batch(batch))?;
+    batches::mark_abandoned(tx, batch, reason)
+}
+
+/// Whether no request of a batch is open any more: its jobs were cancelled, or another batch under an earlier
+/// key answered them after all.
+pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
+                            WHERE l.batch_id = ? AND r.state IN ('waiting', 'claimed', 'held'))",
+    )?;
+    Ok(query.query_row([batch], |row| row.get(0))?)
+}

@@ -1,0 +1,19 @@
+//! Answers reach their lots: a line is ingested, its request is settled, its lot is finished.
+//!
+//! The counters of `batch_jobs` change here and in [`super::jobs`] only, in the transaction that changes the
+//! rows they count. `open_vision` and `open_translations` count a job's requests that are waiting, claimed
+//! or held. `processed_lots` and `failed_lots` count its finished lots.
+
+mod batch;
+mod lines;
+mod request;
+mod tally;
+mod verdict;
+
+pub use batch::*;
+pub use lines::*;
+pub(super) use request::{AnswerOrigin, RequestRow, get_request, settle_answered, succeed};
+pub use request::{fail_unsent, release_held};
+pub(super) use tally::{Tallies, write_tallies};
+pub use verdict::RetryRules;
+pub(super) use verdict::judge;

@@ -1,0 +1,278 @@
+//! One request is settled: it has its text, it failed, or an operator releases it. Its lot is finished with
+//! the last of its requests.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::tally::{count_finished_lot, count_settled};
+use crate::base::fields::Fields;
+use crate::domain::batch::Stage;
+use crate::domain::decide::failed_line::RequestHistory;
+use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
+use crate::store::{Stored, Tx, View, events, planned_calls, requests};
+
+/// A request with the lot and job that it belongs to.
+pub(in crate::store) struct RequestRow {
+    pub(in crate::store) id: i64,
+    pub(super) lot: i64,
+    pub(super) job: i64,
+    pub(super) stage: Stage,
+    language: String,
+    pub(in crate::store) state: RequestState,
+    pub(super) history: RequestHistory,
+}
+
+/// The request of that row.
+pub(in crate::store) fn get_request(view: &View, id: i64) -> Stored<RequestRow> {
+    let mut query = view.prepare_cached(
+        "SELECT id, lot, job, stage, language, state, attempts, cap_raised, image_failures FROM requests WHERE id = ?",
+    )?;
+    Ok(query.query_row([id], |row| {
+        Ok(RequestRow {
+            id: row.get(0)?,
+            lot: row.get(1)?,
+            job: row.get(2)?,
+            stage: row.get(3)?,
+            language: row.get(4)?,
+            state: row.get(5)?,
+            history: RequestHistory {
+                attempts: row.get(6)?,
+                raised: row.get(7)?,
+                image_rounds: row.get(8)?,
+            },
+        })
+    })?)
+}
+
+impl RequestRow {
+    /// Whether the request has no outcome yet.
+    fn is_open(&self) -> bool {
+        matches!(
+            self.state,
+            RequestState::Waiting | RequestState::Claimed | RequestState::Held
+        )
+    }
+
+    /// Gives the request its last state.
+    pub(super) fn settle(&self, tx: &Tx<'_>, state: RequestState) -> Stored<()> {
+        tx.prepare_cached(
+            "UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?",
+        )?
+        .execute(params![state, self.id])?;
+        Ok(())
+    }
+}
+
+/// How a text was asked for. A lot's translations are asked for in the same way as its description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum AnswerOrigin {
+    /// By a line of a batch.
+    Batch,
+    /// By a synchronous call.
+    Call,
+}
+
+/// Stores the text of a request. A text for a request that is settled already (its job was cancelled, its
+/// lot failed) is stored too, as it is paid for, and changes no state.
+pub(in crate::store) fn succeed(
+    tx: &Tx<'_>,
+    request: &RequestRow,
+    text: &str,
+    origin: AnswerOrigin,
+) -> Stored<()> {
+    match request.stage {
+        Stage::Vision => {
+            tx.prepare_cached(
+                "UPDATE batch_lots SET vision_result = ?,
+                        error_message = CASE status WHEN 'failed' THEN error_message END
+                 WHERE id = ? AND vision_result IS NULL",
+            )?
+            .execute(params![text, request.lot])?;
+        }
+        Stage::Translation => {
+            tx.prepare_cached(
+                "INSERT INTO lot_translations (lot, language, text) VALUES (?, ?, ?)
+                 ON CONFLICT DO UPDATE SET text = excluded.text, error = NULL WHERE text IS NULL",
+            )?
+            .execute(params![request.lot, request.language, text])?;
+        }
+    }
+    if request.is_open() {
+        settle_answered(tx, request, origin)?;
+    }
+    Ok(())
+}
+
+/// Settles an open request that has its text.
+pub(in crate::store) fn settle_answered(
+    tx: &Tx<'_>,
+    request: &RequestRow,
+    origin: AnswerOrigin,
+) -> Stored<()> {
+    request.settle(tx, RequestState::Done)?;
+    // A second batch under the key of an earlier one may have answered it.
+    requests::leave_planned(tx, request.id)?;
+    let translations = if request.stage == Stage::Vision {
+        want_translations(tx, request, origin)?
+    } else {
+        0
+    };
+    count_settled(tx, request.job, request.stage, translations);
+    finish_lot(tx, request, None)
+}
+
+/// Makes the translation requests of a lot that has its description. Returns how many are new.
+fn want_translations(tx: &Tx<'_>, vision: &RequestRow, origin: AnswerOrigin) -> Stored<i64> {
+    let languages: String = tx
+        .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
+        .query_row([vision.job], |row| row.get(0))?;
+    let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let state = match origin {
+        AnswerOrigin::Batch => RequestState::Waiting,
+        AnswerOrigin::Call => RequestState::Claimed,
+    };
+    // A request is there already if a linked batch had asked for it (see `verdict::put_off`), and a text if
+    // the earlier service had it.
+    let mut want = tx.prepare_cached(
+        "INSERT INTO requests (lot, job, stage, language, state, since)
+         SELECT ?1, ?2, 'translation', ?3, ?4, ?5
+         WHERE NOT EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = ?1 AND t.language = ?3 AND t.text IS NOT NULL)
+         ON CONFLICT (lot, stage, language) DO UPDATE SET state = excluded.state, since = excluded.since
+            WHERE state = 'cancelled'
+         RETURNING id",
+    )?;
+    let mut made = 0;
+    for language in languages.iter().filter(|language| !is_english(language)) {
+        let new: Option<i64> = want
+            .query_row(
+                params![vision.lot, vision.job, language, state, tx.now],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(request) = new {
+            made += 1;
+            if origin == AnswerOrigin::Call {
+                planned_calls::plan(tx, request, tx.now)?;
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Finishes a request's lot when none of its requests is open any more.
+fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Stored<()> {
+    let open: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM requests WHERE lot = ? AND state IN ('waiting', 'claimed', 'held'))")?
+        .query_row([request.lot], |row| row.get(0))?;
+    if open {
+        return Ok(());
+    }
+    let (languages, described, translated): (String, bool, bool) = tx
+        .prepare_cached(
+            "SELECT j.languages, l.vision_result IS NOT NULL,
+                    EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL)
+             FROM batch_lots l, batch_jobs j WHERE l.id = ? AND j.seq = ?",
+        )?
+        .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let has_text =
+        translated || (described && languages.iter().any(|language| is_english(language)));
+    let status = if has_text {
+        LotStatus::Completed
+    } else {
+        LotStatus::Failed
+    };
+    // A recovered translation may be there without a description. The lot then holds the reason for the
+    // languages that were never asked for.
+    let has_reason = !has_text || (!described && lacks_outcome(tx, request.lot, &languages)?);
+    let finished = tx
+        .prepare_cached(
+            "UPDATE batch_lots SET status = ?1, processed_at = ?2,
+                    error_message = CASE WHEN ?3 THEN coalesce(error_message, ?4) END
+             WHERE id = ?5 AND status = 'pending'",
+        )?
+        .execute(params![
+            status,
+            tx.now,
+            has_reason,
+            failure.unwrap_or("no language has a text"),
+            request.lot
+        ])?;
+    if finished == 1 {
+        count_finished_lot(tx, request.job, !has_text);
+    }
+    Ok(())
+}
+
+/// Whether a language of a lot has neither a text nor a reason of its own.
+fn lacks_outcome(view: &View, lot: i64, languages: &[String]) -> Stored<bool> {
+    let mut known = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM lot_translations WHERE lot = ? AND language = ?)",
+    )?;
+    for language in languages {
+        let is_known: bool = known.query_row(params![lot, language], |row| row.get(0))?;
+        if !is_known {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Fails a request for good; its lot holds the reason.
+pub(super) fn fail(tx: &Tx<'_>, request: &RequestRow, reason: &str) -> Stored<()> {
+    request.settle(tx, RequestState::Failed)?;
+    match request.stage {
+        Stage::Vision => {
+            tx.prepare_cached(
+                "UPDATE batch_lots SET error_message = ? WHERE id = ? AND vision_result IS NULL",
+            )?
+            .execute(params![reason, request.lot])?;
+        }
+        Stage::Translation => {
+            tx.prepare_cached(
+                "INSERT OR IGNORE INTO lot_translations (lot, language, error) VALUES (?, ?, ?)",
+            )?
+            .execute(params![request.lot, request.language, reason])?;
+        }
+    }
+    count_settled(tx, request.job, request.stage, 0);
+    finish_lot(tx, request, Some(reason))
+}
+
+/// Fails a request that was not sent, because too few of its lot's images can be fetched or it fits into no
+/// batch.
+pub fn fail_unsent(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
+    let request = get_request(tx, request)?;
+    if planned_calls::drop_planned(tx, request.id)? || request.state == RequestState::Waiting {
+        fail(tx, &request, reason)
+    } else {
+        Ok(())
+    }
+}
+
+/// Releases the held requests of an orphan, as an operator demands. Their lots' images are checked first if
+/// `check_images`. A lot without an image fails, as at its submission. Returns how many were released.
+pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usize> {
+    let released = tx.execute(
+        "UPDATE requests SET state = 'waiting', images_due = (?1 AND stage = 'vision'), since = ?2
+         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?3)",
+        params![check_images, tx.now, job_id],
+    )?;
+    let mut without_image = tx.prepare(
+        "SELECT r.id FROM requests r JOIN batch_lots l ON l.id = r.lot
+         WHERE l.batch_job_id = ? AND r.state = 'waiting' AND r.stage = 'vision' AND json_array_length(l.images) = 0",
+    )?;
+    let without_image: Vec<i64> = without_image
+        .query_map([job_id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for request in without_image {
+        fail_unsent(tx, request, NO_IMAGE)?;
+    }
+    events::record(
+        tx,
+        Some(job_id),
+        None,
+        "released",
+        Fields::new().with("requests", released),
+    )?;
+    Ok(released)
+}

@@ -1,0 +1,209 @@
+//! Both result files of a batch are read: every line that brought no text gets its verdict.
+
+use std::time::Duration;
+
+use super::Ingester;
+use crate::base::clock::{Moment, Timestamp};
+use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
+use crate::domain::batch::ResultKind;
+use crate::domain::decide::backoff::{backoff, longest_backoff};
+use crate::domain::decide::missing_lines::{MissingLinesDecision, MissingLinesLimits, ReadFiles};
+use crate::domain::decide::refused_batch::{RefusalCause, RefusedBatch, RefusedBatchDecision};
+use crate::domain::openai::BatchStatus;
+use crate::store::batches::{self, BatchRow};
+use crate::store::settle::{self, RetryRules};
+use crate::store::{StoreError, Stored, Tx, View, alerts, queue};
+use crate::workers::pauses;
+use crate::workers::spool::SpoolKind;
+use crate::workers::worker::{TickOutcome, WorkerError};
+
+/// Verdicts in one transaction.
+const VERDICTS: u32 = 200;
+/// A model pauses when this many of its batches in a row fail alike.
+const ALIKE: u32 = 3;
+
+impl Ingester {
+    /// Settles the next lines of a batch, or ends it once all are settled.
+    pub(super) fn settle(
+        &mut self,
+        row: &BatchRow,
+        now: Moment,
+    ) -> Result<TickOutcome, WorkerError> {
+        let refused = refused_batch(row);
+        if row.settled_to == 0 {
+            if let Some(wait) = self.wait_for_missing_lines(row, now)? {
+                self.fetch_again(row, wait, now)?;
+                return Ok(TickOutcome::again());
+            }
+            if let Some(refused) = &refused {
+                // The model pauses first: a request that waits again may be sent again at once.
+                self.store.write(now.wall, |tx| {
+                    settle::mark_not_run(tx, row.id, &refused.blamed_lines())?;
+                    self.pause_refused_model(tx, row, refused)
+                })?;
+            }
+        }
+        let decision = match &refused {
+            Some(refused) => Some(
+                self.store
+                    .read(|view| decide_refused(view, row, refused, now.wall))?,
+            ),
+            None => None,
+        };
+        let rules = RetryRules {
+            max_attempts: self.config.batch.max_attempts,
+            check_images: self.config.images.check,
+            batch_cap: decision.and_then(|decision| decision.batch_cap),
+        };
+        let is_settled = self.store.write(now.wall, |tx| {
+            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, rules)? {
+                batches::record_settled_to(tx, row.id, last)?;
+                return Ok(false);
+            }
+            let reason = refused.map(|refused| refused.reason());
+            batches::mark_ingested(tx, row.id, reason.as_deref())?;
+            alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
+            if reason.is_none() {
+                self.judge_model(tx, row)?;
+            }
+            Ok(true)
+        })?;
+        if is_settled {
+            self.missing.end(row.id);
+            // The submitter never removed the input of a batch that the auditor found.
+            for kind in [SpoolKind::Output, SpoolKind::Error, SpoolKind::Input] {
+                self.spool.remove(&row.key, kind)?;
+            }
+        }
+        Ok(TickOutcome::again())
+    }
+
+    /// How long until the files are fetched again, because lines are missing in them; `None` if they are not.
+    fn wait_for_missing_lines(
+        &mut self,
+        row: &BatchRow,
+        now: Moment,
+    ) -> Result<Option<Duration>, StoreError> {
+        let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
+        let read = ReadFiles {
+            is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),
+            has_file: row.output.id.is_some() || row.error_file.id.is_some(),
+            lines: row.lines.into(),
+            unread,
+            answered,
+            counts: row.counts,
+        };
+        if !read.may_grow() {
+            return Ok(None);
+        }
+        let limits = MissingLinesLimits {
+            timeout: self.config.openai.results_timeout,
+            shortest: self.config.openai.poll_interval,
+            longest: pauses::longest_wait(&self.config),
+        };
+        match read.decide(self.missing.waited(row.id, now), limits) {
+            MissingLinesDecision::Settle => Ok(None),
+            MissingLinesDecision::FetchAgain { wait } => Ok(Some(wait)),
+        }
+    }
+
+    /// Has the same files fetched again after `wait`. A repeated line changes nothing, a late one is found.
+    fn fetch_again(&self, row: &BatchRow, wait: Duration, now: Moment) -> Result<(), WorkerError> {
+        self.store.write(now.wall, |tx| {
+            for kind in [ResultKind::Output, ResultKind::Error] {
+                if row.file(kind).id.is_some() {
+                    batches::mark_unspooled(tx, row.id, kind)?;
+                }
+            }
+            batches::set_next_check(tx, row.id, now.wall + wait)
+        })?;
+        Ok(())
+    }
+
+    /// Pauses the model of a refused batch if the refusal passes, and stores the limit that OpenAI named.
+    fn pause_refused_model(
+        &self,
+        tx: &Tx<'_>,
+        row: &BatchRow,
+        refused: &RefusedBatch<'_>,
+    ) -> Stored<()> {
+        let cause = refused.cause();
+        if !matches!(cause, RefusalCause::QueueFull | RefusalCause::Passing) || row.model.is_empty()
+        {
+            return Ok(());
+        }
+        if let Some(limit) = refused.queue_limit() {
+            queue::learn(tx, &row.model, limit)?;
+        }
+        if !decide_refused(tx, row, refused, tx.now)?.pauses_model {
+            return Ok(());
+        }
+        let earlier = batches::refusals_in_a_row(tx, &row.model)?;
+        let wait = backoff(self.config.batch.queue_backoff, earlier, None);
+        let message = format!(
+            "OpenAI takes no batch of {} now: {}; tried again after {wait:?}. What it refused: batchkeeper batches show {}",
+            row.model,
+            refused.reason(),
+            row.id
+        );
+        pause_model(tx, row, AlertKind::ModelRefused, &message, wait)
+    }
+
+    /// Pauses the model of a batch that ran, or lets it go on, by what came back.
+    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+        let was_cancelled = row.openai_status.as_deref() == Some(BatchStatus::Cancelled.as_str());
+        // OpenAI may not say of which model a batch is that a recovery took up.
+        if row.model.is_empty() || was_cancelled {
+            return Ok(());
+        }
+        match batches::fails_alike(tx, &row.model, ALIKE)? {
+            None => pauses::clear_pause(tx, &PauseScope::Model(row.model.clone())),
+            Some(error) => {
+                let message = format!(
+                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
+                     batches show {}",
+                    row.model, row.id
+                );
+                let wait = longest_backoff(self.config.batch.queue_backoff);
+                pause_model(tx, row, AlertKind::ModelFails, &message, wait)
+            }
+        }
+    }
+}
+
+fn pause_model(
+    tx: &Tx<'_>,
+    row: &BatchRow,
+    kind: AlertKind,
+    message: &str,
+    wait: Duration,
+) -> Stored<()> {
+    let scope = PauseScope::Model(row.model.clone());
+    alerts::pause(tx, &scope, message, Some(tx.now + wait))?;
+    alerts::open(tx, kind, &AlertSubject::Scope(scope), message).map(drop)
+}
+
+/// The batch as a refused one; `None` if OpenAI did not refuse it.
+fn refused_batch(row: &BatchRow) -> Option<RefusedBatch<'_>> {
+    let is_refused = row.openai_status.as_deref() == Some(BatchStatus::Failed.as_str());
+    is_refused.then_some(RefusedBatch {
+        errors: &row.errors,
+        lines: row.lines,
+        is_sealed_here: row.input_sha256.is_some(),
+    })
+}
+
+fn decide_refused(
+    view: &View,
+    row: &BatchRow,
+    refused: &RefusedBatch<'_>,
+    now: Timestamp,
+) -> Stored<RefusedBatchDecision> {
+    let is_our_own_queue = match refused.queue_limit() {
+        Some(limit) if refused.cause() == RefusalCause::QueueFull => {
+            queue::explains(view, row, limit, now)?
+        }
+        _ => false,
+    };
+    Ok(refused.decide(is_our_own_queue))
+}
