@@ -28,7 +28,7 @@ pub fn open(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject, message: &str)
             .with("subject", subject)
             .with("message", message);
         tx.log_after_commit(Level::Warn, fields);
-        add_notice(tx, tx.tx.last_insert_rowid(), AlertChange::Opened)?;
+        add_notice(tx, tx.last_insert_rowid(), AlertChange::Opened)?;
     }
     Ok(added == 1)
 }

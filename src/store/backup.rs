@@ -6,16 +6,16 @@
 //! without a snapshot would begin anew at each commit, and `VACUUM INTO` holds its snapshot for as
 //! long as it takes to build every table and index again.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{
-    APPLICATION_ID, Store, StoreError, Stored, Tx, View, beside, cannot, make_private_folder_of,
-    private,
-};
+use super::error::{StoreError, Stored, cannot};
+use super::files::{beside, make_private_folder_of, private, sync_folder_of};
+use super::migrate::APPLICATION_ID;
+use super::{Store, Tx, View};
 use crate::base::clock::Timestamp;
 
 /// Pages copied between two words on how far it is.
@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// When `to` is there already, the copy cannot be written, or it is not what was copied.
     pub fn back_up(&self, to: &Path, progress: Progress<'_>) -> Stored<Copied> {
-        self.read(|view| copy(view, to, progress))
+        self.read(|view| copy(view.connection(), to, progress))
     }
 }
 
@@ -165,17 +165,6 @@ fn contents(of: &Connection) -> Stored<Contents> {
         tables.push((name, rows));
     }
     Ok(Contents { schema, tables })
-}
-
-/// The renaming itself survives a power cut.
-fn sync_folder_of(path: &Path) -> Stored<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| cannot("sync", folder, &error))
 }
 
 /// A verified copy in the folder of backups; it shows what was committed before `snapshot_at`.

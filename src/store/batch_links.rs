@@ -136,7 +136,7 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
             ":made": Timestamp::from_seconds(batch.created_at),
         },
     )?;
-    Ok(tx.tx.last_insert_rowid())
+    Ok(tx.last_insert_rowid())
 }
 
 /// The request that a line of a linked batch answers.

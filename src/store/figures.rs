@@ -108,7 +108,7 @@ impl Store {
     /// The bytes of the database's file and of its WAL.
     pub fn bytes(&self) -> (u64, u64) {
         let length = |suffix: &str| {
-            let path = super::beside(&self.path, suffix);
+            let path = super::files::beside(&self.path, suffix);
             std::fs::metadata(path).map_or(0, |file| file.len())
         };
         (length(""), length("-wal"))

@@ -100,7 +100,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
             ":total": lots.len(), ":failed": failed, ":open": lots.len() - failed, ":now": tx.now,
         },
     )?;
-    let job = tx.tx.last_insert_rowid();
+    let job = tx.last_insert_rowid();
     let mut insert_lot = tx.prepare_cached(
         "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, webhook_url,
                                  status, error_message, processed_at)
@@ -138,7 +138,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
             processed_at
         ])?;
         if !fails {
-            let lot = tx.tx.last_insert_rowid();
+            let lot = tx.last_insert_rowid();
             insert_request.execute(params![
                 lot,
                 job,
@@ -148,7 +148,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
                 tx.now
             ])?;
             if new.mode == Mode::Synchronous {
-                planned_calls::plan(tx, tx.tx.last_insert_rowid(), tx.now)?;
+                planned_calls::plan(tx, tx.last_insert_rowid(), tx.now)?;
             }
         }
     }

@@ -32,7 +32,7 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
             ":updated": job.updated_at, ":completed": is_final.then_some(job.updated_at),
         },
     )?;
-    let seq = tx.tx.last_insert_rowid();
+    let seq = tx.last_insert_rowid();
     for (position, lot) in job.lots.iter().enumerate() {
         let row = insert_lot(tx, job, position, lot)?;
         insert_translations(tx, job, row, lot)?;
@@ -82,7 +82,7 @@ fn insert_lot(tx: &Tx<'_>, job: &LegacyJob, position: usize, lot: &LegacyLot) ->
         ":images": json!(lot.images).to_string(), ":missing": missing, ":status": status, ":text": lot.vision_result,
         ":error": error, ":processed": (status != LotStatus::Pending).then_some(job.updated_at),
     })?;
-    Ok(tx.tx.last_insert_rowid())
+    Ok(tx.last_insert_rowid())
 }
 
 /// Inserts a lot's translations, unless they will be made again: if formatting options stand in place of an

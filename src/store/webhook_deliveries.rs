@@ -294,5 +294,5 @@ pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
              after their time; look at it: batchkeeper webhooks show {id}"
         )
     })?;
-    Ok(tx.tx.last_insert_rowid())
+    Ok(tx.last_insert_rowid())
 }

@@ -95,7 +95,9 @@ fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> 
 pub fn missing_free_space(store: &Store, config: &Config) -> Stored<Option<u64>> {
     match config.limits.disk_reserve {
         0 => Ok(None),
-        reserve => Ok(reserve.checked_sub(store.room()?).filter(|it| *it > 0)),
+        reserve => Ok(reserve
+            .checked_sub(store.free_bytes()?)
+            .filter(|it| *it > 0)),
     }
 }
 

@@ -47,8 +47,8 @@ impl Worker for Retention {
         if let Some(old) = old {
             self.store
                 .write(now.wall, |tx| retention::clean(tx, &old, LOTS))?;
-        } else if self.store.read(free_space::is_to_spare)? {
-            self.store.write(now.wall, free_space::give_back)?;
+        } else if self.store.read(free_space::has_surplus_pages)? {
+            self.store.write(now.wall, free_space::give_back_pages)?;
         } else {
             return Ok(idle);
         }

@@ -2,7 +2,7 @@
 //! the memory is its own.
 
 use batchkeeper::base::clock::Timestamp;
-use batchkeeper::store::Store;
+use batchkeeper::store::{Store, inspect};
 
 /// Who reads at the same time: as many as a daemon with 32 couriers has threads.
 const THREADS: u64 = 50;
@@ -23,13 +23,9 @@ fn resident_kib() -> u64 {
 }
 
 fn read_all(store: &Store) {
-    let read = store.read(|view| {
-        let rows = view.query_row("SELECT count(detail || '') FROM events", [], |row| {
-            row.get::<_, u64>(0)
-        })?;
-        Ok(rows)
-    });
-    assert_eq!(read.unwrap(), ROWS);
+    let count = "SELECT count(detail || '') FROM events";
+    let read = store.read(|view| inspect::table(view, count, []));
+    assert_eq!(read.unwrap().rows, [[ROWS]]);
 }
 
 #[test]
@@ -38,16 +34,15 @@ fn readers_keep_little_of_what_they_read() {
     let folder = tempfile::tempdir().unwrap();
     let now = Timestamp::from_seconds(1_795_400_000);
     let store = Store::open(&folder.path().join("batchkeeper.db"), now).unwrap();
-    store
-        .write(now, |tx| {
-            Ok(tx.execute(
-                "INSERT INTO events (at, kind, detail)
-                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-                 SELECT '', '', printf('%1000d', i) FROM n",
-                [ROWS],
-            )?)
-        })
-        .unwrap();
+    let rows = rusqlite::Connection::open(store.path()).unwrap();
+    rows.execute(
+        "INSERT INTO events (at, kind, detail)
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+         SELECT '', '', printf('%1000d', i) FROM n",
+        [ROWS],
+    )
+    .unwrap();
+    drop(rows);
     let before = resident_kib();
     std::thread::scope(|scope| {
         for _ in 0..THREADS {

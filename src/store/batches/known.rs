@@ -120,7 +120,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
             ":status": remote.status_text, ":cancel": running, ":now": tx.now, ":first": first.id,
         },
     )?;
-    let id = tx.tx.last_insert_rowid();
+    let id = tx.last_insert_rowid();
     tx.execute(
         "INSERT INTO batch_lines (batch_id, request_id, custom_id)
          SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",

@@ -38,7 +38,7 @@ pub fn plan(tx: &Tx<'_>, plan: &BatchPlan<'_>) -> Stored<i64> {
             ":parameters": plan.parameters, ":now": tx.now,
         },
     )?;
-    Ok(tx.tx.last_insert_rowid())
+    Ok(tx.last_insert_rowid())
 }
 
 /// Takes back a planned submission that has no line.
