@@ -11,7 +11,7 @@ use crate::base::thread_group::ThreadGroup;
 use crate::config::LogFormat;
 use crate::daemon::{stop_signals, wait_for_end};
 use crate::http::server::{Limits, Server};
-use crate::sandbox::{Latencies, Pace, Sandbox, Settings};
+use crate::sandbox::{Latencies, Pace, Sandbox, SandboxSettings};
 
 /// Bodies that the sandbox takes: OpenAI's input files and what frames them.
 const MAX_BODY: u64 = 220_000_000;
@@ -35,9 +35,9 @@ pub(super) fn run(command: &Command) -> Outcome {
         .clone()
         .ok_or_else(|| Refused::Usage("name the folder of its state with --state".into()))?;
     let mut settings = match command.pace.as_deref() {
-        None => Settings::default(),
-        Some("fast") => Settings::fast(),
-        Some("real") => Settings::real(),
+        None => SandboxSettings::default(),
+        Some("fast") => SandboxSettings::fast(),
+        Some("real") => SandboxSettings::real(),
         Some(millis) => paced(millis)?,
     };
     for model in &mut settings.models {
@@ -70,7 +70,7 @@ pub(super) fn run(command: &Command) -> Outcome {
 }
 
 /// Every state lasts so many milliseconds.
-fn paced(millis: &str) -> Result<Settings, Refused> {
+fn paced(millis: &str) -> Result<SandboxSettings, Refused> {
     let usage = || {
         Refused::Usage(format!(
             "--pace takes fast, real or milliseconds, not {millis:?}"
@@ -84,8 +84,8 @@ fn paced(millis: &str) -> Result<Settings, Refused> {
         cancel: millis,
         expire: millis,
     };
-    Ok(Settings {
+    Ok(SandboxSettings {
         pace: Pace::Fixed(latencies),
-        ..Settings::default()
+        ..SandboxSettings::default()
     })
 }

@@ -14,37 +14,39 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use model::disk::OpenError;
+pub use model::disk::StateFolderError;
 pub use model::faults::Fault;
 pub use model::responses::images::image_names;
 pub use model::responses::object::ODD_UNICODE;
 pub use model::responses::texts::{expected_description, expected_translation};
-pub use model::settings::{ApiKey, Latencies, Model, Pace, Reasoning, Settings, UnknownFile};
+pub use model::settings::{
+    Latencies, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel, UnknownFile,
+};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::http::{Handler, Request, Response};
 use model::error_reply::ErrorReply;
-use model::ledger::Entry;
-use model::responses::execution::Target;
-use model::responses::object::Twist;
+use model::ledger::LedgerEntry;
+use model::responses::execution::FaultTarget;
+use model::responses::object::ResponseFaults;
 
 /// The simulated OpenAI.
 pub struct Sandbox {
     folder: PathBuf,
-    settings: Settings,
+    settings: SandboxSettings,
     clock: Arc<dyn Clock>,
     seq: AtomicU64,
-    faults: model::faults::Book,
+    faults: model::faults::FaultRules,
     ledger: model::ledger::Ledger,
-    files: model::files::operations::Files,
-    batches: model::batches::operations::Batches,
+    files: model::files::operations::FileRecords,
+    batches: model::batches::operations::BatchRecords,
     /// By batch: its project and model, and the tokens that it holds.
     queue: Mutex<BTreeMap<String, (String, u64)>>,
     hooks: Mutex<()>,
 }
 
 /// Who calls.
-struct Caller {
+struct CallingProject {
     project: String,
     organization: String,
 }
@@ -60,21 +62,21 @@ impl Sandbox {
     /// When the folder cannot be used, or holds what is no state.
     pub fn open(
         state_dir: &Path,
-        settings: Settings,
+        settings: SandboxSettings,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
-        let failed = |error: io::Error| OpenError::new(state_dir, &error);
+    ) -> Result<Self, StateFolderError> {
+        let failed = |error: io::Error| StateFolderError::new(state_dir, &error);
         std::fs::create_dir_all(state_dir).map_err(failed)?;
         let ledger = model::ledger::Ledger::open(state_dir)?;
-        let files = model::files::operations::Files::open(state_dir)?;
-        let batches = model::batches::operations::Batches::open(state_dir)?;
+        let files = model::files::operations::FileRecords::open(state_dir)?;
+        let batches = model::batches::operations::BatchRecords::open(state_dir)?;
         let newest = files.newest_seq().max(batches.newest_seq());
         let sandbox = Self {
             folder: state_dir.to_owned(),
             settings,
             clock,
             seq: AtomicU64::new(newest + 1),
-            faults: model::faults::Book::open(state_dir)?,
+            faults: model::faults::FaultRules::open(state_dir)?,
             ledger,
             files,
             batches,
@@ -121,7 +123,7 @@ impl Sandbox {
 
     fn call(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         request: &Request,
         path: &[&str],
     ) -> Result<Response, ErrorReply> {
@@ -142,7 +144,7 @@ impl Sandbox {
         }
     }
 
-    fn authenticate(&self, request: &Request) -> Result<Caller, ErrorReply> {
+    fn authenticate(&self, request: &Request) -> Result<CallingProject, ErrorReply> {
         let key = request
             .header("authorization")
             .and_then(|value| value.strip_prefix("Bearer "))
@@ -165,7 +167,7 @@ impl Sandbox {
             None => known.next(),
         };
         let found = found.ok_or_else(|| unauthorized(key))?;
-        Ok(Caller {
+        Ok(CallingProject {
             project: found.project.clone(),
             organization: request
                 .header("openai-organization")
@@ -201,7 +203,7 @@ impl Sandbox {
         detail: &str,
     ) -> Result<(), ErrorReply> {
         let place = path.first().copied().unwrap_or("");
-        let entry = Entry::Flag {
+        let entry = LedgerEntry::Flag {
             flag: flag.to_owned(),
             request: format!("{} /v1/{place}", request.method),
             detail: detail.to_owned(),
@@ -221,14 +223,14 @@ impl Sandbox {
         let names = ["/v1/responses", &text];
         let seed = self.next_seq().to_string();
         let mut struck = Vec::new();
-        let mut target = Target {
+        let mut target = FaultTarget {
             names: &names,
             seed: &seed,
             struck: &mut struck,
         };
         let now = self.now();
-        let outcome = self.run(&body, &mut target, Twist::default(), now.seconds());
-        struck.push(Entry::Executed {
+        let outcome = self.run(&body, &mut target, ResponseFaults::default(), now.seconds());
+        struck.push(LedgerEntry::Executed {
             batch: None,
             custom_id: String::new(),
             status: outcome.status,

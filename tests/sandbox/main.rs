@@ -20,7 +20,7 @@ use std::time::Duration;
 use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::http::{Handler, Request};
 use batchkeeper::sandbox::{
-    ApiKey, Latencies, Pace, Sandbox, Settings, UnknownFile, expected_description,
+    Latencies, Pace, ProjectKey, Sandbox, SandboxSettings, UnknownFile, expected_description,
     expected_translation,
 };
 use serde_json::{Value, json};
@@ -79,16 +79,16 @@ fn second() -> Latencies {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> SandboxSettings {
+    SandboxSettings {
         pace: Pace::Fixed(second()),
         api_keys: [("sk-a", "proj_a"), ("sk-b", "proj_b")]
-            .map(|(key, project)| ApiKey {
+            .map(|(key, project)| ProjectKey {
                 key: key.into(),
                 project: project.into(),
             })
             .to_vec(),
-        ..Settings::default()
+        ..SandboxSettings::default()
     }
 }
 
@@ -97,11 +97,11 @@ impl World {
         Self::with(folder, settings())
     }
 
-    fn with(folder: &Path, settings: Settings) -> Self {
+    fn with(folder: &Path, settings: SandboxSettings) -> Self {
         Self::at(folder, settings, START)
     }
 
-    fn at(folder: &Path, settings: Settings, millis: i64) -> Self {
+    fn at(folder: &Path, settings: SandboxSettings, millis: i64) -> Self {
         let clock = Arc::new(Stopped(AtomicI64::new(millis)));
         let sandbox = Sandbox::open(folder, settings, Arc::clone(&clock) as Arc<dyn Clock>);
         Self {

@@ -7,7 +7,7 @@ fn calls_are_held_against_the_contract() {
     let folder = folder();
     let mut world = World::with(
         folder.path(),
-        Settings {
+        SandboxSettings {
             max_upload_bytes: 5_000,
             creates_per_hour: 3,
             ..settings()
@@ -200,7 +200,7 @@ fn inputs_are_checked_line_by_line() {
     let folder = folder();
     let world = World::with(
         folder.path(),
-        Settings {
+        SandboxSettings {
             max_lines: 3,
             unknown_file: UnknownFile::FailLater,
             ..settings()

@@ -15,7 +15,7 @@ use crate::base::thread_group::ThreadGroup;
 use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
 use crate::http::server::Server;
-use crate::sandbox::{Latencies, Pace, Sandbox, Settings};
+use crate::sandbox::{Latencies, Pace, Sandbox, SandboxSettings};
 
 mod client;
 
@@ -90,9 +90,9 @@ fn start_sandbox(
         cancel: 1_000,
         expire: 1_000,
     };
-    let settings = Settings {
+    let settings = SandboxSettings {
         pace: Pace::Fixed(latencies),
-        ..Settings::default()
+        ..SandboxSettings::default()
     };
     let sandbox = Sandbox::open(&folder.join("sandbox"), settings, clock.clone())
         .map_err(|error| error.to_string())?;

@@ -15,9 +15,9 @@ use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::files::operations;
 
 /// Breaks the connection off.
-struct Broken;
+struct ConnectionReset;
 
-impl Read for Broken {
+impl Read for ConnectionReset {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::new(
             io::ErrorKind::ConnectionReset,
@@ -27,7 +27,7 @@ impl Read for Broken {
 }
 
 fn broken() -> Response {
-    Response::stream(200, "application/json", Broken)
+    Response::stream(200, "application/json", ConnectionReset)
 }
 
 fn html_502() -> Response {
@@ -184,7 +184,7 @@ impl Sandbox {
         let half = self.files.any(id).map_or(0, |record| record.bytes / 2);
         let file = File::open(self.files.content(id))?;
         Ok(Response {
-            body: Body::Stream(Box::new(file.take(half).chain(Broken))),
+            body: Body::Stream(Box::new(file.take(half).chain(ConnectionReset))),
             ..response
         })
     }

@@ -65,7 +65,7 @@ impl Sandbox {
         let now = self.now();
         let (files, bytes) = self.files.totals(now);
         Ok(self.ledger.sums(|tally| {
-            let most = |count: fn(&crate::sandbox::model::ledger::Runs) -> u64| {
+            let most = |count: fn(&crate::sandbox::model::ledger::ExecutionCounts) -> u64| {
                 tally.runs.values().map(count).max().unwrap_or(0)
             };
             let mut repeated = tally

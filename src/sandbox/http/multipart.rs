@@ -4,14 +4,17 @@ use std::io::BufRead;
 
 /// One part.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::sandbox) struct Part<'a> {
+pub(in crate::sandbox) struct FormPart<'a> {
     pub(in crate::sandbox) name: String,
     pub(in crate::sandbox) filename: Option<String>,
     pub(in crate::sandbox) content: &'a [u8],
 }
 
 /// The parts of a body; none when it is not whole or not of that form.
-pub(in crate::sandbox) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<Part<'a>>> {
+pub(in crate::sandbox) fn parse<'a>(
+    content_type: &str,
+    body: &'a [u8],
+) -> Option<Vec<FormPart<'a>>> {
     let (kind, _) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -42,7 +45,7 @@ pub(in crate::sandbox) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Optio
     None
 }
 
-fn part(bytes: &[u8]) -> Option<Part<'_>> {
+fn part(bytes: &[u8]) -> Option<FormPart<'_>> {
     let mut at = 0;
     let mut disposition = None;
     loop {
@@ -64,7 +67,7 @@ fn part(bytes: &[u8]) -> Option<Part<'_>> {
         }
     }
     let disposition = disposition?;
-    Some(Part {
+    Some(FormPart {
         name: parameter(&disposition, "name")?,
         filename: parameter(&disposition, "filename"),
         content: &bytes[at..],

@@ -12,7 +12,7 @@ use crate::http::{Request, Response};
 use crate::sandbox::Sandbox;
 use crate::sandbox::lock;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 
 impl Sandbox {
     /// `POST /hooks/{name}`.
@@ -42,7 +42,7 @@ impl Sandbox {
                 .open(path)?
                 .write_all(line.as_bytes())?;
         }
-        let entry = Entry::Hook {
+        let entry = LedgerEntry::Hook {
             name: name.into(),
             bytes: u64::try_from(request.body.len()).unwrap_or(u64::MAX),
             status,

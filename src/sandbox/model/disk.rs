@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 
 /// The state folder cannot be used.
 #[derive(Debug)]
-pub struct OpenError {
+pub struct StateFolderError {
     path: PathBuf,
     message: String,
 }
 
-impl OpenError {
+impl StateFolderError {
     pub(in crate::sandbox) fn new(path: &Path, why: &dyn fmt::Display) -> Self {
         Self {
             path: path.to_owned(),
@@ -27,13 +27,13 @@ impl OpenError {
     }
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for StateFolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sandbox state {}: {}", self.path.display(), self.message)
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for StateFolderError {}
 
 /// Writes a whole file, or leaves the one before.
 pub(in crate::sandbox) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -65,8 +65,8 @@ pub(in crate::sandbox) fn remove(path: &Path) -> io::Result<()> {
 /// Makes the folder where needed and reads every `*.json` record in it.
 pub(in crate::sandbox) fn read_records<T: DeserializeOwned>(
     folder: &Path,
-) -> Result<Vec<T>, OpenError> {
-    let failed = |error: io::Error| OpenError::new(folder, &error);
+) -> Result<Vec<T>, StateFolderError> {
+    let failed = |error: io::Error| StateFolderError::new(folder, &error);
     fs::create_dir_all(folder).map_err(failed)?;
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -79,7 +79,9 @@ pub(in crate::sandbox) fn read_records<T: DeserializeOwned>(
 }
 
 /// Reads one record.
-pub(in crate::sandbox) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, OpenError> {
-    let bytes = fs::read(path).map_err(|error| OpenError::new(path, &error))?;
-    serde_json::from_slice(&bytes).map_err(|error| OpenError::new(path, &error))
+pub(in crate::sandbox) fn read_json<T: DeserializeOwned>(
+    path: &Path,
+) -> Result<T, StateFolderError> {
+    let bytes = fs::read(path).map_err(|error| StateFolderError::new(path, &error))?;
+    serde_json::from_slice(&bytes).map_err(|error| StateFolderError::new(path, &error))
 }

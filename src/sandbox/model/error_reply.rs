@@ -21,14 +21,14 @@ pub(in crate::sandbox) struct ErrorReply {
 }
 
 #[derive(Serialize)]
-struct Envelope<'a> {
-    error: Inner<'a>,
+struct ErrorEnvelope<'a> {
+    error: ErrorMembers<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<Detail<'a>>,
+    detail: Option<ErrorDetail<'a>>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct ErrorMembers<'a> {
     message: &'a str,
     r#type: &'a str,
     param: Option<&'a str>,
@@ -36,7 +36,7 @@ struct Inner<'a> {
 }
 
 #[derive(Serialize)]
-struct Detail<'a> {
+struct ErrorDetail<'a> {
     message: &'a str,
     code: Option<&'a str>,
 }
@@ -77,14 +77,14 @@ impl ErrorReply {
     /// The envelope as it stands in an answer or in a line's `response.body`.
     pub(in crate::sandbox) fn raw(&self) -> Box<RawValue> {
         let code = self.code.as_deref();
-        let envelope = Envelope {
-            error: Inner {
+        let envelope = ErrorEnvelope {
+            error: ErrorMembers {
                 message: &self.message,
                 r#type: self.kind,
                 param: self.param.as_deref(),
                 code,
             },
-            detail: self.detail.then_some(Detail {
+            detail: self.detail.then_some(ErrorDetail {
                 message: &self.message,
                 code,
             }),
@@ -132,7 +132,7 @@ impl From<io::Error> for ErrorReply {
 
 /// A page of a listing.
 #[derive(Serialize)]
-pub(in crate::sandbox) struct List<T> {
+pub(in crate::sandbox) struct ListPage<T> {
     object: &'static str,
     data: Vec<T>,
     first_id: Option<String>,
@@ -140,7 +140,7 @@ pub(in crate::sandbox) struct List<T> {
     has_more: bool,
 }
 
-impl<T: Serialize> List<T> {
+impl<T: Serialize> ListPage<T> {
     pub(in crate::sandbox) fn new(items: Vec<(String, T)>, has_more: bool) -> Self {
         Self {
             object: "list",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::text_enum::text_enum;
-use crate::sandbox::model::disk::{self, OpenError};
+use crate::sandbox::model::disk::{self, StateFolderError};
 use crate::sandbox::model::error_reply;
 use crate::sandbox::model::ids;
 
@@ -147,7 +147,7 @@ text_enum! {
 /// One order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::sandbox) struct Order {
+pub(in crate::sandbox) struct FaultRule {
     /// Given by the book.
     #[serde(default)]
     id: u64,
@@ -167,7 +167,7 @@ pub(in crate::sandbox) struct Order {
     value: Value,
 }
 
-impl Order {
+impl FaultRule {
     fn strikes(&self, fault: Fault, names: &[&str], seed: &str) -> bool {
         self.fault == fault
             && self.times != Some(0)
@@ -190,22 +190,22 @@ fn is_meant(name: &str, part: &str) -> bool {
 }
 
 #[derive(Default)]
-struct Orders {
-    list: Vec<Order>,
+struct RuleList {
+    list: Vec<FaultRule>,
     changed: bool,
 }
 
 /// What was ordered; on disk as well.
-pub(in crate::sandbox) struct Book {
+pub(in crate::sandbox) struct FaultRules {
     path: PathBuf,
-    orders: Mutex<Orders>,
+    orders: Mutex<RuleList>,
     empty: AtomicBool,
 }
 
-impl Book {
-    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
+impl FaultRules {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, StateFolderError> {
         let path = folder.join("faults.json");
-        let list: Vec<Order> = if path.exists() {
+        let list: Vec<FaultRule> = if path.exists() {
             disk::read_json(&path)?
         } else {
             Vec::new()
@@ -213,7 +213,7 @@ impl Book {
         Ok(Self {
             path,
             empty: AtomicBool::new(list.is_empty()),
-            orders: Mutex::new(Orders {
+            orders: Mutex::new(RuleList {
                 list,
                 changed: false,
             }),
@@ -257,7 +257,7 @@ impl Book {
         };
         let new = list
             .into_iter()
-            .map(serde_json::from_value::<Order>)
+            .map(serde_json::from_value::<FaultRule>)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| error.to_string())?;
         let count = new.len();
@@ -280,7 +280,7 @@ impl Book {
     }
 
     /// The orders with what is left of them.
-    pub(in crate::sandbox) fn list(&self) -> Vec<Order> {
+    pub(in crate::sandbox) fn list(&self) -> Vec<FaultRule> {
         self.lock().list.clone()
     }
 
@@ -294,7 +294,7 @@ impl Book {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Orders> {
+    fn lock(&self) -> MutexGuard<'_, RuleList> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn orders_strike_as_often_as_told_and_outlive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let book = Book::open(folder.path()).unwrap();
+        let book = FaultRules::open(folder.path()).unwrap();
         assert_eq!(
             book.add(br#"[{"fault":"line_429","times":2,"match":"v_1"},{"fault":"cut_line","probability":0.3}]"#),
             Ok(2)
@@ -318,7 +318,7 @@ mod tests {
             Some(Value::Null)
         );
         book.save().unwrap();
-        let book = Book::open(folder.path()).unwrap();
+        let book = FaultRules::open(folder.path()).unwrap();
         assert!(book.take(Fault::Line429, &["v_1"], "a").is_some());
         assert!(book.take(Fault::Line429, &["v_1"], "a").is_none());
         let struck = (0..1000)

@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::sandbox::model::disk::OpenError;
+use crate::sandbox::model::disk::StateFolderError;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(in crate::sandbox) enum Entry {
+pub(in crate::sandbox) enum LedgerEntry {
     Upload {
         file: String,
         filename: String,
@@ -79,7 +79,7 @@ pub(in crate::sandbox) enum Entry {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line<E> {
+struct LedgerLine<E> {
     at: String,
     #[serde(flatten)]
     entry: E,
@@ -87,14 +87,14 @@ struct Line<E> {
 
 /// How often one custom id was run and answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::sandbox) struct Runs {
+pub(in crate::sandbox) struct ExecutionCounts {
     pub(in crate::sandbox) executed: u64,
     pub(in crate::sandbox) answered: u64,
 }
 
 /// The sums.
 #[derive(Default)]
-pub(in crate::sandbox) struct Tally {
+pub(in crate::sandbox) struct LedgerTotals {
     pub(in crate::sandbox) lines: u64,
     pub(in crate::sandbox) uploads: u64,
     pub(in crate::sandbox) cancels: u64,
@@ -103,7 +103,7 @@ pub(in crate::sandbox) struct Tally {
     pub(in crate::sandbox) executed: u64,
     pub(in crate::sandbox) synchronous: u64,
     pub(in crate::sandbox) answered: u64,
-    pub(in crate::sandbox) runs: HashMap<String, Runs>,
+    pub(in crate::sandbox) runs: HashMap<String, ExecutionCounts>,
     /// By flag and request: how often, and the newest detail.
     pub(in crate::sandbox) flags: BTreeMap<(String, String), (u64, String)>,
     /// By fault.
@@ -116,18 +116,18 @@ pub(in crate::sandbox) struct Tally {
     pub(in crate::sandbox) executed_batches: HashSet<String>,
 }
 
-impl Tally {
-    fn add(&mut self, at: &str, entry: &Entry) {
+impl LedgerTotals {
+    fn add(&mut self, at: &str, entry: &LedgerEntry) {
         self.lines += 1;
         match entry {
-            Entry::Upload { .. } => self.uploads += 1,
-            Entry::Cancel { .. } => self.cancels += 1,
-            Entry::Seed { batch, lines } => {
+            LedgerEntry::Upload { .. } => self.uploads += 1,
+            LedgerEntry::Cancel { .. } => self.cancels += 1,
+            LedgerEntry::Seed { batch, lines } => {
                 self.seeded += lines;
                 self.created.insert(batch.clone());
             }
-            Entry::Hook { .. } => self.hooks += 1,
-            Entry::Create {
+            LedgerEntry::Hook { .. } => self.hooks += 1,
+            LedgerEntry::Create {
                 batch,
                 project,
                 submission,
@@ -146,7 +146,7 @@ impl Tally {
                     }
                 }
             }
-            Entry::Executed {
+            LedgerEntry::Executed {
                 batch,
                 custom_id,
                 answered,
@@ -162,10 +162,10 @@ impl Tally {
                     runs.answered += u64::from(*answered);
                 }
             }
-            Entry::ExecutedAll { batch, .. } => {
+            LedgerEntry::ExecutedAll { batch, .. } => {
                 self.executed_batches.insert(batch.clone());
             }
-            Entry::Flag {
+            LedgerEntry::Flag {
                 flag,
                 request,
                 detail,
@@ -177,28 +177,28 @@ impl Tally {
                 seen.0 += 1;
                 seen.1.clone_from(detail);
             }
-            Entry::Fault { fault, .. } => *self.faults.entry(fault.clone()).or_default() += 1,
-            Entry::DeleteFile { .. } | Entry::Status { .. } => {}
+            LedgerEntry::Fault { fault, .. } => *self.faults.entry(fault.clone()).or_default() += 1,
+            LedgerEntry::DeleteFile { .. } | LedgerEntry::Status { .. } => {}
         }
     }
 }
 
-struct Open {
+struct OpenLedger {
     file: File,
-    tally: Tally,
+    tally: LedgerTotals,
 }
 
 /// The ledger, open.
 pub(in crate::sandbox) struct Ledger {
     path: PathBuf,
-    open: Mutex<Open>,
+    open: Mutex<OpenLedger>,
 }
 
 impl Ledger {
     /// Opens it and reads it through; what a killed process left half written is cut off.
-    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, StateFolderError> {
         let path = folder.join("ledger.jsonl");
-        let failed = |error: io::Error| OpenError::new(&path, &error);
+        let failed = |error: io::Error| StateFolderError::new(&path, &error);
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -208,22 +208,26 @@ impl Ledger {
         let (tally, whole) = read(&file).map_err(failed)?;
         file.set_len(whole).map_err(failed)?;
         Ok(Self {
-            open: Mutex::new(Open { file, tally }),
+            open: Mutex::new(OpenLedger { file, tally }),
             path,
         })
     }
 
     /// Appends one entry.
-    pub(in crate::sandbox) fn note(&self, at: Timestamp, entry: Entry) -> io::Result<()> {
+    pub(in crate::sandbox) fn note(&self, at: Timestamp, entry: LedgerEntry) -> io::Result<()> {
         self.append(at, &[entry])
     }
 
     /// Appends entries in one write: all of a batch's lines end with its `executed_all`.
-    pub(in crate::sandbox) fn append(&self, at: Timestamp, entries: &[Entry]) -> io::Result<()> {
+    pub(in crate::sandbox) fn append(
+        &self,
+        at: Timestamp,
+        entries: &[LedgerEntry],
+    ) -> io::Result<()> {
         let at = at.to_string();
         let mut bytes = Vec::new();
         for entry in entries {
-            let line = Line {
+            let line = LedgerLine {
                 at: at.clone(),
                 entry,
             };
@@ -239,7 +243,7 @@ impl Ledger {
     }
 
     /// Reads something off the sums.
-    pub(in crate::sandbox) fn sums<T>(&self, read: impl FnOnce(&Tally) -> T) -> T {
+    pub(in crate::sandbox) fn sums<T>(&self, read: impl FnOnce(&LedgerTotals) -> T) -> T {
         read(&self.lock().tally)
     }
 
@@ -248,18 +252,18 @@ impl Ledger {
         File::open(&self.path)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenLedger> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The sums over what is whole, and where that ends: `executed` lines of a batch count only with
 /// the `executed_all` behind them.
-fn read(file: &File) -> io::Result<(Tally, u64)> {
+fn read(file: &File) -> io::Result<(LedgerTotals, u64)> {
     let mut reader = BufReader::new(file);
-    let mut tally = Tally::default();
+    let mut tally = LedgerTotals::default();
     let (mut at, mut whole) = (0, 0);
-    let mut pending: Vec<Line<Entry>> = Vec::new();
+    let mut pending: Vec<LedgerLine<LedgerEntry>> = Vec::new();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -267,12 +271,12 @@ fn read(file: &File) -> io::Result<(Tally, u64)> {
         if length == 0 || line.last() != Some(&b'\n') {
             return Ok((tally, whole));
         }
-        let Ok(entry) = serde_json::from_slice::<Line<Entry>>(&line) else {
+        let Ok(entry) = serde_json::from_slice::<LedgerLine<LedgerEntry>>(&line) else {
             return Ok((tally, whole));
         };
         at += u64::try_from(length).unwrap_or(0);
-        let unfinished = matches!(&entry.entry, Entry::Executed { batch: Some(_), .. })
-            || (!pending.is_empty() && matches!(&entry.entry, Entry::Fault { .. }));
+        let unfinished = matches!(&entry.entry, LedgerEntry::Executed { batch: Some(_), .. })
+            || (!pending.is_empty() && matches!(&entry.entry, LedgerEntry::Fault { .. }));
         pending.push(entry);
         if !unfinished {
             for entry in pending.drain(..) {
@@ -287,8 +291,8 @@ fn read(file: &File) -> io::Result<(Tally, u64)> {
 mod tests {
     use super::*;
 
-    fn executed(custom_id: &str) -> Entry {
-        Entry::Executed {
+    fn executed(custom_id: &str) -> LedgerEntry {
+        LedgerEntry::Executed {
             batch: Some("batch_1".into()),
             custom_id: custom_id.into(),
             status: 200,
@@ -302,9 +306,9 @@ mod tests {
         let now = Timestamp::from_seconds(1);
         let ledger = Ledger::open(folder.path()).unwrap();
         ledger
-            .note(now, Entry::Cancel { batch: "b".into() })
+            .note(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
-        let all = Entry::ExecutedAll {
+        let all = LedgerEntry::ExecutedAll {
             batch: "batch_1".into(),
             count: 2,
         };
@@ -322,7 +326,7 @@ mod tests {
             assert!(tally.executed_batches.contains("batch_1"));
         });
         ledger
-            .note(now, Entry::Cancel { batch: "b".into() })
+            .note(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
         ledger.sums(|tally| assert_eq!(tally.cancels, 2));

@@ -7,12 +7,12 @@ use crate::sandbox::model::ids;
 /// Everything that can be set; read from JSON or TOML where that is handy, each member optional.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct SandboxSettings {
     /// Keys that are let in. A key listed with several projects may choose one by `OpenAI-Project`;
     /// its first is the default.
-    pub api_keys: Vec<ApiKey>,
+    pub api_keys: Vec<ProjectKey>,
     /// The models that exist.
-    pub models: Vec<Model>,
+    pub models: Vec<SimulatedModel>,
     /// How fast batches advance.
     pub pace: Pace,
     /// How long a batch may take before it expires, in milliseconds (24 hours).
@@ -39,7 +39,7 @@ pub struct Settings {
 
 /// A key and the project that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
+pub struct ProjectKey {
     /// What stands after `Bearer`.
     pub key: String,
     /// The project's id.
@@ -48,7 +48,7 @@ pub struct ApiKey {
 
 /// A model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
+pub struct SimulatedModel {
     /// The alias that requests name.
     pub name: String,
     /// The dated model that answers name; accepted in requests as well.
@@ -156,10 +156,10 @@ fn measured_run(per_mille: u64) -> u64 {
         .unwrap_or(MEASURED_RUN[7].1)
 }
 
-impl Default for Settings {
+impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
-            api_keys: vec![ApiKey {
+            api_keys: vec![ProjectKey {
                 key: "sk-sandbox".into(),
                 project: "proj_sandbox".into(),
             }],
@@ -185,7 +185,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl SandboxSettings {
     /// For tests: every state lasts some milliseconds.
     pub fn fast() -> Self {
         Self {
@@ -209,14 +209,14 @@ impl Settings {
     }
 
     /// The model of that name or snapshot.
-    pub(in crate::sandbox) fn model(&self, name: &str) -> Option<&Model> {
+    pub(in crate::sandbox) fn model(&self, name: &str) -> Option<&SimulatedModel> {
         self.models
             .iter()
             .find(|model| model.name == name || model.snapshot == name)
     }
 }
 
-fn default_models() -> Vec<Model> {
+fn default_models() -> Vec<SimulatedModel> {
     [
         ("gpt-6-luna", "2026-09-22", Reasoning::Optional),
         ("gpt-6-sol", "2026-09-03", Reasoning::Optional),
@@ -230,7 +230,7 @@ fn default_models() -> Vec<Model> {
         ("gpt-4o-mini", "2024-07-18", Reasoning::Never),
     ]
     .into_iter()
-    .map(|(name, date, reasoning)| Model {
+    .map(|(name, date, reasoning)| SimulatedModel {
         name: name.into(),
         snapshot: format!("{name}-{date}"),
         reasoning,

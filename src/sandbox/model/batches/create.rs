@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::Caller;
+use crate::sandbox::CallingProject;
 use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, Counts, Shared};
+use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts, SharedBatch};
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::ids;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::responses::input::{check_metadata, invalid};
-use crate::sandbox::model::responses::object::Usage;
+use crate::sandbox::model::responses::object::UsageObject;
 use crate::sandbox::model::settings::UnknownFile;
 
 const ENDPOINTS: [&str; 8] = [
@@ -38,7 +38,7 @@ const MEMBERS: [&str; 5] = [
 
 /// A valid create.
 #[derive(Debug)]
-pub(in crate::sandbox) struct Wanted {
+pub(in crate::sandbox) struct BatchParameters {
     input_file_id: String,
     endpoint: String,
     metadata: Option<BTreeMap<String, String>>,
@@ -62,7 +62,7 @@ fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, ErrorRe
 }
 
 /// Checks the body of a create.
-pub(in crate::sandbox) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
+pub(in crate::sandbox) fn check(body: &[u8]) -> Result<BatchParameters, ErrorReply> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|_| ErrorReply::new(400, "We could not parse the JSON body of your request."))?;
     let body = body
@@ -111,7 +111,7 @@ pub(in crate::sandbox) fn check(body: &[u8]) -> Result<Wanted, ErrorReply> {
             }
         }
     };
-    Ok(Wanted {
+    Ok(BatchParameters {
         input_file_id,
         endpoint: endpoint.to_owned(),
         metadata: metadata.as_object().map(|pairs| {
@@ -128,7 +128,7 @@ impl Sandbox {
     /// 429 when a project created too many batches within an hour.
     pub(in crate::sandbox) fn check_create_rate(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         now: Timestamp,
     ) -> Result<(), ErrorReply> {
         let since = now.millis() - 3_600_000;
@@ -158,8 +158,8 @@ impl Sandbox {
     /// The record of a new batch, kept nowhere yet.
     pub(in crate::sandbox) fn plan(
         &self,
-        caller: &Caller,
-        wanted: Wanted,
+        caller: &CallingProject,
+        wanted: BatchParameters,
         now: Timestamp,
     ) -> Result<BatchRecord, ErrorReply> {
         let file = self.files.get(&caller.project, &wanted.input_file_id, now);
@@ -206,11 +206,11 @@ impl Sandbox {
     /// Keeps a new batch and notes it in the ledger.
     pub(in crate::sandbox) fn make(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         record: BatchRecord,
         now: Timestamp,
         by_fault: bool,
-    ) -> io::Result<Shared> {
+    ) -> io::Result<SharedBatch> {
         if record.input_name.is_some() {
             self.link_content(&record.input_file_id, &self.batches.input(&record.id))?;
         }
@@ -220,7 +220,7 @@ impl Sandbox {
         let shared = self.batches.put(record)?;
         self.ledger.note(now, entry)?;
         if let Some(twin) = twin {
-            let entry = Entry::Flag {
+            let entry = LedgerEntry::Flag {
                 flag: "duplicate_submission".into(),
                 request: "POST /v1/batches".into(),
                 detail: format!("{id} has the metadata token of {twin}"),
@@ -270,8 +270,8 @@ pub(in crate::sandbox) fn new_record(
         cancelling_ms: None,
         cancelled_ms: None,
         expires_at: now.seconds() + 86_400,
-        counts: Counts::default(),
-        usage: Usage::default(),
+        counts: LineCounts::default(),
+        usage: UsageObject::default(),
         tokens: 0,
         doomed: 0,
         limit: None,
@@ -288,8 +288,8 @@ pub(in crate::sandbox) fn create_entry(
     record: &BatchRecord,
     organization: &str,
     by_fault: bool,
-) -> Entry {
-    Entry::Create {
+) -> LedgerEntry {
+    LedgerEntry::Create {
         batch: record.id.clone(),
         input_file: record.input_file_id.clone(),
         project: record.project.clone(),

@@ -14,34 +14,34 @@ use serde_json::Value;
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
 use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, Counts};
-use crate::sandbox::model::batches::result_lines::{Run, Unrun};
+use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts};
+use crate::sandbox::model::batches::result_lines::{BatchExecution, SkipReason};
 use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::files::operations::FileRecord;
 use crate::sandbox::model::ids;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::responses::execution;
-use crate::sandbox::model::responses::object::Usage;
+use crate::sandbox::model::responses::object::UsageObject;
 
 /// What an execution gave.
 #[derive(Default, Serialize, Deserialize)]
-struct Done {
-    counts: Counts,
-    usage: Usage,
+struct ExecutionSummary {
+    counts: LineCounts,
+    usage: UsageObject,
     output_bytes: Option<u64>,
     error_bytes: Option<u64>,
 }
 
 /// A result file that exists once something is written to it.
-pub(in crate::sandbox) struct Sink {
+pub(in crate::sandbox) struct ResultFileWriter {
     path: PathBuf,
     writer: Option<BufWriter<File>>,
     bytes: u64,
 }
 
-impl Sink {
+impl ResultFileWriter {
     fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -87,7 +87,7 @@ impl Sandbox {
         let counted = self
             .ledger
             .sums(|tally| tally.executed_batches.contains(&batch.id));
-        let before = disk::read_json::<Done>(&self.batches.result(&batch.id)).ok();
+        let before = disk::read_json::<ExecutionSummary>(&self.batches.result(&batch.id)).ok();
         let done = match before.filter(|_| counted) {
             Some(done) => done,
             None => self.run_lines(batch, at, &output_id, &error_id)?,
@@ -115,32 +115,32 @@ impl Sandbox {
         at: i64,
         output_id: &str,
         error_id: &str,
-    ) -> io::Result<Done> {
+    ) -> io::Result<ExecutionSummary> {
         let whole = self.whole_batch_fails(batch)?;
         let alias = self.draw(batch, Fault::SnapshotModel)? == Some(Value::Bool(false));
         let in_order = self.draw(batch, Fault::ShuffleOutput)? == Some(Value::Bool(false));
         let unrun = if batch.has(Fault::ExpireServerError) {
-            Unrun::ServerError
+            SkipReason::ServerError
         } else if batch.status == BatchStatus::Cancelling {
-            Unrun::Cancelled
+            SkipReason::Cancelled
         } else {
-            Unrun::Expired
+            SkipReason::Expired
         };
         let path = self.batches.input(&batch.id);
         let mut order = line_places(&path)?;
         if self.settings.shuffle && !in_order {
             ids::shuffle(&mut order, ids::number(&["shuffle", &batch.id]));
         }
-        let mut run = Run {
+        let mut run = BatchExecution {
             sandbox: self,
             batch,
             whole,
             alias,
             at: at / 1000,
-            output: Sink::new(self.files.content(output_id)),
-            error: Sink::new(self.files.content(error_id)),
+            output: ResultFileWriter::new(self.files.content(output_id)),
+            error: ResultFileWriter::new(self.files.content(error_id)),
             counts: batch.counts_of_total(),
-            usage: Usage::default(),
+            usage: UsageObject::default(),
             entries: Vec::with_capacity(order.len() + 1),
             struck: Vec::new(),
         };
@@ -157,7 +157,7 @@ impl Sandbox {
                 run.leave(&bytes, unrun)?;
             }
         }
-        let Run {
+        let BatchExecution {
             output,
             error,
             counts,
@@ -166,7 +166,7 @@ impl Sandbox {
             struck,
             ..
         } = run;
-        let done = Done {
+        let done = ExecutionSummary {
             counts,
             usage,
             output_bytes: output.close()?,
@@ -179,7 +179,7 @@ impl Sandbox {
         disk::write_json(&self.batches.result(&batch.id), &done)?;
         let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
         entries.extend(struck);
-        entries.push(Entry::ExecutedAll {
+        entries.push(LedgerEntry::ExecutedAll {
             batch: batch.id.clone(),
             count,
         });

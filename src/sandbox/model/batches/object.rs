@@ -10,20 +10,20 @@ use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
 use crate::http::Response;
 use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, Counts, LineError};
+use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts, LineError};
 use crate::sandbox::model::error_reply::{ErrorReply, ok};
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::ledger::Entry;
-use crate::sandbox::model::responses::object::Usage;
+use crate::sandbox::model::ledger::LedgerEntry;
+use crate::sandbox::model::responses::object::UsageObject;
 
 /// Members in the order of recorded answers; what is not set is null.
 #[derive(Serialize)]
-struct BatchObject<'a> {
+struct BatchView<'a> {
     id: &'a str,
     object: &'static str,
     endpoint: &'a str,
     model: Option<&'a str>,
-    errors: Option<Errors<'a>>,
+    errors: Option<BatchErrors<'a>>,
     input_file_id: &'a str,
     completion_window: &'a str,
     status: &'static str,
@@ -38,13 +38,13 @@ struct BatchObject<'a> {
     expired_at: Option<i64>,
     cancelling_at: Option<i64>,
     cancelled_at: Option<i64>,
-    request_counts: Counts,
-    usage: Usage,
+    request_counts: LineCounts,
+    usage: UsageObject,
     metadata: Option<&'a BTreeMap<String, String>>,
 }
 
 #[derive(Serialize)]
-struct Errors<'a> {
+struct BatchErrors<'a> {
     object: &'static str,
     data: &'a [LineError],
 }
@@ -77,7 +77,7 @@ impl Sandbox {
                     .saturating_add_signed(value.as_i64().unwrap_or(-1));
             }
         } else if zero {
-            counts = Counts::default();
+            counts = LineCounts::default();
         }
         if off.is_none() && !zero {
             self.self_check(batch, counts)?;
@@ -91,12 +91,12 @@ impl Sandbox {
         let output = id(&batch.output_file_id);
         let error = id(&batch.error_file_id);
         let seconds = |millis: Option<i64>| millis.map(|millis| millis / 1000);
-        let object = BatchObject {
+        let object = BatchView {
             id: &batch.id,
             object: "batch",
             endpoint: &batch.endpoint,
             model: batch.model.as_deref(),
-            errors: (batch.status == BatchStatus::Failed).then_some(Errors {
+            errors: (batch.status == BatchStatus::Failed).then_some(BatchErrors {
                 object: "list",
                 data: &batch.errors,
             }),
@@ -118,7 +118,7 @@ impl Sandbox {
             usage: if ended.is_some() {
                 batch.usage
             } else {
-                Usage::default()
+                UsageObject::default()
             },
             metadata: batch.metadata.as_ref(),
         };
@@ -135,7 +135,7 @@ impl Sandbox {
     }
 
     /// Flags what the real one never does: a status or a count that goes back.
-    fn self_check(&self, batch: &mut BatchRecord, counts: Counts) -> io::Result<()> {
+    fn self_check(&self, batch: &mut BatchRecord, counts: LineCounts) -> io::Result<()> {
         if let Some((status, before)) = batch.shown {
             let back = (status.is_final() && status != batch.status)
                 || rank(batch.status) < rank(status)
@@ -144,7 +144,7 @@ impl Sandbox {
                 || (before.total != 0 && counts.total != before.total);
             // `expire_with_output` lies about its counts by design.
             if back && !batch.has(Fault::ExpireWithOutput) {
-                let entry = Entry::Flag {
+                let entry = LedgerEntry::Flag {
                     flag: "self_check".into(),
                     request: batch.id.clone(),
                     detail: format!("{status} {before:?} → {} {counts:?}", batch.status),
@@ -157,12 +157,12 @@ impl Sandbox {
     }
 
     /// What is counted now.
-    pub(in crate::sandbox) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> Counts {
+    pub(in crate::sandbox) fn counts_now(&self, batch: &BatchRecord, now: Timestamp) -> LineCounts {
         if batch.status != BatchStatus::InProgress {
             return batch.counts;
         }
         let shown = batch.shown.map_or(0, |(_, counts)| counts.completed);
-        Counts {
+        LineCounts {
             completed: self.progress(batch, now).max(shown),
             ..batch.counts
         }

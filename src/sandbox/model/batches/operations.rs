@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use crate::domain::openai::BatchStatus;
 use crate::http::{Request, Response};
-use crate::sandbox::Caller;
+use crate::sandbox::CallingProject;
 use crate::sandbox::Sandbox;
 use crate::sandbox::lock;
 use crate::sandbox::model::batches::create;
-use crate::sandbox::model::disk::{self, OpenError};
-use crate::sandbox::model::error_reply::{self, ErrorReply, List, ok};
+use crate::sandbox::model::disk::{self, StateFolderError};
+use crate::sandbox::model::error_reply::{self, ErrorReply, ListPage, ok};
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::ledger::Entry;
-use crate::sandbox::model::responses::object::Usage;
+use crate::sandbox::model::ledger::LedgerEntry;
+use crate::sandbox::model::responses::object::UsageObject;
 
 /// An entry of `errors.data`, members in the order of the schema `BatchErrors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(in crate::sandbox) struct LineError {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::sandbox) struct Counts {
+pub(in crate::sandbox) struct LineCounts {
     pub(in crate::sandbox) total: u64,
     pub(in crate::sandbox) completed: u64,
     pub(in crate::sandbox) failed: u64,
@@ -65,8 +65,8 @@ pub(in crate::sandbox) struct BatchRecord {
     pub(in crate::sandbox) cancelling_ms: Option<i64>,
     pub(in crate::sandbox) cancelled_ms: Option<i64>,
     pub(in crate::sandbox) expires_at: i64,
-    pub(in crate::sandbox) counts: Counts,
-    pub(in crate::sandbox) usage: Usage,
+    pub(in crate::sandbox) counts: LineCounts,
+    pub(in crate::sandbox) usage: UsageObject,
     /// What it holds of its model's queue: estimated input tokens and output caps.
     pub(in crate::sandbox) tokens: u64,
     /// Lines that will certainly fail.
@@ -83,7 +83,7 @@ pub(in crate::sandbox) struct BatchRecord {
     pub(in crate::sandbox) drawn: BTreeMap<String, Value>,
     /// What was shown last; nothing of it may go back.
     #[serde(skip)]
-    pub(in crate::sandbox) shown: Option<(BatchStatus, Counts)>,
+    pub(in crate::sandbox) shown: Option<(BatchStatus, LineCounts)>,
 }
 
 impl BatchRecord {
@@ -96,10 +96,10 @@ impl BatchRecord {
     }
 
     /// Counts before anything was run.
-    pub(in crate::sandbox) fn counts_of_total(&self) -> Counts {
-        Counts {
+    pub(in crate::sandbox) fn counts_of_total(&self) -> LineCounts {
+        LineCounts {
             total: self.counts.total,
-            ..Counts::default()
+            ..LineCounts::default()
         }
     }
 
@@ -113,19 +113,19 @@ impl BatchRecord {
 }
 
 /// One batch, shared.
-pub(in crate::sandbox) type Shared = Arc<Mutex<BatchRecord>>;
+pub(in crate::sandbox) type SharedBatch = Arc<Mutex<BatchRecord>>;
 
 /// A batch with its place in a listing: when it was made, and its number.
-type Listed = ((i64, u64), Shared);
+type ListedBatch = ((i64, u64), SharedBatch);
 
 /// All batches. A batch's own lock is taken after this one is released, never within it.
-pub(in crate::sandbox) struct Batches {
+pub(in crate::sandbox) struct BatchRecords {
     folder: PathBuf,
-    records: Mutex<BTreeMap<String, Shared>>,
+    records: Mutex<BTreeMap<String, SharedBatch>>,
 }
 
-impl Batches {
-    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
+impl BatchRecords {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, StateFolderError> {
         let folder = folder.join("batches");
         let records = disk::read_records::<BatchRecord>(&folder)?
             .into_iter()
@@ -138,7 +138,7 @@ impl Batches {
     }
 
     /// Keeps a new batch.
-    pub(in crate::sandbox) fn put(&self, record: BatchRecord) -> io::Result<Shared> {
+    pub(in crate::sandbox) fn put(&self, record: BatchRecord) -> io::Result<SharedBatch> {
         self.save(&record)?;
         let id = record.id.clone();
         let shared = Arc::new(Mutex::new(record));
@@ -167,15 +167,15 @@ impl Batches {
         newest.unwrap_or(0)
     }
 
-    pub(in crate::sandbox) fn get(&self, id: &str) -> Option<Shared> {
+    pub(in crate::sandbox) fn get(&self, id: &str) -> Option<SharedBatch> {
         self.lock().get(id).cloned()
     }
 
-    pub(in crate::sandbox) fn all(&self) -> Vec<Shared> {
+    pub(in crate::sandbox) fn all(&self) -> Vec<SharedBatch> {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Shared>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, SharedBatch>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,7 +184,7 @@ impl Sandbox {
     /// `POST /batches`.
     pub(in crate::sandbox) fn create_batch(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         request: &Request,
     ) -> Result<Response, ErrorReply> {
         let wanted = create::check(&request.body)?;
@@ -205,7 +205,7 @@ impl Sandbox {
     /// `GET /batches/{id}`.
     pub(in crate::sandbox) fn get_batch(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
     ) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
@@ -217,7 +217,7 @@ impl Sandbox {
     /// `POST /batches/{id}/cancel`.
     pub(in crate::sandbox) fn cancel_batch(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
     ) -> Result<Response, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
@@ -233,7 +233,7 @@ impl Sandbox {
             }
             BatchStatus::Validating | BatchStatus::InProgress | BatchStatus::Finalizing => {
                 self.start_cancel(&mut batch)?;
-                let entry = Entry::Cancel { batch: id.into() };
+                let entry = LedgerEntry::Cancel { batch: id.into() };
                 self.ledger.note(self.now(), entry)?;
                 // With no latency it is cancelled before the answer is written.
                 self.advance(&mut batch)?;
@@ -245,7 +245,7 @@ impl Sandbox {
     /// `GET /batches`.
     pub(in crate::sandbox) fn list_batches(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         request: &Request,
     ) -> Result<Response, ErrorReply> {
         let limit = match request.parameter("limit") {
@@ -276,11 +276,11 @@ impl Sandbox {
             self.advance(&mut batch)?;
             page.push((batch.id.clone(), self.view(&mut batch)?));
         }
-        ok(&List::new(page, has_more))
+        ok(&ListPage::new(page, has_more))
     }
 
     /// The batches that a project sees in a listing, each with its place in time.
-    fn listed(&self, caller: &Caller) -> Result<Vec<Listed>, ErrorReply> {
+    fn listed(&self, caller: &CallingProject) -> Result<Vec<ListedBatch>, ErrorReply> {
         let now = self.now();
         let mut listed = Vec::new();
         for shared in self.batches.all() {
@@ -303,9 +303,9 @@ impl Sandbox {
 
     fn place_after(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         after: &str,
-        listed: &[Listed],
+        listed: &[ListedBatch],
     ) -> Result<usize, ErrorReply> {
         let shared = self.find_batch(caller, after)?;
         let batch = lock(&shared);
@@ -316,9 +316,9 @@ impl Sandbox {
     /// A project's batch.
     pub(in crate::sandbox) fn find_batch(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
-    ) -> Result<Shared, ErrorReply> {
+    ) -> Result<SharedBatch, ErrorReply> {
         let unknown = || ErrorReply::new(404, format!("No batch found with id '{id}'."));
         let shared = self.batches.get(id).ok_or_else(unknown)?;
         let mut batch = lock(&shared);
@@ -365,7 +365,7 @@ impl Sandbox {
         let Some(value) = self.faults.take(fault, names, seed) else {
             return Ok(None);
         };
-        let entry = Entry::Fault {
+        let entry = LedgerEntry::Fault {
             fault: fault.to_string(),
             target: names.first().copied().unwrap_or("").to_owned(),
         };

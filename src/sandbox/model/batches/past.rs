@@ -17,16 +17,16 @@ use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::files::operations::FileRecord;
 use crate::sandbox::model::ids;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Seed {
+struct PastBatch {
     id: Option<String>,
     /// In seconds; by default what the id says, or now.
     created_at: Option<i64>,
     metadata: Option<BTreeMap<String, String>>,
-    lines: Vec<SeedLine>,
+    lines: Vec<PastLine>,
     /// `completed` by default; `validating` runs by itself from now on.
     status: Option<String>,
     #[serde(default)]
@@ -39,7 +39,7 @@ struct Seed {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SeedLine {
+struct PastLine {
     custom_id: String,
     #[serde(default)]
     body: Map<String, Value>,
@@ -49,7 +49,7 @@ impl Sandbox {
     /// `POST /sandbox/batches/seed`: the batch as `GET /v1/batches/{id}` gives it.
     pub(in crate::sandbox) fn seed(&self, body: &[u8]) -> Result<Response, ErrorReply> {
         let refuse = |why: &dyn std::fmt::Display| ErrorReply::new(400, why.to_string());
-        let seed: Seed = serde_json::from_slice(body).map_err(|error| refuse(&error))?;
+        let seed: PastBatch = serde_json::from_slice(body).map_err(|error| refuse(&error))?;
         let status: BatchStatus = seed
             .status
             .as_deref()
@@ -74,7 +74,7 @@ impl Sandbox {
             self.batches.put(record.clone())?;
             disk::remove(&self.batches.input(&record.id))?;
         }
-        let entry = Entry::Seed {
+        let entry = LedgerEntry::Seed {
             batch: record.id.clone(),
             lines: u64::try_from(seed.lines.len()).unwrap_or(0),
         };
@@ -88,7 +88,7 @@ impl Sandbox {
         }
     }
 
-    fn seed_record(&self, seed: &Seed) -> BatchRecord {
+    fn seed_record(&self, seed: &PastBatch) -> BatchRecord {
         let in_id = seed
             .id
             .as_deref()
@@ -114,7 +114,7 @@ impl Sandbox {
         record
     }
 
-    fn seed_input(&self, seed: &Seed, record: &BatchRecord) -> Result<(), ErrorReply> {
+    fn seed_input(&self, seed: &PastBatch, record: &BatchRecord) -> Result<(), ErrorReply> {
         let mut bytes = Vec::new();
         for line in &seed.lines {
             let mut body = line.body.clone();

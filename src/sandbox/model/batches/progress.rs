@@ -14,7 +14,7 @@ use crate::sandbox::model::batches::create;
 use crate::sandbox::model::batches::operations::BatchRecord;
 use crate::sandbox::model::disk;
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::settings::Latencies;
 
 fn later(millis: i64, by: u64) -> i64 {
@@ -222,7 +222,7 @@ impl Sandbox {
             disk::remove(&self.batches.input(&batch.id))?;
             disk::remove(&self.batches.result(&batch.id))?;
         }
-        let entry = Entry::Status {
+        let entry = LedgerEntry::Status {
             batch: batch.id.clone(),
             status: batch.status.to_string(),
         };

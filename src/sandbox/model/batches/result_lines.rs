@@ -7,53 +7,53 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::execution::Sink;
-use crate::sandbox::model::batches::operations::{BatchRecord, Counts};
+use crate::sandbox::model::batches::execution::ResultFileWriter;
+use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts};
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ids;
-use crate::sandbox::model::ledger::Entry;
-use crate::sandbox::model::responses::execution::{Outcome, Target, server_error};
-use crate::sandbox::model::responses::object::{Twist, Usage};
+use crate::sandbox::model::ledger::LedgerEntry;
+use crate::sandbox::model::responses::execution::{FaultTarget, RequestResult, server_error};
+use crate::sandbox::model::responses::object::{ResponseFaults, UsageObject};
 
 /// Why lines were not run.
 #[derive(Clone, Copy)]
-pub(in crate::sandbox) enum Unrun {
+pub(in crate::sandbox) enum SkipReason {
     Expired,
     Cancelled,
     ServerError,
 }
 
 #[derive(Deserialize)]
-struct InputLine {
+struct BatchInputLine {
     custom_id: String,
     body: Value,
 }
 
 /// Members in the order of recorded files.
 #[derive(Serialize)]
-struct ResultLine<'a> {
+struct ResultFileLine<'a> {
     id: &'a str,
     custom_id: &'a str,
-    response: Option<ResultResponse<'a>>,
-    error: Option<ResultError<'a>>,
+    response: Option<ResultFileResponse<'a>>,
+    error: Option<ResultFileError<'a>>,
 }
 
 #[derive(Serialize)]
-struct ResultResponse<'a> {
+struct ResultFileResponse<'a> {
     status_code: u16,
     request_id: &'a str,
     body: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
-struct ResultError<'a> {
+struct ResultFileError<'a> {
     code: &'a str,
     message: &'a str,
 }
 
 /// One execution of a batch.
-pub(in crate::sandbox) struct Run<'a> {
+pub(in crate::sandbox) struct BatchExecution<'a> {
     pub(in crate::sandbox) sandbox: &'a Sandbox,
     pub(in crate::sandbox) batch: &'a BatchRecord,
     /// What every line gets.
@@ -61,18 +61,18 @@ pub(in crate::sandbox) struct Run<'a> {
     pub(in crate::sandbox) alias: bool,
     /// In seconds.
     pub(in crate::sandbox) at: i64,
-    pub(in crate::sandbox) output: Sink,
-    pub(in crate::sandbox) error: Sink,
-    pub(in crate::sandbox) counts: Counts,
-    pub(in crate::sandbox) usage: Usage,
-    pub(in crate::sandbox) entries: Vec<Entry>,
-    pub(in crate::sandbox) struck: Vec<Entry>,
+    pub(in crate::sandbox) output: ResultFileWriter,
+    pub(in crate::sandbox) error: ResultFileWriter,
+    pub(in crate::sandbox) counts: LineCounts,
+    pub(in crate::sandbox) usage: UsageObject,
+    pub(in crate::sandbox) entries: Vec<LedgerEntry>,
+    pub(in crate::sandbox) struck: Vec<LedgerEntry>,
 }
 
-impl Run<'_> {
+impl BatchExecution<'_> {
     /// Runs one line and writes what it got.
     pub(in crate::sandbox) fn run(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let line: InputLine = serde_json::from_slice(bytes)?;
+        let line: BatchInputLine = serde_json::from_slice(bytes)?;
         let (batch, sandbox) = (self.batch, self.sandbox);
         let seed = format!("{} {}", batch.id, line.custom_id);
         let names = [
@@ -81,17 +81,17 @@ impl Run<'_> {
             batch.input_name.as_deref().unwrap_or(""),
         ];
         let mut struck = std::mem::take(&mut self.struck);
-        let mut target = Target {
+        let mut target = FaultTarget {
             names: &names,
             seed: &seed,
             struck: &mut struck,
         };
-        let twist = Twist {
+        let twist = ResponseFaults {
             alias: self.alias,
-            ..Twist::default()
+            ..ResponseFaults::default()
         };
         let outcome = match &self.whole {
-            Some(refusal) => Outcome::refused(refusal),
+            Some(refusal) => RequestResult::refused(refusal),
             None => sandbox.run(&line.body, &mut target, twist, self.at),
         };
         let whole = self.write(&line.custom_id, &outcome, &mut target)?;
@@ -102,7 +102,7 @@ impl Run<'_> {
             self.counts.failed += 1;
         }
         self.usage.add(outcome.usage);
-        self.entries.push(Entry::Executed {
+        self.entries.push(LedgerEntry::Executed {
             batch: Some(batch.id.clone()),
             custom_id: line.custom_id,
             status: outcome.status,
@@ -112,15 +112,15 @@ impl Run<'_> {
     }
 
     /// Writes a line that was not run.
-    pub(in crate::sandbox) fn leave(&mut self, bytes: &[u8], why: Unrun) -> io::Result<()> {
-        let line: InputLine = serde_json::from_slice(bytes)?;
+    pub(in crate::sandbox) fn leave(&mut self, bytes: &[u8], why: SkipReason) -> io::Result<()> {
+        let line: BatchInputLine = serde_json::from_slice(bytes)?;
         let written = match why {
-            Unrun::ServerError => self.line(
+            SkipReason::ServerError => self.line(
                 &line.custom_id,
                 Some((500, Some(&server_error().raw()))),
                 None,
             )?,
-            Unrun::Expired => self.line(
+            SkipReason::Expired => self.line(
                 &line.custom_id,
                 None,
                 Some((
@@ -128,7 +128,7 @@ impl Run<'_> {
                     "This request could not be executed before the completion window expired.",
                 )),
             )?,
-            Unrun::Cancelled => self.line(
+            SkipReason::Cancelled => self.line(
                 &line.custom_id,
                 None,
                 Some((
@@ -144,8 +144,8 @@ impl Run<'_> {
     fn write(
         &mut self,
         custom_id: &str,
-        outcome: &Outcome,
-        target: &mut Target<'_>,
+        outcome: &RequestResult,
+        target: &mut FaultTarget<'_>,
     ) -> io::Result<bool> {
         let sandbox = self.sandbox;
         let faulty = !sandbox.faults.is_empty();
@@ -197,15 +197,15 @@ impl Run<'_> {
         error: Option<(&str, &str)>,
     ) -> io::Result<Vec<u8>> {
         let hash = ids::hex(&["line", &self.batch.id, custom_id]);
-        let line = ResultLine {
+        let line = ResultFileLine {
             id: &format!("batch_req_{}", &hash[..32]),
             custom_id,
-            response: response.map(|(status_code, body)| ResultResponse {
+            response: response.map(|(status_code, body)| ResultFileResponse {
                 status_code,
                 request_id: &hash[32..],
                 body,
             }),
-            error: error.map(|(code, message)| ResultError { code, message }),
+            error: error.map(|(code, message)| ResultFileError { code, message }),
         };
         Ok(serde_json::to_vec(&line)?)
     }

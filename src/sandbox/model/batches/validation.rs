@@ -12,24 +12,24 @@ use crate::sandbox::model::batches::operations::{BatchRecord, LineError};
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::responses::images;
 use crate::sandbox::model::responses::request;
-use crate::sandbox::model::settings::{Model, Settings};
+use crate::sandbox::model::settings::{SandboxSettings, SimulatedModel};
 
 /// More entries than anybody reads are left away.
 const MOST_ERRORS: usize = 10_000;
 
 /// What a check found.
 #[derive(Default)]
-pub(in crate::sandbox) struct Verdict<'a> {
+pub(in crate::sandbox) struct InputReport<'a> {
     pub(in crate::sandbox) errors: Vec<LineError>,
     pub(in crate::sandbox) total: u64,
-    pub(in crate::sandbox) model: Option<&'a Model>,
+    pub(in crate::sandbox) model: Option<&'a SimulatedModel>,
     /// Estimated input tokens and output caps of all lines.
     pub(in crate::sandbox) tokens: u64,
     /// Lines that will certainly fail.
     pub(in crate::sandbox) doomed: u64,
 }
 
-impl Verdict<'_> {
+impl InputReport<'_> {
     fn blame(&mut self, code: &str, param: Option<&str>, line: Option<u64>, message: String) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(LineError {
@@ -43,7 +43,7 @@ impl Verdict<'_> {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct UncheckedLine {
     custom_id: Option<Value>,
     method: Option<Value>,
     url: Option<Value>,
@@ -52,11 +52,14 @@ struct Line {
 
 impl Sandbox {
     /// Checks a batch's input.
-    pub(in crate::sandbox) fn validate(&self, batch: &mut BatchRecord) -> io::Result<Verdict<'_>> {
+    pub(in crate::sandbox) fn validate(
+        &self,
+        batch: &mut BatchRecord,
+    ) -> io::Result<InputReport<'_>> {
         let mut verdict = match batch.input_name {
             Some(_) => read_input(batch, &self.batches.input(&batch.id), &self.settings)?,
             None => {
-                let mut verdict = Verdict::default();
+                let mut verdict = InputReport::default();
                 verdict.blame(
                     "invalid_request",
                     Some("file_id"),
@@ -88,7 +91,7 @@ impl Sandbox {
     fn over_token_limit(
         &self,
         batch: &mut BatchRecord,
-        verdict: &Verdict<'_>,
+        verdict: &InputReport<'_>,
     ) -> io::Result<Option<u64>> {
         if let Some(value) = self.draw(batch, Fault::TokenLimitAsync)? {
             return Ok(Some(value.as_u64().unwrap_or(5_000_000)));
@@ -138,10 +141,10 @@ impl Sandbox {
 pub(in crate::sandbox) fn read_input<'a>(
     batch: &BatchRecord,
     path: &std::path::Path,
-    settings: &'a Settings,
-) -> io::Result<Verdict<'a>> {
+    settings: &'a SandboxSettings,
+) -> io::Result<InputReport<'a>> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut verdict = Verdict::default();
+    let mut verdict = InputReport::default();
     let mut ids = HashSet::new();
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
@@ -165,12 +168,12 @@ pub(in crate::sandbox) fn read_input<'a>(
 fn check_line<'a>(
     bytes: &[u8],
     batch: &BatchRecord,
-    settings: &'a Settings,
+    settings: &'a SandboxSettings,
     ids: &mut HashSet<String>,
-    verdict: &mut Verdict<'a>,
+    verdict: &mut InputReport<'a>,
 ) {
     let number = Some(verdict.total);
-    let Ok(line) = serde_json::from_slice::<Line>(bytes) else {
+    let Ok(line) = serde_json::from_slice::<UncheckedLine>(bytes) else {
         let message = "This line is not parseable as valid JSON.".to_owned();
         verdict.blame("invalid_json_line", None, number, message);
         return;
@@ -218,8 +221,8 @@ fn check_body<'a>(
     body: &Value,
     bytes: usize,
     batch: &BatchRecord,
-    settings: &'a Settings,
-    verdict: &mut Verdict<'a>,
+    settings: &'a SandboxSettings,
+    verdict: &mut InputReport<'a>,
 ) {
     let number = Some(verdict.total);
     let responses = batch.endpoint == "/v1/responses";

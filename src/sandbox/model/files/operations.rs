@@ -12,13 +12,13 @@ use sha2::{Digest, Sha256};
 use crate::base::clock::Timestamp;
 use crate::base::hex;
 use crate::http::{Request, Response};
-use crate::sandbox::Caller;
+use crate::sandbox::CallingProject;
 use crate::sandbox::Sandbox;
 use crate::sandbox::http::multipart;
-use crate::sandbox::model::disk::{self, OpenError};
-use crate::sandbox::model::error_reply::{ErrorReply, List, ok};
+use crate::sandbox::model::disk::{self, StateFolderError};
+use crate::sandbox::model::error_reply::{ErrorReply, ListPage, ok};
 use crate::sandbox::model::ids;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 
 const PURPOSES: [&str; 6] = [
     "assistants",
@@ -45,7 +45,7 @@ pub(in crate::sandbox) struct FileRecord {
 
 /// Members in the order of recorded answers.
 #[derive(Serialize)]
-struct FileObject<'a> {
+struct FileView<'a> {
     object: &'static str,
     id: &'a str,
     purpose: &'a str,
@@ -58,8 +58,8 @@ struct FileObject<'a> {
 }
 
 impl FileRecord {
-    fn object(&self) -> FileObject<'_> {
-        FileObject {
+    fn object(&self) -> FileView<'_> {
+        FileView {
             object: "file",
             id: &self.id,
             purpose: &self.purpose,
@@ -78,13 +78,13 @@ impl FileRecord {
 }
 
 /// All files.
-pub(in crate::sandbox) struct Files {
+pub(in crate::sandbox) struct FileRecords {
     folder: PathBuf,
     records: Mutex<BTreeMap<String, FileRecord>>,
 }
 
-impl Files {
-    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, OpenError> {
+impl FileRecords {
+    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, StateFolderError> {
         let folder = folder.join("files");
         let records = disk::read_records::<FileRecord>(&folder)?
             .into_iter()
@@ -154,7 +154,7 @@ impl Sandbox {
     /// `POST /files`.
     pub(in crate::sandbox) fn upload(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         request: &Request,
     ) -> Result<Response, ErrorReply> {
         let content_type = request.header("content-type").unwrap_or("");
@@ -177,7 +177,7 @@ impl Sandbox {
             deleted: false,
         };
         self.files.put(record.clone())?;
-        let entry = Entry::Upload {
+        let entry = LedgerEntry::Upload {
             file: record.id.clone(),
             filename: record.filename.clone(),
             purpose: record.purpose.clone(),
@@ -190,7 +190,10 @@ impl Sandbox {
         ok(&record.object())
     }
 
-    fn check_upload<'a>(&self, parts: &'a [multipart::Part<'a>]) -> Result<Upload<'a>, ErrorReply> {
+    fn check_upload<'a>(
+        &self,
+        parts: &'a [multipart::FormPart<'a>],
+    ) -> Result<FileUpload<'a>, ErrorReply> {
         let refuse =
             |param: &str, message: String| ErrorReply::new(400, message).param(param).with_detail();
         const KNOWN: [&str; 4] = [
@@ -267,7 +270,7 @@ impl Sandbox {
                 ));
             }
         };
-        Ok(Upload {
+        Ok(FileUpload {
             purpose,
             filename,
             content: file.content,
@@ -278,7 +281,7 @@ impl Sandbox {
     /// `GET /files`.
     pub(in crate::sandbox) fn list_files(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         request: &Request,
     ) -> Result<Response, ErrorReply> {
         let limit = match request.parameter("limit") {
@@ -322,13 +325,13 @@ impl Sandbox {
             .take(limit)
             .map(|record| (record.id.clone(), record.object()))
             .collect();
-        ok(&List::new(page, has_more))
+        ok(&ListPage::new(page, has_more))
     }
 
     /// `GET /files/{id}`.
     pub(in crate::sandbox) fn get_file(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
     ) -> Result<Response, ErrorReply> {
         ok(&self.living_file(caller, id)?.object())
@@ -337,7 +340,7 @@ impl Sandbox {
     /// `GET /files/{id}/content`.
     pub(in crate::sandbox) fn file_content(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
     ) -> Result<Response, ErrorReply> {
         let record = self.living_file(caller, id)?;
@@ -353,20 +356,20 @@ impl Sandbox {
     /// `DELETE /files/{id}`.
     pub(in crate::sandbox) fn delete_file(
         &self,
-        caller: &Caller,
+        caller: &CallingProject,
         id: &str,
     ) -> Result<Response, ErrorReply> {
         #[derive(Serialize)]
-        struct Deleted<'a> {
+        struct DeletedFile<'a> {
             id: &'a str,
             object: &'static str,
             deleted: bool,
         }
         self.living_file(caller, id)?;
         self.forget_file(id)?;
-        let entry = Entry::DeleteFile { file: id.into() };
+        let entry = LedgerEntry::DeleteFile { file: id.into() };
         self.ledger.note(self.now(), entry)?;
-        ok(&Deleted {
+        ok(&DeletedFile {
             id,
             object: "file",
             deleted: true,
@@ -382,7 +385,7 @@ impl Sandbox {
         disk::remove(&self.files.content(id))
     }
 
-    fn living_file(&self, caller: &Caller, id: &str) -> Result<FileRecord, ErrorReply> {
+    fn living_file(&self, caller: &CallingProject, id: &str) -> Result<FileRecord, ErrorReply> {
         self.files
             .get(&caller.project, id, self.now())
             .ok_or_else(|| no_such_file(id))
@@ -399,7 +402,7 @@ impl Sandbox {
     }
 }
 
-struct Upload<'a> {
+struct FileUpload<'a> {
     purpose: &'a str,
     filename: &'a str,
     content: &'a [u8],

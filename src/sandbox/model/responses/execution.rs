@@ -6,44 +6,44 @@ use serde_json::value::RawValue;
 use crate::sandbox::Sandbox;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::ledger::Entry;
+use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::responses::images;
-use crate::sandbox::model::responses::object::{Twist, Usage, answer};
+use crate::sandbox::model::responses::object::{ResponseFaults, UsageObject, answer};
 use crate::sandbox::model::responses::request;
 
 /// What a request got.
-pub(in crate::sandbox) struct Outcome {
+pub(in crate::sandbox) struct RequestResult {
     pub(in crate::sandbox) status: u16,
     pub(in crate::sandbox) body: Box<RawValue>,
-    pub(in crate::sandbox) usage: Usage,
+    pub(in crate::sandbox) usage: UsageObject,
     /// Whether a whole answer came.
     pub(in crate::sandbox) whole: bool,
 }
 
-impl Outcome {
+impl RequestResult {
     pub(in crate::sandbox) fn refused(refusal: &ErrorReply) -> Self {
         Self {
             status: refusal.status,
             body: refusal.raw(),
-            usage: Usage::default(),
+            usage: UsageObject::default(),
             whole: false,
         }
     }
 }
 
 /// Who a request is, for faults: its names, and what its luck depends on.
-pub(in crate::sandbox) struct Target<'a> {
+pub(in crate::sandbox) struct FaultTarget<'a> {
     pub(in crate::sandbox) names: &'a [&'a str],
     pub(in crate::sandbox) seed: &'a str,
     /// Faults that struck, for the ledger.
-    pub(in crate::sandbox) struck: &'a mut Vec<Entry>,
+    pub(in crate::sandbox) struck: &'a mut Vec<LedgerEntry>,
 }
 
-impl Target<'_> {
+impl FaultTarget<'_> {
     /// Takes a fault and remembers it for the ledger.
     pub(in crate::sandbox) fn take(&mut self, sandbox: &Sandbox, fault: Fault) -> Option<Value> {
         let value = sandbox.faults.take(fault, self.names, self.seed)?;
-        self.struck.push(Entry::Fault {
+        self.struck.push(LedgerEntry::Fault {
             fault: fault.to_string(),
             target: self.names.first().copied().unwrap_or("").to_owned(),
         });
@@ -56,25 +56,25 @@ impl Sandbox {
     pub(in crate::sandbox) fn run(
         &self,
         body: &Value,
-        target: &mut Target<'_>,
-        mut twist: Twist,
+        target: &mut FaultTarget<'_>,
+        mut twist: ResponseFaults,
         now: i64,
-    ) -> Outcome {
+    ) -> RequestResult {
         if !self.faults.is_empty() {
             if let Some(refusal) = self.refused_by_fault(target) {
-                return Outcome::refused(&refusal);
+                return RequestResult::refused(&refusal);
             }
             self.twist(target, &mut twist);
         }
         let ask = match request::check(body, &self.settings) {
             Ok(ask) => ask,
-            Err(refusal) => return Outcome::refused(&refusal),
+            Err(refusal) => return RequestResult::refused(&refusal),
         };
         if let Some(url) = ask.images.iter().find(|url| !images::can_fetch(url)) {
-            return Outcome::refused(&image_timeout(url));
+            return RequestResult::refused(&image_timeout(url));
         }
         let answer = answer(&ask, &twist, target.seed, now);
-        Outcome {
+        RequestResult {
             status: 200,
             body: answer.body,
             usage: answer.usage,
@@ -82,7 +82,7 @@ impl Sandbox {
         }
     }
 
-    fn refused_by_fault(&self, target: &mut Target<'_>) -> Option<ErrorReply> {
+    fn refused_by_fault(&self, target: &mut FaultTarget<'_>) -> Option<ErrorReply> {
         if target.take(self, Fault::ImageTimeout).is_some() {
             return Some(image_timeout("an image"));
         }
@@ -112,7 +112,7 @@ impl Sandbox {
         })
     }
 
-    fn twist(&self, target: &mut Target<'_>, twist: &mut Twist) {
+    fn twist(&self, target: &mut FaultTarget<'_>, twist: &mut ResponseFaults) {
         if let Some(value) = target.take(self, Fault::TruncatedLine) {
             twist.truncated = Some(value == "empty");
         }

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::sandbox::model::ids;
-use crate::sandbox::model::responses::request::Ask;
+use crate::sandbox::model::responses::request::ResponsesRequest;
 use crate::sandbox::model::responses::texts;
 
 /// Appended to a text by the fault `odd_unicode`: line separators that are no line breaks in JSON.
@@ -16,7 +16,7 @@ pub const ODD_UNICODE: &str = " \u{2028}\u{2029}\u{85}.";
 
 /// How an answer is twisted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::sandbox) struct Twist {
+pub(in crate::sandbox) struct ResponseFaults {
     pub(in crate::sandbox) refusal: bool,
     /// Cut off; true: without any text.
     pub(in crate::sandbox) truncated: Option<bool>,
@@ -29,26 +29,26 @@ pub(in crate::sandbox) struct Twist {
 
 /// What a model's work cost, in OpenAI's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct Usage {
+pub(in crate::sandbox) struct UsageObject {
     pub(in crate::sandbox) input_tokens: u64,
-    pub(in crate::sandbox) input_tokens_details: InputDetails,
+    pub(in crate::sandbox) input_tokens_details: InputTokenDetails,
     pub(in crate::sandbox) output_tokens: u64,
-    pub(in crate::sandbox) output_tokens_details: OutputDetails,
+    pub(in crate::sandbox) output_tokens_details: OutputTokenDetails,
     pub(in crate::sandbox) total_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct InputDetails {
+pub(in crate::sandbox) struct InputTokenDetails {
     pub(in crate::sandbox) cached_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct OutputDetails {
+pub(in crate::sandbox) struct OutputTokenDetails {
     pub(in crate::sandbox) reasoning_tokens: u64,
 }
 
-impl Usage {
-    pub(in crate::sandbox) fn add(&mut self, other: Usage) {
+impl UsageObject {
+    pub(in crate::sandbox) fn add(&mut self, other: UsageObject) {
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.output_tokens_details.reasoning_tokens += other.output_tokens_details.reasoning_tokens;
@@ -57,15 +57,15 @@ impl Usage {
 }
 
 /// An answer with status 200.
-pub(in crate::sandbox) struct Answer {
+pub(in crate::sandbox) struct RequestResult {
     pub(in crate::sandbox) body: Box<RawValue>,
-    pub(in crate::sandbox) usage: Usage,
+    pub(in crate::sandbox) usage: UsageObject,
     /// Whether it is a whole text.
     pub(in crate::sandbox) whole: bool,
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ResponseObject<'a> {
     id: String,
     object: &'static str,
     created_at: i64,
@@ -89,7 +89,7 @@ struct Document<'a> {
     tools: [Value; 0],
     top_p: f32,
     truncation: &'static str,
-    usage: Usage,
+    usage: UsageObject,
     metadata: Value,
 }
 
@@ -101,7 +101,12 @@ fn tokens(text: &str) -> u64 {
 }
 
 /// Answers a request. `seed` makes the ids; `now` is in seconds.
-pub(in crate::sandbox) fn answer(ask: &Ask<'_>, twist: &Twist, seed: &str, now: i64) -> Answer {
+pub(in crate::sandbox) fn answer(
+    ask: &ResponsesRequest<'_>,
+    twist: &ResponseFaults,
+    seed: &str,
+    now: i64,
+) -> RequestResult {
     let mut text = match &ask.language {
         Some(language) => texts::expected_translation(&ask.text, language),
         None => texts::expected_description(&ask.text, &ask.images),
@@ -138,17 +143,17 @@ pub(in crate::sandbox) fn answer(ask: &Ask<'_>, twist: &Twist, seed: &str, now: 
     let input_tokens = tokens(ask.instructions)
         + tokens(&ask.text)
         + TOKENS_OF_AN_IMAGE * u64::try_from(ask.images.len()).unwrap_or(0);
-    let usage = Usage {
+    let usage = UsageObject {
         input_tokens,
-        input_tokens_details: InputDetails::default(),
+        input_tokens_details: InputTokenDetails::default(),
         output_tokens,
-        output_tokens_details: OutputDetails {
+        output_tokens_details: OutputTokenDetails {
             reasoning_tokens: thinking,
         },
         total_tokens: input_tokens + output_tokens,
     };
     let hash = ids::hex(&["response", seed]);
-    let document = Document {
+    let document = ResponseObject {
         id: format!("resp_{}", &hash[..48]),
         object: "response",
         created_at: now,
@@ -182,14 +187,20 @@ pub(in crate::sandbox) fn answer(ask: &Ask<'_>, twist: &Twist, seed: &str, now: 
             metadata => metadata.clone(),
         },
     };
-    Answer {
+    RequestResult {
         body: to_raw_value(&document).unwrap_or_default(),
         usage,
         whole: !truncated && !twist.refusal,
     }
 }
 
-fn output(ask: &Ask<'_>, twist: &Twist, text: &str, hash: &str, truncated: bool) -> Vec<Value> {
+fn output(
+    ask: &ResponsesRequest<'_>,
+    twist: &ResponseFaults,
+    text: &str,
+    hash: &str,
+    truncated: bool,
+) -> Vec<Value> {
     let mut items = Vec::new();
     if ask.reasons {
         items

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::responses::input::{check_metadata, input, invalid, invalid_type};
-use crate::sandbox::model::settings::{Model, Reasoning, Settings};
+use crate::sandbox::model::settings::{Reasoning, SandboxSettings, SimulatedModel};
 
 /// Members that a request may have (openai-openapi 2.3.0, `CreateResponse`).
 const MEMBERS: [&str; 29] = [
@@ -42,8 +42,8 @@ const MEMBERS: [&str; 29] = [
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// A valid request.
-pub(in crate::sandbox) struct Ask<'a> {
-    pub(in crate::sandbox) model: &'a Model,
+pub(in crate::sandbox) struct ResponsesRequest<'a> {
+    pub(in crate::sandbox) model: &'a SimulatedModel,
     /// The language of a translation; none: a description.
     pub(in crate::sandbox) language: Option<String>,
     /// All `input_text` parts, joined by line breaks.
@@ -60,8 +60,8 @@ pub(in crate::sandbox) struct Ask<'a> {
 /// Checks a request.
 pub(in crate::sandbox) fn check<'a>(
     body: &'a Value,
-    settings: &'a Settings,
-) -> Result<Ask<'a>, ErrorReply> {
+    settings: &'a SandboxSettings,
+) -> Result<ResponsesRequest<'a>, ErrorReply> {
     let body = body
         .as_object()
         .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;
@@ -98,7 +98,7 @@ pub(in crate::sandbox) fn check<'a>(
                 .then(|| language_in(instructions))
                 .flatten()
         });
-    Ok(Ask {
+    Ok(ResponsesRequest {
         model,
         language,
         text,
@@ -110,7 +110,10 @@ pub(in crate::sandbox) fn check<'a>(
     })
 }
 
-fn model<'a>(body: &Map<String, Value>, settings: &'a Settings) -> Result<&'a Model, ErrorReply> {
+fn model<'a>(
+    body: &Map<String, Value>,
+    settings: &'a SandboxSettings,
+) -> Result<&'a SimulatedModel, ErrorReply> {
     let name = match body.get("model") {
         Some(Value::String(name)) => name,
         Some(_) => return Err(invalid_type("model", "a string")),
@@ -161,7 +164,7 @@ fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, ErrorRepl
     }
 }
 
-fn reasons(body: &Map<String, Value>, model: &Model) -> Result<bool, ErrorReply> {
+fn reasons(body: &Map<String, Value>, model: &SimulatedModel) -> Result<bool, ErrorReply> {
     let reasoning = body.get("reasoning").filter(|value| !value.is_null());
     if let Some(value) = reasoning {
         if model.reasoning == Reasoning::Never {
@@ -264,7 +267,7 @@ mod tests {
     use serde_json::json;
 
     fn refused(body: Value) -> (u16, String, String) {
-        let settings = Settings::default();
+        let settings = SandboxSettings::default();
         match check(&body, &settings) {
             Ok(_) => panic!("taken: {body}"),
             Err(refusal) => (
@@ -363,7 +366,7 @@ mod tests {
 
     #[test]
     fn translations_are_told_from_descriptions() {
-        let settings = Settings::default();
+        let settings = SandboxSettings::default();
         let body = json!({"model": "gpt-4.1-mini", "instructions": "Take it into account, and translate into pt-BR.", "input": "x"});
         assert_eq!(
             check(&body, &settings).map(|ask| ask.language).ok(),
