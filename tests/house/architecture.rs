@@ -137,6 +137,26 @@ fn a_technology_has_one_home() {
 }
 
 #[test]
+fn the_simulated_openai_knows_no_http() {
+    let mut model = Vec::new();
+    sources(Path::new("src/sandbox/model"), &mut model);
+    assert!(!model.is_empty());
+    for path in model {
+        let shown = path.display().to_string();
+        assert!(
+            !imports(&code(&path)).contains("http"),
+            "{shown} names http"
+        );
+        let front_end = ["sandbox::http", "super::http"];
+        let code = code(&path);
+        assert!(
+            !front_end.iter().any(|it| code.contains(it)),
+            "{shown} names its front end"
+        );
+    }
+}
+
+#[test]
 fn every_folder_is_in_the_reading_order() {
     let order = reading_order();
     for entry in fs::read_dir("src").expect("src") {

@@ -1,20 +1,17 @@
-//! `multipart/form-data` (RFC 7578), its parts as slices of the body.
+//! Reads `multipart/form-data` (RFC 7578). The parts are slices of the body.
 
 use std::io::BufRead;
 
-/// One part.
+/// One part of a form.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::sandbox) struct FormPart<'a> {
-    pub(in crate::sandbox) name: String,
-    pub(in crate::sandbox) filename: Option<String>,
-    pub(in crate::sandbox) content: &'a [u8],
+pub(super) struct FormPart<'a> {
+    pub(super) name: String,
+    pub(super) filename: Option<String>,
+    pub(super) content: &'a [u8],
 }
 
-/// The parts of a body; none when it is not whole or not of that form.
-pub(in crate::sandbox) fn parse<'a>(
-    content_type: &str,
-    body: &'a [u8],
-) -> Option<Vec<FormPart<'a>>> {
+/// The parts of a body; `None` if the body is incomplete or no form.
+pub(super) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<FormPart<'a>>> {
     let (kind, _) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -23,15 +20,14 @@ pub(in crate::sandbox) fn parse<'a>(
     let mut parts = Vec::new();
     let mut start = None;
     let mut at = 0;
-    // Line by line, since a delimiter only stands at a line's start, and skipping to a line feed
-    // is quick in a body of 200 MB.
+    // A delimiter begins a line, and the search for line feeds is fast in a body of 200 MB.
     while at < body.len() {
         let rest = &body[at..];
         let mut reader = rest;
         let length = reader.skip_until(b'\n').ok()?;
         if rest.starts_with(&delimiter) {
             if let Some(start) = start {
-                // The line break before a delimiter belongs to it.
+                // The line break before a delimiter is part of the delimiter.
                 let end = at.checked_sub(2).filter(|end| *end >= start)?;
                 parts.push(part(&body[start..end])?);
             }
@@ -74,7 +70,7 @@ fn part(bytes: &[u8]) -> Option<FormPart<'_>> {
     })
 }
 
-/// A parameter of a header field's value, in quotes or not.
+/// A parameter of a header's value, with or without quotes.
 fn parameter(value: &str, name: &str) -> Option<String> {
     value.split(';').skip(1).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;

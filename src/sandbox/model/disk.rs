@@ -1,9 +1,9 @@
-//! The sandbox's state on disk: whole files by temporary name and rename.
+//! Reads and writes the sandbox's state: each file is written under a temporary name and renamed.
 //!
-//! It survives `kill -9` at any instruction. It does not call `fsync`: a power cut may cost a
-//! sandbox its memory, which is nobody's money.
+//! The state survives `kill -9` at any instruction. There is no `fsync`: a power cut may cost the sandbox its
+//! state, which is worth no money.
 
-use std::fmt;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The state folder cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("sandbox state {}: {message}", path.display())]
 pub struct StateFolderError {
     path: PathBuf,
     message: String,
 }
 
 impl StateFolderError {
-    pub(in crate::sandbox) fn new(path: &Path, why: &dyn fmt::Display) -> Self {
+    /// The error of one path.
+    pub(super) fn new(path: &Path, why: &dyn Display) -> Self {
         Self {
             path: path.to_owned(),
             message: why.to_string(),
@@ -27,45 +29,35 @@ impl StateFolderError {
     }
 }
 
-impl fmt::Display for StateFolderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sandbox state {}: {}", self.path.display(), self.message)
-    }
-}
-
-impl std::error::Error for StateFolderError {}
-
-/// Writes a whole file, or leaves the one before.
-pub(in crate::sandbox) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a whole file, or leaves the old one.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     File::create(&temporary)?.write_all(bytes)?;
     fs::rename(&temporary, path)
 }
 
-/// The same for a record as JSON.
-pub(in crate::sandbox) fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
+/// Replaces a file with a record as JSON.
+pub fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
     write(path, &serde_json::to_vec(record)?)
 }
 
-/// Where a file is written before it gets its name.
-pub(in crate::sandbox) fn temporary(path: &Path) -> PathBuf {
+/// The temporary name under which a file is written.
+pub fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     PathBuf::from(name)
 }
 
-/// Removes a file that may be gone already.
-pub(in crate::sandbox) fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file; it is no error if there is none.
+pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Makes the folder where needed and reads every `*.json` record in it.
-pub(in crate::sandbox) fn read_records<T: DeserializeOwned>(
-    folder: &Path,
-) -> Result<Vec<T>, StateFolderError> {
+/// Reads every `*.json` record of a folder, which it creates where needed.
+pub fn read_records<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, StateFolderError> {
     let failed = |error: io::Error| StateFolderError::new(folder, &error);
     fs::create_dir_all(folder).map_err(failed)?;
     let mut records = Vec::new();
@@ -79,9 +71,7 @@ pub(in crate::sandbox) fn read_records<T: DeserializeOwned>(
 }
 
 /// Reads one record.
-pub(in crate::sandbox) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-) -> Result<T, StateFolderError> {
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StateFolderError> {
     let bytes = fs::read(path).map_err(|error| StateFolderError::new(path, &error))?;
     serde_json::from_slice(&bytes).map_err(|error| StateFolderError::new(path, &error))
 }

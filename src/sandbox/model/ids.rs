@@ -1,4 +1,4 @@
-//! Ids that look like OpenAI's, and chance that can be repeated: both come from hashes.
+//! Ids that look like OpenAI's, and repeatable chance. Both are hashes of names.
 
 use sha2::{Digest, Sha256};
 
@@ -10,19 +10,19 @@ fn digest(parts: &[&str]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.as_bytes());
-        // What ends one part cannot begin the next.
+        // A byte that no UTF-8 text holds, so that "ab", "c" and "a", "bc" differ.
         hash.update([0xFF]);
     }
     hash.finalize().into()
 }
 
-/// 64 hexadecimal digits.
-pub(in crate::sandbox) fn hex(parts: &[&str]) -> String {
+/// The hash of the parts in 64 hexadecimal digits.
+pub fn hex(parts: &[&str]) -> String {
     hex::encode(&digest(parts))
 }
 
-/// A number that looks like chance.
-pub(in crate::sandbox) fn number(parts: &[&str]) -> u64 {
+/// A number that looks random and is the same for the same parts.
+pub fn number(parts: &[&str]) -> u64 {
     let bytes = digest(parts);
     bytes
         .iter()
@@ -30,15 +30,15 @@ pub(in crate::sandbox) fn number(parts: &[&str]) -> u64 {
         .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
 
-/// `batch_` and 32 hexadecimal digits: the second of its creation first, `819` from the thirteenth,
-/// as real ones have it.
-pub(in crate::sandbox) fn batch(parts: &[&str], second: i64) -> String {
+/// A batch's id: `batch_` and 32 hexadecimal digits. As in real ids, the first eight are the second of its
+/// creation, and `819` begins at the thirteenth.
+pub fn batch(parts: &[&str], second: i64) -> String {
     let hash = hex(parts);
     format!("batch_{second:08x}{}8190{}", &hash[..4], &hash[4..20])
 }
 
-/// `file-` and 22 letters and digits.
-pub(in crate::sandbox) fn file(parts: &[&str]) -> String {
+/// A file's id: `file-` and 22 letters and digits.
+pub fn file(parts: &[&str]) -> String {
     let name = digest(parts)
         .iter()
         .take(22)
@@ -47,8 +47,13 @@ pub(in crate::sandbox) fn file(parts: &[&str]) -> String {
     format!("file-{name}")
 }
 
-/// Another order of the same, always the same for a seed.
-pub(in crate::sandbox) fn shuffle<T>(items: &mut [T], seed: u64) {
+/// A call's `x-request-id`.
+pub fn request_id(call: &str) -> String {
+    format!("req_{}", &hex(&["request", call])[..32])
+}
+
+/// Shuffles the items, into the same order for the same seed.
+pub fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = seed;
     for last in (1..items.len()).rev() {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -1,20 +1,23 @@
-//! The append-only record of everything that had an effect, and the sums over it.
+//! The append-only record of every effect, and the totals over it.
+//!
+//! `GET /sandbox/ledger` shows the file as it is, so its members keep their names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::StateFolderError;
+use super::lock::lock;
 use crate::base::clock::Timestamp;
-use crate::sandbox::model::disk::StateFolderError;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(in crate::sandbox) enum LedgerEntry {
+pub enum LedgerEntry {
     Upload {
         file: String,
         filename: String,
@@ -32,9 +35,9 @@ pub(in crate::sandbox) enum LedgerEntry {
         input_file: String,
         project: String,
         organization: String,
-        /// The metadata's `submission`.
+        /// The member `submission` of the metadata.
         submission: Option<String>,
-        /// Made by the fault `create_twice`, not by the client.
+        /// Whether the fault `create_twice` made the batch, and not a client.
         by_fault: bool,
     },
     Status {
@@ -44,15 +47,16 @@ pub(in crate::sandbox) enum LedgerEntry {
     Cancel {
         batch: String,
     },
-    /// A request was run, and would be paid; synchronous ones have no batch.
+    /// A request was executed, and OpenAI would bill it. `batch` is `None` for a synchronous request.
     Executed {
         batch: Option<String>,
         custom_id: String,
         status: u16,
-        /// A whole, paid answer was written where the client can read it.
+        /// Whether the client can read a complete answer.
         answered: bool,
     },
-    /// Ends a batch's `executed` lines: without it they do not count.
+    /// All requests of a batch were executed. Without this entry, the batch's `executed` entries do not
+    /// count.
     ExecutedAll {
         batch: String,
         count: u64,
@@ -66,7 +70,7 @@ pub(in crate::sandbox) enum LedgerEntry {
         bytes: u64,
         status: u16,
     },
-    /// The client did something that a strict reader of the API would not.
+    /// The client did something that OpenAI's reference does not provide for.
     Flag {
         flag: String,
         request: String,
@@ -78,6 +82,16 @@ pub(in crate::sandbox) enum LedgerEntry {
     },
 }
 
+impl LedgerEntry {
+    /// A target of these names triggered a fault.
+    pub fn fault(fault: &str, names: &[&str]) -> Self {
+        Self::Fault {
+            fault: fault.to_owned(),
+            target: names.first().copied().unwrap_or("").to_owned(),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct LedgerLine<E> {
     at: String,
@@ -85,40 +99,41 @@ struct LedgerLine<E> {
     entry: E,
 }
 
-/// How often one custom id was run and answered.
+/// How often one custom id was executed, and how often it was answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::sandbox) struct ExecutionCounts {
-    pub(in crate::sandbox) executed: u64,
-    pub(in crate::sandbox) answered: u64,
+pub struct ExecutionCounts {
+    pub executed: u64,
+    pub answered: u64,
 }
 
-/// The sums.
+/// The totals over all entries.
 #[derive(Default)]
-pub(in crate::sandbox) struct LedgerTotals {
-    pub(in crate::sandbox) lines: u64,
-    pub(in crate::sandbox) uploads: u64,
-    pub(in crate::sandbox) cancels: u64,
-    pub(in crate::sandbox) seeded: u64,
-    pub(in crate::sandbox) hooks: u64,
-    pub(in crate::sandbox) executed: u64,
-    pub(in crate::sandbox) synchronous: u64,
-    pub(in crate::sandbox) answered: u64,
-    pub(in crate::sandbox) runs: HashMap<String, ExecutionCounts>,
-    /// By flag and request: how often, and the newest detail.
-    pub(in crate::sandbox) flags: BTreeMap<(String, String), (u64, String)>,
-    /// By fault.
-    pub(in crate::sandbox) faults: BTreeMap<String, u64>,
-    /// By project and token: the batches that a client made with it.
-    pub(in crate::sandbox) submissions: BTreeMap<(String, String), Vec<String>>,
-    pub(in crate::sandbox) created: HashSet<String>,
-    /// Project and time of each create by a client.
-    pub(in crate::sandbox) creates: Vec<(String, i64)>,
-    pub(in crate::sandbox) executed_batches: HashSet<String>,
+pub struct LedgerTotals {
+    pub uploads: u64,
+    pub cancels: u64,
+    /// Lines of past batches.
+    pub seeded: u64,
+    pub hooks: u64,
+    pub executed: u64,
+    pub synchronous: u64,
+    pub answered: u64,
+    /// By custom id, without synchronous requests.
+    pub custom_ids: HashMap<String, ExecutionCounts>,
+    /// Number and newest detail, by flag and request.
+    pub flags: BTreeMap<(String, String), (u64, String)>,
+    /// How often each fault was triggered.
+    pub faults: BTreeMap<String, u64>,
+    /// The batches that clients created, by project and the metadata's `submission`.
+    pub submissions: BTreeMap<(String, String), Vec<String>>,
+    /// All batches, those of faults and past ones included.
+    pub created: HashSet<String>,
+    /// Project and time (milliseconds) of each create by a client.
+    pub creates: Vec<(String, i64)>,
+    pub executed_batches: HashSet<String>,
 }
 
 impl LedgerTotals {
     fn add(&mut self, at: &str, entry: &LedgerEntry) {
-        self.lines += 1;
         match entry {
             LedgerEntry::Upload { .. } => self.uploads += 1,
             LedgerEntry::Cancel { .. } => self.cancels += 1,
@@ -157,9 +172,9 @@ impl LedgerTotals {
                 if batch.is_none() {
                     self.synchronous += 1;
                 } else {
-                    let runs = self.runs.entry(custom_id.clone()).or_default();
-                    runs.executed += 1;
-                    runs.answered += u64::from(*answered);
+                    let counts = self.custom_ids.entry(custom_id.clone()).or_default();
+                    counts.executed += 1;
+                    counts.answered += u64::from(*answered);
                 }
             }
             LedgerEntry::ExecutedAll { batch, .. } => {
@@ -170,12 +185,12 @@ impl LedgerTotals {
                 request,
                 detail,
             } => {
-                let seen = self
+                let (number, newest) = self
                     .flags
                     .entry((flag.clone(), request.clone()))
                     .or_default();
-                seen.0 += 1;
-                seen.1.clone_from(detail);
+                *number += 1;
+                newest.clone_from(detail);
             }
             LedgerEntry::Fault { fault, .. } => *self.faults.entry(fault.clone()).or_default() += 1,
             LedgerEntry::DeleteFile { .. } | LedgerEntry::Status { .. } => {}
@@ -185,18 +200,18 @@ impl LedgerTotals {
 
 struct OpenLedger {
     file: File,
-    tally: LedgerTotals,
+    totals: LedgerTotals,
 }
 
-/// The ledger, open.
-pub(in crate::sandbox) struct Ledger {
+/// The ledger's file and its totals.
+pub struct Ledger {
     path: PathBuf,
     open: Mutex<OpenLedger>,
 }
 
 impl Ledger {
-    /// Opens it and reads it through; what a killed process left half written is cut off.
-    pub(in crate::sandbox) fn open(folder: &Path) -> Result<Self, StateFolderError> {
+    /// Opens the ledger and reads it. The incomplete end that a killed process left is cut off.
+    pub fn open(folder: &Path) -> Result<Self, StateFolderError> {
         let path = folder.join("ledger.jsonl");
         let failed = |error: io::Error| StateFolderError::new(&path, &error);
         let file = OpenOptions::new()
@@ -205,25 +220,21 @@ impl Ledger {
             .create(true)
             .open(&path)
             .map_err(failed)?;
-        let (tally, whole) = read(&file).map_err(failed)?;
-        file.set_len(whole).map_err(failed)?;
+        let (totals, complete) = read(&file).map_err(failed)?;
+        file.set_len(complete).map_err(failed)?;
         Ok(Self {
-            open: Mutex::new(OpenLedger { file, tally }),
+            open: Mutex::new(OpenLedger { file, totals }),
             path,
         })
     }
 
     /// Appends one entry.
-    pub(in crate::sandbox) fn note(&self, at: Timestamp, entry: LedgerEntry) -> io::Result<()> {
-        self.append(at, &[entry])
+    pub fn append(&self, at: Timestamp, entry: LedgerEntry) -> io::Result<()> {
+        self.append_all(at, &[entry])
     }
 
-    /// Appends entries in one write: all of a batch's lines end with its `executed_all`.
-    pub(in crate::sandbox) fn append(
-        &self,
-        at: Timestamp,
-        entries: &[LedgerEntry],
-    ) -> io::Result<()> {
+    /// Appends entries in one write. The entries of a batch's execution must end with its `executed_all`.
+    pub fn append_all(&self, at: Timestamp, entries: &[LedgerEntry]) -> io::Result<()> {
         let at = at.to_string();
         let mut bytes = Vec::new();
         for entry in entries {
@@ -234,55 +245,51 @@ impl Ledger {
             serde_json::to_writer(&mut bytes, &line)?;
             bytes.push(b'\n');
         }
-        let mut open = self.lock();
+        let mut open = lock(&self.open);
         open.file.write_all(&bytes)?;
         for entry in entries {
-            open.tally.add(&at, entry);
+            open.totals.add(&at, entry);
         }
         Ok(())
     }
 
-    /// Reads something off the sums.
-    pub(in crate::sandbox) fn sums<T>(&self, read: impl FnOnce(&LedgerTotals) -> T) -> T {
-        read(&self.lock().tally)
+    /// Reads something from the totals.
+    pub fn totals<T>(&self, read: impl FnOnce(&LedgerTotals) -> T) -> T {
+        read(&lock(&self.open).totals)
     }
 
-    /// The ledger as a file to read.
-    pub(in crate::sandbox) fn reader(&self) -> io::Result<File> {
+    /// Opens the ledger's file for reading.
+    pub fn reader(&self) -> io::Result<File> {
         File::open(&self.path)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OpenLedger> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The sums over what is whole, and where that ends: `executed` lines of a batch count only with
-/// the `executed_all` behind them.
+/// Adds up the complete entries; gives the totals and the length of the complete part in bytes. The
+/// `executed` entries of a batch are complete only with the `executed_all` behind them.
 fn read(file: &File) -> io::Result<(LedgerTotals, u64)> {
     let mut reader = BufReader::new(file);
-    let mut tally = LedgerTotals::default();
-    let (mut at, mut whole) = (0, 0);
+    let mut totals = LedgerTotals::default();
+    let (mut position, mut complete) = (0, 0);
     let mut pending: Vec<LedgerLine<LedgerEntry>> = Vec::new();
-    let mut line = Vec::new();
+    let mut bytes = Vec::new();
     loop {
-        line.clear();
-        let length = reader.read_until(b'\n', &mut line)?;
-        if length == 0 || line.last() != Some(&b'\n') {
-            return Ok((tally, whole));
+        bytes.clear();
+        let length = reader.read_until(b'\n', &mut bytes)?;
+        if length == 0 || bytes.last() != Some(&b'\n') {
+            return Ok((totals, complete));
         }
-        let Ok(entry) = serde_json::from_slice::<LedgerLine<LedgerEntry>>(&line) else {
-            return Ok((tally, whole));
+        let Ok(line) = serde_json::from_slice::<LedgerLine<LedgerEntry>>(&bytes) else {
+            return Ok((totals, complete));
         };
-        at += u64::try_from(length).unwrap_or(0);
-        let unfinished = matches!(&entry.entry, LedgerEntry::Executed { batch: Some(_), .. })
-            || (!pending.is_empty() && matches!(&entry.entry, LedgerEntry::Fault { .. }));
-        pending.push(entry);
-        if !unfinished {
-            for entry in pending.drain(..) {
-                tally.add(&entry.at, &entry.entry);
+        position += u64::try_from(length).unwrap_or(0);
+        let awaits_end = matches!(&line.entry, LedgerEntry::Executed { batch: Some(_), .. })
+            || (!pending.is_empty() && matches!(&line.entry, LedgerEntry::Fault { .. }));
+        pending.push(line);
+        if !awaits_end {
+            for line in pending.drain(..) {
+                totals.add(&line.at, &line.entry);
             }
-            whole = at;
+            complete = position;
         }
     }
 }
@@ -301,34 +308,37 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_batch_is_cut_off() {
+    fn a_partly_written_batch_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::from_seconds(1);
         let ledger = Ledger::open(folder.path()).unwrap();
         ledger
-            .note(now, LedgerEntry::Cancel { batch: "b".into() })
+            .append(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
         let all = LedgerEntry::ExecutedAll {
             batch: "batch_1".into(),
             count: 2,
         };
         ledger
-            .append(now, &[executed("a"), executed("b"), all])
+            .append_all(now, &[executed("a"), executed("b"), all])
             .unwrap();
-        // What a kill in the middle of the next append leaves.
-        ledger.append(now, &[executed("a")]).unwrap();
-        ledger.lock().file.write_all(b"{\"at\":\"19").unwrap();
+        // A kill in the middle of the next append leaves this.
+        ledger.append(now, executed("a")).unwrap();
+        lock(&ledger.open).file.write_all(b"{\"at\":\"19").unwrap();
         drop(ledger);
         let ledger = Ledger::open(folder.path()).unwrap();
-        ledger.sums(|tally| {
-            assert_eq!((tally.executed, tally.answered, tally.cancels), (2, 2, 1));
-            assert_eq!(tally.runs["a"].executed, 1);
-            assert!(tally.executed_batches.contains("batch_1"));
+        ledger.totals(|totals| {
+            assert_eq!(
+                (totals.executed, totals.answered, totals.cancels),
+                (2, 2, 1)
+            );
+            assert_eq!(totals.custom_ids["a"].executed, 1);
+            assert!(totals.executed_batches.contains("batch_1"));
         });
         ledger
-            .note(now, LedgerEntry::Cancel { batch: "b".into() })
+            .append(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
-        ledger.sums(|tally| assert_eq!(tally.cancels, 2));
+        ledger.totals(|totals| assert_eq!(totals.cancels, 2));
     }
 }

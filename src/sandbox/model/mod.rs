@@ -1,11 +1,45 @@
-//! The simulated OpenAI as plain data: its state, its rules and what can go wrong.
+//! The simulated OpenAI without a connection: its state, its rules, its time, and what can go wrong.
+//!
+//! A front end authenticates a call, asks for the faults of that call ([`SimulatedOpenAi::fault_before`],
+//! [`SimulatedOpenAi::fault_after`]) and makes the call. After each call it saves the fault rules.
+//!
+//! A batch advances only when a call reads it: its states follow from the clock that was handed in. Ids and
+//! chance follow from `SandboxSettings::seed`, so that a run can be repeated.
 
-pub(in crate::sandbox) mod batches;
-pub(in crate::sandbox) mod disk;
-pub(in crate::sandbox) mod error_reply;
-pub(in crate::sandbox) mod faults;
-pub(in crate::sandbox) mod files;
-pub(in crate::sandbox) mod ids;
-pub(in crate::sandbox) mod ledger;
-pub(in crate::sandbox) mod responses;
-pub(in crate::sandbox) mod settings;
+mod batches;
+mod call_faults;
+mod disk;
+mod error_reply;
+mod faults;
+mod files;
+mod ids;
+mod ledger;
+mod list_page;
+mod lock;
+mod metadata;
+mod records;
+mod responses;
+mod settings;
+mod simulated_openai;
+mod state_summary;
+mod text_form;
+mod usage;
+
+pub use batches::{BatchErrors, BatchListQuery, BatchView, PastBatch, PastLine};
+pub use disk::StateFolderError;
+pub use error_reply::ErrorReply;
+pub use faults::{ApiCall, ConnectionFault, Fault, FaultRule};
+pub use files::{FileContent, FileListQuery, FileUpload, FileView};
+pub use ids::request_id;
+pub use list_page::ListPage;
+pub use records::{LineCounts, LineError};
+pub use responses::{
+    ODD_UNICODE, RequestResult, expected_description, expected_translation, image_names,
+    sample_image,
+};
+pub use settings::{
+    Latencies, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel, UnknownFile,
+};
+pub use simulated_openai::{CallingProject, SimulatedOpenAi};
+pub use state_summary::{DuplicateSubmission, FlagCount, StateSummary};
+pub use usage::{InputTokenDetails, OutputTokenDetails, UsageObject};

@@ -2,60 +2,60 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::model::ids;
+use super::ids;
 
-/// Everything that can be set; read from JSON or TOML where that is handy, each member optional.
+/// All settings of a sandbox. Each member may be left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxSettings {
-    /// Keys that are let in. A key listed with several projects may choose one by `OpenAI-Project`;
-    /// its first is the default.
+    /// The keys that are accepted. A caller whose key is listed with several projects may name one of them
+    /// with the header `OpenAI-Project`; the default is the first.
     pub api_keys: Vec<ProjectKey>,
     /// The models that exist.
     pub models: Vec<SimulatedModel>,
-    /// How fast batches advance.
+    /// The time that batches spend in each state.
     pub pace: Pace,
-    /// How long a batch may take before it expires, in milliseconds (24 hours).
+    /// Milliseconds from a batch's creation to its expiry (24 hours).
     pub window_ms: u64,
-    /// What a create from an unknown file does; both have been seen.
+    /// The answer to a create that names an unknown file. The real API has given both.
     pub unknown_file: UnknownFile,
-    /// Batches that may be created in an hour by a project.
+    /// The most batches that one project may create in an hour.
     pub creates_per_hour: usize,
-    /// The largest input file.
+    /// The most bytes that an input file may have.
     pub max_upload_bytes: usize,
-    /// The status that a too large upload is answered with: 413, or 400 as in 2024.
+    /// The status of the answer to an input file that is too large: 413, or 400 as in 2024.
     pub too_large_status: u16,
     /// The most lines that a batch may have.
     pub max_lines: usize,
-    /// Whether an upload's file name may have no extension at all.
+    /// Whether an input file's name may lack an extension.
     pub allow_no_extension: bool,
-    /// How long files of the purposes `batch` and `batch_output` live, in seconds (30 days).
+    /// Seconds until files of the purposes `batch` and `batch_output` expire (30 days).
     pub file_lifetime_seconds: u64,
-    /// Whether result lines come in another order than the input's.
+    /// Whether result lines come in another order than the input lines.
     pub shuffle: bool,
-    /// Makes ids differ from those of another sandbox.
+    /// Text that goes into every id, so that two sandboxes make different ids.
     pub seed: String,
 }
 
 /// A key and the project that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectKey {
-    /// What stands after `Bearer`.
+    /// The key as it follows `Bearer` in the header `Authorization`.
     pub key: String,
     /// The project's id.
     pub project: String,
 }
 
-/// A model.
+/// A model that the simulated OpenAI offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimulatedModel {
     /// The alias that requests name.
     pub name: String,
-    /// The dated model that answers name; accepted in requests as well.
+    /// The dated model that responses name. Requests may name it too.
     pub snapshot: String,
-    /// Whether it reasons, so that a reasoning item precedes its message.
+    /// Whether a reasoning item precedes its message.
     pub reasoning: Reasoning,
-    /// How many tokens its unfinished batches may hold in a project; none: no limit.
+    /// The most tokens that the unfinished batches of one project may hold; `None` if there is no limit.
     #[serde(default)]
     pub enqueued_tokens: Option<u64>,
 }
@@ -64,36 +64,36 @@ pub struct SimulatedModel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reasoning {
-    /// It does not; the parameter `reasoning` is refused.
+    /// The model never reasons; it refuses the parameter `reasoning`.
     Never,
-    /// Unless the effort is `none`.
+    /// The model reasons unless the effort is `none`.
     Optional,
-    /// Always; the effort `none` is refused.
+    /// The model always reasons; it refuses the effort `none`.
     Always,
 }
 
-/// What a create from an unknown file does.
+/// The answer to a create that names an unknown file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownFile {
     /// 400 with the param `file_id`.
     Refuse,
-    /// A batch that becomes `failed` with `invalid_request`, param `file_id`.
+    /// 200, and the batch becomes `failed` with `invalid_request` and the param `file_id`.
     FailLater,
 }
 
-/// How fast batches advance.
+/// The time that batches spend in each state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pace {
-    /// All alike.
+    /// The same for all batches.
     Fixed(Latencies),
-    /// Drawn for each batch from what was measured of 2,321 real ones: 130 s at the median, three
-    /// hours at the ninetieth percentile.
+    /// As measured of 2,321 real batches, at random for each batch: 130 s at the median, three hours at the
+    /// ninetieth percentile.
     Real,
 }
 
-/// How long a batch stays in each state, in milliseconds.
+/// The milliseconds that a batch spends in each state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latencies {
@@ -103,13 +103,13 @@ pub struct Latencies {
     pub in_progress: u64,
     /// `finalizing`.
     pub finalizing: u64,
-    /// `cancelling`; the real one is never below 605 s.
+    /// `cancelling`; never less than 605 s at the real API.
     pub cancel: u64,
-    /// `finalizing` of a batch whose window closed; the real one is about 605 s.
+    /// `finalizing` of a batch whose window closed; about 605 s at the real API.
     pub expire: u64,
 }
 
-/// Seconds at quantiles (per mille) of `in_progress` to `finalizing`.
+/// Seconds from `in_progress` to `finalizing` at quantiles (per mille).
 const MEASURED_RUN: [(u64, u64); 8] = [
     (0, 1),
     (250, 21),
@@ -123,18 +123,18 @@ const MEASURED_RUN: [(u64, u64); 8] = [
 
 impl Pace {
     /// The latencies of one batch.
-    pub(in crate::sandbox) fn of(self, batch: &str) -> Latencies {
+    pub(super) fn latencies(self, batch: &str) -> Latencies {
         match self {
             Self::Fixed(latencies) => latencies,
             Self::Real => {
-                let drawn = ids::number(&["pace", batch]) % 1001;
+                let quantile = ids::number(&["pace", batch]) % 1001;
                 Latencies {
-                    validating: if drawn.is_multiple_of(20) {
+                    validating: if quantile.is_multiple_of(20) {
                         61_000
                     } else {
                         1_000
                     },
-                    in_progress: measured_run(drawn) * 1000,
+                    in_progress: measured_run(quantile) * 1000,
                     finalizing: 1_000,
                     cancel: 606_000,
                     expire: 605_000,
@@ -186,7 +186,7 @@ impl Default for SandboxSettings {
 }
 
 impl SandboxSettings {
-    /// For tests: every state lasts some milliseconds.
+    /// Settings for tests: every state lasts some milliseconds.
     pub fn fast() -> Self {
         Self {
             pace: Pace::Fixed(Latencies {
@@ -200,7 +200,7 @@ impl SandboxSettings {
         }
     }
 
-    /// As slow as the real one, cancellations of ten minutes included.
+    /// Settings with the pace of the real API, cancellations of ten minutes included.
     pub fn real() -> Self {
         Self {
             pace: Pace::Real,
@@ -209,7 +209,7 @@ impl SandboxSettings {
     }
 
     /// The model of that name or snapshot.
-    pub(in crate::sandbox) fn model(&self, name: &str) -> Option<&SimulatedModel> {
+    pub(super) fn model(&self, name: &str) -> Option<&SimulatedModel> {
         self.models
             .iter()
             .find(|model| model.name == name || model.snapshot == name)
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_real_pace_lies_within_what_was_measured() {
         for batch in 0..2000 {
-            let latencies = Pace::Real.of(&format!("batch_{batch}"));
+            let latencies = Pace::Real.latencies(&format!("batch_{batch}"));
             assert!((1_000..=75_587_000).contains(&latencies.in_progress));
             assert!(latencies.cancel >= 605_000);
         }

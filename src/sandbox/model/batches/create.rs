@@ -1,21 +1,21 @@
-//! What a create must say, and the batch that it makes.
+//! The creation of a batch.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::{Map, Value};
 
+use super::view::BatchView;
 use crate::base::clock::Timestamp;
-use crate::domain::openai::BatchStatus;
-use crate::sandbox::CallingProject;
-use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts, SharedBatch};
 use crate::sandbox::model::error_reply::ErrorReply;
+use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
-use crate::sandbox::model::responses::input::{check_metadata, invalid};
-use crate::sandbox::model::responses::object::UsageObject;
+use crate::sandbox::model::lock::lock;
+use crate::sandbox::model::metadata::check_metadata;
+use crate::sandbox::model::records::{BatchRecord, SharedBatch};
 use crate::sandbox::model::settings::UnknownFile;
+use crate::sandbox::model::simulated_openai::{CallingProject, SimulatedOpenAi};
 
 const ENDPOINTS: [&str; 8] = [
     "/v1/responses",
@@ -36,104 +36,114 @@ const MEMBERS: [&str; 5] = [
     "output_expires_after",
 ];
 
-/// A valid create.
-#[derive(Debug)]
-pub(in crate::sandbox) struct BatchParameters {
+const HOUR_MS: i64 = 3_600_000;
+
+/// The parameters of a valid create.
+struct BatchParameters {
     input_file_id: String,
     endpoint: String,
     metadata: Option<BTreeMap<String, String>>,
+    /// In seconds.
     output_lifetime: Option<u64>,
 }
 
-fn text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, ErrorReply> {
+impl BatchParameters {
+    fn parse(body: &[u8]) -> Result<Self, ErrorReply> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
+        let body = body.as_object().ok_or_else(ErrorReply::body_is_no_object)?;
+        let input_file_id = required_text(body, "input_file_id")?;
+        let endpoint = required_text(body, "endpoint")?;
+        let window = required_text(body, "completion_window")?;
+        if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
+            return Err(ErrorReply::unknown_parameter(unknown));
+        }
+        if !ENDPOINTS.contains(&endpoint) {
+            return Err(ErrorReply::invalid(
+                "invalid_value",
+                "endpoint",
+                format!("Invalid value: '{endpoint}'."),
+            ));
+        }
+        if window != "24h" {
+            return Err(ErrorReply::invalid(
+                "invalid_value",
+                "completion_window",
+                format!("Invalid value: '{window}'. Value must be '24h'."),
+            ));
+        }
+        let metadata = body.get("metadata").unwrap_or(&Value::Null);
+        check_metadata(metadata)?;
+        Ok(Self {
+            input_file_id: input_file_id.to_owned(),
+            endpoint: endpoint.to_owned(),
+            metadata: metadata.as_object().map(|pairs| {
+                pairs
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()))
+                    .collect()
+            }),
+            output_lifetime: output_lifetime(body)?,
+        })
+    }
+}
+
+fn required_text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<&'a str, ErrorReply> {
     match body.get(name) {
         Some(Value::String(text)) => Ok(text),
-        None | Some(Value::Null) => Err(invalid(
-            "missing_required_parameter",
-            name,
-            format!("Missing required parameter: '{name}'."),
-        )),
-        Some(_) => Err(invalid(
-            "invalid_type",
-            name,
-            format!("Invalid type for '{name}': expected a string."),
-        )),
+        None | Some(Value::Null) => Err(ErrorReply::missing(name)),
+        Some(_) => Err(ErrorReply::invalid_type(name, "a string")),
     }
 }
 
-/// Checks the body of a create.
-pub(in crate::sandbox) fn check(body: &[u8]) -> Result<BatchParameters, ErrorReply> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|_| ErrorReply::new(400, "We could not parse the JSON body of your request."))?;
-    let body = body
-        .as_object()
-        .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;
-    let input_file_id = text(body, "input_file_id")?.to_owned();
-    let endpoint = text(body, "endpoint")?;
-    let window = text(body, "completion_window")?;
-    if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
-        return Err(invalid(
-            "unknown_parameter",
-            unknown,
-            format!("Unknown parameter: '{unknown}'."),
-        ));
-    }
-    if !ENDPOINTS.contains(&endpoint) {
-        return Err(invalid(
-            "invalid_value",
-            "endpoint",
-            format!("Invalid value: '{endpoint}'."),
-        ));
-    }
-    if window != "24h" {
-        return Err(invalid(
-            "invalid_value",
-            "completion_window",
-            format!("Invalid value: '{window}'. Value must be '24h'."),
-        ));
-    }
-    let metadata = body.get("metadata").unwrap_or(&Value::Null);
-    check_metadata(metadata)?;
-    let output_lifetime = match body.get("output_expires_after") {
-        None | Some(Value::Null) => None,
-        Some(after) => {
-            let seconds = after.get("seconds").and_then(Value::as_u64);
-            let anchored = after.get("anchor").is_some_and(|at| at == "created_at");
-            match seconds.filter(|n| anchored && (3_600..=2_592_000).contains(n)) {
-                Some(seconds) => Some(seconds),
-                None => {
-                    return Err(invalid(
-                        "invalid_value",
-                        "output_expires_after",
-                        "Expected the anchor 'created_at' and 3600 to 2592000 seconds.",
-                    ));
-                }
-            }
-        }
+fn output_lifetime(body: &Map<String, Value>) -> Result<Option<u64>, ErrorReply> {
+    const NAME: &str = "output_expires_after";
+    let Some(after) = body.get(NAME).filter(|value| !value.is_null()) else {
+        return Ok(None);
     };
-    Ok(BatchParameters {
-        input_file_id,
-        endpoint: endpoint.to_owned(),
-        metadata: metadata.as_object().map(|pairs| {
-            pairs
-                .iter()
-                .map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()))
-                .collect()
-        }),
-        output_lifetime,
-    })
+    let seconds = after.get("seconds").and_then(Value::as_u64);
+    let is_anchored = after.get("anchor").is_some_and(|at| at == "created_at");
+    match seconds.filter(|n| is_anchored && (3_600..=2_592_000).contains(n)) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(ErrorReply::invalid(
+            "invalid_value",
+            NAME,
+            "Expected the anchor 'created_at' and 3600 to 2592000 seconds.",
+        )),
+    }
 }
 
-impl Sandbox {
-    /// 429 when a project created too many batches within an hour.
-    pub(in crate::sandbox) fn check_create_rate(
+impl SimulatedOpenAi {
+    /// `POST /batches`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn create_batch(
         &self,
         caller: &CallingProject,
-        now: Timestamp,
-    ) -> Result<(), ErrorReply> {
-        let since = now.millis() - 3_600_000;
-        let recent = self.ledger.sums(|tally| {
-            tally
+        body: &[u8],
+    ) -> Result<BatchView, ErrorReply> {
+        let parameters = BatchParameters::parse(body)?;
+        let now = self.now();
+        self.check_create_rate(caller, now)?;
+        let record = self.new_batch_record(caller, parameters, now)?;
+        let duplicate = self
+            .trigger_fault(Fault::CreateTwice, &record.fault_names(), &record.id)
+            .is_ok_and(|value| value.is_some())
+            .then(|| record.clone());
+        let shared = self.add_batch(caller, record, now, false)?;
+        if let Some(duplicate) = duplicate {
+            let duplicate = self.with_new_id(duplicate, now);
+            self.add_batch(caller, duplicate, now, true)?;
+        }
+        self.view_batch(&mut lock(&shared))
+    }
+
+    /// Refuses with 429 if a project created too many batches within an hour.
+    fn check_create_rate(&self, caller: &CallingProject, now: Timestamp) -> Result<(), ErrorReply> {
+        let since = now.millis() - HOUR_MS;
+        let recent = self.ledger.totals(|totals| {
+            totals
                 .creates
                 .iter()
                 .rev()
@@ -141,13 +151,11 @@ impl Sandbox {
                 .filter(|(project, _)| *project == caller.project)
                 .count()
         });
-        if recent >= self.settings.creates_per_hour {
+        let limit = self.settings.creates_per_hour;
+        if recent >= limit {
             return Err(ErrorReply::new(
                 429,
-                format!(
-                    "Rate limit reached for batch creation: Limit {} per hour.",
-                    self.settings.creates_per_hour
-                ),
+                format!("Rate limit reached for batch creation: Limit {limit} per hour."),
             )
             .kind("requests")
             .code("rate_limit_exceeded"));
@@ -155,16 +163,17 @@ impl Sandbox {
         Ok(())
     }
 
-    /// The record of a new batch, kept nowhere yet.
-    pub(in crate::sandbox) fn plan(
+    /// The record of a new batch; it is not stored.
+    fn new_batch_record(
         &self,
         caller: &CallingProject,
-        wanted: BatchParameters,
+        parameters: BatchParameters,
         now: Timestamp,
     ) -> Result<BatchRecord, ErrorReply> {
-        let file = self.files.get(&caller.project, &wanted.input_file_id, now);
+        let file_id = &parameters.input_file_id;
+        let file = self.files.find(&caller.project, file_id, now);
         if file.is_none() && self.settings.unknown_file == UnknownFile::Refuse {
-            return Err(cannot_find_file(&wanted.input_file_id, &caller.project));
+            return Err(cannot_find_file(file_id, &caller.project));
         }
         if file.as_ref().is_some_and(|file| file.purpose != "batch") {
             return Err(
@@ -172,29 +181,25 @@ impl Sandbox {
                     .param("input_file_id"),
             );
         }
-        let record = new_record(
-            &caller.project,
-            &wanted.input_file_id,
-            file.map(|file| file.filename),
-            now,
-        );
+        let filename = file.map(|file| file.filename);
         let window = i64::try_from(self.settings.window_ms).unwrap_or(i64::MAX);
-        Ok(self.renamed(
-            BatchRecord {
-                endpoint: wanted.endpoint,
-                metadata: wanted.metadata,
-                output_lifetime: wanted
-                    .output_lifetime
-                    .unwrap_or(self.settings.file_lifetime_seconds),
-                expires_at: now.millis().saturating_add(window) / 1000,
-                ..record
-            },
-            now,
-        ))
+        let record = BatchRecord {
+            expires_at: now.millis().saturating_add(window) / 1000,
+            output_lifetime: parameters
+                .output_lifetime
+                .unwrap_or(self.settings.file_lifetime_seconds),
+            ..BatchRecord::new(&caller.project, file_id, filename, now)
+        };
+        let record = BatchRecord {
+            endpoint: parameters.endpoint,
+            metadata: parameters.metadata,
+            ..record
+        };
+        Ok(self.with_new_id(record, now))
     }
 
-    /// The record under an id and a number that no other has.
-    pub(in crate::sandbox) fn renamed(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
+    /// The record with an id and a `seq` that no other batch has.
+    pub(super) fn with_new_id(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
         let seq = self.next_seq();
         let id = ids::batch(
             &[&self.settings.seed, "batch", &seq.to_string()],
@@ -203,8 +208,8 @@ impl Sandbox {
         BatchRecord { id, seq, ..record }
     }
 
-    /// Keeps a new batch and notes it in the ledger.
-    pub(in crate::sandbox) fn make(
+    /// Stores a new batch, and flags it if the client created one with the same `submission` before.
+    fn add_batch(
         &self,
         caller: &CallingProject,
         record: BatchRecord,
@@ -212,98 +217,35 @@ impl Sandbox {
         by_fault: bool,
     ) -> io::Result<SharedBatch> {
         if record.input_name.is_some() {
-            self.link_content(&record.input_file_id, &self.batches.input(&record.id))?;
+            let path = self.batches.input_path(&record.id);
+            self.files.link_content(&record.input_file_id, &path)?;
         }
-        let entry = create_entry(&record, &caller.organization, by_fault);
-        let twin = self.submitted_before(&record).filter(|_| !by_fault);
+        let entry = record.create_entry(&caller.organization, by_fault);
+        let earlier = self.same_submission(&record).filter(|_| !by_fault);
         let id = record.id.clone();
-        let shared = self.batches.put(record)?;
-        self.ledger.note(now, entry)?;
-        if let Some(twin) = twin {
+        let shared = self.batches.insert(record)?;
+        self.ledger.append(now, entry)?;
+        if let Some(earlier) = earlier {
             let entry = LedgerEntry::Flag {
                 flag: "duplicate_submission".into(),
                 request: "POST /v1/batches".into(),
-                detail: format!("{id} has the metadata token of {twin}"),
+                detail: format!("{id} has the metadata token of {earlier}"),
             };
-            self.ledger.note(now, entry)?;
+            self.ledger.append(now, entry)?;
         }
         Ok(shared)
     }
 
-    /// The batch that was made with the same token.
-    fn submitted_before(&self, record: &BatchRecord) -> Option<String> {
-        let token = record.metadata.as_ref()?.get("submission")?;
-        let key = (record.project.clone(), token.clone());
+    /// The id of the newest batch that was created with the same `submission`.
+    fn same_submission(&self, record: &BatchRecord) -> Option<String> {
+        let key = (record.project.clone(), record.submission()?.clone());
         self.ledger
-            .sums(|tally| tally.submissions.get(&key)?.last().cloned())
+            .totals(|totals| totals.submissions.get(&key)?.last().cloned())
     }
 }
 
-/// A record with everything that a create does not say.
-pub(in crate::sandbox) fn new_record(
-    project: &str,
-    input_file_id: &str,
-    input_name: Option<String>,
-    now: Timestamp,
-) -> BatchRecord {
-    BatchRecord {
-        id: String::new(),
-        seq: 0,
-        project: project.to_owned(),
-        status: BatchStatus::Validating,
-        endpoint: "/v1/responses".into(),
-        completion_window: "24h".into(),
-        input_file_id: input_file_id.to_owned(),
-        input_name,
-        metadata: None,
-        output_lifetime: 2_592_000,
-        model: None,
-        errors: Vec::new(),
-        output_file_id: None,
-        error_file_id: None,
-        created_ms: now.millis(),
-        in_progress_ms: None,
-        finalizing_ms: None,
-        completed_ms: None,
-        failed_ms: None,
-        expired_ms: None,
-        cancelling_ms: None,
-        cancelled_ms: None,
-        expires_at: now.seconds() + 86_400,
-        counts: LineCounts::default(),
-        usage: UsageObject::default(),
-        tokens: 0,
-        doomed: 0,
-        limit: None,
-        executed: false,
-        expiring: false,
-        seeded: false,
-        drawn: BTreeMap::new(),
-        shown: None,
-    }
-}
-
-/// The ledger's line of a create.
-pub(in crate::sandbox) fn create_entry(
-    record: &BatchRecord,
-    organization: &str,
-    by_fault: bool,
-) -> LedgerEntry {
-    LedgerEntry::Create {
-        batch: record.id.clone(),
-        input_file: record.input_file_id.clone(),
-        project: record.project.clone(),
-        organization: organization.to_owned(),
-        submission: record
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.get("submission"))
-            .cloned(),
-        by_fault,
-    }
-}
-
-pub(in crate::sandbox) fn cannot_find_file(id: &str, project: &str) -> ErrorReply {
+/// The refusal of a create whose input file is not found.
+pub fn cannot_find_file(id: &str, project: &str) -> ErrorReply {
     ErrorReply::new(
         400,
         format!("Cannot find file {id}, or project {project} does not have access to it."),

@@ -1,31 +1,31 @@
-//! Runs a batch's lines and writes its result files: once, whatever kills the process meanwhile.
+//! Executes a batch's lines and writes its result files, once, even if a kill interrupts it.
 //!
-//! Order of writes: both result files under their names, the result record, the ledger's lines in
-//! one append (which makes the execution count), the file records, the batch's record. File ids
-//! follow from the batch's, so that doing it again gives the same.
+//! Order of the writes: both result files under their names, the summary, the ledger's entries in one append,
+//! the file records, the batch's record. The append makes the execution count. File ids follow from the
+//! batch's id, so that a repetition gives the same files.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::result_file::ResultFileWriter;
+use super::result_lines::{BatchExecution, SkipReason};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts};
-use crate::sandbox::model::batches::result_lines::{BatchExecution, SkipReason};
 use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::files::operations::FileRecord;
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
-use crate::sandbox::model::responses::execution;
-use crate::sandbox::model::responses::object::UsageObject;
+use crate::sandbox::model::records::FileRecord;
+use crate::sandbox::model::records::{BatchRecord, LineCounts};
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
+use crate::sandbox::model::usage::UsageObject;
 
-/// What an execution gave.
+/// The summary of an execution.
 #[derive(Default, Serialize, Deserialize)]
 struct ExecutionSummary {
     counts: LineCounts,
@@ -34,175 +34,146 @@ struct ExecutionSummary {
     error_bytes: Option<u64>,
 }
 
-/// A result file that exists once something is written to it.
-pub(in crate::sandbox) struct ResultFileWriter {
-    path: PathBuf,
-    writer: Option<BufWriter<File>>,
-    bytes: u64,
+/// The ids of the two result files.
+struct ResultFileIds {
+    output: String,
+    error: String,
 }
 
-impl ResultFileWriter {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            writer: None,
-            bytes: 0,
-        }
-    }
-
-    /// Writes a line and its line feed.
-    pub(in crate::sandbox) fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(BufWriter::with_capacity(
-                1 << 18,
-                File::create(disk::temporary(&self.path))?,
-            )),
-        };
-        writer.write_all(line)?;
-        writer.write_all(b"\n")?;
-        self.bytes += u64::try_from(line.len()).unwrap_or(0) + 1;
-        Ok(())
-    }
-
-    /// Gives the file its name; its size, where there is one.
-    fn close(self) -> io::Result<Option<u64>> {
-        let Some(mut writer) = self.writer else {
-            return Ok(None);
-        };
-        writer.flush()?;
-        fs::rename(disk::temporary(&self.path), &self.path)?;
-        Ok(Some(self.bytes))
-    }
-}
-
-impl Sandbox {
-    /// Runs the batch's lines up to its limit, dated `at`, unless that was done before.
-    pub(in crate::sandbox) fn execute(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
+impl SimulatedOpenAi {
+    /// Executes the batch's lines up to its limit, dated `at` (milliseconds), unless that was done before.
+    pub(super) fn execute_batch(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
         if batch.executed {
             return Ok(());
         }
-        let output_id = ids::file(&["output", &batch.id]);
-        let error_id = ids::file(&["error", &batch.id]);
-        let counted = self
-            .ledger
-            .sums(|tally| tally.executed_batches.contains(&batch.id));
-        let before = disk::read_json::<ExecutionSummary>(&self.batches.result(&batch.id)).ok();
-        let done = match before.filter(|_| counted) {
-            Some(done) => done,
-            None => self.run_lines(batch, at, &output_id, &error_id)?,
+        let ids = ResultFileIds {
+            output: ids::file(&["output", &batch.id]),
+            error: ids::file(&["error", &batch.id]),
         };
-        if let Some(bytes) = done.output_bytes {
-            self.put_result(batch, &output_id, "output", bytes, at)?;
-            batch.output_file_id = Some(output_id);
+        let is_counted = self
+            .ledger
+            .totals(|totals| totals.executed_batches.contains(&batch.id));
+        let before =
+            disk::read_json::<ExecutionSummary>(&self.batches.summary_path(&batch.id)).ok();
+        let summary = match before.filter(|_| is_counted) {
+            Some(summary) => summary,
+            None => self.execute_lines(batch, at, &ids)?,
+        };
+        if let Some(bytes) = summary.output_bytes {
+            self.add_result_file(batch, &ids.output, "output", bytes, at)?;
+            batch.output_file_id = Some(ids.output);
         }
-        if let Some(bytes) = done.error_bytes {
-            self.put_result(batch, &error_id, "error", bytes, at)?;
-            batch.error_file_id = Some(error_id);
+        if let Some(bytes) = summary.error_bytes {
+            self.add_result_file(batch, &ids.error, "error", bytes, at)?;
+            batch.error_file_id = Some(ids.error);
         }
-        batch.counts = done.counts;
-        if batch.has(Fault::ExpireWithOutput) {
+        batch.counts = summary.counts;
+        if batch.has_fault(Fault::ExpireWithOutput) {
             batch.counts.completed = 0;
         }
-        batch.usage = done.usage;
+        batch.usage = summary.usage;
         batch.executed = true;
         Ok(())
     }
 
-    fn run_lines(
+    fn execute_lines(
         &self,
         batch: &mut BatchRecord,
         at: i64,
-        output_id: &str,
-        error_id: &str,
+        ids: &ResultFileIds,
     ) -> io::Result<ExecutionSummary> {
-        let whole = self.whole_batch_fails(batch)?;
-        let alias = self.draw(batch, Fault::SnapshotModel)? == Some(Value::Bool(false));
-        let in_order = self.draw(batch, Fault::ShuffleOutput)? == Some(Value::Bool(false));
-        let unrun = if batch.has(Fault::ExpireServerError) {
-            SkipReason::ServerError
-        } else if batch.status == BatchStatus::Cancelling {
-            SkipReason::Cancelled
-        } else {
-            SkipReason::Expired
-        };
-        let path = self.batches.input(&batch.id);
-        let mut order = line_places(&path)?;
-        if self.settings.shuffle && !in_order {
-            ids::shuffle(&mut order, ids::number(&["shuffle", &batch.id]));
-        }
-        let mut run = BatchExecution {
-            sandbox: self,
+        let error_of_all = self.trigger_error_of_all(batch)?;
+        let snapshot = self.trigger_batch_fault(batch, Fault::SnapshotModel)?;
+        let path = self.batches.input_path(&batch.id);
+        let positions = self.line_order(batch, &path)?;
+        let mut execution = BatchExecution {
+            openai: self,
             batch,
-            whole,
-            alias,
-            at: at / 1000,
-            output: ResultFileWriter::new(self.files.content(output_id)),
-            error: ResultFileWriter::new(self.files.content(error_id)),
-            counts: batch.counts_of_total(),
+            error_of_all,
+            names_alias: snapshot == Some(Value::Bool(false)),
+            executed_at: at / 1000,
+            output_file: ResultFileWriter::new(self.files.content_path(&ids.output)),
+            error_file: ResultFileWriter::new(self.files.content_path(&ids.error)),
+            counts: batch.initial_counts(),
             usage: UsageObject::default(),
-            entries: Vec::with_capacity(order.len() + 1),
-            struck: Vec::new(),
+            executed: Vec::with_capacity(positions.len() + 1),
+            triggered: Vec::new(),
         };
+        let reason = skip_reason(batch);
+        let limit = batch.executed_limit.unwrap_or(u64::MAX);
         let mut input = File::open(&path)?;
-        let limit = batch.limit.unwrap_or(u64::MAX);
-        let mut bytes = Vec::new();
-        for (rank, (offset, length)) in (0_u64..).zip(order) {
-            bytes.resize(length, 0);
+        let mut line = Vec::new();
+        for (rank, (offset, length)) in (0_u64..).zip(positions) {
+            line.resize(length, 0);
             input.seek(SeekFrom::Start(offset))?;
-            input.read_exact(&mut bytes)?;
+            input.read_exact(&mut line)?;
             if rank < limit {
-                run.run(&bytes)?;
+                execution.execute_line(&line)?;
             } else {
-                run.leave(&bytes, unrun)?;
+                execution.skip_line(&line, reason)?;
             }
         }
-        let BatchExecution {
-            output,
-            error,
-            counts,
-            usage,
-            mut entries,
-            struck,
-            ..
-        } = run;
-        let done = ExecutionSummary {
-            counts,
-            usage,
-            output_bytes: output.close()?,
-            error_bytes: error.close()?,
+        self.finish_execution(execution, at)
+    }
+
+    /// Closes the result files, then writes the summary and the ledger's entries.
+    fn finish_execution(
+        &self,
+        execution: BatchExecution<'_>,
+        at: i64,
+    ) -> io::Result<ExecutionSummary> {
+        let batch = execution.batch;
+        let summary = ExecutionSummary {
+            counts: execution.counts,
+            usage: execution.usage,
+            output_bytes: execution.output_file.finish()?,
+            error_bytes: execution.error_file.finish()?,
         };
-        if batch.seeded {
-            // Nobody ran these now: they are as old as the batch.
-            return Ok(done);
+        if batch.past {
+            // The ledger counts nothing for a batch that ran before the sandbox was started.
+            return Ok(summary);
         }
-        disk::write_json(&self.batches.result(&batch.id), &done)?;
+        disk::write_json(&self.batches.summary_path(&batch.id), &summary)?;
+        let mut entries = execution.executed;
         let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-        entries.extend(struck);
+        entries.extend(execution.triggered);
         entries.push(LedgerEntry::ExecutedAll {
             batch: batch.id.clone(),
             count,
         });
-        self.ledger.append(Timestamp::from_millis(at), &entries)?;
-        Ok(done)
+        self.ledger
+            .append_all(Timestamp::from_millis(at), &entries)?;
+        Ok(summary)
     }
 
-    fn whole_batch_fails(&self, batch: &mut BatchRecord) -> io::Result<Option<ErrorReply>> {
-        if let Some(value) = self.draw(batch, Fault::AllFailed)? {
+    /// Triggers the faults that fail every line of a batch.
+    fn trigger_error_of_all(&self, batch: &mut BatchRecord) -> io::Result<Option<ErrorReply>> {
+        if let Some(value) = self.trigger_batch_fault(batch, Fault::AllFailed)? {
             return Ok(Some(if value.is_null() {
-                execution::server_error()
+                ErrorReply::server_error()
             } else {
-                ErrorReply::told(&value, 500, "server_error")
+                ErrorReply::from_fault_value(&value, 500, "server_error")
             }));
         }
-        Ok(self.draw(batch, Fault::All404)?.map(|_| {
+        let value = self.trigger_batch_fault(batch, Fault::All404)?;
+        Ok(value.map(|_| {
             ErrorReply::new(404, "The model does not exist or you do not have access.")
                 .code("model_not_found")
                 .param("model")
         }))
     }
 
-    fn put_result(
+    /// Offset and length of each line, in the order of execution.
+    fn line_order(&self, batch: &mut BatchRecord, path: &Path) -> io::Result<Vec<(u64, usize)>> {
+        let shuffle = self.trigger_batch_fault(batch, Fault::ShuffleOutput)?;
+        let mut positions = line_positions(path)?;
+        if self.settings.shuffle && shuffle != Some(Value::Bool(false)) {
+            ids::shuffle(&mut positions, ids::number(&["shuffle", &batch.id]));
+        }
+        Ok(positions)
+    }
+
+    fn add_result_file(
         &self,
         batch: &BatchRecord,
         id: &str,
@@ -211,7 +182,7 @@ impl Sandbox {
         at: i64,
     ) -> io::Result<()> {
         let lifetime = i64::try_from(batch.output_lifetime).unwrap_or(i64::MAX);
-        self.files.put(FileRecord {
+        self.files.save(FileRecord {
             id: id.to_owned(),
             seq: self.next_seq(),
             project: batch.project.clone(),
@@ -219,24 +190,34 @@ impl Sandbox {
             filename: format!("{}_{kind}.jsonl", batch.id),
             bytes,
             created_ms: at,
-            // Seeded batches are of a time when files lived for ever.
-            expires_at: (!batch.seeded).then(|| (at / 1000).saturating_add(lifetime)),
+            // Past batches are from a time when files did not expire.
+            expires_at: (!batch.past).then(|| (at / 1000).saturating_add(lifetime)),
             deleted: false,
         })
     }
 }
 
-/// Offset and length of each line.
-fn line_places(path: &std::path::Path) -> io::Result<Vec<(u64, usize)>> {
+fn skip_reason(batch: &BatchRecord) -> SkipReason {
+    if batch.has_fault(Fault::ExpireServerError) {
+        SkipReason::ServerError
+    } else if batch.status == BatchStatus::Cancelling {
+        SkipReason::Cancelled
+    } else {
+        SkipReason::Expired
+    }
+}
+
+/// Offset and length of each line of the input.
+fn line_positions(path: &Path) -> io::Result<Vec<(u64, usize)>> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut places = Vec::new();
+    let mut positions = Vec::new();
     let mut offset = 0;
     loop {
         let length = reader.skip_until(b'\n')?;
         if length == 0 {
-            return Ok(places);
+            return Ok(positions);
         }
-        places.push((offset, length));
+        positions.push((offset, length));
         offset += u64::try_from(length).unwrap_or(0);
     }
 }

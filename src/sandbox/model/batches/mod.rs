@@ -1,10 +1,16 @@
-//! The Batches API.
+//! The Batches API: its calls, and the way of a batch from `validating` to a final state.
 
-pub(in crate::sandbox) mod create;
-pub(in crate::sandbox) mod execution;
-pub(in crate::sandbox) mod object;
-pub(in crate::sandbox) mod operations;
-pub(in crate::sandbox) mod past;
-pub(in crate::sandbox) mod progress;
-pub(in crate::sandbox) mod result_lines;
-pub(in crate::sandbox) mod validation;
+mod create;
+mod execution;
+mod operations;
+mod past;
+mod progress;
+mod result_file;
+mod result_lines;
+mod validation;
+mod view;
+
+pub use create::cannot_find_file;
+pub use operations::BatchListQuery;
+pub use past::{PastBatch, PastLine};
+pub use view::{BatchErrors, BatchView};

@@ -1,4 +1,4 @@
-//! Plants a batch that ran before the sandbox was started: what an earlier service left behind.
+//! Adds a batch that ran before the sandbox was started: the batch of an earlier service.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,127 +6,134 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::validation::read_input;
+use super::view::BatchView;
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::http::Response;
-use crate::sandbox::Sandbox;
-use crate::sandbox::lock;
-use crate::sandbox::model::batches::create::new_record;
-use crate::sandbox::model::batches::operations::{BatchRecord, LineError};
 use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::files::operations::FileRecord;
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
+use crate::sandbox::model::lock::lock;
+use crate::sandbox::model::records::FileRecord;
+use crate::sandbox::model::records::{BatchRecord, LineError};
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
+/// A batch that ran before the sandbox was started.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PastBatch {
-    id: Option<String>,
-    /// In seconds; by default what the id says, or now.
-    created_at: Option<i64>,
-    metadata: Option<BTreeMap<String, String>>,
-    lines: Vec<PastLine>,
-    /// `completed` by default; `validating` runs by itself from now on.
-    status: Option<String>,
+pub struct PastBatch {
+    /// A new id by default.
+    pub id: Option<String>,
+    /// In seconds; by default the time in the id, or now.
+    pub created_at: Option<i64>,
+    /// The metadata.
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// The input.
+    pub lines: Vec<PastLine>,
+    /// `completed` by default. A batch that is `validating` runs from now on.
+    pub status: Option<String>,
+    /// Whether the input file is gone.
     #[serde(default)]
-    drop_input_file: bool,
-    /// For lines whose body names none; `o4-mini` by default.
-    model: Option<String>,
-    /// The first key's by default.
-    project: Option<String>,
+    pub drop_input_file: bool,
+    /// The model of lines whose body names none; `o4-mini` by default.
+    pub model: Option<String>,
+    /// The first key's project by default.
+    pub project: Option<String>,
 }
 
+/// A line of a past batch's input.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PastLine {
-    custom_id: String,
+pub struct PastLine {
+    /// The line's id.
+    pub custom_id: String,
+    /// The request.
     #[serde(default)]
-    body: Map<String, Value>,
+    pub body: Map<String, Value>,
 }
 
-impl Sandbox {
-    /// `POST /sandbox/batches/seed`: the batch as `GET /v1/batches/{id}` gives it.
-    pub(in crate::sandbox) fn seed(&self, body: &[u8]) -> Result<Response, ErrorReply> {
-        let refuse = |why: &dyn std::fmt::Display| ErrorReply::new(400, why.to_string());
-        let seed: PastBatch = serde_json::from_slice(body).map_err(|error| refuse(&error))?;
-        let status: BatchStatus = seed
+impl SimulatedOpenAi {
+    /// Adds a batch as if it had run before the sandbox was started.
+    ///
+    /// # Errors
+    /// If its id is in use, its status is not final, or a line is invalid.
+    pub fn add_past_batch(&self, past: &PastBatch) -> Result<BatchView, ErrorReply> {
+        let status: BatchStatus = past
             .status
             .as_deref()
             .unwrap_or("completed")
             .parse()
-            .map_err(|error| refuse(&error))?;
+            .map_err(|error| refused(format!("{error}")))?;
         if matches!(
             status,
             BatchStatus::InProgress | BatchStatus::Finalizing | BatchStatus::Cancelling
         ) {
-            return Err(refuse(&"Only validating and final states can be planted."));
+            return Err(refused("Only validating and final states can be planted."));
         }
-        let mut record = self.seed_record(&seed);
+        let mut record = self.past_record(past);
         if self.batches.get(&record.id).is_some() {
-            return Err(refuse(&format!("There is a batch {} already.", record.id)));
+            return Err(refused(format!("There is a batch {} already.", record.id)));
         }
-        self.seed_input(&seed, &record)?;
-        if status == BatchStatus::Validating {
-            self.batches.put(record.clone())?;
-        } else {
-            self.end(&mut record, status)?;
-            self.batches.put(record.clone())?;
-            disk::remove(&self.batches.input(&record.id))?;
+        self.write_past_input(past, &record)?;
+        if status != BatchStatus::Validating {
+            self.end_past_batch(&mut record, status)?;
+        }
+        let shared = self.batches.insert(record.clone())?;
+        if status != BatchStatus::Validating {
+            disk::remove(&self.batches.input_path(&record.id))?;
         }
         let entry = LedgerEntry::Seed {
             batch: record.id.clone(),
-            lines: u64::try_from(seed.lines.len()).unwrap_or(0),
+            lines: u64::try_from(past.lines.len()).unwrap_or(0),
         };
-        self.ledger.note(self.now(), entry)?;
-        if seed.drop_input_file {
-            self.forget_file(&record.input_file_id)?;
+        self.ledger.append(self.now(), entry)?;
+        if past.drop_input_file {
+            self.files.delete(&record.input_file_id)?;
         }
-        match self.batches.get(&record.id) {
-            Some(shared) => self.show(&mut lock(&shared)),
-            None => self.show(&mut record),
-        }
+        self.view_batch(&mut lock(&shared))
     }
 
-    fn seed_record(&self, seed: &PastBatch) -> BatchRecord {
-        let in_id = seed
+    fn past_record(&self, past: &PastBatch) -> BatchRecord {
+        let second_in_id = past
             .id
             .as_deref()
             .and_then(|id| i64::from_str_radix(id.strip_prefix("batch_")?.get(..8)?, 16).ok());
-        let created = seed
+        let created = past
             .created_at
-            .or(in_id)
+            .or(second_in_id)
             .map_or_else(|| self.now(), Timestamp::from_seconds);
-        let project = seed
+        let project = past
             .project
             .clone()
             .or_else(|| Some(self.settings.api_keys.first()?.project.clone()))
             .unwrap_or_default();
-        let record = new_record(&project, "", None, created);
-        let mut record = self.renamed(record, created);
-        if let Some(id) = &seed.id {
+        let record = BatchRecord::new(&project, "", None, created);
+        let mut record = self.with_new_id(record, created);
+        if let Some(id) = &past.id {
             record.id.clone_from(id);
         }
         record.input_file_id = ids::file(&["seed", &record.id]);
         record.input_name = Some(format!("{}_input.jsonl", record.id));
-        record.metadata.clone_from(&seed.metadata);
-        record.seeded = seed.status.as_deref() != Some("validating");
+        record.metadata.clone_from(&past.metadata);
+        record.past = past.status.as_deref() != Some("validating");
         record
     }
 
-    fn seed_input(&self, seed: &PastBatch, record: &BatchRecord) -> Result<(), ErrorReply> {
+    fn write_past_input(&self, past: &PastBatch, record: &BatchRecord) -> Result<(), ErrorReply> {
         let mut bytes = Vec::new();
-        for line in &seed.lines {
+        for line in &past.lines {
             let mut body = line.body.clone();
             body.entry("model")
-                .or_insert_with(|| seed.model.as_deref().unwrap_or("o4-mini").into());
+                .or_insert_with(|| past.model.as_deref().unwrap_or("o4-mini").into());
             body.entry("input").or_insert_with(|| "".into());
             let line = json!({"custom_id": line.custom_id, "method": "POST", "url": "/v1/responses", "body": body});
             writeln!(bytes, "{line}")?;
         }
-        disk::write(&self.files.content(&record.input_file_id), &bytes)?;
-        self.files.put(FileRecord {
-            id: record.input_file_id.clone(),
+        let file_id = &record.input_file_id;
+        disk::write(&self.files.content_path(file_id), &bytes)?;
+        self.files.save(FileRecord {
+            id: file_id.clone(),
             seq: record.seq,
             project: record.project.clone(),
             purpose: "batch".into(),
@@ -136,15 +143,21 @@ impl Sandbox {
             expires_at: None,
             deleted: false,
         })?;
-        Ok(self.link_content(&record.input_file_id, &self.batches.input(&record.id))?)
+        let path = self.batches.input_path(&record.id);
+        Ok(self.files.link_content(file_id, &path)?)
     }
 
-    /// Runs it as if that had been long ago.
-    fn end(&self, record: &mut BatchRecord, status: BatchStatus) -> Result<(), ErrorReply> {
-        let at = |seconds: i64| Some(record.created_ms + seconds * 1_000);
-        let (started, ended, done) = (at(1), at(120), at(121));
+    /// Executes a past batch and gives it its final status: it started after one second, was executed after
+    /// 120 and ended after 121.
+    fn end_past_batch(
+        &self,
+        record: &mut BatchRecord,
+        status: BatchStatus,
+    ) -> Result<(), ErrorReply> {
+        let after = |seconds: i64| record.created_ms + seconds * 1_000;
+        let (started, executed, ended) = (after(1), after(120), after(121));
         if status == BatchStatus::Failed {
-            record.failed_ms = started;
+            record.failed_ms = Some(started);
             record.status = status;
             record.errors = vec![LineError {
                 code: "invalid_request".into(),
@@ -154,51 +167,46 @@ impl Sandbox {
             }];
             return Ok(());
         }
-        let verdict = self.check_seed(record)?;
-        record.model = verdict.0;
-        record.counts.total = verdict.1;
-        record.in_progress_ms = started;
+        self.validate_past_input(record)?;
+        record.in_progress_ms = Some(started);
         record.status = match status {
             BatchStatus::Cancelled => BatchStatus::Cancelling,
             _ => BatchStatus::InProgress,
         };
         if status != BatchStatus::Completed {
-            record.limit = Some(record.counts.total / 2);
+            record.executed_limit = Some(record.counts.total / 2);
         }
-        self.execute(record, ended.unwrap_or(0))?;
+        self.execute_batch(record, executed)?;
         match status {
             BatchStatus::Cancelled => {
-                record.cancelling_ms = ended;
-                record.cancelled_ms = done;
+                record.cancelling_ms = Some(executed);
+                record.cancelled_ms = Some(ended);
             }
             BatchStatus::Expired => {
-                record.finalizing_ms = ended;
-                record.expired_ms = done;
+                record.finalizing_ms = Some(executed);
+                record.expired_ms = Some(ended);
             }
             _ => {
-                record.finalizing_ms = ended;
-                record.completed_ms = done;
+                record.finalizing_ms = Some(executed);
+                record.completed_ms = Some(ended);
             }
         }
         record.status = status;
         Ok(())
     }
 
-    fn check_seed(&self, record: &BatchRecord) -> Result<(Option<String>, u64), ErrorReply> {
-        let verdict = crate::sandbox::model::batches::validation::read_input(
-            record,
-            &self.batches.input(&record.id),
-            &self.settings,
-        )?;
-        match verdict.errors.first() {
-            Some(error) => Err(ErrorReply::new(
-                400,
-                format!("line {:?}: {}", error.line, error.message),
-            )),
-            None => Ok((
-                verdict.model.map(|model| model.snapshot.clone()),
-                verdict.total,
-            )),
+    fn validate_past_input(&self, record: &mut BatchRecord) -> Result<(), ErrorReply> {
+        let path = self.batches.input_path(&record.id);
+        let report = read_input(record, &path, &self.settings)?;
+        if let Some(error) = report.errors.first() {
+            return Err(refused(format!("line {:?}: {}", error.line, error.message)));
         }
+        record.model = report.model.map(|model| model.snapshot.clone());
+        record.counts.total = report.total;
+        Ok(())
     }
+}
+
+fn refused(message: impl Into<String>) -> ErrorReply {
+    ErrorReply::new(400, message)
 }

@@ -1,6 +1,6 @@
-//! How a batch advances: from the clock alone, whenever somebody looks.
+//! How a batch advances. Its states follow from the clock alone, and are computed when a call reads it.
 //!
-//! Each move is dated to when it was due, not to when it was seen.
+//! A change of status is dated to the time when it was due, not to the time when a call found it due.
 
 use std::io;
 
@@ -8,22 +8,21 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::Sandbox;
-use crate::sandbox::lock;
-use crate::sandbox::model::batches::create;
-use crate::sandbox::model::batches::operations::BatchRecord;
 use crate::sandbox::model::disk;
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ledger::LedgerEntry;
+use crate::sandbox::model::lock::lock;
+use crate::sandbox::model::records::BatchRecord;
 use crate::sandbox::model::settings::Latencies;
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))
 }
 
-impl Sandbox {
-    /// Makes every move that is due by now.
-    pub(in crate::sandbox) fn advance(&self, batch: &mut BatchRecord) -> io::Result<()> {
+impl SimulatedOpenAi {
+    /// Makes every change of status that is due by now.
+    pub(in crate::sandbox::model) fn advance(&self, batch: &mut BatchRecord) -> io::Result<()> {
         let now = self.now().millis();
         loop {
             let before = batch.status;
@@ -37,25 +36,25 @@ impl Sandbox {
             if batch.status == before {
                 return Ok(());
             }
-            self.moved(batch)?;
+            self.record_status(batch)?;
         }
     }
 
     /// Starts the cancellation of a batch that is not final.
-    pub(in crate::sandbox) fn start_cancel(&self, batch: &mut BatchRecord) -> io::Result<()> {
+    pub(super) fn start_cancel(&self, batch: &mut BatchRecord) -> io::Result<()> {
         let now = self.now();
         if batch.status == BatchStatus::InProgress {
-            let ran = self.ran(batch, now.millis());
-            batch.counts = self.counts_now(batch, now);
-            batch.limit = Some(ran);
+            let executed = self.executed_lines(batch, now.millis());
+            batch.counts = self.counts_at(batch, now);
+            batch.executed_limit = Some(executed);
         }
         batch.cancelling_ms = Some(now.millis());
         batch.status = BatchStatus::Cancelling;
-        self.moved(batch)
+        self.record_status(batch)
     }
 
-    /// Ends stalls that have no end of their own.
-    pub(in crate::sandbox) fn lift_stalls(&self) -> io::Result<()> {
+    /// Ends the stalls that have no end of their own.
+    pub(in crate::sandbox::model) fn end_stalls(&self) -> io::Result<()> {
         let now = self.now().millis();
         for shared in self.batches.all() {
             let mut batch = lock(&shared);
@@ -71,9 +70,9 @@ impl Sandbox {
             };
             let mut changed = false;
             for fault in [Fault::StallInProgress, Fault::StallFinalizing] {
-                if batch.drawn(fault) == Some(&Value::Null) {
-                    let rest = now.saturating_sub(due.unwrap_or(now)).max(0);
-                    batch.drawn.insert(fault.to_string(), rest.into());
+                if batch.fault_value(fault) == Some(&Value::Null) {
+                    let stalled = now.saturating_sub(due.unwrap_or(now)).max(0);
+                    batch.faults.insert(fault.to_string(), stalled.into());
                     changed = true;
                 }
             }
@@ -84,22 +83,23 @@ impl Sandbox {
         Ok(())
     }
 
-    /// What is counted while it runs: never more than what will be there at its end, and nothing
-    /// while faults could change that.
-    pub(in crate::sandbox) fn progress(&self, batch: &BatchRecord, now: Timestamp) -> u64 {
-        if !self.faults.is_empty() || !batch.drawn.is_empty() {
+    /// The completed lines of a running batch: never more than at its end, and 0 while faults could still
+    /// change that.
+    pub(super) fn completed_lines(&self, batch: &BatchRecord, now: Timestamp) -> u64 {
+        if !self.fault_rules.is_empty() || !batch.faults.is_empty() {
             return 0;
         }
-        self.ran(batch, now.millis()).saturating_sub(batch.doomed)
+        self.executed_lines(batch, now.millis())
+            .saturating_sub(batch.failing_lines)
     }
 
     fn leave_validating(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
-        self.draw(batch, Fault::FastBatch)?;
+        self.trigger_batch_fault(batch, Fault::FastBatch)?;
         let due = later(batch.created_ms, self.latencies(batch).validating);
-        let closes = self.closes(batch)?;
-        if due > closes {
-            if now >= closes {
-                batch.expired_ms = Some(closes);
+        let window_end = self.window_end(batch)?;
+        if due > window_end {
+            if now >= window_end {
+                batch.expired_ms = Some(window_end);
                 batch.status = BatchStatus::Expired;
             }
             return Ok(());
@@ -107,17 +107,17 @@ impl Sandbox {
         if now < due {
             return Ok(());
         }
-        let verdict = self.validate(batch)?;
-        if !verdict.errors.is_empty() {
-            batch.errors = verdict.errors;
+        let report = self.validate_input(batch)?;
+        if !report.errors.is_empty() {
+            batch.errors = report.errors;
             batch.failed_ms = Some(due);
             batch.status = BatchStatus::Failed;
             return Ok(());
         }
-        batch.model = verdict.model.map(|model| model.snapshot.clone());
-        batch.counts.total = verdict.total;
-        batch.tokens = verdict.tokens;
-        batch.doomed = verdict.doomed;
+        batch.model = report.model.map(|model| model.snapshot.clone());
+        batch.counts.total = report.total;
+        batch.tokens = report.tokens;
+        batch.failing_lines = report.failing_lines;
         batch.in_progress_ms = Some(due);
         batch.status = BatchStatus::InProgress;
         Ok(())
@@ -126,44 +126,47 @@ impl Sandbox {
     fn leave_in_progress(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
         let start = batch.in_progress_ms.unwrap_or(batch.created_ms);
         let done = later(start, self.latencies(batch).in_progress);
-        let due = match self.draw(batch, Fault::StallInProgress)? {
+        let due = match self.trigger_batch_fault(batch, Fault::StallInProgress)? {
             None => Some(done),
             Some(value) => value.as_u64().map(|more| later(done, more)),
         };
-        let closes = self.closes(batch)?;
-        match due.filter(|due| *due <= closes) {
+        let window_end = self.window_end(batch)?;
+        match due.filter(|due| *due <= window_end) {
             Some(due) if now >= due => {
-                self.draw_expiry(batch)?;
-                self.finalize(batch, due)
+                self.trigger_expiry(batch)?;
+                self.start_finalizing(batch, due)
             }
-            None if now >= closes => {
-                batch.limit = Some(self.ran(batch, closes));
+            None if now >= window_end => {
+                batch.executed_limit = Some(self.executed_lines(batch, window_end));
                 batch.expiring = true;
-                self.finalize(batch, later(closes, 1_000))
+                self.start_finalizing(batch, later(window_end, 1_000))
             }
             _ => Ok(()),
         }
     }
 
-    /// Faults that close the window before its time.
-    fn draw_expiry(&self, batch: &mut BatchRecord) -> io::Result<()> {
+    /// Triggers the faults that close the window before its time.
+    fn trigger_expiry(&self, batch: &mut BatchRecord) -> io::Result<()> {
         for fault in [Fault::ExpirePartial, Fault::ExpireServerError] {
-            if let Some(value) = self.draw(batch, fault)? {
+            if let Some(value) = self.trigger_batch_fault(batch, fault)? {
                 let fraction = value.as_f64().unwrap_or(0.5);
                 let total = batch.counts.total;
-                let ran = (0..total).take_while(|n| (*n as f64) < fraction * (total as f64));
-                batch.limit = u64::try_from(ran.count()).ok();
+                let executed = (0..total).take_while(|n| (*n as f64) < fraction * (total as f64));
+                batch.executed_limit = u64::try_from(executed.count()).ok();
                 batch.expiring = true;
             }
         }
-        if self.draw(batch, Fault::ExpireWithOutput)?.is_some() {
+        if self
+            .trigger_batch_fault(batch, Fault::ExpireWithOutput)?
+            .is_some()
+        {
             batch.expiring = true;
         }
         Ok(())
     }
 
-    fn finalize(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
-        self.execute(batch, at)?;
+    fn start_finalizing(&self, batch: &mut BatchRecord, at: i64) -> io::Result<()> {
+        self.execute_batch(batch, at)?;
         batch.finalizing_ms = Some(at);
         batch.status = BatchStatus::Finalizing;
         Ok(())
@@ -171,16 +174,16 @@ impl Sandbox {
 
     fn leave_finalizing(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
         let latencies = self.latencies(batch);
-        let lasts = if batch.expiring {
+        let latency = if batch.expiring {
             latencies.expire
         } else {
             latencies.finalizing
         };
         let start = batch.finalizing_ms.unwrap_or(batch.created_ms);
-        let due = match self.draw(batch, Fault::StallFinalizing)? {
-            None => later(start, lasts),
+        let due = match self.trigger_batch_fault(batch, Fault::StallFinalizing)? {
+            None => later(start, latency),
             Some(value) => match value.as_u64() {
-                Some(more) => later(later(start, lasts), more),
+                Some(more) => later(later(start, latency), more),
                 None => return Ok(()),
             },
         };
@@ -198,56 +201,56 @@ impl Sandbox {
     }
 
     fn leave_cancelling(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
-        let lasts = match self.draw(batch, Fault::SlowCancel)? {
+        let latency = match self.trigger_batch_fault(batch, Fault::SlowCancel)? {
             Some(value) => value.as_u64().unwrap_or(606_000),
             None => self.latencies(batch).cancel,
         };
-        let due = later(batch.cancelling_ms.unwrap_or(batch.created_ms), lasts);
+        let due = later(batch.cancelling_ms.unwrap_or(batch.created_ms), latency);
         if now < due {
             return Ok(());
         }
         if batch.in_progress_ms.is_some() {
-            self.execute(batch, due)?;
+            self.execute_batch(batch, due)?;
         }
         batch.cancelled_ms = Some(due);
         batch.status = BatchStatus::Cancelled;
         Ok(())
     }
 
-    /// Writes a move down; a batch that ended lets go of its place in the queue and its input.
-    fn moved(&self, batch: &mut BatchRecord) -> io::Result<()> {
+    /// Records a new status. A final batch leaves its queue and loses its copy of the input.
+    fn record_status(&self, batch: &mut BatchRecord) -> io::Result<()> {
         self.batches.save(batch)?;
         if batch.status.is_final() {
-            lock(&self.queue).remove(&batch.id);
-            disk::remove(&self.batches.input(&batch.id))?;
-            disk::remove(&self.batches.result(&batch.id))?;
+            self.token_queue.remove(&batch.id);
+            disk::remove(&self.batches.input_path(&batch.id))?;
+            disk::remove(&self.batches.summary_path(&batch.id))?;
         }
         let entry = LedgerEntry::Status {
             batch: batch.id.clone(),
             status: batch.status.to_string(),
         };
-        self.ledger.note(self.now(), entry)
+        self.ledger.append(self.now(), entry)
     }
 
-    /// How many lines had run at a time.
-    fn ran(&self, batch: &BatchRecord, at: i64) -> u64 {
-        if batch.has(Fault::StallInProgress) {
+    /// The number of lines that were executed by a time.
+    fn executed_lines(&self, batch: &BatchRecord, at: i64) -> u64 {
+        if batch.has_fault(Fault::StallInProgress) {
             return 0;
         }
-        let lasts = self.latencies(batch).in_progress;
+        let latency = self.latencies(batch).in_progress;
         let start = batch.in_progress_ms.unwrap_or(at);
         let elapsed = u64::try_from(at.saturating_sub(start)).unwrap_or(0);
         batch
             .counts
             .total
-            .saturating_mul(elapsed.min(lasts))
-            .checked_div(lasts)
+            .saturating_mul(elapsed.min(latency))
+            .checked_div(latency)
             .unwrap_or(batch.counts.total)
     }
 
     fn latencies(&self, batch: &BatchRecord) -> Latencies {
-        let latencies = self.settings.pace.of(&batch.id);
-        if batch.has(Fault::FastBatch) {
+        let latencies = self.settings.pace.latencies(&batch.id);
+        if batch.has_fault(Fault::FastBatch) {
             return Latencies {
                 validating: 0,
                 in_progress: 0,
@@ -258,34 +261,35 @@ impl Sandbox {
         latencies
     }
 
-    /// When its window closes.
-    fn closes(&self, batch: &mut BatchRecord) -> io::Result<i64> {
-        let more = match self.draw(batch, Fault::LateExpiry)? {
+    /// The time when the batch's window closes.
+    fn window_end(&self, batch: &mut BatchRecord) -> io::Result<i64> {
+        let more = match self.trigger_batch_fault(batch, Fault::LateExpiry)? {
             Some(value) => value.as_u64().unwrap_or(86_400_000),
             None => 0,
         };
-        Ok(later(
-            later(batch.created_ms, self.settings.window_ms),
-            more,
-        ))
+        let end = later(batch.created_ms, self.settings.window_ms);
+        Ok(later(end, more))
     }
 
-    /// What a kill between two writes left undone: batches that the ledger does not know.
-    pub(in crate::sandbox) fn reconcile(&self) -> io::Result<()> {
+    /// Completes what a kill between two writes left incomplete: batches without a ledger entry. Puts the
+    /// running batches into their queues again.
+    pub(in crate::sandbox::model) fn complete_interrupted_writes(&self) -> io::Result<()> {
         for shared in self.batches.all() {
             let batch = lock(&shared);
-            if !self.ledger.sums(|tally| tally.created.contains(&batch.id)) {
+            let is_recorded = self
+                .ledger
+                .totals(|totals| totals.created.contains(&batch.id));
+            if !is_recorded {
                 let at = Timestamp::from_millis(batch.created_ms);
-                self.ledger
-                    .note(at, create::create_entry(&batch, "", false))?;
+                self.ledger.append(at, batch.create_entry("", false))?;
             }
             if batch.in_progress_ms.is_some()
                 && !batch.status.is_final()
                 && let Some(model) = &batch.model
                 && let Some(model) = self.settings.model(model)
             {
-                let place = format!("{} {}", batch.project, model.name);
-                lock(&self.queue).insert(batch.id.clone(), (place, batch.tokens));
+                self.token_queue
+                    .add(&batch.id, &batch.project, model, batch.tokens);
             }
         }
         Ok(())

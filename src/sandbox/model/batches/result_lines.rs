@@ -1,4 +1,4 @@
-//! Writes the lines of result files, and applies the faults of how they are written.
+//! The execution of a batch line by line: its result lines, and the faults of these.
 
 use std::io;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::execution::ResultFileWriter;
-use crate::sandbox::model::batches::operations::{BatchRecord, LineCounts};
+use super::result_file::ResultFileWriter;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::faults::{Fault, FaultTarget};
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
-use crate::sandbox::model::responses::execution::{FaultTarget, RequestResult, server_error};
-use crate::sandbox::model::responses::object::{ResponseFaults, UsageObject};
+use crate::sandbox::model::records::{BatchRecord, LineCounts};
+use crate::sandbox::model::responses::{RequestResult, ResponseFaults};
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
+use crate::sandbox::model::usage::UsageObject;
 
-/// Why lines were not run.
+/// Why lines were not executed.
 #[derive(Clone, Copy)]
-pub(in crate::sandbox) enum SkipReason {
+pub enum SkipReason {
     Expired,
     Cancelled,
     ServerError,
@@ -46,155 +46,151 @@ struct ResultFileResponse<'a> {
     body: Option<&'a RawValue>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct ResultFileError<'a> {
     code: &'a str,
     message: &'a str,
 }
 
-/// One execution of a batch.
-pub(in crate::sandbox) struct BatchExecution<'a> {
-    pub(in crate::sandbox) sandbox: &'a Sandbox,
-    pub(in crate::sandbox) batch: &'a BatchRecord,
-    /// What every line gets.
-    pub(in crate::sandbox) whole: Option<ErrorReply>,
-    pub(in crate::sandbox) alias: bool,
+/// One execution of a batch: what it writes, and what it has counted.
+pub struct BatchExecution<'a> {
+    pub openai: &'a SimulatedOpenAi,
+    pub batch: &'a BatchRecord,
+    /// The error of every line, if a fault says so.
+    pub error_of_all: Option<ErrorReply>,
+    /// Whether responses name the model's alias.
+    pub names_alias: bool,
     /// In seconds.
-    pub(in crate::sandbox) at: i64,
-    pub(in crate::sandbox) output: ResultFileWriter,
-    pub(in crate::sandbox) error: ResultFileWriter,
-    pub(in crate::sandbox) counts: LineCounts,
-    pub(in crate::sandbox) usage: UsageObject,
-    pub(in crate::sandbox) entries: Vec<LedgerEntry>,
-    pub(in crate::sandbox) struck: Vec<LedgerEntry>,
+    pub executed_at: i64,
+    pub output_file: ResultFileWriter,
+    pub error_file: ResultFileWriter,
+    pub counts: LineCounts,
+    pub usage: UsageObject,
+    /// The ledger's entries of the executed lines.
+    pub executed: Vec<LedgerEntry>,
+    /// The ledger's entries of the faults that lines triggered.
+    pub triggered: Vec<LedgerEntry>,
 }
 
 impl BatchExecution<'_> {
-    /// Runs one line and writes what it got.
-    pub(in crate::sandbox) fn run(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Executes a line and writes its result.
+    pub fn execute_line(&mut self, bytes: &[u8]) -> io::Result<()> {
         let line: BatchInputLine = serde_json::from_slice(bytes)?;
-        let (batch, sandbox) = (self.batch, self.sandbox);
+        let (batch, openai) = (self.batch, self.openai);
         let seed = format!("{} {}", batch.id, line.custom_id);
         let names = [
             line.custom_id.as_str(),
             batch.id.as_str(),
             batch.input_name.as_deref().unwrap_or(""),
         ];
-        let mut struck = std::mem::take(&mut self.struck);
+        let mut triggered = std::mem::take(&mut self.triggered);
         let mut target = FaultTarget {
             names: &names,
             seed: &seed,
-            struck: &mut struck,
+            triggered: &mut triggered,
         };
-        let twist = ResponseFaults {
-            alias: self.alias,
+        let faults = ResponseFaults {
+            names_alias: self.names_alias,
             ..ResponseFaults::default()
         };
-        let outcome = match &self.whole {
-            Some(refusal) => RequestResult::refused(refusal),
-            None => sandbox.run(&line.body, &mut target, twist, self.at),
+        let result = match &self.error_of_all {
+            Some(error) => RequestResult::from_error(error),
+            None => openai.execute_request(&line.body, &mut target, faults, self.executed_at),
         };
-        let whole = self.write(&line.custom_id, &outcome, &mut target)?;
-        self.struck = struck;
-        if outcome.status < 300 {
+        let answered = self.write_result(&line.custom_id, &result, &mut target)?;
+        self.triggered = triggered;
+        if result.status < 300 {
             self.counts.completed += 1;
         } else {
             self.counts.failed += 1;
         }
-        self.usage.add(outcome.usage);
-        self.entries.push(LedgerEntry::Executed {
+        self.usage.add(result.usage);
+        self.executed.push(LedgerEntry::Executed {
             batch: Some(batch.id.clone()),
             custom_id: line.custom_id,
-            status: outcome.status,
-            answered: whole,
+            status: result.status,
+            answered,
         });
         Ok(())
     }
 
-    /// Writes a line that was not run.
-    pub(in crate::sandbox) fn leave(&mut self, bytes: &[u8], why: SkipReason) -> io::Result<()> {
+    /// Writes a line that is not executed to the error file.
+    pub fn skip_line(&mut self, bytes: &[u8], reason: SkipReason) -> io::Result<()> {
         let line: BatchInputLine = serde_json::from_slice(bytes)?;
-        let written = match why {
-            SkipReason::ServerError => self.line(
-                &line.custom_id,
-                Some((500, Some(&server_error().raw()))),
+        let skipped = |code, message| Some(ResultFileError { code, message });
+        let (response, error) = match reason {
+            SkipReason::ServerError => (Some(ErrorReply::server_error().envelope()), None),
+            SkipReason::Expired => (
                 None,
-            )?,
-            SkipReason::Expired => self.line(
-                &line.custom_id,
-                None,
-                Some((
+                skipped(
                     "batch_expired",
                     "This request could not be executed before the completion window expired.",
-                )),
-            )?,
-            SkipReason::Cancelled => self.line(
-                &line.custom_id,
+                ),
+            ),
+            SkipReason::Cancelled => (
                 None,
-                Some((
+                skipped(
                     "batch_cancelled",
                     "This request was not executed because the batch was cancelled.",
-                )),
-            )?,
+                ),
+            ),
         };
-        self.error.line(&written)
+        let response = response.as_deref().map(|body| (500, Some(body)));
+        let encoded = self.encode_line(&line.custom_id, response, error)?;
+        self.error_file.write_line(&encoded)
     }
 
-    /// Writes an outcome; whether a whole answer can be read from it.
-    fn write(
+    /// Writes a result; gives whether a complete answer can be read from it.
+    fn write_result(
         &mut self,
         custom_id: &str,
-        outcome: &RequestResult,
+        result: &RequestResult,
         target: &mut FaultTarget<'_>,
     ) -> io::Result<bool> {
-        let sandbox = self.sandbox;
-        let faulty = !sandbox.faults.is_empty();
-        let mut take = |fault| faulty && target.take(sandbox, fault).is_some();
-        let (status, body) = if take(Fault::StatusZeroLines) {
+        let rules = &self.openai.fault_rules;
+        let mut trigger = |fault| target.trigger(rules, fault).is_some();
+        let (status, body) = if trigger(Fault::StatusZeroLines) {
             (0, None)
         } else {
-            (outcome.status, Some(&*outcome.body))
+            (result.status, Some(&*result.body))
         };
-        if take(Fault::MissingLines) {
+        if trigger(Fault::MissingLines) {
             return Ok(false);
         }
-        let mut written = self.line(custom_id, Some((status, body)), None)?;
-        let mut whole = outcome.whole && status == 200;
-        if take(Fault::CutLine) {
-            written.truncate(written.len() / 2);
-            whole = false;
+        let mut line = self.encode_line(custom_id, Some((status, body)), None)?;
+        let mut is_readable = result.is_complete && status == 200;
+        if trigger(Fault::CutLine) {
+            line.truncate(line.len() / 2);
+            is_readable = false;
         }
-        if take(Fault::InvalidUtf8Line) {
-            let middle = written.len() / 2;
-            written.insert(middle, 0xFF);
-            whole = false;
+        if trigger(Fault::InvalidUtf8Line) {
+            line.insert(line.len() / 2, 0xFF);
+            is_readable = false;
         }
-        let twice = take(Fault::DuplicateLines);
-        let extra = take(Fault::ExtraLines);
-        let extra = match extra {
-            true => Some(self.line(&format!("{custom_id}-extra"), Some((status, body)), None)?),
-            false => None,
-        };
-        let sink = if status < 300 {
-            &mut self.output
+        let mut lines = vec![line];
+        if trigger(Fault::DuplicateLines) {
+            lines.push(lines[0].clone());
+        }
+        if trigger(Fault::ExtraLines) {
+            let extra_id = format!("{custom_id}-extra");
+            lines.push(self.encode_line(&extra_id, Some((status, body)), None)?);
+        }
+        let file = if status < 300 {
+            &mut self.output_file
         } else {
-            &mut self.error
+            &mut self.error_file
         };
-        sink.line(&written)?;
-        if twice {
-            sink.line(&written)?;
+        for line in &lines {
+            file.write_line(line)?;
         }
-        if let Some(extra) = extra {
-            sink.line(&extra)?;
-        }
-        Ok(whole)
+        Ok(is_readable)
     }
 
-    fn line(
+    fn encode_line(
         &self,
         custom_id: &str,
         response: Option<(u16, Option<&RawValue>)>,
-        error: Option<(&str, &str)>,
+        error: Option<ResultFileError<'_>>,
     ) -> io::Result<Vec<u8>> {
         let hash = ids::hex(&["line", &self.batch.id, custom_id]);
         let line = ResultFileLine {
@@ -205,7 +201,7 @@ impl BatchExecution<'_> {
                 request_id: &hash[32..],
                 body,
             }),
-            error: error.map(|(code, message)| ResultFileError { code, message }),
+            error,
         };
         Ok(serde_json::to_vec(&line)?)
     }

@@ -1,47 +1,60 @@
-//! The check of a batch's input when it leaves `validating`: one entry for each problem.
+//! The validation of a batch's input when the batch leaves `validating`: one error for each problem.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::sandbox::Sandbox;
-use crate::sandbox::model::batches::operations::{BatchRecord, LineError};
 use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::responses::images;
-use crate::sandbox::model::responses::request;
+use crate::sandbox::model::records::{BatchRecord, LineError};
+use crate::sandbox::model::responses::ResponsesRequest;
 use crate::sandbox::model::settings::{SandboxSettings, SimulatedModel};
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
-/// More entries than anybody reads are left away.
+/// The most errors that a report holds.
 const MOST_ERRORS: usize = 10_000;
 
-/// What a check found.
+/// What the validation of an input found.
 #[derive(Default)]
-pub(in crate::sandbox) struct InputReport<'a> {
-    pub(in crate::sandbox) errors: Vec<LineError>,
-    pub(in crate::sandbox) total: u64,
-    pub(in crate::sandbox) model: Option<&'a SimulatedModel>,
-    /// Estimated input tokens and output caps of all lines.
-    pub(in crate::sandbox) tokens: u64,
+pub struct InputReport<'a> {
+    pub errors: Vec<LineError>,
+    /// The number of lines.
+    pub total: u64,
+    pub model: Option<&'a SimulatedModel>,
+    /// Estimated input tokens and output limits of all lines.
+    pub tokens: u64,
     /// Lines that will certainly fail.
-    pub(in crate::sandbox) doomed: u64,
+    pub failing_lines: u64,
 }
 
 impl InputReport<'_> {
-    fn blame(&mut self, code: &str, param: Option<&str>, line: Option<u64>, message: String) {
+    fn add_error(
+        &mut self,
+        code: &str,
+        param: Option<&str>,
+        line: Option<u64>,
+        message: impl Into<String>,
+    ) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(LineError {
                 code: code.into(),
-                message,
+                message: message.into(),
                 param: param.map(str::to_owned),
                 line,
             });
         }
     }
+
+    /// An error of a member of the newest line.
+    fn add_line_error(&mut self, code: &str, param: &str, message: impl Into<String>) {
+        self.add_error(code, Some(param), Some(self.total), message);
+    }
 }
 
+/// A line with members that may be absent or of a wrong type.
 #[derive(Deserialize)]
 struct UncheckedLine {
     custom_id: Option<Value>,
@@ -50,83 +63,64 @@ struct UncheckedLine {
     body: Option<Value>,
 }
 
-impl Sandbox {
-    /// Checks a batch's input.
-    pub(in crate::sandbox) fn validate(
-        &self,
-        batch: &mut BatchRecord,
-    ) -> io::Result<InputReport<'_>> {
-        let mut verdict = match batch.input_name {
-            Some(_) => read_input(batch, &self.batches.input(&batch.id), &self.settings)?,
+impl SimulatedOpenAi {
+    /// Validates a batch's input. If there are no errors, the batch is in its model's queue afterwards.
+    pub(super) fn validate_input(&self, batch: &mut BatchRecord) -> io::Result<InputReport<'_>> {
+        let mut report = match batch.input_name {
+            Some(_) => read_input(batch, &self.batches.input_path(&batch.id), &self.settings)?,
             None => {
-                let mut verdict = InputReport::default();
-                verdict.blame(
-                    "invalid_request",
-                    Some("file_id"),
-                    None,
-                    format!("Cannot find file {}.", batch.input_file_id),
-                );
-                verdict
+                let mut report = InputReport::default();
+                let message = format!("Cannot find file {}.", batch.input_file_id);
+                report.add_error("invalid_request", Some("file_id"), None, message);
+                report
             }
         };
-        if let Some(value) = self.draw(batch, Fault::FailedValidationLine)? {
-            let line = value.as_u64().unwrap_or(1);
-            let message = "The sandbox was told to refuse this line.".to_owned();
-            verdict.blame("invalid_request", Some("body.input"), Some(line), message);
+        if let Some(value) = self.trigger_batch_fault(batch, Fault::FailedValidationLine)? {
+            report.add_error(
+                "invalid_request",
+                Some("body.input"),
+                Some(value.as_u64().unwrap_or(1)),
+                "A fault of the sandbox refuses this line.",
+            );
         }
-        if verdict.errors.is_empty()
-            && let Some(limit) = self.over_token_limit(batch, &verdict)?
+        if report.errors.is_empty()
+            && let Err(limit) = self.enter_queue(batch, &report)?
         {
-            let model = verdict.model.map_or("", |model| &model.name);
+            let model = report.model.map_or("", |model| &model.name);
             let message = format!(
                 "Enqueued token limit reached for {model} in organization org-sandbox. Limit: {} enqueued tokens. Please try again once some in_progress batches have been completed.",
                 with_commas(limit)
             );
-            verdict.blame("token_limit_exceeded", None, None, message);
+            report.add_error("token_limit_exceeded", None, None, message);
         }
-        Ok(verdict)
+        Ok(report)
     }
 
-    /// The limit that the batch would break; otherwise it is in the queue from now on.
-    fn over_token_limit(
+    /// Puts the batch into its model's queue; the inner error is the limit that the batch would exceed.
+    fn enter_queue(
         &self,
         batch: &mut BatchRecord,
-        verdict: &InputReport<'_>,
-    ) -> io::Result<Option<u64>> {
-        if let Some(value) = self.draw(batch, Fault::TokenLimitAsync)? {
-            return Ok(Some(value.as_u64().unwrap_or(5_000_000)));
+        report: &InputReport<'_>,
+    ) -> io::Result<Result<(), u64>> {
+        if let Some(value) = self.trigger_batch_fault(batch, Fault::TokenLimitAsync)? {
+            return Ok(Err(value.as_u64().unwrap_or(5_000_000)));
         }
-        let Some(model) = verdict.model else {
-            return Ok(None);
+        let Some(model) = report.model else {
+            return Ok(Ok(()));
         };
         if model.enqueued_tokens.is_some() {
-            self.release_ended(&batch.id)?;
+            self.advance_queued(&batch.id)?;
         }
-        let place = format!("{} {}", batch.project, model.name);
-        let mut queue = crate::sandbox::lock(&self.queue);
-        let held = queue
-            .values()
-            .filter(|(other, _)| *other == place)
-            .map(|(_, tokens)| tokens)
-            .sum::<u64>();
-        if let Some(limit) = model.enqueued_tokens
-            && held.saturating_add(verdict.tokens) > limit
-        {
-            return Ok(Some(limit));
-        }
-        queue.insert(batch.id.clone(), (place, verdict.tokens));
-        Ok(None)
+        Ok(self
+            .token_queue
+            .try_add(&batch.id, &batch.project, model, report.tokens))
     }
 
-    /// Looks at the other batches in the queue, so that those that have ended leave it. One that
-    /// somebody else holds stays in it: waiting for it here could lock both up.
-    fn release_ended(&self, own: &str) -> io::Result<()> {
-        let others = crate::sandbox::lock(&self.queue)
-            .keys()
-            .filter(|id| *id != own)
-            .cloned()
-            .collect::<Vec<_>>();
-        for id in others {
+    /// Advances the other batches of the queue, so that those that have ended leave it.
+    fn advance_queued(&self, own: &str) -> io::Result<()> {
+        for id in self.token_queue.others(own) {
+            // A batch that another call has locked stays in the queue: two calls that wait for each other's
+            // batch would wait for ever.
             if let Some(shared) = self.batches.get(&id)
                 && let Ok(mut other) = shared.try_lock()
             {
@@ -137,145 +131,140 @@ impl Sandbox {
     }
 }
 
-/// Reads an input through and checks each line.
-pub(in crate::sandbox) fn read_input<'a>(
+/// Reads an input and checks each line.
+pub fn read_input<'a>(
     batch: &BatchRecord,
-    path: &std::path::Path,
+    path: &Path,
     settings: &'a SandboxSettings,
 ) -> io::Result<InputReport<'a>> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut verdict = InputReport::default();
-    let mut ids = HashSet::new();
+    let mut report = InputReport::default();
+    let mut custom_ids = HashSet::new();
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        verdict.total += 1;
-        check_line(&line, batch, settings, &mut ids, &mut verdict);
+        report.total += 1;
+        check_line(&line, batch, settings, &mut custom_ids, &mut report);
         line.clear();
     }
     let most = u64::try_from(settings.max_lines).unwrap_or(u64::MAX);
-    if verdict.total == 0 {
-        verdict.blame("empty_file", None, None, "The file has no requests.".into());
-    } else if verdict.total > most {
-        let message = format!(
-            "The batch has {} requests of {most} allowed.",
-            verdict.total
-        );
-        verdict.blame("too_many_tasks", None, None, message);
+    if report.total == 0 {
+        report.add_error("empty_file", None, None, "The file has no requests.");
+    } else if report.total > most {
+        let message = format!("The batch has {} requests of {most} allowed.", report.total);
+        report.add_error("too_many_tasks", None, None, message);
     }
-    Ok(verdict)
+    Ok(report)
 }
 
 fn check_line<'a>(
     bytes: &[u8],
     batch: &BatchRecord,
     settings: &'a SandboxSettings,
-    ids: &mut HashSet<String>,
-    verdict: &mut InputReport<'a>,
+    custom_ids: &mut HashSet<String>,
+    report: &mut InputReport<'a>,
 ) {
-    let number = Some(verdict.total);
     let Ok(line) = serde_json::from_slice::<UncheckedLine>(bytes) else {
-        let message = "This line is not parseable as valid JSON.".to_owned();
-        verdict.blame("invalid_json_line", None, number, message);
+        report.add_error(
+            "invalid_json_line",
+            None,
+            Some(report.total),
+            "This line is not parseable as valid JSON.",
+        );
         return;
     };
-    for (name, missing) in [
+    for (name, is_missing) in [
         ("custom_id", line.custom_id.is_none()),
         ("method", line.method.is_none()),
         ("url", line.url.is_none()),
         ("body", line.body.is_none()),
     ] {
-        if missing {
+        if is_missing {
             let message = format!("Missing required parameter: '{name}'.");
-            verdict.blame("missing_required_parameter", Some(name), number, message);
+            report.add_line_error("missing_required_parameter", name, message);
         }
     }
     match line.custom_id {
         Some(Value::String(id)) if !id.is_empty() && id.chars().count() <= 64 => {
-            if ids.contains(&id) {
+            if custom_ids.contains(&id) {
                 let message = format!("The custom_id '{id}' was used before in this file.");
-                verdict.blame("duplicate_custom_id", Some("custom_id"), number, message);
+                report.add_line_error("duplicate_custom_id", "custom_id", message);
             }
-            ids.insert(id);
+            custom_ids.insert(id);
         }
         Some(_) => {
-            let message = "Expected a string of 1 to 64 characters.".to_owned();
-            verdict.blame("invalid_value", Some("custom_id"), number, message);
+            let message = "Expected a string of 1 to 64 characters.";
+            report.add_line_error("invalid_value", "custom_id", message);
         }
         None => {}
     }
     if line.method.is_some_and(|method| method != "POST") {
-        let message = "The method must be POST.".to_owned();
-        verdict.blame("invalid_value", Some("method"), number, message);
+        report.add_line_error("invalid_value", "method", "The method must be POST.");
     }
     if line.url.is_some_and(|url| url != batch.endpoint.as_str()) {
-        let message = "The url does not equal the batch's endpoint.".to_owned();
-        verdict.blame("invalid_url", Some("url"), number, message);
+        let message = "The url does not equal the batch's endpoint.";
+        report.add_line_error("invalid_url", "url", message);
     }
     if let Some(body) = line.body {
-        check_body(&body, bytes.len(), batch, settings, verdict);
+        check_body(&body, bytes.len(), batch, settings, report);
     }
 }
 
-/// Shallow, as the real check: what else is wrong fails when the line is run.
+/// Checks as little as OpenAI does: the rest fails when the line is executed.
 fn check_body<'a>(
     body: &Value,
     bytes: usize,
     batch: &BatchRecord,
     settings: &'a SandboxSettings,
-    verdict: &mut InputReport<'a>,
+    report: &mut InputReport<'a>,
 ) {
-    let number = Some(verdict.total);
-    let responses = batch.endpoint == "/v1/responses";
     if !body.is_object() {
-        let message = "Expected an object.".to_owned();
-        verdict.blame("invalid_type", Some("body"), number, message);
+        report.add_line_error("invalid_type", "body", "Expected an object.");
         return;
     }
-    match body.get("model").and_then(Value::as_str) {
-        None => {
-            let message = "Missing required parameter: 'model'.".to_owned();
-            verdict.blame("invalid_request", Some("body.model"), number, message);
-        }
-        Some(name) => match (settings.model(name), verdict.model) {
-            (None, _) => {
-                let message =
-                    format!("The provided model '{name}' is not supported by the Batch API.");
-                verdict.blame("model_not_found", Some("body.model"), number, message);
-            }
-            (Some(model), None) => verdict.model = Some(model),
-            (Some(model), Some(first)) if model != first => {
-                let message = "Each batch must name one model only.".to_owned();
-                verdict.blame("mismatched_model", Some("body.model"), number, message);
-            }
-            _ => {}
-        },
-    }
+    check_model(body, settings, report);
     if body.get("stream").is_some_and(|stream| *stream == true) {
-        let message = "Streaming is not supported in the Batch API.".to_owned();
-        verdict.blame(
-            "streaming_unsupported",
-            Some("body.stream"),
-            number,
-            message,
-        );
+        let message = "Streaming is not supported in the Batch API.";
+        report.add_line_error("streaming_unsupported", "body.stream", message);
     }
-    if responses && body.get("input").is_none() {
-        let message = "Missing required parameter: 'input'.".to_owned();
-        verdict.blame("invalid_request", Some("body.input"), number, message);
+    let is_response = batch.endpoint == "/v1/responses";
+    if is_response && body.get("input").is_none() {
+        let message = "Missing required parameter: 'input'.";
+        report.add_line_error("invalid_request", "body.input", message);
     }
-    let cap = body.get("max_output_tokens").and_then(Value::as_u64);
-    verdict.tokens += u64::try_from(bytes).unwrap_or(0) / 4 + cap.unwrap_or(0);
-    let runs = responses
-        && request::check(body, settings)
-            .is_ok_and(|ask| ask.images.iter().all(|url| images::can_fetch(url)));
-    verdict.doomed += u64::from(!runs);
+    let output_limit = body.get("max_output_tokens").and_then(Value::as_u64);
+    report.tokens += u64::try_from(bytes).unwrap_or(0) / 4 + output_limit.unwrap_or(0);
+    let may_succeed = is_response
+        && ResponsesRequest::parse(body, settings)
+            .is_ok_and(|request| request.unreachable_image().is_none());
+    report.failing_lines += u64::from(!may_succeed);
+}
+
+/// All lines of a batch must name one model.
+fn check_model<'a>(body: &Value, settings: &'a SandboxSettings, report: &mut InputReport<'a>) {
+    let Some(name) = body.get("model").and_then(Value::as_str) else {
+        let message = "Missing required parameter: 'model'.";
+        report.add_line_error("invalid_request", "body.model", message);
+        return;
+    };
+    match (settings.model(name), report.model) {
+        (None, _) => {
+            let message = format!("The provided model '{name}' is not supported by the Batch API.");
+            report.add_line_error("model_not_found", "body.model", message);
+        }
+        (Some(model), None) => report.model = Some(model),
+        (Some(model), Some(first)) if model != first => {
+            let message = "Each batch must name one model only.";
+            report.add_line_error("mismatched_model", "body.model", message);
+        }
+        _ => {}
+    }
 }
 
 fn with_commas(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -1,108 +1,95 @@
-//! Runs one request, in a batch or synchronously, and applies the faults of single requests.
+//! Executes one request, in a batch or synchronously, and applies the faults of single requests.
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use crate::sandbox::Sandbox;
+use super::faults::{ResponseFaults, Truncation};
+use super::object::{RequestResult, complete_request};
+use super::request::ResponsesRequest;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::faults::{Fault, FaultTarget};
 use crate::sandbox::model::ledger::LedgerEntry;
-use crate::sandbox::model::responses::images;
-use crate::sandbox::model::responses::object::{ResponseFaults, UsageObject, answer};
-use crate::sandbox::model::responses::request;
+use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
-/// What a request got.
-pub(in crate::sandbox) struct RequestResult {
-    pub(in crate::sandbox) status: u16,
-    pub(in crate::sandbox) body: Box<RawValue>,
-    pub(in crate::sandbox) usage: UsageObject,
-    /// Whether a whole answer came.
-    pub(in crate::sandbox) whole: bool,
-}
-
-impl RequestResult {
-    pub(in crate::sandbox) fn refused(refusal: &ErrorReply) -> Self {
-        Self {
-            status: refusal.status,
-            body: refusal.raw(),
-            usage: UsageObject::default(),
-            whole: false,
-        }
-    }
-}
-
-/// Who a request is, for faults: its names, and what its luck depends on.
-pub(in crate::sandbox) struct FaultTarget<'a> {
-    pub(in crate::sandbox) names: &'a [&'a str],
-    pub(in crate::sandbox) seed: &'a str,
-    /// Faults that struck, for the ledger.
-    pub(in crate::sandbox) struck: &'a mut Vec<LedgerEntry>,
-}
-
-impl FaultTarget<'_> {
-    /// Takes a fault and remembers it for the ledger.
-    pub(in crate::sandbox) fn take(&mut self, sandbox: &Sandbox, fault: Fault) -> Option<Value> {
-        let value = sandbox.faults.take(fault, self.names, self.seed)?;
-        self.struck.push(LedgerEntry::Fault {
-            fault: fault.to_string(),
-            target: self.names.first().copied().unwrap_or("").to_owned(),
+impl SimulatedOpenAi {
+    /// `POST /responses`: executes a request synchronously.
+    ///
+    /// # Errors
+    /// If the body is not JSON. Other refusals are the result's status and body.
+    pub fn respond(&self, body: &[u8]) -> Result<RequestResult, ErrorReply> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
+        let input = body
+            .get("input")
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let names = ["/v1/responses", &input];
+        let seed = self.next_seq().to_string();
+        let mut entries = Vec::new();
+        let mut target = FaultTarget {
+            names: &names,
+            seed: &seed,
+            triggered: &mut entries,
+        };
+        let now = self.now();
+        let faults = ResponseFaults::default();
+        let result = self.execute_request(&body, &mut target, faults, now.seconds());
+        entries.push(LedgerEntry::Executed {
+            batch: None,
+            custom_id: String::new(),
+            status: result.status,
+            answered: result.is_complete,
         });
-        Some(value)
+        self.ledger.append_all(now, &entries)?;
+        Ok(result)
     }
-}
 
-impl Sandbox {
-    /// Runs a request.
-    pub(in crate::sandbox) fn run(
+    /// Executes a request. `faults` are those of its batch, `now` is in seconds.
+    pub(in crate::sandbox::model) fn execute_request(
         &self,
         body: &Value,
         target: &mut FaultTarget<'_>,
-        mut twist: ResponseFaults,
+        mut faults: ResponseFaults,
         now: i64,
     ) -> RequestResult {
-        if !self.faults.is_empty() {
-            if let Some(refusal) = self.refused_by_fault(target) {
-                return RequestResult::refused(&refusal);
+        if !self.fault_rules.is_empty() {
+            if let Some(error) = self.trigger_request_error(target) {
+                return RequestResult::from_error(&error);
             }
-            self.twist(target, &mut twist);
+            self.trigger_response_faults(target, &mut faults);
         }
-        let ask = match request::check(body, &self.settings) {
-            Ok(ask) => ask,
-            Err(refusal) => return RequestResult::refused(&refusal),
+        let request = match ResponsesRequest::parse(body, &self.settings) {
+            Ok(request) => request,
+            Err(error) => return RequestResult::from_error(&error),
         };
-        if let Some(url) = ask.images.iter().find(|url| !images::can_fetch(url)) {
-            return RequestResult::refused(&image_timeout(url));
+        if let Some(url) = request.unreachable_image() {
+            return RequestResult::from_error(&image_timeout(url));
         }
-        let answer = answer(&ask, &twist, target.seed, now);
-        RequestResult {
-            status: 200,
-            body: answer.body,
-            usage: answer.usage,
-            whole: answer.whole,
-        }
+        complete_request(&request, &faults, target.seed, now)
     }
 
-    fn refused_by_fault(&self, target: &mut FaultTarget<'_>) -> Option<ErrorReply> {
-        if target.take(self, Fault::ImageTimeout).is_some() {
+    fn trigger_request_error(&self, target: &mut FaultTarget<'_>) -> Option<ErrorReply> {
+        let rules = &self.fault_rules;
+        let mut trigger = |fault| target.trigger(rules, fault).is_some();
+        if trigger(Fault::ImageTimeout) {
             return Some(image_timeout("an image"));
         }
-        if target.take(self, Fault::Line429).is_some() {
+        if trigger(Fault::Line429) {
             return Some(
                 ErrorReply::new(429, "Rate limit reached. Please try again in 20s.")
                     .kind("requests")
                     .code("rate_limit_exceeded"),
             );
         }
-        if target.take(self, Fault::Line500).is_some() {
-            return Some(server_error());
+        if trigger(Fault::Line500) {
+            return Some(ErrorReply::server_error());
         }
-        if target.take(self, Fault::Line403).is_some() {
+        if trigger(Fault::Line403) {
             return Some(ErrorReply::new(
                 403,
                 "Project does not have access to this model.",
             ));
         }
-        target.take(self, Fault::BadParam).map(|_| {
+        trigger(Fault::BadParam).then(|| {
             ErrorReply::new(
                 400,
                 "Unsupported parameter: 'temperature' is not supported with this model.",
@@ -112,28 +99,23 @@ impl Sandbox {
         })
     }
 
-    fn twist(&self, target: &mut FaultTarget<'_>, twist: &mut ResponseFaults) {
-        if let Some(value) = target.take(self, Fault::TruncatedLine) {
-            twist.truncated = Some(value == "empty");
+    fn trigger_response_faults(&self, target: &mut FaultTarget<'_>, faults: &mut ResponseFaults) {
+        let rules = &self.fault_rules;
+        if let Some(value) = target.trigger(rules, Fault::TruncatedLine) {
+            faults.truncation = Some(if value == "empty" {
+                Truncation::Empty
+            } else {
+                Truncation::Partial
+            });
         }
-        twist.refusal = target.take(self, Fault::RefusalLine).is_some();
-        twist.nested = target.take(self, Fault::NestedParts).is_some();
-        twist.odd_unicode = target.take(self, Fault::OddUnicode).is_some();
-        if let Some(value) = target.take(self, Fault::HugeLine) {
+        faults.refusal = target.trigger(rules, Fault::RefusalLine).is_some();
+        faults.nested = target.trigger(rules, Fault::NestedParts).is_some();
+        faults.odd_unicode = target.trigger(rules, Fault::OddUnicode).is_some();
+        if let Some(value) = target.trigger(rules, Fault::HugeLine) {
             let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-            twist.huge = Some(size.unwrap_or(5_000_000));
+            faults.huge = Some(size.unwrap_or(5_000_000));
         }
     }
-}
-
-/// The transient failure that OpenAI shows for anything of its own.
-pub(in crate::sandbox) fn server_error() -> ErrorReply {
-    ErrorReply::new(
-        500,
-        "The server had an error while processing your request. Sorry about that!",
-    )
-    .kind("server_error")
-    .code("server_error")
 }
 
 fn image_timeout(url: &str) -> ErrorReply {

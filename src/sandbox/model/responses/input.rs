@@ -1,169 +1,111 @@
-//! Parts of a request that are checked alike wherever they stand: the input's items, metadata.
+//! The member `input` of a request.
 
 use serde_json::{Map, Value};
 
 use crate::sandbox::model::error_reply::ErrorReply;
 
-/// A 400 with code and param.
-pub(in crate::sandbox) fn invalid(
-    code: &str,
-    param: &str,
-    message: impl Into<String>,
-) -> ErrorReply {
-    ErrorReply::new(400, message).code(code).param(param)
+const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
+const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
+const URL_STARTS: [&str; 3] = ["http://", "https://", "data:image/"];
+
+/// The texts and image URLs of a request's input, in their order.
+#[derive(Default)]
+struct InputContent<'a> {
+    texts: Vec<&'a str>,
+    images: Vec<&'a str>,
 }
 
-/// A value of the wrong JSON type.
-pub(in crate::sandbox) fn invalid_type(param: &str, expected: &str) -> ErrorReply {
-    invalid(
-        "invalid_type",
-        param,
-        format!("Invalid type for '{param}': expected {expected}."),
-    )
-}
-
-/// The rule for metadata of responses and of batches: 16 pairs, keys of 64, values of 512.
-pub(in crate::sandbox) fn check_metadata(metadata: &Value) -> Result<(), ErrorReply> {
-    let pairs = match metadata {
-        Value::Null => return Ok(()),
-        Value::Object(pairs) => pairs,
-        _ => return Err(invalid_type("metadata", "an object")),
-    };
-    if pairs.len() > 16 {
-        return Err(invalid(
-            "object_above_max_properties",
-            "metadata",
-            "Invalid 'metadata': too many properties. Expected at most 16.",
-        ));
-    }
-    for (key, value) in pairs {
-        let param = format!("metadata.{key}");
-        let Some(text) = value.as_str() else {
-            return Err(invalid_type(&param, "a string"));
-        };
-        if key.chars().count() > 64 {
-            return Err(invalid(
-                "invalid_value",
-                &param,
-                "Invalid 'metadata': a key is longer than 64 characters.",
+/// Checks a request's input; gives its texts, joined by line breaks, and its image URLs.
+pub fn parse_input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), ErrorReply> {
+    let items = match body.get("input") {
+        Some(Value::String(text)) => return Ok((text.clone(), Vec::new())),
+        Some(Value::Array(items)) if !items.is_empty() => items,
+        Some(Value::Array(_)) => {
+            return Err(ErrorReply::invalid(
+                "empty_array",
+                "input",
+                "Invalid 'input': empty array.",
             ));
         }
-        if text.chars().count() > 512 {
-            return Err(invalid(
-                "string_above_max_length",
-                &param,
-                format!("Invalid '{param}': string too long. Expected at most 512 characters."),
+        Some(_) => return Err(ErrorReply::invalid_type("input", "a string or an array")),
+        None => return Err(ErrorReply::missing("input")),
+    };
+    let mut content = InputContent::default();
+    for (number, item) in items.iter().enumerate() {
+        parse_item(item, &format!("input[{number}]"), &mut content)?;
+    }
+    Ok((content.texts.join("\n"), content.images))
+}
+
+fn parse_item<'a>(
+    item: &'a Value,
+    at: &str,
+    content: &mut InputContent<'a>,
+) -> Result<(), ErrorReply> {
+    let role = item.get("role").and_then(Value::as_str).unwrap_or("");
+    if !ROLES.contains(&role) {
+        return Err(invalid_value(
+            format!("{at}.role"),
+            format!("Invalid value: '{role}'."),
+        ));
+    }
+    match item.get("content") {
+        Some(Value::String(text)) => content.texts.push(text),
+        Some(Value::Array(parts)) => {
+            for (number, part) in parts.iter().enumerate() {
+                parse_part(part, &format!("{at}.content[{number}]"), content)?;
+            }
+        }
+        _ => {
+            return Err(ErrorReply::invalid_type(
+                &format!("{at}.content"),
+                "a string or an array",
             ));
         }
     }
     Ok(())
 }
 
-/// The texts, joined by line breaks, and the image URLs of a request's input.
-pub(in crate::sandbox) fn input(
-    body: &Map<String, Value>,
-) -> Result<(String, Vec<&str>), ErrorReply> {
-    let items = match body.get("input") {
-        Some(Value::String(text)) => return Ok((text.clone(), Vec::new())),
-        Some(Value::Array(items)) if !items.is_empty() => items,
-        Some(Value::Array(_)) => {
-            return Err(invalid(
-                "empty_array",
-                "input",
-                "Invalid 'input': empty array.",
-            ));
-        }
-        Some(_) => return Err(invalid_type("input", "a string or an array")),
-        None => {
-            return Err(invalid(
-                "missing_required_parameter",
-                "input",
-                "Missing required parameter: 'input'.",
-            ));
-        }
-    };
-    let mut texts = Vec::new();
-    let mut images = Vec::new();
-    for (number, item) in items.iter().enumerate() {
-        let at = format!("input[{number}]");
-        let role = item.get("role").and_then(Value::as_str).unwrap_or("");
-        if !["user", "assistant", "system", "developer"].contains(&role) {
-            return Err(invalid(
-                "invalid_value",
-                &format!("{at}.role"),
-                format!("Invalid value: '{role}'."),
-            ));
-        }
-        match item.get("content") {
-            Some(Value::String(text)) => texts.push(text.as_str()),
-            Some(Value::Array(parts)) => {
-                for (number, part) in parts.iter().enumerate() {
-                    content_part(
-                        part,
-                        &format!("{at}.content[{number}]"),
-                        &mut texts,
-                        &mut images,
-                    )?;
-                }
-            }
-            _ => {
-                return Err(invalid_type(
-                    &format!("{at}.content"),
-                    "a string or an array",
-                ));
-            }
-        }
-    }
-    Ok((texts.join("\n"), images))
-}
-
-fn content_part<'a>(
+fn parse_part<'a>(
     part: &'a Value,
     at: &str,
-    texts: &mut Vec<&'a str>,
-    images: &mut Vec<&'a str>,
+    content: &mut InputContent<'a>,
 ) -> Result<(), ErrorReply> {
     let text = |name: &str| part.get(name).and_then(Value::as_str);
     match text("type") {
-        Some("input_text") => match text("text") {
-            Some(text) => {
-                texts.push(text);
-                Ok(())
-            }
-            None => Err(invalid_type(&format!("{at}.text"), "a string")),
-        },
+        Some("input_text") => {
+            let text = text("text")
+                .ok_or_else(|| ErrorReply::invalid_type(&format!("{at}.text"), "a string"))?;
+            content.texts.push(text);
+            Ok(())
+        }
         Some("input_image") => {
             if let Some(detail) = part.get("detail")
-                && !["low", "high", "auto", "original"]
-                    .iter()
-                    .any(|known| detail == known)
+                && !DETAILS.iter().any(|known| detail == known)
             {
-                return Err(invalid(
-                    "invalid_value",
-                    &format!("{at}.detail"),
+                return Err(invalid_value(
+                    format!("{at}.detail"),
                     "Invalid value of 'detail'.",
                 ));
             }
-            match text("image_url") {
-                Some(url)
-                    if ["http://", "https://", "data:image/"]
-                        .iter()
-                        .any(|start| url.starts_with(start)) =>
-                {
-                    images.push(url);
-                    Ok(())
-                }
-                _ => Err(invalid(
-                    "invalid_value",
-                    &format!("{at}.image_url"),
-                    "Invalid 'image_url': expected a URL of the scheme http, https or data.",
-                )),
-            }
+            let url = text("image_url")
+                .filter(|url| URL_STARTS.iter().any(|start| url.starts_with(start)))
+                .ok_or_else(|| {
+                    invalid_value(
+                        format!("{at}.image_url"),
+                        "Invalid 'image_url': expected a URL of the scheme http, https or data.",
+                    )
+                })?;
+            content.images.push(url);
+            Ok(())
         }
-        other => Err(invalid(
-            "invalid_value",
-            &format!("{at}.type"),
+        other => Err(invalid_value(
+            format!("{at}.type"),
             format!("Invalid value: '{}'.", other.unwrap_or("")),
         )),
     }
+}
+
+fn invalid_value(param: String, message: impl Into<String>) -> ErrorReply {
+    ErrorReply::invalid("invalid_value", &param, message)
 }

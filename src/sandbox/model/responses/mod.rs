@@ -1,8 +1,15 @@
-//! The Responses API: what one request to a model gets.
+//! The Responses API: what one request gets, in a batch or synchronously.
 
-pub(in crate::sandbox) mod execution;
-pub(in crate::sandbox) mod images;
-pub(in crate::sandbox) mod input;
-pub(in crate::sandbox) mod object;
-pub(in crate::sandbox) mod request;
-pub(in crate::sandbox) mod texts;
+mod execution;
+mod faults;
+mod input;
+mod object;
+mod request;
+mod sample_images;
+mod texts;
+
+pub use faults::ResponseFaults;
+pub use object::{ODD_UNICODE, RequestResult};
+pub use request::ResponsesRequest;
+pub use sample_images::{image_names, sample_image};
+pub use texts::{expected_description, expected_translation};

@@ -1,67 +1,44 @@
-//! The body of a model's answer, as `/v1/responses` and result files have it.
+//! The response to a request, as `/v1/responses` and result files have it.
 //!
-//! It holds all the traps of real ones: a reasoning item before the message, a member `text` at
-//! the top that is no text, several parts.
+//! It holds what a careless reader of real responses gets wrong: a reasoning item before the message, a
+//! member `text` at the top that holds no text, and texts in several parts.
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::faults::{ResponseFaults, Truncation};
+use super::request::ResponsesRequest;
+use super::texts;
+use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::ids;
-use crate::sandbox::model::responses::request::ResponsesRequest;
-use crate::sandbox::model::responses::texts;
+use crate::sandbox::model::usage::{InputTokenDetails, OutputTokenDetails, UsageObject};
 
-/// Appended to a text by the fault `odd_unicode`: line separators that are no line breaks in JSON.
+/// The end of a text with the fault `odd_unicode`: line separators that are no line breaks in JSON.
 pub const ODD_UNICODE: &str = " \u{2028}\u{2029}\u{85}.";
 
-/// How an answer is twisted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::sandbox) struct ResponseFaults {
-    pub(in crate::sandbox) refusal: bool,
-    /// Cut off; true: without any text.
-    pub(in crate::sandbox) truncated: Option<bool>,
-    pub(in crate::sandbox) nested: bool,
-    pub(in crate::sandbox) odd_unicode: bool,
-    pub(in crate::sandbox) huge: Option<usize>,
-    /// Names the alias instead of the dated model.
-    pub(in crate::sandbox) alias: bool,
+/// The result of a request.
+pub struct RequestResult {
+    /// The HTTP status.
+    pub status: u16,
+    /// The response, or the error's envelope.
+    pub body: Box<RawValue>,
+    /// The tokens that OpenAI would bill.
+    pub usage: UsageObject,
+    /// Whether the body holds a complete text.
+    pub is_complete: bool,
 }
 
-/// What a model's work cost, in OpenAI's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct UsageObject {
-    pub(in crate::sandbox) input_tokens: u64,
-    pub(in crate::sandbox) input_tokens_details: InputTokenDetails,
-    pub(in crate::sandbox) output_tokens: u64,
-    pub(in crate::sandbox) output_tokens_details: OutputTokenDetails,
-    pub(in crate::sandbox) total_tokens: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct InputTokenDetails {
-    pub(in crate::sandbox) cached_tokens: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(in crate::sandbox) struct OutputTokenDetails {
-    pub(in crate::sandbox) reasoning_tokens: u64,
-}
-
-impl UsageObject {
-    pub(in crate::sandbox) fn add(&mut self, other: UsageObject) {
-        self.input_tokens += other.input_tokens;
-        self.output_tokens += other.output_tokens;
-        self.output_tokens_details.reasoning_tokens += other.output_tokens_details.reasoning_tokens;
-        self.total_tokens += other.total_tokens;
+impl RequestResult {
+    /// The result of a request that is refused.
+    pub(in crate::sandbox::model) fn from_error(error: &ErrorReply) -> Self {
+        Self {
+            status: error.status,
+            body: error.envelope(),
+            usage: UsageObject::default(),
+            is_complete: false,
+        }
     }
-}
-
-/// An answer with status 200.
-pub(in crate::sandbox) struct RequestResult {
-    pub(in crate::sandbox) body: Box<RawValue>,
-    pub(in crate::sandbox) usage: UsageObject,
-    /// Whether it is a whole text.
-    pub(in crate::sandbox) whole: bool,
 }
 
 #[derive(Serialize)]
@@ -96,83 +73,46 @@ struct ResponseObject<'a> {
 const REASONING_TOKENS: u64 = 64;
 const TOKENS_OF_AN_IMAGE: u64 = 85;
 
-fn tokens(text: &str) -> u64 {
-    u64::try_from(text.chars().count()).unwrap_or(u64::MAX) / 4 + 1
+/// The text that a model writes, and its tokens.
+struct GeneratedText {
+    text: String,
+    reasoning_tokens: u64,
+    /// Reasoning included.
+    output_tokens: u64,
+    is_truncated: bool,
 }
 
-/// Answers a request. `seed` makes the ids; `now` is in seconds.
-pub(in crate::sandbox) fn answer(
-    ask: &ResponsesRequest<'_>,
-    twist: &ResponseFaults,
+/// Answers a valid request with 200. `seed` decides the ids; `now` is in seconds.
+pub fn complete_request(
+    request: &ResponsesRequest<'_>,
+    faults: &ResponseFaults,
     seed: &str,
     now: i64,
 ) -> RequestResult {
-    let mut text = match &ask.language {
-        Some(language) => texts::expected_translation(&ask.text, language),
-        None => texts::expected_description(&ask.text, &ask.images),
-    };
-    if twist.odd_unicode {
-        text.push_str(ODD_UNICODE);
-    }
-    if let Some(size) = twist.huge {
-        let missing = size.saturating_sub(text.len());
-        text.push_str(&"damage ".repeat(missing / 7 + 1));
-    }
-    let thinking = if ask.reasons { REASONING_TOKENS } else { 0 };
-    // A text that is told to be huge minds no cap.
-    let limit = match twist.huge {
-        Some(_) => u64::MAX,
-        None => ask.max_output_tokens.unwrap_or(u64::MAX),
-    };
-    let mut spoken = tokens(&text);
-    let too_long = spoken.saturating_add(thinking) > limit;
-    let truncated = too_long || twist.truncated.is_some();
-    if truncated {
-        let kept = if twist.truncated == Some(true) {
-            0
-        } else if too_long {
-            limit.saturating_sub(thinking)
-        } else {
-            spoken / 2
-        };
-        spoken = spoken.min(kept);
-        let letters = usize::try_from(spoken.saturating_mul(4)).unwrap_or(usize::MAX);
-        text = text.chars().take(letters).collect();
-    }
-    let output_tokens = (spoken + thinking).min(limit);
-    let input_tokens = tokens(ask.instructions)
-        + tokens(&ask.text)
-        + TOKENS_OF_AN_IMAGE * u64::try_from(ask.images.len()).unwrap_or(0);
-    let usage = UsageObject {
-        input_tokens,
-        input_tokens_details: InputTokenDetails::default(),
-        output_tokens,
-        output_tokens_details: OutputTokenDetails {
-            reasoning_tokens: thinking,
-        },
-        total_tokens: input_tokens + output_tokens,
-    };
+    let generated = generate_text(request, faults);
+    let is_truncated = generated.is_truncated;
+    let usage = usage(request, &generated);
     let hash = ids::hex(&["response", seed]);
-    let document = ResponseObject {
+    let response = ResponseObject {
         id: format!("resp_{}", &hash[..48]),
         object: "response",
         created_at: now,
-        status: if truncated { "incomplete" } else { "completed" },
+        status: status(is_truncated),
         background: false,
-        completed_at: (!truncated).then_some(now),
+        completed_at: (!is_truncated).then_some(now),
         error: None,
-        incomplete_details: truncated.then(|| json!({"reason": "max_output_tokens"})),
-        instructions: (!ask.instructions.is_empty()).then_some(ask.instructions),
-        max_output_tokens: ask.max_output_tokens,
-        model: if twist.alias {
-            &ask.model.name
+        incomplete_details: is_truncated.then(|| json!({"reason": "max_output_tokens"})),
+        instructions: (!request.instructions.is_empty()).then_some(request.instructions),
+        max_output_tokens: request.max_output_tokens,
+        model: if faults.names_alias {
+            &request.model.name
         } else {
-            &ask.model.snapshot
+            &request.model.snapshot
         },
-        output: output(ask, twist, &text, &hash, truncated),
+        output: output_items(request, faults, &generated, &hash),
         parallel_tool_calls: true,
         previous_response_id: None,
-        reasoning: json!({"effort": if ask.reasons { json!("medium") } else { Value::Null }, "summary": null}),
+        reasoning: json!({"effort": request.has_reasoning.then_some("medium"), "summary": null}),
         service_tier: "default",
         store: true,
         temperature: 1.0,
@@ -182,51 +122,121 @@ pub(in crate::sandbox) fn answer(
         top_p: 1.0,
         truncation: "disabled",
         usage,
-        metadata: match &ask.metadata {
+        metadata: match &request.metadata {
             Value::Null => json!({}),
             metadata => metadata.clone(),
         },
     };
     RequestResult {
-        body: to_raw_value(&document).unwrap_or_default(),
+        status: 200,
+        body: to_raw_value(&response).unwrap_or_default(),
         usage,
-        whole: !truncated && !twist.refusal,
+        is_complete: !is_truncated && !faults.refusal,
     }
 }
 
-fn output(
-    ask: &ResponsesRequest<'_>,
-    twist: &ResponseFaults,
-    text: &str,
+fn status(is_truncated: bool) -> &'static str {
+    if is_truncated {
+        "incomplete"
+    } else {
+        "completed"
+    }
+}
+
+fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> GeneratedText {
+    let mut text = match &request.language {
+        Some(language) => texts::expected_translation(&request.text, language),
+        None => texts::expected_description(&request.text, &request.images),
+    };
+    if faults.odd_unicode {
+        text.push_str(ODD_UNICODE);
+    }
+    if let Some(size) = faults.huge {
+        let missing = size.saturating_sub(text.len());
+        text.push_str(&"damage ".repeat(missing / 7 + 1));
+    }
+    let reasoning_tokens = if request.has_reasoning {
+        REASONING_TOKENS
+    } else {
+        0
+    };
+    // The fault `huge_line` ignores the request's limit.
+    let limit = match faults.huge {
+        Some(_) => u64::MAX,
+        None => request.max_output_tokens.unwrap_or(u64::MAX),
+    };
+    let mut text_tokens = tokens(&text);
+    let is_too_long = text_tokens.saturating_add(reasoning_tokens) > limit;
+    let is_truncated = is_too_long || faults.truncation.is_some();
+    if is_truncated {
+        let kept = match faults.truncation {
+            Some(Truncation::Empty) => 0,
+            _ if is_too_long => limit.saturating_sub(reasoning_tokens),
+            _ => text_tokens / 2,
+        };
+        text_tokens = text_tokens.min(kept);
+        let letters = usize::try_from(text_tokens.saturating_mul(4)).unwrap_or(usize::MAX);
+        text = text.chars().take(letters).collect();
+    }
+    GeneratedText {
+        text,
+        reasoning_tokens,
+        output_tokens: (text_tokens + reasoning_tokens).min(limit),
+        is_truncated,
+    }
+}
+
+fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText) -> UsageObject {
+    let images = u64::try_from(request.images.len()).unwrap_or(0);
+    let input_tokens =
+        tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
+    UsageObject {
+        input_tokens,
+        input_tokens_details: InputTokenDetails::default(),
+        output_tokens: generated.output_tokens,
+        output_tokens_details: OutputTokenDetails {
+            reasoning_tokens: generated.reasoning_tokens,
+        },
+        total_tokens: input_tokens + generated.output_tokens,
+    }
+}
+
+fn tokens(text: &str) -> u64 {
+    u64::try_from(text.chars().count()).unwrap_or(u64::MAX) / 4 + 1
+}
+
+fn output_items(
+    request: &ResponsesRequest<'_>,
+    faults: &ResponseFaults,
+    generated: &GeneratedText,
     hash: &str,
-    truncated: bool,
 ) -> Vec<Value> {
     let mut items = Vec::new();
-    if ask.reasons {
-        items
-            .push(json!({"id": format!("rs_{}", &hash[..48]), "type": "reasoning", "summary": []}));
+    if request.has_reasoning {
+        let id = format!("rs_{}", &hash[..48]);
+        items.push(json!({"id": id, "type": "reasoning", "summary": []}));
     }
-    if twist.nested {
+    if faults.nested {
         items.push(message(
             hash,
             "commentary",
             "completed",
-            vec![part("Looking at the request first.")],
+            vec![text_part("Looking at the request first.")],
         ));
     }
-    let status = if truncated { "incomplete" } else { "completed" };
-    let parts = if twist.refusal {
+    let parts = if faults.refusal {
         vec![json!({"type": "refusal", "refusal": "I'm sorry, but I can't help with that."})]
-    } else if text.is_empty() {
-        // A cap that thinking used up leaves no message at all.
+    } else if generated.text.is_empty() {
+        // If reasoning used all tokens, there is no message.
         return items;
-    } else if twist.nested {
-        split(text, 3)
+    } else if faults.nested {
+        split(&generated.text, 3)
     } else if hash.starts_with(['0', '1']) {
-        split(text, 2)
+        split(&generated.text, 2)
     } else {
-        split(text, 1)
+        split(&generated.text, 1)
     };
+    let status = status(generated.is_truncated);
     items.push(message(hash, "final_answer", status, parts));
     items
 }
@@ -242,16 +252,16 @@ fn message(hash: &str, phase: &str, status: &str, content: Vec<Value>) -> Value 
     })
 }
 
-fn part(text: &str) -> Value {
+fn text_part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
-/// The text in parts of about equal length; joined they are the text.
+/// Splits a text into parts of about equal length.
 fn split(text: &str, parts: usize) -> Vec<Value> {
     let letters = text.chars().collect::<Vec<_>>();
     let size = letters.len().div_ceil(parts).max(1);
     letters
         .chunks(size)
-        .map(|chunk| part(&chunk.iter().collect::<String>()))
+        .map(|chunk| text_part(&chunk.iter().collect::<String>()))
         .collect()
 }

@@ -1,9 +1,11 @@
-//! Checks the body of a Responses request and finds out what it asks for.
+//! A request to `/v1/responses`: its checks and what it asks for.
 
 use serde_json::{Map, Value};
 
+use super::input::parse_input;
+use super::sample_images::is_reachable;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::responses::input::{check_metadata, input, invalid, invalid_type};
+use crate::sandbox::model::metadata::check_metadata;
 use crate::sandbox::model::settings::{Reasoning, SandboxSettings, SimulatedModel};
 
 /// Members that a request may have (openai-openapi 2.3.0, `CreateResponse`).
@@ -42,88 +44,75 @@ const MEMBERS: [&str; 29] = [
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// A valid request.
-pub(in crate::sandbox) struct ResponsesRequest<'a> {
-    pub(in crate::sandbox) model: &'a SimulatedModel,
-    /// The language of a translation; none: a description.
-    pub(in crate::sandbox) language: Option<String>,
+pub struct ResponsesRequest<'a> {
+    pub model: &'a SimulatedModel,
+    /// The language of a translation; `None` if the request asks for a description.
+    pub language: Option<String>,
     /// All `input_text` parts, joined by line breaks.
-    pub(in crate::sandbox) text: String,
+    pub text: String,
     /// The image URLs in their order.
-    pub(in crate::sandbox) images: Vec<&'a str>,
-    pub(in crate::sandbox) instructions: &'a str,
-    pub(in crate::sandbox) max_output_tokens: Option<u64>,
+    pub images: Vec<&'a str>,
+    pub instructions: &'a str,
+    pub max_output_tokens: Option<u64>,
     /// Whether a reasoning item comes first.
-    pub(in crate::sandbox) reasons: bool,
-    pub(in crate::sandbox) metadata: Value,
+    pub has_reasoning: bool,
+    pub metadata: Value,
 }
 
-/// Checks a request.
-pub(in crate::sandbox) fn check<'a>(
-    body: &'a Value,
-    settings: &'a SandboxSettings,
-) -> Result<ResponsesRequest<'a>, ErrorReply> {
-    let body = body
-        .as_object()
-        .ok_or_else(|| ErrorReply::new(400, "The body of the request must be a JSON object."))?;
-    if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
-        return Err(invalid(
-            "unknown_parameter",
-            unknown,
-            format!("Unknown parameter: '{unknown}'."),
-        ));
+impl<'a> ResponsesRequest<'a> {
+    /// Checks a request.
+    pub fn parse(body: &'a Value, settings: &'a SandboxSettings) -> Result<Self, ErrorReply> {
+        let body = body.as_object().ok_or_else(ErrorReply::body_is_no_object)?;
+        if let Some(unknown) = body.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
+            return Err(ErrorReply::unknown_parameter(unknown));
+        }
+        let model = requested_model(body, settings)?;
+        if body.get("stream").is_some_and(|stream| *stream == true) {
+            return Err(ErrorReply::invalid(
+                "unsupported_value",
+                "stream",
+                "The sandbox does not stream.",
+            ));
+        }
+        let instructions = optional_text(body, "instructions")?.unwrap_or("");
+        let max_output_tokens = max_output_tokens(body)?;
+        let has_reasoning = has_reasoning(body, model)?;
+        check_sampling(body, has_reasoning)?;
+        check_text_format(body)?;
+        let metadata = body.get("metadata").cloned().unwrap_or(Value::Null);
+        check_metadata(&metadata)?;
+        let (text, images) = parse_input(body)?;
+        let language = match metadata.get("language").and_then(Value::as_str) {
+            Some(language) => Some(language.to_owned()),
+            None if images.is_empty() => language_in(instructions),
+            None => None,
+        };
+        Ok(Self {
+            model,
+            language,
+            text,
+            images,
+            instructions,
+            max_output_tokens,
+            has_reasoning,
+            metadata,
+        })
     }
-    let model = model(body, settings)?;
-    if body.get("stream").is_some_and(|stream| *stream == true) {
-        return Err(invalid(
-            "unsupported_value",
-            "stream",
-            "The sandbox does not stream.",
-        ));
+
+    /// The first image that the model cannot download.
+    pub fn unreachable_image(&self) -> Option<&'a str> {
+        self.images.iter().copied().find(|url| !is_reachable(url))
     }
-    let instructions = optional_text(body, "instructions")?.unwrap_or("");
-    let max_output_tokens = max_output_tokens(body)?;
-    let reasons = reasons(body, model)?;
-    temperature(body, reasons)?;
-    text_format(body)?;
-    let metadata = body.get("metadata").cloned().unwrap_or(Value::Null);
-    check_metadata(&metadata)?;
-    let (text, images) = input(body)?;
-    let language = metadata
-        .get("language")
-        .and_then(Value::as_str)
-        .map(str::to_owned)
-        .or_else(|| {
-            images
-                .is_empty()
-                .then(|| language_in(instructions))
-                .flatten()
-        });
-    Ok(ResponsesRequest {
-        model,
-        language,
-        text,
-        images,
-        instructions,
-        max_output_tokens,
-        reasons,
-        metadata,
-    })
 }
 
-fn model<'a>(
+fn requested_model<'a>(
     body: &Map<String, Value>,
     settings: &'a SandboxSettings,
 ) -> Result<&'a SimulatedModel, ErrorReply> {
     let name = match body.get("model") {
         Some(Value::String(name)) => name,
-        Some(_) => return Err(invalid_type("model", "a string")),
-        None => {
-            return Err(invalid(
-                "missing_required_parameter",
-                "model",
-                "Missing required parameter: 'model'.",
-            ));
-        }
+        Some(_) => return Err(ErrorReply::invalid_type("model", "a string")),
+        None => return Err(ErrorReply::missing("model")),
     };
     settings.model(name).ok_or_else(|| {
         ErrorReply::new(
@@ -142,7 +131,7 @@ fn optional_text<'a>(
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(invalid_type(name, "a string")),
+        Some(_) => Err(ErrorReply::invalid_type(name, "a string")),
     }
 }
 
@@ -151,8 +140,8 @@ fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, ErrorRepl
     match body.get(NAME) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_i64() {
-            None => Err(invalid_type(NAME, "an integer")),
-            Some(number) if number < 16 => Err(invalid(
+            None => Err(ErrorReply::invalid_type(NAME, "an integer")),
+            Some(number) if number < 16 => Err(ErrorReply::invalid(
                 "integer_below_min_value",
                 NAME,
                 format!(
@@ -164,32 +153,32 @@ fn max_output_tokens(body: &Map<String, Value>) -> Result<Option<u64>, ErrorRepl
     }
 }
 
-fn reasons(body: &Map<String, Value>, model: &SimulatedModel) -> Result<bool, ErrorReply> {
+fn has_reasoning(body: &Map<String, Value>, model: &SimulatedModel) -> Result<bool, ErrorReply> {
     let reasoning = body.get("reasoning").filter(|value| !value.is_null());
     if let Some(value) = reasoning {
         if model.reasoning == Reasoning::Never {
-            return Err(invalid(
+            return Err(ErrorReply::invalid(
                 "unsupported_parameter",
                 "reasoning.effort",
                 "Unsupported parameter: 'reasoning.effort' is not supported with this model.",
             ));
         }
         if !value.is_object() {
-            return Err(invalid_type("reasoning", "an object"));
+            return Err(ErrorReply::invalid_type("reasoning", "an object"));
         }
     }
     let effort = match reasoning.and_then(|value| value.get("effort")) {
         None | Some(Value::Null) => None,
         Some(Value::String(effort)) => Some(effort.as_str()),
-        Some(_) => return Err(invalid_type("reasoning.effort", "a string")),
+        Some(_) => return Err(ErrorReply::invalid_type("reasoning.effort", "a string")),
     };
     match effort {
-        Some(effort) if !EFFORTS.contains(&effort) => Err(invalid(
+        Some(effort) if !EFFORTS.contains(&effort) => Err(ErrorReply::invalid(
             "invalid_value",
             "reasoning.effort",
             format!("Invalid value: '{effort}'."),
         )),
-        Some("none") if model.reasoning == Reasoning::Always => Err(invalid(
+        Some("none") if model.reasoning == Reasoning::Always => Err(ErrorReply::invalid(
             "unsupported_value",
             "reasoning.effort",
             "Unsupported value: 'none' is not supported with this model.",
@@ -198,23 +187,23 @@ fn reasons(body: &Map<String, Value>, model: &SimulatedModel) -> Result<bool, Er
     }
 }
 
-fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), ErrorReply> {
+fn check_sampling(body: &Map<String, Value>, has_reasoning: bool) -> Result<(), ErrorReply> {
     for (name, highest) in [("temperature", 2.0), ("top_p", 1.0)] {
         let Some(value) = body.get(name).filter(|value| !value.is_null()) else {
             continue;
         };
         let Some(number) = value.as_f64() else {
-            return Err(invalid_type(name, "a number"));
+            return Err(ErrorReply::invalid_type(name, "a number"));
         };
         if !(0.0..=highest).contains(&number) {
-            return Err(invalid(
+            return Err(ErrorReply::invalid(
                 "decimal_out_of_range",
                 name,
                 format!("Invalid '{name}': expected 0 to {highest}."),
             ));
         }
-        if reasons {
-            return Err(invalid(
+        if has_reasoning {
+            return Err(ErrorReply::invalid(
                 "unsupported_parameter",
                 name,
                 format!("Unsupported parameter: '{name}' is not supported with this model."),
@@ -224,12 +213,12 @@ fn temperature(body: &Map<String, Value>, reasons: bool) -> Result<(), ErrorRepl
     Ok(())
 }
 
-fn text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
+fn check_text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
     let Some(text) = body.get("text").filter(|value| !value.is_null()) else {
         return Ok(());
     };
     if !text.is_object() {
-        return Err(invalid_type("text", "an object"));
+        return Err(ErrorReply::invalid_type("text", "an object"));
     }
     match text.get("format").map(|format| format.get("type")) {
         None => Ok(()),
@@ -238,7 +227,7 @@ fn text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
         {
             Ok(())
         }
-        Some(_) => Err(invalid(
+        Some(_) => Err(ErrorReply::invalid(
             "invalid_value",
             "text.format.type",
             "Invalid value of 'text.format.type'.",
@@ -246,7 +235,7 @@ fn text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
     }
 }
 
-/// The language tag that a prompt names after "into".
+/// The language tag that follows "into" in the instructions.
 fn language_in(instructions: &str) -> Option<String> {
     let words = instructions.split_whitespace().collect::<Vec<_>>();
     words.windows(2).find_map(|pair| {
@@ -268,18 +257,18 @@ mod tests {
 
     fn refused(body: Value) -> (u16, String, String) {
         let settings = SandboxSettings::default();
-        match check(&body, &settings) {
-            Ok(_) => panic!("taken: {body}"),
-            Err(refusal) => (
-                refusal.status,
-                refusal.code.unwrap_or_default(),
-                refusal.param.unwrap_or_default(),
+        match ResponsesRequest::parse(&body, &settings) {
+            Ok(_) => panic!("accepted: {body}"),
+            Err(error) => (
+                error.status,
+                error.code.unwrap_or_default(),
+                error.param.unwrap_or_default(),
             ),
         }
     }
 
     #[test]
-    fn requests_are_held_against_the_contract() {
+    fn requests_are_checked_against_the_contract() {
         let with = |name: &str, value: Value| {
             let mut body = json!({"model": "gpt-6-luna", "input": "x"});
             body[name] = value;
@@ -365,21 +354,27 @@ mod tests {
     }
 
     #[test]
-    fn translations_are_told_from_descriptions() {
+    fn translations_are_distinguished_from_descriptions() {
         let settings = SandboxSettings::default();
         let body = json!({"model": "gpt-4.1-mini", "instructions": "Take it into account, and translate into pt-BR.", "input": "x"});
         assert_eq!(
-            check(&body, &settings).map(|ask| ask.language).ok(),
+            ResponsesRequest::parse(&body, &settings)
+                .map(|request| request.language)
+                .ok(),
             Some(Some("pt-BR".to_owned()))
         );
         let body = json!({"model": "gpt-4.1-mini", "instructions": "Take the text into account.", "input": "x"});
         assert_eq!(
-            check(&body, &settings).map(|ask| ask.language).ok(),
+            ResponsesRequest::parse(&body, &settings)
+                .map(|request| request.language)
+                .ok(),
             Some(None)
         );
         let body = json!({"model": "gpt-4.1-mini", "input": "x", "metadata": {"language": "ru"}});
         assert_eq!(
-            check(&body, &settings).map(|ask| ask.language).ok(),
+            ResponsesRequest::parse(&body, &settings)
+                .map(|request| request.language)
+                .ok(),
             Some(Some("ru".to_owned()))
         );
     }

@@ -1,5 +1,5 @@
-//! What the simulated models say: pure functions of what they were asked, so that a test can tell
-//! that the right text reached the right lot in the right language.
+//! The texts that the simulated models write. A text is a pure function of the request, so that a test can
+//! check that the right text reached the right lot in the right language.
 
 use crate::sandbox::model::ids;
 
@@ -19,15 +19,15 @@ const KINDS: [&str; 5] = [
     "broken glass",
 ];
 const DEGREES: [&str; 4] = ["light", "moderate", "considerable", "severe"];
-const VERDICTS: [&str; 4] = [
+const CONCLUSIONS: [&str; 4] = [
     "The airbags appear to be intact.",
     "The wheels and the tires show normal wear.",
     "The engine could not be assessed from the material.",
     "An inspection of the frame is recommended before repair.",
 ];
 
-/// The description of a lot with this text and these image URLs, in their order. The text is all
-/// `input_text` parts of the request, joined by line breaks.
+/// The description of a lot with this text and these image URLs, in their order. `text` is all `input_text`
+/// parts of the request, joined by line breaks.
 pub fn expected_description(text: &str, images: &[&str]) -> String {
     let hash = ids::hex(&[&["description", text][..], images].concat());
     let pick = |list: &[&'static str], salt: &str| -> &'static str {
@@ -51,7 +51,7 @@ pub fn expected_description(text: &str, images: &[&str]) -> String {
         pick(&ZONES, "zone"),
         pick(&KINDS, "kind"),
         pick(&DEGREES, "degree"),
-        pick(&VERDICTS, "verdict"),
+        pick(&CONCLUSIONS, "verdict"),
         &hash[..12],
     )
 }
@@ -74,7 +74,7 @@ pub fn expected_translation(text: &str, language: &str) -> String {
     format!("[{language}] {words} ({})", &hash[..8])
 }
 
-/// English, then ru, de, fr, es, pl.
+/// Words in English, Russian, German, French, Spanish and Polish.
 const WORDS: [[&str; 6]; 16] = [
     ["the", "этот", "das", "le", "el", "ten"],
     [
@@ -145,7 +145,7 @@ fn replace_words(text: &str, column: usize) -> String {
     out
 }
 
-/// The text's beginning without line breaks and quotes.
+/// The start of a text, without line breaks and double quotes.
 fn excerpt(text: &str) -> String {
     let start = text
         .char_indices()

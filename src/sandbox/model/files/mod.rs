@@ -1,3 +1,0 @@
-//! The Files API.
-
-pub(in crate::sandbox) mod operations;
