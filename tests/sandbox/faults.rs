@@ -1,4 +1,4 @@
-//! What goes wrong when it is told to.
+//! The faults of the simulated OpenAI.
 
 use super::*;
 
@@ -115,7 +115,7 @@ fn lost_replies_and_broken_connections() {
 }
 
 #[test]
-fn lines_go_wrong_as_told() {
+fn each_fault_of_a_line_has_its_effect() {
     let folder = folder();
     let world = World::new(folder.path());
     for (n, fault) in [
@@ -215,7 +215,7 @@ fn lines_go_wrong_as_told() {
 }
 
 #[test]
-fn whole_batches_go_wrong_as_told() {
+fn each_fault_of_a_batch_has_its_effect() {
     let folder = folder();
     let world = World::new(folder.path());
     let run = |fault: Value| {

@@ -1,4 +1,4 @@
-//! A batch from its creation to its end, restarts, what was planted.
+//! A batch from its creation to its end, restarts, and past batches.
 
 use super::*;
 
@@ -136,7 +136,8 @@ fn listings_page_newest_first_and_cancels_take_their_time() {
         (&rest["last_id"], &rest["has_more"]),
         (&json!(ids[4]), &json!(false))
     );
-    // In validating: nothing runs, no files. In progress: what ran by then is there, the rest is not.
+    // A batch cancelled in `validating` has executed nothing and has no files. One cancelled in `in_progress`
+    // has the results of the lines that were executed.
     let fresh = world.batch(&lines, "fresh");
     let cancel = |id: &str| world.send("POST", &format!("/v1/batches/{id}/cancel"), &[], b"");
     assert_eq!(cancel(&fresh).json()["status"], "cancelling");
@@ -164,7 +165,7 @@ fn listings_page_newest_first_and_cancels_take_their_time() {
         half["request_counts"],
         json!({"total": 10, "completed": 4, "failed": 0})
     );
-    // S14
+    // A second cancel gives the same answer.
     assert_eq!(cancel(half["id"].as_str().unwrap()).json(), half);
     assert_eq!(world.state()["flags"], json!([]));
 }
@@ -180,7 +181,7 @@ fn a_restart_on_the_same_folder_goes_on_and_runs_nothing_twice() {
         world.fault(json!({"fault": "line_429", "times": 5}));
         world.wait(5);
         assert_eq!(world.poll(&id)["status"], "in_progress");
-        // What is on disk before the batch is run, and after.
+        // A copy of the state before the batch is executed.
         copy_folder(folder.path(), copy.path());
     }
     let world = World::at(folder.path(), settings(), START + 60_000);
@@ -191,7 +192,7 @@ fn a_restart_on_the_same_folder_goes_on_and_runs_nothing_twice() {
         json!({"total": 50, "completed": 45, "failed": 5})
     );
     assert_eq!(world.state()["executed"], 50);
-    // Killed after the ledger counted the execution, before the record was written.
+    // A kill after the ledger counted the execution and before the record was written leaves this.
     for name in [format!("batches/{id}.json"), format!("batches/{id}.input")] {
         std::fs::copy(copy.path().join(&name), folder.path().join(&name)).unwrap();
     }
@@ -298,7 +299,7 @@ fn a_planted_batch_looks_as_if_it_had_run_long_ago() {
     }
 }
 
-/// Some seconds even without optimization; run it with `--release -- --ignored` for its time.
+/// Takes some seconds even without optimization. `--release -- --ignored` measures its time.
 #[test]
 #[ignore = "about 190 MB of input"]
 fn fifty_thousand_lines_of_190_megabytes() {

@@ -1,4 +1,4 @@
-//! The simulated OpenAI, driven through its handler: what the tests share.
+//! The simulated OpenAI, called through its HTTP handler, and the helpers of these tests.
 #![allow(
     clippy::unwrap_used,
     reason = "clippy does not count the helpers of an integration test as tests"
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 const START: i64 = 1_795_400_000_000;
 
-/// A clock that stands still until it is moved.
+/// A clock that moves only when a test moves it.
 struct Stopped(AtomicI64);
 
 impl Clock for Stopped {
@@ -40,7 +40,7 @@ impl Clock for Stopped {
     }
 }
 
-/// A sandbox, its clock, and a client that speaks to it in process.
+/// A sandbox, its clock, and a client that calls its handler.
 struct World {
     sandbox: Sandbox,
     clock: Arc<Stopped>,
@@ -181,7 +181,7 @@ impl World {
         self.post("/v1/batches", &new_batch(file, token))
     }
 
-    /// Uploads lines and makes a batch of them.
+    /// Uploads lines and creates a batch of them.
     fn batch(&self, lines: &str, token: &str) -> String {
         let answer = self.create(&self.upload(lines), token);
         assert_eq!(answer.status, 200);
@@ -192,7 +192,7 @@ impl World {
         self.get(&format!("/v1/batches/{batch}")).json()
     }
 
-    /// Lines of a result file; none without a file.
+    /// The lines of a result file; empty if the batch has no such file.
     fn results(&self, batch: &Value, member: &str) -> Vec<Value> {
         let Some(id) = batch[member].as_str().filter(|id| !id.is_empty()) else {
             return Vec::new();
@@ -247,7 +247,7 @@ fn vision_lines(count: usize) -> String {
     lines
 }
 
-/// The text of an answer by the rule of the contract: final message items, all their parts.
+/// The text of an answer, by the rule of the contract: all parts of the final message items.
 fn text_of(line: &Value) -> String {
     line["response"]["body"]["output"]
         .as_array()

@@ -1,9 +1,9 @@
-//! What the simulated OpenAI refuses and flags.
+//! The calls and inputs that the simulated OpenAI refuses or flags.
 
 use super::*;
 
 #[test]
-fn calls_are_held_against_the_contract() {
+fn calls_are_checked_against_the_contract() {
     let folder = folder();
     let mut world = World::with(
         folder.path(),
@@ -13,7 +13,7 @@ fn calls_are_held_against_the_contract() {
             ..settings()
         },
     );
-    // S1
+    // Keys and projects.
     world.key = "sk-x";
     assert_eq!(
         world.get("/v1/batches").error(),
@@ -22,7 +22,7 @@ fn calls_are_held_against_the_contract() {
     world.key = "sk-a";
     let other = world.send("GET", "/v1/batches", &[("openai-project", "proj_b")], b"");
     assert_eq!(other.error().1, "mismatched_project");
-    // S2 to S5
+    // Uploads.
     let purpose = world.upload_parts(&[("purpose", "party")], "in.jsonl", b"{}");
     assert_eq!(purpose.error(), (400, String::new(), "purpose".into()));
     assert_eq!(purpose.json()["detail"]["code"], Value::Null);
@@ -58,7 +58,7 @@ fn calls_are_held_against_the_contract() {
             "{anchor} {seconds}"
         );
     }
-    // S6
+    // Unknown files and batches.
     for (method, path) in [
         ("GET", "/v1/files/file-x"),
         ("GET", "/v1/files/file-x/content"),
@@ -74,14 +74,14 @@ fn calls_are_held_against_the_contract() {
         );
     }
     assert_eq!(world.get("/v1/batches/batch_x").status, 404);
-    // S7, S8
+    // The body of a create.
     let file = world.upload(&vision_lines(1));
     let with = |change: fn(&mut Value)| {
         let mut body = new_batch(&file, "t");
         change(&mut body);
         world.post("/v1/batches", &body).error()
     };
-    let told = |code: &str, param: &str| (400, code.to_owned(), param.to_owned());
+    let expected = |code: &str, param: &str| (400, code.to_owned(), param.to_owned());
     for (got, code, param) in [
         (
             with(|b| drop(b.as_object_mut().unwrap().remove("endpoint"))),
@@ -134,15 +134,15 @@ fn calls_are_held_against_the_contract() {
             "file_id",
         ),
     ] {
-        assert_eq!(got, told(code, param));
+        assert_eq!(got, expected(code, param));
     }
-    // S12: three pass, the fourth does not, an hour later it does.
+    // The rate limit accepts three creates, refuses the fourth, and accepts it an hour later.
     let first = world.create(&file, "a").json()["id"]
         .as_str()
         .unwrap()
         .to_owned();
     assert_eq!(world.create(&file, "b").status, 200);
-    // S18: taken, but flagged.
+    // A second create with the same `submission` is accepted, but flagged.
     assert_eq!(world.create(&file, "b").status, 200);
     assert_eq!(
         world.create(&file, "c").error(),
@@ -151,13 +151,13 @@ fn calls_are_held_against_the_contract() {
     assert_eq!(world.state()["duplicate_submissions"][0]["submission"], "b");
     world.wait(3_601);
     assert_eq!(world.create(&file, "c").status, 200);
-    // S13
+    // A batch that is final cannot be cancelled.
     let cancel = format!("/v1/batches/{first}/cancel");
     assert_eq!(
         world.send("POST", &cancel, &[], b"").error(),
         (409, String::new(), String::new())
     );
-    // S15 to S17
+    // Limits, unknown query parameters, idempotency keys.
     for (limit, status) in [
         ("0", 400),
         ("101", 400),
@@ -188,7 +188,7 @@ fn calls_are_held_against_the_contract() {
         .map(String::from)
         .into()
     );
-    // Another project sees nothing of it.
+    // Another project sees neither the batch nor the file.
     world.key = "sk-b";
     assert_eq!(world.get(&format!("/v1/batches/{first}")).status, 404);
     assert_eq!(world.get(&format!("/v1/files/{file}")).status, 404);
@@ -320,7 +320,7 @@ fn the_queue_of_a_model_has_a_limit() {
             .contains("Limit: 8,000 enqueued tokens")
     );
     world.wait(60);
-    // The first has ended, though nobody has looked at it since.
+    // The first batch has ended, although no call has read it since.
     let third = world.batch(&lines, "c");
     world.wait(2);
     assert_eq!(world.poll(&third)["status"], "in_progress");
