@@ -22,7 +22,7 @@ impl Sandbox {
         path: &[&str],
         call: &ApiCall<'_>,
     ) -> Result<Response, ErrorReply> {
-        if let Some(fault) = self.openai.fault_before(call)? {
+        if let Some(fault) = self.openai.trigger_fault_before(call)? {
             return Ok(connection_faults::apply(fault, None));
         }
         let caller = self.authenticate(request)?;
@@ -31,7 +31,7 @@ impl Sandbox {
         if response.status != 200 {
             return Ok(response);
         }
-        Ok(match self.openai.fault_after(call)? {
+        Ok(match self.openai.trigger_fault_after(call)? {
             Some(fault) => connection_faults::apply(fault, Some(response)),
             None => response,
         })
@@ -64,7 +64,7 @@ impl Sandbox {
                 let page = openai.list_batches(caller, &batch_list_query(request), call)?;
                 replies::batch_page(page)
             }
-            ("GET", ["batches", id]) => replies::batch(&openai.batch(caller, id)?),
+            ("GET", ["batches", id]) => replies::batch(&openai.poll_batch(caller, id)?),
             ("POST", ["batches", id, "cancel"]) => {
                 replies::batch(&openai.cancel_batch(caller, id)?)
             }

@@ -57,7 +57,7 @@ impl Sandbox {
             body: &request.body,
             id: &request.id,
         };
-        if let Some(delay) = self.openai.delay_before(&call)? {
+        if let Some(delay) = self.openai.trigger_delay(&call)? {
             connection_faults::wait(delay);
         }
         match (request.method.as_str(), &path[..]) {

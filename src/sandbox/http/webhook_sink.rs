@@ -77,7 +77,7 @@ impl WebhookSink {
         call: &ApiCall<'_>,
     ) -> Result<Response, ErrorReply> {
         let path = self.path(name)?;
-        let status = openai.webhook_status(call)?;
+        let status = openai.trigger_webhook_status(call)?;
         let delivery = json!({
             "at": openai.now().to_string(),
             "path": request.target(),

@@ -15,20 +15,23 @@ use super::simulated_openai::{SimulatedOpenAi, incorrect_key};
 const BODY_START: usize = 2_048;
 
 impl SimulatedOpenAi {
-    /// The time by which a fault delays a call.
+    /// Triggers the fault that delays a call; gives the delay.
     ///
     /// # Errors
     /// If the ledger cannot be written.
-    pub fn delay_before(&self, call: &ApiCall<'_>) -> io::Result<Option<Duration>> {
+    pub fn trigger_delay(&self, call: &ApiCall<'_>) -> io::Result<Option<Duration>> {
         let value = self.trigger_call_fault(Fault::Delay, call)?;
         Ok(value.map(|value| wait_time(&value)))
     }
 
-    /// The faults that come before a call takes effect. `Some` means that it takes none.
+    /// Triggers the faults that come before a call. After `Some`, the front end must not make the call.
     ///
     /// # Errors
     /// The refusal that a fault demands.
-    pub fn fault_before(&self, call: &ApiCall<'_>) -> Result<Option<ConnectionFault>, ErrorReply> {
+    pub fn trigger_fault_before(
+        &self,
+        call: &ApiCall<'_>,
+    ) -> Result<Option<ConnectionFault>, ErrorReply> {
         if self.fault_rules.is_empty() {
             return Ok(None);
         }
@@ -61,11 +64,11 @@ impl SimulatedOpenAi {
         }
     }
 
-    /// The faults that come after a call took effect.
+    /// Triggers the faults that come after a call took effect.
     ///
     /// # Errors
     /// If the ledger cannot be written.
-    pub fn fault_after(&self, call: &ApiCall<'_>) -> io::Result<Option<ConnectionFault>> {
+    pub fn trigger_fault_after(&self, call: &ApiCall<'_>) -> io::Result<Option<ConnectionFault>> {
         if self.fault_rules.is_empty() {
             return Ok(None);
         }
@@ -88,11 +91,11 @@ impl SimulatedOpenAi {
         Ok(value.map(|value| ConnectionFault::Late(wait_time(&value))))
     }
 
-    /// The status that a delivery to the webhook sink is answered with.
+    /// Triggers the fault of a webhook delivery; gives the status of its answer.
     ///
     /// # Errors
     /// If the ledger cannot be written.
-    pub fn webhook_status(&self, call: &ApiCall<'_>) -> io::Result<u16> {
+    pub fn trigger_webhook_status(&self, call: &ApiCall<'_>) -> io::Result<u16> {
         let value = self.trigger_call_fault(Fault::HookStatus, call)?;
         Ok(value.map_or(200, |value| {
             value

@@ -1,10 +1,11 @@
 //! The simulated OpenAI without a connection: its state, its rules, its time, and what can go wrong.
 //!
-//! A front end authenticates a call, asks for the faults of that call ([`SimulatedOpenAi::fault_before`],
-//! [`SimulatedOpenAi::fault_after`]) and makes the call. After each call it saves the fault rules.
+//! A front end authenticates a call, asks for the faults of that call ([`SimulatedOpenAi::trigger_fault_before`],
+//! [`SimulatedOpenAi::trigger_fault_after`]) and makes the call. After each call it saves the fault rules.
 //!
-//! A batch advances only when a call reads it: its states follow from the clock that was handed in. Ids and
-//! chance follow from `SandboxSettings::seed`, so that a run can be repeated.
+//! A batch advances only when a call reads it: its states follow from the clock that was handed in. New ids
+//! follow from [`SandboxSettings::seed`], chance from the ids of calls, batches and lines. So a run can be
+//! repeated.
 
 mod batches;
 mod call_faults;

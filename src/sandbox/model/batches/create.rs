@@ -133,7 +133,7 @@ impl SimulatedOpenAi {
             .then(|| record.clone());
         let shared = self.add_batch(caller, record, now, false)?;
         if let Some(duplicate) = duplicate {
-            let duplicate = self.with_new_id(duplicate, now);
+            let duplicate = self.assign_new_id(duplicate, now);
             self.add_batch(caller, duplicate, now, true)?;
         }
         self.view_batch(&mut lock(&shared))
@@ -195,11 +195,11 @@ impl SimulatedOpenAi {
             metadata: parameters.metadata,
             ..record
         };
-        Ok(self.with_new_id(record, now))
+        Ok(self.assign_new_id(record, now))
     }
 
     /// The record with an id and a `seq` that no other batch has.
-    pub(super) fn with_new_id(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
+    pub(super) fn assign_new_id(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
         let seq = self.next_seq();
         let id = ids::batch(
             &[&self.settings.seed, "batch", &seq.to_string()],

@@ -85,7 +85,7 @@ impl SimulatedOpenAi {
         let error_of_all = self.trigger_error_of_all(batch)?;
         let snapshot = self.trigger_batch_fault(batch, Fault::SnapshotModel)?;
         let path = self.batches.input_path(&batch.id);
-        let positions = self.line_order(batch, &path)?;
+        let positions = self.order_lines(batch, &path)?;
         let mut execution = BatchExecution {
             openai: self,
             batch,
@@ -163,8 +163,8 @@ impl SimulatedOpenAi {
         }))
     }
 
-    /// Offset and length of each line, in the order of execution.
-    fn line_order(&self, batch: &mut BatchRecord, path: &Path) -> io::Result<Vec<(u64, usize)>> {
+    /// Puts the lines into the order of execution; gives offset and length of each.
+    fn order_lines(&self, batch: &mut BatchRecord, path: &Path) -> io::Result<Vec<(u64, usize)>> {
         let shuffle = self.trigger_batch_fault(batch, Fault::ShuffleOutput)?;
         let mut positions = line_positions(path)?;
         if self.settings.shuffle && shuffle != Some(Value::Bool(false)) {

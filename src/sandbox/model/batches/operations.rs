@@ -32,7 +32,7 @@ impl SimulatedOpenAi {
     ///
     /// # Errors
     /// 404 if the project has no such batch.
-    pub fn batch(&self, caller: &CallingProject, id: &str) -> Result<BatchView, ErrorReply> {
+    pub fn poll_batch(&self, caller: &CallingProject, id: &str) -> Result<BatchView, ErrorReply> {
         let shared = self.find_batch(caller, id)?;
         let mut batch = lock(&shared);
         self.advance(&mut batch)?;

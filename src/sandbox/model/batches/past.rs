@@ -109,7 +109,7 @@ impl SimulatedOpenAi {
             .or_else(|| Some(self.settings.api_keys.first()?.project.clone()))
             .unwrap_or_default();
         let record = BatchRecord::new(&project, "", None, created);
-        let mut record = self.with_new_id(record, created);
+        let mut record = self.assign_new_id(record, created);
         if let Some(id) = &past.id {
             record.id.clone_from(id);
         }

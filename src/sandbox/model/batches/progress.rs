@@ -96,7 +96,7 @@ impl SimulatedOpenAi {
     fn leave_validating(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
         self.trigger_batch_fault(batch, Fault::FastBatch)?;
         let due = later(batch.created_ms, self.latencies(batch).validating);
-        let window_end = self.window_end(batch)?;
+        let window_end = self.compute_window_end(batch)?;
         if due > window_end {
             if now >= window_end {
                 batch.expired_ms = Some(window_end);
@@ -130,7 +130,7 @@ impl SimulatedOpenAi {
             None => Some(done),
             Some(value) => value.as_u64().map(|more| later(done, more)),
         };
-        let window_end = self.window_end(batch)?;
+        let window_end = self.compute_window_end(batch)?;
         match due.filter(|due| *due <= window_end) {
             Some(due) if now >= due => {
                 self.trigger_expiry(batch)?;
@@ -261,8 +261,8 @@ impl SimulatedOpenAi {
         latencies
     }
 
-    /// The time when the batch's window closes.
-    fn window_end(&self, batch: &mut BatchRecord) -> io::Result<i64> {
+    /// Computes when the batch's window closes, with the fault `late_expiry`.
+    fn compute_window_end(&self, batch: &mut BatchRecord) -> io::Result<i64> {
         let more = match self.trigger_batch_fault(batch, Fault::LateExpiry)? {
             Some(value) => value.as_u64().unwrap_or(86_400_000),
             None => 0,
