@@ -94,7 +94,7 @@ impl Api {
             Route::Download(id) => self.download(request, id, now),
             Route::LegacyStatus(id) => self.legacy_status(request, id, now),
             Route::LegacyJob(id) => self.legacy_job(request, id, now),
-            Route::Health => Ok(self.health.brief()),
+            Route::Health => Ok(self.health.client_response()),
             Route::OpenApi => Ok(openapi_document(include_str!("openapi.json"))),
         }
     }

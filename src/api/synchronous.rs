@@ -112,7 +112,7 @@ impl Api {
         })
     }
 
-    /// The answer to a repeat of a synchronous job. `None` if the job is under way and the repeat cannot
+    /// The answer to a repeat of a synchronous job. `None` if the job is not final and the repeat cannot
     /// wait: its `mode` is batch, or too many requests wait.
     pub(super) fn answer_synchronous_repeat(
         &self,

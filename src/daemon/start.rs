@@ -170,7 +170,7 @@ impl Shared {
     fn start_workers(&self, workers: WorkerList) -> Result<(), DaemonError> {
         // All of them are registered before the first one starts: a worker that never ticks is late, too.
         for (name, worker) in &workers.named {
-            self.health.expect(name, worker.longest_tick());
+            self.health.register(name, worker.longest_tick());
         }
         for (name, worker) in workers.named {
             let woken = self.wakeups.subscribe(worker.subscriptions());

@@ -67,9 +67,9 @@ impl Watchdog {
     }
 
     fn check(&mut self, now: Moment) -> Result<(), WorkerError> {
-        let late = self.health.late(now.steady);
+        let late = self.health.late_threads(now.steady);
         let silence = self.client_api.and_then(|address| probe(address).err());
-        self.health.note_port(silence.clone());
+        self.health.record_client_port(silence.clone());
         self.silent_checks = match &silence {
             None => 0,
             Some(_) => self.silent_checks.saturating_add(1),
@@ -204,8 +204,8 @@ mod tests {
         let store = Store::open(&folder.path().join("a.db"), clock.now().wall).expect("a store");
         let store = Arc::new(store);
         let health = Arc::new(Health::new(store.clone(), clock.clone(), Arc::default()));
-        health.expect("worker", Duration::from_hours(1));
-        health.begins("worker");
+        health.register("worker", Duration::from_hours(1));
+        health.record_tick_start("worker");
         let mut watchdog = Watchdog::new(store.clone(), health.clone(), None, None);
         let open = |store: &Store| {
             let list = store.read(|view| alerts::list(view, true, 9));
@@ -217,7 +217,7 @@ mod tests {
             watchdog.tick(now).expect("a tick");
             assert_eq!(open(&store), alerts);
         }
-        health.ends("worker", Duration::from_hours(12), None);
+        health.record_tick_end("worker", Duration::from_hours(12), None);
         watchdog.tick(now).expect("a tick");
         assert_eq!(open(&store), 0);
         // A thread that sleeps longer than it asked for is late, too.

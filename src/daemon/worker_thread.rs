@@ -34,11 +34,11 @@ impl WorkerThread {
     pub(super) fn run(mut self) {
         let mut last_error = None;
         loop {
-            self.health.begins(&self.name);
+            self.health.record_tick_start(&self.name);
             let wait = match self.worker.tick(self.clock.now()) {
                 Ok(next) => {
                     let wait = next.after.min(LONGEST_WAIT);
-                    self.health.ends(&self.name, wait, None);
+                    self.health.record_tick_end(&self.name, wait, None);
                     if last_error.take().is_some() {
                         log::info!(event = "recovered", worker:% = self.name; "");
                     }
@@ -88,7 +88,8 @@ impl WorkerThread {
             );
             *last_error = Some((text.clone(), now));
         }
-        self.health.ends(&self.name, ERROR_WAIT, Some(text));
+        self.health
+            .record_tick_end(&self.name, ERROR_WAIT, Some(text));
         error.passes().then_some(ERROR_WAIT)
     }
 }
@@ -148,7 +149,7 @@ mod tests {
         let ended = wait_for_end(&never::<()>(), &endings).expect_err("it ends by itself");
         (
             ended.to_string(),
-            health.vitals()[0].trouble.clone().unwrap_or_default(),
+            health.threads()[0].error.clone().unwrap_or_default(),
         )
     }
 

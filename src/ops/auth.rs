@@ -1,6 +1,6 @@
-//! Who may see the operator's pages: requests that name this machine as their host, so that no
-//! page on the Internet can have an operator's browser read them (DNS rebinding), and, where there
-//! is a token, bring it.
+//! Authentication of operators. A request must name this machine as its host, so that no page on the
+//! Internet can make an operator's browser read the status page (DNS rebinding). If the configuration has a
+//! token, the request must carry it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,46 +12,52 @@ use crate::config::Config;
 use crate::domain::signature::{Key, Message, sign, verify};
 use crate::http::{Handler, Request, Response};
 
-/// What a browser asks its user for.
+/// Makes a browser ask its user for the token.
 const CHALLENGE: &str = "Basic realm=\"batchkeeper\", charset=\"UTF-8\"";
 
-/// Lets the operator's requests through to the pages behind it.
+/// Passes the operators' requests on to another handler, and refuses all others.
 pub struct OperatorAuth<H> {
-    pages: H,
+    inner: H,
     address: Option<IpAddr>,
     hosts: Vec<String>,
     token: Option<Token>,
 }
 
-/// The token as its own signature under itself: comparing those takes the same time for every guess.
+/// The token, as a key and as the signature of itself. Comparing signatures takes the same time for every
+/// guess.
 struct Token {
     key: Key,
     signature: String,
 }
 
 impl<H: Handler> OperatorAuth<H> {
-    /// In front of `pages`, with the configuration's host names and token.
-    pub fn new(config: &Config, pages: H) -> Self {
+    /// Authentication in front of `inner`, with the host names and the token of the configuration.
+    pub fn new(config: &Config, inner: H) -> Self {
         let address: Option<SocketAddr> = config.ops_listen.parse().ok();
         let secret = config.ops_token().reveal();
-        // One that is too short for a key is refused with the configuration.
+        // The configuration refuses a token that is too short for a key.
         let token = Key::new(secret).ok().map(|key| Token {
             signature: sign(&key, Message::Bytes(secret.as_bytes())),
             key,
         });
         Self {
-            pages,
+            inner,
             address: address.map(|address| address.ip()),
-            hosts: config.ops_hosts.iter().map(|host| plain(host)).collect(),
+            hosts: config
+                .ops_hosts
+                .iter()
+                .map(|host| normalize(host))
+                .collect(),
             token,
         }
     }
 
-    fn knows(&self, host: &str) -> bool {
-        let host = plain(host);
+    /// Whether a host name is one of this machine.
+    fn is_own_host(&self, host: &str) -> bool {
+        let host = normalize(host);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {
-            // Nobody can make an address lead elsewhere.
+            // DNS cannot make an IP address lead elsewhere.
             Ok(address) => {
                 address.is_loopback()
                     || self.hosts.contains(&host)
@@ -63,23 +69,24 @@ impl<H: Handler> OperatorAuth<H> {
         }
     }
 
-    fn admits(&self, request: &Request) -> bool {
+    /// Whether a request carries the token, if there is one.
+    fn has_token(&self, request: &Request) -> bool {
         let Some(token) = &self.token else {
             return true;
         };
-        let given = request.header("authorization").and_then(presented);
-        given.is_some_and(|given| {
+        let sent = request.header("authorization").and_then(token_of);
+        sent.is_some_and(|sent| {
             verify(
                 &token.signature,
                 std::slice::from_ref(&token.key),
-                &[Message::Bytes(given.as_bytes())],
+                &[Message::Bytes(sent.as_bytes())],
             )
         })
     }
 }
 
-/// A host as it is compared: without its port and last dot, in lower case.
-fn plain(host: &str) -> String {
+/// A host name for comparison: in lower case, without port and final dot.
+fn normalize(host: &str) -> String {
     let port = host
         .rfind(':')
         .filter(|at| !host.contains(']') || host[..*at].ends_with(']'))
@@ -90,8 +97,8 @@ fn plain(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-/// The token in `Authorization`: `Bearer`, or `Basic` with it as the password, as browsers have it.
-fn presented(header: &str) -> Option<String> {
+/// The token of the header `Authorization`: that of `Bearer`, or the password of `Basic`, which browsers send.
+fn token_of(header: &str) -> Option<String> {
     let (scheme, value) = header.split_once(' ')?;
     let value = value.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -107,23 +114,23 @@ fn presented(header: &str) -> Option<String> {
 
 impl<H: Handler> Handler for OperatorAuth<H> {
     fn handle(&self, request: Request) -> Response {
-        if !self.knows(request.header("host").unwrap_or("")) {
+        if !self.is_own_host(request.header("host").unwrap_or("")) {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
             return server_refusal(421, "INVALID_PARAMETER", message);
         }
-        if !self.admits(&request) {
+        if !self.has_token(&request) {
             let message = "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
             return server_refusal(401, "MISSING_SIGNATURE", message)
                 .with_header("WWW-Authenticate", CHALLENGE);
         }
-        self.pages
+        self.inner
             .handle(request)
             .with_header("Cache-Control", "no-store")
             .with_header("X-Content-Type-Options", "nosniff")
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {
-        self.pages.refuse(status, code, message)
+        self.inner.refuse(status, code, message)
     }
 }
 
@@ -131,9 +138,9 @@ impl<H: Handler> Handler for OperatorAuth<H> {
 mod tests {
     use super::*;
 
-    struct Pages;
+    struct Inner;
 
-    impl Handler for Pages {
+    impl Handler for Inner {
         fn handle(&self, _: Request) -> Response {
             Response::bytes(200, "text/plain", Vec::new())
         }
@@ -143,13 +150,13 @@ mod tests {
         }
     }
 
-    fn door(config: &str) -> OperatorAuth<Pages> {
+    fn auth(config: &str) -> OperatorAuth<Inner> {
         let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
         let config = Config::parse(&format!("{config}{clients}")).unwrap();
-        OperatorAuth::new(&config, Pages)
+        OperatorAuth::new(&config, Inner)
     }
 
-    fn status(door: &OperatorAuth<Pages>, host: &str, authorization: &str) -> u16 {
+    fn status(auth: &OperatorAuth<Inner>, host: &str, authorization: &str) -> u16 {
         let request = Request {
             method: "GET".into(),
             path: "/".into(),
@@ -161,16 +168,16 @@ mod tests {
             peer: IpAddr::from([127, 0, 0, 1]),
             id: String::new(),
         };
-        door.handle(request).status
+        auth.handle(request).status
     }
 
     #[test]
     fn only_names_of_this_machine_are_answered() {
-        let near = door("ops_hosts = [\"Monitor.example\"]\n");
+        let near = auth("ops_hosts = [\"Monitor.example\"]\n");
         let folder = tempfile::tempdir().unwrap();
         let token = folder.path().join("token");
         std::fs::write(&token, "0123456789abcdef\n").unwrap();
-        let anywhere = door(&format!(
+        let anywhere = auth(&format!(
             "ops_listen = \"0.0.0.0:1\"\nops_token_file = {token:?}\n"
         ));
         for (host, known_near, known_anywhere) in [
@@ -207,7 +214,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let token = folder.path().join("token");
         std::fs::write(&token, "0123456789abcdef\n").unwrap();
-        let door = door(&format!("ops_token_file = {token:?}\n"));
+        let auth = auth(&format!("ops_token_file = {token:?}\n"));
         let basic = |pair: &str| format!("basic {}", STANDARD.encode(pair));
         for (authorization, expected) in [
             ("", 401),
@@ -225,7 +232,7 @@ mod tests {
             (&basic("operator:0123456789abcdef"), 200),
         ] {
             assert_eq!(
-                status(&door, "localhost", authorization),
+                status(&auth, "localhost", authorization),
                 expected,
                 "{authorization}"
             );

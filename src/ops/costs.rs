@@ -1,4 +1,4 @@
-//! `/api/ops/costs`: what was used and spent, and how budgets and queues stand.
+//! `/api/ops/costs`: what was spent, the state of budgets, and OpenAI's queue limits.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,8 @@ use crate::base::clock::Timestamp;
 use crate::domain::money::Budgets;
 use crate::store::{Store, Stored, money, queue};
 
-/// The page.
-pub(super) fn page(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<Value> {
+/// The answer.
+pub(super) fn answer(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<Value> {
     store.read(|view| {
         let standings = money::standings(view, budgets, now)?;
         let budgets: Value = standings

@@ -1,4 +1,4 @@
-//! Health: every thread's sign of life, whether the client port answers, whether jobs can be stored.
+//! Health: whether every thread ticks, the client port answers, and jobs can be stored.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,65 +12,64 @@ use crate::http::Response;
 use crate::store::{Store, StoreError};
 use crate::workers::pauses;
 
-/// How much later than it wanted to be called again a step may be.
+/// How much later than its due time a tick may begin.
 const SLACK: Duration = Duration::from_mins(1);
-/// How long a tick may take where nobody said otherwise.
-const USUAL: Duration = Duration::from_mins(30);
-/// How long the last try to store something counts: whoever asks for health often does not make the
-/// database write as often.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long a tick may take in a thread that was not registered.
+const DEFAULT_LONGEST_TICK: Duration = Duration::from_mins(30);
+/// How long the last test write counts. Frequent requests for health then cause few writes.
+const TEST_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A thread's sign of life.
+/// The ticks of a thread. Times are on the steady clock.
 #[derive(Clone, Debug)]
-pub struct Vital {
+pub struct ThreadHealth {
     /// The thread's name.
     pub thread: String,
-    /// When its last tick ended, or else when it was started; on the steady clock.
+    /// When its last tick ended. Before the first tick, when it was registered.
     pub ticked: Duration,
     /// How many ticks have ended.
     pub ticks: u64,
-    /// Since when it is in a tick; none: it waits.
+    /// When its current tick began; `None` while it waits.
     pub busy_since: Option<Duration>,
-    /// When it wanted to be called again.
+    /// When its next tick is due.
     pub due: Duration,
-    /// How long a tick of it may take.
-    pub longest: Duration,
-    /// What it cannot get past, where there is such a thing.
-    pub trouble: Option<String>,
+    /// How long a tick may take.
+    pub longest_tick: Duration,
+    /// The error of its last tick.
+    pub error: Option<String>,
 }
 
-impl Vital {
-    /// Why it does not tick as it should; none: it does.
-    fn late(&self, now: Duration) -> Option<String> {
-        let for_seconds = |since: Duration| now.saturating_sub(since).as_secs();
+impl ThreadHealth {
+    /// Why the thread is late; `None` if it is not.
+    fn lateness(&self, now: Duration) -> Option<String> {
+        let seconds_since = |time: Duration| now.saturating_sub(time).as_secs();
         match self.busy_since {
-            Some(since) if now.saturating_sub(since) > self.longest => {
-                Some(format!("is in one tick for {} s", for_seconds(since)))
-            }
+            Some(since) if now.saturating_sub(since) > self.longest_tick => Some(format!(
+                "has been in one tick for {} s",
+                seconds_since(since)
+            )),
             None if now.saturating_sub(self.due) > SLACK => Some(format!(
-                "was to tick {} s ago and did not",
-                for_seconds(self.due)
+                "should have ticked {} s ago",
+                seconds_since(self.due)
             )),
             _ => None,
         }
     }
 }
 
-/// See the module.
+/// The health of the daemon, as its threads report it.
 pub struct Health {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    vitals: Mutex<BTreeMap<String, Vital>>,
-    port: Mutex<Option<String>>,
-    storage: Mutex<Option<Storage>>,
+    threads: Mutex<BTreeMap<String, ThreadHealth>>,
+    client_port_error: Mutex<Option<String>>,
+    test_write: Mutex<Option<TestWrite>>,
 }
 
-/// What the last try to store something came to.
-#[derive(Clone)]
-struct Storage {
+/// The last test write.
+struct TestWrite {
     at: Duration,
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,127 +77,126 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Health {
-    /// With no sign of life yet.
+    /// The health of a daemon without threads.
     pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, config: Arc<Config>) -> Self {
         Self {
             store,
             clock,
             config,
-            vitals: Mutex::default(),
-            port: Mutex::default(),
-            storage: Mutex::default(),
+            threads: Mutex::default(),
+            client_port_error: Mutex::default(),
+            test_write: Mutex::default(),
         }
     }
 
-    /// A thread is about to be started; a tick of it takes `longest` at most.
-    pub fn expect(&self, thread: &str, longest: Duration) {
+    /// Registers a thread before it is started. A tick of it takes `longest_tick` at most.
+    pub fn register(&self, thread: &str, longest_tick: Duration) {
         let now = self.clock.now().steady;
-        let vital = Vital {
+        let health = ThreadHealth {
             thread: thread.to_owned(),
             ticked: now,
             ticks: 0,
             busy_since: None,
             due: now,
-            longest,
-            trouble: None,
+            longest_tick,
+            error: None,
         };
-        lock(&self.vitals).insert(thread.to_owned(), vital);
+        lock(&self.threads).insert(thread.to_owned(), health);
     }
 
-    /// A thread begins a tick.
-    pub fn begins(&self, thread: &str) {
+    /// Records that a thread begins a tick.
+    pub fn record_tick_start(&self, thread: &str) {
         let now = self.clock.now().steady;
-        self.change(thread, |vital| vital.busy_since = Some(now));
+        self.update(thread, |health| health.busy_since = Some(now));
     }
 
-    /// A thread has ended a tick and wants the next one after `wait`; `trouble`: what it cannot get
-    /// past.
-    pub fn ends(&self, thread: &str, wait: Duration, trouble: Option<String>) {
+    /// Records that a thread ended a tick, with its error. The next tick is due after `wait`.
+    pub fn record_tick_end(&self, thread: &str, wait: Duration, error: Option<String>) {
         let now = self.clock.now().steady;
-        self.change(thread, |vital| {
-            vital.ticked = now;
-            vital.ticks += 1;
-            vital.busy_since = None;
-            vital.due = now + wait;
-            vital.trouble = trouble;
+        self.update(thread, |health| {
+            health.ticked = now;
+            health.ticks += 1;
+            health.busy_since = None;
+            health.due = now + wait;
+            health.error = error;
         });
     }
 
-    fn change(&self, thread: &str, change: impl FnOnce(&mut Vital)) {
-        if !lock(&self.vitals).contains_key(thread) {
-            self.expect(thread, USUAL);
+    fn update(&self, thread: &str, change: impl FnOnce(&mut ThreadHealth)) {
+        if !lock(&self.threads).contains_key(thread) {
+            self.register(thread, DEFAULT_LONGEST_TICK);
         }
-        if let Some(vital) = lock(&self.vitals).get_mut(thread) {
-            change(vital);
+        if let Some(health) = lock(&self.threads).get_mut(thread) {
+            change(health);
         }
     }
 
-    /// All threads that have been expected, by name.
-    pub fn vitals(&self) -> Vec<Vital> {
-        lock(&self.vitals).values().cloned().collect()
+    /// All registered threads by name.
+    pub fn threads(&self) -> Vec<ThreadHealth> {
+        lock(&self.threads).values().cloned().collect()
     }
 
-    /// Threads that do not tick as they should at `now` (the steady clock), and how so.
-    pub fn late(&self, now: Duration) -> Vec<(String, String)> {
-        let vitals = lock(&self.vitals);
-        let late = vitals
+    /// The threads that are late at `now` (the steady clock), each with the reason.
+    pub fn late_threads(&self, now: Duration) -> Vec<(String, String)> {
+        let threads = lock(&self.threads);
+        let late = threads
             .values()
-            .filter_map(|vital| Some((vital.thread.clone(), vital.late(now)?)));
+            .filter_map(|health| Some((health.thread.clone(), health.lateness(now)?)));
         late.collect()
     }
 
-    /// What a try of the client port came to; none: it answered.
-    pub fn note_port(&self, silence: Option<String>) {
-        *lock(&self.port) = silence;
+    /// Records the last test of the client port: its error, or `None` if the port answered.
+    pub fn record_client_port(&self, error: Option<String>) {
+        *lock(&self.client_port_error) = error;
     }
 
-    /// Why no job can be stored now; none: it can, tried by storing something a moment ago, and there
-    /// is more room than is left to results.
-    pub(super) fn storage(&self) -> Option<String> {
+    /// Why no job can be stored now; `None` if one can. A test write finds this out, at most once in
+    /// [`TEST_WRITE_INTERVAL`]; there must also be more free space than results need.
+    pub(super) fn storage_error(&self) -> Option<String> {
         let now = self.clock.now();
-        let mut last = lock(&self.storage);
-        match &*last {
-            Some(storage) if now.steady.saturating_sub(storage.at) < FRESH => {
-                storage.trouble.clone()
-            }
-            _ => {
-                let room = self
-                    .store
-                    .probe(now.wall)
-                    .and_then(|()| pauses::missing_free_space(&self.store, &self.config));
-                let trouble = match room {
-                    Ok(None) => None,
-                    Ok(Some(_)) => Some(StoreError::Full.to_string()),
-                    Err(error) => Some(error.to_string()),
-                };
-                *last = Some(Storage {
-                    at: now.steady,
-                    trouble: trouble.clone(),
-                });
-                trouble
-            }
+        let mut last = lock(&self.test_write);
+        if let Some(last) = &*last
+            && now.steady.saturating_sub(last.at) < TEST_WRITE_INTERVAL
+        {
+            return last.error.clone();
         }
+        let missing = self
+            .store
+            .probe(now.wall)
+            .and_then(|()| pauses::missing_free_space(&self.store, &self.config));
+        let error = match missing {
+            Ok(None) => None,
+            Ok(Some(_)) => Some(StoreError::Full.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        *last = Some(TestWrite {
+            at: now.steady,
+            error: error.clone(),
+        });
+        error
     }
 
-    /// Whether every thread ticks and gets on, the client port answers, and jobs can be stored.
+    /// Whether every thread ticks without an error, the client port answers, and jobs can be stored.
     pub fn is_well(&self, now: Duration) -> bool {
-        let threads = self.vitals();
-        let is_well = |vital: &Vital| vital.trouble.is_none() && vital.late(now).is_none();
-        threads.iter().all(is_well) && lock(&self.port).is_none() && self.storage().is_none()
+        let is_well =
+            |health: &ThreadHealth| health.error.is_none() && health.lateness(now).is_none();
+        self.threads().iter().all(is_well)
+            && lock(&self.client_port_error).is_none()
+            && self.storage_error().is_none()
     }
 
-    /// For clients: the status alone, 503 only when no job can be stored.
-    pub(crate) fn brief(&self) -> Response {
-        match self.storage() {
+    /// The answer for clients: the status alone. It is 503 only if no job can be stored.
+    pub(crate) fn client_response(&self) -> Response {
+        match self.storage_error() {
             None => Response::json(200, &json!({"status": "healthy"})),
             Some(_) => Response::json(503, &json!({"status": "unhealthy"})),
         }
     }
 
-    /// For the operator: every thread's last tick, and what is wrong.
-    pub(super) fn whole(&self) -> Response {
+    /// The answer for operators: each check, with its error and the time since the last tick.
+    pub(super) fn operator_response(&self) -> Response {
         let now = self.clock.now().steady;
-        let (storage, port) = (self.storage(), lock(&self.port).clone());
+        let (storage, port) = (self.storage_error(), lock(&self.client_port_error).clone());
         let mut healthy = storage.is_none() && port.is_none();
         let mut checks = Map::new();
         checks.insert(
@@ -209,16 +207,16 @@ impl Health {
             "client_port".into(),
             json!({"ok": port.is_none(), "message": port}),
         );
-        for vital in self.vitals() {
-            let message = vital.trouble.clone().or_else(|| vital.late(now));
+        for thread in self.threads() {
+            let message = thread.error.clone().or_else(|| thread.lateness(now));
             healthy &= message.is_none();
             let check = json!({
                 "ok": message.is_none(),
-                "seconds_since_tick": now.saturating_sub(vital.ticked).as_secs(),
-                "in_a_tick": vital.busy_since.is_some(),
+                "seconds_since_tick": now.saturating_sub(thread.ticked).as_secs(),
+                "in_a_tick": thread.busy_since.is_some(),
                 "message": message,
             });
-            checks.insert(vital.thread, check);
+            checks.insert(thread.thread, check);
         }
         let status = if healthy { "healthy" } else { "unhealthy" };
         let answer =

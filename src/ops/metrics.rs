@@ -1,4 +1,4 @@
-//! `/metrics`: figures in Prometheus' text format, version 0.0.4
+//! `/metrics` in Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Display;
@@ -16,18 +16,18 @@ use crate::store::figures::{Figures, figures};
 use crate::store::money::Used;
 use crate::store::{Store, Stored};
 
-/// How long a look at the database counts: however many scrape, it is looked at once in that time.
-const FRESH: Duration = Duration::from_secs(5);
+/// How long figures from the database are kept. More frequent scrapes get the same figures.
+const MAX_AGE: Duration = Duration::from_secs(5);
 /// The states of `webhook_deliveries`.
 const DELIVERIES: [&str; 4] = ["scheduled", "due", "delivered", "failed"];
 
-/// Upper bounds of the times from a job's acceptance to its end, seconds: the labels of `job_seconds` in
-/// `counters`, which a trigger writes.
+/// Upper bounds of the times from a job's acceptance to its end, in seconds. A trigger writes them as the
+/// labels of `job_seconds` in `counters`.
 const JOB_BOUNDS: [f64; 10] = [
     60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 57600.0, 86400.0,
 ];
-/// Counters that `counters` holds as they are: there, here, their label, what they say.
-const SUMS: [(&str, &str, &str, &str); 7] = [
+/// Metrics whose values are rows of `counters`: the row's `what`, the metric's name, its label, its help.
+const COUNTERS: [(&str, &str, &str, &str); 7] = [
     (
         "jobs_accepted",
         "jobs_accepted_total",
@@ -50,19 +50,19 @@ const SUMS: [(&str, &str, &str, &str); 7] = [
         "lots_finished",
         "lots_finished_total",
         "status",
-        "Lots that got their texts, or failed.",
+        "Lots that were completed or failed.",
     ),
     (
         "lines",
         "lines_total",
         "outcome",
-        "Lines of batches that are over, by what came back.",
+        "Ingested lines of batches, by their outcome.",
     ),
     (
         "calls",
-        "direct_calls_total",
+        "synchronous_calls_total",
         "outcome",
-        "Calls outside of batches, by what came back.",
+        "Synchronous calls, by their outcome.",
     ),
     (
         "attempts",
@@ -71,13 +71,13 @@ const SUMS: [(&str, &str, &str, &str); 7] = [
         "Attempts to deliver a webhook.",
     ),
 ];
-/// The last look, and when it was taken on the steady clock.
+/// The last figures, and when they were read, on the steady clock.
 #[derive(Default)]
 pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
 
 impl Metrics {
-    /// The page.
-    pub(super) fn page(
+    /// The answer.
+    pub(super) fn answer(
         &self,
         store: &Store,
         health: &Health,
@@ -92,11 +92,11 @@ impl Metrics {
         Ok(Response::bytes(200, media_type, text.into_bytes()))
     }
 
-    /// The figures of a moment ago.
+    /// The figures, at most [`MAX_AGE`] old.
     pub(super) fn figures(&self, store: &Store, now: Duration) -> Stored<Figures> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, figures)) = &*last
-            && now.saturating_sub(*at) < FRESH
+            && now.saturating_sub(*at) < MAX_AGE
         {
             return Ok(figures.clone());
         }
@@ -115,7 +115,7 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
         "version",
         [(version, 1)],
     );
-    let storage_ok = u64::from(health.storage().is_none());
+    let storage_ok = u64::from(health.storage_error().is_none());
     page.gauge("storage_ok", "Whether jobs can be stored.", storage_ok);
 
     let jobs = JobStatus::ALL.iter();
@@ -134,9 +134,9 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     page.gauges("webhook_deliveries", help, "state", deliveries);
 
     let age = |since: Option<Timestamp>| since.map_or(0, |since| now.wall.since(since).as_secs());
-    let help = "How long the head of the oldest queue of requests waits.";
+    let help = "Seconds since the oldest waiting request began to wait.";
     page.gauge("oldest_waiting_seconds", help, age(figures.waiting_since));
-    let help = "How long the webhook waits that is due for longest.";
+    let help = "Seconds since the oldest due webhook became due.";
     page.gauge("webhook_delay_seconds", help, age(figures.due_since));
 
     let alerts = figures.alerts.iter();
@@ -144,34 +144,34 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
     page.gauges("alerts_open", "Open alerts by kind.", "kind", alerts);
     let scopes: Vec<String> = figures.pauses.iter().map(PauseScope::to_string).collect();
     let paused = scopes.iter().map(|scope| (scope.as_str(), 1));
-    page.gauges("paused", "What is paused.", "scope", paused);
+    page.gauges("paused", "Paused scopes.", "scope", paused);
 
-    let vitals = health.vitals();
-    let help = "How long ago each thread's last tick ended.";
-    let ticks = vitals.iter().map(|vital| {
-        let age = now.steady.saturating_sub(vital.ticked);
-        (vital.thread.as_str(), age.as_secs())
+    let threads = health.threads();
+    let help = "Seconds since each thread's last tick ended.";
+    let ticks = threads.iter().map(|health| {
+        let age = now.steady.saturating_sub(health.ticked);
+        (health.thread.as_str(), age.as_secs())
     });
     page.gauges("thread_seconds_since_tick", help, "thread", ticks);
-    let late = health.late(now.steady);
-    let well = vitals.iter().map(|vital| {
-        let is_late = late.iter().any(|(thread, _)| *thread == vital.thread);
-        let ok = vital.trouble.is_none() && !is_late;
-        (vital.thread.as_str(), u64::from(ok))
+    let late = health.late_threads(now.steady);
+    let well = threads.iter().map(|health| {
+        let is_late = late.iter().any(|(thread, _)| *thread == health.thread);
+        let ok = health.error.is_none() && !is_late;
+        (health.thread.as_str(), u64::from(ok))
     });
-    let help = "Whether each thread ticks, and gets on.";
+    let help = "Whether each thread ticks on time and without an error.";
     page.gauges("thread_ok", help, "thread", well);
 
     let help = "Ticks of each thread since the start.";
     page.head("ticks_total", help, "counter");
-    for vital in &vitals {
-        page.sample("ticks_total", &[("thread", &vital.thread)], vital.ticks);
+    for health in &threads {
+        page.sample("ticks_total", &[("thread", &health.thread)], health.ticks);
     }
 
     sums(&mut page, &figures.sums);
     used(&mut page, &figures.used);
-    page.gauge("database_bytes", "The database's file.", bytes.0);
-    page.gauge("wal_bytes", "The database's write-ahead log.", bytes.1);
+    page.gauge("database_bytes", "Size of the database file.", bytes.0);
+    page.gauge("wal_bytes", "Size of the write-ahead log.", bytes.1);
     page
 }
 
@@ -180,10 +180,10 @@ fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
     found.map_or(0, |(_, number)| *number)
 }
 
-/// What all attempts took and cost.
+/// The tokens and the cost of all attempts.
 fn used(page: &mut Page, used: &[Used]) {
     let help =
-        "Tokens of all attempts; cached ones are among the input, reasoning among the output.";
+        "Tokens of all attempts. Input includes cached tokens, output includes reasoning tokens.";
     page.head("tokens_total", help, "counter");
     for it in used {
         for (kind, number) in [
@@ -200,7 +200,7 @@ fn used(page: &mut Page, used: &[Used]) {
             page.sample("tokens_total", &labels, number);
         }
     }
-    let help = "What of it has a price, in US dollars.";
+    let help = "Cost of the tokens that have a price, in US dollars.";
     page.head("cost_dollars_total", help, "counter");
     for it in used {
         let labels = [("model", it.model.as_str()), ("mode", &it.mode)];
@@ -208,13 +208,13 @@ fn used(page: &mut Page, used: &[Used]) {
     }
 }
 
-/// What was counted since the database was made.
+/// The rows of `counters`, which count since the database was created.
 fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
     let of = |wanted: &'static str| {
         let found = sums.iter().filter(move |(what, _, _)| what == wanted);
         found.map(|(_, label, number)| (label.as_str(), *number))
     };
-    for (what, name, label, help) in SUMS {
+    for (what, name, label, help) in COUNTERS {
         page.head(name, help, "counter");
         for (value, number) in of(what) {
             page.sample(name, &[(label, value)], number);
@@ -227,7 +227,7 @@ fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
             .position(|known| known.to_string() == bound);
         counts[at.unwrap_or(JOB_BOUNDS.len())] += number;
     }
-    let help = "From a job's acceptance to its end.";
+    let help = "Seconds from a job's acceptance to its end.";
     page.head("job_duration_seconds", help, "histogram");
     let histogram = Histogram {
         bounds: &JOB_BOUNDS,
@@ -237,24 +237,25 @@ fn sums(page: &mut Page, sums: &[(String, String, u64)]) {
     page.histogram("job_duration_seconds", &[], &histogram);
 }
 
-/// How many were up to each bound and more than the one before; the last: more than every bound.
+/// The number of values up to each bound and above the one before. The last number is of values above all
+/// bounds.
 pub(super) struct Histogram<'a, S> {
     pub(super) bounds: &'a [f64],
     pub(super) counts: &'a [u64],
     pub(super) sum: S,
 }
 
-/// The page as it is written; each name begins with `batchkeeper_`.
+/// The text of an answer. Each name begins with `batchkeeper_`.
 pub(super) struct Page(String);
 
 impl Page {
-    /// One figure.
+    /// A gauge without labels.
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "gauge");
         self.sample(name, &[], value);
     }
 
-    /// One figure for each value of a label.
+    /// A gauge with a sample for each value of a label.
     fn gauges<'a>(
         &mut self,
         name: &str,
@@ -268,12 +269,12 @@ impl Page {
         }
     }
 
-    /// What the following samples are.
+    /// The help and the type of the samples that follow.
     pub(super) fn head(&mut self, name: &str, help: &str, kind: &str) {
         self.0 += &format!("# HELP batchkeeper_{name} {help}\n# TYPE batchkeeper_{name} {kind}\n");
     }
 
-    /// One figure with its labels.
+    /// A sample.
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels = labels.iter();
         let labels: Vec<String> = labels
@@ -286,7 +287,7 @@ impl Page {
         self.0 += &format!("batchkeeper_{name}{labels} {value}\n");
     }
 
-    /// A histogram's samples: its buckets hold what the smaller ones do, too.
+    /// The samples of a histogram. Each bucket includes the smaller ones.
     pub(super) fn histogram(
         &mut self,
         name: &str,
@@ -306,7 +307,7 @@ impl Page {
     }
 }
 
-/// A label's value as the format wants it.
+/// A label's value, escaped.
 fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")

@@ -1,4 +1,4 @@
-//! The operator's listener: health and what there is to look at.
+//! The operators' listener: health, metrics, the status page, and its figures as JSON.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ mod pages;
 mod request_metrics;
 
 pub use auth::OperatorAuth;
-pub use health::{Health, Vital};
+pub use health::{Health, ThreadHealth};
 pub use request_metrics::RequestMetrics;
 
 use self::answers::{RequestError, method_not_allowed, openapi_document, server_refusal};
 use self::metrics::Metrics;
-use self::pages::{self as page, Look};
+use self::pages::StatusPage;
 use crate::base::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http::{Handler, Request, Response};
 use crate::store::{Store, alerts, batches, figures, status};
 
-/// The operator's pages.
+/// What operators may read.
 pub struct Ops {
     store: Arc<Store>,
     health: Arc<Health>,
@@ -35,7 +35,7 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// The operator's pages. `requests` holds the counts of the client API's requests.
+    /// The operators' listener. `requests` holds the counts of the client API's requests.
     pub fn new(
         store: Arc<Store>,
         health: Arc<Health>,
@@ -58,12 +58,12 @@ impl Ops {
             return Err(method_not_allowed("GET, HEAD"));
         }
         match request.path.as_str() {
-            "/health" => Ok(self.health.whole()),
+            "/health" => Ok(self.health.operator_response()),
             "/metrics" => {
                 let now = self.clock.now();
                 Ok(self
                     .metrics
-                    .page(&self.store, &self.health, &self.requests, now)?)
+                    .answer(&self.store, &self.health, &self.requests, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),
@@ -71,7 +71,7 @@ impl Ops {
             "/api/ops/webhooks" => self.webhooks(),
             "/api/ops/costs" => self.costs(),
             "/openapi.json" => Ok(openapi_document(include_str!("openapi.json"))),
-            path => match page::file(path) {
+            path => match pages::file(path) {
                 Some(file) => Ok(file),
                 None => self.page(path, request.parameter("span").as_deref()),
             },
@@ -80,13 +80,13 @@ impl Ops {
 
     fn page(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
         let now = self.clock.now();
-        let look = Look {
+        let page = StatusPage {
             store: &self.store,
             health: &self.health,
             figures: self.metrics.figures(&self.store, now.steady)?,
             now,
         };
-        look.page(path, span)
+        page.answer(path, span)
     }
 
     fn summary(&self) -> Result<Response, RequestError> {
@@ -118,7 +118,7 @@ impl Ops {
         let budgets = self.config.spending_limits();
         Ok(Response::json(
             200,
-            &costs::page(&self.store, &budgets, now)?,
+            &costs::answer(&self.store, &budgets, now)?,
         ))
     }
 

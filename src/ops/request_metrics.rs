@@ -1,4 +1,4 @@
-//! What clients asked since the start, by route, and how long the answers took.
+//! Counters of the client API since the start: requests by route, their duration, unsigned reads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,24 +7,23 @@ use std::time::Duration;
 
 use super::metrics::{Histogram, Page};
 
-/// Upper bounds of the times to an answer: polls take milliseconds, synchronous jobs half a minute.
+/// Upper bounds of the times to an answer, in seconds. Polls take milliseconds, synchronous jobs half a minute.
 const BOUNDS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0];
 
-/// See the module.
+/// Counters of the client API.
 #[derive(Default)]
 pub struct RequestMetrics {
-    seen: Mutex<Seen>,
+    answers: Mutex<Answers>,
     unsigned_reads: AtomicU64,
 }
 
 #[derive(Default)]
-struct Seen {
-    answers: BTreeMap<(&'static str, u16), u64>,
+struct Answers {
+    numbers: BTreeMap<(&'static str, u16), u64>,
     times: BTreeMap<&'static str, Times>,
 }
 
-/// How many answers took up to each of the bounds and longer than the one before, and all of their
-/// time.
+/// The number of answers up to each bound and above the one before, and the sum of their times.
 #[derive(Clone, Copy, Default)]
 struct Times {
     counts: [u64; BOUNDS.len() + 1],
@@ -32,28 +31,27 @@ struct Times {
 }
 
 impl RequestMetrics {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request was answered; `route`: its path as the document writes it, or nothing where there is
-    /// nothing.
+    /// Records an answer. `route` is the path as the OpenAPI document writes it; empty for an unknown path.
     pub(crate) fn record_answer(&self, route: &'static str, status: u16, took: Duration) {
-        let seen = &mut *self.seen();
-        *seen.answers.entry((route, status)).or_default() += 1;
-        let times = seen.times.entry(route).or_default();
+        let answers = &mut *self.lock();
+        *answers.numbers.entry((route, status)).or_default() += 1;
+        let times = answers.times.entry(route).or_default();
         let seconds = took.as_secs_f64();
         let bucket = BOUNDS.iter().position(|bound| seconds <= *bound);
         times.counts[bucket.unwrap_or(BOUNDS.len())] += 1;
         times.sum += took;
     }
 
-    /// The server itself refused what came, before it was a whole request.
+    /// Records that the HTTP server refused a request before it was complete.
     pub(crate) fn record_refusal(&self, status: u16) {
-        *self.seen().answers.entry(("", status)).or_default() += 1;
+        *self.lock().numbers.entry(("", status)).or_default() += 1;
     }
 
-    /// A read without a signature was let through.
+    /// Records a read that needed no signature.
     pub(crate) fn record_unsigned_read(&self) {
         self.unsigned_reads.fetch_add(1, Ordering::Relaxed);
     }
@@ -64,18 +62,18 @@ impl RequestMetrics {
         page.head("unsigned_reads_total", help, "counter");
         let unsigned_reads = self.unsigned_reads.load(Ordering::Relaxed);
         page.sample("unsigned_reads_total", &[], unsigned_reads);
-        let seen = self.seen();
-        let help = "Requests of clients answered since the start, by route (none: there is none) and status.";
+        let answers = self.lock();
+        let help = "Answered requests of clients since the start, by status and route (empty for an unknown path).";
         page.head("http_requests_total", help, "counter");
-        for ((route, status), number) in &seen.answers {
+        for ((route, status), number) in &answers.numbers {
             let status = status.to_string();
             let labels = [("route", *route), ("status", &status)];
             page.sample("http_requests_total", &labels, number);
         }
         let name = "http_request_duration_seconds";
-        let help = "From a whole request to its answer, by route.";
+        let help = "Seconds from a complete request to its answer, by route.";
         page.head(name, help, "histogram");
-        for (route, times) in &seen.times {
+        for (route, times) in &answers.times {
             let histogram = Histogram {
                 bounds: &BOUNDS,
                 counts: &times.counts,

@@ -125,8 +125,8 @@ fn the_page_shows_nothing_then_work_then_trouble_then_the_end() {
     for part in [
         "Throughput and latency",
         "10 of them failed",
-        "What waits, and why",
-        "Batches under way",
+        "Waiting work",
+        "Active batches",
         &ended,
     ] {
         assert!(work.contains(part), "{part}: {work}");

@@ -1,5 +1,5 @@
-//! The status page, for one person with a browser: whole without a script; the script fetches the same
-//! page again and puts the parts in place that have changed.
+//! The status page for a browser. It is complete without its script. The script fetches the same page again
+//! and replaces the parts that have changed.
 
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use crate::store::{Store, alerts, status};
 use chart::Span;
 use components::{Column, facts, table, text, time};
 use tables::{
-    ATTEMPTS, BATCH, BATCHES, BATCHES_AT_WORK, CLOSED_ALERTS, COSTS, DELIVERIES, EVENTS_OF_BATCH,
-    EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_ENDED, JOBS_OF_BATCH, JOBS_UNDER_WAY, LINES_BY_OUTCOME,
+    ACTIVE_JOBS, ATTEMPTS, BATCH, BATCHES, CLOSED_ALERTS, COSTS, DELIVERIES, ENDED_JOBS,
+    EVENTS_OF_BATCH, EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_OF_BATCH, LINES_BY_OUTCOME,
+    WORKING_BATCHES,
 };
 
 mod chart;
@@ -25,12 +26,12 @@ mod components;
 mod overview;
 mod tables;
 
-/// Nothing from elsewhere, nothing inline, no frames, no forms.
+/// The pages load nothing from other hosts, and have no inline code, frames or forms.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The pages that the head leads to.
-const PLACES: [(&str, &str); 5] = [
+/// The pages of the navigation.
+const NAVIGATION: [(&str, &str); 5] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/batches", "Batches"),
@@ -38,7 +39,7 @@ const PLACES: [(&str, &str); 5] = [
     ("/alerts", "Alerts"),
 ];
 
-/// The page's own files, by their path: media type and content.
+/// The style, script or icon at a path.
 pub(super) fn file(path: &str) -> Option<Response> {
     let (media_type, content) = match path {
         "/status.css" => ("text/css; charset=utf-8", include_str!("status.css")),
@@ -53,21 +54,18 @@ pub(super) fn file(path: &str) -> Option<Response> {
     ))
 }
 
-/// What a page is made from.
-pub(super) struct Look<'a> {
-    /// The rows.
+/// The status page at one moment.
+pub(super) struct StatusPage<'a> {
     pub(super) store: &'a Store,
-    /// The threads.
     pub(super) health: &'a Health,
-    /// The figures of a moment ago.
+    /// The figures, which may be some seconds old.
     pub(super) figures: Figures,
-    /// The time now.
     pub(super) now: Moment,
 }
 
-impl Look<'_> {
-    /// The page at `path`, where there is one. `span`: how far back the picture goes.
-    pub(super) fn page(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
+impl StatusPage<'_> {
+    /// The page at `path`. `span` is how far back the chart goes.
+    pub(super) fn answer(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
         let nothing = || no_such_path(path);
         let (title, parts) = match path.trim_start_matches('/').split_once('/') {
             None => match path {
@@ -100,16 +98,13 @@ impl Look<'_> {
     }
 
     fn jobs(&self) -> Result<Vec<Markup>, RequestError> {
-        let (open, ended) = self.store.read(|view| {
-            Ok((
-                status::jobs_under_way(view)?,
-                status::jobs_ended(view, 200)?,
-            ))
-        })?;
-        let (no_open, no_ended) = ("No job is under way.", "No job has ended yet.");
+        let (open, ended) = self
+            .store
+            .read(|view| Ok((status::active_jobs(view)?, status::ended_jobs(view, 200)?)))?;
+        let (no_open, no_ended) = ("No job is active.", "No job has ended yet.");
         Ok(vec![
-            self.table("Under way", JOBS_UNDER_WAY, &open, no_open),
-            self.table("Ended", JOBS_ENDED, &ended, no_ended),
+            self.table("Active", ACTIVE_JOBS, &open, no_open),
+            self.table("Ended", ENDED_JOBS, &ended, no_ended),
         ])
     }
 
@@ -126,7 +121,7 @@ impl Look<'_> {
     }
 
     fn alerts(&self) -> Result<Vec<Markup>, RequestError> {
-        let closed = self.store.read(status::alerts_closed)?;
+        let closed = self.store.read(status::closed_alerts)?;
         let open = self.open_alerts()?;
         let none = || html! { h2 { "Open" } p class="empty" { "No alert is open." } };
         let no_closed = "No alert was ever closed.";
@@ -136,7 +131,7 @@ impl Look<'_> {
         ])
     }
 
-    /// The alerts that are open, each with what mends it.
+    /// The open alerts, each with the command that fixes it; `None` if there is none.
     fn open_alerts(&self) -> Result<Option<Markup>, RequestError> {
         let open = self.store.read(|view| alerts::list(view, true, 50))?;
         if open.is_empty() {
@@ -173,7 +168,7 @@ impl Look<'_> {
                     html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) },
                     self.table(
                         "Batches that work for it",
-                        BATCHES_AT_WORK,
+                        WORKING_BATCHES,
                         &batches,
                         "No batch works for it yet.",
                     ),
@@ -182,7 +177,7 @@ impl Look<'_> {
                         "Webhooks and their attempts",
                         ATTEMPTS,
                         &attempts,
-                        "Nobody is to be told.",
+                        "It has no webhook.",
                     ),
                     self.table(
                         "Lots that failed (the first 50)",
@@ -244,14 +239,14 @@ impl Look<'_> {
         }
     }
 
-    /// What is well and what is not, in one sentence: it is read out when it changes.
+    /// The class of the most urgent problem, and a sentence about it. Screen readers read it when it changes.
     fn verdict(&self) -> (&'static str, String) {
         let open: u64 = self.figures.alerts.iter().map(|(_, number)| number).sum();
-        let late = self.health.late(self.now.steady);
-        match (open, late.first(), self.health.storage()) {
-            (_, _, Some(trouble)) => ("bad", format!("Nothing can be stored: {}", text(&trouble))),
-            (_, Some((thread, what)), _) => {
-                ("bad", format!("Thread {} {}", text(thread), text(what)))
+        let late = self.health.late_threads(self.now.steady);
+        match (open, late.first(), self.health.storage_error()) {
+            (_, _, Some(error)) => ("bad", format!("Nothing can be stored: {}", text(&error))),
+            (_, Some((thread, reason)), _) => {
+                ("bad", format!("Thread {} {}", text(thread), text(reason)))
             }
             (1, ..) => ("bad", "One alert is open".to_owned()),
             (2.., ..) => ("bad", format!("{open} alerts are open")),
@@ -267,8 +262,9 @@ impl Look<'_> {
         scopes.collect::<Vec<_>>().join(", ")
     }
 
+    /// The whole document around the parts of a page.
     fn document(&self, path: &str, title: &str, parts: &[Markup]) -> Response {
-        let is_list = PLACES.iter().any(|(place, _)| *place == path);
+        let is_list = NAVIGATION.iter().any(|(place, _)| *place == path);
         let is_here =
             |place: &str| place == path || (place != "/" && path.starts_with(&format!("{place}/")));
         let (tone, verdict) = self.verdict();
@@ -291,7 +287,7 @@ impl Look<'_> {
                             img src="/status.svg" alt="" width="24" height="24"; "batchkeeper"
                         }
                         nav aria-label="Pages" {
-                            @for (place, name) in PLACES {
+                            @for (place, name) in NAVIGATION {
                                 a href=(place) aria-current=[is_here(place).then_some("page")] { (name) }
                             }
                         }
@@ -318,7 +314,7 @@ impl Look<'_> {
             .with_header("Referrer-Policy", "no-referrer")
     }
 
-    /// How long ago something was, for words.
+    /// How long ago a time was.
     fn age(&self, since: Option<Timestamp>) -> Option<Duration> {
         since.map(|since| self.wall().since(since))
     }

@@ -1,4 +1,4 @@
-//! The first page: how it stands, in one look.
+//! The first page: the state of everything at a glance.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use maud::{Markup, html};
 
 use super::chart::{Span, chart};
 use super::components::{brief, dollars, duration, number, text};
-use super::tables::{BATCHES_AT_WORK, DELIVERIES, JOBS_ENDED, JOBS_UNDER_WAY, OBSTACLES};
-use super::{Look, RequestError};
+use super::tables::{ACTIVE_JOBS, DELIVERIES, ENDED_JOBS, OBSTACLES, WORKING_BATCHES};
+use super::{RequestError, StatusPage};
 use crate::base::clock::Timestamp;
 use crate::domain::job::RequestState;
 use crate::domain::money::Money;
 use crate::store::money;
 use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary, Obstacle};
 
-/// What the overview is made from.
+/// The rows of the overview.
 struct Rows {
     chart: Vec<Interval>,
     day: Interval,
@@ -29,25 +29,25 @@ struct Rows {
     month: Money,
 }
 
-impl Look<'_> {
+impl StatusPage<'_> {
     /// The parts of the overview.
     pub(super) fn overview(&self, span: Span) -> Result<Vec<Markup>, RequestError> {
         let now = self.wall();
         let today = now.to_day_text();
-        // Of 2026-11-24, 2026-11.
+        // 2026-11-24 becomes 2026-11.
         let month = today.rsplit_once('-').map_or("", |(month, _)| month);
         let rows = self.store.read(|view| {
             let day = status::intervals(view, now, 30, 48)?;
             Ok(Rows {
                 chart: status::intervals(view, now, span.minutes, span.bars)?,
                 day: day.iter().fold(Interval::default(), Interval::plus),
-                jobs: status::jobs_under_way(view)?,
-                ended: status::jobs_ended(view, 8)?,
-                batches: status::batches_under_way(view)?,
+                jobs: status::active_jobs(view)?,
+                ended: status::ended_jobs(view, 8)?,
+                batches: status::active_batches(view)?,
                 webhooks: status::deliveries(view, 8)?,
                 obstacles: status::obstacles(view)?,
                 images_due: status::images_due(view)?,
-                lines: status::lines_under_way(view)?,
+                lines: status::active_lines(view)?,
                 today: money::spent(view, None, &today)?,
                 month: money::spent(view, None, month)?,
             })
@@ -61,14 +61,14 @@ impl Look<'_> {
         }
         parts.push(chart(&rows.chart, span));
         let waiting = self.waiting(&rows);
-        parts.push(self.table("What waits, and why", OBSTACLES, &waiting, "Nothing waits."));
-        let empty = "No job is under way.";
-        parts.push(self.table("Jobs under way", JOBS_UNDER_WAY, &rows.jobs, empty));
+        parts.push(self.table("Waiting work", OBSTACLES, &waiting, "No work waits."));
+        let empty = "No job is active.";
+        parts.push(self.table("Active jobs", ACTIVE_JOBS, &rows.jobs, empty));
         let empty = "No batch is at OpenAI or on its way there.";
-        parts.push(self.table("Batches under way", BATCHES_AT_WORK, &rows.batches, empty));
+        parts.push(self.table("Active batches", WORKING_BATCHES, &rows.batches, empty));
         let empty = "No job has ended yet.";
-        parts.push(self.table("Jobs that ended last", JOBS_ENDED, &rows.ended, empty));
-        let empty = "Nobody is to be told of anything.";
+        parts.push(self.table("Last ended jobs", ENDED_JOBS, &rows.ended, empty));
+        let empty = "There is no webhook yet.";
         parts.push(self.table("The newest webhooks", DELIVERIES, &rows.webhooks, empty));
         parts.push(self.threads());
         Ok(parts)
@@ -114,13 +114,13 @@ impl Look<'_> {
         };
         html! {
             dl class="cards" {
-                (card("Jobs under way", number(jobs), html! { (brief(rows.day.lots())) " lots in 24 hours" }))
+                (card("Active jobs", number(jobs), html! { (brief(rows.day.lots())) " lots in 24 hours" }))
                 (card("Requests waiting", brief(waiting), html! {
                     @if let Some(age) = oldest { "oldest " (duration(age)) "; " }
                     (brief(rows.lines)) " in batches"
                 }))
                 (card("Webhooks due", number(self.deliveries("due")), html! {
-                    (number(self.deliveries("failed"))) " given up"
+                    (number(self.deliveries("failed"))) " abandoned"
                 }))
                 (card("Time to a result", mean.map_or_else(|| "–".to_owned(), duration), html! {
                     "mean of 24 hours"
@@ -133,7 +133,7 @@ impl Look<'_> {
         }
     }
 
-    /// Why work stands, what stands, since when.
+    /// The work that waits, with the reasons.
     fn waiting(&self, rows: &Rows) -> Vec<Obstacle> {
         let mut waiting_work = rows.obstacles.clone();
         let mut add = |what: String, why: &str, since: Option<Timestamp>| {
@@ -184,17 +184,17 @@ impl Look<'_> {
     }
 
     fn threads(&self) -> Markup {
-        let late = self.health.late(self.now.steady);
+        let late_threads = self.health.late_threads(self.now.steady);
         html! {
             h2 { "Threads" }
             ul class="threads" {
-                @for vital in self.health.vitals() {
-                    @let late = late.iter().find(|(thread, _)| *thread == vital.thread);
-                    @let trouble = vital.trouble.as_deref().or(late.map(|(_, what)| what.as_str()));
-                    li class=(if trouble.is_some() { "bad" } else { "good" }) {
+                @for thread in self.health.threads() {
+                    @let late = late_threads.iter().find(|(name, _)| *name == thread.thread);
+                    @let problem = thread.error.as_deref().or(late.map(|(_, reason)| reason.as_str()));
+                    li class=(if problem.is_some() { "bad" } else { "good" }) {
                         span class="dot" {}
-                        (text(&vital.thread))
-                        span class="unseen" { ": " (trouble.map_or_else(|| "ticks".to_owned(), text)) }
+                        (text(&thread.thread))
+                        span class="unseen" { ": " (problem.map_or_else(|| "ticks".to_owned(), text)) }
                     }
                 }
             }

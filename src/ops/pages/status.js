@@ -1,10 +1,10 @@
-// Fetches the page that is shown again, and puts the parts in place that have changed.
+// Fetches the page again every few seconds, and replaces the parts that have changed.
 "use strict";
 
-const EVERY = 3000;
+const INTERVAL = 3000; // milliseconds
 const live = document.getElementById("live");
 
-// The link that has the focus keeps it, wherever its part was put anew.
+// Replaces a part. A link that has the focus keeps it, and tables keep their scroll position.
 function replace(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   const scrolled = [...old.querySelectorAll(".wide")].map((box) => box.scrollLeft);
@@ -15,7 +15,7 @@ function replace(old, fresh) {
   }
 }
 
-// What somebody is selecting or reading out is left alone.
+// Whether the user selects text in a part. Such a part is not replaced.
 function isInUse(part) {
   const selection = document.getSelection();
   return selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode);
@@ -38,7 +38,7 @@ function show(page) {
   live.textContent = page.getElementById("live").textContent;
 }
 
-async function look() {
+async function refresh() {
   try {
     if (!document.hidden) {
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
@@ -50,7 +50,7 @@ async function look() {
     document.documentElement.classList.add("lost");
     live.textContent = `not reached (${error.message}); tried again`;
   }
-  setTimeout(look, EVERY);
+  setTimeout(refresh, INTERVAL);
 }
 
-setTimeout(look, EVERY);
+setTimeout(refresh, INTERVAL);

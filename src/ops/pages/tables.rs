@@ -7,7 +7,7 @@ use crate::store::status::{
     JobSummary, LineOutcome, Obstacle,
 };
 
-pub(super) const JOBS_UNDER_WAY: &[Column<JobSummary>] = &[
+pub(super) const ACTIVE_JOBS: &[Column<JobSummary>] = &[
     ("job", |job| Cell::Job(&job.id)),
     ("client", |job| Cell::Text(&job.client)),
     ("status", |job| Cell::State(job.status.as_str())),
@@ -17,7 +17,7 @@ pub(super) const JOBS_UNDER_WAY: &[Column<JobSummary>] = &[
     ("accepted", |job| Cell::Time(job.created_at)),
 ];
 
-pub(super) const JOBS_ENDED: &[Column<JobSummary>] = &[
+pub(super) const ENDED_JOBS: &[Column<JobSummary>] = &[
     ("job", |job| Cell::Job(&job.id)),
     ("client", |job| Cell::Text(&job.client)),
     ("status", |job| Cell::State(job.status.as_str())),
@@ -64,12 +64,12 @@ pub(super) const BATCHES: &[Column<BatchSummary>] = &[
     ("lines", |batch| Cell::Progress(batch.lines)),
     ("failed", |batch| Cell::Number(batch.failed_lines)),
     ("OpenAI's id", |batch| batch.openai_id.as_deref().into()),
-    ("made", |batch| Cell::Time(batch.created_at)),
-    ("taken in", |batch| batch.ingested_at.into()),
+    ("created", |batch| Cell::Time(batch.created_at)),
+    ("ingested", |batch| batch.ingested_at.into()),
 ];
 
-/// Batches that are under way, or that work for a job.
-pub(super) const BATCHES_AT_WORK: &[Column<BatchSummary>] = &[
+/// Active batches, or those that work for a job.
+pub(super) const WORKING_BATCHES: &[Column<BatchSummary>] = &[
     ("batch", |batch| Cell::Batch(batch.id)),
     ("stage", |batch| Cell::Text(batch.stage.as_str())),
     ("state", |batch| Cell::State(batch.state.as_str())),
@@ -103,10 +103,10 @@ pub(super) const BATCH: &[Column<BatchDetails>] = &[
     ("duplicate of", |batch| {
         batch.duplicate_of.map_or(Cell::Absent, Cell::Batch)
     }),
-    ("made", |batch| Cell::Time(batch.summary.created_at)),
+    ("created", |batch| Cell::Time(batch.summary.created_at)),
     ("submitted", |batch| batch.summary.submitted_at.into()),
     ("ended", |batch| batch.ended_at.into()),
-    ("taken in", |batch| batch.summary.ingested_at.into()),
+    ("ingested", |batch| batch.summary.ingested_at.into()),
     ("files removed", |batch| batch.cleaned_at.into()),
     ("failed calls", |batch| Cell::Number(batch.failed_calls)),
     ("error", |batch| batch.error.as_deref().into()),
@@ -175,7 +175,7 @@ pub(super) const EVENTS_OF_BATCH: &[Column<Event>] = &[
 
 pub(super) const LINES_BY_OUTCOME: &[Column<LineOutcome>] = &[
     ("outcome", |line| {
-        Cell::State(line.outcome.as_deref().unwrap_or("not read yet"))
+        Cell::State(line.outcome.as_deref().unwrap_or("not ingested"))
     }),
     ("lines", |line| Cell::Number(line.lines)),
     ("settled", |line| Cell::Number(line.settled)),

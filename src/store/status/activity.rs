@@ -10,7 +10,7 @@ use crate::store::columns::token_usage;
 use crate::store::{Stored, View};
 
 /// Alerts that are closed, newest first.
-pub fn alerts_closed(view: &View) -> Stored<Vec<AlertRow>> {
+pub fn closed_alerts(view: &View) -> Stored<Vec<AlertRow>> {
     rows(
         view,
         "SELECT * FROM alerts WHERE closed_at IS NOT NULL ORDER BY id DESC LIMIT 100",
@@ -22,7 +22,7 @@ pub fn alerts_closed(view: &View) -> Stored<Vec<AlertRow>> {
 /// Why some work waits.
 #[derive(Clone, Debug)]
 pub struct Obstacle {
-    /// What is paused or cannot be reached.
+    /// The pause, the receiver or the batch.
     pub what: String,
     /// Why.
     pub why: String,
@@ -68,7 +68,7 @@ pub fn images_due(view: &View) -> Stored<u64> {
 }
 
 /// How many lines there are in batches that are neither ingested nor failed.
-pub fn lines_under_way(view: &View) -> Stored<u64> {
+pub fn active_lines(view: &View) -> Stored<u64> {
     let sql = "SELECT coalesce(sum(lines), 0) FROM openai_batches WHERE state NOT IN ('ingested', 'failed')";
     Ok(view.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }

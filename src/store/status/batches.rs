@@ -54,7 +54,7 @@ impl BatchSummary {
 }
 
 /// Batches that are neither ingested nor failed, newest first.
-pub fn batches_under_way(view: &View) -> Stored<Vec<BatchSummary>> {
+pub fn active_batches(view: &View) -> Stored<Vec<BatchSummary>> {
     rows(
         view,
         "SELECT * FROM openai_batches WHERE state NOT IN ('ingested', 'failed') ORDER BY id DESC LIMIT 25",

@@ -52,7 +52,7 @@ fn lot_progress(row: &Row<'_>) -> rusqlite::Result<Progress> {
 }
 
 /// Jobs that are not final, newest first.
-pub fn jobs_under_way(view: &View) -> Stored<Vec<JobSummary>> {
+pub fn active_jobs(view: &View) -> Stored<Vec<JobSummary>> {
     rows(
         view,
         "SELECT * FROM batch_jobs WHERE status IN ('pending', 'processing', 'translating') ORDER BY seq DESC LIMIT 25",
@@ -62,7 +62,7 @@ pub fn jobs_under_way(view: &View) -> Stored<Vec<JobSummary>> {
 }
 
 /// Jobs that are final, newest first.
-pub fn jobs_ended(view: &View, limit: u32) -> Stored<Vec<JobSummary>> {
+pub fn ended_jobs(view: &View, limit: u32) -> Stored<Vec<JobSummary>> {
     rows(
         view,
         "SELECT * FROM batch_jobs WHERE completed_at IS NOT NULL ORDER BY seq DESC LIMIT ?",

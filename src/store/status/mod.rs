@@ -12,16 +12,16 @@ use rusqlite::{OptionalExtension, Params, Row};
 use super::{Stored, View};
 
 pub use activity::{
-    Costs, Event, Obstacle, alerts_closed, costs_of_batch, costs_of_job, events_of_batch,
-    events_of_job, images_due, lines_under_way, obstacles,
+    Costs, Event, Obstacle, active_lines, closed_alerts, costs_of_batch, costs_of_job,
+    events_of_batch, events_of_job, images_due, obstacles,
 };
 pub use batches::{
-    BatchDetails, BatchSummary, LineOutcome, batch, batches, batches_of_job, batches_under_way,
+    BatchDetails, BatchSummary, LineOutcome, active_batches, batch, batches, batches_of_job,
     lines_by_outcome,
 };
 pub use intervals::{Interval, intervals};
 pub use jobs::{
-    FailedLot, JobDetails, JobSummary, failed_lots, job, jobs_ended, jobs_of_batch, jobs_under_way,
+    FailedLot, JobDetails, JobSummary, active_jobs, ended_jobs, failed_lots, job, jobs_of_batch,
 };
 pub use webhooks::{Delivery, DeliveryAttempt, attempts_of_job, deliveries};
 
