@@ -10,7 +10,7 @@ use batchkeeper::domain::html::paragraphs;
 use batchkeeper::domain::job::{Rules, check_submission};
 use batchkeeper::domain::result_line::{Answer, read_line};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
-use batchkeeper::http::head::{end_of_head, parse};
+use batchkeeper::http::request_head::{end_of_head, parse};
 use batchkeeper::openai::jsonl::{Content, LineReader};
 use batchkeeper::outbound::SsrfGuard;
 use batchkeeper::python_json::{self, Json};

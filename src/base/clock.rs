@@ -124,8 +124,8 @@ impl FromStr for Timestamp {
     }
 }
 
-/// One reading of both clocks. A person may set the wall clock. The steady clock only goes forward, and starts
-/// with each process.
+/// One reading of both clocks. A person may set the wall clock. The steady clock only goes forward, and
+/// starts with each process.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// The time of the wall clock.

@@ -2,7 +2,8 @@
 
 /// The bytes as lower-case hexadecimal digits, two a byte.
 ///
-/// It reads the digits from a table, because the sandbox encodes some 200,000 times for a batch of 50,000 lines.
+/// It reads the digits from a table, because the sandbox encodes some 200,000 times for a batch of 50,000
+/// lines.
 pub fn encode(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);

@@ -30,7 +30,10 @@ macro_rules! text_enum {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($text => Ok($name::$variant),)+
-                    _ => Err($crate::base::text_enum::UnknownText { what: stringify!($name), text: text.to_owned() }),
+                    _ => Err($crate::base::text_enum::UnknownText {
+                        what: stringify!($name),
+                        text: text.to_owned(),
+                    }),
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! The only place that starts threads. Each thread has a name, and a [`ThreadGroup`] reports the end of its threads.
+//! The only place that starts threads. Each thread has a name, and a [`ThreadGroup`] reports the end of its
+//! threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder, JoinHandle};

@@ -10,18 +10,18 @@ use crate::base::clock::SystemClock;
 use crate::base::thread_group::ThreadGroup;
 use crate::config::LogFormat;
 use crate::daemon::{stop_signals, wait_for_end};
-use crate::http::server::{Limits, Server};
+use crate::http::{HttpLimits, Server};
 use crate::sandbox::{Latencies, Pace, Sandbox, SandboxSettings};
 
 /// Bodies that the sandbox takes: OpenAI's input files and what frames them.
 const MAX_BODY: u64 = 220_000_000;
 
 /// The limits of a server that serves a sandbox.
-pub(super) fn limits() -> Limits {
-    Limits {
-        body_bytes: MAX_BODY,
+pub(super) fn limits() -> HttpLimits {
+    HttpLimits {
+        max_body_bytes: MAX_BODY,
         body_budget: 2 * MAX_BODY,
-        ..Limits::default()
+        ..HttpLimits::default()
     }
 }
 

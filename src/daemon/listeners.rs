@@ -8,7 +8,7 @@ use crate::base::clock::Clock;
 use crate::base::thread_group::ThreadGroup;
 use crate::config::Config;
 use crate::http::Handler;
-use crate::http::server::{Limits, Server};
+use crate::http::{HttpLimits, Server};
 
 /// Starts the listener of the client API. `None` if it is off. `waiting_requests` is the number of requests
 /// that may wait for a synchronous job at the same time; they occupy no worker of other requests.
@@ -23,7 +23,7 @@ pub(super) fn start_client_listener(
     api: Arc<dyn Handler>,
 ) -> Result<Option<Server>, DaemonError> {
     let usual = limits(config);
-    let limits = Limits {
+    let limits = HttpLimits {
         workers: usual.workers + number(waiting_requests),
         ..usual
     };
@@ -40,8 +40,8 @@ pub(super) fn start_operator_listener(
     config: &Config,
     pages: Arc<dyn Handler>,
 ) -> Result<Option<Server>, DaemonError> {
-    let limits = Limits {
-        body_bytes: 0,
+    let limits = HttpLimits {
+        max_body_bytes: 0,
         workers: 2,
         downloads: 1,
         connections: 128,
@@ -56,7 +56,7 @@ fn start_listener(
     clock: &Arc<dyn Clock>,
     name: &'static str,
     address: &str,
-    limits: Limits,
+    limits: HttpLimits,
     handler: Arc<dyn Handler>,
 ) -> Result<Option<Server>, DaemonError> {
     if address.is_empty() {
@@ -74,14 +74,14 @@ fn start_listener(
 }
 
 /// The limits of every connection, from the configuration.
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> HttpLimits {
     let http = &config.http;
-    Limits {
-        head_bytes: usize::try_from(http.head_bytes).unwrap_or(usize::MAX),
-        headers: number(http.headers),
-        head_deadline: http.header_timeout,
-        idle: http.idle_timeout,
-        body_bytes: config.limits.max_body,
+    HttpLimits {
+        max_head_bytes: usize::try_from(http.head_bytes).unwrap_or(usize::MAX),
+        max_headers: number(http.headers),
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        max_body_bytes: config.limits.max_body,
         body_budget: http.body_memory,
         body_stall: http.body_stall,
         write_stall: http.write_stall,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::thread_group::{ThreadEnd, ThreadGroup};
-use crate::http::server::Server;
+use crate::http::Server;
 use crate::store::{DaemonLock, Store};
 
 mod error;

@@ -20,7 +20,7 @@ use crate::api::Api;
 use crate::base::clock::Clock;
 use crate::base::thread_group::ThreadGroup;
 use crate::config::Config;
-use crate::http::server::Server;
+use crate::http::Server;
 use crate::openai::BatchApi;
 use crate::openai::client::Client;
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};

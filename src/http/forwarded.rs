@@ -1,30 +1,30 @@
-//! Who sent a request that came through a proxy.
+//! The address of a client behind a proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::cidr::Cidr;
 
-/// Whether an address is one of these.
-pub fn trusted(address: IpAddr, proxies: &[Cidr]) -> bool {
+/// Whether an address belongs to a trusted proxy.
+pub fn is_trusted(address: IpAddr, proxies: &[Cidr]) -> bool {
     let address = address.to_canonical();
     proxies.iter().any(|proxy| proxy.contains(address))
 }
 
-/// The address that `X-Forwarded-For` names. Each proxy adds, at the end, whom it was connected to
-/// by; so the list is read from its end, and only as long as the one who wrote it is trusted. What
-/// a client put there itself is never reached.
-pub fn peer(connected: IpAddr, headers: &[(String, String)], proxies: &[Cidr]) -> IpAddr {
-    let written: Vec<&str> = headers
+/// The client's address according to `X-Forwarded-For`. Each proxy appends the address from which it got the
+/// request. So the list is read from its end, and only while the writer of an entry is trusted. Entries that
+/// a client wrote itself are never reached.
+pub fn client_address(connected: IpAddr, headers: &[(String, String)], proxies: &[Cidr]) -> IpAddr {
+    let entries: Vec<&str> = headers
         .iter()
         .filter(|(name, _)| name == "x-forwarded-for")
         .flat_map(|(_, value)| value.split(','))
         .collect();
     let mut peer = connected;
-    for entry in written.into_iter().rev() {
-        if !trusted(peer, proxies) {
+    for entry in entries.into_iter().rev() {
+        if !is_trusted(peer, proxies) {
             break;
         }
-        match address(entry.trim()) {
+        match entry_address(entry.trim()) {
             Some(address) => peer = address,
             None => break,
         }
@@ -32,8 +32,8 @@ pub fn peer(connected: IpAddr, headers: &[(String, String)], proxies: &[Cidr]) -
     peer
 }
 
-/// An address, with or without brackets and port, as proxies write it.
-fn address(text: &str) -> Option<IpAddr> {
+/// The address of an entry, with or without brackets and port. Proxies write it in all these forms.
+fn entry_address(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
@@ -57,27 +57,27 @@ mod tests {
             .iter()
             .map(|value| ("x-forwarded-for".to_owned(), (*value).to_owned()))
             .collect();
-        peer(connected.parse().unwrap(), &headers, &proxies).to_string()
+        client_address(connected.parse().unwrap(), &headers, &proxies).to_string()
     }
 
     #[test]
-    fn only_what_a_trusted_proxy_wrote_counts() {
+    fn only_entries_of_trusted_proxies_count() {
         for (connected, values, expected) in [
             ("127.0.0.1", &["192.0.2.7"][..], "192.0.2.7"),
             ("::1", &["192.0.2.7"], "192.0.2.7"),
-            // Nobody's word.
+            // The connection is not from a trusted proxy.
             ("192.0.2.9", &["192.0.2.7"], "192.0.2.9"),
             ("127.0.0.1", &[], "127.0.0.1"),
-            // The client's own word stands further left.
+            // The client wrote the entries further left itself.
             ("127.0.0.1", &["1.1.1.1, 192.0.2.7"], "192.0.2.7"),
             ("127.0.0.1", &["1.1.1.1", "192.0.2.7"], "192.0.2.7"),
             // Two proxies.
             ("127.0.0.1", &["1.1.1.1, 192.0.2.7, 10.1.2.3"], "192.0.2.7"),
             ("127.0.0.1", &["10.1.2.3"], "10.1.2.3"),
-            // No address: the last one known.
+            // An entry is not an address: the last trusted one counts.
             ("127.0.0.1", &["192.0.2.7, unknown"], "127.0.0.1"),
             ("127.0.0.1", &["192.0.2.7,, 10.1.2.3"], "10.1.2.3"),
-            // The forms that are about.
+            // The forms that proxies write.
             ("127.0.0.1", &["192.0.2.7:4711"], "192.0.2.7"),
             ("127.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
             ("127.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),

@@ -186,7 +186,8 @@ impl HttpPost for GuardedClient {
     }
 }
 
-/// A ureq agent without ureq's defaults: no proxies, no redirects, no idle connections, no errors for statuses.
+/// A ureq agent without ureq's defaults: no proxies, no redirects, no idle connections, no errors for
+/// statuses.
 fn agent(guard: SsrfGuard, connect_timeout: Duration) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)

@@ -87,8 +87,8 @@ impl<E: Into<OutboundError>> From<E> for ImageProblem {
 }
 
 impl GuardedClient {
-    /// Checks that `url` leads to an image: with `HEAD`, and if its response is not conclusive, with a `GET` of
-    /// the image's first bytes.
+    /// Checks that `url` leads to an image: with `HEAD`, and if its response is not conclusive, with a `GET`
+    /// of the image's first bytes.
     ///
     /// # Errors
     /// If the image cannot be fetched.

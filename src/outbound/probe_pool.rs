@@ -14,7 +14,8 @@ use crate::base::thread_group::ThreadGroup;
 
 /// Concurrent probes of one host, until the host has shown that it is fast.
 const MIN_PER_HOST: usize = 4;
-/// A probe that takes longer sets its host back to [`MIN_PER_HOST`]. A faster one lets the host have one more.
+/// A probe that takes longer sets its host back to [`MIN_PER_HOST`]. A faster one lets the host have one
+/// more.
 const SLOW_PROBE: Duration = Duration::from_secs(1);
 /// URLs of one host that may wait. Further URLs must be requested again later.
 const MAX_QUEUED_PER_HOST: usize = 1000;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock};
 use batchkeeper::base::thread_group::{ThreadEnd, ThreadGroup};
-use batchkeeper::http::{Handler, Limits, Request, Response, Server};
+use batchkeeper::http::{Handler, HttpLimits, Request, Response, Server};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::json;
 
@@ -107,7 +107,7 @@ struct World {
     clock: SystemClock,
 }
 
-fn world(limits: Limits) -> World {
+fn world(limits: HttpLimits) -> World {
     let (group, endings) = ThreadGroup::new();
     let (arrived_tx, arrived) = unbounded();
     let (leave, leave_rx) = unbounded();
@@ -132,13 +132,13 @@ fn world(limits: Limits) -> World {
 }
 
 /// Short deadlines, so that the tests are quick; long enough for a slow machine.
-fn short() -> Limits {
-    Limits {
-        head_deadline: Duration::from_secs(2),
-        idle: Duration::from_secs(2),
+fn short() -> HttpLimits {
+    HttpLimits {
+        header_timeout: Duration::from_secs(2),
+        idle_timeout: Duration::from_secs(2),
         body_stall: Duration::from_secs(2),
         write_stall: Duration::from_secs(2),
-        ..Limits::default()
+        ..HttpLimits::default()
     }
 }
 
@@ -299,7 +299,7 @@ fn post(target: &str, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_request_arrives_as_it_was_sent() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let answer = world.ask(
         b"get /a%20b?c=d&e HTTP/1.1\r\nHost: test\r\nX-Plain: 100% \"sure\"\r\n\
           X-Utf8: \xc3\xa9\r\nX-Latin: \xe9\r\nX-Gate-Peer: 10.0.0.1\r\nX-Request-Id: theirs\r\n\r\n",
@@ -329,7 +329,7 @@ fn a_request_arrives_as_it_was_sent() {
 
 #[test]
 fn large_bodies_pass_both_ways_on_one_connection() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut client = world.connect();
     let mut body = Vec::new();
     pattern(25_000_000).read_to_end(&mut body).unwrap();
@@ -350,7 +350,7 @@ fn large_bodies_pass_both_ways_on_one_connection() {
 
 #[test]
 fn a_download_is_exact_and_in_the_clients_version() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut expected = Vec::new();
     pattern(50_000_000).read_to_end(&mut expected).unwrap();
     let mut client = world.connect();
@@ -367,7 +367,7 @@ fn a_download_is_exact_and_in_the_clients_version() {
 
 #[test]
 fn answers_without_a_body_have_none() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut client = world.connect();
     for (path, length) in [("/bytes?n=5", Some("5")), ("/zeroes", None)] {
         let head = format!("HEAD {path} HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -391,7 +391,7 @@ fn answers_without_a_body_have_none() {
 
 #[test]
 fn an_expectation_is_met_or_refused_before_the_body() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut client = world.connect();
     let expect = "POST /echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n";
     client
@@ -408,7 +408,7 @@ fn an_expectation_is_met_or_refused_before_the_body() {
 
 #[test]
 fn keep_alive_is_the_clients_choice_within_limits() {
-    let limits = Limits {
+    let limits = HttpLimits {
         requests_per_connection: 3,
         ..short()
     };
@@ -502,9 +502,9 @@ fn a_hundred_http2_prefaces_leave_nothing_behind() {
 
 #[test]
 fn bodies_too_large_are_refused_unread_and_the_client_can_tell() {
-    let world = world(Limits {
-        body_bytes: 1000,
-        ..Limits::default()
+    let world = world(HttpLimits {
+        max_body_bytes: 1000,
+        ..HttpLimits::default()
     });
     for length in [
         "1001",
@@ -527,7 +527,7 @@ fn bodies_too_large_are_refused_unread_and_the_client_can_tell() {
 
 #[test]
 fn stalled_bodies_hold_up_nobody_and_meet_a_deadline() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         workers: 2,
         ..short()
     });
@@ -600,7 +600,7 @@ fn dripped_and_endless_heads_are_refused() {
 
 #[test]
 fn many_keep_alive_clients_are_all_served() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut clients: Vec<_> = (0..50).map(|_| world.connect()).collect();
     for _ in 0..3 {
         for client in &mut clients {
@@ -611,7 +611,7 @@ fn many_keep_alive_clients_are_all_served() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_without_hoarding() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let client = world.connect();
     let mut writer = client.0.get_ref().try_clone().unwrap();
     let sender = thread::Builder::new()
@@ -670,7 +670,7 @@ fn resets_at_every_point_are_survived() {
 
 #[test]
 fn a_broken_stream_is_seen_to_be_cut() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut client = world.connect();
     assert!(client.ask(&get("/broken")).is_err());
     world.lives();
@@ -688,15 +688,15 @@ fn served_in_the_end(world: &World) -> Client {
 #[test]
 fn connections_are_capped_in_all_and_per_peer() {
     for limits in [
-        Limits {
+        HttpLimits {
             connections: 5,
             workers: 5,
-            ..Limits::default()
+            ..HttpLimits::default()
         },
-        Limits {
+        HttpLimits {
             connections_per_peer: 5,
             workers: 5,
-            ..Limits::default()
+            ..HttpLimits::default()
         },
     ] {
         let world = world(limits);
@@ -722,9 +722,9 @@ fn connections_are_capped_in_all_and_per_peer() {
 
 #[test]
 fn who_brings_nothing_gives_way_and_who_is_served_stays() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         connections: 6,
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     let mut served = world.connect();
     served.send(&get("/wait")).unwrap();
@@ -746,10 +746,10 @@ fn behind_a_trusted_proxy_its_clients_are_the_peers() {
     let forwarded = |target: &str, by: &str| {
         format!("GET {target} HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {by}\r\n\r\n").into_bytes()
     };
-    let open = world(Limits {
+    let open = world(HttpLimits {
         connections_per_peer: 1,
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     let mut busy = open.connect();
     busy.send(&forwarded("/wait", "6.6.6.6, 192.0.2.1"))
@@ -767,16 +767,16 @@ fn behind_a_trusted_proxy_its_clients_are_the_peers() {
     assert_eq!(next.json()["peer"], "192.0.2.1");
 
     // Nobody else's word counts.
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let seen = world.ask(&forwarded("/", "192.0.2.1")).json();
     assert_eq!(seen["peer"], "127.0.0.1");
 }
 
 #[test]
 fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         body_budget: 250_000,
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     let announce = |length: u64| {
         format!(
@@ -817,11 +817,11 @@ fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
 
 #[test]
 fn downloads_hold_up_no_small_request() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         workers: 2,
         downloads: 2,
         write_stall: LONG,
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     // None of these reads a byte.
     let mut greedy: Vec<_> = (0..2).map(|_| world.connect()).collect();
@@ -857,7 +857,7 @@ fn downloads_hold_up_no_small_request() {
 
 #[test]
 fn who_reads_nothing_is_cut_off() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         downloads: 1,
         ..short()
     });
@@ -877,9 +877,9 @@ fn who_reads_nothing_is_cut_off() {
 
 #[test]
 fn a_panic_ends_its_worker_loudly_and_is_answered() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         workers: 2,
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     let answer = world.ask(&get("/panic"));
     assert_eq!(answer.status, 500);
@@ -890,7 +890,7 @@ fn a_panic_ends_its_worker_loudly_and_is_answered() {
 
 #[test]
 fn stopping_lets_running_requests_end_and_closes_the_rest() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut idle = world.connect();
     idle.ask(&get("/")).unwrap();
     let mut silent = world.connect();
@@ -914,7 +914,7 @@ fn stopping_lets_running_requests_end_and_closes_the_rest() {
 
 #[test]
 fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut endless = world.connect();
     endless.send(&get("/zeroes")).unwrap();
     assert_eq!(endless.head().unwrap().status, 200);
@@ -954,7 +954,7 @@ fn a_large_body_is_there_once() {
 #[test]
 #[ignore = "run by a_large_body_is_there_once"]
 fn peak_memory() {
-    let world = world(Limits::default());
+    let world = world(HttpLimits::default());
     let mut client = world.connect();
     client
         .send(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n")
@@ -1020,9 +1020,9 @@ fn scarce_descriptors() {
 #[test]
 #[ignore = "a measurement: cargo test --release --test network listener:: throughput -- --ignored --nocapture"]
 fn throughput() {
-    let world = world(Limits {
+    let world = world(HttpLimits {
         requests_per_connection: u32::MAX,
-        ..Limits::default()
+        ..HttpLimits::default()
     });
     for (clients, body) in [(1, 0), (4, 0), (16, 0), (16, 2000)] {
         let before = world.clock.now().steady;

@@ -14,7 +14,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::thread_group::ThreadGroup;
 use crate::config::{Config, LogFormat};
 use crate::daemon::Daemon;
-use crate::http::server::Server;
+use crate::http::Server;
 use crate::sandbox::{Latencies, Pace, Sandbox, SandboxSettings};
 
 mod client;

@@ -4,8 +4,8 @@
 //! The rule applies twice. [`SsrfGuard::check_url`] checks a URL as it is written, so that a submission can
 //! be refused. [`GuardedResolver`] checks the addresses that a name has when a connection is made. ureq
 //! connects to exactly those addresses, so a name cannot evade the check by changing its address in between
-//! (DNS rebinding). [`GuardedClient`](super::GuardedClient) follows redirects itself and applies both checks to each
-//! URL. It ignores the environment's proxies, since a proxy would resolve names itself.
+//! (DNS rebinding). [`GuardedClient`](super::GuardedClient) follows redirects itself and applies both checks
+//! to each URL. It ignores the environment's proxies, since a proxy would resolve names itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -69,8 +69,8 @@ impl SsrfGuard {
     }
 }
 
-/// IPv4 networks that are not the public Internet: those of IANA's special-purpose registry, and the addresses
-/// of the clouds' metadata services.
+/// IPv4 networks that are not the public Internet: those of IANA's special-purpose registry, and the
+/// addresses of the clouds' metadata services.
 const SPECIAL_V4: [([u8; 4], u32); 17] = [
     ([0, 0, 0, 0], 8),        // this network
     ([10, 0, 0, 0], 8),       // private

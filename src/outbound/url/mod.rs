@@ -160,7 +160,8 @@ fn number(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok().filter(|_| is_plain)
 }
 
-/// The URL to which a `Location` in the response from `base` leads (RFC 3986, 5.2). Dot segments stay as they are.
+/// The URL to which a `Location` in the response from `base` leads (RFC 3986, 5.2). Dot segments stay as they
+/// are.
 pub fn join(base: &str, location: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
     let location = location.trim().replace(' ', "%20");

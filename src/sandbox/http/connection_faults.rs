@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::http::{Body, Response};
+use crate::http::{Response, ResponseBody};
 use crate::sandbox::model::ConnectionFault;
 
 /// The page of a proxy that cannot reach OpenAI.
@@ -44,7 +44,7 @@ fn cut(response: Response, bytes: u64) -> Response {
     Response {
         status,
         headers,
-        body: Body::Stream(Box::new(start.chain(BrokenBody))),
+        body: ResponseBody::Stream(Box::new(start.chain(BrokenBody))),
     }
 }
 

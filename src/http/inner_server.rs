@@ -1,9 +1,9 @@
-//! tiny_http behind the gate, on a private Unix socket: its only peer is the gate, which sends it
-//! one well-formed request a connection.
+//! tiny_http on a private Unix socket. Its only client is this process, which sends it one well-formed
+//! request per connection.
 //!
-//! tiny_http's accept thread ends for good on the first error, or panics where the machine gives
-//! no further descriptor or thread. Both are noticed here (`recv` fails, or nobody listens on the
-//! socket any more), and a new tiny_http takes its place.
+//! tiny_http's accept thread ends at its first error, and panics if the system refuses a descriptor or a
+//! thread. [`InnerServer`] detects both (`recv` fails, or a connection to the socket is refused) and starts a
+//! new tiny_http.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -16,50 +16,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tiny_http::ConfigListenAddr;
 use uuid::Uuid;
 
-/// A Unix socket's path has 107 bytes at most (`unix(7)`).
-const LONGEST_PATH: usize = 107;
+/// The longest path of a Unix socket (`unix(7)`).
+const MAX_PATH_BYTES: usize = 107;
 
-/// The inner server.
-pub struct Inner {
-    /// None once closed; the last thread to let go of it removes socket and folder.
-    current: Mutex<Option<Arc<Listening>>>,
+/// The server behind the private socket.
+pub struct InnerServer {
+    /// `None` once closed. Dropping the last reference removes socket and folder.
+    current: Mutex<Option<Arc<InnerListener>>>,
     sockets: AtomicU64,
     receivers: usize,
 }
 
-/// One tiny_http and its socket. Its fields are dropped in this order: tiny_http removes the
-/// socket, and the last of them the folder.
-struct Listening {
+/// One tiny_http and its socket. The order of the fields matters, since they are dropped in this order:
+/// tiny_http removes the socket first, and the folder goes last.
+struct InnerListener {
     tiny: tiny_http::Server,
     path: PathBuf,
-    folder: Arc<Folder>,
+    folder: Arc<SocketFolder>,
 }
 
-impl Inner {
-    /// Begins to listen, for so many threads in [`Inner::next`].
+impl InnerServer {
+    /// Starts to listen. `receivers` threads call [`InnerServer::receive`].
     ///
     /// # Errors
-    /// When no folder or socket can be made.
+    /// If the folder or the socket cannot be created.
     pub fn start(receivers: usize) -> io::Result<Self> {
-        let folder = Arc::new(Folder::create()?);
+        let folder = Arc::new(SocketFolder::create()?);
         Ok(Self {
-            current: Mutex::new(Some(Arc::new(Listening::start(&folder, 0)?))),
+            current: Mutex::new(Some(Arc::new(InnerListener::start(&folder, 0)?))),
             sockets: AtomicU64::new(1),
             receivers,
         })
     }
 
-    /// The next request; none once closed.
-    pub fn next(&self) -> Option<tiny_http::Request> {
+    /// Waits for the next request; `None` once closed.
+    pub fn receive(&self) -> Option<tiny_http::Request> {
         loop {
             let listening = self.current()?;
             match listening.tiny.recv() {
                 Ok(request) => return Some(request),
-                // Woken up to look again. (What the system reports has a number.)
+                // `unblock` woke this thread. An error of the system would have a number.
                 Err(error) if error.raw_os_error().is_none() => {}
                 Err(error) => {
-                    // Where this fails, the gate's next request tries again.
-                    if let Err(error) = self.renew(&listening, &error) {
+                    // If this fails, the next call of `connect` tries it again.
+                    if let Err(error) = self.replace(&listening, &error) {
                         log::error!(event = "http_inner_listener_down", error:%; "");
                     }
                 }
@@ -67,10 +67,10 @@ impl Inner {
         }
     }
 
-    /// A connection to the inner server.
+    /// Opens a connection to tiny_http.
     ///
     /// # Errors
-    /// When the system gives none, or once closed.
+    /// If the system refuses it, or the server is closed.
     pub fn connect(&self) -> io::Result<UnixStream> {
         let closed = || io::Error::from(ErrorKind::NotConnected);
         let listening = self.current().ok_or_else(closed)?;
@@ -81,14 +81,14 @@ impl Inner {
                     ErrorKind::ConnectionRefused | ErrorKind::NotFound
                 ) =>
             {
-                self.renew(&listening, &error)?;
+                self.replace(&listening, &error)?;
                 UnixStream::connect(&self.current().ok_or_else(closed)?.path)
             }
             result => result,
         }
     }
 
-    /// Ends every [`Inner::next`].
+    /// Makes every [`InnerServer::receive`] return `None`.
     pub fn close(&self) {
         let closed = self.lock().take();
         if let Some(listening) = closed {
@@ -96,36 +96,37 @@ impl Inner {
         }
     }
 
-    fn renew(&self, broken: &Arc<Listening>, why: &io::Error) -> io::Result<()> {
+    /// Starts a new tiny_http in place of a broken one.
+    fn replace(&self, broken: &Arc<InnerListener>, why: &io::Error) -> io::Result<()> {
         let mut current = self.lock();
-        // Another thread may have seen it first.
+        // Another thread may have replaced it already.
         if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
             log::warn!(event = "http_inner_listener_again", error:% = why; "");
             let number = self.sockets.fetch_add(1, Ordering::Relaxed);
-            *current = Some(Arc::new(Listening::start(&broken.folder, number)?));
+            *current = Some(Arc::new(InnerListener::start(&broken.folder, number)?));
             drop(current);
             self.wake_receivers(broken);
         }
         Ok(())
     }
 
-    fn wake_receivers(&self, listening: &Listening) {
+    fn wake_receivers(&self, listening: &InnerListener) {
         for _ in 0..self.receivers {
             listening.tiny.unblock();
         }
     }
 
-    fn current(&self) -> Option<Arc<Listening>> {
+    fn current(&self) -> Option<Arc<InnerListener>> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<InnerListener>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Listening {
-    fn start(folder: &Arc<Folder>, number: u64) -> io::Result<Self> {
+impl InnerListener {
+    fn start(folder: &Arc<SocketFolder>, number: u64) -> io::Result<Self> {
         let path = folder.0.join(number.to_string());
         let config = tiny_http::ServerConfig {
             addr: ConfigListenAddr::unix_from_path(&path),
@@ -144,24 +145,24 @@ impl Listening {
     }
 }
 
-/// A folder that only this user can enter, gone when dropped.
-struct Folder(PathBuf);
+/// A folder that only this user may enter. Dropping it removes it.
+struct SocketFolder(PathBuf);
 
-impl Folder {
+impl SocketFolder {
     fn create() -> io::Result<Self> {
         let name = format!("bk-{}", Uuid::new_v4().simple());
         let mut path = std::env::temp_dir().join(&name);
-        // Room for the socket's number, too.
-        if path.as_os_str().len() + 20 > LONGEST_PATH {
+        // The socket's number must fit, too.
+        if path.as_os_str().len() + 20 > MAX_PATH_BYTES {
             path = Path::new("/tmp").join(&name);
         }
-        // Fails where the name exists, so nobody can have put anything there.
+        // This fails if the name exists, so no other user can have prepared the folder.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 }
 
-impl Drop for Folder {
+impl Drop for SocketFolder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir(&self.0) {
             log::warn!(event = "http_inner_folder_stays", error:%; "");
@@ -177,38 +178,38 @@ mod tests {
     use super::*;
     use crate::base::thread_group;
 
-    fn ask(inner: &Inner) -> String {
+    fn get(inner: &InnerServer) -> String {
         let mut stream = inner.connect().unwrap();
         stream
             .write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 
     #[test]
     fn a_dead_listener_is_replaced_and_nothing_stays_behind() {
-        let inner = Arc::new(Inner::start(1).unwrap());
+        let inner = Arc::new(InnerServer::start(1).unwrap());
         let folder = inner.current().unwrap().folder.0.clone();
         let mode = std::fs::metadata(&folder).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o700);
         let receiver = {
             let inner = Arc::clone(&inner);
             thread_group::spawn_ungrouped("receiver", move || {
-                while let Some(request) = inner.next() {
+                while let Some(request) = inner.receive() {
                     request.respond(tiny_http::Response::empty(204)).unwrap();
                 }
             })
             .unwrap()
         };
-        assert!(ask(&inner).starts_with("HTTP/1.1 204"));
+        assert!(get(&inner).starts_with("HTTP/1.1 204"));
 
-        // As after a panic in tiny_http's accept thread: nobody listens on the path.
+        // After a panic in tiny_http's accept thread, connections to the path are refused like this.
         let path = inner.current().unwrap().path.clone();
         std::fs::remove_file(path).unwrap();
-        assert!(ask(&inner).starts_with("HTTP/1.1 204"));
-        assert!(ask(&inner).starts_with("HTTP/1.1 204"));
+        assert!(get(&inner).starts_with("HTTP/1.1 204"));
+        assert!(get(&inner).starts_with("HTTP/1.1 204"));
 
         inner.close();
         receiver.join().unwrap();
