@@ -18,6 +18,7 @@ use crate::daemon::{self, Daemon, DaemonError};
 use crate::store::Store;
 
 mod backup;
+mod convert_database;
 mod demo;
 mod incoming;
 mod logger;
@@ -61,6 +62,8 @@ batchkeeper takes jobs of car lots through OpenAI's Batch API and cannot lose a 
     batchkeeper backup [FILE | --dir DIR] [--keep N]
                                        a verified copy of the database, while it is worked on; without FILE into
                                        DIR (default: backup.dir), of which the newest N stay (backup.keep)
+    batchkeeper convert-database OLD NEW
+                                       copies a database of the program before this one into a new file
     batchkeeper alerts [list | show ID]
                                        what a person should know; status 1 where something is open
     batchkeeper doctor                 integrity, links, invariants; status 1 with findings
@@ -176,6 +179,7 @@ fn check(command: &Command, options: &[String]) -> Result<(), Usage> {
         ("serve" | "check-config" | "doctor", _) => (&[], 0),
         ("demo", _) => (&["keep"], 0),
         ("backup", _) => (&["dir", "keep"], 1),
+        ("convert-database", _) => (&[], 2),
         ("sandbox", _) => (&["listen", "state", "pace", "queue-tokens"], 0),
         ("sign", _) => (&["job", "webhook-secret", "client"], 1),
         ("import-legacy", _) => (&["dry-run"], 1),
@@ -300,6 +304,7 @@ pub fn run(command: Command) -> ExitCode {
         "doctor" => look::doctor(&command),
         "report" => report::run(&command),
         "backup" => backup::run(&command),
+        "convert-database" => convert_database::run(&command),
         "" => Err(Refused::Usage("no command".into())),
         other => Err(Refused::Usage(format!("there is no command {other:?}"))),
     };

@@ -200,7 +200,7 @@ pub fn operator_queries(job: &str) -> [String; 2] {
 
 /// The views that must be empty, and how the auditor's look at each is kept to what is not final:
 /// by the `status` of what it is about. None: it is left to `doctor`.
-const INVARIANTS: [(&str, Option<&str>); 17] = [
+pub(super) const INVARIANTS: [(&str, Option<&str>); 17] = [
     ("v_orphans", Some("TRUE")),
     ("v_bad_links", Some(LIVE_JOBS)),
     ("v_bad_claims", Some(LIVE_JOBS)),

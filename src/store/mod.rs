@@ -23,6 +23,7 @@ pub mod batches;
 pub mod cancel;
 mod columns;
 mod connection;
+pub mod convert;
 mod error;
 pub mod events;
 pub mod figures;

@@ -536,3 +536,49 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
         1
     );
 }
+
+#[test]
+fn a_database_of_the_program_before_this_one_is_converted_by_one_command() {
+    let mut appliance = Appliance::start();
+    appliance.kill_daemon();
+    let (old, new) = (appliance.path("old.db"), appliance.path("new.db"));
+    let database = Connection::open(&old).unwrap();
+    database
+        .execute_batch(include_str!("../fixtures/schema_10.sql"))
+        .unwrap();
+    database
+        .execute_batch(
+            "INSERT INTO appliance (id, database_id, created_at) VALUES (1, 'of-old', '2026-11-24T00:00:00.000Z');
+             INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, total_lots, created_at,
+                                     updated_at, completed_at)
+             VALUES ('00000000-0000-4000-8000-000000000000', 'default', 'api', 'batch', 'failed', '[\"en\"]', 0,
+                     '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');",
+        )
+        .unwrap();
+    drop(database);
+    for suffix in ["", "-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", text(&appliance.database()))).ok();
+    }
+    fs::copy(&old, appliance.database()).unwrap();
+    let refused = appliance.run(&["doctor"]);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused.err.contains("batchkeeper convert-database "),
+        "{}",
+        refused.err
+    );
+    let converted = appliance.run(&["convert-database", text(&old), text(&new)]);
+    assert_eq!(converted.status, 0, "{}", converted.err);
+    assert!(
+        converted.out.contains("systemctl start batchkeeper"),
+        "{}",
+        converted.out
+    );
+    let again = appliance.run(&["convert-database", text(&old), text(&new)]);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+    fs::rename(&new, appliance.database()).unwrap();
+    appliance.start_daemon();
+    appliance.is_sound();
+    let id = "SELECT database_id FROM instance";
+    assert_eq!(appliance.cell::<String>(id), "of-old");
+}

@@ -9,6 +9,7 @@
 mod accounts;
 mod alert_notifier;
 mod auditor;
+mod conversion;
 mod out_of_order;
 mod polling;
 mod simulation;
