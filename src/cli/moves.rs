@@ -115,7 +115,7 @@ pub(super) fn resend(command: &Command, store: &Store, id: i64) -> Outcome {
 
 /// `webhooks give-up ID`
 pub(super) fn let_go(command: &Command, store: &Store, id: i64) -> Outcome {
-    store.write(now(), |tx| webhook_deliveries::let_go(tx, id))?;
+    store.write(now(), |tx| webhook_deliveries::abandon(tx, id))?;
     say(
         command,
         &json!({"delivery": id, "given_up": true}),

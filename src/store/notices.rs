@@ -1,7 +1,6 @@
 //! `alert_notices`: what is to be told of alerts, and what was. A notice is made in the transaction
 //! that opens or closes its alert.
 
-use std::fmt;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
@@ -10,6 +9,7 @@ use super::alerts::AlertRow;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::AlertChange;
+use crate::domain::decide::webhook_answer::DeliveryDecision;
 use crate::domain::due::Due;
 
 /// A notice that is due.
@@ -68,39 +68,18 @@ pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
     Ok(taken == 1)
 }
 
-/// How an attempt at a notice ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoticeOutcome {
-    /// The receiver took it.
-    Delivered,
-    /// The next attempt is due then.
-    Retry(Timestamp),
-    /// There is no further attempt.
-    Abandoned,
-}
-
-impl fmt::Display for NoticeOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Delivered => f.write_str("delivered"),
-            Self::Retry(at) => write!(f, "retry_at_{at}"),
-            Self::Abandoned => f.write_str("abandoned"),
-        }
-    }
-}
-
 /// Stores how an attempt ended.
 pub fn end(
     tx: &Tx<'_>,
     notice: &Notice,
     status: Option<u16>,
     error: &str,
-    outcome: NoticeOutcome,
+    decision: DeliveryDecision,
 ) -> Stored<()> {
-    let (state, next_at, notified_at) = match outcome {
-        NoticeOutcome::Delivered => ("notified", None, Some(tx.now)),
-        NoticeOutcome::Retry(at) => ("due", Some(at), None),
-        NoticeOutcome::Abandoned => ("failed", None, None),
+    let (state, next_at, notified_at) = match decision {
+        DeliveryDecision::Delivered => ("notified", None, Some(tx.now)),
+        DeliveryDecision::RetryAt(at) => ("due", Some(at), None),
+        DeliveryDecision::Abandoned => ("failed", None, None),
     };
     let changed = tx.execute(
         "UPDATE alert_notices SET state = ?, next_at = ?, notified_at = ?, response_status = ?, error_message = nullif(?, '')

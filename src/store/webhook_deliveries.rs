@@ -1,4 +1,4 @@
-//! `webhook_deliveries` and `delivery_attempts`.
+//! `webhook_deliveries`, `delivery_attempts` and `failing_receivers`.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::{Stored, Tx, View, alerts, events, moved};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
+use crate::domain::decide::webhook_answer::DeliveryDecision;
 use crate::domain::due::Due;
 
 /// A delivery that is due.
@@ -15,36 +16,38 @@ use crate::domain::due::Due;
 pub struct Delivery {
     /// Its row.
     pub id: i64,
-    /// The job that it tells of.
+    /// The job that it reports.
     pub job_id: String,
-    /// Where to.
+    /// The receiver's URL.
     pub url: String,
-    /// Who is told: host and port.
+    /// The receiver: host and port of the URL.
     pub host: String,
-    /// How often an operator has sent it again.
-    pub again: u32,
+    /// How often an operator had sent the webhook again when this delivery was made.
+    pub resend_number: u32,
     /// Attempts before this one.
     pub attempts: u32,
 }
 
-/// How many attempts may be under way at once.
+/// How many attempts may be in flight at the same time.
 #[derive(Clone, Copy, Debug)]
-pub struct AtOnce {
-    /// To one receiver.
-    pub receiver: u32,
-    /// To all receivers whose last attempt failed, together; to one of them, one.
-    pub failing: u32,
+pub struct DeliveryLimits {
+    /// To one receiver; to one whose last attempt failed, 1.
+    pub per_receiver: u32,
+    /// To all receivers whose last attempt failed, together.
+    pub failing_receivers: u32,
 }
 
-/// Under way to a receiver, and to all failing ones; `?1` is the time.
-const UNDER_WAY: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1 AND u.next_at > ?1";
-const UNDER_WAY_FAILING: &str =
+/// The number of attempts in flight to receiver `h.host` at time `?1`. An attempt whose lease is over is not
+/// in flight: its process has ended.
+const IN_FLIGHT: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1 AND u.next_at > ?1";
+/// The number of attempts in flight to all failing receivers at time `?1`.
+const IN_FLIGHT_TO_FAILING: &str =
     "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
      WHERE u.in_flight = 1 AND u.next_at > ?1";
 
-/// The delivery that an attempt may be made of now. Receivers that fail come last. Each receiver is looked up once, however much is
-/// due to it: a dead one with a long queue costs no more than another.
-pub fn next_due(view: &View, now: Timestamp, at_once: AtOnce) -> Stored<Due<Delivery>> {
+/// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver once:
+/// a dead one with a long queue costs no more than another.
+pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<Delivery>> {
     let mut first =
         view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
     let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
@@ -62,24 +65,25 @@ pub fn next_due(view: &View, now: Timestamp, at_once: AtOnce) -> Stored<Due<Deli
                   (SELECT id FROM webhook_deliveries WHERE state = 'due' AND host = h.host AND next_at <= ?1
                    ORDER BY next_at LIMIT 1)
               LEFT JOIN failing_receivers f ON f.host = h.host
-         WHERE ({UNDER_WAY}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
-           AND (f.host IS NULL OR ({UNDER_WAY_FAILING}) < ?3)
+         WHERE ({IN_FLIGHT}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
+           AND (f.host IS NULL OR ({IN_FLIGHT_TO_FAILING}) < ?3)
          ORDER BY f.host IS NOT NULL, d.next_at LIMIT 1"
     ))?;
-    let delivery = due.query_row(params![now, at_once.receiver, at_once.failing], |row| {
+    let parameters = params![now, limits.per_receiver, limits.failing_receivers];
+    let delivery = due.query_row(parameters, |row| {
         Ok(Delivery {
-            id: row.get(0)?,
-            job_id: row.get(1)?,
-            url: row.get(2)?,
-            host: row.get(3)?,
-            again: row.get(4)?,
-            attempts: row.get(5)?,
+            id: row.get("id")?,
+            job_id: row.get("batch_job_id")?,
+            url: row.get("url")?,
+            host: row.get("host")?,
+            resend_number: row.get("resend_number")?,
+            attempts: row.get("attempts")?,
         })
     });
     if let Some(delivery) = delivery.optional()? {
         return Ok(Due::Now(delivery));
     }
-    // Those that are due wait for their receivers; an attempt's end rings.
+    // The deliveries that are due wait for other attempts to their receivers; the end of one wakes this worker.
     let mut later = view.prepare_cached(
         "SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?",
     )?;
@@ -87,7 +91,7 @@ pub fn next_due(view: &View, now: Timestamp, at_once: AtOnce) -> Stored<Due<Deli
     Ok(Due::new(None, later))
 }
 
-/// A due time further away than any wait says that the clock was set back: it is due at once.
+/// Makes deliveries due whose due time is further away than the longest wait: the clock was set back.
 pub fn correct_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
     tx.execute(
         "UPDATE webhook_deliveries SET next_at = ?1 WHERE state = 'due' AND next_at > ?2",
@@ -96,7 +100,7 @@ pub fn correct_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
     Ok(())
 }
 
-/// Whether a due time is further away than any wait.
+/// Whether a due time is further away than the longest wait.
 pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND next_at > ?)",
@@ -104,66 +108,54 @@ pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stor
     Ok(query.query_row([now + longest], |row| row.get(0))?)
 }
 
-/// Notes that an attempt is about to be made, unless others to its receiver came first. Until `lease`
-/// nobody else makes one; if the process ends before the outcome is known, it is made again then,
-/// under the same id.
-pub fn begin(tx: &Tx<'_>, delivery: &Delivery, lease: Timestamp, at_once: AtOnce) -> Stored<bool> {
-    let mut free = tx.prepare_cached(&format!(
-        "SELECT ({UNDER_WAY}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
-            AND (f.host IS NULL OR ({UNDER_WAY_FAILING}) < ?3)
+/// Stores that an attempt begins; false if another attempt came first. No other attempt is made until `lease`.
+/// If the process ends before the outcome is stored, the attempt is made again then, under the same id.
+pub fn begin(
+    tx: &Tx<'_>,
+    delivery: &Delivery,
+    lease: Timestamp,
+    limits: DeliveryLimits,
+) -> Stored<bool> {
+    let mut has_room = tx.prepare_cached(&format!(
+        "SELECT ({IN_FLIGHT}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
+            AND (f.host IS NULL OR ({IN_FLIGHT_TO_FAILING}) < ?3)
          FROM (SELECT ?4 AS host) h LEFT JOIN failing_receivers f ON f.host = h.host"
     ))?;
-    let limits = params![tx.now, at_once.receiver, at_once.failing, delivery.host];
-    if !free.query_row(limits, |row| row.get::<_, bool>(0))? {
+    let parameters = params![
+        tx.now,
+        limits.per_receiver,
+        limits.failing_receivers,
+        delivery.host
+    ];
+    if !has_room.query_row(parameters, |row| row.get::<_, bool>(0))? {
         return Ok(false);
     }
-    let taken = tx.execute(
+    let begun = tx.execute(
         "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = ?, in_flight = 1
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![lease, delivery.id, delivery.attempts],
     )?;
-    if taken == 1 {
+    if begun == 1 {
         tx.execute(
             "INSERT INTO delivery_attempts (delivery_id, attempt, started_at) VALUES (?, ?, ?)",
             params![delivery.id, delivery.attempts + 1, tx.now],
         )?;
     }
-    Ok(taken == 1)
+    Ok(begun == 1)
 }
 
-/// What came of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// Taken by the receiver.
-    Delivered,
-    /// Tried again at that time.
-    Retry(Timestamp),
-    /// Given up.
-    GiveUp,
-}
-
-impl std::fmt::Display for Then {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Delivered => f.write_str("delivered"),
-            Self::Retry(at) => write!(f, "retry_at_{at}"),
-            Self::GiveUp => f.write_str("given_up"),
-        }
-    }
-}
-
-/// Notes an attempt's outcome.
+/// Stores how an attempt ended, and what follows.
 pub fn end(
     tx: &Tx<'_>,
     delivery: &Delivery,
     status: Option<u16>,
     error: Option<&str>,
-    then: Then,
+    decision: DeliveryDecision,
 ) -> Stored<()> {
-    let (state, next_at, delivered_at) = match then {
-        Then::Delivered => ("delivered", None, Some(tx.now)),
-        Then::Retry(at) => ("due", Some(at), None),
-        Then::GiveUp => ("failed", None, None),
+    let (state, next_at, delivered_at) = match decision {
+        DeliveryDecision::Delivered => ("delivered", None, Some(tx.now)),
+        DeliveryDecision::RetryAt(at) => ("due", Some(at), None),
+        DeliveryDecision::Abandoned => ("failed", None, None),
     };
     let attempt = delivery.attempts + 1;
     let changed = tx.execute(
@@ -183,7 +175,7 @@ pub fn end(
     Ok(())
 }
 
-/// After a start: attempts whose outcome nobody saw are due at once.
+/// Makes the attempts due that a process did not end; gives their number. Called at the start.
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     Ok(tx.execute(
         "UPDATE webhook_deliveries SET next_at = ?, in_flight = 0 WHERE state = 'due' AND in_flight = 1",
@@ -191,7 +183,7 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     )?)
 }
 
-/// A receiver answered as it should: nothing fails there any more.
+/// Removes a receiver that works from the failing ones, and closes its alert.
 pub fn mark_receiver_healthy(tx: &Tx<'_>, host: &str) -> Stored<()> {
     tx.execute("DELETE FROM failing_receivers WHERE host = ?", [host])?;
     alerts::close(
@@ -201,8 +193,8 @@ pub fn mark_receiver_healthy(tx: &Tx<'_>, host: &str) -> Stored<()> {
     )
 }
 
-/// An attempt failed; a person is told of a receiver that has failed for `patience`.
-pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, patience: Duration) -> Stored<()> {
+/// Counts a failed attempt to a receiver. Opens an alert once the receiver has failed for `alert_after`.
+pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> Stored<()> {
     tx.execute(
         "INSERT INTO failing_receivers (host, failures, since) VALUES (?, 1, ?)
          ON CONFLICT DO UPDATE SET failures = failures + 1",
@@ -211,12 +203,12 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, patience: Duration) -> Sto
     let (failures, since): (u32, Timestamp) = tx.query_row(
         "SELECT failures, since FROM failing_receivers WHERE host = ?",
         [host],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok((row.get("failures")?, row.get("since")?)),
     )?;
-    if tx.now.since(since) >= patience {
+    if tx.now.since(since) >= alert_after {
         let message = format!(
-            "no webhook has reached {host} since {since} ({failures} attempts): its client should look; nothing is \
-             lost, each is tried on and can be sent again: batchkeeper webhooks"
+            "no webhook has reached {host} since {since} ({failures} attempts): its client should look into it. Nothing \
+             is lost: each webhook is retried and can be sent again: batchkeeper webhooks"
         );
         alerts::open(
             tx,
@@ -228,8 +220,8 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, patience: Duration) -> Sto
     Ok(())
 }
 
-/// Closes the alerts of what was given up and has reached its receiver since.
-pub fn close_failed_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
+/// Closes the alerts of abandoned deliveries that a later delivery replaces: same job, same URL.
+pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
     let mut same =
         tx.prepare_cached("SELECT id FROM webhook_deliveries WHERE batch_job_id = ? AND url = ?")?;
     let ids: Vec<i64> = same
@@ -240,11 +232,11 @@ pub fn close_failed_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
     })
 }
 
-/// An operator lets go of a webhook that did not arrive: its alert closes, its job may be cleaned.
+/// Abandons a webhook that did not arrive, for an operator: its alert closes, and retention may clean its job.
 ///
 /// # Errors
-/// [`super::StoreError::Conflict`] where it did arrive, is still being tried, or was let go before.
-pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
+/// [`super::StoreError::Conflict`] if it did arrive, is still retried, or an operator has abandoned it before.
+pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let subject = AlertSubject::Delivery(id);
     let job: Option<String> = tx
         .query_row(
@@ -257,7 +249,7 @@ pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
         .optional()?;
     moved(usize::from(job.is_some()), || {
         format!(
-            "nothing is to be decided of delivery {id}; look at it: batchkeeper webhooks show {id}"
+            "there is nothing to decide about delivery {id}; look at it: batchkeeper webhooks show {id}"
         )
     })?;
     alerts::close(tx, AlertKind::WebhookFailed, &subject)?;
@@ -265,16 +257,15 @@ pub fn let_go(tx: &Tx<'_>, id: i64) -> Stored<()> {
         tx,
         job.as_deref(),
         None,
-        "webhook_let_go",
+        "webhook_abandoned",
         Fields::new().with("delivery", id),
     )
 }
 
-/// An operator sends a delivery that has ended again, as a new one with an id of its own; gives its
-/// row.
+/// Sends a delivery that has ended again, for an operator: as a new delivery with an id of its own. Gives its row.
 ///
 /// # Errors
-/// [`super::StoreError::Conflict`] where there is no such delivery, or it has not ended.
+/// [`super::StoreError::Conflict`] if there is no such delivery, or it has not ended.
 pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
     let made = tx.execute(
         "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, resend_number, next_at, created_at)

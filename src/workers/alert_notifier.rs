@@ -1,5 +1,5 @@
-//! The herald: tells whoever is configured (`alerts.webhook_url`) of each alert that opens or closes,
-//! at least once under one id, signed like every webhook.
+//! The alert notifier: posts each alert that opens or closes to `alerts.webhook_url`, at least once under one id,
+//! signed like every webhook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,32 +9,33 @@ use serde_json::json;
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::alert::AlertChange;
+use crate::domain::decide::webhook_answer::{
+    DeliveryDecision, EndedAttempt, ReceiverAnswer, longest_notification_wait,
+};
 use crate::domain::due::Due;
 use crate::domain::signature::webhook_headers;
 use crate::outbound::HttpPost;
 use crate::store::Store;
-use crate::store::notices::{self, Notice, NoticeOutcome};
+use crate::store::notices::{self, Notice};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// How long beyond its time-out an attempt is waited for before it is made again: after a crash.
-const GRACE: Duration = Duration::from_mins(1);
-/// The longest that a receiver's `Retry-After` is followed.
-const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
-/// How often it is seen that nobody listens.
-const NOBODY: Duration = Duration::from_mins(1);
+/// An attempt that has not ended this long after its time-out is made again: its process has ended.
+const LEASE_MARGIN: Duration = Duration::from_mins(1);
+/// How often pending notifications are discarded if no receiver is configured.
+const DISCARD_INTERVAL: Duration = Duration::from_mins(1);
 
-/// See the module.
+/// The alert notifier. One is enough.
 pub struct AlertNotifier {
     store: Arc<Store>,
     outbound: Arc<dyn HttpPost>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    /// Whether it was told, since the start, what is open.
-    introduced: bool,
+    /// Whether the open alerts have been queued since the start.
+    has_queued_open_alerts: bool,
 }
 
 impl AlertNotifier {
-    /// A herald; one is enough.
+    /// Notifies the receiver of this configuration.
     pub fn new(
         store: Arc<Store>,
         outbound: Arc<dyn HttpPost>,
@@ -46,19 +47,49 @@ impl AlertNotifier {
             outbound,
             clock,
             config,
-            introduced: false,
+            has_queued_open_alerts: false,
         }
     }
 
-    fn tell(&self, notice: &Notice, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let url = &self.config.alerts.webhook_url;
-        let lease = now.wall + self.config.webhooks.timeout + GRACE;
+    /// Makes one attempt at a notification.
+    fn notify(&self, notice: &Notice, now: Moment) -> Result<TickOutcome, WorkerError> {
+        let lease = now.wall + self.config.webhooks.timeout + LEASE_MARGIN;
         if !self
             .store
             .write(now.wall, |tx| notices::begin(tx, notice, lease))?
         {
             return Ok(TickOutcome::again());
         }
+        let (answer, error) = self.post(notice, now);
+        let ended = self.clock.now().wall;
+        let attempt = EndedAttempt {
+            id: notice.id,
+            earlier: notice.attempts,
+            delays: &self.config.webhooks.retry_delays,
+            at: ended,
+            answer,
+        };
+        let decision = attempt.decide_notification();
+        let error = match decision {
+            DeliveryDecision::Delivered => "",
+            _ => error.as_str(),
+        };
+        self.store.write(ended, |tx| {
+            notices::end(tx, notice, answer.status, error, decision)
+        })?;
+        let level = match decision {
+            DeliveryDecision::Abandoned => log::Level::Error,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level, event = "alert_notification", alert:% = notice.alert.kind,
+            subject:% = notice.alert.subject, change:% = notice.change, attempt = notice.attempts + 1,
+            outcome:% = decision, error:%; ""
+        );
+        Ok(TickOutcome::again())
+    }
+
+    fn post(&self, notice: &Notice, now: Moment) -> (ReceiverAnswer, String) {
         let body = self.body(notice);
         let headers = webhook_headers(
             self.config.alerts.keys(),
@@ -68,57 +99,24 @@ impl AlertNotifier {
             now.wall,
             &body,
         );
+        let url = &self.config.alerts.webhook_url;
         let timeout = self.config.webhooks.timeout;
-        let (status, error, asked) = match self.outbound.post(url, &headers, body, timeout) {
+        match self.outbound.post(url, &headers, body, timeout) {
             Ok(reply) => {
-                let error = format!("HTTP {} {}", reply.status, reply.body_start);
-                (Some(reply.status), error, reply.retry_after)
-            }
-            Err(error) => (None, error.to_string(), None),
-        };
-        let ended = self.clock.now();
-        let then = match status {
-            Some(200..300) => NoticeOutcome::Delivered,
-            _ => self.retry(notice, asked, ended.wall),
-        };
-        let error = match then {
-            NoticeOutcome::Delivered => "",
-            _ => error.as_str(),
-        };
-        self.store.write(ended.wall, |tx| {
-            notices::end(tx, notice, status, error, then)
-        })?;
-        let (what, kind, subject) = (notice.change, &notice.alert.kind, &notice.alert.subject);
-        let attempt = notice.attempts + 1;
-        match then {
-            NoticeOutcome::Abandoned => {
-                log::error!(
-                    event = "alert_told", alert:% = kind, subject:%, what:%, attempt,
-                    then = "given_up", error:%; ""
+                let answer = ReceiverAnswer {
+                    status: Some(reply.status),
+                    retry_after: reply.retry_after,
+                };
+                (
+                    answer,
+                    format!("HTTP {} {}", reply.status, reply.body_start),
                 )
             }
-            _ => {
-                log::info!(
-                    event = "alert_told", alert:% = kind, subject:%, what:%, attempt, then:%,
-                    error:%; ""
-                )
-            }
+            Err(error) => (ReceiverAnswer::default(), error.to_string()),
         }
-        Ok(TickOutcome::again())
     }
 
-    /// When it is tried again: after the waits of all webhooks.
-    fn retry(&self, notice: &Notice, asked: Option<Duration>, now: Timestamp) -> NoticeOutcome {
-        let wait = usize::try_from(notice.attempts)
-            .ok()
-            .and_then(|at| self.config.webhooks.retry_delays.get(at));
-        let asked = asked.unwrap_or_default().min(MOST_RETRY_AFTER);
-        wait.map_or(NoticeOutcome::Abandoned, |wait| {
-            NoticeOutcome::Retry(now + asked.max(*wait))
-        })
-    }
-
-    /// The id that a receiver drops repeats by.
+    /// The id by which the receiver recognises repeats.
     fn id(&self, notice: &Notice) -> String {
         let database = self.store.database_id();
         format!("alert_{database}_{}_{}", notice.alert_id, notice.change)
@@ -126,7 +124,7 @@ impl AlertNotifier {
 
     fn body(&self, notice: &Notice) -> Vec<u8> {
         let (event, closed_at) = match notice.change {
-            // As it was then: that it is closed by now is told apart.
+            // The alert as it was when it opened: its closing has a notification of its own.
             AlertChange::Opened => ("alert_opened", None),
             AlertChange::Closed => ("alert_closed", notice.alert.closed_at),
         };
@@ -155,19 +153,18 @@ impl Worker for AlertNotifier {
             if self.store.read(notices::any_due)? {
                 self.store.write(now.wall, notices::discard_pending)?;
             }
-            return Ok(TickOutcome::idle(idle.max(NOBODY)));
+            return Ok(TickOutcome::idle(idle.max(DISCARD_INTERVAL)));
         }
-        if !self.introduced {
+        if !self.has_queued_open_alerts {
             self.store.write(now.wall, notices::enable)?;
-            self.introduced = true;
+            self.has_queued_open_alerts = true;
         }
-        let retries = self.config.webhooks.retry_delays.iter().max();
-        let longest = retries.copied().unwrap_or_default().max(MOST_RETRY_AFTER);
-        let first = self
+        let longest = longest_notification_wait(&self.config.webhooks.retry_delays) + LEASE_MARGIN;
+        let due = self
             .store
-            .read(|view| notices::next_due(view, now.wall, longest + GRACE))?;
-        match first {
-            Due::Now(notice) => self.tell(&notice, now),
+            .read(|view| notices::next_due(view, now.wall, longest))?;
+        match due {
+            Due::Now(notice) => self.notify(&notice, now),
             Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
             Due::Never => Ok(TickOutcome::idle(idle)),
         }

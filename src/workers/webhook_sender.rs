@@ -1,4 +1,4 @@
-//! The courier: delivers webhooks. One sender, one form of signature, at least once under one id.
+//! The webhook sender: delivers the webhooks of final jobs, each at least once under one id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,48 +9,49 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::hex;
 use crate::config::{ClientConfig, Config};
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
+use crate::domain::decide::webhook_answer::{
+    DeliveryDecision, EndedAttempt, FAILING_RECEIVER_ALERT, ReceiverAnswer, ReceiverDecision,
+    longest_delivery_wait,
+};
 use crate::domain::due::Due;
-use crate::domain::signature::{Key, webhook_headers};
+use crate::domain::signature::webhook_headers;
 use crate::jobs::results;
 use crate::outbound::HttpPost;
 use crate::store::jobs::{self, JobRow};
-use crate::store::webhook_deliveries::{self, AtOnce, Delivery, Then};
-use crate::store::{Store, StoreError, alerts};
+use crate::store::webhook_deliveries::{self, Delivery, DeliveryLimits};
+use crate::store::{Store, StoreError, Stored, Tx, alerts};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// How much later or earlier than planned an attempt may be made, in percent: so that many do not
-/// come at once.
-const JITTER: u64 = 20;
-/// Attempts to one receiver at once.
+/// Attempts to one receiver at the same time.
 const PER_RECEIVER: u32 = 8;
-/// A receiver that has failed for so long is told to a person.
-const FAILING: Duration = Duration::from_hours(1);
-/// How long beyond its time-out an attempt is left to its courier before another takes it up.
-const GRACE: Duration = Duration::from_mins(1);
+/// An attempt that has not ended this long after its time-out is made again: its process has ended.
+const LEASE_MARGIN: Duration = Duration::from_mins(1);
 
-/// See the module.
+/// The webhook sender; several may run side by side.
 pub struct WebhookSender {
     store: Arc<Store>,
     outbound: Arc<dyn HttpPost>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    /// An attempt that was made and could not be stored.
-    unstored: Option<Attempt>,
+    /// An attempt whose outcome could not be stored yet. It is kept while the disk is full: a webhook that has
+    /// arrived is not sent again.
+    unstored: Option<DeliveryAttempt>,
 }
 
-/// An attempt whose outcome is known.
-struct Attempt {
+/// An attempt that has ended.
+struct DeliveryAttempt {
     delivery: Delivery,
-    job: String,
-    status: Option<u16>,
+    answer: ReceiverAnswer,
+    /// The start of the response body, or why there was no response; `None` if the webhook arrived.
     error: Option<String>,
-    then: Then,
+    decision: DeliveryDecision,
+    receiver: ReceiverDecision,
     took: Duration,
 }
 
 impl WebhookSender {
-    /// A courier; several may work side by side.
+    /// Delivers the webhooks of this store.
     pub fn new(
         store: Arc<Store>,
         outbound: Arc<dyn HttpPost>,
@@ -66,12 +67,11 @@ impl WebhookSender {
         }
     }
 
-    /// Half of the couriers at most are with receivers that fail: the other half is there for those
-    /// that answer.
-    fn at_once(&self) -> AtOnce {
-        AtOnce {
-            receiver: PER_RECEIVER,
-            failing: (self.config.webhooks.concurrency / 2).max(1),
+    /// At most half of the senders call receivers that fail: the other half stays free for those that answer.
+    fn limits(&self) -> DeliveryLimits {
+        DeliveryLimits {
+            per_receiver: PER_RECEIVER,
+            failing_receivers: (self.config.webhooks.concurrency / 2).max(1),
         }
     }
 
@@ -81,126 +81,89 @@ impl WebhookSender {
             .read(|view| jobs::by_id(view, &delivery.job_id))?;
         let job =
             job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
-        let lease = now.wall + self.config.webhooks.timeout + GRACE;
+        let lease = now.wall + self.config.webhooks.timeout + LEASE_MARGIN;
         if !self.store.write(now.wall, |tx| {
-            webhook_deliveries::begin(tx, &delivery, lease, self.at_once())
+            webhook_deliveries::begin(tx, &delivery, lease, self.limits())
         })? {
             return Ok(TickOutcome::again());
         }
-        let (status, error, asked) = self.send(&delivery, &job, now)?;
+        let (answer, error) = self.send(&delivery, &job, now)?;
         let ended = self.clock.now();
-        let then = match (status, &error) {
-            (Some(200..300), _) => Then::Delivered,
-            (Some(410), _) => Then::GiveUp,
-            _ => self.retry(&delivery, asked, ended),
+        let attempt = EndedAttempt {
+            id: delivery.id,
+            earlier: delivery.attempts,
+            delays: &self.config.webhooks.retry_delays,
+            at: ended.wall,
+            answer,
         };
-        let attempt = Attempt {
+        let (decision, receiver) = attempt.decide_delivery();
+        self.end(DeliveryAttempt {
             delivery,
-            job: job.id,
-            status,
+            answer,
             error,
-            then,
+            decision,
+            receiver,
             took: ended.steady.saturating_sub(now.steady),
-        };
-        self.end(attempt)
+        })
     }
 
-    /// Stores what came of an attempt. Where the disk is full it is kept for the next tick: a webhook
-    /// that has arrived is not to be sent again for that.
-    fn end(&mut self, attempt: Attempt) -> Result<TickOutcome, WorkerError> {
-        let Attempt {
-            delivery,
-            job,
-            status,
-            error,
-            then,
-            took,
-        } = &attempt;
-        let (status, then) = (*status, *then);
-        let stored = self.store.write(self.clock.now().wall, |tx| {
-            webhook_deliveries::end(tx, delivery, status, error.as_deref(), then)?;
-            match (status, then) {
-                (_, Then::Delivered) => {
-                    webhook_deliveries::mark_receiver_healthy(tx, &delivery.host)?;
-                    webhook_deliveries::close_failed_alerts(tx, delivery)?;
-                }
-                // It has answered, for good.
-                (Some(410), _) => {}
-                _ => webhook_deliveries::mark_receiver_failing(tx, &delivery.host, FAILING)?,
-            }
-            if then == Then::GiveUp {
-                let message = format!(
-                    "the webhook of job {job} to {} is given up after {} attempts: {}. When its receiver is well: \
-                     batchkeeper webhooks resend {id}; if it never will be: batchkeeper webhooks give-up {id}. The \
-                     job is kept until then",
-                    delivery.url,
-                    delivery.attempts + 1,
-                    why(status, error.as_deref()),
-                    id = delivery.id,
-                );
-                alerts::open(
-                    tx,
-                    AlertKind::WebhookFailed,
-                    &AlertSubject::Delivery(delivery.id),
-                    &message,
-                )?;
-            }
-            Ok(())
-        });
-        if let Err(error) = stored {
+    /// Stores what follows from an attempt.
+    fn end(&mut self, attempt: DeliveryAttempt) -> Result<TickOutcome, WorkerError> {
+        let now = self.clock.now().wall;
+        if let Err(error) = self.store.write(now, |tx| store_attempt(tx, &attempt)) {
             if matches!(error, StoreError::Full | StoreError::Busy(_)) {
                 self.unstored = Some(attempt);
             }
             return Err(error.into());
         }
+        let DeliveryAttempt {
+            delivery,
+            answer,
+            decision,
+            took,
+            ..
+        } = &attempt;
         log::info!(
-            event = "webhook", job:%, delivery = delivery.id, host:% = delivery.host,
+            event = "webhook", job:% = delivery.job_id, delivery = delivery.id, host:% = delivery.host,
             attempt = delivery.attempts + 1,
-            status,
-            then:%, took:?; ""
+            status = answer.status,
+            outcome:% = decision, took:?; ""
         );
         Ok(TickOutcome::again())
     }
 
-    /// One attempt: the receiver's status or what went wrong, and how long it asks to wait.
-    #[allow(clippy::type_complexity, reason = "read by one caller")]
+    /// Makes one attempt; gives the receiver's answer, and what went wrong.
     fn send(
         &self,
         delivery: &Delivery,
         job: &JobRow,
         now: Moment,
-    ) -> Result<(Option<u16>, Option<String>, Option<Duration>), WorkerError> {
-        let Some(client) = self
-            .config
-            .clients
-            .iter()
-            .find(|client| client.name == job.client)
-        else {
+    ) -> Result<(ReceiverAnswer, Option<String>), WorkerError> {
+        let mut clients = self.config.clients.iter();
+        let Some(client) = clients.find(|client| client.name == job.client) else {
             let error = format!(
                 "client {:?} is not configured any more: its webhooks cannot be signed",
                 job.client
             );
-            return Ok((None, Some(error), None));
+            return Ok((ReceiverAnswer::default(), Some(error)));
         };
-        let body = results::webhook_body(
-            &self.store,
-            job,
-            &delivery.url,
-            self.config.webhooks.max_body,
-        )?;
-        let headers = self.headers(client, client.webhook_keys(), delivery, job, now, &body);
+        let config = &self.config.webhooks;
+        let body = results::webhook_body(&self.store, job, &delivery.url, config.max_body)?;
+        let headers = self.headers(client, delivery, job, now, &body);
         Ok(
             match self
                 .outbound
-                .post(&delivery.url, &headers, body, self.config.webhooks.timeout)
+                .post(&delivery.url, &headers, body, config.timeout)
             {
-                Ok(reply) if (200..300).contains(&reply.status) => (Some(reply.status), None, None),
-                Ok(reply) => (
-                    Some(reply.status),
-                    Some(reply.body_start),
-                    reply.retry_after,
-                ),
-                Err(error) => (None, Some(error.to_string()), None),
+                Ok(reply) => {
+                    let answer = ReceiverAnswer {
+                        status: Some(reply.status),
+                        retry_after: reply.retry_after,
+                    };
+                    let is_delivered = (200..300).contains(&reply.status);
+                    (answer, (!is_delivered).then_some(reply.body_start))
+                }
+                Err(error) => (ReceiverAnswer::default(), Some(error.to_string())),
             },
         )
     }
@@ -208,68 +171,83 @@ impl WebhookSender {
     fn headers(
         &self,
         client: &ClientConfig,
-        keys: &[Key],
         delivery: &Delivery,
         job: &JobRow,
         now: Moment,
         body: &[u8],
     ) -> Vec<(&'static str, String)> {
-        let id = webhook_id(
-            &job.id,
-            job.status.event().unwrap_or("batch_job"),
-            &delivery.url,
-            delivery.again,
-        );
+        let event = job.status.event().unwrap_or("batch_job");
+        let id = webhook_id(&job.id, event, &delivery.url, delivery.resend_number);
         let prefix = client
             .signature_prefix
             .as_ref()
             .unwrap_or(&self.config.webhooks.signature_prefix);
         let attempt = delivery.attempts + 1;
+        let keys = client.webhook_keys();
         let mut headers = webhook_headers(keys, prefix, &id, attempt, now.wall, body);
         headers.push(("X-Job-ID", job.id.clone()));
         headers
     }
+}
 
-    fn retry(&self, delivery: &Delivery, asked: Option<Duration>, now: Moment) -> Then {
-        let wait = usize::try_from(delivery.attempts)
-            .ok()
-            .and_then(|at| self.config.webhooks.retry_delays.get(at));
-        match wait {
-            None => Then::GiveUp,
-            Some(wait) => Then::Retry(
-                now.wall + jittered(*wait, delivery).max(asked.unwrap_or(Duration::ZERO)),
-            ),
+fn store_attempt(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
+    let DeliveryAttempt {
+        delivery,
+        answer,
+        error,
+        decision,
+        receiver,
+        ..
+    } = attempt;
+    webhook_deliveries::end(tx, delivery, answer.status, error.as_deref(), *decision)?;
+    match receiver {
+        ReceiverDecision::Healthy => webhook_deliveries::mark_receiver_healthy(tx, &delivery.host)?,
+        ReceiverDecision::AsBefore => {}
+        ReceiverDecision::Failing => {
+            let alert_after = FAILING_RECEIVER_ALERT;
+            webhook_deliveries::mark_receiver_failing(tx, &delivery.host, alert_after)?;
         }
     }
-}
-
-/// Why an attempt failed, for people: many receivers say it by their status alone.
-fn why(status: Option<u16>, error: Option<&str>) -> String {
-    let said = error.filter(|said| !said.is_empty());
-    match (status, said) {
-        (Some(status), None) => format!("HTTP {status}"),
-        (Some(status), Some(said)) => format!("HTTP {status}: {said}"),
-        (None, said) => said.unwrap_or("no reason").to_owned(),
+    match decision {
+        DeliveryDecision::Delivered => webhook_deliveries::close_abandoned_alerts(tx, delivery),
+        DeliveryDecision::RetryAt(_) => Ok(()),
+        DeliveryDecision::Abandoned => open_abandoned_alert(tx, attempt),
     }
 }
 
-/// The id that a receiver drops repeats by: of job, event and URL alone, so that every attempt has
-/// the same, also after a restore. `again`: an operator's resend is another delivery.
-pub fn webhook_id(job: &str, event: &str, url: &str, again: u32) -> String {
-    let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{again}"));
-    format!("msg_{}", hex::encode(&digest[..16]))
+fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
+    let Delivery {
+        id,
+        job_id,
+        url,
+        attempts,
+        ..
+    } = &attempt.delivery;
+    let message = format!(
+        "the webhook of job {job_id} to {url} was abandoned after {} attempts: {}. When its receiver works: batchkeeper \
+         webhooks resend {id}; if it never will: batchkeeper webhooks give-up {id}. The job is kept until then",
+        attempts + 1,
+        failure_reason(attempt.answer.status, attempt.error.as_deref()),
+    );
+    let subject = AlertSubject::Delivery(*id);
+    alerts::open(tx, AlertKind::WebhookFailed, &subject, &message).map(drop)
 }
 
-/// The wait, up to [`JITTER`] percent more or less; the same for the same attempt.
-fn jittered(wait: Duration, delivery: &Delivery) -> Duration {
-    let digest = Sha256::digest(format!("{} {}", delivery.id, delivery.attempts));
-    let percent = 100 - JITTER + u64::from(digest[0]) * 2 * JITTER / 255;
-    Duration::from_millis(
-        u64::try_from(wait.as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(percent)
-            / 100,
-    )
+/// Why an attempt failed, for people: many receivers send a status and no text.
+fn failure_reason(status: Option<u16>, error: Option<&str>) -> String {
+    let text = error.filter(|text| !text.is_empty());
+    match (status, text) {
+        (Some(status), None) => format!("HTTP {status}"),
+        (Some(status), Some(text)) => format!("HTTP {status}: {text}"),
+        (None, text) => text.unwrap_or("no reason").to_owned(),
+    }
+}
+
+/// The id by which a receiver recognises repeats. It is made of job, event and URL alone: every attempt has the
+/// same id, also after a restore. `resend_number`: an operator's resend is another delivery.
+pub fn webhook_id(job: &str, event: &str, url: &str, resend_number: u32) -> String {
+    let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{resend_number}"));
+    format!("msg_{}", hex::encode(&digest[..16]))
 }
 
 impl Worker for WebhookSender {
@@ -285,35 +263,26 @@ impl Worker for WebhookSender {
         if let Some(attempt) = self.unstored.take() {
             return self.end(attempt);
         }
-        let longest = self
-            .config
-            .webhooks
-            .retry_delays
-            .iter()
-            .max()
-            .copied()
-            .unwrap_or_default();
-        let longest = (longest * 2).max(Duration::from_hours(24));
-        let (paused, odd, first) = self.store.read(|view| {
+        let longest = longest_delivery_wait(&self.config.webhooks.retry_delays);
+        let (is_paused, has_odd_due_times, due) = self.store.read(|view| {
             Ok((
                 alerts::paused(view, &PauseScope::Webhooks)?.is_some(),
                 webhook_deliveries::has_odd_due_times(view, now.wall, longest)?,
-                webhook_deliveries::next_due(view, now.wall, self.at_once())?,
+                webhook_deliveries::next_due(view, now.wall, self.limits())?,
             ))
         })?;
-        if odd {
+        if has_odd_due_times {
             self.store.write(now.wall, |tx| {
                 webhook_deliveries::correct_due_times(tx, longest)
             })?;
             return Ok(TickOutcome::again());
         }
-        match first {
-            _ if paused => Ok(TickOutcome::idle(self.config.steps.idle)),
+        let idle = self.config.steps.idle;
+        match due {
+            _ if is_paused => Ok(TickOutcome::idle(idle)),
             Due::Now(delivery) => self.deliver(delivery, now),
-            Due::At(at) => Ok(TickOutcome::idle(
-                at.since(now.wall).min(self.config.steps.idle),
-            )),
-            Due::Never => Ok(TickOutcome::idle(self.config.steps.idle)),
+            Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
+            Due::Never => Ok(TickOutcome::idle(idle)),
         }
     }
 }
@@ -323,15 +292,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receiver_that_says_nothing_is_quoted_by_its_status() {
-        assert_eq!(why(Some(410), Some("")), "HTTP 410");
-        assert_eq!(why(Some(500), Some("oops")), "HTTP 500: oops");
-        assert_eq!(why(None, Some("timed out")), "timed out");
+    fn a_receiver_that_sends_no_text_is_quoted_by_its_status() {
+        assert_eq!(failure_reason(Some(410), Some("")), "HTTP 410");
+        assert_eq!(failure_reason(Some(500), Some("oops")), "HTTP 500: oops");
+        assert_eq!(failure_reason(None, Some("timed out")), "timed out");
     }
 
     #[test]
     fn the_webhook_id_depends_on_job_event_and_url_alone() {
-        let id = |job, url, again| webhook_id(job, "batch_job_completed", url, again);
+        let id = |job, url, resends| webhook_id(job, "batch_job_completed", url, resends);
         assert_eq!(id("a", "u", 0), id("a", "u", 0));
         assert_ne!(id("a", "u", 0), id("b", "u", 0));
         assert_ne!(id("a", "u", 0), id("a", "v", 0));

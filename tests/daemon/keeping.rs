@@ -312,7 +312,7 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
     let again = appliance.run(&["webhooks", "give-up", "1"]);
     assert_eq!(again.status, 1);
     assert!(
-        again.err.contains("nothing is to be decided"),
+        again.err.contains("there is nothing to decide"),
         "{}",
         again.err
     );

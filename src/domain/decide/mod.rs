@@ -11,3 +11,4 @@ pub mod lost_create;
 pub mod missing_lines;
 pub mod polled_batch;
 pub mod refused_batch;
+pub mod webhook_answer;
