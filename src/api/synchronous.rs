@@ -13,7 +13,7 @@ use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
 use crate::jobs::results;
 use crate::store::jobs::{self, JobRow};
-use crate::store::lots::{self, LotRow, Of};
+use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::{StoreError, synchronous_calls};
 use crate::workers::wakeups::Topic;
 
@@ -197,7 +197,7 @@ impl Api {
         }
         let mut page = self
             .store
-            .read(|view| lots::page(view, &job.id, Of::All, 0, 1))?;
+            .read(|view| lots::page(view, &job.id, LotFilter::All, 0, 1))?;
         let lot = page
             .pop()
             .ok_or_else(|| StoreError::Conflict(format!("the lot of job {} is gone", job.id)))?;

@@ -13,7 +13,7 @@ use crate::domain::html::paragraphs;
 use crate::domain::job::{JobStatus, LotStatus, VERSION, is_english};
 use crate::python_json::canonical_value;
 use crate::store::jobs::JobRow;
-use crate::store::lots::{self, LotRow, Of};
+use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::{Store, Stored};
 
 /// Lots of one page.
@@ -161,7 +161,8 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
     let mut lots_text = vec![b'['];
     let mut position = Some(0);
     while let Some(from) = position {
-        let page = store.read(|view| lots::page(view, &job.id, Of::Webhook(url), from, PAGE))?;
+        let page =
+            store.read(|view| lots::page(view, &job.id, LotFilter::Webhook(url), from, PAGE))?;
         position = page
             .last()
             .filter(|_| page.len() == PAGE as usize)
@@ -279,7 +280,7 @@ impl ResultsReader {
             Vec::new()
         } else {
             self.store
-                .read(|view| lots::page(view, &self.job.id, Of::All, self.position, want))?
+                .read(|view| lots::page(view, &self.job.id, LotFilter::All, self.position, want))?
         };
         for row in &page {
             if self.any {

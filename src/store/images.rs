@@ -1,36 +1,35 @@
-//! Lots whose images are to be checked before they are sent to OpenAI, and what was found a moment
-//! ago.
+//! Lots whose images wait to be checked, and `image_checks`: the results of the probes.
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
-use super::lots::list;
+use super::lots::text_list;
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 
-/// A lot whose images are due.
+/// A lot whose images wait to be checked.
 #[derive(Clone, Debug)]
 pub struct DueLot {
     /// Its vision request.
     pub request: i64,
     /// Its row.
     pub lot: i64,
-    /// Every image URL of it.
+    /// Its image URLs.
     pub images: Vec<String>,
     /// Since when its request waits.
     pub since: Timestamp,
-    /// Whether OpenAI could not fetch one of them then: what was found before does not count.
-    pub again: bool,
+    /// Whether its request waits because OpenAI could not fetch an image.
+    pub openai_failed: bool,
 }
 
-/// The first `each` lots whose images are due of each job after `after`, of as many jobs as hold
-/// about `limit` lots; and the last of those jobs, where there may be more.
+/// Lots whose images wait to be checked, of the jobs after row `after`: at most `each` lots of a job, and about
+/// `limit` in all. Gives the last of those jobs as well, `None` if there is no job after it.
 pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueLot>, Option<i64>)> {
     let mut next_job = view.prepare_cached(
         "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
     )?;
     let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0
+        "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0 AS openai_failed
          FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
     )?;
@@ -43,11 +42,11 @@ pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueL
         };
         let rows = query.query_and_then(params![job, each], |row| {
             Ok::<_, super::StoreError>(DueLot {
-                request: row.get(0)?,
-                lot: row.get(1)?,
-                images: list(row.get(2)?)?,
-                since: row.get(3)?,
-                again: row.get(4)?,
+                request: row.get("id")?,
+                lot: row.get("lot")?,
+                images: text_list(row.get("images")?)?,
+                since: row.get("since")?,
+                openai_failed: row.get("openai_failed")?,
             })
         })?;
         for row in rows {
@@ -58,23 +57,32 @@ pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueL
     Ok((due, Some(after)))
 }
 
-/// What was found of an image from `since` until `now`: why it cannot be fetched, or none where it
-/// can. None: nothing is known.
-pub fn known(
+/// The result of a probe.
+#[derive(Clone, Debug)]
+pub struct ImageCheck {
+    /// Why the image cannot be fetched; `None` if it can.
+    pub problem: Option<String>,
+}
+
+/// The last check of an image, if it was made between `since` and `now`.
+pub fn last_check(
     view: &View,
     url: &str,
     since: Timestamp,
     now: Timestamp,
-) -> Stored<Option<Option<String>>> {
+) -> Stored<Option<ImageCheck>> {
     let mut query = view.prepare_cached(
         "SELECT problem FROM image_checks WHERE url = ? AND checked_at BETWEEN ? AND ?",
     )?;
-    Ok(query
-        .query_row(params![url, since, now], |row| row.get(0))
-        .optional()?)
+    let check = query.query_row(params![url, since, now], |row| {
+        Ok(ImageCheck {
+            problem: row.get("problem")?,
+        })
+    });
+    Ok(check.optional()?)
 }
 
-/// Keeps what was found of an image.
+/// Stores the result of a probe.
 pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()> {
     tx.prepare_cached(
         "INSERT INTO image_checks (url, problem, checked_at) VALUES (?, ?, ?)
@@ -84,8 +92,8 @@ pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()>
     Ok(())
 }
 
-/// Forgets up to `limit` images that were looked at before `since`, or in a future that a clock that
-/// was set back has left behind.
+/// Deletes up to `limit` checks from before `since`. Checks from the future are deleted, too: the clock was set
+/// back.
 pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
     tx.prepare_cached(
         "DELETE FROM image_checks WHERE url IN
@@ -95,11 +103,10 @@ pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
     Ok(())
 }
 
-/// Those of a lot's missing images that its submission named and that cannot be used: nothing that is
-/// found later changes them.
+/// The missing images of a lot whose URLs cannot be used: no later check changes them.
 pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images) WHERE value NOT IN (SELECT value FROM json_each(images))";
 
-/// A lot's images are checked: those `missing` are not sent, the request may be.
+/// Stores that a lot's images are checked: its request may be sent, without the `missing` ones.
 pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
     tx.prepare_cached(&format!(
         "UPDATE batch_lots SET missing_images = (SELECT nullif(json_group_array(value), '[]') FROM

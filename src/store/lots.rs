@@ -8,32 +8,31 @@ use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::job::LotStatus;
 
-/// A lot with whatever came of it.
+/// A lot with its results.
 #[derive(Clone, Debug)]
 pub struct LotRow {
-    /// In the job, from 0.
+    /// Its position in the job, from 0.
     pub position: u32,
-    /// The client's id of it.
+    /// The client's id.
     pub lot_id: String,
-    /// Where it stands.
+    /// Its status.
     pub status: LotStatus,
     /// The English description.
     pub vision_result: Option<String>,
     /// Why it failed.
     pub error_message: Option<String>,
-    /// Image URLs of it that can be used.
+    /// Its image URLs, except those that cannot be used.
     pub images: Vec<String>,
-    /// URLs that it goes without: those that cannot be used, and those of its images that cannot be
-    /// fetched.
+    /// Image URLs that cannot be used, and images that cannot be fetched.
     pub missing_images: Vec<String>,
     /// When it was finished.
     pub processed_at: Option<Timestamp>,
-    /// Per language: the text, or why there is none.
+    /// The text in each language, or why there is none.
     pub translations: HashMap<String, Result<String, String>>,
 }
 
 impl LotRow {
-    /// How many of its images can be fetched, as far as is known.
+    /// The number of its images that are not known to be missing.
     pub fn images_left(&self) -> usize {
         let images = self.images.iter();
         images
@@ -41,7 +40,7 @@ impl LotRow {
             .count()
     }
 
-    /// How many of its images a text was made from. (Of an imported lot, the description may be lost.)
+    /// The number of images from which its text was made. The description of an imported lot may be lost.
     pub fn images_processed(&self) -> usize {
         if self.vision_result.is_some() || self.status == LotStatus::Completed {
             self.images_left()
@@ -51,12 +50,12 @@ impl LotRow {
     }
 }
 
-/// Which of a job's lots are wanted.
+/// Which lots of a job are read.
 #[derive(Clone, Copy, Debug)]
-pub enum Of<'a> {
+pub enum LotFilter<'a> {
     /// Every lot.
     All,
-    /// Those that the webhook at this URL tells of.
+    /// The lots that the webhook at this URL reports.
     Webhook(&'a str),
 }
 
@@ -64,13 +63,13 @@ pub enum Of<'a> {
 pub fn page(
     view: &View,
     job_id: &str,
-    of: Of<'_>,
+    filter: LotFilter<'_>,
     position: u32,
     limit: u32,
 ) -> Stored<Vec<LotRow>> {
-    let url = match of {
-        Of::All => None,
-        Of::Webhook(url) => Some(url),
+    let url = match filter {
+        LotFilter::All => None,
+        LotFilter::Webhook(url) => Some(url),
     };
     let mut lots = view.prepare_cached(
         "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images, l.missing_images,
@@ -84,13 +83,13 @@ pub fn page(
     let mut page = Vec::new();
     let mut rows = lots.query(params![job_id, position, url, limit])?;
     while let Some(row) = rows.next()? {
-        let texts = translations.query_map([row.get::<_, i64>(0)?], |row| {
-            let text: Option<String> = row.get(1)?;
+        let texts = translations.query_map([row.get::<_, i64>("id")?], |row| {
+            let text: Option<String> = row.get("text")?;
             let outcome = match text {
                 Some(text) => Ok(text),
-                None => Err(row.get(2)?),
+                None => Err(row.get("error")?),
             };
-            Ok((row.get(0)?, outcome))
+            Ok((row.get("language")?, outcome))
         })?;
         page.push(lot_row(row, texts.collect::<Result<_, _>>()?)?);
     }
@@ -99,27 +98,27 @@ pub fn page(
 
 fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>) -> Stored<LotRow> {
     Ok(LotRow {
-        position: row.get(1)?,
-        lot_id: row.get(2)?,
-        status: row.get(3)?,
-        vision_result: row.get(4)?,
-        error_message: row.get(5)?,
-        images: list(row.get(6)?)?,
-        missing_images: list(row.get(7)?)?,
-        processed_at: row.get(8)?,
+        position: row.get("position")?,
+        lot_id: row.get("lot_id")?,
+        status: row.get("status")?,
+        vision_result: row.get("vision_result")?,
+        error_message: row.get("error_message")?,
+        images: text_list(row.get("images")?)?,
+        missing_images: text_list(row.get("missing_images")?)?,
+        processed_at: row.get("processed_at")?,
         translations,
     })
 }
 
-/// A JSON list of texts; none is an empty one.
-pub(super) fn list(column: Option<String>) -> Stored<Vec<String>> {
+/// A column with a JSON list of texts; NULL is an empty list.
+pub(super) fn text_list(column: Option<String>) -> Stored<Vec<String>> {
     Ok(column
         .map(|text| serde_json::from_str(&text))
         .transpose()?
         .unwrap_or_default())
 }
 
-/// [`LotRow::images_processed`] of all lots of a job.
+/// The sum of [`LotRow::images_processed`] over all lots of a job.
 pub fn images_processed(view: &View, job_id: &str) -> Stored<u64> {
     let mut query = view.prepare_cached(
         "SELECT coalesce(sum(iif(missing_images IS NULL, json_array_length(images),

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::lots::list;
+use super::lots::text_list;
 use super::{StoreError, Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{CustomId, Stage};
@@ -98,8 +98,8 @@ const LINE: &str = "r.id, r.language, r.cap_raised, l.position, l.batch_job_id, 
 
 fn line(row: &rusqlite::Row<'_>) -> Stored<InputLine> {
     let language: String = row.get(1)?;
-    let missing = list(row.get(7)?)?;
-    let mut images = list(row.get(6)?)?;
+    let missing = text_list(row.get(7)?)?;
+    let mut images = text_list(row.get(6)?)?;
     images.retain(|image| !missing.contains(image));
     Ok(InputLine {
         request: row.get(0)?,

@@ -1,8 +1,7 @@
-//! ImageChecker are looked at before OpenAI is paid to: a lot goes on without those that are missing, and
-//! fails alone when none, or too few, can be had.
+//! The image checker: probes the images of waiting lots before OpenAI is paid to look at them.
 //!
-//! A tick takes in what the crew has found, gives the lots of which everything is known their
-//! verdict, and asks for the rest. What is known is in the database: a restart does not look again.
+//! A tick stores the results of the probes, decides over the lots whose images are all checked, and requests
+//! probes of the others. The results are in the database: a restart does not repeat them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,44 +9,56 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
+use crate::domain::decide::missing_images::{
+    self, KEPT, LotImagesDecision, has_too_few_images, oldest_check,
+};
 use crate::outbound::probe_pool::{ProbePool, ProbeResult};
-use crate::store::images::{self, DueLot};
+use crate::store::images::{self, DueLot, ImageCheck};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// Lots looked at in one tick.
+/// Lots read in one tick.
 const LOTS: usize = 500;
-/// Of these, lots of one job: however large one is, others go on beside it.
+/// Of these, lots of one job: a large job does not hold up the others.
 const LOTS_OF_A_JOB: u32 = 50;
-/// A lot fails when more than so many percent of its images are missing.
-const MAX_MISSING: usize = 30;
-/// How long what was found of an image before a lot came is taken to be so still.
-const FRESH: Duration = Duration::from_mins(5);
-/// How long it is kept: a hundred images of a host that hangs take seven minutes, and what was found of the
-/// first must be known with the last.
-const KEPT: Duration = Duration::from_hours(1);
-/// How long a tick waits for the crew.
+/// How long a tick waits for results of the probes.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// See the module.
+/// The image checker.
 pub struct ImageChecker {
     store: Arc<Store>,
     probes: ProbePool,
     config: Arc<Config>,
-    /// The job whose lots were looked at last.
+    /// The last job whose lots were read; 0 at the beginning of a round through all jobs.
     last_job: i64,
 }
 
-/// A lot of which everything is known.
-struct Verdict {
+/// A lot whose images are all checked.
+struct CheckedLot {
     lot: DueLot,
     missing: Vec<String>,
     first_problem: String,
 }
 
+impl CheckedLot {
+    fn has_too_few_images(&self) -> bool {
+        has_too_few_images(self.lot.images.len(), self.missing.len())
+    }
+}
+
+/// The lots that a tick has read.
+#[derive(Default)]
+struct ReadLots {
+    checked: Vec<CheckedLot>,
+    /// Images of the other lots that must be probed.
+    unchecked: Vec<String>,
+    /// The last job read; `None` if the round through all jobs is complete.
+    last_job: Option<i64>,
+}
+
 impl ImageChecker {
-    /// A checker that has not looked at any lot yet.
+    /// A checker that has read no lot yet.
     pub fn new(store: Arc<Store>, probes: ProbePool, config: Arc<Config>) -> Self {
         Self {
             store,
@@ -57,21 +68,37 @@ impl ImageChecker {
         }
     }
 
-    fn keep(&self, found: &[ProbeResult], now: Moment) -> Stored<()> {
-        if found.is_empty() {
+    fn store_results(&self, results: &[ProbeResult], now: Moment) -> Stored<()> {
+        if results.is_empty() {
             return Ok(());
         }
         self.store.write(now.wall, |tx| {
-            for ProbeResult { url, outcome } in found {
+            for ProbeResult { url, outcome } in results {
                 let problem = outcome.as_ref().err().map(ToString::to_string);
                 images::record_check(tx, url, problem.as_deref())?;
             }
-            images::forget(tx, now.wall.before(KEPT), found.len() * 2)
+            images::forget(tx, now.wall.before(KEPT), results.len() * 2)
         })
     }
 
-    /// Whether OpenAI may have answered what stands here as waiting, as after a restore: images that were
-    /// there then may be gone now, and no lot fails for that.
+    fn read_lots(&self, now: Moment) -> Stored<ReadLots> {
+        self.store.read(|view| {
+            let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
+            let mut read = ReadLots {
+                last_job,
+                ..ReadLots::default()
+            };
+            for lot in lots {
+                match check_lot(view, lot, now)? {
+                    Ok(lot) => read.checked.push(lot),
+                    Err(urls) => read.unchecked.extend(urls),
+                }
+            }
+            Ok(read)
+        })
+    }
+
+    /// Whether OpenAI may have answered a request that waits here, as after a restore.
     fn may_be_answered(&self) -> Stored<bool> {
         self.store.read(|view| {
             let stopped = alerts::paused(view, &PauseScope::Creates)?.is_some();
@@ -79,64 +106,65 @@ impl ImageChecker {
         })
     }
 
-    fn give(&self, verdicts: &[Verdict], now: Moment) -> Stored<()> {
-        self.store.write(now.wall, |tx| {
-            for verdict in verdicts {
-                let Verdict {
-                    lot,
-                    missing,
-                    first_problem,
-                } = verdict;
-                images::mark_checked(tx, lot, missing)?;
-                if verdict.fails() {
+    /// Decides over the lots and stores what follows; gives whether anything was stored.
+    fn decide(&self, lots: &[CheckedLot], now: Moment) -> Stored<bool> {
+        let may_be_answered =
+            lots.iter().any(CheckedLot::has_too_few_images) && self.may_be_answered()?;
+        let mut decided = Vec::new();
+        for lot in lots {
+            let (images, missing) = (lot.lot.images.len(), lot.missing.len());
+            match missing_images::decide(images, missing, may_be_answered) {
+                LotImagesDecision::Send => decided.push((lot, None)),
+                LotImagesDecision::Fail => {
+                    let problem = &lot.first_problem;
                     let reason = format!(
-                        "IMAGE_UNREACHABLE: {} of {} images cannot be fetched: {first_problem}",
-                        missing.len(),
-                        lot.images.len()
+                        "IMAGE_UNREACHABLE: {missing} of {images} images cannot be fetched: {problem}"
                     );
-                    settle::fail_unsent(tx, lot.request, &reason)?;
+                    decided.push((lot, Some(reason)));
+                }
+                LotImagesDecision::Wait => {}
+            }
+        }
+        if decided.is_empty() {
+            return Ok(false);
+        }
+        self.store.write(now.wall, |tx| {
+            for (CheckedLot { lot, missing, .. }, failure) in &decided {
+                images::mark_checked(tx, lot, missing)?;
+                if let Some(reason) = failure {
+                    settle::fail_unsent(tx, lot.request, reason)?;
                 }
             }
-            Ok(())
+            Ok(true)
         })
     }
 }
 
-/// A lot's verdict, or the images of it that nothing is known of.
-fn judge(view: &View, lot: DueLot, now: Moment) -> Stored<Result<Verdict, Vec<String>>> {
-    let fresh = now.wall.before(FRESH);
-    // A time in the future is one of a clock that was set back.
-    let since = match lot.again && lot.since <= now.wall {
-        true => lot.since,
-        false => lot.since.min(fresh),
-    };
-    let (mut missing, mut unknown) = (Vec::new(), Vec::new());
+/// A lot with its missing images, or the images that must be probed first.
+fn check_lot(view: &View, lot: DueLot, now: Moment) -> Stored<Result<CheckedLot, Vec<String>>> {
+    let since = oldest_check(lot.since, lot.openai_failed, now.wall);
+    let (mut missing, mut unchecked) = (Vec::new(), Vec::new());
     let mut first_problem = None;
     for url in &lot.images {
-        match images::known(view, url, since, now.wall)? {
-            None => unknown.push(url.clone()),
-            Some(None) => {}
-            Some(Some(problem)) => {
+        match images::last_check(view, url, since, now.wall)? {
+            None => unchecked.push(url.clone()),
+            Some(ImageCheck { problem: None }) => {}
+            Some(ImageCheck {
+                problem: Some(problem),
+            }) => {
                 first_problem.get_or_insert(problem);
                 missing.push(url.clone());
             }
         }
     }
-    if !unknown.is_empty() {
-        return Ok(Err(unknown));
+    if !unchecked.is_empty() {
+        return Ok(Err(unchecked));
     }
-    Ok(Ok(Verdict {
+    Ok(Ok(CheckedLot {
         lot,
         missing,
         first_problem: first_problem.unwrap_or_default(),
     }))
-}
-
-impl Verdict {
-    fn fails(&self) -> bool {
-        let (missing, all) = (self.missing.len(), self.lot.images.len());
-        missing == all || missing * 100 > all * MAX_MISSING
-    }
 }
 
 impl Worker for ImageChecker {
@@ -157,46 +185,34 @@ impl Worker for ImageChecker {
     }
 
     fn longest_tick(&self) -> Duration {
-        // A tick is bounded by the time limits of its checks.
+        // The time limits of the probes bound a tick.
         Duration::from_hours(2)
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
-        // The crew is waited for once a round: the jobs beyond this tick's are looked at before that.
-        let wait = if self.last_job == 0 {
-            WAIT
-        } else {
-            Duration::ZERO
+        let is_first_of_round = self.last_job == 0;
+        // A tick waits for results once a round: the lots of all jobs are read before the next wait.
+        let wait = match is_first_of_round {
+            true => WAIT,
+            false => Duration::ZERO,
         };
-        let found = self.probes.take_results(wait);
-        self.keep(&found, now)?;
-        let (mut verdicts, unknown, last_job) = self.store.read(|view| {
-            let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
-            let (mut verdicts, mut unknown) = (Vec::new(), Vec::new());
-            for lot in lots {
-                match judge(view, lot, now)? {
-                    Ok(verdict) => verdicts.push(verdict),
-                    Err(urls) => unknown.extend(urls),
-                }
-            }
-            Ok((verdicts, unknown, last_job))
-        })?;
-        let whole_round = self.last_job == 0 && last_job.is_none();
-        self.last_job = last_job.unwrap_or(0);
-        unknown.iter().for_each(|url| self.probes.request(url));
-        if verdicts.iter().any(Verdict::fails) && self.may_be_answered()? {
-            verdicts.retain(|verdict| !verdict.fails());
+        let results = self.probes.take_results(wait);
+        self.store_results(&results, now)?;
+        let lots = self.read_lots(now)?;
+        let is_whole_round = is_first_of_round && lots.last_job.is_none();
+        self.last_job = lots.last_job.unwrap_or(0);
+        for url in &lots.unchecked {
+            self.probes.request(url);
         }
-        if !verdicts.is_empty() {
-            self.give(&verdicts, now)?;
+        if self.decide(&lots.checked, now)? {
             return Ok(TickOutcome::again());
         }
-        let nothing = unknown.is_empty() && whole_round;
-        Ok(TickOutcome::idle(if nothing {
-            self.config.steps.idle
-        } else {
-            Duration::ZERO
-        }))
+        Ok(TickOutcome::idle(
+            match lots.unchecked.is_empty() && is_whole_round {
+                true => self.config.steps.idle,
+                false => Duration::ZERO,
+            },
+        ))
     }
 }
 
@@ -212,7 +228,7 @@ mod tests {
         }
     }
 
-    fn lot(since: Moment, again: bool) -> DueLot {
+    fn lot(since: Moment, openai_failed: bool) -> DueLot {
         DueLot {
             request: 1,
             lot: 1,
@@ -221,12 +237,12 @@ mod tests {
                 "https://a.example/2.jpg".into(),
             ],
             since: since.wall,
-            again,
+            openai_failed,
         }
     }
 
     #[test]
-    fn what_was_found_of_the_first_image_is_known_with_the_last() {
+    fn the_check_of_the_first_image_still_counts_after_the_last() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("a.db"), at(0).wall).expect("a store");
         let find = |url: &str, now: Moment| {
@@ -237,21 +253,21 @@ mod tests {
                 })
                 .expect("a write");
         };
-        let unknown = |lot: DueLot, now: Moment| {
-            let judged = store.read(|view| judge(view, lot, now));
-            judged
+        let unchecked = |lot: DueLot, now: Moment| {
+            let checked = store.read(|view| check_lot(view, lot, now));
+            checked
                 .expect("a read")
                 .map_or_else(|urls| urls.len(), |_| 0)
         };
         find("https://a.example/1.jpg", at(60));
-        assert_eq!(unknown(lot(at(0), false), at(60)), 1);
-        // A host that hangs: the second image's time-out comes long after the first one's.
+        assert_eq!(unchecked(lot(at(0), false), at(60)), 1);
+        // A host that hangs: the second probe times out long after the first.
         find("https://a.example/2.jpg", at(1200));
-        assert_eq!(unknown(lot(at(0), false), at(1200)), 0);
-        // For a lot that came later it is old; for one that OpenAI could not fetch, what was before is.
-        assert_eq!(unknown(lot(at(1100), false), at(1200)), 1);
-        assert_eq!(unknown(lot(at(100), true), at(1200)), 1);
-        // A time that the clock has yet to reach once more says nothing.
-        assert_eq!(unknown(lot(at(9000), true), at(1200)), 1);
+        assert_eq!(unchecked(lot(at(0), false), at(1200)), 0);
+        // For a lot that came later the check is too old; if OpenAI failed to fetch an image, an earlier one is.
+        assert_eq!(unchecked(lot(at(1100), false), at(1200)), 1);
+        assert_eq!(unchecked(lot(at(100), true), at(1200)), 1);
+        // A time in the future shows that the clock was set back.
+        assert_eq!(unchecked(lot(at(9000), true), at(1200)), 1);
     }
 }

@@ -8,6 +8,7 @@ pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;
 pub mod lost_create;
+pub mod missing_images;
 pub mod missing_lines;
 pub mod polled_batch;
 pub mod refused_batch;

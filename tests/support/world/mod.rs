@@ -30,7 +30,7 @@ use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::{Recovery, RecoveryError};
 use batchkeeper::store::batches::BatchRow;
 use batchkeeper::store::jobs::{self, JobRow};
-use batchkeeper::store::lots::{self, LotRow, Of};
+use batchkeeper::store::lots::{self, LotFilter, LotRow};
 use batchkeeper::store::{
     Store, StoreError, Watcher, batches, cancel, inspect, money, retry, synchronous_calls,
     webhook_deliveries,
@@ -691,7 +691,7 @@ impl World {
     pub fn lots(&self, id: &str) -> Vec<LotRow> {
         let lots = self
             .store()
-            .read(|view| lots::page(view, id, Of::All, 0, 60_000));
+            .read(|view| lots::page(view, id, LotFilter::All, 0, 60_000));
         lots.expect("readable")
     }
 
