@@ -47,6 +47,7 @@ pub mod requests;
 pub mod retention;
 pub mod retry;
 pub mod settle;
+mod states;
 pub mod status;
 pub mod stuck;
 pub mod synchronous_calls;

@@ -1,61 +1,64 @@
-//! Final jobs whose time is over: their lots, texts, requests and lines go, by chunks; the job's header,
-//! its submission and what its lines came to stay.
+//! Removes the lots, texts, requests and lines of expired jobs, a chunk at a time. The job's row and the sums of its
+//! lines stay.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, params, params_from_iter};
 
+use super::states::LIVE_BATCH;
 use super::{Stored, Tx, View, events};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 
-/// A job that is to be cleaned.
+/// A final job whose retention time is over.
 #[derive(Clone, Debug)]
-pub struct Old {
+pub struct ExpiredJob {
     /// Its row.
     pub seq: i64,
     /// Its UUID.
     pub id: String,
 }
 
-/// Everything of `j` is in and told: no batch may still answer it, no webhook is to be sent, and of none
-/// that did not arrive a person has yet to decide.
-const IS_OVER: &str = "j.completed_at IS NOT NULL
+/// Job `j` is final and reported: no batch or synchronous call may still answer it, no webhook is due, and the
+/// operator has decided over each webhook that did not arrive.
+fn is_over() -> String {
+    format!(
+        "j.completed_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
-                    WHERE k.job = j.seq AND b.state NOT IN ('ingested', 'failed'))
+                    WHERE k.job = j.seq AND {LIVE_BATCH})
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
                     WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
                            AND a.subject = 'delivery:' || d.id AND a.closed_at IS NULL
                     WHERE d.batch_job_id = j.id AND d.state = 'failed')
     AND NOT EXISTS (SELECT 1 FROM synchronous_calls c JOIN requests r ON r.id = c.request_id
-                    WHERE r.job = j.seq AND c.ended_at IS NULL)";
+                    WHERE r.job = j.seq AND c.ended_at IS NULL)"
+    )
+}
 
-/// The next job to be cleaned: one that is being cleaned, else the one that ended first before
-/// `before`, and was here by then.
-pub fn next(view: &View, before: Timestamp) -> Stored<Option<Old>> {
-    for (which, of) in [
-        (
-            "j.cleaning_since IS NOT NULL AND j.cleaned_at IS NULL ORDER BY j.seq",
-            None,
-        ),
-        (
-            "j.cleaning_since IS NULL AND j.completed_at < ?1
-             AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.kind = 'imported'
-                                                             AND e.at >= ?1))
-             ORDER BY j.completed_at",
-            Some(before),
-        ),
-    ] {
+/// Cleaning has begun, and is not complete.
+const IS_BEING_CLEANED: &str =
+    "j.cleaning_since IS NOT NULL AND j.cleaned_at IS NULL ORDER BY j.seq";
+
+/// The job ended before `?1`, and was imported before `?1` if it was imported.
+const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1
+    AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.kind = 'imported'
+                                                    AND e.at >= ?1))
+    ORDER BY j.completed_at";
+
+/// The next job to clean: one whose cleaning has begun, or else the one that ended first before `before`.
+pub fn next_expired(view: &View, before: Timestamp) -> Stored<Option<ExpiredJob>> {
+    let is_over = is_over();
+    for (condition, parameter) in [(IS_BEING_CLEANED, None), (IS_EXPIRED, Some(before))] {
         let mut query = view.prepare_cached(&format!(
-            "SELECT j.seq, j.id FROM batch_jobs j WHERE {IS_OVER} AND {which} LIMIT 1"
+            "SELECT j.seq, j.id FROM batch_jobs j WHERE {is_over} AND {condition} LIMIT 1"
         ))?;
-        let old = query.query_row(rusqlite::params_from_iter(of), |row| {
-            Ok(Old {
-                seq: row.get(0)?,
-                id: row.get(1)?,
+        let job = query.query_row(params_from_iter(parameter), |row| {
+            Ok(ExpiredJob {
+                seq: row.get("seq")?,
+                id: row.get("id")?,
             })
         });
-        if let Some(old) = old.optional()? {
-            return Ok(Some(old));
+        if let Some(job) = job.optional()? {
+            return Ok(Some(job));
         }
     }
     Ok(None)
@@ -64,47 +67,58 @@ pub fn next(view: &View, before: Timestamp) -> Stored<Option<Old>> {
 /// The lots of a chunk: of job `?1` up to position `?2`.
 const CHUNK: &str = "SELECT id FROM batch_lots WHERE batch_job_id = ?1 AND position <= ?2";
 
-/// Removes up to `lots` of a job's lots and all that belongs to them; a job that is not over any more is
-/// left alone.
-pub fn clean(tx: &Tx<'_>, old: &Old, lots: u32) -> Stored<()> {
+/// Removes up to `lots` lots of a job with all that belongs to them. A job that an operator has reopened stays.
+pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
+    let is_over = is_over();
     let begun = tx
         .prepare_cached(&format!(
-            "UPDATE batch_jobs AS j SET cleaning_since = coalesce(cleaning_since, ?) WHERE seq = ? AND {IS_OVER}"
+            "UPDATE batch_jobs AS j SET cleaning_since = coalesce(cleaning_since, ?) WHERE seq = ? AND {is_over}"
         ))?
-        .execute(params![tx.now, old.seq])?;
+        .execute(params![tx.now, job.seq])?;
     if begun == 0 {
         return Ok(());
     }
-    let positions: Vec<i64> = tx
+    let last: Option<i64> = tx
         .prepare_cached(
-            "SELECT position FROM batch_lots WHERE batch_job_id = ? ORDER BY position LIMIT ?",
+            "SELECT max(position) FROM
+                (SELECT position FROM batch_lots WHERE batch_job_id = ? ORDER BY position LIMIT ?)",
         )?
-        .query_map(params![old.id, lots], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let Some(last) = positions.last() else {
-        tx.execute(
-            "UPDATE batch_jobs SET cleaned_at = ? WHERE seq = ?",
-            params![tx.now, old.seq],
-        )?;
-        return events::record(tx, Some(&old.id), None, "cleaned", Fields::new());
-    };
-    let sums = "count(*), coalesce(sum(w.outcome = 'answered'), 0), sum(w.input_tokens), sum(w.cached_tokens),
-                sum(w.output_tokens), sum(w.reasoning_tokens)";
-    let added = "ON CONFLICT (job, coalesce(batch_id, 0)) DO UPDATE SET lines = lines + excluded.lines,
-                answered = answered + excluded.answered, input_tokens = input_tokens + excluded.input_tokens,
-                cached_tokens = cached_tokens + excluded.cached_tokens,
-                output_tokens = output_tokens + excluded.output_tokens,
-                reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens";
+        .query_row(params![job.id, lots], |row| row.get(0))?;
+    match last {
+        Some(last) => clean_chunk(tx, job, last),
+        None => {
+            tx.execute(
+                "UPDATE batch_jobs SET cleaned_at = ? WHERE seq = ?",
+                params![tx.now, job.seq],
+            )?;
+            events::record(tx, Some(&job.id), None, "cleaned", Fields::new())
+        }
+    }
+}
+
+/// Sums of the lines or calls `w` of a chunk.
+const SUMS: &str =
+    "count(*), coalesce(sum(w.outcome = 'answered'), 0), sum(w.input_tokens), sum(w.cached_tokens),
+    sum(w.output_tokens), sum(w.reasoning_tokens)";
+
+/// Adds the sums of a chunk to those of earlier ones.
+const ADD_SUMS: &str = "ON CONFLICT (job, coalesce(batch_id, 0)) DO UPDATE SET lines = lines + excluded.lines,
+    answered = answered + excluded.answered, input_tokens = input_tokens + excluded.input_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens";
+
+/// Removes the lots of a job up to position `last`, and keeps the sums of their lines and calls.
+fn clean_chunk(tx: &Tx<'_>, job: &ExpiredJob, last: i64) -> Stored<()> {
     for sql in [
         format!(
-            "INSERT INTO cleaned_work SELECT r.job, w.batch_id, NULL, {sums}
+            "INSERT INTO cleaned_work SELECT r.job, w.batch_id, NULL, {SUMS}
              FROM requests r JOIN batch_lines w ON w.request_id = r.id WHERE r.lot IN ({CHUNK})
-             GROUP BY r.job, w.batch_id {added}"
+             GROUP BY r.job, w.batch_id {ADD_SUMS}"
         ),
         format!(
-            "INSERT INTO cleaned_work SELECT r.job, NULL, min(w.started_at), {sums}
+            "INSERT INTO cleaned_work SELECT r.job, NULL, min(w.started_at), {SUMS}
              FROM requests r JOIN synchronous_calls w ON w.request_id = r.id
-             WHERE w.started_at IS NOT NULL AND r.lot IN ({CHUNK}) GROUP BY r.job {added}"
+             WHERE w.started_at IS NOT NULL AND r.lot IN ({CHUNK}) GROUP BY r.job {ADD_SUMS}"
         ),
         format!(
             "DELETE FROM batch_lines WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
@@ -116,7 +130,7 @@ pub fn clean(tx: &Tx<'_>, old: &Old, lots: u32) -> Stored<()> {
         format!("DELETE FROM lot_translations WHERE lot IN ({CHUNK})"),
         "DELETE FROM batch_lots WHERE batch_job_id = ?1 AND position <= ?2".to_owned(),
     ] {
-        tx.prepare_cached(&sql)?.execute(params![old.id, last])?;
+        tx.prepare_cached(&sql)?.execute(params![job.id, last])?;
     }
     Ok(())
 }

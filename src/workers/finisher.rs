@@ -1,5 +1,4 @@
-//! The finisher: a job whose last request is settled becomes final, and its webhooks due, in one
-//! transaction.
+//! The finisher: makes a job final once its last request is settled, and its webhooks due, in one transaction.
 
 use std::sync::Arc;
 
@@ -13,14 +12,14 @@ use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 /// Jobs finished in one tick.
 const JOBS: u32 = 20;
 
-/// See the module.
+/// The finisher.
 pub struct Finisher {
     store: Arc<Store>,
     config: Arc<Config>,
 }
 
 impl Finisher {
-    /// A finisher.
+    /// Finishes the jobs of this store.
     pub fn new(store: Arc<Store>, config: Arc<Config>) -> Self {
         Self { store, config }
     }

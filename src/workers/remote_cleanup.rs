@@ -1,31 +1,29 @@
-//! The janitor: removes the files of settled batches at OpenAI once their results have been here for
-//! long enough. What the earlier service uploaded is left alone.
+//! Remote cleanup: removes the files of ingested batches at OpenAI once their retention time is over. The files
+//! that the earlier service uploaded stay.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::{Moment, Timestamp};
+use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::decide::remote_cleanup::{Backups, BatchFiles, ingested_before};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, backup};
+use crate::store::{Store, Stored, backup};
 use crate::workers::pauses;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
 
-/// Longer than a transaction takes.
-const LONGEST_COMMIT: Duration = Duration::from_mins(1);
-
-/// See the module.
+/// Remote cleanup.
 pub struct RemoteCleanup {
     store: Arc<Store>,
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
-    /// When it is tried again after a failed call, on the steady clock.
+    /// No call is made before this time of the steady clock: the last one failed.
     rest_until: Duration,
 }
 
 impl RemoteCleanup {
-    /// A janitor.
+    /// Removes the files of this store's batches.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
         Self {
             store,
@@ -35,24 +33,34 @@ impl RemoteCleanup {
         }
     }
 
-    /// Where backups are made, what was taken in after the newest of them is still OpenAI's to keep;
-    /// none: there is no backup yet.
-    fn held_by_a_backup(&self, before: Timestamp) -> Result<Option<Timestamp>, WorkerError> {
+    fn backups(&self) -> Stored<Backups> {
         if !self.config.backup.is_on() {
-            return Ok(Some(before));
+            return Ok(Backups::Off);
         }
         let newest = self.store.read(backup::newest)?;
-        // A commit carries the time of its beginning.
-        Ok(newest.map(|newest| before.min(newest.before(LONGEST_COMMIT))))
+        Ok(newest.map_or(Backups::NoneYet, Backups::Newest))
     }
 
-    /// Removes a batch's files; one that is gone already is as good.
-    fn remove(&self, row: &BatchRow, with_input: bool) -> Result<(), CallError> {
-        let input = row.input_file_id.as_ref().filter(|_| with_input);
-        for file in [input, row.output.id.as_ref(), row.error_file.id.as_ref()]
-            .into_iter()
-            .flatten()
-        {
+    /// A batch whose files are removed now; `None` if there is none.
+    fn next_batch(&self, now: Moment) -> Stored<Option<BatchRow>> {
+        let retention = self.config.retention.remote_files;
+        let Some(before) = ingested_before(now.wall, retention, self.backups()?) else {
+            return Ok(None);
+        };
+        let identity = self.api.identity();
+        self.store
+            .read(|view| batches::unclean(view, before, identity))
+    }
+
+    /// Removes a batch's files. A file that is gone already counts as removed.
+    fn remove_files(&self, row: &BatchRow, is_input_shared: bool) -> Result<(), CallError> {
+        let files = BatchFiles {
+            input: row.input_file_id.as_deref(),
+            output: row.output.id.as_deref(),
+            error: row.error_file.id.as_deref(),
+            is_input_shared,
+        };
+        for file in files.to_remove() {
             match self.api.delete_file(file) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
@@ -68,44 +76,28 @@ impl Worker for RemoteCleanup {
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let idle = TickOutcome::idle(
-            self.config
-                .steps
-                .idle
-                .max(self.rest_until.saturating_sub(now.steady)),
-        );
-        let age = self.config.retention.remote_files;
-        if age.is_zero()
-            || now.steady < self.rest_until
-            || pauses::openai_paused(&self.store, &self.config, now)?.is_some()
-        {
-            return Ok(idle);
+        let idle = self.config.steps.idle;
+        if now.steady < self.rest_until {
+            return Ok(TickOutcome::idle(idle.max(self.rest_until - now.steady)));
         }
-        let Some(before) = self.held_by_a_backup(now.wall.before(age))? else {
-            return Ok(idle);
+        if pauses::openai_paused(&self.store, &self.config, now)?.is_some() {
+            return Ok(TickOutcome::idle(idle));
+        }
+        let Some(row) = self.next_batch(now)? else {
+            return Ok(TickOutcome::idle(idle));
         };
-        let identity = self.api.identity();
-        let row = self
-            .store
-            .read(|view| batches::unclean(view, before, identity))?;
-        let Some(row) = row else { return Ok(idle) };
-        // Two batches may have been made from one input: the last of them takes it along.
-        let shared = self.store.read(|view| batches::shares_input(view, &row))?;
-        match self.remove(&row, !shared) {
+        let is_input_shared = self.store.read(|view| batches::shares_input(view, &row))?;
+        match self.remove_files(&row, is_input_shared) {
             Ok(()) => self
                 .store
                 .write(now.wall, |tx| batches::mark_cleaned(tx, row.id))?,
             Err(error) => {
                 log::warn!(event = "not_cleaned", batch = row.id, error:%; "");
-                self.rest_until = now.steady
-                    + backoff(
-                        self.config.openai.retry_interval,
-                        u32::MAX,
-                        error.retry_after(),
-                    );
+                let first = self.config.openai.retry_interval;
+                self.rest_until = now.steady + backoff(first, u32::MAX, error.retry_after());
             }
         }
-        // One a tick, and none in a hurry: nobody waits for it.
-        Ok(TickOutcome::idle(self.config.steps.idle))
+        // One batch a tick: no other work waits for it.
+        Ok(TickOutcome::idle(idle))
     }
 }

@@ -1,7 +1,6 @@
-//! Retention: the texts, lots, requests and lines of jobs that ended long ago go, a chunk at a time, so
-//! that nobody waits for it. Never before the job's batches are taken in and its webhooks are
-//! delivered or given up; what remains says that there was the job and what it came to. Where nothing
-//! is left to remove, the room goes back to the disk.
+//! Retention: removes the texts, lots, requests and lines of jobs that ended long ago, a chunk at a time, so that no
+//! other write waits long. A job is cleaned only after its batches are ingested and its webhooks are delivered or
+//! abandoned. Its row stays. When nothing is left to remove, free pages go back to the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +10,19 @@ use crate::config::Config;
 use crate::store::{Store, free_space, retention};
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// Lots of one transaction: some 20 ms where each has its description and ten translations.
+/// Lots of one transaction: about 20 ms if each has a description and ten translations.
 const LOTS: u32 = 30;
-/// Between two chunks, so that others come to write.
-const BREATH: Duration = Duration::from_millis(50);
+/// The wait between two chunks, so that other workers can write.
+const WAIT: Duration = Duration::from_millis(50);
 
-/// See the module.
+/// Retention.
 pub struct Retention {
     store: Arc<Store>,
     config: Arc<Config>,
 }
 
 impl Retention {
-    /// A step that cleans.
+    /// Cleans this store.
     pub fn new(store: Arc<Store>, config: Arc<Config>) -> Self {
         Self { store, config }
     }
@@ -37,21 +36,22 @@ impl Worker for Retention {
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = TickOutcome::idle(self.config.steps.idle);
         let age = self.config.retention.results;
-        let old = match age.is_zero() {
+        let expired = match age.is_zero() {
             true => None,
             false => {
                 let before = now.wall.before(age);
-                self.store.read(|view| retention::next(view, before))?
+                self.store
+                    .read(|view| retention::next_expired(view, before))?
             }
         };
-        if let Some(old) = old {
+        if let Some(job) = expired {
             self.store
-                .write(now.wall, |tx| retention::clean(tx, &old, LOTS))?;
+                .write(now.wall, |tx| retention::clean(tx, &job, LOTS))?;
         } else if self.store.read(free_space::has_surplus_pages)? {
             self.store.write(now.wall, free_space::give_back_pages)?;
         } else {
             return Ok(idle);
         }
-        Ok(TickOutcome::idle(BREATH))
+        Ok(TickOutcome::idle(WAIT))
     }
 }

@@ -1420,7 +1420,9 @@ fn an_imported_job_is_kept_from_its_import_on() {
         .write(now, |tx| legacy::insert_job(tx, &dump.jobs[0]));
     assert!(inserted.unwrap());
     let old = |before| {
-        let next = world.store().read(|view| retention::next(view, before));
+        let next = world
+            .store()
+            .read(|view| retention::next_expired(view, before));
         next.unwrap().is_some()
     };
     assert!(!old(now), "it ended long ago, and is here since now");

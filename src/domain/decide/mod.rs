@@ -12,4 +12,5 @@ pub mod missing_images;
 pub mod missing_lines;
 pub mod polled_batch;
 pub mod refused_batch;
+pub mod remote_cleanup;
 pub mod webhook_answer;
