@@ -6,7 +6,7 @@ use super::{Api, RequestError};
 use crate::base::clock::Timestamp;
 use crate::domain::job::{JobStatus, is_english};
 use crate::http::{Request, Response};
-use crate::jobs::results::{Frame, ResultsReader};
+use crate::jobs::results_stream::{ResultsStream, ResultsTemplate};
 use crate::store::jobs::JobRow;
 use crate::store::lots::LotRow;
 
@@ -64,11 +64,11 @@ impl Api {
             "],\"total_lots\":{},\"processed_lots\":{},\"failed_lots\":{}}}",
             job.total_lots, job.processed_lots, job.failed_lots
         );
-        let frame = Frame::new(&head, "\"results\":[", counts, |job, row, to| {
+        let template = ResultsTemplate::new(&head, "\"results\":[", counts, |job, row, to| {
             serde_json::to_writer(to, &lot_json(job, row))
         });
         let most = job.cleaning_since.map_or(u32::MAX, |_| 0);
-        let body = ResultsReader::new(self.store.clone(), job, frame, 0, most);
+        let body = ResultsStream::new(self.store.clone(), job, template, 0, most);
         Ok(Response::stream(200, "application/json", body))
     }
 }

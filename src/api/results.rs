@@ -8,7 +8,8 @@ use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, MAX_LOTS};
 use crate::http::{Request, Response};
-use crate::jobs::results::{self, Frame, ResultsReader};
+use crate::jobs::lot_json::processing_summary;
+use crate::jobs::results_stream::{ResultsStream, ResultsTemplate};
 use crate::ops::answers::RequestError;
 use crate::store::jobs::JobRow;
 use crate::store::{Stored, lots, money};
@@ -66,8 +67,8 @@ impl Api {
                 return Ok(unfinished(&job, now));
             }
         };
-        let frame = Frame::results(&head);
-        let body = ResultsReader::new(self.store.clone(), job, frame, offset, limit);
+        let template = ResultsTemplate::results(&head);
+        let body = ResultsStream::new(self.store.clone(), job, template, offset, limit);
         Ok(Response::stream(status, "application/json", body))
     }
 
@@ -80,7 +81,7 @@ impl Api {
             "job_id": job.id,
             "status": job.status.as_str(),
             "completed_at": job.completed_at.map(Timestamp::to_seconds_text),
-            "processing_summary": results::summary(job, images),
+            "processing_summary": processing_summary(job, images),
         });
         if self.config.budgets.show_costs {
             let cost = self.store.read(|view| money::of_job(view, job.seq))?;

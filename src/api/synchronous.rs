@@ -11,7 +11,7 @@ use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
-use crate::jobs::results;
+use crate::jobs::lot_json::LotJson;
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::{StoreError, synchronous_calls};
@@ -231,7 +231,7 @@ impl Api {
 
 /// 200 with the texts that the job has. `pending_languages` are those that a batch still has to do.
 fn answer_json(job: &JobRow, lot: &LotRow) -> Value {
-    let mut result = results::Lot::new(&job.languages, lot).value();
+    let mut result = LotJson::new(&job.languages, lot).to_value();
     let mut warnings = Vec::new();
     let mut pending = Vec::new();
     for description in result["descriptions"].as_array().into_iter().flatten() {

@@ -8,7 +8,7 @@ use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, is_english};
-use crate::jobs::estimate;
+use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
 use crate::store::{Store, alerts, cancel, retry, settle, webhook_deliveries};
 
@@ -65,7 +65,7 @@ pub(super) fn retry_failed_lots(command: &Command) -> Outcome {
     let translations =
         u64::from(cost.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
     let requests = [(Stage::Vision, vision), (Stage::Translation, translations)];
-    let money = store.read(|view| estimate::of_requests(view, &config, requests, now()))?;
+    let money = store.read(|view| reservation::cost_of_requests(view, &config, requests, now()))?;
     let at_most = money.map_or_else(
         || "what nobody knows: a model has no price".to_owned(),
         |money| format!("some {money} USD at most"),

@@ -1,236 +1,177 @@
-//! What a submission will take: requests, batches, tokens and money, learned from the last finished
-//! jobs, or reckoned from its texts where there are none yet.
+//! What a submission will take: requests, batches, tokens and money. The averages of the last finished jobs count, or
+//! the lengths of its texts if there are none yet.
 
+use super::learned::{CHARACTERS_PER_TOKEN, average, count_answers, to_u64, tokens_per_image};
 use crate::base::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::batch::Stage;
+use crate::domain::decide::missing_images::has_too_few_images;
 use crate::domain::job::{Mode, Submission, is_english};
 use crate::domain::money::Money;
-use crate::domain::parameters::Parameters;
 use crate::domain::usage::TokenUsage;
 use crate::store::money::{self, Learned};
 use crate::store::{Stored, View};
 
-/// Characters of English text that make a token, about.
-const CHARACTERS_PER_TOKEN: u64 = 4;
-/// Input tokens of one image in low detail, about.
-const TOKENS_PER_IMAGE: u64 = 85;
-/// The same in any other detail, at most: patches are capped.
-const TOKENS_PER_DETAILED_IMAGE: u64 = 1_536;
-/// Bytes of a line of an input file beside its texts and URLs, about.
+/// Bytes of a line of an input file without its texts and URLs, about.
 const BYTES_PER_LINE: u64 = 500;
-/// Tokens of an answer, where nothing is known yet.
-const USUAL_ANSWER: u64 = 300;
-/// Input tokens of a line beside its instructions, where nothing is known yet.
-const USUAL_INPUT: u64 = 1_000;
-/// A line is reserved a quarter more than it usually takes.
-const MARGIN: (u64, u64) = (5, 4);
+/// Output tokens of an answer, before any was answered.
+const ASSUMED_OUTPUT: u64 = 300;
 
 /// What a submission will take.
 #[derive(Clone, Debug)]
 pub struct Estimate {
-    /// Descriptions to ask for.
+    /// Number of descriptions.
     pub descriptions: u64,
-    /// Translations to ask for.
+    /// Number of translations.
     pub translations: u64,
-    /// Batches of each stage, the fewest that hold them.
+    /// The fewest batches that hold the requests of each stage.
     pub batches: [u64; 2],
-    /// Of all requests.
+    /// Tokens of all requests.
     pub tokens: TokenUsage,
-    /// The most that may come out.
+    /// The output caps of all requests together.
     pub output_at_most: u64,
-    /// None: a model has no price.
+    /// The price of `tokens`; `None` if a model has no price.
     pub cost: Option<Money>,
-    /// Answers of finished jobs that it was learned from; 0: none.
+    /// Number of answers of finished jobs that the averages are made from.
     pub learned_from: u64,
 }
 
-/// What a submission will take, by the prices of that time.
+/// The sizes of a submission.
+#[derive(Clone, Copy, Debug, Default)]
+struct SubmissionSize {
+    descriptions: u64,
+    images: u64,
+    text_bytes: u64,
+    url_bytes: u64,
+}
+
+impl SubmissionSize {
+    fn of(submission: &Submission<'_>) -> Self {
+        let mut size = Self::default();
+        let lots = submission.lots.iter();
+        for lot in lots.filter(|lot| !has_too_few_images(lot.images.len(), 0)) {
+            size.descriptions += 1;
+            size.images += to_u64(lot.images.len());
+            size.text_bytes += to_u64(lot.additional_info.len());
+            size.url_bytes += lot.images.iter().map(|it| to_u64(it.len())).sum::<u64>();
+        }
+        size
+    }
+}
+
+/// Estimates what a submission will take, at the prices of `now`.
 ///
 /// # Errors
 /// The store's.
-pub fn of(
+pub fn estimate_submission(
     view: &View,
     config: &Config,
     submission: &Submission<'_>,
     mode: Mode,
     now: Timestamp,
 ) -> Stored<Estimate> {
+    let size = SubmissionSize::of(submission);
+    let languages = submission.languages.iter().filter(|tag| !is_english(tag));
+    let languages: Vec<&str> = languages.map(String::as_str).collect();
+    let translations = size.descriptions * to_u64(languages.len());
     let (vision, translation) = (&config.vision, &config.translation);
-    let sent = submission.lots.iter().filter(|lot| !lot.images.is_empty());
-    let languages: Vec<&String> = submission
-        .languages
-        .iter()
-        .filter(|tag| !is_english(tag))
-        .collect();
-    let (mut descriptions, mut images, mut text, mut urls) = (0, 0, 0, 0);
-    for lot in sent {
-        descriptions += 1;
-        images += count(lot.images.len());
-        text += count(lot.additional_info.len());
-        urls += lot.images.iter().map(|url| count(url.len())).sum::<u64>();
-    }
-    let translations = descriptions * count(languages.len());
-    let prompt = count(vision.prompt.len());
-    let answer = USUAL_ANSWER.min(u64::from(vision.max_output_tokens));
-    let vision_text = text + descriptions * prompt;
-    let reckoned = TokenUsage {
-        input: vision_text.div_ceil(CHARACTERS_PER_TOKEN) + images * per_image(&vision.detail),
-        cached: 0,
-        output: descriptions * answer,
-        reasoning: 0,
-    };
-    let learned = money::learned(view, Stage::Vision, &vision.model)?;
-    let mut learned_from = answers(&learned);
-    let seen = average(&learned, descriptions).unwrap_or(reckoned);
 
-    let learned = money::learned(view, Stage::Translation, &translation.model)?;
-    learned_from += answers(&learned);
-    let translation_prompt = count(translation.prompt.len());
-    let mut translated = TokenUsage::ZERO;
-    for language in languages {
-        let own: Vec<Learned> = learned
-            .iter()
-            .filter(|it| it.language == *language)
-            .cloned()
-            .collect();
-        let of_language = average(&own, descriptions)
-            .or_else(|| average(&learned, descriptions))
-            .unwrap_or(TokenUsage {
-                input: descriptions * (translation_prompt.div_ceil(CHARACTERS_PER_TOKEN) + answer),
-                cached: 0,
-                output: descriptions * USUAL_ANSWER.min(u64::from(translation.max_output_tokens)),
-                reasoning: 0,
-            });
-        translated = translated + of_language;
-    }
-    let day = now.to_day_text();
-    let mut cost = Some(Money::default());
-    for (model, tokens) in [(&vision.model, seen), (&translation.model, translated)] {
-        let rates = money::rates(view, model, mode.as_str(), &day)?;
-        if tokens != TokenUsage::ZERO {
-            let of_stage = rates.map(|it| it.cost(tokens));
-            cost = cost.zip(of_stage).map(|(all, one)| all + one);
-        }
-    }
-    let batches = |requests: u64, bytes: u64| {
-        if mode == Mode::Synchronous {
-            return 0;
-        }
-        let by_lines = requests.div_ceil(u64::from(config.batch.max_requests));
-        by_lines.max((bytes + requests * BYTES_PER_LINE).div_ceil(config.batch.max_bytes))
-    };
-    let description = answer * CHARACTERS_PER_TOKEN;
+    let described = money::learned(view, Stage::Vision, &vision.model)?;
+    let translated = money::learned(view, Stage::Translation, &translation.model)?;
+    let vision_tokens = estimate_vision(config, &described, size);
+    let translation_tokens = estimate_translations(config, &translated, size, &languages);
+    let vision_bytes =
+        size.text_bytes + size.url_bytes + size.descriptions * to_u64(vision.prompt.len());
+    let translation_bytes = translations
+        * (to_u64(translation.prompt.len()) + assumed_description(config) * CHARACTERS_PER_TOKEN);
     Ok(Estimate {
-        descriptions,
+        descriptions: size.descriptions,
         translations,
         batches: [
-            batches(descriptions, vision_text + urls),
-            batches(
-                translations,
-                translations * (translation_prompt + description),
-            ),
+            count_batches(config, mode, size.descriptions, vision_bytes),
+            count_batches(config, mode, translations, translation_bytes),
         ],
-        tokens: seen + translated,
-        output_at_most: descriptions * u64::from(vision.max_output_tokens)
+        tokens: vision_tokens + translation_tokens,
+        output_at_most: size.descriptions * u64::from(vision.max_output_tokens)
             + translations * u64::from(translation.max_output_tokens),
-        cost,
-        learned_from,
+        cost: cost(
+            view,
+            mode,
+            [
+                (&vision.model, vision_tokens),
+                (&translation.model, translation_tokens),
+            ],
+            now,
+        )?,
+        learned_from: count_answers(&described) + count_answers(&translated),
     })
 }
 
-/// What one line of a batch is reserved: what such lines have taken, and a quarter more; before any
-/// was answered, its cap. None: its model has no price.
-///
-/// # Errors
-/// The store's.
-pub fn of_line(
-    view: &View,
-    stage: Stage,
-    parameters: &Parameters,
-    now: Timestamp,
-) -> Stored<Option<Money>> {
-    let model = parameters.model();
-    let Some(rates) = money::rates(view, model, Mode::Batch.as_str(), &now.to_day_text())? else {
-        return Ok(None);
-    };
-    let learned = money::learned(view, stage, model)?;
-    // Of many, so that no fraction is lost.
-    const MANY: u64 = 1_000;
-    let tokens = average(&learned, MANY).map_or_else(
-        || {
-            let prompt = count(parameters.prompt().len()).div_ceil(CHARACTERS_PER_TOKEN);
-            TokenUsage {
-                input: prompt + USUAL_INPUT,
-                cached: 0,
-                output: u64::from(parameters.max_output_tokens()),
-                reasoning: 0,
-            }
-            .times(MANY)
-        },
-        |tokens| TokenUsage {
-            input: tokens.input * MARGIN.0 / MARGIN.1,
-            cached: 0,
-            output: tokens.output * MARGIN.0 / MARGIN.1,
-            reasoning: 0,
-        },
-    );
-    let cost = rates.cost(tokens);
-    Ok(Some(cost.divided_by(MANY)))
+/// Output tokens of a description, before any was answered.
+fn assumed_description(config: &Config) -> u64 {
+    ASSUMED_OUTPUT.min(u64::from(config.vision.max_output_tokens))
 }
 
-/// What so many more requests of each stage will cost, as their lines are reserved. None: a model has
-/// no price.
-///
-/// # Errors
-/// The store's.
-pub fn of_requests(
-    view: &View,
+fn estimate_vision(config: &Config, learned: &[Learned], size: SubmissionSize) -> TokenUsage {
+    let vision = &config.vision;
+    let text = size.text_bytes + size.descriptions * to_u64(vision.prompt.len());
+    average(learned, size.descriptions).unwrap_or_else(|| TokenUsage {
+        input: text.div_ceil(CHARACTERS_PER_TOKEN) + size.images * tokens_per_image(&vision.detail),
+        cached: 0,
+        output: size.descriptions * assumed_description(config),
+        reasoning: 0,
+    })
+}
+
+/// The tokens of the translations: those of a language by its own average, or else by that of all languages.
+fn estimate_translations(
     config: &Config,
-    requests: [(Stage, u64); 2],
+    learned: &[Learned],
+    size: SubmissionSize,
+    languages: &[&str],
+) -> TokenUsage {
+    let translation = &config.translation;
+    let prompt = to_u64(translation.prompt.len()).div_ceil(CHARACTERS_PER_TOKEN);
+    let output = ASSUMED_OUTPUT.min(u64::from(translation.max_output_tokens));
+    let of_language = |language: &&str| {
+        let own = learned.iter().filter(|it| it.language == *language);
+        let own: Vec<Learned> = own.cloned().collect();
+        average(&own, size.descriptions)
+            .or_else(|| average(learned, size.descriptions))
+            .unwrap_or_else(|| TokenUsage {
+                input: size.descriptions * (prompt + assumed_description(config)),
+                cached: 0,
+                output: size.descriptions * output,
+                reasoning: 0,
+            })
+    };
+    languages.iter().map(of_language).sum()
+}
+
+/// The price of the tokens of each model; `None` if a model that is used has no price.
+fn cost(
+    view: &View,
+    mode: Mode,
+    tokens_by_model: [(&String, TokenUsage); 2],
     now: Timestamp,
 ) -> Stored<Option<Money>> {
+    let day = now.to_day_text();
     let mut cost = Some(Money::default());
-    for (stage, number) in requests.into_iter().filter(|(_, number)| *number > 0) {
-        let line = of_line(view, stage, &config.parameters(stage), now)?;
-        cost = cost.zip(line).map(|(cost, line)| cost + line.times(number));
+    for (model, tokens) in tokens_by_model {
+        if tokens != TokenUsage::ZERO {
+            let rates = money::rates(view, model, mode.as_str(), &day)?;
+            let of_model = rates.map(|rates| rates.cost(tokens));
+            cost = cost.zip(of_model).map(|(all, one)| all + one);
+        }
     }
     Ok(cost)
 }
 
-/// What a line of an input file takes of the model's queue at most, about: OpenAI counts input tokens
-/// and the cap of the answer.
-pub fn of_queue(line_bytes: u64, images: usize, parameters: &Parameters, output_cap: u64) -> u64 {
-    let images = match parameters {
-        Parameters::Vision(vision) => count(images) * per_image(&vision.detail),
-        Parameters::Translation(_) => 0,
-    };
-    // Three bytes a token: rather too many tokens than too few.
-    line_bytes / 3 + images + output_cap
-}
-
-fn per_image(detail: &str) -> u64 {
-    match detail {
-        "low" => TOKENS_PER_IMAGE,
-        _ => TOKENS_PER_DETAILED_IMAGE,
+/// The fewest batches that hold the requests.
+fn count_batches(config: &Config, mode: Mode, requests: u64, bytes: u64) -> u64 {
+    if mode == Mode::Synchronous {
+        return 0;
     }
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-fn answers(learned: &[Learned]) -> u64 {
-    learned.iter().map(|it| it.answers).sum()
-}
-
-/// What so many requests take, by what those took; none where there were none.
-fn average(learned: &[Learned], requests: u64) -> Option<TokenUsage> {
-    let answers = answers(learned);
-    let all = learned.iter().map(|it| it.tokens).sum::<TokenUsage>();
-    let share = |tokens: u64| {
-        let whole = u128::from(tokens) * u128::from(requests) / u128::from(answers.max(1));
-        u64::try_from(whole).unwrap_or(u64::MAX)
-    };
-    (answers > 0).then(|| all.map(share))
+    let by_lines = requests.div_ceil(u64::from(config.batch.max_requests));
+    by_lines.max((bytes + requests * BYTES_PER_LINE).div_ceil(config.batch.max_bytes))
 }

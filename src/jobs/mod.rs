@@ -1,4 +1,12 @@
-//! What a job will take and what came of it, from the store's rows.
+//! What a job is expected to cost, and the JSON of its results. Used by the API, the webhook sender, the submitter
+//! and the CLI.
 
 pub mod estimate;
-pub mod results;
+mod learned;
+pub mod lot_json;
+pub mod reservation;
+pub mod results_stream;
+pub mod webhook_body;
+
+/// Lots that are read from the store in one transaction.
+const PAGE: u32 = 100;

@@ -15,7 +15,7 @@ use crate::domain::decide::webhook_answer::{
 };
 use crate::domain::due::Due;
 use crate::domain::signature::webhook_headers;
-use crate::jobs::results;
+use crate::jobs::webhook_body::webhook_body;
 use crate::outbound::HttpPost;
 use crate::store::jobs::{self, JobRow};
 use crate::store::webhook_deliveries::{self, Delivery, DeliveryLimits};
@@ -148,7 +148,7 @@ impl WebhookSender {
             return Ok((ReceiverAnswer::default(), Some(error)));
         };
         let config = &self.config.webhooks;
-        let body = results::webhook_body(&self.store, job, &delivery.url, config.max_body)?;
+        let body = webhook_body(&self.store, job, &delivery.url, config.max_body)?;
         let headers = self.headers(client, delivery, job, now, &body);
         Ok(
             match self

@@ -9,7 +9,8 @@ use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::{BatchState, Stage};
 use batchkeeper::domain::job::{JobStatus, LotStatus};
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::jobs::results::{self, webhook_body};
+use batchkeeper::jobs::lot_json::LotJson;
+use batchkeeper::jobs::webhook_body::webhook_body;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
 use batchkeeper::recovery::import::read_dump;
@@ -1300,7 +1301,7 @@ fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason
         let lot = &world.lots(&job)[0];
         assert_eq!(lot.status, LotStatus::Completed);
         assert!(lot.translations["de"].is_ok() && lot.error_message.is_some());
-        let results = results::Lot::new(&["en".into(), "de".into()], lot).value();
+        let results = LotJson::new(&["en".into(), "de".into()], lot).to_value();
         assert_eq!(
             results["descriptions"][0]["error"],
             json!(lot.error_message)

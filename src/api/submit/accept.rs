@@ -131,7 +131,7 @@ pub fn accept(
         let CheckedSubmission {
             submission, mode, ..
         } = *checked;
-        let estimate = estimate::of(tx, config, submission, mode, tx.now)?;
+        let estimate = estimate::estimate_submission(tx, config, submission, mode, tx.now)?;
         if let Some(refusal) = exceeded_budget(tx, config, checked, &estimate)? {
             return Ok(SubmissionOutcome::Refused(refusal));
         }

@@ -9,7 +9,7 @@ use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
-use crate::jobs::estimate;
+use crate::jobs::reservation;
 use crate::openai::jsonl::request_line;
 use crate::store::batches::{self, BatchPlan};
 use crate::store::money;
@@ -131,7 +131,7 @@ impl Submitter {
             let line_cost = if queues.is_empty() {
                 None
             } else {
-                estimate::of_line(view, stage, &parameters, now.wall)?
+                reservation::cost_of_line(view, stage, &parameters, now.wall)?
             };
             let allowance = money::allowance(view, &budgets, now.wall)?;
             Ok((queues, line_cost.unwrap_or_default(), allowance))
@@ -275,6 +275,6 @@ fn line_size(line: &InputLine, parameters: &Parameters) -> Result<(u64, u64), Wo
     let body = line.body(parameters);
     let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
     let output = body["max_output_tokens"].as_u64().unwrap_or(0);
-    let takes = estimate::of_queue(length, line.images.len(), parameters, output);
+    let takes = reservation::queue_tokens_of_line(length, line.images.len(), parameters, output);
     Ok((length, takes))
 }
