@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_check_counts_from_five_minutes_before_now_or_since_openai_failed() {
-        let at = |seconds| Timestamp::from_seconds(1_700_000_000 + seconds);
+        let at = |seconds: i64| Timestamp::from_seconds(1_700_000_000 + seconds);
         for (waiting_since, openai_failed, now, expected) in [
             (0, false, 60, -240),
             (0, false, 1_200, 0),

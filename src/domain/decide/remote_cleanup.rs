@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn files_stay_until_a_backup_shows_their_results() {
         const WEEK: u64 = 7 * 86_400;
-        let at = |seconds| Timestamp::from_seconds(1_700_000_000 + seconds);
-        let newest = |seconds| Backups::Newest(at(seconds));
+        let at = |seconds: i64| Timestamp::from_seconds(1_700_000_000 + seconds);
+        let newest = |seconds: i64| Backups::Newest(at(seconds));
         for (retention, backups, expected) in [
             (0, Backups::Off, None),
             (0, newest(0), None),
