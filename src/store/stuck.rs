@@ -1,53 +1,55 @@
-//! Work that stands still: what the auditor tells a person of.
+//! Stalled work, as causes of alerts.
 
 use rusqlite::{Row, params};
 
 use super::batches::{self, BatchRow};
+use super::states::{LIVE_BATCH, LIVE_JOB};
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
 use crate::domain::openai::Identity;
 
-/// Of jobs and of submissions that stand still so many are told of at once: a person reads them. What
-/// others tell of too, batch by batch, is told of whole, or each would end what the other began.
-const MOST: u32 = 20;
-/// OpenAI's window where a batch's row does not say when it closes, seconds.
+/// The most stalled jobs, and stalled batches, that are reported: a person reads them. Kinds of alerts that other
+/// workers open as well have no such limit: the auditor would close what they opened.
+const MOST_REPORTED: u32 = 20;
+/// The time that OpenAI has for a batch whose row does not say when its window closes, in seconds.
 const WINDOW: i64 = 24 * 3600;
 
-/// Jobs with a request that waits since before `before`.
-pub fn jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
-    let mut query = view.prepare_cached(
-        "SELECT j.id, min(r.since), count(*) FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
-         WHERE j.status IN ('pending', 'processing', 'translating') AND r.since < ? GROUP BY j.seq LIMIT ?",
-    )?;
-    let told = |row: &Row<'_>| {
-        let (id, since, number): (String, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+/// Jobs with a request that has waited since before `before`.
+pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT j.id, min(r.since) AS since, count(*) AS number
+         FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
+         WHERE {LIVE_JOB} AND r.since < ? GROUP BY j.seq LIMIT ?"
+    ))?;
+    let cause = |row: &Row<'_>| {
+        let id: String = row.get("id")?;
+        let (since, number): (String, u64) = (row.get("since")?, row.get("number")?);
         let message = format!(
-            "{number} requests of job {id} wait since {since}; what holds them: batchkeeper alerts"
+            "{number} requests of job {id} have waited since {since}; what holds them: batchkeeper alerts"
         );
         let subject = AlertSubject::Named(id);
         Ok(AlertCause { subject, message })
     };
     Ok(query
-        .query_map(params![before, MOST], told)?
+        .query_map(params![before, MOST_REPORTED], cause)?
         .collect::<Result<_, _>>()?)
 }
 
-/// Submissions that stand still since before `before`: on their way to OpenAI, there and not asked
-/// about, or ended and not taken in.
-pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
-    let mut query = view.prepare_cached(
-        "SELECT id, state, CASE state WHEN 'submitted' THEN next_at ELSE coalesce(ended_at, created_at) END AS since,
-                coalesce(error, 'no reason is stored')
-         FROM openai_batches
-         WHERE state NOT IN ('ingested', 'failed') AND since < ? LIMIT ?",
-    )?;
-    let told = |row: &Row<'_>| {
-        let (id, state, since, error): (i64, String, String, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+/// Batches that have not moved since before `before`: on their way to OpenAI, not polled, or not ingested.
+pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT b.id, b.state, CASE b.state WHEN 'submitted' THEN b.next_at ELSE coalesce(b.ended_at, b.created_at) END
+                    AS since,
+                coalesce(b.error, 'no reason is stored') AS error
+         FROM openai_batches b WHERE {LIVE_BATCH} AND since < ? LIMIT ?"
+    ))?;
+    let cause = |row: &Row<'_>| {
+        let (id, state): (i64, String) = (row.get("id")?, row.get("state")?);
+        let (since, error): (String, String) = (row.get("since")?, row.get("error")?);
         let what = match state.as_str() {
-            "submitted" => "should have been asked about at",
+            "submitted" => "should have been polled at",
             _ => "has not moved on since",
         };
         let message = format!(
@@ -57,39 +59,41 @@ pub fn submissions(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
         Ok(AlertCause { subject, message })
     };
     Ok(query
-        .query_map(params![before, MOST], told)?
+        .query_map(params![before, MOST_REPORTED], cause)?
         .collect::<Result<_, _>>()?)
 }
 
-/// Batches that OpenAI should have ended before `before`, and has not as far as is known.
-pub fn overdue(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
-    let mut query = view.prepare_cached(
-        "SELECT id, openai_batch_id, coalesce(openai_status, 'unknown'), coalesce(error, '') FROM openai_batches
-         WHERE state = 'submitted' AND state NOT IN ('ingested', 'failed')
-           AND NOT (coalesce(openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled') AND failures = 0)
-           AND coalesce(openai_expires, openai_time + ?) < ?",
-    )?;
-    let told = |row: &Row<'_>| {
-        let (id, remote, status, error): (i64, String, String, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+/// Batches that have not ended, as far as is known, and whose window closed before `before`.
+pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT b.id, b.openai_batch_id, coalesce(b.openai_status, 'unknown') AS status, coalesce(b.error, '') AS error
+         FROM openai_batches b
+         WHERE b.state = 'submitted' AND {LIVE_BATCH}
+           AND NOT (coalesce(b.openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled') AND b.failures = 0)
+           AND coalesce(b.openai_expires, b.openai_time + ?) < ?"
+    ))?;
+    let cause = |row: &Row<'_>| {
+        let (id, openai_id): (i64, String) = (row.get("id")?, row.get("openai_batch_id")?);
+        let (status, error): (String, String) = (row.get("status")?, row.get("error")?);
         let error = match error.as_str() {
             "" => String::new(),
             error => format!(" (the last call: {error})"),
         };
         let message = format!(
-            "batch {remote} is past its window and still {status}{error}; it is not sent again before it ends. If it is \
+            "batch {openai_id} is past its window and still {status}{error}; it is not sent again before it ends. If it is \
              lost for good: batchkeeper batches give-up {id}"
         );
         let subject = AlertSubject::Batch(id);
         Ok(AlertCause { subject, message })
     };
-    let of = params![WINDOW, before.seconds()];
-    Ok(query.query_map(of, told)?.collect::<Result<_, _>>()?)
+    let parameters = params![WINDOW, before.seconds()];
+    Ok(query
+        .query_map(parameters, cause)?
+        .collect::<Result<_, _>>()?)
 }
 
-/// Submissions that OpenAI may know under another account than `identity`, and has yet to be asked
-/// about.
-pub fn of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
+/// Batches that OpenAI may have under another account than `identity`, and that must still be asked about.
+pub fn batches_of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
     batches::some(
         view,
         "state NOT IN ('ingested', 'failed') AND state NOT IN ('planned', 'sealed')
@@ -100,56 +104,56 @@ pub fn of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRo
     )
 }
 
-/// Batches with OpenAI's id that a job works with and does not name, though none of that stage is
-/// named by it.
-pub fn unlinked(view: &View) -> Stored<Vec<i64>> {
-    let mut query = view.prepare_cached(
-        "SELECT DISTINCT b.id FROM batch_jobs j JOIN batch_links k ON k.job = j.seq JOIN openai_batches b ON b.id = k.batch_id
-         WHERE j.status IN ('pending', 'processing', 'translating') AND b.openai_batch_id IS NOT NULL
+/// Batches with OpenAI's id that work for a job which names no batch of that stage.
+pub fn unlinked_batches(view: &View) -> Stored<Vec<i64>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT DISTINCT b.id FROM batch_jobs j JOIN batch_links k ON k.job = j.seq
+                JOIN openai_batches b ON b.id = k.batch_id
+         WHERE {LIVE_JOB} AND b.openai_batch_id IS NOT NULL
            AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id ELSE j.openai_translation_batch_id END IS NULL
-         ORDER BY b.id",
-    )?;
+         ORDER BY b.id"
+    ))?;
     let rows = query.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Whether a request of one of the stages waits to be sent, or a batch of the model (none: of any) is under way.
-pub fn is_wanted(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bool> {
-    let mut waiting = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ?
-                        WHERE j.status IN ('pending', 'processing', 'translating'))",
-    )?;
+/// Whether a request of one of the stages waits to be sent, or a batch of the model (of any, if `None`) is live.
+pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bool> {
+    let mut waiting = view.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM batch_jobs j
+                        JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ? WHERE {LIVE_JOB})"
+    ))?;
     for stage in stages {
         if waiting.query_row([stage], |row| row.get(0))? {
             return Ok(true);
         }
     }
-    let mut under_way = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE model = coalesce(?, model) AND state NOT IN ('ingested', 'failed'))",
-    )?;
-    Ok(under_way.query_row([model], |row| row.get(0))?)
+    let mut live = view.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM openai_batches b WHERE b.model = coalesce(?, b.model) AND {LIVE_BATCH})"
+    ))?;
+    Ok(live.query_row([model], |row| row.get(0))?)
 }
 
-/// What should have been told of alerts since before `before`, and was not; or was given up after
-/// `given_up_after`.
-pub fn notices(
+/// The notifications that should have reached the receiver before `before`, and those that were abandoned after
+/// `abandoned_after`, as one cause.
+pub fn failed_notifications(
     view: &View,
     before: Timestamp,
-    given_up_after: Timestamp,
+    abandoned_after: Timestamp,
 ) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
-        "SELECT count(*), max(n.error_message) FROM alert_notices n
+        "SELECT count(*) AS number, max(n.error_message) AS error FROM alert_notices n
          WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed' AND n.created_at > ?",
     )?;
     let (number, error): (u64, Option<String>) = query
-        .query_row([before, given_up_after], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+        .query_row([before, abandoned_after], |row| {
+            Ok((row.get("number")?, row.get("error")?))
         })?;
     if number == 0 {
         return Ok(Vec::new());
     }
     let message = format!(
-        "{number} alerts could not be told to alerts.webhook_url: {}. They are here: batchkeeper alerts",
+        "{number} alert notifications have not reached alerts.webhook_url: {}. See: batchkeeper alerts",
         error.unwrap_or_default()
     );
     let subject = AlertSubject::Notifications;

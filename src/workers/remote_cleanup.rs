@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::decide::failed_call::{CallPurpose, FailedCall, FailedCallDecision};
 use crate::domain::decide::remote_cleanup::{Backups, BatchFiles, ingested_before};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, Stored, backup};
 use crate::workers::pauses;
-use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Remote cleanup.
 pub struct RemoteCleanup {
@@ -50,6 +51,20 @@ impl RemoteCleanup {
         let identity = self.api.identity();
         self.store
             .read(|view| batches::unclean(view, before, identity))
+    }
+
+    /// How long no call is made after one has failed.
+    fn rest_after(&self, error: &CallError) -> Duration {
+        let call = FailedCall {
+            purpose: CallPurpose::RemoveFiles,
+            error,
+            failures: 0,
+            retry_interval: self.config.openai.retry_interval,
+        };
+        match call.decide() {
+            FailedCallDecision::Retry { wait, .. }
+            | FailedCallDecision::PauseAccount { wait, .. } => wait,
+        }
     }
 
     /// Removes a batch's files. A file that is gone already counts as removed.
@@ -93,8 +108,7 @@ impl Worker for RemoteCleanup {
                 .write(now.wall, |tx| batches::mark_cleaned(tx, row.id))?,
             Err(error) => {
                 log::warn!(event = "not_cleaned", batch = row.id, error:%; "");
-                let first = self.config.openai.retry_interval;
-                self.rest_until = now.steady + backoff(first, u32::MAX, error.retry_after());
+                self.rest_until = now.steady + self.rest_after(&error);
             }
         }
         // One batch a tick: no other work waits for it.
