@@ -3,8 +3,5 @@
 /// A job that is not final.
 pub(super) const LIVE_JOB: &str = "j.status IN ('pending', 'processing', 'translating')";
 
-/// A request without an answer or a failure.
-pub(super) const OPEN_REQUEST: &str = "r.state IN ('waiting', 'claimed', 'held')";
-
 /// A batch that may still answer its requests.
 pub(super) const LIVE_BATCH: &str = "b.state NOT IN ('ingested', 'failed')";
