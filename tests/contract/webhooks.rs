@@ -193,7 +193,7 @@ fn what_a_receiver_says_decides() {
     let state = |receiver: &Receiver| -> String {
         let url = receiver.url("hook");
         appliance.cell(&format!(
-            "SELECT state || ' after ' || attempts FROM webhook_deliveries WHERE url = '{url}' ORDER BY again LIMIT 1"
+            "SELECT state || ' after ' || attempts FROM webhook_deliveries WHERE url = '{url}' ORDER BY resend_number LIMIT 1"
         ))
     };
     for (receiver, expected) in [
