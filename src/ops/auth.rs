@@ -97,7 +97,7 @@ fn normalize(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-/// The token of the header `Authorization`: that of `Bearer`, or the password of `Basic`, which browsers send.
+/// The token of the header `Authorization`: that of `Bearer`, or the password of `Basic` from browsers.
 fn token_of(header: &str) -> Option<String> {
     let (scheme, value) = header.split_once(' ')?;
     let value = value.trim();

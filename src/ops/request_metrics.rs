@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::metrics::{Histogram, Page};
 
-/// Upper bounds of the times to an answer, in seconds. Polls take milliseconds, synchronous jobs half a minute.
+/// Upper bounds of the times to an answer, in seconds. Polls take milliseconds, synchronous jobs up to half a
+/// minute.
 const BOUNDS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0];
 
 /// Counters of the client API.
