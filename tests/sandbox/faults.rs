@@ -72,9 +72,17 @@ fn lost_replies_and_broken_connections() {
     let list = world.get("/v1/batches").json();
     assert_eq!(list["data"].as_array().unwrap().len(), 3);
     assert_eq!(world.state()["duplicate_submissions"], json!([]));
+}
+
+#[test]
+fn refused_and_cut_answers() {
+    let folder = folder();
+    let world = World::new(folder.path());
+    world.batch(&vision_lines(3), "t1");
+    let id = world.batch(&vision_lines(3), "t2");
+    let id = id.as_str();
     world.fault(json!([{"fault": "html_502_on_poll", "times": 1}, {"fault": "unauthorized", "times": 1, "match": "GET /v1/models"},
         {"fault": "refuse", "times": 1, "match": "/v1/models", "value": {"status": 429, "code": "rate_limit_exceeded", "retry_after": 7}}]));
-    let id = found["id"].as_str().unwrap();
     assert_eq!(world.get(&format!("/v1/batches/{id}")).status, 502);
     assert_eq!(world.get("/v1/models").status, 401);
     let limited = world.get("/v1/models");
@@ -114,29 +122,38 @@ fn lost_replies_and_broken_connections() {
     );
 }
 
+/// The faults of the lines `v_10` to `v_23`.
+const LINE_FAULTS: [&str; 14] = [
+    "line_429",
+    "line_500",
+    "line_403",
+    "image_timeout",
+    "truncated_line",
+    "refusal_line",
+    "nested_parts",
+    "odd_unicode",
+    "missing_lines",
+    "duplicate_lines",
+    "extra_lines",
+    "cut_line",
+    "invalid_utf8_line",
+    "status_zero_lines",
+];
+
+/// The lines of a result file that are valid JSON.
+fn valid_lines(content: &[u8]) -> Vec<Value> {
+    content
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
+}
+
 #[test]
 fn each_fault_of_a_line_has_its_effect() {
     let folder = folder();
     let world = World::new(folder.path());
-    for (n, fault) in [
-        "line_429",
-        "line_500",
-        "line_403",
-        "image_timeout",
-        "truncated_line",
-        "refusal_line",
-        "nested_parts",
-        "odd_unicode",
-        "missing_lines",
-        "duplicate_lines",
-        "extra_lines",
-        "cut_line",
-        "invalid_utf8_line",
-        "status_zero_lines",
-    ]
-    .iter()
-    .enumerate()
-    {
+    for (n, fault) in LINE_FAULTS.iter().enumerate() {
         world.fault(json!({"fault": fault, "times": 1, "match": format!("v_{}", n + 10)}));
     }
     world.fault(json!({"fault": "huge_line", "value": 300_000, "match": "v_30"}));
@@ -151,15 +168,7 @@ fn each_fault_of_a_line_has_its_effect() {
         "/v1/files/{}/content",
         done["output_file_id"].as_str().unwrap()
     ));
-    let lines = content
-        .bytes
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>();
-    let read = lines
-        .iter()
-        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
-        .collect::<Vec<_>>();
+    let read = valid_lines(&content.bytes);
     let of = |n: usize| {
         read.iter()
             .filter(|line| line["custom_id"] == format!("v_{n}"))
@@ -214,17 +223,35 @@ fn each_fault_of_a_line_has_its_effect() {
     assert_eq!(state["faults_struck"].as_object().unwrap().len(), 15);
 }
 
+impl World {
+    /// A batch of four lines that ran with these faults alone.
+    fn run_with(&self, fault: Value) -> Value {
+        self.send("DELETE", "/sandbox/faults", &[], b"");
+        self.fault(fault);
+        let id = self.batch(&vision_lines(4), "t");
+        self.wait(2_000);
+        self.poll(&id)
+    }
+
+    /// Panics if there is a flag other than that of the tests' equal submissions.
+    fn check_flags(&self) {
+        let flags = self.state()["flags"].clone();
+        assert!(
+            flags
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|flag| flag["flag"] == "duplicate_submission"),
+            "{flags}"
+        );
+    }
+}
+
 #[test]
 fn each_fault_of_a_batch_has_its_effect() {
     let folder = folder();
     let world = World::new(folder.path());
-    let run = |fault: Value| {
-        world.send("DELETE", "/sandbox/faults", &[], b"");
-        world.fault(fault);
-        let id = world.batch(&vision_lines(4), "t");
-        world.wait(2_000);
-        world.poll(&id)
-    };
+    let run = |fault: Value| world.run_with(fault);
     let batch = run(json!({"fault": "all_failed"}));
     assert_eq!(
         (&batch["status"], &batch["output_file_id"]),
@@ -259,6 +286,14 @@ fn each_fault_of_a_batch_has_its_effect() {
             .unwrap()
             .contains("1,234,567")
     );
+    world.check_flags();
+}
+
+#[test]
+fn each_fault_of_a_batch_object_has_its_effect() {
+    let folder = folder();
+    let world = World::new(folder.path());
+    let run = |fault: Value| world.run_with(fault);
     let batch = run(json!({"fault": "late_file_ids", "value": 3_600_000}));
     assert_eq!(
         (&batch["status"], &batch["output_file_id"]),
@@ -277,15 +312,7 @@ fn each_fault_of_a_batch_has_its_effect() {
     world.fault(json!({"fault": "fast_batch"}));
     let id = world.batch(&vision_lines(1), "t");
     assert_eq!(world.poll(&id)["status"], "completed");
-    let flags = world.state()["flags"].clone();
-    assert!(
-        flags
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|flag| flag["flag"] == "duplicate_submission"),
-        "{flags}"
-    );
+    world.check_flags();
 }
 
 #[test]

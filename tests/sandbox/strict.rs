@@ -2,17 +2,22 @@
 
 use super::*;
 
-#[test]
-fn calls_are_checked_against_the_contract() {
-    let folder = folder();
-    let mut world = World::with(
-        folder.path(),
+/// A world with small limits.
+fn limited(folder: &Path) -> World {
+    World::with(
+        folder,
         SandboxSettings {
             max_upload_bytes: 5_000,
             creates_per_hour: 3,
             ..settings()
         },
-    );
+    )
+}
+
+#[test]
+fn keys_uploads_and_ids_are_checked() {
+    let folder = folder();
+    let mut world = limited(folder.path());
     // Keys and projects.
     world.key = "sk-x";
     assert_eq!(
@@ -74,7 +79,13 @@ fn calls_are_checked_against_the_contract() {
         );
     }
     assert_eq!(world.get("/v1/batches/batch_x").status, 404);
-    // The body of a create.
+    assert_eq!(world.state()["flags"], json!([]));
+}
+
+#[test]
+fn the_body_of_a_create_is_checked() {
+    let folder = folder();
+    let world = limited(folder.path());
     let file = world.upload(&vision_lines(1));
     let with = |change: fn(&mut Value)| {
         let mut body = new_batch(&file, "t");
@@ -136,6 +147,14 @@ fn calls_are_checked_against_the_contract() {
     ] {
         assert_eq!(got, expected(code, param));
     }
+    assert_eq!(world.state()["flags"], json!([]));
+}
+
+#[test]
+fn creates_are_limited_and_oddities_are_flagged() {
+    let folder = folder();
+    let mut world = limited(folder.path());
+    let file = world.upload(&vision_lines(1));
     // The rate limit accepts three creates, refuses the fourth, and accepts it an hour later.
     let first = world.create(&file, "a").json()["id"]
         .as_str()
@@ -195,17 +214,10 @@ fn calls_are_checked_against_the_contract() {
     assert_eq!(world.get("/v1/batches").json()["data"], json!([]));
 }
 
-#[test]
-fn inputs_are_checked_line_by_line() {
-    let folder = folder();
-    let world = World::with(
-        folder.path(),
-        SandboxSettings {
-            max_lines: 3,
-            unknown_file: UnknownFile::FailLater,
-            ..settings()
-        },
-    );
+/// An input with one error, and the error's code, param and line.
+type InvalidInput = (String, &'static str, Option<&'static str>, Option<u64>);
+
+fn invalid_inputs() -> Vec<InvalidInput> {
     let good = vision_body("x", &[]);
     let mut other = good.clone();
     other["model"] = json!("gpt-4.1-mini");
@@ -214,7 +226,7 @@ fn inputs_are_checked_line_by_line() {
     let mut streaming = good.clone();
     streaming["stream"] = json!(true);
     let first = line("a", &good);
-    let cases = [
+    vec![
         (
             format!("\u{feff}{first}"),
             "invalid_json_line",
@@ -275,8 +287,21 @@ fn inputs_are_checked_line_by_line() {
         ),
         (vision_lines(4), "too_many_tasks", None, None),
         (String::new(), "empty_file", None, None),
-    ];
-    for (input, code, param, number) in cases {
+    ]
+}
+
+#[test]
+fn inputs_are_checked_line_by_line() {
+    let folder = folder();
+    let world = World::with(
+        folder.path(),
+        SandboxSettings {
+            max_lines: 3,
+            unknown_file: UnknownFile::FailLater,
+            ..settings()
+        },
+    );
+    for (input, code, param, number) in invalid_inputs() {
         let id = world.batch(&input, "t");
         world.wait(60);
         let batch = world.poll(&id);
