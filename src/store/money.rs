@@ -276,7 +276,7 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     let rows = query.query_map([since], |row| {
         let (id, remote): (i64, String) = (row.get(0)?, row.get(1)?);
         let ours = token_usage(row, "")?.to_array();
-        let theirs = token_usage(row, "said_")?.to_array();
+        let theirs = token_usage(row, "openai_")?.to_array();
         let message = format!(
             "the lines of batch {remote} add up to {ours:?} tokens (in, cached, out, reasoning), OpenAI counts {theirs:?} \
              for the whole; what it costs is reckoned from the lines. Look at it: batchkeeper batches show {id}"
