@@ -1,12 +1,7 @@
-//! args → config → logger → run; nothing else.
+//! The program: everything is in the library.
 
 use std::process::ExitCode;
 
-use batchkeeper::cli;
-
 fn main() -> ExitCode {
-    match cli::parse(lexopt::Parser::from_env()) {
-        Ok(command) => cli::run(command),
-        Err(usage) => cli::refuse(&usage),
-    }
+    batchkeeper::cli::main()
 }

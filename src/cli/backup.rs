@@ -3,26 +3,35 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::json;
 
-use super::look::open;
+use super::context::Context;
 use super::progress::Progress;
-use super::{Command, Outcome, Refused, say};
+use super::{CommandError, Outcome};
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::BackupConfig;
+use crate::store::Store;
 use crate::store::backup::{self, Copied};
-use crate::store::{Store, StoreError};
 
-pub(super) fn run(command: &Command) -> Outcome {
-    let (config, store) = open(command)?;
-    let file = command.operands.first().map(PathBuf::from);
-    if file.is_some() && (command.dir.is_some() || command.keep_copies.is_some()) {
-        let message = "backup takes a FILE, or --dir and --keep";
-        return Err(Refused::Usage(message.into()));
-    }
-    let (copied, removed) = match file {
-        Some(file) => (copy(&store, &file)?, Vec::new()),
-        None => into_folder(&store, &config.database, &folder(command, config.backup)?)?,
+/// Options of `backup`.
+#[derive(Args)]
+pub(super) struct BackupOptions {
+    /// The copy's file; default: a file in --dir that has the time as its name
+    file: Option<PathBuf>,
+    /// The folder of copies; default: backup.dir
+    #[arg(long, conflicts_with = "file")]
+    dir: Option<PathBuf>,
+    /// Keep this number of the newest copies in the folder; default: backup.keep
+    #[arg(long, value_name = "N", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+}
+
+pub(super) fn run(context: &Context, options: BackupOptions) -> Outcome {
+    let (config, store) = context.open()?;
+    let (copied, removed) = match &options.file {
+        Some(file) => (copy(&store, file)?, Vec::new()),
+        None => copy_into_folder(&store, &config.database, &folder(options, config.backup)?)?,
     };
     let Copied {
         path,
@@ -34,8 +43,7 @@ pub(super) fn run(command: &Command) -> Outcome {
         0 => String::new(),
         number => format!("; {number} older removed"),
     };
-    say(
-        command,
+    context.output.report(
         &json!({"backup": path, "bytes": bytes, "schema": schema, "rows": rows, "removed": removed}),
         &format!(
             "{}: {bytes} bytes, schema {schema}, {rows} rows, read back and whole{also}\n",
@@ -44,41 +52,34 @@ pub(super) fn run(command: &Command) -> Outcome {
     )
 }
 
-/// Where copies go and how many are kept: as the command line says, else as the configuration does.
-fn folder(command: &Command, configured: BackupConfig) -> Result<BackupConfig, Refused> {
-    let keep =
-        match &command.keep_copies {
-            None => configured.keep,
-            Some(text) => text.parse().ok().filter(|keep| *keep > 0).ok_or_else(|| {
-                Refused::Usage(format!("--keep {text}: a whole number from 1 on"))
-            })?,
-        };
+/// The folder and the number of copies: those of the command line, else those of the configuration.
+fn folder(options: BackupOptions, configured: BackupConfig) -> Result<BackupConfig, CommandError> {
     let folder = BackupConfig {
-        dir: command.dir.clone().unwrap_or(configured.dir),
-        keep,
+        dir: options.dir.unwrap_or(configured.dir),
+        keep: options.keep.unwrap_or(configured.keep),
         ..configured
     };
     match folder.is_on() {
         true => Ok(folder),
-        false => Err(Refused::Usage(
+        false => Err(CommandError::Usage(
             "backup where? Name a FILE, or --dir DIR, or set backup.dir".into(),
         )),
     }
 }
 
-fn copy(store: &Store, to: &Path) -> Result<Copied, Refused> {
+fn copy(store: &Store, to: &Path) -> Result<Copied, CommandError> {
     let mut progress = Progress::new("copied");
-    let copied = store.back_up(to, &mut |done, all| progress.tell(done, all));
+    let copied = store.back_up(to, &mut |done, all| progress.show(done, all));
     progress.end();
     Ok(copied?)
 }
 
-/// A copy named by its time; only when it is whole those that are too many go.
-fn into_folder(
+/// Makes a copy that has its time as its name. Surplus copies are removed once the new one is verified.
+fn copy_into_folder(
     store: &Store,
     database: &Path,
     folder: &BackupConfig,
-) -> Result<(Copied, Vec<PathBuf>), Refused> {
+) -> Result<(Copied, Vec<PathBuf>), CommandError> {
     let clock = SystemClock::new();
     let began = clock.now().wall;
     let stem = database
@@ -94,8 +95,8 @@ fn into_folder(
     for path in &surplus {
         match fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let message = format!("{} cannot be removed: {error}", path.display());
-                return Err(StoreError::Other(message).into());
+                let path = path.clone();
+                return Err(CommandError::File { path, error });
             }
             _ => store.write(clock.now().wall, |tx| backup::forget(tx, path))?,
         }

@@ -1,28 +1,33 @@
-//! `convert-database OLD NEW`: a database of the program before this one, copied into a new file.
+//! `convert-database`: copies a database of the program before this one into a new file.
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use clap::Args;
 use serde_json::json;
 
-use super::{Command, Outcome, Refused, say};
-use crate::base::clock::{Clock, SystemClock};
+use super::Outcome;
+use super::context::{Context, now};
 use crate::store::convert;
 
-pub(super) fn run(command: &Command) -> Outcome {
-    let [old, new] = command.operands.as_slice() else {
-        let message = "convert-database takes the old file and a new one";
-        return Err(Refused::Usage(message.into()));
-    };
-    let now = SystemClock::new().now().wall;
-    let converted = convert::convert(Path::new(old), Path::new(new), now)?;
+/// Options of `convert-database`.
+#[derive(Args)]
+pub(super) struct ConvertOptions {
+    /// The old database, which stays unchanged
+    old: PathBuf,
+    /// The new file
+    new: PathBuf,
+}
+
+pub(super) fn run(context: &Context, options: &ConvertOptions) -> Outcome {
+    let converted = convert::convert(&options.old, &options.new, now())?;
     let (tables, rows) = (converted.tables, converted.rows);
     let findings: String = converted
         .findings
         .iter()
         .map(|(view, number)| format!("{view} had {number} findings before and has them now\n"))
         .collect();
-    say(
-        command,
+    let (old, new) = (options.old.display(), options.new.display());
+    context.output.report(
         &json!({"database": converted.path, "tables": tables, "rows": rows, "findings": converted.findings}),
         &format!(
             "{new}: {rows} rows of {tables} tables, compared with {old}, which is unchanged\n{findings}Next: set \

@@ -1,8 +1,8 @@
-//! How far long work is, where a person watches: on standard error, when that is a terminal.
+//! The progress of long work, on standard error if that is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
-/// A line that is written over.
+/// A line that each step writes over.
 pub(super) struct Progress {
     what: &'static str,
     shown: Option<u64>,
@@ -10,7 +10,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Nothing is shown before the first word on it.
+    /// A progress line that is not shown before the first step.
     pub(super) fn new(what: &'static str) -> Self {
         Self {
             what,
@@ -19,8 +19,8 @@ impl Progress {
         }
     }
 
-    /// So much of all is done.
-    pub(super) fn tell(&mut self, done: u64, all: u64) {
+    /// Shows that `done` of `all` is done.
+    pub(super) fn show(&mut self, done: u64, all: u64) {
         let percent = done.saturating_mul(100) / all.max(1);
         if self.is_watched && self.shown != Some(percent) {
             self.shown = Some(percent);
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// The line goes.
+    /// Removes the line.
     pub(super) fn end(self) {
         if self.shown.is_some() {
             write("\r\x1b[K");
@@ -43,6 +43,6 @@ impl Progress {
 
 fn write(text: &str) {
     let mut to = io::stderr().lock();
-    // A terminal that is gone need not be told.
+    // Without a terminal the line has no reader.
     drop(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
 }

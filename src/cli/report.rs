@@ -1,13 +1,15 @@
-//! `report`: the accounts of a period. What was accepted was answered or failed with a reason, and
-//! every batch that OpenAI made for us has its owner here; otherwise it does not balance.
+//! `report`: the accounts of a period. They balance if everything accepted was answered or failed with a
+//! reason, and every batch that OpenAI made for this database has its owner here.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::look::show;
-use super::{Command, Outcome, Refused, configuration_with_keys, open_store, print};
+use super::context::{Context, open_store};
+use super::output::print;
+use super::{CommandError, Outcome, Verdict};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::domain::batch::BatchState;
@@ -20,33 +22,98 @@ use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
 use crate::store::report::{Account, Calls, Paid, accounts, batches, cleaned_jobs, direct_calls};
 
-/// The period, where none is named.
-const LATELY: Duration = Duration::from_hours(24);
+/// The length of the period if the command line does not name its beginning.
+const USUAL_PERIOD: Duration = Duration::from_hours(24);
 
-/// The owner of a batch that works for none of the jobs here.
-const NOBODY: &str = "0 jobs";
+/// Options of `report`.
+#[derive(Args)]
+pub(super) struct ReportOptions {
+    /// The period's beginning: a day or a time, such as 2026-11-24 or 2026-11-24T02:24:00Z; default: a day
+    /// before its end
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<Timestamp>,
+    /// The period's end; default: now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<Timestamp>,
+}
+
+/// Reads a time in RFC 3339, or a day, which stands for its beginning in UTC.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let time = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        _ => text.to_owned(),
+    };
+    time.parse()
+        .map_err(|_| "it is no day (2026-11-24) and no time (2026-11-24T02:24:00Z)".into())
+}
+
+/// The owner of a batch that works for no job in this database.
+const NO_OWNER: &str = "0 jobs";
 
 /// A batch of the period, as OpenAI and the store have it.
 struct Entry {
     openai_batch_id: String,
     paid: Option<Paid>,
-    /// OpenAI's word of it.
+    /// Its status at OpenAI.
     status: String,
     remark: String,
     balances: bool,
 }
 
-pub(super) fn run(command: &Command) -> Outcome {
-    let config = configuration_with_keys(command)?;
-    let store = open_store(&config)?;
-    // OpenAI's times are whole seconds: the one that is not over counts.
-    let now = Timestamp::from_seconds(SystemClock::new().now().wall.seconds() + 1);
-    let to = moment("to", command.to.as_deref(), now)?;
-    let from = moment("from", command.from.as_deref(), to.before(LATELY))?;
-    if from >= to {
-        return Err(Refused::Usage("--from must be before --to".into()));
+/// What happened in a period.
+struct PeriodReport {
+    from: Timestamp,
+    to: Timestamp,
+    accounts: Vec<Account>,
+    direct: Calls,
+    cleaned_jobs: u64,
+    entries: Vec<Entry>,
+}
+
+impl PeriodReport {
+    fn unexplained(&self) -> u64 {
+        self.accounts.iter().map(Account::unexplained).sum()
     }
-    let (accounts, direct, cleaned) = store.read(|view| {
+
+    fn unowned(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.balances).count()
+    }
+
+    fn balances(&self) -> bool {
+        self.unexplained() == 0 && self.unowned() == 0
+    }
+
+    fn to_json(&self) -> Value {
+        let direct = self.direct;
+        json!({
+            "from": self.from.to_string(),
+            "to": self.to.to_string(),
+            "accounts": self.accounts.iter().map(account_json).collect::<Value>(),
+            "cleaned_jobs": self.cleaned_jobs,
+            "batches": self.entries.iter().map(entry_json).collect::<Value>(),
+            "direct_calls": json!({
+                "calls": direct.number,
+                "tokens": tokens_json(direct.tokens),
+                "cost_usd": cost_text(direct.cost),
+            }),
+            "tokens": tokens_json(total(&self.entries, direct.tokens)),
+            "cost_usd": cost_text(total_cost(&self.entries, direct)),
+            "balances": self.balances(),
+        })
+    }
+}
+
+pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
+    let config = context.config_with_keys()?;
+    let store = open_store(&config)?;
+    // OpenAI's times are whole seconds. The current second belongs to the period.
+    let now = Timestamp::from_seconds(SystemClock::new().now().wall.seconds() + 1);
+    let to = options.to.unwrap_or(now);
+    let from = options.from.unwrap_or(to.before(USUAL_PERIOD));
+    if from >= to {
+        return Err(CommandError::Usage("--from must be before --to".into()));
+    }
+    let (accounts, direct, cleaned_jobs) = store.read(|view| {
         Ok((
             accounts(view, from, to)?,
             direct_calls(view, from, to)?,
@@ -54,68 +121,53 @@ pub(super) fn run(command: &Command) -> Outcome {
         ))
     })?;
     let api = openai_client(&config)?;
-    let listed = batches_back_to(&api, from.seconds())
-        .map_err(|error| format!("OpenAI's batches cannot be listed: {error}"))?;
-    let entries = entries(&store, &api, listed, (from, to))?;
-    let unexplained: u64 = accounts.iter().map(Account::unexplained).sum();
-    let unowned = entries.iter().filter(|entry| !entry.balances).count();
-    let balances = unexplained == 0 && unowned == 0;
-    if command.json {
-        let report = json!({
-            "from": from.to_string(),
-            "to": to.to_string(),
-            "accounts": accounts.iter().map(account_json).collect::<Value>(),
-            "cleaned_jobs": cleaned,
-            "batches": entries.iter().map(entry_json).collect::<Value>(),
-            "direct_calls": json!({
-                "calls": direct.number,
-                "tokens": tokens_json(direct.tokens),
-                "cost_usd": cost_text(direct.cost),
-            }),
-            "tokens": tokens_json(total(&entries, direct.tokens)),
-            "cost_usd": cost_text(total_cost(&entries, direct)),
-            "balances": balances,
-        });
-        print(&format!("{report}\n"))?;
-        return Ok(balances);
-    }
-    print(&format!("Accepted from {from} to {to}\n\n"))?;
-    show(command, &accounts_table(&accounts))?;
-    if cleaned > 0 {
+    let listed = batches_back_to(&api, from.seconds()).map_err(|error| CommandError::OpenAi {
+        action: "OpenAI's batches cannot be listed".into(),
+        error,
+    })?;
+    let report = PeriodReport {
+        entries: entries(&store, &api, listed, (from, to))?,
+        from,
+        to,
+        accounts,
+        direct,
+        cleaned_jobs,
+    };
+    match context.output.json {
+        true => print(&format!("{}\n", report.to_json()))?,
+        false => show_text(context, &report)?,
+    };
+    Ok(Verdict::clean_if(report.balances()))
+}
+
+fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
+    print(&format!(
+        "Accepted from {} to {}\n\n",
+        report.from, report.to
+    ))?;
+    context.output.show(&accounts_table(&report.accounts))?;
+    if report.cleaned_jobs > 0 {
         print(&format!(
-            "{cleaned} of the jobs are cleaned after their time: their requests are told by headers and paid answers. \
-             What nobody knows any more is not counted: what of an imported job was not answered here, which \
-             translations of a cancelled one were wanted.\n"
+            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers and from \
+             paid answers. Not counted: requests of imported jobs that were not answered here, and translations that \
+             a cancelled job wanted.\n",
+            report.cleaned_jobs
         ))?;
     }
     print("\n")?;
-    show(command, &entries_table(&entries, direct))?;
-    print(&if balances {
-        format!(
+    context
+        .output
+        .show(&entries_table(&report.entries, report.direct))?;
+    print(&match report.balances() {
+        true => format!(
             "\nIt balances: everything accepted is accounted for, and each of {} batches has its owner.\n",
-            entries.len()
-        )
-    } else {
-        format!(
-            "\nIT DOES NOT BALANCE: {unexplained} unexplained, {unowned} batches without an owner or a batch.\n"
-        )
-    })?;
-    Ok(balances)
-}
-
-/// A time of the command line: RFC 3339, or a day (UTC, its beginning).
-fn moment(name: &str, text: Option<&str>, otherwise: Timestamp) -> Result<Timestamp, Refused> {
-    let Some(text) = text else {
-        return Ok(otherwise);
-    };
-    let whole = match text.len() {
-        10 => format!("{text}T00:00:00Z"),
-        _ => text.to_owned(),
-    };
-    whole.parse().map_err(|_| {
-        Refused::Usage(format!(
-            "--{name} {text:?} is no day (2026-11-24) and no time (2026-11-24T02:24:00Z)"
-        ))
+            report.entries.len()
+        ),
+        false => format!(
+            "\nIT DOES NOT BALANCE: {} unexplained, {} batches without an owner or a batch.\n",
+            report.unexplained(),
+            report.unowned()
+        ),
     })
 }
 
@@ -126,7 +178,7 @@ fn entries(
     api: &dyn BatchApi,
     listed: Vec<Batch>,
     (from, to): (Timestamp, Timestamp),
-) -> Result<Vec<Entry>, Refused> {
+) -> Result<Vec<Entry>, CommandError> {
     let period = from.seconds()..to.seconds();
     let rows = store.read(|view| batches(view, period.start, period.end))?;
     let mut rows: HashMap<String, Paid> = rows
@@ -147,7 +199,7 @@ fn entries(
             .is_some_and(|id| id == store.database_id());
         let remark = match paid.as_ref().and_then(|paid| paid.duplicate_of) {
             Some(first) => format!("a second batch under the key of row {first}"),
-            None if paid.as_ref().is_some_and(|paid| paid.owner == NOBODY) => {
+            None if paid.as_ref().is_some_and(|paid| paid.owner == NO_OWNER) => {
                 "of jobs that are not in this database, as after a restore".to_owned()
             }
             None if known => String::new(),
@@ -168,7 +220,7 @@ fn entries(
         let remark = if row.identity != *api.identity() {
             format!("of another account: {}", row.identity.base_url)
         } else if row.state == BatchState::Failed.as_str() {
-            "given up; OpenAI does not list it".to_owned()
+            "abandoned; OpenAI does not list it".to_owned()
         } else {
             match api.batch(&id) {
                 Ok(remote) => {
@@ -183,7 +235,8 @@ fn entries(
                     )
                 }
                 Err(error) => {
-                    return Err(format!("OpenAI cannot be asked for {id}: {error}").into());
+                    let action = format!("OpenAI cannot be asked for {id}");
+                    return Err(CommandError::OpenAi { action, error });
                 }
             }
         };
@@ -351,19 +404,15 @@ mod tests {
 
     #[test]
     fn a_period_is_named_by_days_or_times() {
-        let now = Timestamp::from_seconds(1_795_400_000);
-        let read = |text: Option<&str>| moment("from", text, now).ok();
-        assert_eq!(read(None), Some(now));
+        let read = |text| parse_time(text).ok().map(|it| it.to_string());
         assert_eq!(
-            read(Some("2026-11-24")).map(|it| it.to_string()).as_deref(),
+            read("2026-11-24").as_deref(),
             Some("2026-11-24T00:00:00.000Z")
         );
         assert_eq!(
-            read(Some("2026-11-24T02:24:00Z"))
-                .map(|it| it.to_string())
-                .as_deref(),
+            read("2026-11-24T02:24:00Z").as_deref(),
             Some("2026-11-24T02:24:00.000Z")
         );
-        assert_eq!(read(Some("yesterday")), None);
+        assert_eq!(read("yesterday"), None);
     }
 }

@@ -1,96 +1,123 @@
-//! `sign`: the signature of a request, for people writing clients.
+//! `sign`: the signature of a request, for people who write clients.
 
+use std::fs::File;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::json;
 
-use super::{Command, Outcome, Refused, configuration_with_keys, say};
+use super::context::Context;
+use super::{CommandError, Outcome};
 use crate::base::clock::{Clock, SystemClock};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Config};
 use crate::domain::signature::{Key, Message, SignedRequest, sign, webhook_secret};
 use crate::python_json::{self, Json};
 
-/// Where a submission is sent to.
+/// The path of a submission.
 const SUBMISSION: &str = "/api/v1/generate-descriptions";
 
-pub(super) fn run(command: &Command) -> Outcome {
-    let config = configuration_with_keys(command)?;
-    let name = command.client.as_deref().unwrap_or("default");
+/// Options of `sign`.
+#[derive(Args)]
+pub(super) struct SignOptions {
+    /// The body of a submission; default: standard input
+    file: Option<PathBuf>,
+    /// Sign a read of this job instead of a submission
+    #[arg(long, conflicts_with = "file")]
+    job: Option<String>,
+    /// Print the secret with which receivers verify webhooks
+    #[arg(long, conflicts_with_all = ["file", "job"])]
+    webhook_secret: bool,
+    /// The client whose key signs
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    client: String,
+}
+
+pub(super) fn run(context: &Context, options: &SignOptions) -> Outcome {
+    let config = context.config_with_keys()?;
+    let client = find_client(&config, &options.client)?;
+    if options.webhook_secret {
+        let secret = webhook_secret(first_key(client, client.webhook_keys())?);
+        return context
+            .output
+            .report(&json!({"webhook_secret": secret}), &format!("{secret}\n"));
+    }
+    let key = first_key(client, client.keys())?;
+    match &options.job {
+        Some(job) => sign_read(context, client, key, job),
+        None => sign_submission(context, client, key, &read_body(options.file.as_deref())?),
+    }
+}
+
+fn find_client<'a>(config: &'a Config, name: &str) -> Result<&'a ClientConfig, CommandError> {
     let client = config.clients.iter().find(|client| client.name == name);
-    let client = client.ok_or_else(|| {
+    client.ok_or_else(|| {
         let names: Vec<&str> = config.clients.iter().map(|it| it.name.as_str()).collect();
-        Refused::Failed(format!(
+        CommandError::Failed(format!(
             "there is no client {name:?} in the configuration; name one with --client: {}",
             names.join(", ")
         ))
-    })?;
-    let keys = match command.webhook_secret {
-        true => client.webhook_keys(),
-        false => client.keys(),
-    };
-    let key = keys
-        .first()
-        .ok_or_else(|| Refused::Failed(format!("client {name:?} has no key")))?;
-    if command.webhook_secret {
-        let secret = webhook_secret(key);
-        return say(
-            command,
-            &json!({"webhook_secret": secret}),
-            &format!("{secret}\n"),
+    })
+}
+
+fn first_key<'a>(client: &ClientConfig, keys: &'a [Key]) -> Result<&'a Key, CommandError> {
+    keys.first()
+        .ok_or_else(|| CommandError::Failed(format!("client {:?} has no key", client.name)))
+}
+
+fn sign_read(context: &Context, client: &ClientConfig, key: &Key, job: &str) -> Outcome {
+    if client.legacy() {
+        // One line, which scripts give to curl as it is.
+        let header = sign(key, Message::Bytes(job.as_bytes()));
+        return context.output.report(
+            &json!({"X-Signature": header}),
+            &format!("X-Signature: {header}\n"),
         );
     }
-    if let Some(job) = &command.job {
-        if client.legacy() {
-            // One line, which scripts give to curl as it is.
-            let header = sign(key, Message::Bytes(job.as_bytes()));
-            return say(
-                command,
-                &json!({"X-Signature": header}),
-                &format!("X-Signature: {header}\n"),
-            );
-        }
-        let target = format!("/api/v1/batch-status/{job}");
-        return show_forms(
-            command,
-            None,
-            None,
-            &V1::sign(client, key, "GET", &target, b""),
-        );
+    let target = format!("/api/v1/batch-status/{job}");
+    let v1 = SignedHeaders::sign(client, key, "GET", &target, b"");
+    show_forms(context, None, None, &v1)
+}
+
+fn sign_submission(context: &Context, client: &ClientConfig, key: &Key, body: &[u8]) -> Outcome {
+    let parsed = python_json::parse(body)
+        .map_err(|error| CommandError::Failed(format!("the body is no JSON: {error}")))?;
+    let v1 = SignedHeaders::sign(client, key, "POST", SUBMISSION, body);
+    if !client.legacy() {
+        return show_forms(context, None, None, &v1);
     }
-    let mut body = Vec::new();
-    match command.operands.first() {
-        Some(path) => {
-            std::fs::File::open(path)
-                .map_err(|error| format!("{path}: {error}"))?
-                .read_to_end(&mut body)?;
-        }
-        None => {
-            std::io::stdin().lock().read_to_end(&mut body)?;
-        }
-    }
-    let parsed =
-        python_json::parse(&body).map_err(|error| format!("the body is no JSON: {error}"))?;
     let lots = parsed
         .field("lots")
         .filter(|lots| matches!(lots, Json::Array(_)));
-    let v1 = V1::sign(client, key, "POST", SUBMISSION, &body);
-    if !client.legacy() {
-        return show_forms(command, None, None, &v1);
-    }
-    let header = sign(key, Message::Bytes(&body));
+    let header = sign(key, Message::Bytes(body));
     let field = lots.map(|lots| sign(key, Message::Canonical(lots)));
-    show_forms(command, Some(header), field, &v1)
+    show_forms(context, Some(header), field, &v1)
 }
 
-/// A request's headers under signature v1, and what is signed; `<body>` stands for the body.
-struct V1 {
+fn read_body(file: Option<&Path>) -> Result<Vec<u8>, CommandError> {
+    let mut body = Vec::new();
+    let Some(path) = file else {
+        std::io::stdin().lock().read_to_end(&mut body)?;
+        return Ok(body);
+    };
+    match File::open(path).and_then(|mut file| file.read_to_end(&mut body)) {
+        Ok(_) => Ok(body),
+        Err(error) => Err(CommandError::File {
+            path: path.to_owned(),
+            error,
+        }),
+    }
+}
+
+/// A request's headers under signature v1, and the text that is signed. `<body>` stands for the body.
+struct SignedHeaders {
     client: String,
     timestamp: String,
     signature: String,
     signed: String,
 }
 
-impl V1 {
+impl SignedHeaders {
     fn sign(client: &ClientConfig, key: &Key, method: &str, target: &str, body: &[u8]) -> Self {
         let timestamp = SystemClock::new().now().wall.seconds().to_string();
         let request = SignedRequest {
@@ -109,12 +136,12 @@ impl V1 {
     }
 }
 
-/// The earlier service's forms, where the client may use them, and signature v1.
+/// Prints the earlier service's forms, if the client may use them, and signature v1.
 fn show_forms(
-    command: &Command,
+    context: &Context,
     header: Option<String>,
     field: Option<String>,
-    v1: &V1,
+    v1: &SignedHeaders,
 ) -> Outcome {
     let mut text = String::new();
     let mut all = json!({"v1": {
@@ -135,5 +162,5 @@ fn show_forms(
         "X-Client-Id: {}\nX-Timestamp: {}\nX-Signature: {}\nsigned: {}\n",
         v1.client, v1.timestamp, v1.signature, v1.signed
     ));
-    say(command, &all, &text)
+    context.output.report(&all, &text)
 }

@@ -193,7 +193,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     let dry = appliance.run(&["import-legacy", file, "--dry-run"]);
     assert_eq!(dry.status, 0, "{}", dry.err);
     assert!(
-        dry.out.contains("7 jobs with 70 lots taken") && dry.out.contains("nothing was changed"),
+        dry.out.contains("7 jobs with 70 lots imported") && dry.out.contains("nothing was changed"),
         "{}",
         dry.out
     );
@@ -206,7 +206,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     assert!(
         import
             .out
-            .contains("7 jobs with 70 lots taken, 0 here already, 0 rows refused"),
+            .contains("7 jobs with 70 lots imported, 0 here already, 0 rows refused"),
         "{}",
         import.out
     );
@@ -321,7 +321,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     assert!(
         import
             .out
-            .contains("0 jobs with 0 lots taken, 7 here already"),
+            .contains("0 jobs with 0 lots imported, 7 here already"),
         "{}",
         import.out
     );

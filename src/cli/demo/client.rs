@@ -1,4 +1,4 @@
-//! What a client does, and what the demo shows of it.
+//! The client of the demo, and what it prints.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,23 +7,22 @@ use std::time::Duration;
 use crossbeam_channel::never;
 use serde_json::{Value, json};
 
-use super::super::print;
-use super::{KEY, LANGUAGES};
+use super::{CommandError, KEY, LANGUAGES, print};
 use crate::base::clock::Clock;
 use crate::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use crate::outbound::LocalClient;
 use crate::store::{Store, inspect};
 
 /// How long the demo waits for its job and webhook.
-const PATIENCE: Duration = Duration::from_secs(50);
-/// How often it polls.
-const POLL: Duration = Duration::from_millis(250);
-/// The longest answer that is read.
+const TIMEOUT: Duration = Duration::from_secs(50);
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The largest response that is read, in bytes.
 const MAX_ANSWER: u64 = 50_000_000;
-/// The real lots; see `SOURCES.md`.
+/// The lots. `SOURCES.md` says where they come from.
 const LOTS: &str = include_str!("lots.json");
 
-/// Where everything is.
+/// Addresses and files of the demo.
 pub(super) struct Demo {
     pub api: String,
     pub sandbox: String,
@@ -31,8 +30,8 @@ pub(super) struct Demo {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Sends the job, watches it, verifies what comes back.
-pub(super) fn run(demo: &Demo) -> Result<(), String> {
+/// Sends the job, polls it, and verifies its webhook and its results.
+pub(super) fn run(demo: &Demo) -> Result<(), CommandError> {
     let key = Key::new(KEY).map_err(|error| error.to_string())?;
     let caller = LocalClient::new();
     let job = submit(demo, &caller, &key)?;
@@ -42,13 +41,11 @@ pub(super) fn run(demo: &Demo) -> Result<(), String> {
     show_queries(demo, &job)
 }
 
-fn say(text: &str) -> Result<(), String> {
-    print(&format!("{text}\n"))
-        .map(drop)
-        .map_err(|_| "standard output is closed".to_owned())
+fn say(text: &str) -> Result<(), CommandError> {
+    print(&format!("{text}\n")).map(drop)
 }
 
-fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, String> {
+fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, CommandError> {
     let mut lots: Value =
         serde_json::from_str(LOTS).map_err(|error| format!("the demo's lots: {error}"))?;
     let images = lots
@@ -87,39 +84,43 @@ fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, String
             ))?;
             Ok(job.to_owned())
         }
-        _ => Err(format!("the job was refused with {status}: {answer}")),
+        _ => Err(format!("the job was refused with {status}: {answer}").into()),
     }
 }
 
-fn parse(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))
+fn parse(body: &[u8]) -> Result<Value, CommandError> {
+    Ok(serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))?)
 }
 
-fn get(caller: &LocalClient, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), String> {
+fn get(
+    caller: &LocalClient,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<(u16, Value), CommandError> {
     let (status, body) = caller
         .get(url, headers, MAX_ANSWER)
         .map_err(|error| format!("{url}: {error}"))?;
     Ok((status, parse(&body)?))
 }
 
-/// Asks `look` again and again until it gives something.
+/// Polls `look` until it returns a value.
 fn wait_for<T>(
     demo: &Demo,
     what: &str,
-    mut look: impl FnMut() -> Result<Option<T>, String>,
-) -> Result<T, String> {
+    mut look: impl FnMut() -> Result<Option<T>, CommandError>,
+) -> Result<T, CommandError> {
     let started = demo.clock.now().steady;
-    while demo.clock.now().steady.saturating_sub(started) < PATIENCE {
+    while demo.clock.now().steady.saturating_sub(started) < TIMEOUT {
         if let Some(found) = look()? {
             return Ok(found);
         }
-        // Nothing is ever sent: a pause.
-        never::<()>().recv_timeout(POLL).ok();
+        // The channel never receives a message, so this only waits.
+        never::<()>().recv_timeout(POLL_INTERVAL).ok();
     }
-    Err(format!("{what} did not come within {PATIENCE:?}"))
+    Err(format!("{what} did not come within {TIMEOUT:?}").into())
 }
 
-fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), String> {
+fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), CommandError> {
     let url = format!("{}/api/v1/batch-status/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
     let mut shown = String::new();
@@ -147,13 +148,20 @@ fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), 
         }
         match status.get("status").and_then(Value::as_str) {
             Some("completed") => Ok(Some(())),
-            Some("failed" | "cancelled") => Err(format!("the job came to nothing: {status}")),
+            Some("failed" | "cancelled") => {
+                Err(format!("the job came to nothing: {status}").into())
+            }
             _ => Ok(None),
         }
     })
 }
 
-fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), String> {
+fn verify_webhook(
+    demo: &Demo,
+    caller: &LocalClient,
+    key: &Key,
+    job: &str,
+) -> Result<(), CommandError> {
     let url = format!("{}/sandbox/hooks/demo", demo.sandbox);
     let delivery = wait_for(demo, "the webhook", || {
         let (_, hooks) = get(caller, &url, &[])?;
@@ -178,7 +186,7 @@ fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Re
         .and_then(Value::as_str)
         .unwrap_or_default();
     if header("x-signature") != sign(key, Message::Bytes(body.as_bytes())) {
-        return Err("the webhook's X-Signature does not hold".into());
+        return Err("the webhook's X-Signature does not hold".to_owned().into());
     }
     let (id, timestamp, signature) = (
         header("webhook-id"),
@@ -196,13 +204,13 @@ fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Re
         .map_err(|error| {
             format!("the webhook's Standard Webhooks signature does not hold: {error}")
         })?;
-    let told = parse(body.as_bytes())?;
-    let lots = told
+    let notified = parse(body.as_bytes())?;
+    let lots = notified
         .get("lots")
         .and_then(Value::as_array)
         .map_or(0, Vec::len);
-    if told.get("job_id").and_then(Value::as_str) != Some(job) || lots == 0 {
-        return Err(format!("the webhook tells of something else: {told}"));
+    if notified.get("job_id").and_then(Value::as_str) != Some(job) || lots == 0 {
+        return Err(format!("the webhook is about another job: {notified}").into());
     }
     say(&format!(
         "webhook    {id} received: both signatures hold, {lots} lots in it"
@@ -214,7 +222,7 @@ fn show_descriptions(
     caller: &LocalClient,
     key: &Key,
     job: &str,
-) -> Result<(), String> {
+) -> Result<(), CommandError> {
     let url = format!("{}/api/v1/batch-results/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
     let (_, results) = get(caller, &url, &[("X-Signature", &signature)])?;
@@ -266,11 +274,11 @@ fn show_descriptions(
     if described == lots.len() && described > 0 {
         Ok(())
     } else {
-        Err("some lots lack a description".into())
+        Err("some lots lack a description".to_owned().into())
     }
 }
 
-fn show_queries(demo: &Demo, job: &str) -> Result<(), String> {
+fn show_queries(demo: &Demo, job: &str) -> Result<(), CommandError> {
     let store =
         Store::open(&demo.database, demo.clock.now().wall).map_err(|error| error.to_string())?;
     for sql in inspect::operator_queries(job) {

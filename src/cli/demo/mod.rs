@@ -1,15 +1,17 @@
-//! `demo`: the whole chain on this machine. A sandbox stands for OpenAI, a daemon runs on a database
-//! of its own, a client sends a signed job of 100 real lots, polls, and verifies the webhook.
+//! `demo`: the whole chain on this machine. A sandbox stands for OpenAI, and a daemon runs on a new
+//! database. A client sends a signed job of 100 real lots, polls it, and verifies the webhook.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use crossbeam_channel::{Receiver, bounded, never};
 
-use super::serve_sandbox::limits;
-use super::{Outcome, logger, print};
+use super::output::print;
+use super::sandbox::limits;
+use super::{CommandError, Outcome, Verdict, logger};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::thread_group::ThreadGroup;
 use crate::config::{Config, LogFormat};
@@ -19,12 +21,20 @@ use crate::sandbox::{Latencies, Pace, Sandbox, SandboxSettings};
 
 mod client;
 
-/// The client's key; its requests and webhooks are signed with it.
+/// The client's key. It signs requests and webhooks.
 const KEY: &str = "demo-key-of-more-than-sixteen-bytes";
-/// What the daemon opens, between two runs of the same demo, anew each time.
+/// The languages of the job.
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
 
-pub(super) fn run(keep: bool) -> Outcome {
+/// Options of `demo`.
+#[derive(Args)]
+pub(super) struct DemoOptions {
+    /// Leave everything running until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(super) fn run(options: &DemoOptions) -> Outcome {
     logger::start("warn", LogFormat::Text);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let folder = std::env::temp_dir().join(format!(
@@ -45,25 +55,25 @@ pub(super) fn run(keep: bool) -> Outcome {
     ))?;
 
     let (finish, finished) = bounded(1);
-    let told = client::run(&client::Demo {
+    let shown = client::run(&client::Demo {
         api,
         sandbox: openai,
         database: database.clone(),
         clock,
     });
-    let until: Receiver<()> = if keep && told.is_ok() {
-        never()
-    } else {
-        finished
+    let keeps_running = options.keep && shown.is_ok();
+    let until: Receiver<()> = match keeps_running {
+        true => never(),
+        false => finished,
     };
-    if told.is_ok() {
+    if shown.is_ok() {
         print(&format!(
             "\nThe database stays at {}\nLook at it:  sqlite3 {} 'SELECT * FROM v_jobs'\n",
             database.display(),
             database.display()
         ))?;
     }
-    if keep && told.is_ok() {
+    if keeps_running {
         print(&format!(
             "Commands:    batchkeeper batches --config {}\n",
             config_path(&folder).display()
@@ -73,16 +83,16 @@ pub(super) fn run(keep: bool) -> Outcome {
     drop(finish);
     daemon.run(&until)?;
     sandbox.stop(Duration::from_secs(5));
-    told?;
-    Ok(true)
+    shown?;
+    Ok(Verdict::Clean)
 }
 
 fn start_sandbox(
     group: &ThreadGroup,
     clock: &Arc<dyn Clock>,
     folder: &Path,
-) -> Result<Server, String> {
-    // Slow enough that its stages can be watched, fast enough to be waited for.
+) -> Result<Server, CommandError> {
+    // A person can watch the stages, and does not wait long.
     let latencies = Latencies {
         validating: 500,
         in_progress: 1_500,
@@ -106,7 +116,7 @@ fn start_sandbox(
         limits(),
         Arc::new(sandbox),
     )
-    .map_err(|error| format!("the sandbox does not start: {error}"))
+    .map_err(|error| CommandError::Failed(format!("the sandbox does not start: {error}")))
 }
 
 fn config_path(folder: &Path) -> PathBuf {
@@ -114,7 +124,7 @@ fn config_path(folder: &Path) -> PathBuf {
 }
 
 /// A configuration as an operator would write it, with waits that suit a demo.
-fn write_config(folder: &Path, openai: &str) -> Result<Config, String> {
+fn write_config(folder: &Path, openai: &str) -> Result<Config, CommandError> {
     let key_file = folder.join("openai.key");
     let text = format!(
         "listen = \"127.0.0.1:0\"\nops_listen = \"127.0.0.1:0\"\ndatabase = {:?}\n\n\
@@ -128,5 +138,5 @@ fn write_config(folder: &Path, openai: &str) -> Result<Config, String> {
     let written =
         std::fs::write(&key_file, "sk-sandbox\n").and_then(|()| std::fs::write(&path, text));
     written.map_err(|error| format!("{}: {error}", folder.display()))?;
-    Config::load(&path).map_err(|error| error.to_string())
+    Ok(Config::load(&path)?)
 }

@@ -1,0 +1,65 @@
+//! What every command has: the configuration's file and the form of the output.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::CommandError;
+use super::output::Output;
+use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::config::Config;
+use crate::store::Store;
+
+/// The configuration's file if neither the command line nor the environment names one.
+const DEFAULT_CONFIG: &str = "/etc/batchkeeper/config.toml";
+
+/// Options of every command.
+#[derive(Args)]
+pub(super) struct Context {
+    /// The configuration; default: the environment's BATCHKEEPER_CONFIG, else
+    /// /etc/batchkeeper/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl Context {
+    /// The configuration's file.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.config
+            .clone()
+            .or_else(|| std::env::var_os("BATCHKEEPER_CONFIG").map(PathBuf::from))
+            .unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
+    /// The configuration of a command that neither calls OpenAI nor signs.
+    pub(super) fn config(&self) -> Result<Config, CommandError> {
+        Ok(Config::load_without_keys(&self.config_path())?)
+    }
+
+    /// The configuration of a command that calls OpenAI or signs.
+    pub(super) fn config_with_keys(&self) -> Result<Config, CommandError> {
+        Ok(Config::load(&self.config_path())?)
+    }
+
+    /// The configuration, and the database that exists already. The daemon may run meanwhile.
+    pub(super) fn open(&self) -> Result<(Config, Store), CommandError> {
+        let config = self.config()?;
+        let store = open_store(&config)?;
+        Ok((config, store))
+    }
+}
+
+/// Opens a database that exists already.
+pub(super) fn open_store(config: &Config) -> Result<Store, CommandError> {
+    match config.database.exists() {
+        true => Ok(Store::open(&config.database, now())?),
+        false => Err(CommandError::NoDatabase(config.database.clone())),
+    }
+}
+
+/// The wall clock's time.
+pub(super) fn now() -> Timestamp {
+    SystemClock::new().now().wall
+}

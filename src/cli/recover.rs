@@ -1,0 +1,112 @@
+//! `recover`: compares jobs with the batches at OpenAI, and links those that belong together.
+
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::context::{Context, now, open_store};
+use super::{CommandError, Outcome, Verdict};
+use crate::base::escape::escape_controls;
+use crate::daemon::openai_client;
+use crate::recovery::{Finding, Recovery};
+use crate::store::{DaemonLock, identity};
+
+/// Options of `recover`.
+#[derive(Args)]
+pub(super) struct RecoverOptions {
+    /// Link what can be linked; without this nothing is changed
+    #[arg(long)]
+    apply: bool,
+    /// Make a copied database another one, which leaves the batches to the original
+    #[arg(long, conflicts_with = "apply")]
+    new_identity: bool,
+}
+
+pub(super) fn run(context: &Context, options: &RecoverOptions) -> Outcome {
+    if options.new_identity {
+        return take_new_identity(context);
+    }
+    let recovery = recovery(context)?;
+    let findings = recovery.survey()?;
+    let linked = match options.apply {
+        true => Some(recovery.apply(&findings, now())?),
+        false => None,
+    };
+    let are_creates_stopped = recovery.are_creates_stopped()?;
+    context.output.report(
+        &json!({"findings": findings.iter().map(as_json).collect::<Value>(), "linked": linked,
+                "creates_stopped": are_creates_stopped}),
+        &describe(&findings, linked, are_creates_stopped),
+    )?;
+    Ok(Verdict::clean_if(match linked {
+        Some(_) => !are_creates_stopped,
+        None => findings.is_empty(),
+    }))
+}
+
+/// The recovery of this database, with OpenAI's client.
+pub(super) fn recovery(context: &Context) -> Result<Recovery, CommandError> {
+    let config = context.config_with_keys()?;
+    let store = open_store(&config)?;
+    let client = openai_client(&config)?;
+    Ok(Recovery::new(Arc::new(store), Arc::new(client)))
+}
+
+fn describe(findings: &[Finding], linked: Option<usize>, are_creates_stopped: bool) -> String {
+    let linkable = findings.iter().filter(|finding| finding.linkable).count();
+    let left = findings.len() - linkable;
+    let mut text: String = findings.iter().map(as_line).collect();
+    text.push_str(&match linked {
+        Some(linked) => format!("{linked} batches linked, {left} findings left as they are\n"),
+        None if findings.is_empty() => "nothing is orphaned\n".to_owned(),
+        None => format!(
+            "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
+        ),
+    });
+    if linked.is_some() && are_creates_stopped {
+        text.push_str(
+            "creates stay stopped: the batches that stopped them were not found (batchkeeper alerts names them). \
+             Did the command use the key of their project?\n",
+        );
+    }
+    text
+}
+
+fn as_line(finding: &Finding) -> String {
+    let batch = finding
+        .batch
+        .as_ref()
+        .map_or("(no batch)", |batch| batch.id.as_str());
+    let job = finding.job.as_deref().unwrap_or("(no one job)");
+    let stage = finding.stage.map_or("", |stage| stage.as_str());
+    let mark = if finding.linkable { "link " } else { "leave" };
+    let line = format!("{mark}  {job}  {stage:11}  {batch}  {}", finding.evidence);
+    format!("{}\n", escape_controls(&line))
+}
+
+fn as_json(finding: &Finding) -> Value {
+    json!({
+        "job": finding.job,
+        "batch": finding.batch.as_ref().map(|batch| batch.id.clone()),
+        "stage": finding.stage.map(|stage| stage.as_str()),
+        "evidence": finding.evidence,
+        "linkable": finding.linkable,
+    })
+}
+
+fn take_new_identity(context: &Context) -> Outcome {
+    let config = context.config()?;
+    // The daemon puts the database's id into batches that it creates, so it must not run.
+    let lock = DaemonLock::take(&config.database)?;
+    let store = open_store(&config)?;
+    let (id, held) = store.write(now(), identity::take_new_identity)?;
+    drop(lock);
+    context.output.report(
+        &json!({"database_id": id, "held": held}),
+        &format!(
+            "this database is {id} now; the batches and the open work remain with the original. {held} requests are held \
+             here. If the original is gone, `batchkeeper jobs retry JOB` sends those of a job, and OpenAI bills them again\n"
+        ),
+    )
+}
