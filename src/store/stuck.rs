@@ -81,7 +81,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
         };
         let message = format!(
             "batch {openai_id} is past its window and still {status}{error}; it is not sent again before it ends. If it is \
-             lost for good: batchkeeper batches give-up {id}"
+             lost for good: batchkeeper batches abandon {id}"
         );
         let subject = AlertSubject::Batch(id);
         Ok(AlertCause { subject, message })

@@ -62,15 +62,15 @@ fn alert_message(row: &BatchRow, call: &FailedCall<'_>, kind: AlertKind) -> Stri
     match (kind, call.purpose) {
         (AlertKind::BatchGone, _) => format!(
             "OpenAI says that there is no batch {openai_id}: {error}. It is asked again; if it is lost for good, \
-             `batchkeeper batches give-up {id}` sends its requests again"
+             `batchkeeper batches abandon {id}` sends its requests again"
         ),
         (AlertKind::BatchOverdue, _) => format!(
             "batch {openai_id} is past its window, and how it ended cannot be learned: {error}. It is asked on; if it \
-             is lost for good, `batchkeeper batches give-up {id}` sends its requests again"
+             is lost for good, `batchkeeper batches abandon {id}` sends its requests again"
         ),
         (_, CallPurpose::Download { file }) => format!(
             "the {file} file {} of batch {id} cannot be fetched: {error}. It is tried on; if it is lost for good, \
-             `batchkeeper batches give-up {id}` sends the unanswered requests again",
+             `batchkeeper batches abandon {id}` sends the unanswered requests again",
             row.file(file).id.as_deref().unwrap_or_default()
         ),
         _ => format!(

@@ -113,7 +113,7 @@ pub fn of_other_identity(row: &BatchRow) -> AlertCause {
     let message = format!(
         "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
          be learned of it under this one. Configure that account again until it is taken in, or let it go with: \
-         batchkeeper batches give-up {}",
+         batchkeeper batches abandon {}",
         row.id, identity.base_url, identity.organization, identity.project, row.id
     );
     let subject = AlertSubject::Batch(row.id);

@@ -209,7 +209,7 @@ fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecis
     if remote.status.is_none() {
         let message = format!(
             "OpenAI reports the unknown state {:?} of batch {}; it is asked on. Look at it: batchkeeper batches show {}; \
-             if it is lost for good: batchkeeper batches give-up {}",
+             if it is lost for good: batchkeeper batches abandon {}",
             remote.status_text, remote.id, row.id, row.id
         );
         alerts::open(tx, AlertKind::UnknownState, &subject, &message)?;
@@ -228,7 +228,7 @@ fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecis
             if is_overdue {
                 let message = format!(
                     "batch {} is past its window and still {}; it is not sent again before it ends. If it is lost for \
-                     good: batchkeeper batches give-up {}",
+                     good: batchkeeper batches abandon {}",
                     remote.id, remote.status_text, row.id
                 );
                 alerts::open(tx, AlertKind::BatchOverdue, &subject, &message)?;

@@ -225,7 +225,7 @@ fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
     } = &attempt.delivery;
     let message = format!(
         "the webhook of job {job_id} to {url} was abandoned after {} attempts: {}. When its receiver works: batchkeeper \
-         webhooks resend {id}; if it never will: batchkeeper webhooks give-up {id}. The job is kept until then",
+         webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is kept until then",
         attempts + 1,
         failure_reason(attempt.answer.status, attempt.error.as_deref()),
     );

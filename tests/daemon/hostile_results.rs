@@ -332,11 +332,11 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
         (appliance.run(&["alerts"]).out.contains("batch_gone")).then_some(())
     });
     assert_eq!(appliance.state()["creates"], 1);
-    let given_up = appliance.run(&["batches", "give-up", "1"]);
-    assert_eq!(given_up.status, 0, "{}", given_up.err);
+    let abandoned = appliance.run(&["batches", "abandon", "1"]);
+    assert_eq!(abandoned.status, 0, "{}", abandoned.err);
     let report = appliance.run(&["report"]).out;
     assert!(
-        report.contains("given up; OpenAI does not list it"),
+        report.contains("abandoned; OpenAI does not list it"),
         "{report}"
     );
     appliance.clear_faults();
@@ -357,14 +357,14 @@ fn a_batch_that_openai_answers_for_is_not_let_go() {
     wait_for("a batch at OpenAI", || {
         (!appliance.status(&job)["openai_batch_id"].is_null()).then_some(())
     });
-    let refused = appliance.run(&["batches", "give-up", "1"]);
+    let refused = appliance.run(&["batches", "abandon", "1"]);
     assert!(
         refused.status == 1 && refused.err.contains("is not lost"),
         "{}{}",
         refused.out,
         refused.err
     );
-    let unknown = appliance.run(&["batches", "give-up", "99"]);
+    let unknown = appliance.run(&["batches", "abandon", "99"]);
     assert!(
         unknown.err.contains("there is no 99 here"),
         "{}",

@@ -305,11 +305,11 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
     let kept = kept.as_str().unwrap();
     all_right(&appliance.results(kept), &appliance.lots(1), &["en"], &[]);
     let alerts = appliance.run(&["alerts"]);
-    assert!(alerts.out.contains("webhooks give-up 1"), "{}", alerts.out);
-    let ran = appliance.run(&["webhooks", "give-up", "1"]);
+    assert!(alerts.out.contains("webhooks abandon 1"), "{}", alerts.out);
+    let ran = appliance.run(&["webhooks", "abandon", "1"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     cleaned(kept);
-    let again = appliance.run(&["webhooks", "give-up", "1"]);
+    let again = appliance.run(&["webhooks", "abandon", "1"]);
     assert_eq!(again.status, 1);
     assert!(
         again.err.contains("there is nothing to decide"),

@@ -43,7 +43,7 @@ const ROWS: &str = "
                 '2026-11-24T00:00:00.000Z');
     INSERT INTO alerts (id, kind, subject, message, opened_at) VALUES
         (1, 'alerts_not_told', 'alerts.webhook_url', 'see: batchkeeper alerts', '2026-11-24T00:00:00.000Z'),
-        (2, 'batch_gone', 'batch:5', 'lost? batchkeeper batches give-up 5', '2026-11-24T00:00:00.000Z');
+        (2, 'batch_gone', 'batch:5', 'lost? batchkeeper batches abandon 5', '2026-11-24T00:00:00.000Z');
     INSERT INTO alert_notices (alert, what, state, created_at, told_at)
         VALUES (2, 'opened', 'told', '2026-11-24T00:00:00.000Z', '2026-11-24T00:00:00.000Z');
     INSERT INTO pauses (scope, reason, since) VALUES ('direct', 'Retry-After', '2026-11-24T00:00:00.000Z'),

@@ -95,7 +95,7 @@ fn cause(row: &BatchRow, problem: &str) -> AlertCause {
         subject: AlertSubject::Batch(*id),
         message: format!(
             "batch {openai_id} (row {id}) {problem}; it is polled on. If it is lost for good: batchkeeper batches \
-             give-up {id}"
+             abandon {id}"
         ),
     }
 }

@@ -156,7 +156,7 @@ impl Submitter {
                     "batch {} may have been created, and OpenAI knows nothing of its input file {}: the key seems to be \
                      of another project. Put the former one back into openai.api_key_file and: systemctl restart \
                      batchkeeper. If that file was deleted and the batch was never made, its requests are sent again by: \
-                     batchkeeper batches give-up {}",
+                     batchkeeper batches abandon {}",
                     row.id,
                     row.input_file_id.as_deref().unwrap_or_default(),
                     row.id

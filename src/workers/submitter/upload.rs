@@ -41,7 +41,7 @@ impl Submitter {
             if Some(&written.sha256) != row.input_sha256.as_ref() {
                 let message = format!(
                     "the input of batch {} is not what was sealed any more (SHA-256 {}); look at its rows, then let it \
-                     go with: batchkeeper batches give-up {}",
+                     go with: batchkeeper batches abandon {}",
                     row.id, written.sha256, row.id
                 );
                 self.store.write(now.wall, |tx| {

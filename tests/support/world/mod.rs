@@ -535,7 +535,7 @@ impl World {
         done.and_then(Result::err)
     }
 
-    /// An operator's `batches give-up` of a batch that is on its way still.
+    /// An operator's `batches abandon` of a batch that is on its way still.
     pub fn give_up(&mut self, batch: i64) {
         self.survive(|world| {
             let rules = batchkeeper::store::settle::RetryRules {
