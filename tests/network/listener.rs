@@ -329,7 +329,11 @@ fn a_request_arrives_as_it_was_sent() {
 
 #[test]
 fn large_bodies_pass_both_ways_on_one_connection() {
-    let world = world(HttpLimits::default());
+    let world = world(HttpLimits {
+        body_stall: LONG,
+        write_stall: LONG,
+        ..HttpLimits::default()
+    });
     let mut client = world.connect();
     let mut body = Vec::new();
     pattern(25_000_000).read_to_end(&mut body).unwrap();
