@@ -597,10 +597,8 @@ fn a_daemon_that_is_killed_goes_on_where_it_was() {
     let lots = appliance.lots(5);
     let mut body = submission(&lots, &LANGUAGES);
     body["webhook_url"] = json!(appliance.hook("killed"));
-    let job = appliance.submit(&body).json()["job_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let taken = appliance.in_one_batch(|| appliance.submit(&body)).json();
+    let job = taken["job_id"].as_str().unwrap().to_owned();
     for stage in ["openai_vision_batch_id", "openai_translation_batch_id"] {
         wait_for(stage, || {
             (!appliance.status(&job)[stage].is_null()).then_some(())

@@ -404,7 +404,7 @@ fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
     let mut appliance = Appliance::without_daemon("");
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     appliance.start_daemon();
-    let paid = appliance.job(&appliance.lots(2), &["en"]);
+    let paid = appliance.in_one_batch(|| appliance.job(&appliance.lots(2), &["en"]));
     wait_for("the batch", || {
         let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
         (appliance.cell::<i64>(submitted) == 1).then_some(())

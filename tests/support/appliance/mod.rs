@@ -564,10 +564,13 @@ impl Appliance {
             let mut query = tables
                 .prepare(&format!("SELECT * FROM \"{name}\""))
                 .unwrap();
+            // When the daemon last compared OpenAI's batches: after a start, it does so by itself.
+            let of_its_own = query.column_names().position(|name| name == "compared_at");
             let columns = query.column_count();
             let mut rows = query.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let cells = (0..columns).map(|at| format!("{:?}", row.get_ref(at).unwrap()));
+                let columns = (0..columns).filter(|at| Some(*at) != of_its_own);
+                let cells = columns.map(|at| format!("{:?}", row.get_ref(at).unwrap()));
                 dump.push_str(&format!(
                     "{name}: {}\n",
                     cells.collect::<Vec<_>>().join(" ")
