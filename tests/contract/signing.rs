@@ -1,5 +1,7 @@
 //! Who may ask: forms of signature that `refusals.rs` does not hold.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::appliance::{Appliance, CLOCK, KEY, call, submission};
@@ -146,12 +148,19 @@ fn an_unknown_client_is_refused_in_the_same_time() {
         );
         CLOCK.now().steady - started
     };
-    // The least of many: what the machine does beside it only adds.
-    let rounds: Vec<_> = (0..15).map(|_| (time("default"), time("nobody"))).collect();
-    let known = rounds.iter().map(|it| it.0).min().unwrap();
-    let unknown = rounds.iter().map(|it| it.1).min().unwrap();
-    let ratio = unknown.as_secs_f64() / known.as_secs_f64();
-    assert!((0.6..1.7).contains(&ratio), "{known:?} {unknown:?}");
+    // The least of many: what the machine does beside it only adds. On a busy one it takes more
+    // rounds to find it.
+    let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+    let mut alike = false;
+    for round in 0..300 {
+        known = known.min(time("default"));
+        unknown = unknown.min(time("nobody"));
+        alike = (0.6..1.7).contains(&unknown.div_duration_f64(known));
+        if round >= 15 && alike {
+            break;
+        }
+    }
+    assert!(alike, "{known:?} {unknown:?}");
 }
 
 #[test]
