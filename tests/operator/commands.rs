@@ -29,6 +29,7 @@ fn every_command_has_its_help() {
         "backup",
         "batches",
         "check-config",
+        "convert-database",
         "demo",
         "doctor",
         "import-legacy",
