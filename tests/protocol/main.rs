@@ -6,13 +6,30 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod abandoned_batches;
 mod accounts;
+mod accounts_changed;
 mod alert_notifier;
 mod auditor;
+mod cancelled_jobs;
+mod clocks;
 mod conversion;
+mod crashes;
+mod duplicate_batches;
+mod ingesting;
+mod lost_answers;
+mod missing_evidence;
 mod out_of_order;
 mod polling;
+mod recovery;
+mod refused_batches;
+mod restore;
+mod schema;
 mod simulation;
-mod submission;
+mod whole_jobs;
 #[path = "../support/world/mod.rs"]
 mod world;
+
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_mins(1);

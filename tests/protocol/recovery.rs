@@ -1,0 +1,223 @@
+//! What `recover` takes up, and what it leaves alone.
+
+use crate::MINUTE;
+use crate::world::World;
+use crate::world::openai::{Course, End, Fate, Fault, Op, error_entry};
+use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::domain::job::LotStatus;
+use batchkeeper::jobs::lot_json::LotJson;
+use batchkeeper::openai::BatchApi;
+use batchkeeper::recovery::Recovery;
+use batchkeeper::recovery::import::read_dump;
+use batchkeeper::store::{Store, legacy, retention};
+use serde_json::json;
+use std::sync::Arc;
+
+#[test]
+fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
+    let mut world = World::new();
+    let backup = world.back_up();
+    world.submit(&["cracked lamp"], &["en"]);
+    world.settle();
+    // The files go a week after they were taken in, the batch stays listed.
+    let api: &dyn BatchApi = world.openai.as_ref();
+    for file in ["file-0001", "file-0002"] {
+        api.delete_file(file).unwrap();
+    }
+    world.restore(&backup);
+    let job = world.submit(&["worn seat"], &["en"]);
+    world.run_for(30 * MINUTE);
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert!(world.open_alerts().is_empty(), "{}", world.dump());
+}
+
+#[test]
+fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason() {
+    for latency in [1, 600] {
+        let mut world = World::new();
+        let job = world.submit(&["dented door"], &["en", "de"]);
+        let backup = world.back_up();
+        world.settle();
+        // What the descriptions' batch held is gone from OpenAI; the translations' is there to be found.
+        let api: &dyn BatchApi = world.openai.as_ref();
+        for file in ["file-0001", "file-0002"] {
+            api.delete_file(file).unwrap();
+        }
+        world.restore(&backup);
+        world.run_for(5 * MINUTE);
+        assert_eq!(world.recover(), None);
+        // Asked for anew, the description is refused, before or after the translation is taken in.
+        let fate = ("dented", Stage::Vision, Fate::Status(400), 99);
+        world.openai.state().fates.push(fate);
+        world.openai.state().courses.push_back(Course {
+            latency: latency * MINUTE,
+            ..Course::default()
+        });
+        world.settle();
+        world.assert_accounted_for();
+        let lot = &world.lots(&job)[0];
+        assert_eq!(lot.status, LotStatus::Completed);
+        assert!(lot.translations["de"].is_ok() && lot.error_message.is_some());
+        let results = LotJson::new(&["en".into(), "de".into()], lot).to_value();
+        assert_eq!(
+            results["descriptions"][0]["error"],
+            json!(lot.error_message)
+        );
+    }
+}
+
+#[test]
+fn a_language_that_was_not_asked_for_before_its_description_failed_has_its_reason() {
+    let mut world = World::with(|config| config.batch.max_requests = 1);
+    let job = world.submit(&["dented door"], &["de", "fr"]);
+    let backup = world.back_up();
+    world.settle();
+    // Of the description's batch and of the second translation's nothing is left to be taken in.
+    let api: &dyn BatchApi = world.openai.as_ref();
+    for file in [1, 2, 4, 6] {
+        api.delete_file(&format!("file-000{file}")).unwrap();
+    }
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    let fate = ("dented", Stage::Vision, Fate::Status(400), 99);
+    world.openai.state().fates.push(fate);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_accounted_for();
+    let lot = &world.lots(&job)[0];
+    assert_eq!(
+        (lot.status, lot.translations.len()),
+        (LotStatus::Completed, 1)
+    );
+    assert!(lot.error_message.is_some());
+}
+
+#[test]
+fn a_batch_that_was_taken_up_early_learns_its_model() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    // OpenAI names no model while it validates.
+    assert_eq!(world.recover(), None);
+    assert_eq!(world.texts("SELECT model FROM openai_batches"), [""]);
+    world.settle();
+    world.assert_answered(&job);
+    let unknown = "SELECT count(*) FROM v_costs WHERE cost_usd = 'unknown'";
+    assert_eq!(world.number(unknown), 0, "{}", world.dump());
+}
+
+#[test]
+fn what_a_recovered_batch_holds_leaves_the_batch_that_was_being_planned() {
+    let mut world = World::new();
+    world.openai.state().courses.push_back(Course {
+        latency: 300 * MINUTE,
+        ..Course::default()
+    });
+    let job = world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Planned);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    // As if what was being planned then had come to nothing, and another batch held its request.
+    world
+        .execute("UPDATE openai_batches SET submission_key = 'came to nothing'")
+        .unwrap();
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn a_recovered_batch_that_was_refused_blames_no_lot() {
+    let mut world = World::new();
+    let refused = vec![error_entry("invalid_json_line", Some(1))];
+    let refused = Course::ends(End::Refused(refused));
+    world.openai.state().courses.push_back(refused);
+    let job = world.submit(&["one", "two"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+}
+
+#[test]
+fn a_recovery_takes_no_part_of_an_input_for_the_whole() {
+    let mut world = World::new();
+    let job = world.submit(&["one", "two", "three", "four"], &["en"]);
+    let backup = world.back_up();
+    world.run_to(BatchState::Submitted);
+    world.restore(&backup);
+    world.run_for(5 * MINUTE);
+    world.openai.state().fail(Op::Download, Fault::QuietCut);
+    assert_eq!(world.recover(), None);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1, "{}", world.dump());
+}
+
+#[test]
+fn an_imported_job_is_kept_from_its_import_on() {
+    let dump = r#"{"batch_jobs": [{"id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "status": "completed", "total_lots": 1,
+                                   "created_at": "2025-08-06T14:02:11", "languages": ["en"]}],
+                   "batch_lots": [{"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A",
+                                   "vision_result": "A car."}]}"#;
+    let dump = read_dump(dump.as_bytes()).unwrap();
+    let world = World::new();
+    let now = world.clock.now().wall;
+    let inserted = world
+        .store()
+        .write(now, |tx| legacy::insert_job(tx, &dump.jobs[0]));
+    assert!(inserted.unwrap());
+    let old = |before| {
+        let next = world
+            .store()
+            .read(|view| retention::next_expired(view, before));
+        next.unwrap().is_some()
+    };
+    assert!(!old(now), "it ended long ago, and is here since now");
+    assert!(old(now + MINUTE));
+}
+
+#[test]
+fn recover_may_be_run_again_while_a_job_is_an_orphan_still() {
+    const JOB: &str = "6908f1d2-39b9-4721-bb8a-dba18120df5f";
+    // The batch that the job names asked for the first of its two lots alone.
+    let world = World::new();
+    let line = r#"{"custom_id":"vision:A","method":"POST","url":"/v1/responses","body":{"model":"o4-mini","input":[]}}"#;
+    let input = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(input.path(), format!("{line}\n")).unwrap();
+    let api: Arc<dyn BatchApi> = world.openai.clone();
+    let input = api.upload("theirs.jsonl", input.path()).unwrap();
+    let batch = world
+        .openai
+        .state()
+        .add_batch(&input.id, [].into(), true)
+        .unwrap();
+    let dump = format!(
+        r#"{{"batch_jobs": [{{"id": "{JOB}", "status": "processing", "created_at": "2026-11-23T02:00:00",
+              "openai_batch_id": "{}", "languages": ["en"]}}],
+            "batch_lots": [{{"batch_job_id": "{JOB}", "lot_id": "A"}}, {{"batch_job_id": "{JOB}", "lot_id": "B"}}]}}"#,
+        batch.id
+    );
+    let dump = read_dump(dump.as_bytes()).unwrap();
+    let now = world.clock.now().wall;
+    let store = Arc::new(Store::open(&world.config.database, now).unwrap());
+    let taken = store.write(now, |tx| legacy::insert_job(tx, &dump.jobs[0]));
+    assert!(taken.unwrap());
+    let recovery = Recovery::new(store, api);
+    let linked = [1, 2].map(|_| recovery.apply(&recovery.survey().unwrap(), now));
+    assert_eq!(linked.map(Result::unwrap), [1, 0]);
+}
