@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::builder::TypedValueParser;
+use clap::{Args, value_parser};
 use serde_json::json;
 
 use super::context::Context;
@@ -23,8 +24,13 @@ pub(super) struct BackupOptions {
     #[arg(long, conflicts_with = "file")]
     dir: Option<PathBuf>,
     /// Keep this number of the newest copies in the folder; default: backup.keep
-    #[arg(long, value_name = "N", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "file", value_parser = copies())]
     keep: Option<u32>,
+}
+
+/// At least one copy is kept.
+fn copies() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..)
 }
 
 pub(super) fn run(context: &Context, options: BackupOptions) -> Outcome {

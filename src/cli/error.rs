@@ -30,14 +30,14 @@ pub(super) enum CommandError {
     Daemon(#[from] DaemonError),
     /// A recovery failed.
     #[error(transparent)]
-    Recovery(#[from] RecoveryError),
+    Recovery(Box<RecoveryError>),
     /// A call to OpenAI failed.
     #[error("{action}: {error}")]
     OpenAi {
-        /// What cannot be done.
+        /// The action that cannot be done.
         action: String,
         /// Why the call failed.
-        error: CallError,
+        error: Box<CallError>,
     },
     /// A file cannot be read, written or removed.
     #[error("{}: {error}", path.display())]
@@ -61,6 +61,12 @@ pub(super) enum CommandError {
     /// The command's work failed for another reason.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<RecoveryError> for CommandError {
+    fn from(error: RecoveryError) -> Self {
+        Self::Recovery(Box::new(error))
+    }
 }
 
 impl From<String> for CommandError {

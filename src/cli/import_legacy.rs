@@ -26,7 +26,7 @@ pub(super) struct ImportOptions {
     dry_run: bool,
 }
 
-/// What was imported, or would be.
+/// The jobs that were imported, or would be.
 #[derive(Default)]
 struct Imported {
     jobs: u64,

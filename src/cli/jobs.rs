@@ -150,8 +150,8 @@ fn describe_retry(
         None => "an unknown amount, as a model has no price".to_owned(),
     };
     format!(
-        "{} failed lots of job {}: {} vision and {} translation requests {state}; each new description is translated \
-         into {languages} languages. OpenAI bills all of them again: {at_most}.\n",
+        "{} failed lots of job {}: {} vision and {} translation requests {state}; each new description is \
+         translated into {languages} languages. OpenAI bills all of them again: {at_most}.\n",
         cost.lots, job.id, cost.vision, cost.translations
     )
 }

@@ -105,8 +105,9 @@ fn take_new_identity(context: &Context) -> Outcome {
     context.output.report(
         &json!({"database_id": id, "held": held}),
         &format!(
-            "this database is {id} now; the batches and the open work remain with the original. {held} requests are held \
-             here. If the original is gone, `batchkeeper jobs retry JOB` sends those of a job, and OpenAI bills them again\n"
+            "this database is {id} now; the batches and the open work remain with the original. {held} requests \
+             are held here. If the original is gone, `batchkeeper jobs retry JOB` sends those of a job, and OpenAI \
+             bills them again\n"
         ),
     )
 }

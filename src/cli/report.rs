@@ -123,7 +123,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
     let api = openai_client(&config)?;
     let listed = batches_back_to(&api, from.seconds()).map_err(|error| CommandError::OpenAi {
         action: "OpenAI's batches cannot be listed".into(),
-        error,
+        error: Box::new(error),
     })?;
     let report = PeriodReport {
         entries: entries(&store, &api, listed, (from, to))?,
@@ -148,9 +148,9 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     context.output.show(&accounts_table(&report.accounts))?;
     if report.cleaned_jobs > 0 {
         print(&format!(
-            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers and from \
-             paid answers. Not counted: requests of imported jobs that were not answered here, and translations that \
-             a cancelled job wanted.\n",
+            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers and \
+             from paid answers. Not counted: requests of imported jobs that were not answered here, and \
+             translations that a cancelled job wanted.\n",
             report.cleaned_jobs
         ))?;
     }
@@ -171,8 +171,8 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     })
 }
 
-/// Every batch of the period: those that OpenAI lists, and those that it does not and should. A
-/// listing lags behind, so it is asked for each of these before it is said to have lost one.
+/// Every batch of the period: the batches that OpenAI lists, and rows whose batches it should list. The
+/// listing lags behind, so OpenAI is asked for each of the latter before the report calls one lost.
 fn entries(
     store: &Store,
     api: &dyn BatchApi,
@@ -186,79 +186,88 @@ fn entries(
         .map(|row| (row.openai_batch_id.clone(), row))
         .collect();
     let mut entries = Vec::new();
-    for remote in listed {
-        if !period.contains(&remote.created_at) {
-            continue;
+    for batch in listed {
+        if period.contains(&batch.created_at) {
+            let row = rows.remove(&batch.id);
+            entries.push(listed_entry(store, batch, row)?);
         }
-        let paid = rows.remove(&remote.id);
-        let known =
-            paid.is_some() || store.read(|view| Ok(by_openai_id(view, &remote.id)?.is_some()))?;
-        let ours = remote
-            .metadata
-            .get(META_DATABASE)
-            .is_some_and(|id| id == store.database_id());
-        let remark = match paid.as_ref().and_then(|paid| paid.duplicate_of) {
-            Some(first) => format!("a second batch under the key of row {first}"),
-            None if paid.as_ref().is_some_and(|paid| paid.owner == NO_OWNER) => {
-                "of jobs that are not in this database, as after a restore".to_owned()
-            }
-            None if known => String::new(),
-            None if ours => "OURS, AND NO ROW KNOWS IT: batchkeeper recover".to_owned(),
-            None => "not ours".to_owned(),
-        };
-        entries.push(Entry {
-            openai_batch_id: remote.id,
-            status: remote.status_text,
-            paid,
-            remark,
-            balances: known || !ours,
-        });
     }
-    for (id, row) in rows {
-        let mut status = String::new();
-        let mut balances = true;
-        let remark = if row.identity != *api.identity() {
-            format!("of another account: {}", row.identity.base_url)
-        } else if row.state == BatchState::Failed.as_str() {
-            "abandoned; OpenAI does not list it".to_owned()
-        } else {
-            match api.batch(&id) {
-                Ok(remote) => {
-                    status = remote.status_text;
-                    String::new()
-                }
-                Err(error) if error.is_not_found() => {
-                    balances = false;
-                    format!(
-                        "OPENAI DOES NOT KNOW IT: batchkeeper batches show {}",
-                        row.id
-                    )
-                }
-                Err(error) => {
-                    let action = format!("OpenAI cannot be asked for {id}");
-                    return Err(CommandError::OpenAi { action, error });
-                }
-            }
-        };
-        entries.push(Entry {
-            openai_batch_id: id,
-            paid: Some(row),
-            status,
-            remark,
-            balances,
-        });
+    for row in rows.into_values() {
+        entries.push(unlisted_entry(api, row)?);
     }
     entries.sort_by_key(|entry| entry.paid.as_ref().map_or(i64::MAX, |paid| paid.id));
     Ok(entries)
 }
 
-/// The tokens of all batches and of calls beside them.
+/// The entry of a batch that OpenAI lists, with its row of the period.
+fn listed_entry(store: &Store, batch: Batch, row: Option<Paid>) -> Result<Entry, CommandError> {
+    let has_row =
+        row.is_some() || store.read(|view| Ok(by_openai_id(view, &batch.id)?.is_some()))?;
+    let is_ours = batch
+        .metadata
+        .get(META_DATABASE)
+        .is_some_and(|id| id == store.database_id());
+    let remark = match row.as_ref().and_then(|row| row.duplicate_of) {
+        Some(first) => format!("a second batch under the key of row {first}"),
+        None if row.as_ref().is_some_and(|row| row.owner == NO_OWNER) => {
+            "of jobs that are not in this database, as after a restore".to_owned()
+        }
+        None if has_row => String::new(),
+        None if is_ours => "OURS, AND NO ROW KNOWS IT: batchkeeper recover".to_owned(),
+        None => "not ours".to_owned(),
+    };
+    Ok(Entry {
+        openai_batch_id: batch.id,
+        status: batch.status_text,
+        paid: row,
+        remark,
+        balances: has_row || !is_ours,
+    })
+}
+
+/// The entry of a row whose batch OpenAI does not list.
+fn unlisted_entry(api: &dyn BatchApi, row: Paid) -> Result<Entry, CommandError> {
+    let mut entry = Entry {
+        openai_batch_id: row.openai_batch_id.clone(),
+        status: String::new(),
+        remark: String::new(),
+        balances: true,
+        paid: None,
+    };
+    if row.identity != *api.identity() {
+        entry.remark = format!("of another account: {}", row.identity.base_url);
+    } else if row.state == BatchState::Failed.as_str() {
+        entry.remark = "abandoned; OpenAI does not list it".to_owned();
+    } else {
+        match api.batch(&entry.openai_batch_id) {
+            Ok(batch) => entry.status = batch.status_text,
+            Err(error) if error.is_not_found() => {
+                entry.balances = false;
+                entry.remark = format!(
+                    "OPENAI DOES NOT KNOW IT: batchkeeper batches show {}",
+                    row.id
+                );
+            }
+            Err(error) => {
+                let action = format!("OpenAI cannot be asked for {}", entry.openai_batch_id);
+                return Err(CommandError::OpenAi {
+                    action,
+                    error: Box::new(error),
+                });
+            }
+        }
+    }
+    entry.paid = Some(row);
+    Ok(entry)
+}
+
+/// The tokens of all batches and of all synchronous calls.
 fn total(entries: &[Entry], direct: TokenUsage) -> TokenUsage {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
     direct + paid.map(|paid| paid.tokens).sum()
 }
 
-/// What all of it cost; none: of a part nobody knows.
+/// What all of it cost; `None` if the cost of a part is unknown.
 fn total_cost(entries: &[Entry], direct: Calls) -> Option<Money> {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
     let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO);
@@ -267,7 +276,7 @@ fn total_cost(entries: &[Entry], direct: Calls) -> Option<Money> {
         .sum::<Option<Money>>()
 }
 
-/// An amount in dollars, for people and programs: never 0 where it is not known.
+/// An amount in dollars. An unknown amount is never 0.
 fn cost_text(cost: Option<Money>) -> String {
     cost.map_or_else(|| "unknown".to_owned(), |cost| cost.to_string())
 }

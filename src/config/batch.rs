@@ -15,7 +15,7 @@ const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// How long the oldest request of a batch waits before the batch is closed. A full batch is closed at once.
+    /// How long the oldest request of a batch waits before the batch is closed. A full batch does not wait.
     #[serde(with = "duration")]
     pub max_wait: Duration,
     /// Lines in a batch, at most 50,000.

@@ -106,7 +106,8 @@ impl HttpConfig {
         }
         match self.body_memory < max_body {
             true => refuse(format!(
-                "http.body_memory must be limits.max_body ({max_body} bytes) or more, or the largest body never fits"
+                "http.body_memory must be limits.max_body ({max_body} bytes) or more, or the largest body \
+                 never fits"
             )),
             false => Ok(()),
         }

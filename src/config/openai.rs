@@ -72,8 +72,8 @@ impl OpenAiConfig {
         check_longer_than_zero("openai.retry_interval", self.retry_interval)?;
         match self.settling_time <= self.create_timeout {
             true => refuse(
-                "openai.settling_time must be longer than openai.create_timeout: a create that still runs must \
-                 not be sent a second time",
+                "openai.settling_time must be longer than openai.create_timeout: a create that still runs \
+                 must not be sent a second time",
             ),
             false => Ok(()),
         }

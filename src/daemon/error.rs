@@ -42,7 +42,7 @@ pub enum DaemonError {
     Config {
         /// The configuration's key, or a variable of the environment.
         key: String,
-        /// What is wrong with its value.
+        /// The problem with its value.
         problem: String,
     },
     /// The system refuses a thread.
@@ -65,13 +65,13 @@ pub enum DaemonError {
     #[error("cannot watch signals: {0}")]
     Signals(io::Error),
     /// A thread that must not end has ended.
-    #[error("thread {} {}; the daemon ends, to be started anew", .0.name, how(.0))]
+    #[error("thread {} {}; the daemon ends and must be started again", .0.name, how(.0))]
     ThreadEnded(ThreadEnd),
     /// No thread runs any more.
     #[error("all threads ended")]
     AllThreadsEnded,
     /// The database returned data that cannot be right.
-    #[error("the database cannot be relied on: {0}; the daemon ends, to be started anew")]
+    #[error("the database cannot be relied on: {0}; the daemon ends and must be started again")]
     DatabaseBroken(String),
 }
 

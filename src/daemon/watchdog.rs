@@ -107,8 +107,8 @@ impl Watchdog {
 
 fn late_thread((name, problem): (String, String)) -> AlertCause {
     let message = format!(
-        "thread {name} {problem}. If systemd runs the daemon, systemd starts it again; otherwise: systemctl restart \
-         batchkeeper (nothing is lost by it)"
+        "thread {name} {problem}. If systemd runs the daemon, systemd starts it again; otherwise: systemctl \
+         restart batchkeeper (nothing is lost by it)"
     );
     let subject = AlertSubject::Named(name);
     AlertCause { subject, message }
