@@ -10,7 +10,7 @@ use batchkeeper::domain::html;
 use batchkeeper::domain::result_line;
 use batchkeeper::domain::signature::{Key, Message, sign, verify};
 use batchkeeper::domain::vision::{VisionParameters, request_body};
-use batchkeeper::openai::jsonl::request_line;
+use batchkeeper::openai::jsonl::encode_request_line;
 use batchkeeper::python_json;
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -124,7 +124,7 @@ mod line_of_an_input_file {
     /// From the lot's columns.
     #[divan::bench]
     fn ours() -> Vec<u8> {
-        request_line("v_0123456789abcdef0123456789abcdef_17", &body()).unwrap()
+        encode_request_line("v_0123456789abcdef0123456789abcdef_17", &body()).unwrap()
     }
 
     /// From a value that is there.

@@ -11,7 +11,7 @@ use batchkeeper::domain::job::{Rules, check_submission};
 use batchkeeper::domain::result_line::{Answer, read_line};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
 use batchkeeper::http::request_head::{end_of_head, parse};
-use batchkeeper::openai::jsonl::{Content, LineReader};
+use batchkeeper::openai::jsonl::{LineContent, LineReader};
 use batchkeeper::outbound::SsrfGuard;
 use batchkeeper::python_json::{self, Json};
 
@@ -106,9 +106,9 @@ pub fn result_line(data: &[u8]) {
     let mut reader = LineReader::new(Cursor::new(data), 0, 4096);
     let mut before = 0;
     while let Some(line) = reader.next_line().expect("memory") {
-        assert!(line.next > before && line.next <= data.len() as u64);
-        before = line.next;
-        let Content::Bytes(bytes) = line.content else {
+        assert!(line.next_offset > before && line.next_offset <= data.len() as u64);
+        before = line.next_offset;
+        let LineContent::Bytes(bytes) = line.content else {
             continue;
         };
         assert!(bytes.len() <= 4096 && !bytes.contains(&b'\n'));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::base::thread_group::ThreadEnd;
-use crate::openai::client::Unusable;
+use crate::openai::client::SettingsError;
 use crate::store::StoreError;
 
 /// Why the daemon does not start, or why it ended. Its text is for the operator.
@@ -36,7 +36,7 @@ pub enum DaemonError {
     NoOpenAiKey,
     /// OpenAI's client cannot be made.
     #[error(transparent)]
-    OpenAiClient(Unusable),
+    OpenAiClient(SettingsError),
     /// A value of the configuration cannot be used for outgoing calls.
     #[error("{key}: {problem}")]
     Config {

@@ -3,14 +3,14 @@
 use super::DaemonError;
 use crate::config::{Config, PrivateNetworks};
 use crate::openai::Identity;
-use crate::openai::client::{ApiKey, Client, Settings, Timeouts, Unusable};
+use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, SettingsError, Timeouts};
 use crate::outbound::SsrfGuard;
 
 /// The client of OpenAI's API that the configuration describes.
 ///
 /// # Errors
 /// When there is no key, or the key or the URL cannot be used.
-pub fn openai_client(config: &Config) -> Result<Client, DaemonError> {
+pub fn openai_client(config: &Config) -> Result<OpenAiClient, DaemonError> {
     let key = config.openai.api_key().reveal();
     match key.is_empty() {
         true => Err(DaemonError::NoOpenAiKey),
@@ -29,25 +29,25 @@ pub fn check_outgoing(config: &Config) -> Result<(), DaemonError> {
     client_with_key(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
 
-fn client_with_key(config: &Config, key: &str) -> Result<Client, DaemonError> {
+fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonError> {
     let openai = &config.openai;
     let identity = Identity {
         base_url: openai.base_url.clone(),
         organization: openai.organization.clone(),
         project: openai.project.clone(),
     };
-    let mut settings = Settings::new(identity, ApiKey::new(key));
+    let mut settings = ClientSettings::new(identity, ApiKey::new(key));
     settings.allow_plain_http = openai.allow_plain_http;
     settings.timeouts = Timeouts {
         create: openai.create_timeout,
         respond: config.synchronous.timeout,
         ..Timeouts::default()
     };
-    Client::new(settings).map_err(|error| match (error, &openai.api_key_file) {
-        (error @ Unusable::ApiKey, Some(path)) => {
+    OpenAiClient::new(settings).map_err(|error| match (error, &openai.api_key_file) {
+        (error @ SettingsError::ApiKey, Some(path)) => {
             config_error(format!("openai.api_key_file: {}", path.display()), error)
         }
-        (error @ Unusable::ApiKey, None) => config_error("OPENAI_API_KEY", error),
+        (error @ SettingsError::ApiKey, None) => config_error("OPENAI_API_KEY", error),
         (error, _) => DaemonError::OpenAiClient(error),
     })
 }

@@ -22,7 +22,7 @@ use crate::base::thread_group::ThreadGroup;
 use crate::config::Config;
 use crate::http::Server;
 use crate::openai::BatchApi;
-use crate::openai::client::Client;
+use crate::openai::client::OpenAiClient;
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probe_pool::ProbePool;
 use crate::outbound::{GuardedClient, SsrfGuard};
@@ -112,7 +112,7 @@ struct Shared {
 
 impl Shared {
     /// Every worker of this configuration. The watchdog is started after them.
-    fn workers(&self, client: &Arc<Client>) -> Result<WorkerList, DaemonError> {
+    fn workers(&self, client: &Arc<OpenAiClient>) -> Result<WorkerList, DaemonError> {
         let (store, clock, config) = (&self.store, &self.clock, &self.config);
         let (outbound, health) = (&self.outbound, &self.health);
         let api: Arc<dyn BatchApi> = client.clone();

@@ -1,23 +1,24 @@
-//! Listings that can be relied on: complete back to a time, or an error.
+//! Complete listings of batches: an incomplete listing is an error, since callers rely on the absence of a
+//! batch.
 
 use std::collections::HashSet;
 
-use super::{Batch, BatchApi, Call, CallError};
+use super::api::{BatchApi, CallResult};
+use crate::domain::openai::{Batch, CallError};
 
 /// Batches on one page of a listing.
-const PAGE: u32 = 100;
+const PAGE_SIZE: u32 = 100;
 
-/// Every batch that OpenAI lists, newest first, back to those made before `until` (OpenAI's clock,
-/// seconds).
+/// Lists the batches, newest first, back to the first one that was created before `until` (seconds on
+/// OpenAI's clock).
 ///
 /// # Errors
-/// A call's, or when the listing goes round in circles (a page brings nothing new) or has no times:
-/// then it says nothing about what is not in it.
-pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> Call<Vec<Batch>> {
+/// If a call fails, a batch has no time of creation, or a page has no new batch although more pages follow.
+pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> CallResult<Vec<Batch>> {
     let mut seen = HashSet::new();
     let mut listed: Vec<Batch> = Vec::new();
     loop {
-        let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE)?;
+        let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE_SIZE)?;
         if page.data.iter().any(|batch| batch.created_at <= 0) {
             return Err(CallError::Unknown {
                 message: "the listing of batches does not say when each was made".into(),

@@ -6,7 +6,7 @@ use crate::domain::batch::Stage;
 use crate::domain::job::is_english;
 use crate::domain::legacy::custom_ids;
 use crate::domain::result_line;
-use crate::openai::jsonl::{self, EachLine};
+use crate::openai::jsonl::{self, LineSplitter};
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::orphans::OrphanedJob;
 
@@ -17,7 +17,7 @@ pub(super) fn custom_ids_of(
     batch: &Batch,
 ) -> Result<Option<Vec<String>>, CallError> {
     let id_of_request = |line: &[u8]| {
-        let line = jsonl::custom_ids(line).next()?;
+        let line = jsonl::request_lines(line).next()?;
         Some(line.ok()?.custom_id)
     };
     if let Some(ids) = ids_in_file(api, &batch.input_file_id, id_of_request)? {
@@ -44,7 +44,7 @@ fn ids_in_file(
     id_of: impl Fn(&[u8]) -> Option<String>,
 ) -> Result<Option<Vec<String>>, CallError> {
     let mut ids = Vec::new();
-    let mut lines = EachLine::new(|line: &[u8]| ids.extend(id_of(line)));
+    let mut lines = LineSplitter::new(|line: &[u8]| ids.extend(id_of(line)));
     let fetched = api
         .file(file)
         .and_then(|metadata| Ok((metadata.bytes, api.download(file, &mut lines)?)));

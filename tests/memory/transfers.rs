@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use batchkeeper::base::thread_group;
-use batchkeeper::openai::client::{ApiKey, Client, Settings};
+use batchkeeper::openai::client::{ApiKey, ClientSettings, OpenAiClient};
 use batchkeeper::openai::{BatchApi, Identity};
 
 const SIZE: u64 = 200_000_000;
@@ -75,7 +75,7 @@ fn two_hundred_megabytes_take_little_memory() {
         organization: String::new(),
         project: String::new(),
     };
-    let client = Client::new(Settings::new(identity, ApiKey::new("sk-1"))).unwrap();
+    let client = OpenAiClient::new(ClientSettings::new(identity, ApiKey::new("sk-1"))).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("input");
     std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
@@ -134,9 +134,12 @@ fn what_never_ends_is_abandoned_and_takes_little_memory() {
             organization: String::new(),
             project: String::new(),
         };
-        let mut settings = Settings::new(identity, ApiKey::new("sk-1"));
+        let mut settings = ClientSettings::new(identity, ApiKey::new("sk-1"));
         settings.timeouts.small = Duration::from_secs(3);
-        let error = Client::new(settings).unwrap().batch("batch_1").unwrap_err();
+        let error = OpenAiClient::new(settings)
+            .unwrap()
+            .batch("batch_1")
+            .unwrap_err();
         assert!(error.to_string().len() < 2_000, "{start}");
         served.unwrap().join().unwrap();
     }

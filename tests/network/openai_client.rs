@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use batchkeeper::base::thread_group;
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::openai::client::{ApiKey, Client, Settings};
+use batchkeeper::openai::client::{ApiKey, ClientSettings, OpenAiClient};
 use batchkeeper::openai::{
-    Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, OpenAiError,
+    Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, OpenAiError,
 };
 use serde_json::{Value, json};
 
@@ -112,20 +112,20 @@ fn ok(body: &Value) -> Vec<u8> {
     http(200, "", body.to_string())
 }
 
-fn settings(base_url: &str) -> Settings {
+fn settings(base_url: &str) -> ClientSettings {
     let identity = Identity {
         base_url: base_url.to_owned(),
         organization: String::new(),
         project: String::new(),
     };
-    let mut settings = Settings::new(identity, ApiKey::new(KEY));
+    let mut settings = ClientSettings::new(identity, ApiKey::new(KEY));
     settings.timeouts.small = LONG;
     settings.timeouts.create = LONG;
     settings
 }
 
-fn client(base_url: &str) -> Client {
-    Client::new(settings(base_url)).unwrap()
+fn client(base_url: &str) -> OpenAiClient {
+    OpenAiClient::new(settings(base_url)).unwrap()
 }
 
 fn new_batch() -> NewBatch {
@@ -147,7 +147,7 @@ fn reset(stream: TcpStream) {
 }
 
 #[track_caller]
-fn not_sent<T: std::fmt::Debug>(call: Call<T>) -> String {
+fn not_sent<T: std::fmt::Debug>(call: CallResult<T>) -> String {
     match call {
         Err(CallError::NotSent { message }) => message,
         other => panic!("not NotSent: {other:?}"),
@@ -155,7 +155,7 @@ fn not_sent<T: std::fmt::Debug>(call: Call<T>) -> String {
 }
 
 #[track_caller]
-fn unknown<T: std::fmt::Debug>(call: Call<T>) -> String {
+fn unknown<T: std::fmt::Debug>(call: CallResult<T>) -> String {
     match call {
         Err(CallError::Unknown { message }) => message,
         other => panic!("not Unknown: {other:?}"),
@@ -163,7 +163,7 @@ fn unknown<T: std::fmt::Debug>(call: Call<T>) -> String {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(call: Call<T>) -> OpenAiError {
+fn refused<T: std::fmt::Debug>(call: CallResult<T>) -> OpenAiError {
     match call {
         Err(CallError::Refused(refusal)) => refusal,
         other => panic!("not Refused: {other:?}"),
@@ -210,7 +210,11 @@ fn a_tls_handshake_that_hangs_was_not_sent() {
     });
     let mut settings = settings(&base.replace("http:", "https:"));
     settings.timeouts.connect = SHORT;
-    let message = not_sent(Client::new(settings).unwrap().create_batch(&new_batch()));
+    let message = not_sent(
+        OpenAiClient::new(settings)
+            .unwrap()
+            .create_batch(&new_batch()),
+    );
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
 }
@@ -310,7 +314,11 @@ fn silence_is_unknown_after_the_time_of_a_create() {
     });
     let mut settings = settings(&base);
     settings.timeouts.create = SHORT;
-    let message = unknown(Client::new(settings).unwrap().create_batch(&new_batch()));
+    let message = unknown(
+        OpenAiClient::new(settings)
+            .unwrap()
+            .create_batch(&new_batch()),
+    );
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
 }
@@ -335,7 +343,11 @@ fn a_dripping_answer_is_unknown_after_the_time_of_a_create() {
     });
     let mut settings = settings(&base);
     settings.timeouts.create = SHORT;
-    unknown(Client::new(settings).unwrap().create_batch(&new_batch()));
+    unknown(
+        OpenAiClient::new(settings)
+            .unwrap()
+            .create_batch(&new_batch()),
+    );
     assert!(served.join().unwrap()[0] > 5);
 }
 
@@ -495,7 +507,7 @@ fn a_create_is_sent_exactly_so() {
     let mut settings = settings(&format!("{base}/"));
     settings.identity.organization = "org-1".to_owned();
     settings.identity.project = "proj_1".to_owned();
-    let client = Client::new(settings).unwrap();
+    let client = OpenAiClient::new(settings).unwrap();
     assert_eq!(client.identity().base_url, base);
     let batch = client.create_batch(&new_batch()).unwrap();
     assert_eq!(batch.status, Some(BatchStatus::Validating));
@@ -528,7 +540,7 @@ fn a_create_is_sent_exactly_so() {
 #[test]
 fn every_other_call_has_its_line_and_no_empty_headers() {
     let list = json!({"object": "list", "data": [], "has_more": false});
-    type Try = fn(&Client) -> bool;
+    type Try = fn(&OpenAiClient) -> bool;
     let cases: [(&str, Value, Try); 9] = [
         (
             "GET /v1/files/file-1 HTTP/1.1",
@@ -712,7 +724,11 @@ fn an_upload_that_stalls_or_is_stored_otherwise_is_unknown() {
     });
     let mut settings = settings(&base);
     settings.timeouts.stall = SHORT;
-    let message = unknown(Client::new(settings).unwrap().upload("a.jsonl", &path));
+    let message = unknown(
+        OpenAiClient::new(settings)
+            .unwrap()
+            .upload("a.jsonl", &path),
+    );
     assert!(message.contains("timeout"), "{message}");
     drop(done);
     served.join().unwrap();
@@ -760,7 +776,7 @@ fn downloads_cut_packed_or_too_large_are_unknown() {
         let mut settings = settings(&base);
         settings.max_download = 1000;
         unknown(
-            Client::new(settings)
+            OpenAiClient::new(settings)
                 .unwrap()
                 .download("file-1", &mut Vec::new()),
         );
@@ -773,7 +789,9 @@ fn downloads_cut_packed_or_too_large_are_unknown() {
         let mut settings = settings(&base);
         settings.max_download = 1000;
         let mut into = Vec::new();
-        let call = Client::new(settings).unwrap().download("file-1", &mut into);
+        let call = OpenAiClient::new(settings)
+            .unwrap()
+            .download("file-1", &mut into);
         assert_eq!(call.is_ok(), fits, "{call:?}");
         assert!(into.len() <= 1000);
         served.join().unwrap();
@@ -792,9 +810,9 @@ fn a_dripping_download_ends_by_its_rate_and_a_silent_one_by_its_stall() {
     });
     let mut dripped = settings(&base);
     dripped.timeouts.rate_window = Duration::from_millis(300);
-    dripped.timeouts.least_rate = 10_000;
+    dripped.timeouts.min_rate = 10_000;
     let message = unknown(
-        Client::new(dripped)
+        OpenAiClient::new(dripped)
             .unwrap()
             .download("file-1", &mut Vec::new()),
     );
@@ -811,7 +829,7 @@ fn a_dripping_download_ends_by_its_rate_and_a_silent_one_by_its_stall() {
     let mut silent = settings(&base);
     silent.timeouts.stall = SHORT;
     let message = unknown(
-        Client::new(silent)
+        OpenAiClient::new(silent)
             .unwrap()
             .download("file-1", &mut Vec::new()),
     );
@@ -835,9 +853,11 @@ fn a_slow_disk_is_no_slow_download_and_a_full_one_is_told() {
     let (base, served) = answering(http(200, "", noise(400_000)));
     let mut settings = settings(&base);
     settings.timeouts.rate_window = SHORT;
-    settings.timeouts.least_rate = 10_000_000;
+    settings.timeouts.min_rate = 10_000_000;
     let mut slow = Slow(0);
-    let call = Client::new(settings).unwrap().download("file-1", &mut slow);
+    let call = OpenAiClient::new(settings)
+        .unwrap()
+        .download("file-1", &mut slow);
     assert_eq!(call, Ok(400_000));
     assert_eq!(slow.0, 400_000);
     served.join().unwrap();

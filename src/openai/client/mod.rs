@@ -1,51 +1,48 @@
-//! [`BatchApi`] over ureq. What matters here is what a failure means: [`CallError::NotSent`] is
-//! said only when certainly no byte of the request went out.
+//! The HTTP client for OpenAI's API. A call that fails is [`CallError::NotSent`] only if certainly no byte of
+//! the request was sent.
 //!
-//! How that is known: everything that comes before sending (finding the address, connecting, the
-//! TLS handshake) happens in ureq's resolver and connector. Ours wrap their errors in
-//! `BeforeSending`; an error without that mark came later and is [`CallError::Unknown`].
+//! ureq resolves the name, connects and does the TLS handshake in its resolver and connector. Ours (in
+//! [`agents`]) wrap their errors in `ErrorBeforeSending`. An error without this mark came later, and is
+//! [`CallError::Unknown`].
 //!
-//! No connection is kept for the next call. A kept one may have been closed by the other side
-//! meanwhile, which shows only after the request is written: each such break would be a create
-//! whose outcome is unknown. A handshake per call costs less than one settling time.
+//! No connection is used for a second call. OpenAI may have closed a kept connection, which this program sees
+//! only after it has written the request: the outcome of a create would be unknown. A handshake for each call
+//! costs less than one settling time.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::{HeaderValue, Method, Request, Response, header, request};
-use ureq::{Agent, AsSendBody, Body, SendBody};
+use ureq::http::{HeaderValue, Method, header};
+use ureq::{Agent, SendBody};
 
-mod form;
+mod agents;
+mod downloads;
+mod errors;
+mod requests;
 mod settings;
-mod wire;
+mod upload_form;
 
-use self::form::{Form, is_upload_name};
-pub use self::settings::{ApiKey, Settings, Timeouts, Unusable};
-use self::settings::{check_base_url, optional};
-use self::wire::{BeforeSending, agent};
-use super::answer::{self, Redactor};
-use super::{
-    Batch, BatchApi, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch, Page, ResponsesApi,
-};
-use crate::base::clock::{Clock, SystemClock};
+use self::agents::agent;
+pub use self::settings::{ApiKey, ClientSettings, SettingsError, Timeouts};
+use self::settings::{check_base_url, optional_header};
+use self::upload_form::{UploadForm, is_upload_name};
+use super::api::{BatchApi, CallResult, ENDPOINT, NewBatch, Page, ResponsesApi};
+use super::json_objects;
+use super::redactor::Redactor;
+use crate::base::clock::SystemClock;
+use crate::domain::openai::{Batch, FileObject, Identity};
 
-/// The longest answer in JSON: a refused batch may blame each of its 50,000 lines, in 200 bytes or so.
-const MAX_JSON: u64 = 32 * 1024 * 1024;
-/// The longest page of batches: each of a hundred may be such a one. It is not held in memory.
-const MAX_LISTING: u64 = 1 << 30;
-/// How much of an error's body is read.
-const MAX_COMPLAINT: usize = 64 * 1024;
-/// What is read of a download at a time.
-const CHUNK: usize = 64 * 1024;
+/// The longest page of batches. Each of its hundred batches may have an error for each of its lines. The page
+/// is parsed while it arrives.
+const MAX_LISTING_BYTES: u64 = 1 << 30;
 
-/// OpenAI over HTTP/1.1.
-pub struct Client {
+/// OpenAI's API over HTTP/1.1.
+pub struct OpenAiClient {
     identity: Identity,
     authorization: HeaderValue,
     organization: Option<HeaderValue>,
@@ -54,8 +51,8 @@ pub struct Client {
     max_download: u64,
     redactor: Redactor,
     clock: SystemClock,
-    // An agent per kind of call and not a setting per request: with those, ureq builds its TLS
-    // configuration anew each time and can resume no session.
+    // Each kind of call has its agent, since timeouts set on a request make ureq build its TLS configuration
+    // again, and then it cannot resume a TLS session.
     small: Agent,
     create: Agent,
     upload: Agent,
@@ -63,21 +60,21 @@ pub struct Client {
     respond: Agent,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for OpenAiClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
+        f.debug_struct("OpenAiClient")
             .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
 
-impl Client {
-    /// Checks the settings; connects to nothing.
+impl OpenAiClient {
+    /// Creates a client from checked settings. It connects with the first call.
     ///
     /// # Errors
-    /// See [`Unusable`].
-    pub fn new(settings: Settings) -> Result<Self, Unusable> {
-        let Settings {
+    /// If a setting is not usable.
+    pub fn new(settings: ClientSettings) -> Result<Self, SettingsError> {
+        let ClientSettings {
             mut identity,
             api_key,
             allow_plain_http,
@@ -88,14 +85,14 @@ impl Client {
         identity.base_url.truncate(end);
         let https_only = check_base_url(&identity.base_url, allow_plain_http)?;
         if api_key.0.is_empty() {
-            return Err(Unusable::ApiKey);
+            return Err(SettingsError::ApiKey);
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", api_key.0))
-            .map_err(|_| Unusable::ApiKey)?;
+            .map_err(|_| SettingsError::ApiKey)?;
         authorization.set_sensitive(true);
         Ok(Self {
-            organization: optional(&identity.organization, "organization")?,
-            project: optional(&identity.project, "project")?,
+            organization: optional_header(&identity.organization, "organization")?,
+            project: optional_header(&identity.project, "project")?,
             identity,
             authorization,
             redactor: Redactor::new(&api_key.0),
@@ -127,159 +124,19 @@ impl Client {
             max_download,
         })
     }
-
-    /// A request with our headers. `path` begins with a slash and is percent-encoded.
-    fn request(&self, method: Method, path: &str) -> request::Builder {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.identity.base_url))
-            .header(header::AUTHORIZATION, &self.authorization)
-            // ureq unpacks nothing as it is built here.
-            .header(header::ACCEPT_ENCODING, "identity");
-        if let Some(organization) = &self.organization {
-            request = request.header("OpenAI-Organization", organization);
-        }
-        if let Some(project) = &self.project {
-            request = request.header("OpenAI-Project", project);
-        }
-        request
-    }
-
-    /// Sends it; gives the answer where its status is 2xx, with the body still to be read.
-    fn send<B: AsSendBody>(
-        &self,
-        agent: &Agent,
-        request: request::Builder,
-        body: B,
-    ) -> Call<Response<Body>> {
-        let request = request
-            .body(body)
-            .map_err(|error| self.not_sent(&format!("no request: {error}")))?;
-        let response = agent.run(request).map_err(|error| self.failure(&error))?;
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(CallError::Refused(self.refusal(response)))
-        }
-    }
-
-    fn get(&self, path: &str) -> Call<Value> {
-        let request = self
-            .request(Method::GET, path)
-            .header(header::ACCEPT, "application/json");
-        self.json(self.send(&self.small, request, ())?)
-    }
-
-    /// The JSON of a 2xx. Where it is cut, too long or none, the call may have had its effect.
-    fn json(&self, response: Response<Body>) -> Call<Value> {
-        let mut body = Vec::new();
-        response
-            .into_body()
-            .into_with_config()
-            .limit(MAX_JSON)
-            .reader()
-            .read_to_end(&mut body)
-            .map_err(|error| self.unknown(&format!("the answer broke off: {error}")))?;
-        serde_json::from_slice(&body)
-            .map_err(|error| self.unknown(&format!("the answer is no JSON: {error}")))
-    }
-
-    fn refusal(&self, response: Response<Body>) -> super::OpenAiError {
-        let (parts, body) = response.into_parts();
-        let body = self.read_some(body.into_reader());
-        answer::refusal(
-            parts.status.as_u16(),
-            |name| parts.headers.get(name)?.to_str().ok(),
-            &body,
-            self.clock.now().wall,
-            &self.redactor,
-        )
-    }
-
-    /// What can be had of an error's body without waiting long: the status is known already.
-    fn read_some(&self, mut reader: impl Read) -> Vec<u8> {
-        let mut body = vec![0; MAX_COMPLAINT];
-        let mut length = 0;
-        let until = self.clock.now().steady + self.timeouts.small;
-        while length < body.len() && self.clock.now().steady < until {
-            match reader.read(&mut body[length..]) {
-                Ok(0) | Err(_) => break,
-                Ok(read) => length += read,
-            }
-        }
-        body.truncate(length);
-        body
-    }
-
-    fn failure(&self, error: &ureq::Error) -> CallError {
-        match error {
-            ureq::Error::Other(inner) => match inner.downcast_ref::<BeforeSending>() {
-                Some(BeforeSending(before)) => self.not_sent(&before.to_string()),
-                None => self.unknown(&error.to_string()),
-            },
-            _ => self.unknown(&error.to_string()),
-        }
-    }
-
-    fn not_sent(&self, message: &str) -> CallError {
-        CallError::NotSent {
-            message: self.redactor.message(message),
-        }
-    }
-
-    fn unknown(&self, message: &str) -> CallError {
-        CallError::Unknown {
-            message: self.redactor.message(message),
-        }
-    }
-
-    /// `id` as a part of a path or query.
-    fn encoded(&self, id: &str) -> Call<String> {
-        // `GET /batches/` would list, `/files/../…` go elsewhere.
-        if id.is_empty() || id.len() > 256 || id.bytes().all(|byte| byte == b'.') {
-            return Err(self.not_sent(&format!("{id:?} is no id")));
-        }
-        Ok(percent_encoded(id))
-    }
-
-    fn query(&self, after: Option<&str>, limit: u32, most: u32) -> Call<String> {
-        let mut query = format!("limit={}", limit.clamp(1, most));
-        if let Some(after) = after {
-            query.push_str("&after=");
-            query.push_str(&self.encoded(after)?);
-        }
-        Ok(query)
-    }
-
-    fn as_file(&self, value: &Value, id: Option<&str>) -> Call<FileObject> {
-        FileObject::from_json(value)
-            .filter(|file| id.is_none_or(|id| file.id == id))
-            .ok_or_else(|| self.unknown(&format!("the answer is not that file: {value}")))
-    }
-
-    fn as_batch(&self, value: &Value, id: Option<&str>) -> Call<Batch> {
-        Batch::from_json(value)
-            .filter(|batch| id.is_none_or(|id| batch.id == id))
-            .ok_or_else(|| self.unknown(&format!("the answer is not that batch: {value}")))
-    }
-
-    fn as_page<T>(&self, value: &Value, element: fn(&Value) -> Option<T>) -> Call<Page<T>> {
-        answer::page(value, element)
-            .ok_or_else(|| self.unknown(&format!("the answer is no such listing: {value}")))
-    }
 }
 
-impl BatchApi for Client {
+impl BatchApi for OpenAiClient {
     fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
+    fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         if !is_upload_name(name) {
-            return Err(self.not_sent(&format!("{name:?} is no name for an input file")));
+            return Err(self.not_sent(&format!("{name:?} is not a name for an input file")));
         }
         let (mut form, length) = File::open(path)
-            .and_then(|file| Form::new(name, file))
+            .and_then(|file| UploadForm::new(name, file))
             .map_err(|error| self.not_sent(&format!("reading {}: {error}", path.display())))?;
         let request = self
             .request(Method::POST, "/files")
@@ -297,18 +154,18 @@ impl BatchApi for Client {
         }
     }
 
-    fn file(&self, id: &str) -> Call<FileObject> {
+    fn file(&self, id: &str) -> CallResult<FileObject> {
         let value = self.get(&format!("/files/{}", self.encoded(id)?))?;
         self.as_file(&value, Some(id))
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
         let query = self.query(after, limit, 10_000)?;
         let value = self.get(&format!("/files?purpose=batch&order=desc&{query}"))?;
         self.as_page(&value, FileObject::from_json)
     }
 
-    fn delete_file(&self, id: &str) -> Call<()> {
+    fn delete_file(&self, id: &str) -> CallResult<()> {
         let path = format!("/files/{}", self.encoded(id)?);
         let request = self
             .request(Method::DELETE, &path)
@@ -321,7 +178,7 @@ impl BatchApi for Client {
         }
     }
 
-    fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64> {
+    fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
         let path = format!("/files/{}/content", self.encoded(id)?);
         let request = self
             .request(Method::GET, &path)
@@ -330,21 +187,21 @@ impl BatchApi for Client {
         if let Some(coding) = response.headers().get(header::CONTENT_ENCODING)
             && coding != "identity"
         {
-            return Err(self.unknown(&format!("the file comes packed: {coding:?}")));
+            return Err(self.unknown(&format!("the file is compressed: {coding:?}")));
         }
         let body = response.into_body();
         let announced = body.content_length();
-        let length = self.pour(body.into_reader(), announced, into)?;
+        let length = self.copy_download(body.into_reader(), announced, into)?;
         match announced {
             Some(announced) if announced != length => {
-                Err(self.unknown(&format!("{length} bytes came of {announced}")))
+                Err(self.unknown(&format!("{length} of {announced} bytes arrived")))
             }
             _ => Ok(length),
         }
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
-        let body = serde_json::to_vec(&CreateBody {
+    fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
+        let body = serde_json::to_vec(&CreateBatchBody {
             input_file_id: &new.input_file_id,
             endpoint: ENDPOINT,
             completion_window: "24h",
@@ -360,16 +217,16 @@ impl BatchApi for Client {
         if batch.input_file_id.is_empty() || batch.input_file_id == new.input_file_id {
             Ok(batch)
         } else {
-            Err(self.unknown(&format!("{} is of another input file", batch.id)))
+            Err(self.unknown(&format!("{} has another input file", batch.id)))
         }
     }
 
-    fn batch(&self, id: &str) -> Call<Batch> {
+    fn batch(&self, id: &str) -> CallResult<Batch> {
         let value = self.get(&format!("/batches/{}", self.encoded(id)?))?;
         self.as_batch(&value, Some(id))
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
         let path = format!("/batches?{}", self.query(after, limit, 100)?);
         let request = self
             .request(Method::GET, &path)
@@ -378,16 +235,16 @@ impl BatchApi for Client {
             .send(&self.small, request, ())?
             .into_body()
             .into_with_config()
-            .limit(MAX_LISTING)
+            .limit(MAX_LISTING_BYTES)
             .reader();
-        let value = answer::batches_without_errors(io::BufReader::with_capacity(CHUNK, body))
+        let value = json_objects::batches_without_errors(BufReader::with_capacity(64 * 1024, body))
             .map_err(|error| {
-                self.unknown(&format!("the listing broke off, or is none: {error}"))
+                self.unknown(&format!("the listing broke off, or is malformed: {error}"))
             })?;
         self.as_page(&value, Batch::from_json)
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<Batch> {
+    fn cancel_batch(&self, id: &str) -> CallResult<Batch> {
         let path = format!("/batches/{}/cancel", self.encoded(id)?);
         let request = self
             .request(Method::POST, &path)
@@ -398,8 +255,8 @@ impl BatchApi for Client {
     }
 }
 
-impl ResponsesApi for Client {
-    fn respond(&self, body: &Value) -> Call<Value> {
+impl ResponsesApi for OpenAiClient {
+    fn respond(&self, body: &Value) -> CallResult<Value> {
         let body = serde_json::to_vec(body).map_err(|error| self.not_sent(&error.to_string()))?;
         let request = self
             .request(Method::POST, "/responses")
@@ -409,161 +266,14 @@ impl ResponsesApi for Client {
     }
 }
 
+/// The body of `POST /batches`.
 #[derive(Serialize)]
-struct CreateBody<'a> {
+struct CreateBatchBody<'a> {
     input_file_id: &'a str,
     endpoint: &'a str,
     completion_window: &'a str,
     metadata: &'a BTreeMap<String, String>,
 }
 
-impl Client {
-    /// Moves a file's content along. One timeout for the whole would cut honest long downloads or
-    /// let dripping ones live: so a timeout per read (ureq's), and a least rate over a window.
-    fn pour(&self, mut from: impl Read, announced: Option<u64>, into: &mut dyn Write) -> Call<u64> {
-        let too_large = || self.unknown(&format!("longer than {} bytes", self.max_download));
-        if announced.is_some_and(|announced| announced > self.max_download) {
-            return Err(too_large());
-        }
-        let mut chunk = vec![0; CHUNK];
-        let mut total = 0_u64;
-        let mut rate = Rate::default();
-        loop {
-            let before = self.clock.now().steady;
-            let read = match from.read(&mut chunk) {
-                Ok(0) => return Ok(total),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    return Err(self.unknown(&format!("broke off after {total} bytes: {error}")));
-                }
-            };
-            let spent = self.clock.now().steady.saturating_sub(before);
-            let bytes = u64::try_from(read).unwrap_or(u64::MAX);
-            total = total.saturating_add(bytes);
-            if total > self.max_download {
-                return Err(too_large());
-            }
-            if rate.is_too_low(bytes, spent, &self.timeouts) {
-                return Err(self.unknown(&format!("too slow, after {total} bytes")));
-            }
-            into.write_all(&chunk[..read])
-                .map_err(|error| self.unknown(&format!("writing the download: {error}")))?;
-        }
-    }
-}
-
-/// How much came in the present window of waiting. Time spent writing counts for nothing: a slow
-/// disk here is no fault of the other side.
-#[derive(Default)]
-struct Rate {
-    bytes: u64,
-    waited: Duration,
-}
-
-impl Rate {
-    fn is_too_low(&mut self, bytes: u64, waited: Duration, timeouts: &Timeouts) -> bool {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.waited += waited;
-        if self.waited < timeouts.rate_window {
-            return false;
-        }
-        let millis = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
-        let least = timeouts.least_rate.saturating_mul(millis) / 1000;
-        let too_low = self.bytes < least;
-        *self = Self::default();
-        too_low
-    }
-}
-
-/// All but the unreserved characters of RFC 3986.
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn unusable(base_url: &str) -> Option<Unusable> {
-        let identity = Identity {
-            base_url: base_url.to_owned(),
-            organization: String::new(),
-            project: String::new(),
-        };
-        Client::new(Settings::new(identity, ApiKey::new("sk-1"))).err()
-    }
-
-    #[test]
-    fn the_key_travels_in_the_clear_within_this_machine_only() {
-        for url in [
-            "https://api.openai.com/v1",
-            "https://api.openai.com/v1//",
-            "http://localhost:9/v1",
-            "http://127.8.8.8",
-            "http://[::1]:80/v1",
-        ] {
-            assert_eq!(unusable(url), None, "{url}");
-        }
-        for host in [
-            "localhost.evil.test",
-            "10.0.0.1",
-            "[::2]",
-            "127.1.evil.test",
-        ] {
-            let plain = Unusable::PlainHttp(host.to_owned());
-            assert_eq!(unusable(&format!("http://{host}/v1")), Some(plain));
-        }
-        for url in [
-            "",
-            "/v1",
-            "api.openai.com",
-            "ftp://localhost",
-            "https://key@api.openai.com/v1",
-            "http://localhost@evil.test/v1",
-            "https://api.openai.com/v1?x=1",
-            "https://api.openai.com/v1#x",
-        ] {
-            assert_eq!(
-                unusable(url),
-                Some(Unusable::BaseUrl(url.to_owned())),
-                "{url}"
-            );
-        }
-    }
-
-    #[test]
-    fn odd_keys_and_identities_are_refused_without_showing_them() {
-        let identity = |organization: &str| Identity {
-            base_url: "https://api.openai.com/v1".to_owned(),
-            organization: organization.to_owned(),
-            project: String::new(),
-        };
-        for key in ["", " \n", "sk-\u{7f}secret", "sk-a\nb"] {
-            let error = Client::new(Settings::new(identity(""), ApiKey::new(key))).unwrap_err();
-            assert_eq!(error, Unusable::ApiKey);
-        }
-        let settings = Settings::new(identity("org\n"), ApiKey::new("sk-secret"));
-        assert!(!format!("{settings:?}").contains("secret"));
-        assert_eq!(
-            Client::new(settings).unwrap_err(),
-            Unusable::Identity("organization")
-        );
-        let client = Client::new(Settings::new(identity(""), ApiKey::new("sk-secret\n"))).unwrap();
-        assert!(!format!("{client:?}").contains("secret"));
-    }
-
-    #[test]
-    fn ids_are_encoded() {
-        assert_eq!(percent_encoded("file-a_B.~1"), "file-a_B.~1");
-        assert_eq!(percent_encoded("a/b?c&d é"), "a%2Fb%3Fc%26d%20%C3%A9");
-    }
-}
+mod tests;

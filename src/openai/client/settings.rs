@@ -1,4 +1,4 @@
-//! What a client is made of, and which of it is refused.
+//! The settings of the client, and their checks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,12 +8,12 @@ use ureq::http::{HeaderValue, Uri};
 
 use crate::openai::Identity;
 
-/// A secret that does not show itself.
+/// An API key. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(pub(super) String);
 
 impl ApiKey {
-    /// White space around it, such as a file's last newline, is no part of it.
+    /// Creates a key. White space around it, such as a file's last line break, is removed.
     pub fn new(key: &str) -> Self {
         Self(key.trim().to_owned())
     }
@@ -25,27 +25,27 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// How long is waited for what.
+/// The timeouts of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For an address, and again for a connection with its TLS handshake.
+    /// For resolving a name, and again for a connection with its TLS handshake.
     pub connect: Duration,
-    /// For a whole call that carries no file.
+    /// For a whole call without a file.
     pub small: Duration,
-    /// For a whole `POST /batches`; the settling time must be longer.
+    /// For a whole `POST /batches`. The settling time must be longer.
     pub create: Duration,
     /// For a whole `POST /responses`.
     pub respond: Duration,
-    /// Without a single byte moved in an upload or a download.
+    /// For a pause of an upload or a download, in which no byte moves.
     pub stall: Duration,
     /// For sending a whole input file.
     pub upload: Duration,
-    /// For the answer to an upload once it is sent.
+    /// For the response to an upload, after it was sent.
     pub upload_answer: Duration,
-    /// The window over which a download must keep [`Timeouts::least_rate`].
+    /// The window in which a download must keep [`Timeouts::min_rate`].
     pub rate_window: Duration,
-    /// In bytes a second; 0 for none.
-    pub least_rate: u64,
+    /// The minimum rate of a download in bytes a second; 0 for no minimum.
+    pub min_rate: u64,
 }
 
 impl Default for Timeouts {
@@ -59,28 +59,28 @@ impl Default for Timeouts {
             upload: Duration::from_secs(3600),
             upload_answer: Duration::from_secs(120),
             rate_window: Duration::from_secs(60),
-            least_rate: 4096,
+            min_rate: 4096,
         }
     }
 }
 
-/// What a [`Client`](super::Client) is made of.
+/// The settings of an [`OpenAiClient`](super::OpenAiClient).
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The account, and where it is.
+pub struct ClientSettings {
+    /// The account and the base URL.
     pub identity: Identity,
-    /// Sent as `Authorization: Bearer`.
+    /// The key, sent as `Authorization: Bearer`.
     pub api_key: ApiKey,
-    /// Lets the key travel in the clear to a host other than this machine.
+    /// Whether the key may be sent without TLS to another machine.
     pub allow_plain_http: bool,
-    /// See [`Timeouts`].
+    /// The timeouts of calls.
     pub timeouts: Timeouts,
-    /// The longest file that is downloaded, in bytes.
+    /// The longest file that may be downloaded, in bytes.
     pub max_download: u64,
 }
 
-impl Settings {
-    /// With the defaults of everything else: no plain HTTP, files up to 4 GiB.
+impl ClientSettings {
+    /// Settings with the defaults of all other fields: no plain HTTP to other machines, files up to 4 GiB.
     pub fn new(identity: Identity, api_key: ApiKey) -> Self {
         Self {
             identity,
@@ -92,30 +92,30 @@ impl Settings {
     }
 }
 
-/// Why settings make no client.
+/// Why a setting is not usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    /// The base URL is no `http(s)://host[:port][/path]`.
+pub enum SettingsError {
+    /// The base URL does not have the form `http(s)://host[:port][/path]`.
     #[error("openai.base_url = {0:?} is no base URL, such as \"https://api.openai.com/v1\"")]
     BaseUrl(String),
-    /// The base URL is plain HTTP to this host, which is not this machine.
+    /// The base URL has plain HTTP, and this host is not this machine.
     #[error(
         "openai.base_url: the key would travel to {0} in the clear; use https, or allow it with \
          openai.allow_plain_http = true"
     )]
     PlainHttp(String),
-    /// The key is empty, or has characters that fit no header.
+    /// The key is empty, or has characters that are not allowed in a header field.
     #[error("the API key is empty or has odd characters")]
     ApiKey,
-    /// The organization or the project has characters that fit no header.
+    /// The organization or the project has characters that are not allowed in a header field.
     #[error("openai.{0} has odd characters")]
     Identity(&'static str),
 }
 
-/// Whether it is https.
-pub(super) fn check_base_url(url: &str, allow_plain_http: bool) -> Result<bool, Unusable> {
-    let bad = || Unusable::BaseUrl(url.to_owned());
-    // A fragment the parser would drop without a word.
+/// Checks the base URL. Returns whether it is `https`.
+pub(super) fn check_base_url(url: &str, allow_plain_http: bool) -> Result<bool, SettingsError> {
+    let bad = || SettingsError::BaseUrl(url.to_owned());
+    // The parser drops a fragment without an error.
     if url.contains(['#', '?']) {
         return Err(bad());
     }
@@ -127,7 +127,7 @@ pub(super) fn check_base_url(url: &str, allow_plain_http: bool) -> Result<bool, 
     match uri.scheme_str() {
         Some("https") => Ok(true),
         Some("http") if allow_plain_http || is_this_machine(authority.host()) => Ok(false),
-        Some("http") => Err(Unusable::PlainHttp(authority.host().to_owned())),
+        Some("http") => Err(SettingsError::PlainHttp(authority.host().to_owned())),
         _ => Err(bad()),
     }
 }
@@ -141,12 +141,15 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// A header's value, none where it is empty.
-pub(super) fn optional(value: &str, what: &'static str) -> Result<Option<HeaderValue>, Unusable> {
+/// The value of a header field; `None` if it is empty.
+pub(super) fn optional_header(
+    value: &str,
+    what: &'static str,
+) -> Result<Option<HeaderValue>, SettingsError> {
     if value.is_empty() {
         return Ok(None);
     }
     HeaderValue::from_str(value)
         .map(Some)
-        .map_err(|_| Unusable::Identity(what))
+        .map_err(|_| SettingsError::Identity(what))
 }

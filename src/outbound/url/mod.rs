@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
 
+use crate::base::percent;
+
 /// The parts of a URL that decide where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedUrl {
@@ -49,17 +51,7 @@ pub fn percent_encode(url: &str) -> Cow<'_, str> {
     if url.is_ascii() {
         return Cow::Borrowed(url);
     }
-    let mut encoded = String::with_capacity(url.len() * 3);
-    for character in url.chars() {
-        if character.is_ascii() {
-            encoded.push(character);
-            continue;
-        }
-        for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    Cow::Owned(encoded)
+    Cow::Owned(percent::encode(url, |byte| byte.is_ascii()))
 }
 
 /// Reads a URL with the parser that ureq uses when it connects.

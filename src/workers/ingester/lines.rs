@@ -8,7 +8,7 @@ use crate::base::fields::Fields;
 use crate::domain::batch::{Outcome, ResultKind};
 use crate::domain::result_line;
 use crate::domain::usage::TokenUsage;
-use crate::openai::jsonl::{Content, LineReader};
+use crate::openai::jsonl::{LineContent, LineReader};
 use crate::store::batches::{self, BatchRow};
 use crate::store::settle::{self, LineResult};
 use crate::store::{StoreError, Tx, events};
@@ -90,14 +90,14 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
             chunk.is_last = true;
             break;
         };
-        chunk.end = line.next;
+        chunk.end = line.next_offset;
         match line.content {
-            Content::Bytes(line) => {
+            LineContent::Bytes(line) => {
                 bytes += line.len() as u64;
                 chunk.lines.push(line.to_vec());
             }
             // It is too long to be an answer of ours, and it names no request.
-            Content::TooLong { .. } => chunk.lines.push(Vec::new()),
+            LineContent::TooLong { .. } => chunk.lines.push(Vec::new()),
         }
     }
     Ok(chunk)

@@ -10,7 +10,7 @@ use crate::domain::batch::Stage;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
 use crate::jobs::reservation;
-use crate::openai::jsonl::request_line;
+use crate::openai::jsonl::encode_request_line;
 use crate::store::batches::{self, BatchPlan};
 use crate::store::money;
 use crate::store::queue::{self, QueueSpace};
@@ -273,7 +273,7 @@ impl Submitter {
 /// What a line takes: bytes of the input file, and tokens of the model's queue.
 fn line_size(line: &InputLine, parameters: &Parameters) -> Result<(u64, u64), WorkerError> {
     let body = line.body(parameters);
-    let length = request_line(&line.custom_id.to_string(), &body)?.len() as u64;
+    let length = encode_request_line(&line.custom_id.to_string(), &body)?.len() as u64;
     let output = body["max_output_tokens"].as_u64().unwrap_or(0);
     let takes = reservation::queue_tokens_of_line(length, line.images.len(), parameters, output);
     Ok((length, takes))

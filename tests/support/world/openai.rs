@@ -13,7 +13,7 @@ use batchkeeper::domain::batch::Stage;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::domain::usage::TokenUsage;
 use batchkeeper::openai::{
-    Batch, BatchApi, BatchError, Call, CallError, ENDPOINT, FileObject, Identity, NewBatch,
+    Batch, BatchApi, BatchError, CallError, CallResult, ENDPOINT, FileObject, Identity, NewBatch,
     OpenAiError, Page, RequestCounts, ResponsesApi,
 };
 use serde_json::{Value, json};
@@ -377,8 +377,8 @@ impl OpenAi {
     fn call<T>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut State, Option<&Fault>) -> Call<T>,
-    ) -> Call<T> {
+        effect: impl FnOnce(&mut State, Option<&Fault>) -> CallResult<T>,
+    ) -> CallResult<T> {
         let mut state = self.state();
         state.advance();
         let fault = state.fault(op);
@@ -451,12 +451,12 @@ impl State {
         id
     }
 
-    fn find_file(&self, id: &str) -> Call<&File> {
+    fn find_file(&self, id: &str) -> CallResult<&File> {
         let found = self.files.iter().find(|file| file.id == id);
         found.ok_or_else(|| not_found("No such File object"))
     }
 
-    fn find_batch(&mut self, id: &str) -> Call<&mut HeldBatch> {
+    fn find_batch(&mut self, id: &str) -> CallResult<&mut HeldBatch> {
         let found = self.batches.iter_mut().find(|batch| batch.id == id);
         found.ok_or_else(|| not_found("No such Batch"))
     }
@@ -467,7 +467,7 @@ impl State {
         input: &str,
         metadata: BTreeMap<String, String>,
         is_twin: bool,
-    ) -> Call<Batch> {
+    ) -> CallResult<Batch> {
         let file = self.find_file(input)?;
         let text = String::from_utf8(file.bytes.clone()).expect("an input file is UTF-8");
         let lines = parse_lines(&text, &mut self.violations);
@@ -941,7 +941,7 @@ impl BatchApi for OpenAi {
         &self.identity
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
+    fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         let bytes = std::fs::read(path).expect("the input file is there");
         self.call(Op::Upload, |state, _| {
             if !name.ends_with(".jsonl") {
@@ -952,18 +952,18 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn file(&self, id: &str) -> Call<FileObject> {
+    fn file(&self, id: &str) -> CallResult<FileObject> {
         self.call(Op::File, |state, _| state.find_file(id).map(File::remote))
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
         self.call(Op::Files, |state, _| {
             let newest_first = state.files.iter().rev().map(File::remote);
             Ok(page(newest_first, |file| &file.id, after, limit as usize))
         })
     }
 
-    fn delete_file(&self, id: &str) -> Call<()> {
+    fn delete_file(&self, id: &str) -> CallResult<()> {
         self.call(Op::Delete, |state, _| {
             state.find_file(id)?;
             state.files.retain(|file| file.id != id);
@@ -971,7 +971,7 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64> {
+    fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
         self.call(Op::Download, |state, fault| {
             let bytes = &state.find_file(id)?.bytes;
             let half = &bytes[..bytes.len() / 2];
@@ -991,7 +991,7 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
+    fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
         self.call(Op::Create, |state, fault| {
             if state.find_file(&new.input_file_id).is_err() {
                 return Err(CallError::Refused(OpenAiError {
@@ -1009,14 +1009,14 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn batch(&self, id: &str) -> Call<Batch> {
+    fn batch(&self, id: &str) -> CallResult<Batch> {
         self.call(Op::Batch, |state, _| {
             let now = state.now;
             Ok(state.find_batch(id)?.remote(now))
         })
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
         self.call(Op::List, |state, _| {
             let now = state.now;
             let shown = |batch: &&HeldBatch| batch.created + state.list_lag <= now;
@@ -1035,7 +1035,7 @@ impl BatchApi for OpenAi {
         })
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<Batch> {
+    fn cancel_batch(&self, id: &str) -> CallResult<Batch> {
         self.call(Op::Cancel, |state, _| {
             let now = state.now;
             let batch = state.find_batch(id)?;
@@ -1056,7 +1056,7 @@ impl BatchApi for OpenAi {
 }
 
 impl ResponsesApi for OpenAi {
-    fn respond(&self, body: &Value) -> Call<Value> {
+    fn respond(&self, body: &Value) -> CallResult<Value> {
         self.call(Op::Respond, |state, fault| {
             let mut line = Line {
                 custom_id: String::new(),

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::openai::{Batch, BatchApi, Call, CallError, FileObject, Identity, NewBatch, Page};
+use batchkeeper::openai::{
+    Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, Page,
+};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -143,11 +145,11 @@ impl BatchApi for Sabotaged {
         self.openai.identity()
     }
 
-    fn upload(&self, name: &str, path: &Path) -> Call<FileObject> {
+    fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         self.openai.upload(name, path)
     }
 
-    fn file(&self, id: &str) -> Call<FileObject> {
+    fn file(&self, id: &str) -> CallResult<FileObject> {
         let mut file = self.openai.file(id)?;
         if matches!(self.bug, Bug::WrongField | Bug::OtherFormat) {
             file.bytes = None;
@@ -155,15 +157,15 @@ impl BatchApi for Sabotaged {
         Ok(file)
     }
 
-    fn input_files(&self, after: Option<&str>, limit: u32) -> Call<Page<FileObject>> {
+    fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
         self.openai.input_files(after, limit)
     }
 
-    fn delete_file(&self, id: &str) -> Call<()> {
+    fn delete_file(&self, id: &str) -> CallResult<()> {
         self.openai.delete_file(id)
     }
 
-    fn download(&self, id: &str, into: &mut dyn Write) -> Call<u64> {
+    fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
         if !matches!(self.bug, Bug::WrongField | Bug::OtherFormat) {
             return self.openai.download(id, into);
         }
@@ -181,7 +183,7 @@ impl BatchApi for Sabotaged {
         Ok(misread.len() as u64)
     }
 
-    fn create_batch(&self, new: &NewBatch) -> Call<Batch> {
+    fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
         match self.openai.create_batch(new) {
             Err(CallError::Unknown { message }) if self.bug == Bug::BlindRepeat => {
                 Err(CallError::NotSent { message })
@@ -194,11 +196,11 @@ impl BatchApi for Sabotaged {
         }
     }
 
-    fn batch(&self, id: &str) -> Call<Batch> {
+    fn batch(&self, id: &str) -> CallResult<Batch> {
         self.openai.batch(id).map(|remote| self.seen(remote))
     }
 
-    fn batches(&self, after: Option<&str>, limit: u32) -> Call<Page<Batch>> {
+    fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
         let mut page = self.openai.batches(after, limit)?;
         if self.bug == Bug::TimingOnly
             && let Some(theirs) = page.data.iter_mut().find(|it| it.metadata.is_empty())
@@ -209,7 +211,7 @@ impl BatchApi for Sabotaged {
         Ok(page)
     }
 
-    fn cancel_batch(&self, id: &str) -> Call<Batch> {
+    fn cancel_batch(&self, id: &str) -> CallResult<Batch> {
         self.openai.cancel_batch(id)
     }
 }

@@ -1,13 +1,13 @@
-//! The body of an upload.
+//! The multipart body of an upload.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-/// The body of an upload (RFC 7578), read from the disk as it is sent.
+/// The multipart body of an upload (RFC 7578). The file is read while it is sent.
 ///
-/// ureq has one of its own; but it writes the file's name unescaped, and when a file turns out
-/// shorter than its announced length, it spins without end. This one fails.
-pub(super) struct Form {
+/// ureq's own form writes the file's name without escapes, and if the file is shorter than announced, it
+/// loops without end. This one returns an error.
+pub(super) struct UploadForm {
     boundary: String,
     head: io::Cursor<Vec<u8>>,
     file: io::Take<File>,
@@ -15,8 +15,8 @@ pub(super) struct Form {
     length: u64,
 }
 
-impl Form {
-    /// With the length of the file.
+impl UploadForm {
+    /// Creates the form for `file`. Also returns the length of the file.
     pub(super) fn new(name: &str, file: File) -> io::Result<(Self, u64)> {
         let size = file.metadata()?.len();
         let boundary = format!("batchkeeper-{}", uuid::Uuid::new_v4().simple());
@@ -29,27 +29,29 @@ impl Form {
              Content-Type: application/jsonl\r\n\r\n"
         );
         let tail = format!("\r\n--{boundary}--\r\n");
-        let around = u64::try_from(head.len() + tail.len()).map_err(io::Error::other)?;
+        let framing_bytes = u64::try_from(head.len() + tail.len()).map_err(io::Error::other)?;
         let form = Self {
             boundary,
             head: io::Cursor::new(head.into_bytes()),
             file: file.take(size),
             tail: io::Cursor::new(tail.into_bytes()),
-            length: size + around,
+            length: size + framing_bytes,
         };
         Ok((form, size))
     }
 
+    /// The value of `Content-Type`.
     pub(super) fn content_type(&self) -> String {
         format!("multipart/form-data; boundary={}", self.boundary)
     }
 
+    /// The value of `Content-Length`.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 }
 
-impl Read for Form {
+impl Read for UploadForm {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let head = self.head.read(buffer)?;
         if head > 0 {
@@ -68,10 +70,10 @@ impl Read for Form {
     }
 }
 
-/// OpenAI wants `.jsonl`; the rest keeps the name out of need of quoting.
+/// Whether a name ends in `.jsonl`, as OpenAI requires, and needs no quoting.
 pub(super) fn is_upload_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    name.ends_with(".jsonl") && name.len() <= 200 && name.bytes().all(plain)
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    name.ends_with(".jsonl") && name.len() <= 200 && name.bytes().all(is_plain)
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
     fn a_file_that_became_shorter_fails_its_upload() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(100).unwrap();
-        let (mut form, size) = Form::new("a.jsonl", file.reopen().unwrap()).unwrap();
+        let (mut form, size) = UploadForm::new("a.jsonl", file.reopen().unwrap()).unwrap();
         assert_eq!(size, 100);
         file.as_file().set_len(10).unwrap();
         let error = form.read_to_end(&mut Vec::new()).unwrap_err();

@@ -1,5 +1,5 @@
-//! ureq, bent to our ends: nothing from the environment, nothing followed, nothing kept, and errors
-//! that tell whether anything was sent.
+//! ureq agents without ureq's defaults: no proxies of the environment, no redirects, no kept connections.
+//! Their errors show whether anything was sent.
 
 use ureq::Agent;
 use ureq::http::Uri;
@@ -8,11 +8,11 @@ use ureq::unversioned::transport::{
     ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector,
 };
 
-use super::Timeouts;
+use super::settings::Timeouts;
 
-pub(super) type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
+type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
 
-/// An agent of its own for each kind of call, for their time-outs differ.
+/// Creates an agent. `limits` sets the timeouts of one kind of call.
 pub(super) fn agent(
     https_only: bool,
     timeouts: &Timeouts,
@@ -29,40 +29,40 @@ pub(super) fn agent(
         .user_agent(concat!("batchkeeper/", env!("CARGO_PKG_VERSION")))
         .timeout_resolve(Some(timeouts.connect))
         .timeout_connect(Some(timeouts.connect));
-    // No connector for proxies is in the chain, whatever the environment says.
+    // The chain has no connector for proxies, so the environment cannot add one.
     let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
     Agent::with_parts(
         limits(config).build(),
-        Marking(connector),
-        Marking(DefaultResolver::default()),
+        ErrorMarker(connector),
+        ErrorMarker(DefaultResolver::default()),
     )
 }
 
-/// The mark of an error that came before the first byte of the request.
+/// An error that occurred before the first byte of the request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(super) struct BeforeSending(pub(super) ureq::Error);
+pub(super) struct ErrorBeforeSending(pub(super) ureq::Error);
 
-/// A resolver or connector whose errors are marked.
+/// A resolver or connector whose errors are wrapped in [`ErrorBeforeSending`].
 #[derive(Debug)]
-struct Marking<T>(T);
+struct ErrorMarker<T>(T);
 
-fn marked(error: ureq::Error) -> ureq::Error {
-    ureq::Error::Other(Box::new(BeforeSending(error)))
+fn mark(error: ureq::Error) -> ureq::Error {
+    ureq::Error::Other(Box::new(ErrorBeforeSending(error)))
 }
 
-impl<T: Resolver> Resolver for Marking<T> {
+impl<T: Resolver> Resolver for ErrorMarker<T> {
     fn resolve(
         &self,
         uri: &Uri,
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        self.0.resolve(uri, config, timeout).map_err(marked)
+        self.0.resolve(uri, config, timeout).map_err(mark)
     }
 }
 
-impl<T: Connector> Connector for Marking<T> {
+impl<T: Connector> Connector for ErrorMarker<T> {
     type Out = T::Out;
 
     fn connect(
@@ -70,6 +70,6 @@ impl<T: Connector> Connector for Marking<T> {
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        self.0.connect(details, chained).map_err(marked)
+        self.0.connect(details, chained).map_err(mark)
     }
 }

@@ -1,0 +1,172 @@
+//! Reads OpenAI's JSON objects. It accepts the deviations that were seen in recorded traffic.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+
+use super::api::Page;
+use crate::domain::openai::{
+    Batch, BatchError, BatchStatus, FileObject, RequestCounts, without_secrets,
+};
+use crate::domain::usage::TokenUsage;
+
+/// A string that is not empty. `None` for null, an absent member, an empty string, and `{}`, which R writes
+/// for null.
+pub(super) fn text(value: &Value) -> Option<String> {
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+}
+
+/// A string that is not empty, or a number as text: proxies in front of OpenAI write error codes as numbers.
+pub(super) fn text_or_number(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => Some(number.to_string()),
+        _ => text(value),
+    }
+}
+
+fn integer(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        // Some compatible servers send fractions, such as 1795400000.25.
+        let seconds = value.as_f64()?;
+        format!("{seconds:.0}").parse().ok()
+    })
+}
+
+fn count(value: &Value) -> Option<u64> {
+    integer(value).and_then(|number| u64::try_from(number).ok())
+}
+
+impl FileObject {
+    /// Reads a File object. `None` if it has no id, or `object` has another value.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            id: object_id(value, "file")?,
+            bytes: count(&value["bytes"]),
+            created_at: integer(&value["created_at"]).unwrap_or(0),
+            filename: text(&value["filename"]).unwrap_or_default(),
+        })
+    }
+}
+
+impl Batch {
+    /// Reads a Batch object. `None` if it has no id or no status, or `object` has another value. An unknown
+    /// status is kept as text.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let status_text = text(&value["status"])?;
+        Some(Self {
+            id: object_id(value, "batch")?,
+            status: status(&status_text),
+            status_text,
+            input_file_id: text(&value["input_file_id"]).unwrap_or_default(),
+            output_file_id: text(&value["output_file_id"]),
+            error_file_id: text(&value["error_file_id"]),
+            created_at: integer(&value["created_at"]).unwrap_or(0),
+            expires_at: integer(&value["expires_at"]),
+            model: text(&value["model"]),
+            counts: counts(&value["request_counts"]),
+            usage: usage(&value["usage"]),
+            errors: batch_errors(&value["errors"]),
+            metadata: metadata(&value["metadata"]),
+        })
+    }
+}
+
+fn object_id(value: &Value, kind: &str) -> Option<String> {
+    match text(&value["object"]) {
+        Some(object) if object != kind => None,
+        _ => text(&value["id"]),
+    }
+}
+
+fn status(text: &str) -> Option<BatchStatus> {
+    match text {
+        // Some compatible servers use these spellings.
+        "canceled" => Some(BatchStatus::Cancelled),
+        "canceling" => Some(BatchStatus::Cancelling),
+        _ => text.parse().ok(),
+    }
+}
+
+fn counts(value: &Value) -> RequestCounts {
+    let field = |name: &str| count(&value[name]).unwrap_or(0);
+    RequestCounts {
+        total: field("total"),
+        completed: field("completed"),
+        failed: field("failed"),
+    }
+}
+
+/// The tokens of a whole batch. `None` if all numbers are zero, which means that they are not known yet.
+fn usage(value: &Value) -> Option<TokenUsage> {
+    let tokens = TokenUsage {
+        input: count(&value["input_tokens"])?,
+        cached: count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
+        output: count(&value["output_tokens"])?,
+        reasoning: count(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
+    };
+    (tokens != TokenUsage::ZERO).then_some(tokens)
+}
+
+fn batch_errors(value: &Value) -> Vec<BatchError> {
+    let list = value["data"].as_array().or_else(|| value.as_array());
+    list.into_iter()
+        .flatten()
+        .filter(|entry| entry.is_object())
+        .map(|entry| BatchError {
+            code: text_or_number(&entry["code"]),
+            message: text(&entry["message"]).map(|message| without_secrets(&message)),
+            param: text(&entry["param"]),
+            line: count(&entry["line"]),
+        })
+        .collect()
+}
+
+/// The string values of a metadata object, which may be null.
+pub(super) fn metadata(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+/// Reads a page of a listing, in its order. `None` if one element is malformed: it may be the one that the
+/// caller looks for, and the caller takes its absence as evidence.
+pub(super) fn page<T>(value: &Value, element: impl Fn(&Value) -> Option<T>) -> Option<Page<T>> {
+    let data = value["data"].as_array()?;
+    let data = data.iter().map(element).collect::<Option<Vec<T>>>()?;
+    Some(Page {
+        // Without `has_more`, only an empty page is the last one.
+        has_more: value["has_more"].as_bool().unwrap_or(!data.is_empty()),
+        data,
+    })
+}
+
+/// Parses a page of batches without their `errors`, which no listing needs. A failed batch may have an error
+/// for each of its 50,000 lines.
+pub(super) fn batches_without_errors(source: impl io::Read) -> serde_json::Result<Value> {
+    #[derive(Deserialize)]
+    struct BatchPage {
+        data: Vec<BatchWithoutErrors>,
+        #[serde(default)]
+        has_more: Value,
+    }
+    #[derive(Deserialize)]
+    struct BatchWithoutErrors {
+        #[serde(default, rename = "errors")]
+        _errors: IgnoredAny,
+        #[serde(flatten)]
+        batch: Map<String, Value>,
+    }
+    let page: BatchPage = serde_json::from_reader(source)?;
+    let data: Vec<_> = page.data.into_iter().map(|it| it.batch).collect();
+    Ok(json!({"data": data, "has_more": page.has_more}))
+}
+
+#[cfg(test)]
+mod tests;

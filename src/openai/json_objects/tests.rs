@@ -1,0 +1,66 @@
+use super::*;
+
+#[test]
+fn null_absent_empty_and_wrong_kinds_mean_no_value() {
+    let bare = Batch::from_json(&json!({"id": "batch_1", "status": "canceled"})).unwrap();
+    for none in [json!(null), json!(""), json!({}), json!([])] {
+        let batch = Batch::from_json(&json!({
+            "id": "batch_1", "object": "batch", "status": "canceled",
+            "output_file_id": none, "error_file_id": none, "model": none, "errors": none,
+            "metadata": none, "expires_at": none, "request_counts": none,
+            "created_at": none, "input_file_id": none,
+        }))
+        .unwrap();
+        assert_eq!(batch, bare);
+    }
+    assert_eq!(bare.status, Some(BatchStatus::Cancelled));
+    let odd = Batch::from_json(&json!({"id": "batch_1", "status": "paused"})).unwrap();
+    assert_eq!((odd.status_text.as_str(), odd.status), ("paused", None));
+}
+
+#[test]
+fn other_objects_are_refused() {
+    for value in [
+        json!(null),
+        json!([]),
+        json!("batch_1"),
+        json!({"error": {"message": "x"}}),
+        json!({"id": "", "status": "completed"}),
+        json!({"id": "batch_1"}),
+        json!({"id": "file-1", "object": "file", "status": "processed"}),
+    ] {
+        assert_eq!(Batch::from_json(&value), None, "{value}");
+    }
+    assert_eq!(
+        FileObject::from_json(&json!({"id": "b", "object": "batch"})),
+        None
+    );
+}
+
+#[test]
+fn the_errors_of_a_failed_batch_are_read() {
+    let batch = Batch::from_json(&json!({"id": "b", "status": "failed", "errors":
+        {"object": "list", "data": [
+            {"code": "invalid_json_line", "message": "m of org-AbC123.", "param": null, "line": 3},
+            {"code": 7}, "noise", {}]}}))
+    .unwrap();
+    assert_eq!(batch.errors.len(), 3);
+    assert_eq!(batch.errors[0].line, Some(3));
+    assert_eq!(batch.errors[0].message.as_deref(), Some("m of org-…."));
+    assert_eq!(batch.errors[1].code.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_page_with_a_malformed_element_is_refused() {
+    let good = json!({"id": "batch_1", "status": "completed"});
+    let read = |value: Value| page(&value, Batch::from_json);
+    assert!(read(json!({"data": [good, {"id": "batch_2"}], "has_more": false})).is_none());
+    assert!(read(json!({"data": null, "has_more": false})).is_none());
+    assert!(
+        !read(json!({"data": [good], "has_more": false}))
+            .unwrap()
+            .has_more
+    );
+    assert!(read(json!({"data": [good]})).unwrap().has_more);
+    assert!(!read(json!({"data": []})).unwrap().has_more);
+}

@@ -1,0 +1,162 @@
+//! Writes input files.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::wide;
+use crate::base::hex;
+use crate::openai::api::ENDPOINT;
+
+/// Encodes a line of an input file, with its LF.
+///
+/// # Errors
+/// If `body` cannot be serialized, or has line breaks between its members.
+pub fn encode_request_line(custom_id: &str, body: &impl Serialize) -> io::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct LineMembers<'a, B> {
+        custom_id: &'a str,
+        method: &'a str,
+        url: &'a str,
+        body: &'a B,
+    }
+    let line = serde_json::to_vec(&LineMembers {
+        custom_id,
+        method: "POST",
+        url: ENDPOINT,
+        body,
+    })?;
+    // Line breaks in strings are escaped. A `RawValue` may have line breaks between its members.
+    if line.contains(&b'\n') || line.contains(&b'\r') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the body of {custom_id} is not on one line"),
+        ));
+    }
+    let mut line = escape_line_separators(line);
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Escapes U+0085, U+2028 and U+2029. JSON allows them in strings, but a reader that follows Unicode's rules
+/// for lines, such as Python's `splitlines`, ends a line there.
+fn escape_line_separators(line: Vec<u8>) -> Vec<u8> {
+    const SEPARATORS: [(&[u8], &[u8]); 3] = [
+        ("\u{85}".as_bytes(), b"\\u0085"),
+        ("\u{2028}".as_bytes(), b"\\u2028"),
+        ("\u{2029}".as_bytes(), b"\\u2029"),
+    ];
+    // These bytes begin the three characters. Most texts have neither.
+    if !line.contains(&0xC2) && !line.contains(&0xE2) {
+        return line;
+    }
+    let separator_at = |rest: &[u8]| SEPARATORS.iter().find(|(raw, _)| rest.starts_with(raw));
+    let mut escaped = Vec::with_capacity(line.len() + 64);
+    let mut rest = line.as_slice();
+    while let [first, after @ ..] = rest {
+        match separator_at(rest) {
+            Some((raw, escape)) => {
+                escaped.extend_from_slice(escape);
+                rest = &rest[raw.len()..];
+            }
+            None => {
+                escaped.push(*first);
+                rest = after;
+            }
+        }
+    }
+    escaped
+}
+
+/// The measures of a written input file. Writing the same batch again must give the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// The number of lines.
+    pub lines: u64,
+    /// The number of bytes.
+    pub bytes: u64,
+    /// The SHA-256 of the file, in lower-case hexadecimal digits.
+    pub sha256_hex: String,
+}
+
+/// Writes an input file, and counts and hashes it.
+#[derive(Debug)]
+pub struct LineWriter<W> {
+    into: W,
+    hash: Sha256,
+    lines: u64,
+    bytes: u64,
+}
+
+impl<W: Write> LineWriter<W> {
+    /// Writes to `into`, with one write for each line. So `into` should be buffered.
+    pub fn new(into: W) -> Self {
+        Self {
+            into,
+            hash: Sha256::new(),
+            lines: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The number of lines written so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The number of bytes written so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes one request.
+    ///
+    /// # Errors The errors of [`encode_request_line`], after which nothing is written. The errors of the
+    /// writer, after which the file must be discarded.
+    pub fn write(&mut self, custom_id: &str, body: &impl Serialize) -> io::Result<()> {
+        let line = encode_request_line(custom_id, body)?;
+        self.into.write_all(&line)?;
+        self.hash.update(&line);
+        self.lines += 1;
+        self.bytes += wide(line.len());
+        Ok(())
+    }
+
+    /// Flushes the writer, and returns the measures of the file. The caller must sync the file.
+    ///
+    /// # Errors
+    /// The errors of the writer.
+    pub fn finish(mut self) -> io::Result<WrittenFile> {
+        self.into.flush()?;
+        Ok(WrittenFile {
+            lines: self.lines,
+            bytes: self.bytes,
+            sha256_hex: hex::encode(&self.hash.finalize()),
+        })
+    }
+}
+
+/// A file's length, and its SHA-256 in lower-case hexadecimal digits.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn sha256_file(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    let mut length = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((length, hex::encode(&hash.finalize()))),
+            Ok(read) => {
+                hash.update(&buffer[..read]);
+                length += wide(read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
