@@ -278,7 +278,10 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
     assert_eq!(after["accounts"], before["accounts"]);
     assert_eq!(after["cleaned_jobs"], 2);
     let told = report(&appliance, &[]);
-    assert!(told.contains("2 of the jobs are cleaned up after"), "{told}");
+    assert!(
+        told.contains("2 of the jobs are cleaned up after"),
+        "{told}"
+    );
 }
 
 #[test]
