@@ -69,7 +69,7 @@ fn from_while_its_batch_was_planned() {
         shim: true,
         ..Options::default()
     });
-    rig.plan().strike(Strike::Step("submitter"));
+    rig.strike(Strike::Step("submitter"));
     rig.submit(600, &["ru"]);
     rig.kill_between(
         "SELECT 1 FROM openai_batches WHERE state = 'planned'

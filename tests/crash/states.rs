@@ -42,10 +42,8 @@ impl Default for Place {
 }
 
 impl Place {
-    fn stop(&self, rig: &Rig) {
-        if let Some(thread) = self.stopped {
-            rig.plan().strike(Strike::Step(thread));
-        }
+    fn stop(&self) -> Option<Strike<'static>> {
+        self.stopped.map(Strike::Step)
     }
 
     /// What nothing holds there may be through too quickly: then with another job.
@@ -75,7 +73,9 @@ fn kill_at(place: &Place) {
         ..Options::default()
     });
     rig.faults(&(place.faults)("vision"));
-    place.stop(&rig);
+    if let Some(stop) = place.stop() {
+        rig.strike(stop);
+    }
     rig.submit(place.lots, place.languages);
     for (stage, next) in [("vision", Some("translation")), ("translation", None)] {
         let condition = format!(
@@ -89,7 +89,9 @@ fn kill_at(place: &Place) {
         rig.no_faults();
         if let Some(next) = next {
             rig.faults(&(place.faults)(next));
-            place.stop(&rig);
+            if let Some(stop) = place.stop() {
+                rig.plan().strike(stop);
+            }
         }
         rig.start();
     }

@@ -28,7 +28,7 @@ enum Rest {
 fn recorded() -> Rig {
     let mut rig = Rig::new(Options::torture());
     let before_its_batch = Strike::Commit("submitter", 1, OfCommit::Ahead);
-    rig.plan().strike(before_its_batch);
+    rig.strike(before_its_batch);
     rig.submit_and_be_killed(2, &["en", "ru"]);
     rig.empty_wal();
     let told = Strike::Commit("webhook_sender-*", 2, OfCommit::Done);

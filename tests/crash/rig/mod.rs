@@ -253,9 +253,11 @@ impl Rig {
         self.daemon.take().unwrap().kill();
     }
 
-    /// From now on the shim strikes so. Asked for its health before, the daemon makes that little
-    /// transaction now, and no other for a second.
+    /// From now on the shim strikes so. What the daemon stores by itself after its start is stored.
+    /// Asked for its health before, the daemon makes that little transaction now, and no other for a
+    /// second.
     pub fn strike(&self, strike: Strike<'_>) {
+        self.wait_for("SELECT 1 FROM instance WHERE compared_at IS NOT NULL");
         until("health", || (self.health() == 200).then_some(()));
         self.plan().strike(strike);
     }
