@@ -403,12 +403,13 @@ CREATE INDEX events_batch ON events (batch_id) WHERE batch_id IS NOT NULL;
 -- Costs are never stored: a view multiplies the tokens by the price of the attempt's day. A corrected price
 -- therefore corrects every cost.
 CREATE TABLE prices (
-    model  TEXT NOT NULL,
-    mode   TEXT NOT NULL CHECK (mode IN ('batch', 'synchronous')),
-    since  TEXT NOT NULL,                   -- a day (UTC)
-    input  INTEGER NOT NULL CHECK (input >= 0),
-    cached INTEGER NOT NULL CHECK (cached >= 0),
-    output INTEGER NOT NULL CHECK (output >= 0),
+    model        TEXT NOT NULL,
+    dated_models TEXT NOT NULL,             -- a GLOB pattern of the model's dated names, which cost the same
+    mode         TEXT NOT NULL CHECK (mode IN ('batch', 'synchronous')),
+    since        TEXT NOT NULL,             -- a day (UTC)
+    input        INTEGER NOT NULL CHECK (input >= 0),
+    cached       INTEGER NOT NULL CHECK (cached >= 0),
+    output       INTEGER NOT NULL CHECK (output >= 0),
     PRIMARY KEY (model, mode, since)
 ) STRICT, WITHOUT ROWID;
 

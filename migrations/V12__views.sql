@@ -32,15 +32,14 @@ FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs 
 WHERE d.ended_at IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------
--- Costs, in pico-dollars and in dollars
+-- Costs, in pico-dollars and in dollars: tokens times the price that is in force on the attempt's day
 -- ---------------------------------------------------------------------------------------------------------
 
 -- The price of each model on each day on which it was used.
 CREATE VIEW v_day_prices AS
 SELECT u.model, u.mode, u.day, p.model AS priced_as, p.input, p.cached, p.output, max(p.since) AS since
 FROM (SELECT DISTINCT model, mode, day FROM client_usage) u JOIN prices p
-  ON p.mode = u.mode AND p.since <= u.day
- AND (u.model = p.model OR u.model GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
+  ON p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
 GROUP BY u.model, u.mode, u.day;
 
 -- A batch.
@@ -49,7 +48,7 @@ WITH costed AS (
     SELECT b.*, (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached + b.output_tokens * p.output
                  FROM prices p
                  WHERE p.mode = 'batch' AND p.since <= substr(b.created_at, 1, 10)
-                   AND (b.model = p.model OR b.model GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
+                   AND (b.model = p.model OR b.model GLOB p.dated_models)
                  ORDER BY p.since DESC LIMIT 1) AS cost
     FROM openai_batches b)
 SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
@@ -60,18 +59,20 @@ SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
             ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd
 FROM costed;
 
+-- What a job used, by stage, language, model and day.
+CREATE VIEW v_job_usage AS
+SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+             FROM prices p
+             WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
+             ORDER BY p.since DESC LIMIT 1) AS cost_picodollars
+FROM job_usage u;
+
 -- A job: its estimate and its cost.
 CREATE VIEW v_job_costs AS
 WITH costed AS (
     SELECT j.*, (SELECT count(*) FROM job_usage u WHERE u.job = j.seq) AS parts,
-           (SELECT CASE WHEN count(*) = count(c) THEN sum(c) END FROM
-               (SELECT (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
-                               + u.output_tokens * p.output
-                        FROM prices p
-                        WHERE p.mode = u.mode AND p.since <= u.day
-                          AND (u.model = p.model OR u.model GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
-                        ORDER BY p.since DESC LIMIT 1) AS c
-                FROM job_usage u WHERE u.job = j.seq)) AS cost
+           (SELECT CASE WHEN count(*) = count(u.cost_picodollars) THEN sum(u.cost_picodollars) END
+            FROM v_job_usage u WHERE u.job = j.seq) AS cost
     FROM batch_jobs j)
 SELECT id AS job_id, client, status,
        (SELECT coalesce(sum(answers), 0) FROM job_usage u WHERE u.job = costed.seq) AS answers,
@@ -92,8 +93,11 @@ FROM costed;
 -- A client, by day and model.
 CREATE VIEW v_spending AS
 WITH costed AS (
-    SELECT u.*, (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output AS cost
-    FROM client_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
+    SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+                 FROM prices p
+                 WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
+                 ORDER BY p.since DESC LIMIT 1) AS cost
+    FROM client_usage u)
 SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
        cost AS cost_picodollars,
        CASE WHEN cost IS NULL THEN 'unknown'

@@ -84,7 +84,7 @@ impl Api {
             "processing_summary": processing_summary(job, images),
         });
         if self.config.budgets.show_costs {
-            let cost = self.store.read(|view| money::of_job(view, job.seq))?;
+            let cost = self.store.read(|view| money::job_cost(view, job.seq))?;
             head["processing_details"] = json!({"cost": cost_json(cost)});
         }
         Ok(head)

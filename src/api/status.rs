@@ -48,7 +48,7 @@ impl Api {
                 jobs::batches(view, job.seq)?,
                 jobs::webhooks(view, &job.id)?,
                 shows_costs
-                    .then(|| money::of_job(view, job.seq))
+                    .then(|| money::job_cost(view, job.seq))
                     .transpose()?,
             ))
         })?;

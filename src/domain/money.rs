@@ -151,10 +151,15 @@ impl Price {
         is_day && !self.model.is_empty() && whole(&self.batch) && whole(&self.synchronous)
     }
 
-    /// Whether it is that of a model, which may be called by its dated name.
+    /// Whether a model has this price: by its own name or by a dated name.
     pub fn is_of(&self, model: &str) -> bool {
-        let dated = model.strip_prefix(&self.model);
-        dated.is_some_and(|rest| rest.is_empty() || rest.len() == 11 && rest.starts_with("-20"))
+        let rest = model.strip_prefix(&self.model);
+        rest.is_some_and(|rest| rest.is_empty() || is_date_suffix(rest))
+    }
+
+    /// The dated names that have this price, as a GLOB pattern of SQLite.
+    pub fn dated_models(&self) -> String {
+        format!("{}{DATE_SUFFIX}", self.model)
     }
 
     /// By mode: `batch`, `synchronous`.
@@ -164,6 +169,28 @@ impl Price {
             ("synchronous", Rates::of(self.synchronous)),
         ]
     }
+}
+
+/// The end of a model's dated name, as a GLOB pattern of SQLite. A dated name has the price of its model.
+const DATE_SUFFIX: &str = "-20[0-9][0-9]-[0-1][0-9]-[0-3][0-9]";
+
+/// Whether a text matches [`DATE_SUFFIX`].
+fn is_date_suffix(text: &str) -> bool {
+    let (mut text, mut pattern) = (text.chars(), DATE_SUFFIX.chars());
+    while let Some(wanted) = pattern.next() {
+        let range = match wanted {
+            '[' => pattern.next().zip(pattern.nth(1)),
+            literal => Some((literal, literal)),
+        };
+        if wanted == '[' {
+            pattern.next();
+        }
+        let fits = |found| range.is_some_and(|(low, high)| (low..=high).contains(&found));
+        if !text.next().is_some_and(fits) {
+            return false;
+        }
+    }
+    text.next().is_none()
 }
 
 /// OpenAI's prices as they were published, in dollars a million tokens: model, day, then batch input,
@@ -293,6 +320,23 @@ mod tests {
         assert_eq!(cost.to_string(), "0.277500");
         let cost = direct.cost(tokens(1_000_000, 0, 0));
         assert_eq!(cost.to_string(), "0.100000");
+    }
+
+    #[test]
+    fn a_dated_name_has_the_price_of_its_model() {
+        let price = prices(&[]).remove(0);
+        let is_of = |suffix: &str| price.is_of(&format!("{}{suffix}", price.model));
+        assert!(is_of("") && is_of("-2026-09-22"));
+        for suffix in [
+            "-mini",
+            "-2026-09-2",
+            "-2026-09-220",
+            "-20xx-09-22",
+            "-2026-29-22",
+        ] {
+            assert!(!is_of(suffix), "{suffix}");
+        }
+        assert!(!price.is_of("gpt-6"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::store::{Store, Stored, money, queue};
 /// The answer.
 pub(super) fn answer(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<Value> {
     store.read(|view| {
-        let standings = money::standings(view, budgets, now)?;
+        let standings = money::budget_uses(view, budgets, now)?;
         let budgets: Value = standings
             .iter()
             .map(|it| {

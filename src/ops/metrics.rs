@@ -13,7 +13,7 @@ use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
 use crate::http::Response;
 use crate::store::figures::{Figures, figures};
-use crate::store::money::Used;
+use crate::store::money::ModelUsage;
 use crate::store::{Store, Stored};
 
 /// How long figures from the database are kept. More frequent scrapes get the same figures.
@@ -181,7 +181,7 @@ fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
 }
 
 /// The tokens and the cost of all attempts.
-fn used(page: &mut Page, used: &[Used]) {
+fn used(page: &mut Page, used: &[ModelUsage]) {
     let help =
         "Tokens of all attempts. Input includes cached tokens, output includes reasoning tokens.";
     page.head("tokens_total", help, "counter");

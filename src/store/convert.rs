@@ -214,11 +214,13 @@ fn read_only_uri(path: &Path) -> String {
     uri + "?mode=ro"
 }
 
-/// The tables of the new schema. The history of its migrations is its own.
+/// The tables that are copied. The history of the migrations is the new file's own, and each start of the daemon
+/// writes the prices.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {
     let mut query = connection.prepare(
-        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name <> 'refinery_schema_history'
-         AND name NOT LIKE 'sqlite_%' ORDER BY name",
+        "SELECT name FROM main.sqlite_schema
+         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices') AND name NOT LIKE 'sqlite_%'
+         ORDER BY name",
     )?;
     let names = query.query_map([], |row| row.get("name"))?;
     Ok(names.collect::<Result<_, _>>()?)

@@ -1,7 +1,7 @@
 //! Figures for whoever asks every few seconds: what they cost depends on what is open, not on what
 //! there ever was.
 
-use super::money::{self, Used};
+use super::money::{self, ModelUsage};
 use super::{Store, Stored, View, alerts};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertKind, PauseScope};
@@ -26,7 +26,7 @@ pub struct Figures {
     /// Open alerts by their kind.
     pub alerts: Vec<(AlertKind, u64)>,
     /// What was used of each model.
-    pub used: Vec<Used>,
+    pub used: Vec<ModelUsage>,
     /// What is paused.
     pub pauses: Vec<PauseScope>,
     /// What only grows (`counters`): what is counted, its label, how often.
@@ -43,7 +43,7 @@ pub fn figures(view: &View) -> Stored<Figures> {
         waiting_since: waiting_since(view)?,
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
-        used: money::used(view)?,
+        used: money::usage_by_model(view)?,
         pauses: pauses(view)?,
         sums: sums(view)?,
     })

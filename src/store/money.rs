@@ -1,5 +1,5 @@
-//! Prices, what was spent, what is reserved, and what requests took: read from counters that triggers
-//! keep, never from the lines.
+//! Prices, spending, budgets and reservations. The figures come from counters that triggers keep, and the
+//! views `v_spending` and `v_job_usage` multiply them by the prices.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,160 +15,162 @@ use crate::domain::batch::Stage;
 use crate::domain::money::{Budgets, Limits, Money, Price, Rates};
 use crate::domain::usage::TokenUsage;
 
-/// Finished jobs that estimates are learned from.
-const JOBS: u32 = 20;
+/// The newest completed jobs that estimates are learned from.
+const LEARNED_JOBS: u32 = 20;
+/// How far back spending is shown.
+const SHOWN: Duration = Duration::from_hours(31 * 24);
+/// The most rows of spending that are shown.
+const SHOWN_ROWS: u32 = 1000;
+/// The most jobs and batches that are shown with their costs.
+const SHOWN_COSTS: u32 = 50;
 
-/// The price `p` of what `u` used, in force on its day.
-const PRICE: &str = "FROM prices p WHERE p.mode = u.mode AND p.since <= u.day
-    AND (u.model = p.model OR u.model GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
-    ORDER BY p.since DESC LIMIT 1";
-/// What `u` used costs by the price `p`.
-const COST: &str = "(u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output";
+/// The sums of the four kinds of tokens of several rows.
+const TOKEN_SUMS: &str = "coalesce(sum(u.input_tokens), 0) AS input_tokens, coalesce(sum(u.cached_tokens), 0) AS cached_tokens,
+    coalesce(sum(u.output_tokens), 0) AS output_tokens, coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens";
 
-/// Makes the table of prices that of the configuration.
+/// Replaces the table of prices.
 pub fn set_prices(tx: &Tx<'_>, prices: &[Price]) -> Stored<()> {
     tx.execute("DELETE FROM prices", [])?;
-    let mut insert = tx.prepare("INSERT OR REPLACE INTO prices VALUES (?, ?, ?, ?, ?, ?)")?;
     for price in prices {
         for (mode, rates) in price.rates() {
-            insert.execute(params![
-                price.model,
-                mode,
-                price.since,
-                rates.input,
-                rates.cached,
-                rates.output
-            ])?;
+            tx.execute(
+                "INSERT OR REPLACE INTO prices (model, dated_models, mode, since, input, cached, output)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    price.model,
+                    price.dated_models(),
+                    mode,
+                    price.since,
+                    rates.input,
+                    rates.cached,
+                    rates.output
+                ],
+            )?;
         }
     }
     Ok(())
 }
 
-/// What a model costs on a day; none: nobody knows.
+/// The price of a model on a day; `None` if it has no price.
 pub fn rates(view: &View, model: &str, mode: &str, day: &str) -> Stored<Option<Rates>> {
     let mut query = view.prepare_cached(
-        "SELECT p.input, p.cached, p.output FROM prices p WHERE p.mode = ?2 AND p.since <= ?3
-           AND (?1 = p.model OR ?1 GLOB p.model || '-20[0-9][0-9]-[01][0-9]-[0-3][0-9]')
-         ORDER BY p.since DESC LIMIT 1",
+        "SELECT input, cached, output FROM prices
+         WHERE mode = ?2 AND since <= ?3 AND (?1 = model OR ?1 GLOB dated_models)
+         ORDER BY since DESC LIMIT 1",
     )?;
     let found = query.query_row(params![model, mode, day], |row| {
         Ok(Rates {
-            input: row.get(0)?,
-            cached: row.get(1)?,
-            output: row.get(2)?,
+            input: row.get("input")?,
+            cached: row.get("cached")?,
+            output: row.get("output")?,
         })
     });
     Ok(found.optional()?)
 }
 
-/// What requests of one kind took in the last finished jobs, those of failed attempts included.
+/// The usage of requests of one language in the newest completed jobs, failed attempts included.
 #[derive(Clone, Debug)]
 pub struct Learned {
     /// The language; empty in the vision stage.
     pub language: String,
-    /// How many were answered.
+    /// The number of answers.
     pub answers: u64,
-    /// What all of them took.
+    /// The tokens of all attempts.
     pub tokens: TokenUsage,
 }
 
-/// What the last finished jobs took of a model in a stage, by language.
+/// The usage of a model in a stage in the newest completed jobs, by language.
 pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
-    let mut query = view.prepare_cached(
-        "SELECT u.language, sum(u.answers), sum(u.input_tokens) AS input_tokens, sum(u.cached_tokens) AS cached_tokens,
-                sum(u.output_tokens) AS output_tokens, sum(u.reasoning_tokens) AS reasoning_tokens
+    let mut query = view.prepare_cached(&format!(
+        "SELECT u.language, sum(u.answers) AS answers, {TOKEN_SUMS}
          FROM (SELECT seq FROM batch_jobs WHERE status = 'completed' ORDER BY seq DESC LIMIT ?) j
               JOIN job_usage u ON u.job = j.seq
-         WHERE u.stage = ? AND u.model = ? GROUP BY u.language HAVING sum(u.answers) > 0",
-    )?;
-    let rows = query.query_map(params![JOBS, stage, model], |row| {
+         WHERE u.stage = ? AND u.model = ? GROUP BY u.language HAVING sum(u.answers) > 0"
+    ))?;
+    let rows = query.query_map(params![LEARNED_JOBS, stage, model], |row| {
         Ok(Learned {
-            language: row.get(0)?,
-            answers: row.get(1)?,
+            language: row.get("language")?,
+            answers: row.get("answers")?,
             tokens: token_usage(row, "")?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// What was spent in a day or a month (`2026-11-24`, `2026-11`), by one client or by all; what has no
-/// price does not count.
+/// The spending of a day (`2026-11-24`) or a month (`2026-11`), of one client or of all. Usage without a price
+/// does not count.
 pub fn spent(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
-    let mut query = view.prepare_cached(&format!(
-        "SELECT coalesce(sum((SELECT {COST} {PRICE})), 0) FROM client_usage u
-         WHERE u.day >= ?1 AND u.day < ?1 || '~' AND (?2 IS NULL OR u.client = ?2)"
-    ))?;
-    let spent = query.query_row(params![period, client], |row| row.get(0))?;
-    Ok(Money(spent))
-}
-
-/// The estimate of batches under way that were planned in that period.
-pub fn reserved(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
     let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(cost), 0) FROM reservations
+        "SELECT coalesce(sum(cost_picodollars), 0) AS cost FROM v_spending
          WHERE day >= ?1 AND day < ?1 || '~' AND (?2 IS NULL OR client = ?2)",
     )?;
-    Ok(Money(
-        query.query_row(params![period, client], |row| row.get(0))?,
-    ))
+    let cost = query.query_row(params![period, client], |row| row.get("cost"))?;
+    Ok(Money(cost))
 }
 
-/// What jobs that are not final will still cost, as estimated when they were accepted.
+/// The estimated cost of the live batches that were planned in a period.
+pub fn reserved(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
+    let mut query = view.prepare_cached(
+        "SELECT coalesce(sum(cost), 0) AS cost FROM reservations
+         WHERE day >= ?1 AND day < ?1 || '~' AND (?2 IS NULL OR client = ?2)",
+    )?;
+    let cost = query.query_row(params![period, client], |row| row.get("cost"))?;
+    Ok(Money(cost))
+}
+
+/// The part of the estimates of jobs that are not final which is not spent yet.
 fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
-    let mut query = view.prepare_cached(&format!(
+    let mut query = view.prepare_cached(
         "SELECT coalesce(sum(max(0, coalesce(j.estimated_cost, 0) -
-                    coalesce((SELECT sum((SELECT {COST} {PRICE})) FROM job_usage u WHERE u.job = j.seq), 0))), 0)
+                    coalesce((SELECT sum(u.cost_picodollars) FROM v_job_usage u WHERE u.job = j.seq), 0))), 0) AS cost
          FROM batch_jobs j
-         WHERE j.status IN ('pending', 'processing', 'translating') AND (?1 IS NULL OR j.client = ?1)"
-    ))?;
-    Ok(Money(query.query_row([client], |row| row.get(0))?))
+         WHERE j.status IN ('pending', 'processing', 'translating') AND (?1 IS NULL OR j.client = ?1)",
+    )?;
+    Ok(Money(query.query_row([client], |row| row.get("cost"))?))
 }
 
-/// What a job has cost so far; none: something of it has no price.
-pub fn of_job(view: &View, job: i64) -> Stored<(Option<Money>, TokenUsage)> {
+/// The cost of a job so far, and its tokens. The cost is `None` if a part of it has no price.
+pub fn job_cost(view: &View, job: i64) -> Stored<(Option<Money>, TokenUsage)> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT sum(u.cost), count(*) - count(u.cost), coalesce(sum(u.input_tokens), 0) AS input_tokens,
-                coalesce(sum(u.cached_tokens), 0) AS cached_tokens, coalesce(sum(u.output_tokens), 0) AS output_tokens,
-                coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens
-         FROM (SELECT u.*, (SELECT {COST} {PRICE}) AS cost FROM job_usage u WHERE u.job = ?) u"
+        "SELECT coalesce(sum(u.cost_picodollars), 0) AS cost, count(*) = count(u.cost_picodollars) AS is_known, {TOKEN_SUMS}
+         FROM v_job_usage u WHERE u.job = ?"
     ))?;
     Ok(query.query_row([job], |row| {
-        let (cost, unknown): (Option<i64>, u64) = (row.get(0)?, row.get(1)?);
-        let cost = (unknown == 0).then_some(Money(cost.unwrap_or(0)));
-        Ok((cost, token_usage(row, "")?))
+        let (cost, is_known): (i64, bool) = (row.get("cost")?, row.get("is_known")?);
+        Ok((is_known.then_some(Money(cost)), token_usage(row, "")?))
     })?)
 }
 
-/// Keeps what a job was estimated to take.
+/// Stores the estimate of a job.
 pub fn keep_estimate(tx: &Tx<'_>, job: i64, cost: Option<Money>, tokens: TokenUsage) -> Stored<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE batch_jobs SET estimated_cost = ?, estimated_tokens = ? WHERE seq = ?",
-    )?
-    .execute(params![
-        cost.map(|cost| cost.0),
-        tokens.input.saturating_add(tokens.output),
-        job
-    ])?;
+        params![
+            cost.map(|cost| cost.0),
+            tokens.input.saturating_add(tokens.output),
+            job
+        ],
+    )?;
     Ok(())
 }
 
-/// A budget and how it stands.
+/// A budget in one period, and how much of it is used.
 #[derive(Clone, Debug)]
-pub struct Standing {
-    /// Whose it is; none: all together.
+pub struct BudgetUse {
+    /// Its client; `None` for the budget of all clients together.
     pub client: Option<String>,
     /// `2026-11-24` or `2026-11`.
     pub period: String,
-    /// What may be spent.
+    /// The most that may be spent.
     pub limit: Money,
-    /// What was.
+    /// The spending so far.
     pub spent: Money,
-    /// What batches under way will cost, as estimated.
+    /// The estimated cost of live batches.
     pub reserved: Money,
 }
 
-impl Standing {
-    /// What is left.
+impl BudgetUse {
+    /// The part that is neither spent nor reserved.
     pub fn left(&self) -> Money {
         self.limit.less(self.spent + self.reserved)
     }
@@ -182,15 +184,15 @@ impl Standing {
     }
 }
 
-/// Every budget as it stands.
-pub fn standings(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Vec<Standing>> {
+/// Every budget, and how much of it is used.
+pub fn budget_uses(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Vec<BudgetUse>> {
     let all = (None, budgets.total);
     let clients = budgets.clients.iter();
     let of_clients = clients.map(|(client, limits)| (Some(client.as_str()), *limits));
-    let mut standings = Vec::new();
+    let mut uses = Vec::new();
     for (client, limits) in std::iter::once(all).chain(of_clients) {
         for (period, limit) in periods(limits, now) {
-            standings.push(Standing {
+            uses.push(BudgetUse {
                 client: client.map(str::to_owned),
                 limit,
                 spent: spent(view, client, &period)?,
@@ -199,7 +201,7 @@ pub fn standings(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Vec<S
             });
         }
     }
-    Ok(standings)
+    Ok(uses)
 }
 
 fn periods(limits: Limits, now: Timestamp) -> impl Iterator<Item = (String, Money)> {
@@ -210,41 +212,42 @@ fn periods(limits: Limits, now: Timestamp) -> impl Iterator<Item = (String, Mone
         .filter_map(|(period, limit)| Some((period, limit?)))
 }
 
-/// The budget that a client's new job would break; what accepted jobs will still cost counts.
-pub fn broken_by(
+/// The budget that a new job of a client would exceed; `None` if it fits into all. The estimates of accepted
+/// jobs count.
+pub fn exceeded_budget(
     view: &View,
     budgets: &Budgets,
     client: &str,
     cost: Money,
     now: Timestamp,
-) -> Stored<Option<Standing>> {
-    for mut standing in standings(view, budgets, now)? {
-        let whose = standing.client.as_deref();
-        if whose.is_none_or(|whose| whose == client) {
-            standing.reserved = promised(view, whose)?;
-            if standing.left() < cost {
-                return Ok(Some(standing));
+) -> Stored<Option<BudgetUse>> {
+    for mut budget in budget_uses(view, budgets, now)? {
+        let of_client = budget.client.as_deref();
+        if of_client.is_none_or(|of_client| of_client == client) {
+            budget.reserved = promised(view, of_client)?;
+            if budget.left() < cost {
+                return Ok(Some(budget));
             }
         }
     }
     Ok(None)
 }
 
-/// What may still be reserved: for all together, and for the clients that have a budget.
+/// The amounts that may still be reserved.
 #[derive(Clone, Debug, Default)]
 pub struct Allowance {
-    /// None: as much as it takes.
+    /// For all clients together; `None` if it is not limited.
     pub total: Option<Money>,
-    /// By client.
+    /// For each client that has a budget.
     pub clients: HashMap<String, Money>,
 }
 
-/// What the budgets leave.
+/// The amounts that the budgets leave for reservations.
 pub fn allowance(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Allowance> {
     let mut allowance = Allowance::default();
-    for standing in standings(view, budgets, now)? {
-        let left = standing.left();
-        match standing.client {
+    for budget in budget_uses(view, budgets, now)? {
+        let left = budget.left();
+        match budget.client {
             None => allowance.total = Some(allowance.total.map_or(left, |least| least.min(left))),
             Some(client) => {
                 let least = allowance.clients.entry(client).or_insert(left);
@@ -255,16 +258,17 @@ pub fn allowance(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Allow
     Ok(allowance)
 }
 
-/// A planned batch will cost a client so much more.
+/// Adds an amount to what a planned batch reserves for a client.
 pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()> {
-    tx.prepare_cached(
-        "INSERT INTO reservations VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET cost = cost + excluded.cost",
-    )?
-    .execute(params![batch, client, tx.now.to_day_text(), cost.0])?;
+    tx.execute(
+        "INSERT INTO reservations (batch_id, client, day, cost) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET cost = cost + excluded.cost",
+        params![batch, client, tx.now.to_day_text(), cost.0],
+    )?;
     Ok(())
 }
 
-/// Batches of which OpenAI's own count of tokens, since `since`, is another than the sum of their lines.
+/// The batches, ingested after `since`, whose token count at OpenAI differs from the sum of their lines.
 pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, openai_input_tokens,
@@ -274,12 +278,12 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
                <> (input_tokens, cached_tokens, output_tokens, reasoning_tokens) LIMIT 20",
     )?;
     let rows = query.query_map([since], |row| {
-        let (id, remote): (i64, String) = (row.get(0)?, row.get(1)?);
-        let ours = token_usage(row, "")?.to_array();
-        let theirs = token_usage(row, "openai_")?.to_array();
+        let (id, batch): (i64, String) = (row.get("id")?, row.get("openai_batch_id")?);
+        let lines = token_usage(row, "")?.to_array();
+        let whole = token_usage(row, "openai_")?.to_array();
         let message = format!(
-            "the lines of batch {remote} add up to {ours:?} tokens (in, cached, out, reasoning), OpenAI counts {theirs:?} \
-             for the whole; what it costs is reckoned from the lines. Look at it: batchkeeper batches show {id}"
+            "the lines of batch {batch} add up to {lines:?} tokens (in, cached, out, reasoning), OpenAI counts {whole:?} \
+             for the whole batch. Its cost is computed from the lines. Look at it: batchkeeper batches show {id}"
         );
         let subject = AlertSubject::Usage(id);
         Ok(AlertCause { subject, message })
@@ -287,70 +291,107 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How far back spending is shown.
-const SHOWN: Duration = Duration::from_hours(31 * 24);
-
-/// What was used and spent lately, by client, day, model and mode.
+/// The spending of the last month, by client, day, model and mode.
 pub fn spending(view: &View, now: Timestamp) -> Stored<Table> {
-    let sql =
-        "SELECT * FROM v_spending WHERE day >= ? ORDER BY day DESC, client, model, mode LIMIT 1000";
-    inspect::table(view, sql, [now.before(SHOWN).to_day_text()])
+    inspect::table(
+        view,
+        "SELECT * FROM v_spending WHERE day >= ? ORDER BY day DESC, client, model, mode LIMIT ?",
+        params![now.before(SHOWN).to_day_text(), SHOWN_ROWS],
+    )
 }
 
-/// What the newest jobs were estimated to cost, and what they came to.
+/// The newest jobs with their estimates and costs.
 pub fn newest_jobs(view: &View) -> Stored<Table> {
-    // The view adds up all jobs' usage: the newest are named first.
-    let newest = "SELECT id FROM batch_jobs ORDER BY seq DESC LIMIT 50";
-    let mut ids = view.prepare_cached(newest)?;
-    let ids: Vec<String> = ids
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut all = Table {
-        columns: Vec::new(),
-        rows: Vec::new(),
-    };
-    for id in ids {
-        let one = inspect::table(view, "SELECT * FROM v_job_costs WHERE job_id = ?", [id])?;
-        all.columns = one.columns;
-        all.rows.extend(one.rows);
-    }
-    Ok(all)
+    // Without the inner query, the view would add up the usage of every job.
+    inspect::table(
+        view,
+        "SELECT c.* FROM (SELECT seq, id FROM batch_jobs ORDER BY seq DESC LIMIT ?) j
+                JOIN v_job_costs c ON c.job_id = j.id ORDER BY j.seq DESC",
+        [SHOWN_COSTS],
+    )
 }
 
-/// What the newest batches took and cost.
+/// The newest batches with their tokens and costs.
 pub fn newest_batches(view: &View) -> Stored<Table> {
-    let sql = "SELECT * FROM v_costs ORDER BY batch_id DESC LIMIT 50";
-    inspect::table(view, sql, [])
+    let sql = "SELECT * FROM v_costs ORDER BY batch_id DESC LIMIT ?";
+    inspect::table(view, sql, [SHOWN_COSTS])
 }
 
-/// Everything that a model was used for, in one mode: for metrics.
+/// Everything that a model was used for in one mode.
 #[derive(Clone, Debug)]
-pub struct Used {
+pub struct ModelUsage {
     /// The model.
     pub model: String,
     /// `batch` or `synchronous`.
     pub mode: String,
-    /// What it took.
+    /// The tokens.
     pub tokens: TokenUsage,
-    /// What of it has a price.
+    /// The cost of the usage that has a price.
     pub cost: Money,
 }
 
-/// What was used of each model, ever.
-pub fn used(view: &View) -> Stored<Vec<Used>> {
+/// The usage of each model and mode since the beginning.
+pub fn usage_by_model(view: &View) -> Stored<Vec<ModelUsage>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT u.model, u.mode, coalesce(sum((SELECT {COST} {PRICE})), 0), sum(u.input_tokens) AS input_tokens,
-                sum(u.cached_tokens) AS cached_tokens, sum(u.output_tokens) AS output_tokens,
-                sum(u.reasoning_tokens) AS reasoning_tokens
-         FROM client_usage u GROUP BY u.model, u.mode"
+        "SELECT u.model, u.mode, coalesce(sum(u.cost_picodollars), 0) AS cost, {TOKEN_SUMS}
+         FROM v_spending u GROUP BY u.model, u.mode"
     ))?;
     let rows = query.query_map([], |row| {
-        Ok(Used {
-            model: row.get(0)?,
-            mode: row.get(1)?,
+        Ok(ModelUsage {
+            model: row.get("model")?,
+            mode: row.get("mode")?,
             tokens: token_usage(row, "")?,
-            cost: Money(row.get(2)?),
+            cost: Money(row.get("cost")?),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::prices;
+    use crate::store::Store;
+
+    /// The views multiply as [`Rates::cost`] does, and know a dated name as [`Price::is_of`] does.
+    #[test]
+    fn the_views_and_the_program_know_one_price_and_one_formula() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::from_seconds(1_795_400_000);
+        let store = Store::open(&folder.path().join("a.db"), now).expect("a store");
+        let all = prices(&[]);
+        let names = [
+            "gpt-6-luna",
+            "gpt-6-luna-2026-09-22",
+            "gpt-6-luna-20xx-09-22",
+            "gpt-6-luna-mini",
+        ];
+        store
+            .write(now, |tx| {
+                set_prices(tx, &all)?;
+                for name in names {
+                    tx.execute(
+                        "INSERT INTO client_usage VALUES ('shop', '2026-11-24', ?, 'batch', 1, 1000, 400, 70, 9)",
+                        [name],
+                    )?;
+                }
+                Ok(())
+            })
+            .expect("usage");
+        let usage = store.read(usage_by_model).expect("usage");
+        assert_eq!(usage.len(), names.len());
+        for of_model in usage {
+            let has_price = all.iter().any(|price| price.is_of(&of_model.model));
+            let rates = store.read(|view| rates(view, &of_model.model, "batch", "2026-11-24"));
+            let rates = rates.expect("prices");
+            assert_eq!(rates.is_some(), has_price, "{}", of_model.model);
+            let cost = rates.map(|rates| rates.cost(of_model.tokens));
+            assert_eq!(
+                of_model.cost,
+                cost.unwrap_or_default(),
+                "{}",
+                of_model.model
+            );
+        }
+    }
 }

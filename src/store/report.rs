@@ -225,11 +225,7 @@ pub struct Calls {
 /// Calls outside of batches that were begun in a period.
 pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls> {
     let mut query = view.prepare(
-        "WITH cost (job, model, mode, day, cost) AS (
-            SELECT u.job, u.model, u.mode, u.day,
-                   (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
-            FROM job_usage u LEFT JOIN v_day_prices p ON p.model = u.model AND p.mode = u.mode AND p.day = u.day)
-         SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), count(*) = count(cost),
+        "SELECT coalesce(sum(calls), 0), coalesce(sum(cost), 0), count(*) = count(cost),
                 coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(cached_tokens), 0) AS cached_tokens,
                 coalesce(sum(output_tokens), 0) AS output_tokens,
                 coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens
@@ -244,8 +240,8 @@ pub fn direct_calls(view: &View, from: Timestamp, to: Timestamp) -> Stored<Calls
                -- Of what is cleaned up the job's counters know the model.
                SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                       CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
-                          (SELECT CASE WHEN count(*) = count(c.cost) THEN sum(c.cost) END FROM cost c
-                           WHERE c.job = w.job AND c.mode = 'synchronous') END
+                          (SELECT CASE WHEN count(*) = count(c.cost_picodollars) THEN sum(c.cost_picodollars) END
+                           FROM v_job_usage c WHERE c.job = w.job AND c.mode = 'synchronous') END
                FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
     )?;
     let row = query.query_row([from, to], |row| {

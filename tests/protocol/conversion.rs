@@ -70,7 +70,9 @@ fn as_schema_10(copy: &Path) -> PathBuf {
         let names = query.query_map([], |row| row.get(0)).unwrap();
         names.collect::<Result<_, _>>().unwrap()
     };
-    for table in names("SELECT name FROM main.sqlite_schema WHERE type = 'table'") {
+    // The daemon writes the prices at its start.
+    let tables = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name <> 'prices'";
+    for table in names(tables) {
         let new_table = TABLES.iter().find(|(old, _)| *old == table);
         let new_table = new_table.map_or(table.as_str(), |(_, new)| *new);
         let columns = names(&format!(

@@ -15,7 +15,7 @@ use crate::outbound::SsrfGuard;
 use crate::python_json::Json;
 use crate::store::idempotency as stored;
 use crate::store::jobs::{self, JobRow, NewJob};
-use crate::store::money::{self, Standing};
+use crate::store::money::{self, BudgetUse};
 use crate::store::{Store, StoreError, Stored, Tx};
 
 /// Checks the body of a submission.
@@ -92,7 +92,7 @@ pub enum Refusal {
     /// Its estimated cost would exceed a budget.
     OverBudget {
         /// The budget, with what was spent of it.
-        standing: Box<Standing>,
+        standing: Box<BudgetUse>,
         /// The estimated cost.
         cost: Money,
     },
@@ -202,7 +202,7 @@ fn exceeded_budget(
     let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_none()) else {
         return Ok(None);
     };
-    let standing = money::broken_by(tx, &budgets, checked.client, cost, tx.now)?;
+    let standing = money::exceeded_budget(tx, &budgets, checked.client, cost, tx.now)?;
     Ok(standing.map(|standing| Refusal::OverBudget {
         standing: Box::new(standing),
         cost,

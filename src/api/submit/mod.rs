@@ -21,7 +21,7 @@ use crate::http::{Request, Response};
 use crate::ops::answers::{RETRY_AFTER, RequestError};
 use crate::python_json::Json;
 use crate::store::jobs::JobRow;
-use crate::store::money::Standing;
+use crate::store::money::BudgetUse;
 use crate::store::{StoreError, Stored, alerts};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
@@ -243,7 +243,7 @@ fn acceptance(job: &JobRow, checked: &CheckedSubmission<'_>, took: Duration) -> 
 }
 
 /// 402 for a job that would exceed a budget. What other clients have spent stays hidden.
-fn over_budget(standing: &Standing, cost: Money) -> ApiError {
+fn over_budget(standing: &BudgetUse, cost: Money) -> ApiError {
     let period = &standing.period;
     let (whose, left) = match &standing.client {
         Some(_) => ("its client's budget", json!(standing.left().to_string())),

@@ -5,7 +5,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::decide::audit::{is_backup_late, is_budget_used};
 use crate::store::inspect::Finding;
-use crate::store::money::Standing;
+use crate::store::money::BudgetUse;
 use crate::store::{Stored, View, backup};
 use crate::workers::pauses;
 
@@ -55,11 +55,11 @@ impl Auditor {
 }
 
 /// The budgets of which at least `percent` percent are used.
-pub(super) fn used_budgets(standings: &[Standing], percent: u64) -> Vec<AlertCause> {
+pub(super) fn used_budgets(standings: &[BudgetUse], percent: u64) -> Vec<AlertCause> {
     let used = standings
         .iter()
         .filter(|it| is_budget_used(percent, it.limit, it.spent, it.reserved));
-    let cause = |it: &Standing| AlertCause {
+    let cause = |it: &BudgetUse| AlertCause {
         subject: it.subject(),
         message: format!(
             "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \

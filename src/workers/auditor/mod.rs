@@ -82,7 +82,7 @@ impl Auditor {
         let is_paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some();
         let budgets = self.config.spending_limits();
         self.store.read(|view| {
-            let standings = money::standings(view, &budgets, now.wall)?;
+            let standings = money::budget_uses(view, &budgets, now.wall)?;
             let stalled_batches = match is_paused {
                 true => Vec::new(),
                 false => stuck::stalled_batches(view, stalled)?,
