@@ -95,8 +95,8 @@ fn copy_into_folder(
     let dir = std::path::absolute(&folder.dir)?;
     let copied = copy(store, &dir.join(name))?;
     let surplus = store.write(clock.now().wall, |tx| {
-        backup::note(tx, &copied, began)?;
-        backup::beyond(tx, &dir, folder.keep)
+        backup::record(tx, &copied, began)?;
+        backup::surplus(tx, &dir, folder.keep)
     })?;
     for path in &surplus {
         match fs::remove_file(path) {

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::context::Context;
 use super::output::print;
 use super::{Outcome, Verdict};
-use crate::store::inspect::{Table, findings};
+use crate::store::inspect::Table;
+use crate::store::invariants::findings;
 
 pub(super) fn run(context: &Context) -> Outcome {
     let (_, store) = context.open()?;

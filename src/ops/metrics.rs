@@ -168,8 +168,8 @@ fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> P
         page.sample("ticks_total", &[("thread", &health.thread)], health.ticks);
     }
 
-    sums(&mut page, &figures.sums);
-    used(&mut page, &figures.used);
+    sums(&mut page, &figures.counters);
+    used(&mut page, &figures.usage);
     page.gauge("database_bytes", "Size of the database file.", bytes.0);
     page.gauge("wal_bytes", "Size of the write-ahead log.", bytes.1);
     page

@@ -1,10 +1,8 @@
-//! A copy of the database while it is worked on, verified by reading it back; and which copies there
-//! are.
+//! Backups: a verified copy of the database while the daemon runs, and the list of the copies.
 //!
-//! SQLite's backup API copies the pages of one snapshot, as they are. Writers go on meanwhile; only
-//! their WAL cannot be reset before the copy is whole, which takes seconds a gigabyte. Copying
-//! without a snapshot would begin anew at each commit, and `VACUUM INTO` holds its snapshot for as
-//! long as it takes to build every table and index again.
+//! SQLite's backup API copies the pages of one snapshot. Writers continue meanwhile; only their WAL cannot be
+//! reset before the copy is complete, which takes some seconds for a gigabyte. A copy without a snapshot would
+//! start again at each commit. `VACUUM INTO` would hold its snapshot until every table and index is built again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,46 +16,46 @@ use super::migrate::APPLICATION_ID;
 use super::{Store, Tx, View};
 use crate::base::clock::Timestamp;
 
-/// Pages copied between two words on how far it is.
+/// Pages that are copied between two reports of progress.
 const PAGES: i32 = 4096;
-/// What ends the name of a copy that is not verified yet.
+/// The ending of a copy that is not verified yet.
 const PARTIAL: &str = ".partial";
 
 /// A verified copy.
 #[derive(Clone, Debug)]
 pub struct Copied {
-    /// Where it lies.
+    /// Its file.
     pub path: PathBuf,
-    /// Its bytes.
+    /// Its size.
     pub bytes: u64,
-    /// The schema's version.
+    /// The version of its schema.
     pub schema: i64,
-    /// Rows of all tables.
+    /// The rows of all its tables.
     pub rows: u64,
 }
 
-/// Told of pages copied, and of all.
+/// Is called with the number of pages that are copied, and the number of all pages.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 impl Store {
-    /// Copies the database to a new file at `to`, for its owner alone: under another name until it has
+    /// Copies the database to a new file at `to`, for its owner alone. The copy has another name until it has
     /// been read back and is on the disk.
     ///
     /// # Errors
-    /// When `to` is there already, the copy cannot be written, or it is not what was copied.
+    /// If `to` is there already, the copy cannot be written, or it differs from the database.
     pub fn back_up(&self, to: &Path, progress: Progress<'_>) -> Stored<Copied> {
         self.read(|view| copy(view.connection(), to, progress))
     }
 }
 
-/// The schema's version and how many rows each table has.
+/// The version of the schema, and the number of rows of each table.
 #[derive(PartialEq, Eq)]
 struct Contents {
     schema: i64,
     tables: Vec<(String, u64)>,
 }
 
-/// Copies what `source` sees in its transaction.
+/// Copies the snapshot of `source`.
 pub(super) fn copy(source: &Connection, to: &Path, progress: Progress<'_>) -> Stored<Copied> {
     if to.exists() {
         let message = format!("{} is there already; name another file", to.display());
@@ -70,7 +68,7 @@ pub(super) fn copy(source: &Connection, to: &Path, progress: Progress<'_>) -> St
         .truncate(true)
         .open(&partial)
         .map_err(|error| cannot("make", &partial, &error))?;
-    // Another's copy to the same file is not written into.
+    // Another process may be writing a copy to the same file.
     file.try_lock()
         .map_err(|error| cannot("lock", &partial, &error.into()))?;
     let copied = write_and_verify(source, &partial, progress).and_then(|contents| {
@@ -100,54 +98,67 @@ fn write_and_verify(
     partial: &Path,
     progress: Progress<'_>,
 ) -> Stored<Contents> {
-    // What is wrong with the copy says nothing of the database.
+    // An error of the copy says nothing of the database.
     let of_copy = |error: rusqlite::Error| match error.into() {
         StoreError::Full => StoreError::Full,
         error => StoreError::Other(format!("{}: {error}", partial.display())),
     };
     let before = contents(source)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut target = Connection::open_with_flags(partial, flags).map_err(of_copy)?;
-    target
-        .pragma_update(None, "synchronous", "OFF")
+    write_pages(source, partial, progress).map_err(of_copy)?;
+    let copy = Connection::open_with_flags(partial, flags()).map_err(of_copy)?;
+    // One file without a WAL: the next process that opens it may be read-only.
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
         .map_err(of_copy)?;
-    let backup = Backup::new(source, &mut target).map_err(of_copy)?;
+    let found = contents(&copy)?;
+    match problem(&copy, found == before).map_err(of_copy)? {
+        None => Ok(found),
+        Some(problem) => Err(StoreError::Other(format!(
+            "the copy is no good and was removed: {problem}. Look at the database itself: batchkeeper doctor"
+        ))),
+    }
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn write_pages(
+    source: &Connection,
+    partial: &Path,
+    progress: Progress<'_>,
+) -> rusqlite::Result<()> {
+    let mut target = Connection::open_with_flags(partial, flags())?;
+    target.pragma_update(None, "synchronous", "OFF")?;
+    let backup = Backup::new(source, &mut target)?;
     loop {
-        let step = backup.step(PAGES).map_err(of_copy)?;
+        let step = backup.step(PAGES)?;
         let (all, left) = (backup.progress().pagecount, backup.progress().remaining);
         let number = |pages: i32| u64::try_from(pages).unwrap_or(0);
         progress(number(all - left), number(all));
         if step == StepResult::Done {
-            break;
+            return Ok(());
         }
     }
-    drop(backup);
-    drop(target);
-    // One file, without a WAL: whoever opens it next may be read-only.
-    let copy = Connection::open_with_flags(partial, flags).map_err(of_copy)?;
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
-        .map_err(of_copy)?;
-    let found = contents(&copy)?;
-    let sound: String = copy
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(of_copy)?;
-    let dangling = copy
-        .prepare("PRAGMA foreign_key_check")
-        .and_then(|mut check| check.exists([]))
-        .map_err(of_copy)?;
-    let ours: i64 = copy
-        .query_row("PRAGMA application_id", [], |row| row.get(0))
-        .map_err(of_copy)?;
-    let problem = match (sound.as_str(), found == before) {
-        ("ok", true) if !dangling && ours == APPLICATION_ID => return Ok(found),
-        ("ok", true) if dangling => "rows refer to rows that are not there",
-        ("ok", true) => "it is not batchkeeper's",
-        ("ok", false) => "it has another schema or other rows than the database",
-        (problem, _) => problem,
+}
+
+/// What is wrong with a copy; `None` if it is good.
+fn problem(copy: &Connection, has_same_contents: bool) -> rusqlite::Result<Option<String>> {
+    let integrity: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| {
+        row.get("integrity_check")
+    })?;
+    if integrity != "ok" {
+        return Ok(Some(integrity));
+    }
+    let problem = if !has_same_contents {
+        Some("it has another schema or other rows than the database")
+    } else if copy.prepare("PRAGMA foreign_key_check")?.exists([])? {
+        Some("rows refer to rows that are not there")
+    } else {
+        let mark: i64 =
+            copy.query_row("PRAGMA application_id", [], |row| row.get("application_id"))?;
+        (mark != APPLICATION_ID).then_some("it is not batchkeeper's")
     };
-    Err(StoreError::Other(format!(
-        "the copy is no good and was removed: {problem}. Look at the database itself: batchkeeper doctor"
-    )))
+    Ok(problem.map(str::to_owned))
 }
 
 fn contents(of: &Connection) -> Stored<Contents> {
@@ -155,7 +166,7 @@ fn contents(of: &Connection) -> Stored<Contents> {
     let mut names =
         of.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
     let names: Vec<String> = names
-        .query_map([], |row| row.get(0))?
+        .query_map([], |row| row.get("name"))?
         .collect::<Result<_, _>>()?;
     let mut tables = Vec::new();
     for name in names {
@@ -167,8 +178,8 @@ fn contents(of: &Connection) -> Stored<Contents> {
     Ok(Contents { schema, tables })
 }
 
-/// A verified copy in the folder of backups; it shows what was committed before `snapshot_at`.
-pub fn note(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> {
+/// Stores that there is a verified copy. Everything that was committed before `snapshot_at` is in it.
+pub fn record(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> {
     tx.execute(
         "INSERT INTO backups (path, bytes, snapshot_at, verified_at) VALUES (?, ?, ?, ?)",
         params![
@@ -181,17 +192,17 @@ pub fn note(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> 
     Ok(())
 }
 
-/// Backups in `folder` beyond the newest `keep`, newest first.
-pub fn beyond(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
+/// The backups in `folder` except the newest `keep`, newest first.
+pub fn surplus(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
     let mut query = view.prepare("SELECT path FROM backups ORDER BY id DESC")?;
-    let paths = query.query_map([], |row| row.get(0).map(|path: String| path.into()))?;
+    let paths = query.query_map([], |row| row.get("path").map(|path: String| path.into()))?;
     let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>()?;
     paths.retain(|path| path.parent() == Some(folder));
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     Ok(paths.split_off(keep.min(paths.len())))
 }
 
-/// A backup is no longer there.
+/// Removes a backup from the list.
 pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
     tx.execute(
         "DELETE FROM backups WHERE path = ?",
@@ -200,8 +211,8 @@ pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
     Ok(())
 }
 
-/// Up to when the newest backup shows everything; none: there is no backup.
+/// The time of the newest backup's snapshot; `None` if there is no backup.
 pub fn newest(view: &View) -> Stored<Option<Timestamp>> {
-    let mut query = view.prepare_cached("SELECT max(snapshot_at) FROM backups")?;
-    Ok(query.query_row([], |row| row.get(0))?)
+    let mut query = view.prepare_cached("SELECT max(snapshot_at) AS newest FROM backups")?;
+    Ok(query.query_row([], |row| row.get("newest"))?)
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored, cannot};
 use super::files::{DaemonLock, beside, make_private_folder_of, private, sync_folder_of};
-use super::inspect::INVARIANTS;
+use super::invariants::INVARIANTS;
 use super::migrate::{APPLICATION_ID, migrate};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertKind, PauseScope};

@@ -1,6 +1,10 @@
-//! Figures for whoever asks every few seconds: what they cost depends on what is open, not on what
-//! there ever was.
+//! The figures of /metrics and of the status page's head. Their cost depends on what is open, not on the size of
+//! the tables.
 
+use std::fs;
+use std::str::FromStr;
+
+use super::files::beside;
 use super::money::{self, ModelUsage};
 use super::{Store, Stored, View, alerts};
 use crate::base::clock::Timestamp;
@@ -8,61 +12,63 @@ use crate::domain::alert::{AlertKind, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
 
-/// See the module.
+/// Jobs that are not final, by the column `status`.
+const LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";
+
+/// The figures of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Jobs by their status; those that there are.
+    /// The number of jobs in each status that has any.
     pub jobs: Vec<(JobStatus, u64)>,
-    /// Batches by their state.
+    /// The number of batches in each state that has any.
     pub batches: Vec<(BatchState, u64)>,
-    /// Webhook deliveries by their state.
+    /// The number of webhook deliveries in each state that has any.
     pub deliveries: Vec<(String, u64)>,
-    /// Requests of jobs that are not final, by their state.
+    /// The number of requests of live jobs, by their state.
     pub requests: Vec<(RequestState, u64)>,
-    /// Since when the first request in a queue waits; jobs' queues are looked at by their heads.
+    /// Since when the oldest of the first waiting requests of live jobs waits.
     pub waiting_since: Option<Timestamp>,
-    /// Since when the delivery is due that is due for longest.
+    /// Since when the oldest due delivery is due.
     pub due_since: Option<Timestamp>,
-    /// Open alerts by their kind.
+    /// The number of open alerts of each kind.
     pub alerts: Vec<(AlertKind, u64)>,
-    /// What was used of each model.
-    pub used: Vec<ModelUsage>,
-    /// What is paused.
+    /// The usage of each model.
+    pub usage: Vec<ModelUsage>,
+    /// The scopes that are paused.
     pub pauses: Vec<PauseScope>,
-    /// What only grows (`counters`): what is counted, its label, how often.
-    pub sums: Vec<(String, String, u64)>,
+    /// The counters that only grow: what is counted, its label, its number.
+    pub counters: Vec<(String, String, u64)>,
 }
 
 /// The figures of now.
 pub fn figures(view: &View) -> Stored<Figures> {
     Ok(Figures {
         jobs: jobs(view)?,
-        batches: parsed(totals(view, "batches")?),
-        deliveries: totals(view, "deliveries")?,
+        batches: parsed(state_counts(view, "batches")?),
+        deliveries: state_counts(view, "deliveries")?,
         requests: requests(view)?,
         waiting_since: waiting_since(view)?,
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
-        used: money::usage_by_model(view)?,
+        usage: money::usage_by_model(view)?,
         pauses: pauses(view)?,
-        sums: sums(view)?,
+        counters: counters(view)?,
     })
 }
 
-/// Jobs by their status, for the summary.
+/// The number of jobs in each status that has any.
 pub fn jobs(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
-    Ok(parsed(totals(view, "jobs")?))
+    Ok(parsed(state_counts(view, "jobs")?))
 }
 
-/// A table's counts, which its triggers keep.
-fn totals(view: &View, what: &str) -> Stored<Vec<(String, u64)>> {
+fn state_counts(view: &View, what: &str) -> Stored<Vec<(String, u64)>> {
     let mut query = view
         .prepare_cached("SELECT state, number FROM state_counts WHERE what = ? AND number > 0")?;
-    let rows = query.query_map([what], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = query.query_map([what], |row| Ok((row.get("state")?, row.get("number")?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn parsed<T: std::str::FromStr>(counts: Vec<(String, u64)>) -> Vec<(T, u64)> {
+fn parsed<T: FromStr>(counts: Vec<(String, u64)>) -> Vec<(T, u64)> {
     let counts = counts.into_iter();
     counts
         .filter_map(|(state, number)| Some((state.parse().ok()?, number)))
@@ -70,46 +76,49 @@ fn parsed<T: std::str::FromStr>(counts: Vec<(String, u64)>) -> Vec<(T, u64)> {
 }
 
 fn requests(view: &View) -> Stored<Vec<(RequestState, u64)>> {
-    let mut query = view.prepare_cached(
-        "SELECT r.state, count(*) FROM batch_jobs j JOIN requests r ON r.job = j.seq
-         WHERE j.status IN ('pending', 'processing', 'translating') GROUP BY r.state",
-    )?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut query = view.prepare_cached(&format!(
+        "SELECT r.state, count(*) AS number FROM batch_jobs j JOIN requests r ON r.job = j.seq
+         WHERE {LIVE_JOBS} GROUP BY r.state"
+    ))?;
+    let rows = query.query_map([], |row| Ok((row.get("state")?, row.get("number")?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn waiting_since(view: &View) -> Stored<Option<Timestamp>> {
-    let mut query = view.prepare_cached(
-        "SELECT min((SELECT r.since FROM requests r WHERE r.job = j.seq AND r.state = 'waiting' LIMIT 1))
-         FROM batch_jobs j WHERE j.status IN ('pending', 'processing', 'translating')",
-    )?;
-    Ok(query.query_row([], |row| row.get(0))?)
+    let mut query = view.prepare_cached(&format!(
+        "SELECT min((SELECT r.since FROM requests r WHERE r.job = j.seq AND r.state = 'waiting' LIMIT 1)) AS since
+         FROM batch_jobs j WHERE {LIVE_JOBS}"
+    ))?;
+    Ok(query.query_row([], |row| row.get("since"))?)
 }
 
 fn due_since(view: &View) -> Stored<Option<Timestamp>> {
-    let mut query =
-        view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
-    Ok(query.query_row([], |row| row.get(0))?)
+    let mut query = view.prepare_cached(
+        "SELECT min(next_at) AS since FROM webhook_deliveries WHERE state = 'due'",
+    )?;
+    Ok(query.query_row([], |row| row.get("since"))?)
 }
 
 fn pauses(view: &View) -> Stored<Vec<PauseScope>> {
     let mut query = view.prepare_cached("SELECT scope FROM pauses ORDER BY scope")?;
-    let rows = query.query_map([], |row| row.get(0))?;
+    let rows = query.query_map([], |row| row.get("scope"))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn sums(view: &View) -> Stored<Vec<(String, String, u64)>> {
+fn counters(view: &View) -> Stored<Vec<(String, String, u64)>> {
     let mut query = view.prepare_cached("SELECT what, label, number FROM counters")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = query.query_map([], |row| {
+        Ok((row.get("what")?, row.get("label")?, row.get("number")?))
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 impl Store {
-    /// The bytes of the database's file and of its WAL.
+    /// The sizes of the database's file and of its WAL, in bytes.
     pub fn bytes(&self) -> (u64, u64) {
         let length = |suffix: &str| {
-            let path = super::files::beside(&self.path, suffix);
-            std::fs::metadata(path).map_or(0, |file| file.len())
+            let path = beside(&self.path, suffix);
+            fs::metadata(path).map_or(0, |file| file.len())
         };
         (length(""), length("-wal"))
     }

@@ -1,4 +1,4 @@
-//! Tables for people, and the checks of `doctor`.
+//! Tables for people, as the commands print them.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Params, Row};
@@ -27,7 +27,7 @@ impl Table {
     }
 }
 
-/// A cell as people read it: in one line, with control characters escaped.
+/// A cell's text in one line, with control characters escaped.
 pub fn plain(cell: &Value) -> String {
     match cell {
         Value::Null => String::new(),
@@ -36,7 +36,7 @@ pub fn plain(cell: &Value) -> String {
     }
 }
 
-/// What a query gives.
+/// Runs a query and returns its rows with the names of its columns.
 pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     let mut query = view.prepare_cached(sql)?;
     let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
@@ -58,17 +58,17 @@ fn cell(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// The most rows of a list: more are nothing for a person.
+/// The most rows of a list.
 const MOST: u64 = 200;
 
-/// The rows of a view or table that a person looks at first.
+/// The first rows of a view or table.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// They.
+    /// The rows.
     pub table: Table,
-    /// How many there are.
+    /// The number of all rows.
     pub all: u64,
-    /// Of what.
+    /// The name of the view or table.
     pub of: &'static str,
 }
 
@@ -82,7 +82,7 @@ fn list(view: &View, of: &'static str, columns: &str, order: &str) -> Stored<Lis
     })
 }
 
-/// Jobs: those that are not final, then the newest.
+/// Jobs: first the live ones, then the newest.
 pub fn jobs(view: &View) -> Stored<Listed> {
     list(
         view,
@@ -98,7 +98,7 @@ pub fn job(view: &View, id: &str) -> Stored<Table> {
     table(view, "SELECT * FROM v_jobs WHERE id = ?", [id])
 }
 
-/// What happened to a job.
+/// The events of a job.
 pub fn job_events(view: &View, id: &str) -> Stored<Table> {
     table(
         view,
@@ -107,7 +107,7 @@ pub fn job_events(view: &View, id: &str) -> Stored<Table> {
     )
 }
 
-/// Batches: those under way, then the newest.
+/// Batches: first the live ones, then the newest.
 pub fn batches(view: &View) -> Stored<Listed> {
     list(
         view,
@@ -123,7 +123,7 @@ pub fn batch(view: &View, id: i64) -> Stored<Table> {
     table(view, "SELECT * FROM v_batches WHERE id = ?", [id])
 }
 
-/// What happened to a batch.
+/// The events of a batch.
 pub fn batch_events(view: &View, id: i64) -> Stored<Table> {
     table(
         view,
@@ -132,7 +132,7 @@ pub fn batch_events(view: &View, id: i64) -> Stored<Table> {
     )
 }
 
-/// Webhook deliveries: those that are yet to arrive, then the newest.
+/// Webhook deliveries: first those that are not delivered or failed, then the newest.
 pub fn webhooks(view: &View) -> Stored<Listed> {
     list(
         view,
@@ -175,7 +175,7 @@ pub fn alert(view: &View, id: i64) -> Stored<Table> {
     )
 }
 
-/// Who was told of an alert, and how that went.
+/// The notifications of an alert.
 pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
     table(
         view,
@@ -185,7 +185,7 @@ pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
     )
 }
 
-/// The operator's two queries, of one job (a UUID): they work as they stand.
+/// The operator's two queries for one job (a UUID). Their tables and columns are promised.
 pub fn operator_queries(job: &str) -> [String; 2] {
     [
         format!(
@@ -196,128 +196,4 @@ pub fn operator_queries(job: &str) -> [String; 2] {
              WHERE batch_job_id = '{job}' LIMIT 3;"
         ),
     ]
-}
-
-/// The views that must be empty, and how the auditor's look at each is kept to what is not final:
-/// by the `status` of what it is about. None: it is left to `doctor`.
-pub(super) const INVARIANTS: [(&str, Option<&str>); 17] = [
-    ("v_orphans", Some("TRUE")),
-    ("v_bad_links", Some(LIVE_JOBS)),
-    ("v_bad_claims", Some(LIVE_JOBS)),
-    ("v_bad_calls", Some(LIVE_JOBS)),
-    ("v_bad_lots", Some(LIVE_JOBS)),
-    ("v_bad_answers", Some(LIVE_JOBS)),
-    ("v_bad_open_requests", Some(LIVE_JOBS)),
-    ("v_bad_finished_lots", Some(LIVE_JOBS)),
-    ("v_bad_deliveries", Some(LIVE_JOBS)),
-    ("v_bad_webhooks", Some(LIVE_JOBS)),
-    (
-        "v_bad_batches",
-        Some("status NOT IN ('ingested', 'failed')"),
-    ),
-    ("v_bad_attempts", Some("status = 'due'")),
-    ("v_bad_final_jobs", None),
-    ("v_bad_lines", None),
-    ("v_bad_states", None),
-    ("v_bad_state_counts", None),
-    ("v_bad_usage", None),
-];
-const LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";
-
-/// Something that is not as it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The invariant: the view that should be empty.
-    pub invariant: &'static str,
-    /// The job, batch or row.
-    pub subject: String,
-    /// What is wrong.
-    pub finding: String,
-}
-
-fn findings_of(
-    view: &View,
-    invariant: &'static str,
-    sql: &str,
-    into: &mut Vec<Finding>,
-) -> Stored<()> {
-    for row in table(view, sql, [])?.rows {
-        let mut cells = row.iter().map(plain);
-        into.push(Finding {
-            invariant,
-            subject: cells.next().unwrap_or_default(),
-            finding: cells.next().unwrap_or_default(),
-        });
-    }
-    Ok(())
-}
-
-fn columns(invariant: &str) -> &'static str {
-    match invariant {
-        "v_orphans" => "id, what || ': ' || detail",
-        _ => "subject, finding",
-    }
-}
-
-/// What the auditor looks at, one after the other: a snapshot for each, so that none is kept long.
-pub fn live_invariants() -> impl Iterator<Item = &'static str> {
-    let live = INVARIANTS.iter().filter(|(_, live)| live.is_some());
-    live.map(|(name, _)| *name)
-}
-
-/// What an invariant finds among what is not final; at most a few.
-pub fn live_findings(view: &View, invariant: &'static str) -> Stored<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let known = INVARIANTS.iter().find(|(name, _)| *name == invariant);
-    if let Some((_, Some(live))) = known {
-        let columns = columns(invariant);
-        let sql = format!("SELECT {columns} FROM {invariant} WHERE {live} LIMIT 5");
-        findings_of(view, invariant, &sql, &mut findings)?;
-    }
-    Ok(findings)
-}
-
-/// What `doctor` finds: every invariant over everything, foreign keys, the file itself.
-pub fn findings(view: &View) -> Stored<Vec<Finding>> {
-    let mut findings = Vec::new();
-    for (name, _) in INVARIANTS {
-        let sql = format!("SELECT {} FROM {name}", columns(name));
-        findings_of(view, name, &sql, &mut findings)?;
-    }
-    let foreign = "SELECT \"table\" || ' row ' || rowid, 'refers to no row of ' || parent FROM pragma_foreign_key_check";
-    findings_of(view, "foreign_key_check", foreign, &mut findings)?;
-    let integrity =
-        "SELECT 'file', integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
-    findings_of(view, "integrity_check", integrity, &mut findings)?;
-    Ok(findings)
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::domain::batch::Outcome;
-    use crate::domain::job::{LotStatus, RequestState};
-
-    /// The states of the big tables are held by the program's enums, and by a view of the same words.
-    #[test]
-    fn the_view_of_states_knows_every_state() {
-        let views = include_str!("../../migrations/V12__views.sql");
-        let view = |name: &str| {
-            let rest = views.split(&format!("CREATE VIEW {name} AS")).nth(1);
-            rest.and_then(|rest| rest.split(';').next())
-                .expect("a view")
-        };
-        let lots = LotStatus::ALL.iter().map(|state| state.as_str());
-        let requests = RequestState::ALL.iter().map(|state| state.as_str());
-        let outcomes = || Outcome::ALL.iter().map(|state| state.as_str());
-        for state in lots.chain(requests).chain(outcomes()) {
-            let quoted = format!("'{state}'");
-            assert!(view("v_bad_states").contains(&quoted), "{state}");
-        }
-        for outcome in outcomes() {
-            assert!(
-                view("v_bad_calls").contains(&format!("'{outcome}'")),
-                "{outcome}"
-            );
-        }
-    }
 }

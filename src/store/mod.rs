@@ -33,6 +33,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod images;
 pub mod inspect;
+pub mod invariants;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;

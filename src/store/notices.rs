@@ -1,5 +1,5 @@
-//! `alert_notices`: what is to be told of alerts, and what was. A notice is made in the transaction
-//! that opens or closes its alert.
+//! `alert_notices`: the notifications of alerts, those that are due and those that ended. The transaction that
+//! opens or closes an alert adds the notice.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::domain::due::Due;
 pub struct Notice {
     /// Its row.
     pub id: i64,
-    /// What it tells.
+    /// What happened to the alert.
     pub change: AlertChange,
     /// Attempts before this one.
     pub attempts: u32,
@@ -27,9 +27,10 @@ pub struct Notice {
     pub alert: AlertRow,
 }
 
-/// The notice that is due. That an alert is
-/// closed is told after that it was opened. One due later than in `longest` has its time from a
-/// clock that was set back since: it is due.
+/// The first notice that is due.
+///
+/// The notice that an alert was closed comes after the one that it was opened. If a notice is due later than
+/// `longest` from now, the clock was set back since: the notice is due.
 pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
     let mut due = view.prepare_cached(
         "SELECT n.id, n.change, n.attempts, n.alert, a.kind, a.subject, a.message, a.opened_at, a.closed_at
@@ -52,20 +53,20 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
         return Ok(Due::Now(notice));
     }
     let mut later = view.prepare_cached(
-        "SELECT min(next_at) FROM alert_notices WHERE state = 'due' AND next_at > ?",
+        "SELECT min(next_at) AS next_at FROM alert_notices WHERE state = 'due' AND next_at > ?",
     )?;
-    let at: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
+    let at: Option<Timestamp> = later.query_row([now], |row| row.get("next_at"))?;
     Ok(Due::new(None, at))
 }
 
-/// Notes that an attempt is about to be made; until `lease` no other is. Where the process ends
-/// before the outcome is known, it is made again then, under the same id.
+/// Stores that an attempt begins; returns whether the notice was still due. There is no other attempt before
+/// `lease`. If the process ends before the outcome is stored, the attempt is made again then, under the same id.
 pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
-    let taken = tx.execute(
+    let begun = tx.execute(
         "UPDATE alert_notices SET attempts = attempts + 1, next_at = ? WHERE id = ? AND state = 'due' AND attempts = ?",
         params![lease, notice.id, notice.attempts],
     )?;
-    Ok(taken == 1)
+    Ok(begun == 1)
 }
 
 /// Stores how an attempt ended.
@@ -91,15 +92,15 @@ pub fn end(
     })
 }
 
-/// Whether something is due that nobody wants to be told.
-pub fn any_due(view: &View) -> Stored<bool> {
+/// Whether a notice is due.
+pub fn has_due(view: &View) -> Stored<bool> {
     let mut query =
         view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_notices WHERE state = 'due')")?;
     Ok(query.query_row([], |row| row.get(0))?)
 }
 
-/// Nobody is configured to be told: what is due is not wanted.
-pub fn discard_pending(tx: &Tx<'_>) -> Stored<()> {
+/// Ends all notices that are due: no receiver is configured.
+pub fn discard_due(tx: &Tx<'_>) -> Stored<()> {
     tx.execute(
         "UPDATE alert_notices SET state = 'unwanted', next_at = NULL WHERE state = 'due'",
         [],
@@ -107,8 +108,8 @@ pub fn discard_pending(tx: &Tx<'_>) -> Stored<()> {
     Ok(())
 }
 
-/// Somebody is: he is told what is open, though nobody was when it was opened.
-pub fn enable(tx: &Tx<'_>) -> Stored<()> {
+/// Makes a notice due for each open alert that has none: a receiver is configured now.
+pub fn add_for_open_alerts(tx: &Tx<'_>) -> Stored<()> {
     tx.execute(
         "INSERT INTO alert_notices (alert, change, state, next_at, created_at)
          SELECT id, 'opened', 'due', ?1, ?1 FROM alerts WHERE closed_at IS NULL

@@ -150,13 +150,13 @@ impl Worker for AlertNotifier {
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = self.config.steps.idle;
         if self.config.alerts.webhook_url.is_empty() {
-            if self.store.read(notices::any_due)? {
-                self.store.write(now.wall, notices::discard_pending)?;
+            if self.store.read(notices::has_due)? {
+                self.store.write(now.wall, notices::discard_due)?;
             }
             return Ok(TickOutcome::idle(idle.max(DISCARD_INTERVAL)));
         }
         if !self.has_queued_open_alerts {
-            self.store.write(now.wall, notices::enable)?;
+            self.store.write(now.wall, notices::add_for_open_alerts)?;
             self.has_queued_open_alerts = true;
         }
         let longest = longest_notification_wait(&self.config.webhooks.retry_delays) + LEASE_MARGIN;

@@ -10,7 +10,7 @@ use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::{BatchState, Stage};
 use batchkeeper::domain::openai::Identity;
 use batchkeeper::openai::BatchApi;
-use batchkeeper::store::{Store, inspect};
+use batchkeeper::store::{Store, invariants};
 use batchkeeper::workers::auditor::Auditor;
 use batchkeeper::workers::worker::Worker;
 
@@ -54,7 +54,7 @@ fn breaks(world: &World, view: &str, live: bool, break_it: &str, mend_it: &str) 
     world.execute(break_it).expect(break_it);
     audit(world);
     audit(world);
-    let found = world.store().read(inspect::findings).unwrap();
+    let found = world.store().read(invariants::findings).unwrap();
     assert!(
         found.iter().any(|finding| finding.invariant == view),
         "{break_it}: {found:?}"
@@ -65,7 +65,7 @@ fn breaks(world: &World, view: &str, live: bool, break_it: &str, mend_it: &str) 
     world.execute(mend_it).expect(mend_it);
     audit(world);
     assert!(open(world, "invariant").is_empty(), "{break_it}");
-    let found = world.store().read(inspect::findings).unwrap();
+    let found = world.store().read(invariants::findings).unwrap();
     assert!(found.is_empty(), "{break_it}: {found:?}");
 }
 

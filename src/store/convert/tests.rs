@@ -183,7 +183,7 @@ fn alerts_pauses_and_counters_are_those_of_the_new_program() {
     write("UPDATE openai_batches SET state = 'failed', error = 'x' WHERE id = 2")
         .expect("a change");
     let findings = store
-        .read(crate::store::inspect::findings)
+        .read(crate::store::invariants::findings)
         .expect("findings");
     let counts = findings
         .iter()

@@ -4,7 +4,7 @@ use super::Auditor;
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::decide::audit::{is_backup_late, is_budget_used};
-use crate::store::inspect::Finding;
+use crate::store::invariants::Finding;
 use crate::store::money::BudgetUse;
 use crate::store::{Stored, View, backup};
 use crate::workers::pauses;

@@ -16,7 +16,7 @@ use crate::domain::decide::audit::{
     PauseState, is_pause_idle, overdue_before, reported_after, stalled_before,
 };
 use crate::openai::BatchApi;
-use crate::store::{Store, Stored, View, alerts, batches, events, inspect, money, stuck};
+use crate::store::{Store, Stored, View, alerts, batches, events, invariants, money, stuck};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
@@ -174,10 +174,10 @@ impl Auditor {
 
     fn broken_invariants(&self) -> Stored<Vec<AlertCause>> {
         let mut broken = Vec::new();
-        for invariant in inspect::live_invariants() {
+        for invariant in invariants::live_invariants() {
             let findings = self
                 .store
-                .read(|view| inspect::live_findings(view, invariant))?;
+                .read(|view| invariants::live_findings(view, invariant))?;
             let findings = findings.into_iter();
             broken.extend(findings.map(|it| causes::broken_invariant(invariant, it)));
         }

@@ -4,7 +4,7 @@ use super::World;
 use super::openai::{described, translated};
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::job::{JobStatus, LotStatus, is_english};
-use batchkeeper::store::inspect;
+use batchkeeper::store::invariants;
 use batchkeeper::store::lots::LotRow;
 use rusqlite::types::Value;
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl World {
     pub fn assert_at_rest(&mut self) {
         self.look_everywhere();
         self.assert_accounted_for();
-        let findings = self.store().read(inspect::findings).expect("readable");
+        let findings = self.store().read(invariants::findings).expect("readable");
         assert!(findings.is_empty(), "{findings:?}\n{}", self.dump());
         // Not even for a minute: every invariant holds after every commit.
         let broken = self.texts("SELECT message FROM alerts WHERE kind = 'invariant'");
