@@ -1,7 +1,7 @@
-//! `synchronous_calls`: requests of synchronous jobs, asked of OpenAI one by one and at once.
+//! `synchronous_calls`: requests of synchronous jobs, asked of OpenAI one by one.
 //!
-//! A request of such a job is claimed by an open call, as others are by a line of a batch. The row
-//! is there before the call is made; what cannot be had in time waits for a batch like any other.
+//! Such a request is claimed by an open call, as others are by a line of a batch. The row is stored before the call is
+//! made. A request that is not answered in time waits for a batch.
 
 use std::time::Duration;
 
@@ -16,52 +16,52 @@ use crate::domain::due::Due;
 use crate::domain::job::RequestState;
 use crate::domain::usage::TokenUsage;
 
-/// A call that is to be made.
+/// A planned call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct SynchronousCall {
     /// Its row.
     pub id: i64,
-    /// The request that it is for.
+    /// Its request.
     pub request: i64,
-    /// Calls of this request before it.
+    /// Calls of the same request before it.
     pub earlier: u32,
 }
 
-/// What a call came to.
+/// What a call brought.
 #[derive(Clone, Debug)]
-pub struct CallResult<'a> {
-    /// What came back.
+pub struct SynchronousResult<'a> {
+    /// Its outcome.
     pub outcome: Outcome,
-    /// The text, of an answered one.
+    /// The text, if it was answered.
     pub text: &'a str,
-    /// What OpenAI said, of another.
+    /// OpenAI's error, if it was not answered.
     pub error: &'a str,
-    /// The model that was asked.
+    /// The model.
     pub model: &'a str,
-    /// OpenAI's id of the answer, where it gave one.
+    /// OpenAI's id of the response.
     pub response_id: Option<&'a str>,
     /// Its tokens.
     pub tokens: TokenUsage,
 }
 
-/// The first call that may be made now. One
-/// whose lot's images are still to be checked is not ready. One planned for later than in `longest` has
-/// its time from a clock that was set back since: it may be made.
-pub fn next(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Call>> {
+/// The first planned call. It waits while its lot's images are checked. A call planned for later than in `longest` was
+/// planned before the clock was set back; it is due.
+pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<SynchronousCall>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id, d.next_at,
                 (SELECT count(*) FROM synchronous_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
+                    AS earlier
          FROM synchronous_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed' AND r.images_due = 0
          WHERE d.ended_at IS NULL AND d.started_at IS NULL ORDER BY d.next_at LIMIT 1",
     )?;
     let first = query
         .query_row([], |row| {
-            let call = Call {
-                id: row.get(0)?,
-                request: row.get(1)?,
-                earlier: row.get(3)?,
+            let call = SynchronousCall {
+                id: row.get("id")?,
+                request: row.get("request_id")?,
+                earlier: row.get("earlier")?,
             };
-            Ok((call, row.get::<_, Timestamp>(2)?))
+            Ok((call, row.get::<_, Timestamp>("next_at")?))
         })
         .optional()?;
     Ok(match first {
@@ -71,8 +71,8 @@ pub fn next(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Call>>
     })
 }
 
-/// The intent: this call is made now. False when somebody else makes it, or it is not wanted.
-pub fn begin(tx: &Tx<'_>, call: &Call) -> Stored<bool> {
+/// Stores that a call begins. False if another worker makes it, or its request is not claimed any more.
+pub fn begin(tx: &Tx<'_>, call: &SynchronousCall) -> Stored<bool> {
     let begun = tx
         .prepare_cached(
             "UPDATE synchronous_calls SET started_at = ?1 WHERE id = ?2 AND started_at IS NULL
@@ -87,16 +87,15 @@ pub fn begin(tx: &Tx<'_>, call: &Call) -> Stored<bool> {
     Ok(begun == 1)
 }
 
-/// A call that was begun has ended. Where its request is to be asked again, that is at `again` if
-/// that is before the job's time is over, and by a batch otherwise.
+/// Stores the result of a call. If its request waits again, the next call is made at `next_call`, or a batch sends it.
 pub fn end(
     tx: &Tx<'_>,
-    call: &Call,
-    result: &CallResult<'_>,
+    call: &SynchronousCall,
+    result: &SynchronousResult<'_>,
     rules: RetryRules,
-    again: Option<Timestamp>,
+    next_call: Option<Timestamp>,
 ) -> Stored<()> {
-    let answered = result.outcome == Outcome::Answered;
+    let is_answered = result.outcome == Outcome::Answered;
     let TokenUsage {
         input,
         cached,
@@ -111,7 +110,7 @@ pub fn end(
     .execute(params![
         tx.now,
         result.outcome,
-        (!answered).then_some(result.error),
+        (!is_answered).then_some(result.error),
         result.model,
         result.response_id,
         input,
@@ -121,36 +120,36 @@ pub fn end(
         call.id
     ])?;
     let request = settle::get_request(tx, call.request)?;
-    if answered {
+    if is_answered {
         return settle::succeed(tx, &request, result.text, AnswerOrigin::Call);
     }
     if request.state != RequestState::Claimed {
         return Ok(());
     }
     settle::judge(tx, &request, result.outcome, Some(result.error), rules)?;
-    match again {
+    match next_call {
         Some(at) => claim_again(tx, &request, rules.max_attempts, at),
         None => Ok(()),
     }
 }
 
-/// What waits after a call that came to nothing is claimed by another one; the last of its attempts is
-/// a batch's, which has a day for it.
-fn claim_again(tx: &Tx<'_>, request: &RequestRow, most: u32, at: Timestamp) -> Stored<()> {
+/// Claims a request that waits again for another call, unless only its last attempt is left: a batch has a day for
+/// that.
+fn claim_again(tx: &Tx<'_>, request: &RequestRow, max_attempts: u32, at: Timestamp) -> Stored<()> {
     let claimed = tx
         .prepare_cached(
             "UPDATE requests SET state = 'claimed'
              WHERE id = ? AND state = 'waiting' AND (attempts = 0 OR attempts + 1 < ?)",
         )?
-        .execute(params![request.id, most])?;
+        .execute(params![request.id, max_attempts])?;
     if claimed == 1 {
         plan(tx, request.id, at)?;
     }
     Ok(())
 }
 
-/// Calls that a process was at when it ended: whether they were made, nobody knows. Their requests
-/// wait for a batch. Gives how many.
+/// Leaves the requests of unfinished calls to the batches: whether a begun call was made is not known. Gives their
+/// number. Called at the start.
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     let begun: Vec<i64> = {
         let mut query = tx.prepare(
@@ -170,43 +169,45 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
             params![tx.now, request],
         )?;
     }
-    Ok(begun.len() + release(tx, None)?)
+    Ok(begun.len() + release_calls(tx, None)?)
 }
 
-/// Planned calls of jobs that were accepted before that time go by a batch instead, those of
-/// requests that are settled are dropped. Gives how many.
+/// Leaves the requests of jobs that were accepted before that time to the batches, and drops the calls of settled
+/// requests. Gives their number.
 pub fn release_late(tx: &Tx<'_>, accepted_before: Timestamp) -> Stored<usize> {
-    release(tx, Some(accepted_before))
+    release_calls(tx, Some(accepted_before))
 }
 
-fn release(tx: &Tx<'_>, accepted_before: Option<Timestamp>) -> Stored<usize> {
-    let mut waits = tx.prepare_cached(
+fn release_calls(tx: &Tx<'_>, accepted_before: Option<Timestamp>) -> Stored<usize> {
+    let mut set_waiting = tx.prepare_cached(
         "UPDATE requests SET state = 'waiting', since = ? WHERE id = ? AND state = 'claimed'",
     )?;
     let mut drop_call = tx.prepare_cached("DELETE FROM synchronous_calls WHERE id = ?")?;
-    let late = late(tx, accepted_before)?;
+    let late = late_calls(tx, accepted_before)?;
     for (call, request) in &late {
         drop_call.execute([call])?;
-        waits.execute(params![tx.now, request])?;
+        set_waiting.execute(params![tx.now, request])?;
     }
     Ok(late.len())
 }
 
-/// Planned calls that are not to be made: too late, or not wanted any more.
-fn late(view: &View, accepted_before: Option<Timestamp>) -> Stored<Vec<(i64, i64)>> {
+/// The planned calls, with their requests, that are too late or whose request is not claimed any more.
+fn late_calls(view: &View, accepted_before: Option<Timestamp>) -> Stored<Vec<(i64, i64)>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id FROM synchronous_calls d JOIN requests r ON r.id = d.request_id
                 JOIN batch_jobs j ON j.seq = r.job
          WHERE d.ended_at IS NULL AND d.started_at IS NULL
            AND (?1 IS NULL OR j.created_at < ?1 OR r.state <> 'claimed')",
     )?;
-    let rows = query.query_map([accepted_before], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = query.query_map([accepted_before], |row| {
+        Ok((row.get("id")?, row.get("request_id")?))
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Whether any planned call is not to be made; see [`release_late`].
+/// Whether [`release_late`] would find a call.
 pub fn any_late(view: &View, accepted_before: Timestamp) -> Stored<bool> {
-    Ok(!late(view, Some(accepted_before))?.is_empty())
+    Ok(!late_calls(view, Some(accepted_before))?.is_empty())
 }
 
 /// When the job of a request was accepted.
@@ -217,7 +218,7 @@ pub fn accepted_at(view: &View, request: i64) -> Stored<Timestamp> {
     Ok(query.query_row([request], |row| row.get(0))?)
 }
 
-/// Whether a part of a job is left to the batches: nothing of it is asked directly any more.
+/// Whether the open requests of a job are left to the batches: no call claims one of them.
 pub fn is_released(view: &View, job: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT open_vision + open_translations > 0

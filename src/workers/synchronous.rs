@@ -1,51 +1,50 @@
-//! Synchronous jobs: their requests are asked of `/v1/responses` one by one, vision first, then all
-//! translations side by side. Several of these steps work at once, on threads of their own, so that
-//! nothing of it can hold up the batches.
+//! The synchronous worker: asks OpenAI's `/v1/responses` for the requests of synchronous jobs one by one: a lot's
+//! description first, then its translations. Several of these workers run on threads of their own, so that slow calls
+//! do not hold up the batches.
 //!
-//! A call is a committed row before it is made. What cannot be had within the time that a client
-//! waits, because OpenAI fails or the process ended, goes on in a batch: nothing is lost, and the
-//! client polls.
+//! A call is a committed row before it is made. A request that is not answered within the time that a client waits goes
+//! on in a batch, and the client polls.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
-use crate::domain::batch::Outcome;
+use crate::domain::decide::synchronous_failure::{EndedSynchronousCall, PauseDecision, as_answer};
 use crate::domain::due::Due;
-use crate::domain::result_line::{self, Answer};
+use crate::domain::result_line;
 use crate::domain::usage::TokenUsage;
 use crate::openai::{CallError, ResponsesApi};
 use crate::store::settle::RetryRules;
-use crate::store::synchronous_calls::{self, Call, CallResult};
+use crate::store::synchronous_calls::{self, SynchronousCall, SynchronousResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
-/// See the module.
+/// The synchronous worker.
 pub struct SynchronousCaller {
     store: Arc<Store>,
     api: Arc<dyn ResponsesApi>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    /// A call that has ended and could not be stored yet.
-    unstored: Option<Ended>,
+    /// A call that has ended and could not be stored yet. It is kept: it is paid for.
+    unstored: Option<MadeCall>,
 }
 
-/// A call that has ended.
-struct Ended {
-    call: Call,
+/// A call that was made.
+struct MadeCall {
+    call: SynchronousCall,
     job: String,
     model: String,
     response: Result<Value, CallError>,
 }
 
 impl SynchronousCaller {
-    /// One of several.
+    /// Makes calls for this store; several may run side by side.
     pub fn new(
         store: Arc<Store>,
         api: Arc<dyn ResponsesApi>,
@@ -61,8 +60,8 @@ impl SynchronousCaller {
         }
     }
 
-    /// Sends what comes too late into a batch. With the account refused, or submissions stopped, that is
-    /// everything: the batches wait until they may go on, a client would wait in vain.
+    /// Leaves the requests that come too late to the batches. While the account is paused, or an operator has paused
+    /// submissions, these are all requests: the batches wait until the pause ends, and a client would wait in vain.
     fn release_late(&self, now: Moment) -> Result<bool, WorkerError> {
         let stopped = |view: &View| alerts::paused(view, &PauseScope::Submissions);
         let paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some()
@@ -84,8 +83,8 @@ impl SynchronousCaller {
         Ok(released > 0)
     }
 
-    /// How long OpenAI asked all direct calls to wait; what is over by now is no pause any more.
-    fn held_back(&self, now: Moment) -> Stored<Option<Duration>> {
+    /// How long the pause of all synchronous calls still lasts; `None` if there is none. A pause that is over ends.
+    fn remaining_pause(&self, now: Moment) -> Stored<Option<Duration>> {
         let longest = self.config.synchronous.timeout;
         let left = |view: &View| {
             let until =
@@ -102,7 +101,7 @@ impl SynchronousCaller {
         })
     }
 
-    fn make(&mut self, call: Call, now: Moment) -> Result<TickOutcome, WorkerError> {
+    fn make(&mut self, call: SynchronousCall, now: Moment) -> Result<TickOutcome, WorkerError> {
         let line = self.store.read(|view| requests::of(view, call.request))?;
         let begun = self
             .store
@@ -112,7 +111,7 @@ impl SynchronousCaller {
         }
         let parameters = self.config.parameters(line.custom_id.stage());
         let response = self.api.respond(&line.body(&parameters));
-        self.end(Ended {
+        self.end(MadeCall {
             call,
             model: parameters.model().to_owned(),
             job: line.custom_id.job,
@@ -120,105 +119,87 @@ impl SynchronousCaller {
         })
     }
 
-    /// Stores what a call came to. Where that cannot be done now it is kept for the next tick: it is paid.
-    fn end(&mut self, ended: Ended) -> Result<TickOutcome, WorkerError> {
-        match self.store_end(&ended) {
+    /// Stores what follows from a call.
+    fn end(&mut self, made: MadeCall) -> Result<TickOutcome, WorkerError> {
+        match self.store_result(&made) {
             Ok(()) => Ok(TickOutcome::again()),
             Err(error) => {
                 if !matches!(error, StoreError::Conflict(_)) && error.passes() {
-                    self.unstored = Some(ended);
+                    self.unstored = Some(made);
                 }
                 Err(error.into())
             }
         }
     }
 
-    fn store_end(&self, ended: &Ended) -> Stored<()> {
-        let Ended {
+    fn store_result(&self, made: &MadeCall) -> Stored<()> {
+        let MadeCall {
             call,
             job,
             model,
             response,
-        } = ended;
+        } = made;
         let now = self.clock.now().wall;
-        let (answer, usage) = match response {
+        let (answer, tokens) = match response {
             Ok(body) => result_line::read_body(200, body),
-            Err(error) => (of_error(error), TokenUsage::ZERO),
+            Err(error) => (as_answer(error), TokenUsage::ZERO),
         };
-        let (mut outcome, text, error) = answer.outcome();
-        let failure = response.as_ref().err();
-        let account = failure.filter(|error| error.is_account_trouble());
-        let not_run = failure.is_some_and(CallError::had_no_effect) && outcome == Outcome::Passing;
-        if not_run || account.is_some() {
-            // Not the request's fault, and nothing was paid: it counts as no attempt.
-            outcome = Outcome::NotRun;
-        }
-        let result = CallResult {
-            outcome,
-            text,
-            error: &error,
-            model,
-            response_id: response.as_ref().ok().and_then(|body| body["id"].as_str()),
-            tokens: usage,
-        };
+        let (outcome, text, error) = answer.outcome();
+        let response_id = response.as_ref().ok().and_then(|body| body["id"].as_str());
         let rules = RetryRules {
             max_attempts: self.config.batch.max_attempts,
             check_images: self.config.images.check,
             batch_cap: None,
         };
-        let asked = failure.and_then(CallError::retry_after);
-        let again = now + backoff(self.config.openai.retry_interval, call.earlier, asked);
-        self.store.write(now, |tx| {
-            let until =
-                synchronous_calls::accepted_at(tx, call.request)? + self.config.synchronous.timeout;
-            let again = Some(again).filter(|again| account.is_none() && *again < until);
-            synchronous_calls::end(tx, call, &result, rules, again)?;
-            if response.is_ok() {
-                pauses::clear_sending_pauses(tx)?;
-            }
-            if let Some(error) = account {
-                let probe = backoff(self.config.openai.retry_interval, u32::MAX, None);
-                return pauses::pause_sending(tx, error, probe);
-            }
-            match asked {
-                Some(wait) => hold_back(tx, now + wait.min(self.config.synchronous.timeout)),
-                None => Ok(()),
-            }
-        })?;
+        let stored = self.store.write(now, |tx| {
+            let ended = EndedSynchronousCall {
+                outcome,
+                error: response.as_ref().err(),
+                earlier: call.earlier,
+                at: now,
+                accepted_at: synchronous_calls::accepted_at(tx, call.request)?,
+                timeout: self.config.synchronous.timeout,
+                retry_interval: self.config.openai.retry_interval,
+            };
+            let decision = ended.decide();
+            let result = SynchronousResult {
+                outcome: decision.outcome,
+                text,
+                error: &error,
+                model,
+                response_id,
+                tokens,
+            };
+            synchronous_calls::end(tx, call, &result, rules, decision.next_call)?;
+            apply_pause(tx, decision.pause, response.as_ref().err())?;
+            Ok(decision.outcome)
+        });
+        let outcome = stored?;
         log::info!(
             event = "call", job:%, request = call.request, outcome:%,
-            response = result.response_id, model:%, error:%; ""
+            response = response_id, model:%, error:%; ""
         );
         Ok(())
     }
 }
 
-/// OpenAI asked for a wait: no direct call is made before, nor before what it asked for earlier.
-fn hold_back(tx: &Tx<'_>, until: Timestamp) -> Stored<()> {
-    let reason = "OpenAI asked to wait (Retry-After)";
-    let earlier = alerts::paused(tx, &PauseScope::Synchronous)?.and_then(|pause| pause.until);
-    alerts::pause(
-        tx,
-        &PauseScope::Synchronous,
-        reason,
-        earlier.max(Some(until)),
-    )
+fn apply_pause(tx: &Tx<'_>, decision: PauseDecision, error: Option<&CallError>) -> Stored<()> {
+    match (decision, error) {
+        (PauseDecision::ClearAccount, _) => pauses::clear_sending_pauses(tx),
+        (PauseDecision::PauseAccount { scope, wait }, Some(error)) => {
+            pauses::pause_account(tx, scope, error, wait)
+        }
+        (PauseDecision::PauseCalls(until), _) => pause_calls(tx, until),
+        (PauseDecision::Keep | PauseDecision::PauseAccount { .. }, _) => Ok(()),
+    }
 }
 
-/// A call without a good answer, read as the same answer in a result file is.
-fn of_error(error: &CallError) -> Answer {
-    match error {
-        CallError::Refused(refusal) => {
-            let body = json!({"error": {
-                "code": refusal.code, "param": refusal.param, "message": refusal.message,
-            }});
-            result_line::read_body(refusal.status, &body).0
-        }
-        CallError::NotSent { message } | CallError::Unknown { message } => Answer::Retry {
-            code: String::new(),
-            message: message.clone(),
-        },
-    }
+/// Pauses all synchronous calls until then, or until a later time that OpenAI asked for before.
+fn pause_calls(tx: &Tx<'_>, until: Timestamp) -> Stored<()> {
+    let scope = PauseScope::Synchronous;
+    let reason = "OpenAI asked to wait (Retry-After)";
+    let earlier = alerts::paused(tx, &scope)?.and_then(|pause| pause.until);
+    alerts::pause(tx, &scope, reason, earlier.max(Some(until)))
 }
 
 impl Worker for SynchronousCaller {
@@ -239,20 +220,20 @@ impl Worker for SynchronousCaller {
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
-        if let Some(ended) = self.unstored.take() {
-            return self.end(ended);
+        if let Some(made) = self.unstored.take() {
+            return self.end(made);
         }
         if self.release_late(now)? {
             return Ok(TickOutcome::again());
         }
         let idle = self.config.steps.idle;
-        if let Some(wait) = self.held_back(now)? {
+        if let Some(wait) = self.remaining_pause(now)? {
             return Ok(TickOutcome::idle(wait.min(idle)));
         }
         let longest = self.config.synchronous.timeout;
         match self
             .store
-            .read(|view| synchronous_calls::next(view, now.wall, longest))?
+            .read(|view| synchronous_calls::next_due(view, now.wall, longest))?
         {
             Due::Now(call) => self.make(call, now),
             Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),

@@ -14,4 +14,5 @@ pub mod missing_lines;
 pub mod polled_batch;
 pub mod refused_batch;
 pub mod remote_cleanup;
+pub mod synchronous_failure;
 pub mod webhook_answer;
