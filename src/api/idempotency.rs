@@ -12,7 +12,7 @@ use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::Submission;
 use crate::http::{Request, Response};
 use crate::python_json::{Json, canonical};
-use crate::store::idempotency::{self, Kind, Token};
+use crate::store::idempotency::{self as stored, IdempotencyKey, KeyKind};
 use crate::store::{Store, Stored, Tx, View};
 
 /// The longest `Idempotency-Key`, in characters.
@@ -62,13 +62,13 @@ impl IdempotencyKeys {
     }
 
     /// The signature comes first. It covers the body, so a repeat with another header is a repeat.
-    fn tokens(&self) -> impl Iterator<Item = Token<'_>> {
-        let signature = self.signature.as_deref().map(|text| Token {
-            kind: Kind::Signature,
+    fn iter(&self) -> impl Iterator<Item = IdempotencyKey<'_>> {
+        let signature = self.signature.as_deref().map(|text| IdempotencyKey {
+            kind: KeyKind::Signature,
             text,
         });
-        let header = self.header.as_deref().map(|text| Token {
-            kind: Kind::Key,
+        let header = self.header.as_deref().map(|text| IdempotencyKey {
+            kind: KeyKind::Key,
             text,
         });
         signature.into_iter().chain(header)
@@ -100,7 +100,7 @@ impl Replay {
 /// An earlier use of one of a request's keys.
 struct EarlierUse {
     job: i64,
-    kind: Kind,
+    kind: KeyKind,
     replay: Replay,
 }
 
@@ -109,8 +109,8 @@ fn find_earlier_use(
     client: &str,
     keys: &IdempotencyKeys,
 ) -> Stored<Option<EarlierUse>> {
-    for token in keys.tokens() {
-        if let Some(first) = idempotency::answered(view, client, token)? {
+    for key in keys.iter() {
+        if let Some(first) = stored::first_use(view, client, key)? {
             let replay = if first.body_sha256 == keys.body_sha256 {
                 Replay::Answer(first.answer)
             } else {
@@ -118,7 +118,7 @@ fn find_earlier_use(
             };
             return Ok(Some(EarlierUse {
                 job: first.job,
-                kind: token.kind,
+                kind: key.kind,
                 replay,
             }));
         }
@@ -143,7 +143,7 @@ pub fn replay(tx: &Tx<'_>, client: &str, keys: &IdempotencyKeys) -> Stored<Optio
     let Some(earlier) = find_earlier_use(tx, client, keys)? else {
         return Ok(None);
     };
-    if let (Kind::Key, Replay::Answer(_), Some(_)) =
+    if let (KeyKind::Key, Replay::Answer(_), Some(_)) =
         (earlier.kind, &earlier.replay, &keys.signature)
     {
         let signature = keys.clone().without_header();
@@ -183,9 +183,8 @@ pub fn remember(
     job: i64,
     answer: Option<&str>,
 ) -> Stored<()> {
-    keys.tokens().try_for_each(|token| {
-        idempotency::remember(tx, client, token, &keys.body_sha256, job, answer)
-    })
+    keys.iter()
+        .try_for_each(|key| stored::record_use(tx, client, key, &keys.body_sha256, job, answer))
 }
 
 /// The SHA-256 of lots, languages and webhooks in hex. Equal submissions have the same.

@@ -1,5 +1,5 @@
-//! `acceptances`, `idempotency_keys` and `daily_lots`: what was answered to a submission, so that its repeat is
-//! answered alike, and how much is taken from a client in a day.
+//! `idempotency_keys`, `acceptances` and `daily_lots`: the first answer to a request, which its repeats get again, and
+//! the number of lots that a client has sent on a day.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::base::text_enum::text_enum;
 
-/// How long the signature of a POST is remembered: far longer than it can be fresh, so that a clock
-/// that is set back by less than this revives none.
-const SIGNATURES: Duration = Duration::from_hours(24);
+/// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is set back by
+/// less than this, no old signature is accepted again.
+const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
 
 text_enum! {
-    /// What makes a request count once.
-    Kind {
+    /// The kind of an idempotency key.
+    KeyKind {
         /// The client's `Idempotency-Key`.
         Key = "key",
         /// The v1 signature of a POST.
@@ -23,45 +23,46 @@ text_enum! {
     }
 }
 
-/// What a request counts once by.
+/// A key that belongs to one request and its repeats.
 #[derive(Clone, Copy, Debug)]
-pub struct Token<'a> {
-    /// Which of the two.
-    pub kind: Kind,
-    /// The key, or the signature's hex.
+pub struct IdempotencyKey<'a> {
+    /// Its kind.
+    pub kind: KeyKind,
+    /// The client's key, or the signature in hex.
     pub text: &'a str,
 }
 
-/// What was answered to the first request with a token.
+/// The first request with a key.
 #[derive(Clone, Debug)]
-pub struct Answered {
-    /// The job that it was about.
+pub struct FirstUse {
+    /// The row of its job.
     pub job: i64,
-    /// The SHA-256 of its body, hex.
+    /// The SHA-256 of its body, in hex.
     pub body_sha256: String,
-    /// JSON.
+    /// Its answer, as JSON.
     pub answer: String,
 }
 
-/// What was answered under a client's token; none: nothing yet.
-pub fn answered(view: &View, client: &str, token: Token<'_>) -> Stored<Option<Answered>> {
+/// The first request with a client's key; `None` if there was none.
+pub fn first_use(view: &View, client: &str, key: IdempotencyKey<'_>) -> Stored<Option<FirstUse>> {
     let mut query = view.prepare_cached(
-        "SELECT o.job, o.body_sha256, coalesce(o.answer, a.answer) FROM idempotency_keys o LEFT JOIN acceptances a ON a.job = o.job
+        "SELECT o.job, o.body_sha256, coalesce(o.answer, a.answer) AS answer
+         FROM idempotency_keys o LEFT JOIN acceptances a ON a.job = o.job
          WHERE o.client = ? AND o.kind = ? AND o.key = ?",
     )?;
-    let found = query.query_row(params![client, token.kind.as_str(), token.text], |row| {
-        Ok(Answered {
-            job: row.get(0)?,
-            body_sha256: row.get(1)?,
-            answer: row.get(2)?,
+    let found = query.query_row(params![client, key.kind.as_str(), key.text], |row| {
+        Ok(FirstUse {
+            job: row.get("job")?,
+            body_sha256: row.get("body_sha256")?,
+            answer: row.get("answer")?,
         })
     });
     Ok(found.optional()?)
 }
 
-/// The job of a client, accepted since `since`, whose content is the same and that neither failed
-/// nor was cancelled; with what was answered to it.
-pub fn equal(
+/// The row and the answer of the newest job of a client that has the same content, was accepted at `since` or later,
+/// and neither failed nor was cancelled.
+pub fn accepted_with_content(
     view: &View,
     client: &str,
     content_sha256: &str,
@@ -73,13 +74,13 @@ pub fn equal(
          ORDER BY a.accepted_at DESC LIMIT 1",
     )?;
     let found = query.query_row(params![client, content_sha256, since], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok((row.get("job")?, row.get("answer")?))
     });
     Ok(found.optional()?)
 }
 
-/// A job is accepted: what is answered to it.
-pub fn accept(
+/// Stores the answer to an accepted job.
+pub fn record_acceptance(
     tx: &Tx<'_>,
     job: i64,
     client: &str,
@@ -93,39 +94,39 @@ pub fn accept(
     Ok(())
 }
 
-/// A token is used up; `answer`: what was answered, where that is not the job's acceptance. A key is
-/// remembered as long as the job, a signature a day.
-pub fn remember(
+/// Stores the first use of a key. `answer` is `None` if the answer is that to the accepted job. A client's key is kept as
+/// long as the job, a signature for [`SIGNATURE_RETENTION`].
+pub fn record_use(
     tx: &Tx<'_>,
     client: &str,
-    token: Token<'_>,
+    key: IdempotencyKey<'_>,
     body_sha256: &str,
     job: i64,
     answer: Option<&str>,
 ) -> Stored<()> {
     tx.execute(
         "INSERT INTO idempotency_keys (client, kind, key, body_sha256, job, answer, used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        params![client, token.kind.as_str(), token.text, body_sha256, job, answer, tx.now],
+        params![client, key.kind.as_str(), key.text, body_sha256, job, answer, tx.now],
     )?;
-    if token.kind == Kind::Signature {
+    if key.kind == KeyKind::Signature {
         tx.execute(
             "DELETE FROM idempotency_keys WHERE kind = 'signature' AND used_at < ?",
-            [tx.now.before(SIGNATURES)],
+            [tx.now.before(SIGNATURE_RETENTION)],
         )?;
     }
     Ok(())
 }
 
-/// How many lots were taken from a client on the day (UTC) of `now`.
-pub fn lots_taken(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
+/// The number of lots accepted from a client on the day (UTC) of `now`.
+pub fn daily_lots(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
     let mut query =
         view.prepare_cached("SELECT lots FROM daily_lots WHERE client = ? AND day = ?")?;
-    let taken = query.query_row(params![client, now.to_day_text()], |row| row.get(0));
-    Ok(taken.optional()?.unwrap_or(0))
+    let lots = query.query_row(params![client, now.to_day_text()], |row| row.get("lots"));
+    Ok(lots.optional()?.unwrap_or(0))
 }
 
-/// So many more lots are taken from a client today.
-pub fn take_lots(tx: &Tx<'_>, client: &str, lots: usize) -> Stored<()> {
+/// Adds to the number of lots accepted from a client today (UTC).
+pub fn add_daily_lots(tx: &Tx<'_>, client: &str, lots: usize) -> Stored<()> {
     tx.execute(
         "INSERT INTO daily_lots (client, day, lots) VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET lots = lots + excluded.lots",

@@ -147,9 +147,9 @@ pub fn accept(
         let row = row.ok_or_else(|| StoreError::Conflict(format!("job {id} is gone")))?;
         let answer = answer(&row).to_string();
         money::keep_estimate(tx, row.seq, estimate.cost, estimate.tokens)?;
-        stored::accept(tx, row.seq, checked.client, checked.content_sha256, &answer)?;
+        stored::record_acceptance(tx, row.seq, checked.client, checked.content_sha256, &answer)?;
         remember(tx, checked.client, checked.keys, row.seq, None)?;
-        stored::take_lots(tx, checked.client, submission.lots.len())?;
+        stored::add_daily_lots(tx, checked.client, submission.lots.len())?;
         Ok(SubmissionOutcome::Accepted(Box::new(row), answer))
     })
 }
@@ -170,7 +170,9 @@ fn find_repeat(
         return Ok(None);
     }
     let since = tx.now.before(window);
-    let Some((job, answer)) = stored::equal(tx, client, checked.content_sha256, since)? else {
+    let Some((job, answer)) =
+        stored::accepted_with_content(tx, client, checked.content_sha256, since)?
+    else {
         return Ok(None);
     };
     remember(tx, client, keys, job, None)?;
@@ -183,7 +185,7 @@ fn exceeded_daily_limit(
     checked: &CheckedSubmission<'_>,
 ) -> Stored<Option<Refusal>> {
     let most = u64::from(config.limits.lots_per_day);
-    let accepted = stored::lots_taken(tx, checked.client, tx.now)?;
+    let accepted = stored::daily_lots(tx, checked.client, tx.now)?;
     let lots = u64::try_from(checked.submission.lots.len()).unwrap_or(u64::MAX);
     let exceeds = most > 0 && accepted.saturating_add(lots) > most;
     Ok(exceeds.then_some(Refusal::DailyLimit { accepted }))
