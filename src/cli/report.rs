@@ -20,7 +20,8 @@ use crate::openai::{Batch, BatchApi};
 use crate::store::Store;
 use crate::store::batches::{META_DATABASE, by_openai_id};
 use crate::store::inspect::Table;
-use crate::store::report::{Account, Calls, Paid, accounts, batches, cleaned_jobs, direct_calls};
+use crate::store::outcome_counts::{OutcomeCounts, count_cleaned_jobs, outcome_counts};
+use crate::store::report::{BatchCost, SynchronousCost, batch_costs, synchronous_cost};
 
 /// The length of the period if the command line does not name its beginning.
 const USUAL_PERIOD: Duration = Duration::from_hours(24);
@@ -53,7 +54,7 @@ const NO_OWNER: &str = "0 jobs";
 /// A batch of the period, as OpenAI and the store have it.
 struct Entry {
     openai_batch_id: String,
-    paid: Option<Paid>,
+    paid: Option<BatchCost>,
     /// Its status at OpenAI.
     status: String,
     remark: String,
@@ -64,15 +65,15 @@ struct Entry {
 struct PeriodReport {
     from: Timestamp,
     to: Timestamp,
-    accounts: Vec<Account>,
-    direct: Calls,
+    accounts: Vec<OutcomeCounts>,
+    direct: SynchronousCost,
     cleaned_jobs: u64,
     entries: Vec<Entry>,
 }
 
 impl PeriodReport {
     fn unexplained(&self) -> u64 {
-        self.accounts.iter().map(Account::unexplained).sum()
+        self.accounts.iter().map(OutcomeCounts::unexplained).sum()
     }
 
     fn unowned(&self) -> usize {
@@ -92,7 +93,7 @@ impl PeriodReport {
             "cleaned_jobs": self.cleaned_jobs,
             "batches": self.entries.iter().map(entry_json).collect::<Value>(),
             "direct_calls": json!({
-                "calls": direct.number,
+                "calls": direct.calls,
                 "tokens": tokens_json(direct.tokens),
                 "cost_usd": cost_text(direct.cost),
             }),
@@ -115,9 +116,9 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
     }
     let (accounts, direct, cleaned_jobs) = store.read(|view| {
         Ok((
-            accounts(view, from, to)?,
-            direct_calls(view, from, to)?,
-            cleaned_jobs(view, from, to)?,
+            outcome_counts(view, from, to)?,
+            synchronous_cost(view, from, to)?,
+            count_cleaned_jobs(view, from, to)?,
         ))
     })?;
     let api = openai_client(&config)?;
@@ -180,8 +181,8 @@ fn entries(
     (from, to): (Timestamp, Timestamp),
 ) -> Result<Vec<Entry>, CommandError> {
     let period = from.seconds()..to.seconds();
-    let rows = store.read(|view| batches(view, period.start, period.end))?;
-    let mut rows: HashMap<String, Paid> = rows
+    let rows = store.read(|view| batch_costs(view, period.start, period.end))?;
+    let mut rows: HashMap<String, BatchCost> = rows
         .into_iter()
         .map(|row| (row.openai_batch_id.clone(), row))
         .collect();
@@ -268,7 +269,7 @@ fn total(entries: &[Entry], direct: TokenUsage) -> TokenUsage {
 }
 
 /// What all of it cost; `None` if the cost of a part is unknown.
-fn total_cost(entries: &[Entry], direct: Calls) -> Option<Money> {
+fn total_cost(entries: &[Entry], direct: SynchronousCost) -> Option<Money> {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
     let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO);
     used.map(|paid| paid.cost)
@@ -290,7 +291,7 @@ fn tokens_json(tokens: TokenUsage) -> Value {
     })
 }
 
-fn account_json(account: &Account) -> Value {
+fn account_json(account: &OutcomeCounts) -> Value {
     json!({
         "what": account.what,
         "accepted": account.accepted,
@@ -329,7 +330,7 @@ fn table<const N: usize>(columns: [&str; N], rows: Vec<Vec<Value>>) -> Table {
     }
 }
 
-fn accounts_table(accounts: &[Account]) -> Table {
+fn accounts_table(accounts: &[OutcomeCounts]) -> Table {
     let columns = [
         "what",
         "accepted",
@@ -339,7 +340,7 @@ fn accounts_table(accounts: &[Account]) -> Table {
         "open",
         "unexplained",
     ];
-    let row = |it: &Account| {
+    let row = |it: &OutcomeCounts| {
         vec![
             it.what.into(),
             it.accepted.into(),
@@ -353,7 +354,7 @@ fn accounts_table(accounts: &[Account]) -> Table {
     table(columns, accounts.iter().map(row).collect())
 }
 
-fn entries_table(entries: &[Entry], direct: Calls) -> Table {
+fn entries_table(entries: &[Entry], direct: SynchronousCost) -> Table {
     let columns = [
         "batch",
         "row",
@@ -377,8 +378,8 @@ fn entries_table(entries: &[Entry], direct: Calls) -> Table {
         row.extend([cost_text(cost).into(), Value::Null]);
         row
     };
-    if direct.number > 0 {
-        let name = format!("{} direct calls", direct.number);
+    if direct.calls > 0 {
+        let name = format!("{} direct calls", direct.calls);
         rows.push(line(name, direct.tokens, direct.cost));
     }
     let (tokens, cost) = (total(entries, direct.tokens), total_cost(entries, direct));

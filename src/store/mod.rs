@@ -41,6 +41,7 @@ mod migrate;
 pub mod money;
 pub mod notices;
 pub mod orphans;
+pub mod outcome_counts;
 mod planned_calls;
 pub mod queue;
 pub mod report;
