@@ -7,7 +7,7 @@ use super::{Api, query};
 use crate::base::clock::Timestamp;
 use crate::http::{Request, Response};
 use crate::ops::answers::RequestError;
-use crate::store::jobs::{self, Filter, JobRow};
+use crate::store::jobs::{self, JobFilter, JobRow};
 
 /// Jobs in an answer if the request has no `limit`.
 const DEFAULT_LIMIT: i64 = 10;
@@ -21,7 +21,7 @@ impl Api {
         self.count_request(client, RateLimit::Reads)?;
         let limit = query::integer(request, "limit", DEFAULT_LIMIT)?.clamp(1, MAX_LIMIT);
         let offset = query::integer(request, "offset", 0)?.max(0).unsigned_abs();
-        let filter = Filter {
+        let filter = JobFilter {
             status: query::parsed(request, "status", "a job's state", str::parse)?,
             created_after: query::time(request, "created_after")?,
             created_before: query::time(request, "created_before")?,

@@ -46,7 +46,7 @@ impl Api {
         let (batches, webhooks, cost) = self.store.read(|view| {
             Ok((
                 jobs::batches(view, job.seq)?,
-                jobs::webhooks(view, &job.id)?,
+                jobs::count_webhooks(view, &job.id)?,
                 shows_costs
                     .then(|| money::job_cost(view, job.seq))
                     .transpose()?,

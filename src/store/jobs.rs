@@ -1,4 +1,4 @@
-//! `batch_jobs`: taken in, looked up, moved along.
+//! `batch_jobs`: inserted, read, finished.
 
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
@@ -7,7 +7,10 @@ use super::{Stored, Tx, View, events, moved, planned_calls};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
-use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState, Submission, receiver};
+use crate::domain::decide::missing_images::has_too_few_images;
+use crate::domain::job::{
+    JobStatus, LotStatus, Mode, NO_IMAGE, NewLot, RequestState, Submission, receiver,
+};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -16,11 +19,11 @@ pub struct JobRow {
     pub seq: i64,
     /// Its UUID.
     pub id: String,
-    /// Whose it is.
+    /// The client that owns it.
     pub client: String,
-    /// Where it stands.
+    /// Its status.
     pub status: JobStatus,
-    /// As sent.
+    /// Languages wanted, as sent.
     pub languages: Vec<String>,
     /// The job's own webhook.
     pub webhook_url: Option<String>,
@@ -28,11 +31,11 @@ pub struct JobRow {
     pub vision_batch: Option<String>,
     /// OpenAI's id of its newest translation batch.
     pub translation_batch: Option<String>,
-    /// Lots in all.
+    /// Number of lots.
     pub total_lots: u32,
-    /// Lots finished, failed ones included.
+    /// Lots that are finished, including failed ones.
     pub processed_lots: u32,
-    /// Lots failed.
+    /// Lots that failed.
     pub failed_lots: u32,
     /// Why it failed, or was cancelled.
     pub error_message: Option<String>,
@@ -42,7 +45,7 @@ pub struct JobRow {
     pub updated_at: Timestamp,
     /// When it became final.
     pub completed_at: Option<Timestamp>,
-    /// Since when its lots and texts are not to be had any more.
+    /// Since when retention removes its lots and texts.
     pub cleaning_since: Option<Timestamp>,
 }
 
@@ -52,44 +55,48 @@ const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_b
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {
-        seq: row.get(0)?,
-        id: row.get(1)?,
-        client: row.get(2)?,
-        status: row.get(3)?,
-        languages: serde_json::from_str(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)?,
-        webhook_url: row.get(5)?,
-        vision_batch: row.get(6)?,
-        translation_batch: row.get(7)?,
-        total_lots: row.get(8)?,
-        processed_lots: row.get(9)?,
-        failed_lots: row.get(10)?,
-        error_message: row.get(11)?,
-        created_at: row.get(12)?,
-        updated_at: row.get(13)?,
-        completed_at: row.get(14)?,
-        cleaning_since: row.get(15)?,
+        seq: row.get("seq")?,
+        id: row.get("id")?,
+        client: row.get("client")?,
+        status: row.get("status")?,
+        languages: serde_json::from_str(
+            row.get_ref("languages")?
+                .as_str()
+                .map_err(rusqlite::Error::from)?,
+        )?,
+        webhook_url: row.get("webhook_url")?,
+        vision_batch: row.get("openai_batch_id")?,
+        translation_batch: row.get("openai_translation_batch_id")?,
+        total_lots: row.get("total_lots")?,
+        processed_lots: row.get("processed_lots")?,
+        failed_lots: row.get("failed_lots")?,
+        error_message: row.get("error_message")?,
+        created_at: row.get("created_at")?,
+        updated_at: row.get("updated_at")?,
+        completed_at: row.get("completed_at")?,
+        cleaning_since: row.get("cleaning_since")?,
     })
 }
 
-/// What a new job is made of.
+/// A job to insert.
 pub struct NewJob<'a> {
     /// A random UUID.
     pub id: &'a str,
-    /// Whose it is.
+    /// The client that owns it.
     pub client: &'a str,
     /// What was sent.
     pub submission: &'a Submission<'a>,
-    /// Whether its images are checked before they are sent on.
+    /// Whether its images are checked before its requests are sent.
     pub check_images: bool,
     /// How it is answered.
     pub mode: Mode,
 }
 
-/// Stores a job whole: its lots, their vision requests, its webhook deliveries. A lot without a
-/// usable image fails at once, alone.
+/// Inserts a job with its lots, their vision requests and its webhook deliveries. A lot with too few usable images fails
+/// at once, alone.
 pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     let lots = &new.submission.lots;
-    let failed = lots.iter().filter(|lot| lot.images.is_empty()).count();
+    let failed = lots.iter().filter(|lot| is_unusable(lot)).count();
     tx.execute(
         "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
                                  processed_lots, failed_lots, open_vision, created_at, updated_at)
@@ -101,62 +108,17 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         },
     )?;
     let job = tx.last_insert_rowid();
-    let mut insert_lot = tx.prepare_cached(
-        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, webhook_url,
-                                 status, error_message, processed_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )?;
-    let mut insert_request = tx.prepare_cached(
-        "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
-    )?;
-    let state = match new.mode {
-        Mode::Batch => RequestState::Waiting,
-        Mode::Synchronous => RequestState::Claimed,
-    };
     for (position, lot) in lots.iter().enumerate() {
-        let missing = (!lot.unusable.is_empty()).then(|| json!(lot.unusable).to_string());
-        let fails = lot.images.is_empty();
-        let (status, error, processed_at) = if fails {
-            (
-                LotStatus::Failed,
-                Some(crate::domain::job::NO_IMAGE),
-                Some(tx.now),
-            )
-        } else {
-            (LotStatus::Pending, None, None)
-        };
-        insert_lot.execute(params![
-            new.id,
-            position,
-            lot.lot_id,
-            lot.additional_info,
-            json!(lot.images).to_string(),
-            missing,
-            lot.webhook_url,
-            status,
-            error,
-            processed_at
-        ])?;
-        if !fails {
-            let lot = tx.last_insert_rowid();
-            insert_request.execute(params![
-                lot,
-                job,
-                Stage::Vision,
-                state,
-                new.check_images,
-                tx.now
-            ])?;
-            if new.mode == Mode::Synchronous {
-                planned_calls::plan(tx, tx.last_insert_rowid(), tx.now)?;
-            }
+        insert_lot(tx, new, position, lot)?;
+        if !is_unusable(lot) {
+            insert_vision_request(tx, new, job, tx.last_insert_rowid())?;
         }
     }
-    let mut insert_delivery = tx.prepare_cached(
-        "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
-    )?;
     for url in new.submission.webhooks() {
-        insert_delivery.execute(params![new.id, url, receiver(url), tx.now])?;
+        tx.execute(
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            params![new.id, url, receiver(url), tx.now],
+        )?;
     }
     let detail = Fields::new()
         .with("client", new.client)
@@ -165,7 +127,47 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     events::record(tx, Some(new.id), None, "accepted", detail)
 }
 
-/// The job of that id, where `client` may see it.
+/// Whether a lot fails before any of its images is checked.
+fn is_unusable(lot: &NewLot<'_>) -> bool {
+    has_too_few_images(lot.images.len(), 0)
+}
+
+fn insert_lot(tx: &Tx<'_>, new: &NewJob<'_>, position: usize, lot: &NewLot<'_>) -> Stored<()> {
+    let missing = (!lot.unusable.is_empty()).then(|| json!(lot.unusable).to_string());
+    let (status, error, processed_at) = match is_unusable(lot) {
+        true => (LotStatus::Failed, Some(NO_IMAGE), Some(tx.now)),
+        false => (LotStatus::Pending, None, None),
+    };
+    tx.prepare_cached(
+        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, webhook_url,
+                                 status, error_message, processed_at)
+         VALUES (:job, :position, :lot_id, :info, :images, :missing, :webhook, :status, :error, :processed)",
+    )?
+    .execute(named_params! {
+        ":job": new.id, ":position": position, ":lot_id": lot.lot_id, ":info": lot.additional_info,
+        ":images": json!(lot.images).to_string(), ":missing": missing, ":webhook": lot.webhook_url,
+        ":status": status, ":error": error, ":processed": processed_at,
+    })?;
+    Ok(())
+}
+
+/// Inserts the request for a lot's description; in a synchronous job, a call claims it.
+fn insert_vision_request(tx: &Tx<'_>, new: &NewJob<'_>, job: i64, lot: i64) -> Stored<()> {
+    let state = match new.mode {
+        Mode::Batch => RequestState::Waiting,
+        Mode::Synchronous => RequestState::Claimed,
+    };
+    tx.prepare_cached(
+        "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
+    )?
+    .execute(params![lot, job, Stage::Vision, state, new.check_images, tx.now])?;
+    if new.mode == Mode::Synchronous {
+        planned_calls::plan(tx, tx.last_insert_rowid(), tx.now)?;
+    }
+    Ok(())
+}
+
+/// The job of that id, if `client` owns it.
 pub fn find(view: &View, client: &str, id: &str) -> Stored<Option<JobRow>> {
     let found = by_id(view, id)?;
     Ok(found.filter(|job| job.client == client))
@@ -180,20 +182,20 @@ pub fn by_id(view: &View, id: &str) -> Stored<Option<JobRow>> {
 
 /// Which of a client's jobs are listed.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Those in this state.
+pub struct JobFilter {
+    /// Those with this status.
     pub status: Option<JobStatus>,
-    /// Those accepted then or later.
+    /// Those accepted at this time or later.
     pub created_after: Option<Timestamp>,
-    /// Those accepted before.
+    /// Those accepted before this time.
     pub created_before: Option<Timestamp>,
 }
 
-/// A page of a client's jobs, newest first, and how many there are in all.
+/// The number of a client's jobs, and a page of them, newest first.
 pub fn list(
     view: &View,
     client: &str,
-    filter: &Filter,
+    filter: &JobFilter,
     limit: u32,
     offset: u64,
 ) -> Stored<(u64, Vec<JobRow>)> {
@@ -204,7 +206,7 @@ pub fn list(
     let mut page = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE} ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
     ))?;
-    let Filter {
+    let JobFilter {
         status,
         created_after,
         created_before,
@@ -232,11 +234,11 @@ pub struct JobBatch {
     pub openai_batch_id: Option<String>,
     /// What it asks for.
     pub stage: Stage,
-    /// Where it stands.
+    /// Its state.
     pub state: BatchState,
 }
 
-/// Every batch that works or worked for a job, in the order made.
+/// Every batch that works or worked for a job, oldest first.
 pub fn batches(view: &View, seq: i64) -> Stored<Vec<JobBatch>> {
     let mut query = view.prepare_cached(
         "SELECT b.openai_batch_id, b.stage, b.state FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
@@ -244,22 +246,22 @@ pub fn batches(view: &View, seq: i64) -> Stored<Vec<JobBatch>> {
     )?;
     let rows = query.query_map([seq], |row| {
         Ok(JobBatch {
-            openai_batch_id: row.get(0)?,
-            stage: row.get(1)?,
-            state: row.get(2)?,
+            openai_batch_id: row.get("openai_batch_id")?,
+            stage: row.get("stage")?,
+            state: row.get("state")?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How many webhook deliveries a job has.
-pub fn webhooks(view: &View, id: &str) -> Stored<u32> {
+/// The number of webhook deliveries of a job.
+pub fn count_webhooks(view: &View, id: &str) -> Stored<u32> {
     let mut query =
         view.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE batch_job_id = ?")?;
     Ok(query.query_row([id], |row| row.get(0))?)
 }
 
-/// Jobs that all requests are settled of and that are not final yet: at most `limit`.
+/// Up to `limit` jobs that are not final and whose requests are all settled.
 pub fn settled(view: &View, limit: u32) -> Stored<Vec<JobRow>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs
@@ -268,7 +270,7 @@ pub fn settled(view: &View, limit: u32) -> Stored<Vec<JobRow>> {
     query.query_and_then([limit], job_row)?.collect()
 }
 
-/// Makes a settled job final, and its deliveries due.
+/// Makes a settled job final, and its webhook deliveries due.
 pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE batch_jobs SET status = ?, error_message = ?, completed_at = ?, updated_at = ?
