@@ -109,7 +109,7 @@ fn retry_failed_lots(
 ) -> Outcome {
     let job = find(store, id)?;
     let cost = match dry_run {
-        true => store.read(|view| retry::cost(view, &job))?,
+        true => store.read(|view| retry::retry_size(view, &job))?,
         false => store.write(now(), |tx| {
             retry::retry_failed_lots(tx, &job, config.images.check)
         })?,

@@ -1,5 +1,5 @@
-//! A job is taken back: what waits is let go of, what is under way is not wanted any more. What comes
-//! back of it all the same is stored, since it is paid, and changes nothing.
+//! Cancels a job: its waiting requests are cancelled, and what its batches still bring is stored, since it is paid for,
+//! and changes nothing.
 
 use rusqlite::params;
 
@@ -7,8 +7,8 @@ use super::jobs::JobRow;
 use super::{Stored, Tx, events, moved};
 use crate::base::fields::Fields;
 
-/// Cancels a job that is not final, and makes its deliveries due. A batch that is not sealed lets go
-/// of its requests; one that is keeps them, and is cancelled at OpenAI where nobody else's are in it.
+/// Cancels a job that is not final, and makes its webhook deliveries due. A batch that is not sealed loses the job's
+/// requests. A sealed one keeps them, and the poller cancels it at OpenAI if no other job needs it.
 pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
     let planned = "batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')";
     tx.execute(
@@ -41,7 +41,7 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    // Its batches are looked at soon: one that nobody wants is cancelled at OpenAI.
+    // Its batches are polled soon: one that no job needs is cancelled at OpenAI.
     tx.execute(
         "UPDATE openai_batches SET next_at = ? WHERE state = 'submitted' AND next_at > ?
            AND id IN (SELECT batch_id FROM batch_links WHERE job = ?)",

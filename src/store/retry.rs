@@ -1,4 +1,4 @@
-//! An operator sends failed lots of a final job again: they are paid anew.
+//! `jobs retry`: reopens a final job and sends its failed lots again. They are billed again.
 
 use std::collections::HashSet;
 
@@ -7,130 +7,154 @@ use rusqlite::params;
 use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::settle::{self, AnswerOrigin};
+use super::states::LIVE_BATCH;
 use super::{StoreError, Stored, Tx, View, events};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, RequestState};
 
-/// What sending a job's failed lots again would take.
+/// The requests that a retry of a job's failed lots sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Lots that have something to send.
+pub struct RetrySize {
+    /// Lots with a request that is sent.
     pub lots: u32,
-    /// Descriptions to ask for.
+    /// Number of descriptions.
     pub vision: u32,
-    /// Translations to ask for beside those that new descriptions bring about.
+    /// Number of translations, without those that follow new descriptions.
     pub translations: u32,
 }
 
-/// A request of a failed lot that failed itself; a lot that had no usable image has none.
-struct Failed {
+/// A failed request of a failed lot. A lot without a usable image has none.
+struct FailedRequest {
     id: i64,
     lot: i64,
     stage: Stage,
-    /// Its text came when it had failed already.
+    /// Whether its text came after it had failed.
     has_text: bool,
-    /// Whether its lot has an English description.
-    described: bool,
+    /// Whether its lot has a description.
+    is_described: bool,
 }
 
-impl Failed {
-    /// There is nothing to translate before its lot is described.
-    fn is_put_off(&self) -> bool {
-        self.stage == Stage::Translation && !self.described && !self.has_text
+impl FailedRequest {
+    /// Whether it must wait until its lot has a description.
+    fn is_postponed(&self) -> bool {
+        self.stage == Stage::Translation && !self.is_described && !self.has_text
     }
 
     fn is_sent(&self) -> bool {
-        !self.has_text && !self.is_put_off()
+        !self.has_text && !self.is_postponed()
     }
 }
 
-fn failed(view: &View, job: &JobRow) -> Stored<Vec<Failed>> {
+fn failed_requests(view: &View, job: &JobRow) -> Stored<Vec<FailedRequest>> {
     let mut query = view.prepare_cached(
-        "SELECT r.id, l.id, r.stage, l.vision_result IS NOT NULL,
+        "SELECT r.id, r.lot, r.stage, l.vision_result IS NOT NULL AS is_described,
                 EXISTS (SELECT 1 FROM lot_translations t
-                        WHERE t.lot = r.lot AND t.language = r.language AND t.text IS NOT NULL)
+                        WHERE t.lot = r.lot AND t.language = r.language AND t.text IS NOT NULL) AS is_translated
          FROM batch_lots l JOIN requests r ON r.lot = l.id
          WHERE l.batch_job_id = ? AND l.status = 'failed' AND r.state = 'failed' ORDER BY r.id",
     )?;
     let rows = query.query_map([&job.id], |row| {
-        let (stage, described, translated) = (row.get(2)?, row.get(3)?, row.get(4)?);
-        Ok(Failed {
-            id: row.get(0)?,
-            lot: row.get(1)?,
+        let (stage, is_described) = (row.get("stage")?, row.get("is_described")?);
+        Ok(FailedRequest {
+            id: row.get("id")?,
+            lot: row.get("lot")?,
             stage,
-            described,
+            is_described,
             has_text: match stage {
-                Stage::Vision => described,
-                Stage::Translation => translated,
+                Stage::Vision => is_described,
+                Stage::Translation => row.get("is_translated")?,
             },
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn count<'a>(requests: impl Iterator<Item = &'a Failed>, stage: Stage) -> u32 {
+fn count<'a>(requests: impl Iterator<Item = &'a FailedRequest>, stage: Stage) -> u32 {
     let of_stage = requests.filter(|request| request.stage == stage).count();
     u32::try_from(of_stage).unwrap_or(u32::MAX)
 }
 
-fn cost_of(failed: &[Failed]) -> Cost {
+fn size_of(failed: &[FailedRequest]) -> RetrySize {
     let lots: HashSet<i64> = failed.iter().map(|request| request.lot).collect();
     let sent = || failed.iter().filter(|request| request.is_sent());
-    Cost {
+    RetrySize {
         lots: u32::try_from(lots.len()).unwrap_or(u32::MAX),
         vision: count(sent(), Stage::Vision),
         translations: count(sent(), Stage::Translation),
     }
 }
 
-/// What sending a job's failed lots again takes, in requests.
-pub fn cost(view: &View, job: &JobRow) -> Stored<Cost> {
-    Ok(cost_of(&failed(view, job)?))
+/// The requests that a retry of a job's failed lots would send.
+pub fn retry_size(view: &View, job: &JobRow) -> Stored<RetrySize> {
+    Ok(size_of(&failed_requests(view, job)?))
 }
 
-/// Opens a final job again for its failed lots. Its webhooks tell of the new end under ids of their
-/// own; one that had not reached its receiver yet is left to them.
+/// Reopens a final job for its failed lots. Its webhooks report the new end under new ids; they replace deliveries that
+/// are still due.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] where the job did not end, or a batch of it is not taken in yet.
-pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<Cost> {
-    if !matches!(job.status, JobStatus::Completed | JobStatus::Failed) {
-        let message = format!(
-            "job {} is {}: it has no failed lots to send again",
-            job.id, job.status
-        );
-        return Err(StoreError::Conflict(message));
-    }
-    if job.cleaning_since.is_some() {
-        let message = format!(
-            "job {} was cleaned after its time (retention.results): its lots are gone, its client must send them again",
-            job.id
-        );
-        return Err(StoreError::Conflict(message));
-    }
-    let running: bool = tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
-                        WHERE k.job = ? AND b.state NOT IN ('ingested', 'failed'))",
-        [job.seq],
-        |row| row.get(0),
-    )?;
-    if running {
-        let message = format!("a batch of job {} is not taken in yet: wait for it", job.id);
-        return Err(StoreError::Conflict(message));
-    }
-    let failed = failed(tx, job)?;
-    let cost = cost_of(&failed);
-    if cost.lots == 0 {
-        return Ok(cost);
+/// [`StoreError::Conflict`] if the job is not final, is being cleaned, or a batch of it is not ingested yet.
+pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<RetrySize> {
+    check_retry(tx, job)?;
+    let failed = failed_requests(tx, job)?;
+    let size = size_of(&failed);
+    if size.lots == 0 {
+        return Ok(size);
     }
     tx.execute(
         "DELETE FROM lot_translations WHERE text IS NULL AND lot IN
                 (SELECT id FROM batch_lots WHERE batch_job_id = ? AND status = 'failed')",
         [&job.id],
     )?;
-    open_again(tx, &failed, check_images)?;
-    let opened = || failed.iter().filter(|request| !request.is_put_off());
+    reopen_requests(tx, &failed, check_images)?;
+    reopen_job(tx, job, &failed, size.lots)?;
+    // A text that came after the failure is paid for: it is an answer now.
+    for late in failed.iter().filter(|request| request.has_text) {
+        settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
+    }
+    schedule_webhooks(tx, job)?;
+    let detail = Fields::new()
+        .with("lots", size.lots)
+        .with("vision", size.vision)
+        .with("translations", size.translations);
+    events::record(tx, Some(&job.id), None, "retried", detail)?;
+    Ok(size)
+}
+
+/// Refuses a retry of a job that has no failed lots to send again, or not yet.
+fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
+    let JobRow { id, status, .. } = job;
+    let refuse = |message| Err(StoreError::Conflict(message));
+    if !matches!(status, JobStatus::Completed | JobStatus::Failed) {
+        return refuse(format!(
+            "job {id} is {status}: it has no failed lots to send again"
+        ));
+    }
+    if job.cleaning_since.is_some() {
+        return refuse(format!(
+            "job {id} was cleaned after its time (retention.results): its lots are gone, its client must send them again"
+        ));
+    }
+    let has_live_batch: bool = tx.query_row(
+        &format!(
+            "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
+                            WHERE k.job = ? AND {LIVE_BATCH})"
+        ),
+        [job.seq],
+        |row| row.get(0),
+    )?;
+    match has_live_batch {
+        true => refuse(format!(
+            "a batch of job {id} is not ingested yet: wait for it"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Reopens a job whose requests are open again.
+fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest], lots: u32) -> Stored<()> {
+    let opened = || failed.iter().filter(|request| !request.is_postponed());
     let vision = count(opened(), Stage::Vision);
     let status = match vision {
         0 => JobStatus::Translating,
@@ -141,12 +165,13 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
                 processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?3, open_vision = ?4,
                 open_translations = ?5
          WHERE seq = ?6",
-        params![status, tx.now, cost.lots, vision, count(opened(), Stage::Translation), job.seq],
+        params![status, tx.now, lots, vision, count(opened(), Stage::Translation), job.seq],
     )?;
-    // Paid already: a late text is an answer now.
-    for late in failed.iter().filter(|request| request.has_text) {
-        settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
-    }
+    Ok(())
+}
+
+/// Schedules the webhooks of a reopened job again, and ends its deliveries that are due.
+fn schedule_webhooks(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL, in_flight = 0,
                 error_message = 'the job was sent on before it was reached'
@@ -159,33 +184,28 @@ pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Store
          WHERE batch_job_id = ? GROUP BY url",
         params![tx.now, job.id],
     )?;
-    let detail = Fields::new()
-        .with("lots", cost.lots)
-        .with("vision", cost.vision)
-        .with("translations", cost.translations);
-    events::record(tx, Some(&job.id), None, "retried", detail)?;
-    Ok(cost)
+    Ok(())
 }
 
-/// Failed requests are open again, and so are their lots.
-fn open_again(tx: &Tx<'_>, failed: &[Failed], check_images: bool) -> Stored<()> {
-    let mut lot = tx.prepare_cached(&format!(
+/// Reopens failed requests and their lots.
+fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) -> Stored<()> {
+    let mut lot_row = tx.prepare_cached(&format!(
         "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL,
                 missing_images = (SELECT nullif(json_group_array(value), '[]') FROM ({UNUSABLE}))
          WHERE id = ? AND status = 'failed'",
     ))?;
-    let mut open = tx.prepare_cached(
+    let mut request_row = tx.prepare_cached(
         "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {
-        lot.execute([request.lot])?;
-        let state = match request.is_put_off() {
+        lot_row.execute([request.lot])?;
+        let state = match request.is_postponed() {
             true => RequestState::Cancelled,
             false => RequestState::Waiting,
         };
         let images_due = check_images && request.stage == Stage::Vision && request.is_sent();
-        open.execute(params![state, tx.now, images_due, request.id])?;
+        request_row.execute(params![state, tx.now, images_due, request.id])?;
     }
     Ok(())
 }
