@@ -1,5 +1,5 @@
-//! What a submission will take: requests, batches, tokens and money. The averages of the last finished jobs count, or
-//! the lengths of its texts if there are none yet.
+//! What a submission will take: requests, batches, tokens and money. The averages of the last finished jobs
+//! count, or the lengths of its texts if there are none yet.
 
 use super::learned::{CHARACTERS_PER_TOKEN, average, count_answers, to_u64, tokens_per_image};
 use crate::base::clock::Timestamp;

@@ -1,5 +1,5 @@
-//! What a job is expected to cost, and the JSON of its results. Used by the API, the webhook sender, the submitter
-//! and the CLI.
+//! What a job is expected to cost, and the JSON of its results. Used by the API, the webhook sender, the
+//! submitter and the CLI.
 
 pub mod estimate;
 mod learned;

@@ -17,8 +17,8 @@ const MARGIN: (u64, u64) = (5, 4);
 /// The cost of this many lines is divided by their number, so that no fraction is lost.
 const MANY: u64 = 1_000;
 
-/// The money that one line of a batch reserves: what such lines took and a quarter more, or its output cap before
-/// any was answered. `None` if its model has no price.
+/// The money that one line of a batch reserves: what such lines took and a quarter more, or its output cap
+/// before any was answered. `None` if its model has no price.
 ///
 /// # Errors
 /// The store's.
@@ -72,8 +72,8 @@ pub fn cost_of_requests(
     Ok(cost)
 }
 
-/// The tokens that a line takes of the model's queue, rather too many than too few: OpenAI counts the input tokens
-/// and the output cap.
+/// The tokens that a line takes of the model's queue, rather too many than too few: OpenAI counts the input
+/// tokens and the output cap.
 pub fn queue_tokens_of_line(
     line_bytes: u64,
     images: usize,

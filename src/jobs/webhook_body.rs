@@ -41,8 +41,8 @@ fn head_of(job: &JobRow, images: u64) -> Map<String, Value> {
     head
 }
 
-/// The body of a final job's webhook to `url`, as canonical JSON with the lots of that URL. A body longer than `max`
-/// bytes has `lots_truncated` in their place.
+/// The body of a final job's webhook to `url`, as canonical JSON with the lots of that URL. A body longer
+/// than `max` bytes has `lots_truncated` in their place.
 ///
 /// # Errors
 /// The store's.

@@ -104,9 +104,10 @@ impl Recovery {
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(Some(ids)) if !ids.is_empty() => ids,
             Ok(None) if batch.status.is_some_and(BatchStatus::is_final) => {
-                let evidence = "our own and over, but all of its files are gone: nothing of it can be ingested, and what \
-                                still waits is sent again, billed again"
-                    .to_owned();
+                let evidence =
+                    "our own and over, but all of its files are gone: nothing of it can be ingested, \
+                     and what still waits is sent again, billed again"
+                        .to_owned();
                 let stage = stage_in_metadata(&batch);
                 return Ok(Finding::linkable(None, batch, stage, evidence, Vec::new()));
             }
@@ -125,8 +126,8 @@ impl Recovery {
         let evidence = match without_job {
             0 => "our key is in its metadata".to_owned(),
             lines => format!(
-                "our key is in its metadata; {lines} of its {} lines are of jobs accepted after the backup: their clients \
-                 must send them again",
+                "our key is in its metadata; {lines} of its {} lines are of jobs accepted after the backup: \
+                 their clients must send them again",
                 custom_ids.len()
             ),
         };

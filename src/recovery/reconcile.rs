@@ -97,10 +97,10 @@ pub fn resume_creates(tx: &Tx<'_>) -> Stored<()> {
 
 fn stop_creates(tx: &Tx<'_>, oldest: &Batch, number: usize) -> Stored<()> {
     let reason = format!(
-        "OpenAI has {number} batches of this database that it does not know ({} among them): OpenAI has moved on since \
-         the backup was taken from which it was restored. Nothing is created until `batchkeeper recover --apply` has \
-         linked them; if this is a copy that is to live beside the original, make it another one with `batchkeeper \
-         recover --new-identity`",
+        "OpenAI has {number} batches of this database that it does not know ({} among them): OpenAI has \
+         moved on since the backup was taken from which it was restored. Nothing is created until \
+         `batchkeeper recover --apply` has linked them; if this is a copy that is to live beside the \
+         original, make it another one with `batchkeeper recover --new-identity`",
         oldest.id
     );
     alerts::pause_since(tx, &PauseScope::Creates, &reason, oldest.created_at)?;

@@ -79,8 +79,8 @@ impl Finding {
             job: Some(job.id.clone()),
             batch: None,
             stage: None,
-            evidence: "no batch at OpenAI belongs to it, or to what is left of it; `batchkeeper jobs retry` sends that, \
-                       billed again"
+            evidence: "no batch at OpenAI belongs to it, or to what is left of it; `batchkeeper jobs retry` \
+                       sends that, billed again"
                 .into(),
             linkable: false,
             custom_ids: Vec::new(),

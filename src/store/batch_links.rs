@@ -124,7 +124,8 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, base_url,
                 organization, project, model, parameters, input_file_id, openai_time, openai_expires, openai_status,
                 next_at, created_at, submitted_at)
-         VALUES (:key, :stage, :scheme, 'submitted', :remote, :job, :base_url, :organization, :project, :model, '{}',
+         VALUES (:key, :stage, :scheme, 'submitted', :remote, :job, :base_url, :organization, :project,
+             :model, '{}',
                 :input, :time, :expires, :status, :now, :made, :now)",
         named_params! {
             ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": batch.id, ":job": job_id,
@@ -196,7 +197,8 @@ fn claim_line(
 fn claim_postponed(tx: &Tx<'_>, lot: i64, stage: Stage, language: &str) -> Stored<bool> {
     let claimed = tx
         .prepare_cached(
-            "UPDATE requests SET state = 'claimed' WHERE lot = ? AND stage = ? AND language = ? AND state = 'cancelled'",
+            "UPDATE requests SET state = 'claimed' WHERE lot = ? AND stage = ? AND language = ?
+                 AND state = 'cancelled'",
         )?
         .execute(params![lot, stage, language])?;
     Ok(claimed == 1)

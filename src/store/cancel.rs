@@ -1,5 +1,5 @@
-//! Cancels a job: its waiting requests are cancelled, and what its batches still bring is stored, since it is paid for,
-//! and changes nothing.
+//! Cancels a job: its waiting requests are cancelled, and what its batches still bring is stored, since it is
+//! paid for, and changes nothing.
 
 use rusqlite::params;
 
@@ -7,13 +7,14 @@ use super::jobs::JobRow;
 use super::{Stored, Tx, events, moved};
 use crate::base::fields::Fields;
 
-/// Cancels a job that is not final, and makes its webhook deliveries due. A batch that is not sealed loses the job's
-/// requests. A sealed one keeps them, and the poller cancels it at OpenAI if no other job needs it.
+/// Cancels a job that is not final, and makes its webhook deliveries due. A batch that is not sealed loses
+/// the job's requests. A sealed one keeps them, and the poller cancels it at OpenAI if no other job needs it.
 pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
     let planned = "batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')";
     tx.execute(
         &format!(
-            "DELETE FROM batch_lines WHERE {planned} AND request_id IN (SELECT id FROM requests WHERE job = ?)"
+            "DELETE FROM batch_lines WHERE {planned} AND request_id
+                IN (SELECT id FROM requests WHERE job = ?)"
         ),
         [job.seq],
     )?;
@@ -27,7 +28,8 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         [job.seq],
     )?;
     let lots = tx.execute(
-        "UPDATE batch_lots SET status = 'cancelled', processed_at = ? WHERE batch_job_id = ? AND status = 'pending'",
+        "UPDATE batch_lots SET status = 'cancelled', processed_at = ? WHERE batch_job_id = ?
+             AND status = 'pending'",
         params![tx.now, job.id],
     )?;
     let changed = tx.execute(
@@ -38,7 +40,8 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
     )?;
     moved(changed, || format!("job {} is final already", job.id))?;
     tx.execute(
-        "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
+        "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ?
+             AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
     // Its batches are polled soon: one that no job needs is cancelled at OpenAI.

@@ -1,5 +1,5 @@
-//! `idempotency_keys`, `acceptances` and `daily_lots`: the first answer to a request, which its repeats get again, and
-//! the number of lots that a client has sent on a day.
+//! `idempotency_keys`, `acceptances` and `daily_lots`: the first answer to a request, which its repeats get
+//! again, and the number of lots that a client has sent on a day.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::base::text_enum::text_enum;
 
-/// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is set back by
-/// less than this, no old signature is accepted again.
+/// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is
+/// set back by less than this, no old signature is accepted again.
 const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
 
 text_enum! {
@@ -60,8 +60,8 @@ pub fn first_use(view: &View, client: &str, key: IdempotencyKey<'_>) -> Stored<O
     Ok(found.optional()?)
 }
 
-/// The row and the answer of the newest job of a client that has the same content, was accepted at `since` or later,
-/// and neither failed nor was cancelled.
+/// The row and the answer of the newest job of a client that has the same content, was accepted at `since` or
+/// later, and neither failed nor was cancelled.
 pub fn accepted_with_content(
     view: &View,
     client: &str,
@@ -70,7 +70,8 @@ pub fn accepted_with_content(
 ) -> Stored<Option<(i64, String)>> {
     let mut query = view.prepare_cached(
         "SELECT a.job, a.answer FROM acceptances a JOIN batch_jobs j ON j.seq = a.job
-         WHERE a.client = ? AND a.content_sha256 = ? AND a.accepted_at >= ? AND j.status NOT IN ('failed', 'cancelled')
+         WHERE a.client = ? AND a.content_sha256 = ? AND a.accepted_at >= ?
+             AND j.status NOT IN ('failed', 'cancelled')
          ORDER BY a.accepted_at DESC LIMIT 1",
     )?;
     let found = query.query_row(params![client, content_sha256, since], |row| {
@@ -94,8 +95,8 @@ pub fn record_acceptance(
     Ok(())
 }
 
-/// Stores the first use of a key. `answer` is `None` if the answer is that to the accepted job. A client's key is kept as
-/// long as the job, a signature for [`SIGNATURE_RETENTION`].
+/// Stores the first use of a key. `answer` is `None` if the answer is that to the accepted job. A client's
+/// key is kept as long as the job, a signature for [`SIGNATURE_RETENTION`].
 pub fn record_use(
     tx: &Tx<'_>,
     client: &str,
@@ -105,8 +106,17 @@ pub fn record_use(
     answer: Option<&str>,
 ) -> Stored<()> {
     tx.execute(
-        "INSERT INTO idempotency_keys (client, kind, key, body_sha256, job, answer, used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        params![client, key.kind.as_str(), key.text, body_sha256, job, answer, tx.now],
+        "INSERT INTO idempotency_keys (client, kind, key, body_sha256, job, answer, used_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        params![
+            client,
+            key.kind.as_str(),
+            key.text,
+            body_sha256,
+            job,
+            answer,
+            tx.now
+        ],
     )?;
     if key.kind == KeyKind::Signature {
         tx.execute(

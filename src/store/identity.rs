@@ -29,7 +29,8 @@ pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         }
     }
     tx.execute(
-        "UPDATE synchronous_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1, outcome = 'not_run',
+        "UPDATE synchronous_calls SET started_at = coalesce(started_at, ?1), ended_at = ?1,
+             outcome = 'not_run',
                 error = 'left to the original database'
          WHERE ended_at IS NULL",
         [tx.now],

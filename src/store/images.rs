@@ -22,8 +22,8 @@ pub struct DueLot {
     pub openai_failed: bool,
 }
 
-/// Lots whose images wait to be checked, of the jobs after row `after`: at most `each` lots of a job, and about
-/// `limit` in all. Gives the last of those jobs as well, `None` if there is no job after it.
+/// Lots whose images wait to be checked, of the jobs after row `after`: at most `each` lots of a job, and
+/// about `limit` in all. Gives the last of those jobs as well, `None` if there is no job after it.
 pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueLot>, Option<i64>)> {
     let mut next_job = view.prepare_cached(
         "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
@@ -92,8 +92,8 @@ pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()>
     Ok(())
 }
 
-/// Deletes up to `limit` checks from before `since`. Checks from the future are deleted, too: the clock was set
-/// back.
+/// Deletes up to `limit` checks from before `since`. Checks from the future are deleted, too: the clock was
+/// set back.
 pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
     tx.prepare_cached(
         "DELETE FROM image_checks WHERE url IN
@@ -104,7 +104,8 @@ pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
 }
 
 /// The missing images of a lot whose URLs cannot be used: no later check changes them.
-pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images) WHERE value NOT IN (SELECT value FROM json_each(images))";
+pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images)
+     WHERE value NOT IN (SELECT value FROM json_each(images))";
 
 /// Stores that a lot's images are checked: its request may be sent, without the `missing` ones.
 pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {

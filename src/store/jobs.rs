@@ -84,7 +84,7 @@ pub struct NewJob<'a> {
     pub id: &'a str,
     /// The client that owns it.
     pub client: &'a str,
-    /// What was sent.
+    /// The checked submission.
     pub submission: &'a Submission<'a>,
     /// Whether its images are checked before its requests are sent.
     pub check_images: bool,
@@ -92,15 +92,17 @@ pub struct NewJob<'a> {
     pub mode: Mode,
 }
 
-/// Inserts a job with its lots, their vision requests and its webhook deliveries. A lot with too few usable images fails
-/// at once, alone.
+/// Inserts a job with its lots, their vision requests and its webhook deliveries. A lot with too few usable
+/// images fails at once, alone.
 pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     let lots = &new.submission.lots;
     let failed = lots.iter().filter(|lot| is_unusable(lot)).count();
     tx.execute(
-        "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
+        "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url,
+             total_lots,
                                  processed_lots, failed_lots, open_vision, created_at, updated_at)
-         VALUES (:id, :client, 'api', :mode, :status, :languages, :webhook, :total, :failed, :failed, :open, :now, :now)",
+         VALUES (:id, :client, 'api', :mode, :status, :languages, :webhook, :total, :failed, :failed, :open,
+             :now, :now)",
         named_params! {
             ":id": new.id, ":client": new.client, ":mode": new.mode, ":status": JobStatus::Pending,
             ":languages": json!(new.submission.languages).to_string(), ":webhook": new.submission.webhook_url,
@@ -116,7 +118,8 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
     }
     for url in new.submission.webhooks() {
         tx.execute(
-            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at)
+                 VALUES (?, ?, ?, 'scheduled', ?)",
             params![new.id, url, receiver(url), tx.now],
         )?;
     }
@@ -139,7 +142,8 @@ fn insert_lot(tx: &Tx<'_>, new: &NewJob<'_>, position: usize, lot: &NewLot<'_>) 
         false => (LotStatus::Pending, None, None),
     };
     tx.prepare_cached(
-        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, webhook_url,
+        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images,
+             webhook_url,
                                  status, error_message, processed_at)
          VALUES (:job, :position, :lot_id, :info, :images, :missing, :webhook, :status, :error, :processed)",
     )?
@@ -158,9 +162,17 @@ fn insert_vision_request(tx: &Tx<'_>, new: &NewJob<'_>, job: i64, lot: i64) -> S
         Mode::Synchronous => RequestState::Claimed,
     };
     tx.prepare_cached(
-        "INSERT INTO requests (lot, job, stage, language, state, images_due, since) VALUES (?, ?, ?, '', ?, ?, ?)",
+        "INSERT INTO requests (lot, job, stage, language, state, images_due, since)
+             VALUES (?, ?, ?, '', ?, ?, ?)",
     )?
-    .execute(params![lot, job, Stage::Vision, state, new.check_images, tx.now])?;
+    .execute(params![
+        lot,
+        job,
+        Stage::Vision,
+        state,
+        new.check_images,
+        tx.now
+    ])?;
     if new.mode == Mode::Synchronous {
         planned_calls::plan(tx, tx.last_insert_rowid(), tx.now)?;
     }
@@ -204,7 +216,8 @@ pub fn list(
     let mut count =
         view.prepare_cached(&format!("SELECT count(*) FROM batch_jobs WHERE {WHERE}"))?;
     let mut page = view.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE} ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
+        "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE}
+             ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
     ))?;
     let JobFilter {
         status,
@@ -241,7 +254,8 @@ pub struct JobBatch {
 /// Every batch that works or worked for a job, oldest first.
 pub fn batches(view: &View, seq: i64) -> Stored<Vec<JobBatch>> {
     let mut query = view.prepare_cached(
-        "SELECT b.openai_batch_id, b.stage, b.state FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
+        "SELECT b.openai_batch_id, b.stage, b.state FROM batch_links k
+             JOIN openai_batches b ON b.id = k.batch_id
          WHERE k.job = ? ORDER BY b.id",
     )?;
     let rows = query.query_map([seq], |row| {
@@ -284,7 +298,8 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         )
     })?;
     tx.execute(
-        "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ? AND state = 'scheduled'",
+        "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ?
+             AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
     let detail = Fields::new()
@@ -299,7 +314,8 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
 /// The reason of the first failed lot of a job.
 pub fn first_failure(view: &View, id: &str) -> Stored<Option<String>> {
     let mut query = view.prepare_cached(
-        "SELECT error_message FROM batch_lots WHERE batch_job_id = ? AND status = 'failed' AND error_message IS NOT NULL
+        "SELECT error_message FROM batch_lots WHERE batch_job_id = ? AND status = 'failed'
+             AND error_message IS NOT NULL
          ORDER BY position LIMIT 1",
     )?;
     Ok(query.query_row([id], |row| row.get(0)).optional()?)

@@ -21,9 +21,11 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
     }
     let is_final = job.status.is_final();
     tx.execute(
-        "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url, total_lots,
+        "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url,
+             total_lots,
                 error_message, legacy_batches, created_at, updated_at, completed_at)
-         VALUES (:id, :client, 'import', 'batch', :status, :languages, :webhook, :total, :error, :batches, :created,
+         VALUES (:id, :client, 'import', 'batch', :status, :languages, :webhook, :total, :error, :batches,
+             :created,
                 :updated, :completed)",
         named_params! {
             ":id": job.id, ":client": CLIENT, ":status": job.status, ":languages": json!(job.languages).to_string(),
@@ -42,7 +44,8 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
     }
     if let Some(url) = job.webhook_url.as_ref().filter(|_| !is_final) {
         tx.execute(
-            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at) VALUES (?, ?, ?, 'scheduled', ?)",
+            "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, created_at)
+                 VALUES (?, ?, ?, 'scheduled', ?)",
             params![job.id, url, receiver(url), tx.now],
         )?;
     }
@@ -58,10 +61,13 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
 fn set_counters(tx: &Tx<'_>, job: &str) -> Stored<()> {
     tx.execute(
         "UPDATE batch_jobs SET
-            processed_lots = (SELECT count(*) FROM batch_lots WHERE batch_job_id = ?1 AND status IN ('completed', 'failed')),
+            processed_lots = (SELECT count(*) FROM batch_lots WHERE batch_job_id = ?1
+                AND status IN ('completed', 'failed')),
             failed_lots = (SELECT count(*) FROM batch_lots WHERE batch_job_id = ?1 AND status = 'failed'),
-            open_vision = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held' AND stage = 'vision'),
-            open_translations = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held' AND stage = 'translation')
+            open_vision = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held'
+                AND stage = 'vision'),
+            open_translations = (SELECT count(*) FROM requests WHERE job = seq AND state = 'held'
+                AND stage = 'translation')
          WHERE id = ?1",
         [job],
     )?;
@@ -73,7 +79,8 @@ fn insert_lot(tx: &Tx<'_>, job: &LegacyJob, position: usize, lot: &LegacyLot) ->
     let (status, error) = lot.status_in(job);
     let missing = (!lot.missing_images.is_empty()).then(|| json!(lot.missing_images).to_string());
     tx.prepare_cached(
-        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images, status,
+        "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images,
+             status,
                 vision_result, error_message, processed_at)
          VALUES (:job, :position, :lot_id, :info, :images, :missing, :status, :text, :error, :processed)",
     )?

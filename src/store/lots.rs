@@ -72,10 +72,12 @@ pub fn page(
         LotFilter::Webhook(url) => Some(url),
     };
     let mut lots = view.prepare_cached(
-        "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images, l.missing_images,
+        "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images,
+             l.missing_images,
                 l.processed_at
          FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
-         WHERE l.batch_job_id = ?1 AND l.position >= ?2 AND (?3 IS NULL OR coalesce(l.webhook_url, j.webhook_url) = ?3)
+         WHERE l.batch_job_id = ?1 AND l.position >= ?2
+             AND (?3 IS NULL OR coalesce(l.webhook_url, j.webhook_url) = ?3)
          ORDER BY l.position LIMIT ?4",
     )?;
     let mut translations =
@@ -122,7 +124,8 @@ pub(super) fn text_list(column: Option<String>) -> Stored<Vec<String>> {
 pub fn images_processed(view: &View, job_id: &str) -> Stored<u64> {
     let mut query = view.prepare_cached(
         "SELECT coalesce(sum(iif(missing_images IS NULL, json_array_length(images),
-                (SELECT count(*) FROM json_each(images) WHERE value NOT IN (SELECT value FROM json_each(missing_images))))), 0)
+                (SELECT count(*) FROM json_each(images)
+                 WHERE value NOT IN (SELECT value FROM json_each(missing_images))))), 0)
          FROM batch_lots WHERE batch_job_id = ? AND (vision_result IS NOT NULL OR status = 'completed')",
     )?;
     Ok(query.query_row([job_id], |row| row.get(0))?)

@@ -30,8 +30,8 @@ impl OutcomeCounts {
     }
 }
 
-/// Job `j` was accepted from `?1` on and before `?2`. An import without lots does not count: its lots are in the
-/// earlier service's report. Its event tells it from an import whose lots are cleaned.
+/// Job `j` was accepted from `?1` on and before `?2`. An import without lots does not count: its lots are in
+/// the earlier service's report. Its event tells it from an import whose lots are cleaned.
 const OF_PERIOD: &str = "j.created_at >= ?1 AND j.created_at < ?2
     AND NOT (j.origin = 'import' AND NOT EXISTS (SELECT 1 FROM batch_lots l WHERE l.batch_job_id = j.id)
              AND (j.cleaning_since IS NULL OR EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id
@@ -39,8 +39,9 @@ const OF_PERIOD: &str = "j.created_at >= ?1 AND j.created_at < ?2
 
 /// What became of the jobs accepted from `from` on and before `to`.
 ///
-/// The counts of a cleaned job come from its row and its paid answers. Two things are not known any more, and do not
-/// count: the requests of an imported job that were not answered here, and the translations that a cancelled job wanted.
+/// The counts of a cleaned job come from its row and its paid answers. Two things are not known any more, and
+/// do not count: the requests of an imported job that were not answered here, and the translations that a
+/// cancelled job wanted.
 pub fn outcome_counts(view: &View, from: Timestamp, to: Timestamp) -> Stored<Vec<OutcomeCounts>> {
     [
         ("jobs", jobs_sql()),
@@ -70,7 +71,8 @@ fn jobs_sql() -> String {
     format!(
         "SELECT count(*) AS accepted, coalesce(sum(j.status = 'completed'), 0) AS answered,
             coalesce(sum(j.status = 'failed' AND j.error_message IS NOT NULL), 0) AS failed,
-            coalesce(sum(j.status = 'cancelled'), 0) AS cancelled, coalesce(sum(j.completed_at IS NULL), 0) AS open
+            coalesce(sum(j.status = 'cancelled'), 0) AS cancelled,
+            coalesce(sum(j.completed_at IS NULL), 0) AS open
          FROM batch_jobs j WHERE {OF_PERIOD}"
     )
 }
@@ -85,7 +87,8 @@ fn lots_sql() -> String {
          FROM batch_jobs j JOIN (
             SELECT g.seq, CASE WHEN {no_lots} THEN g.processed_lots - g.failed_lots ELSE
                     sum(l.status = 'completed' AND (l.vision_result IS NOT NULL OR EXISTS
-                        (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL))) END AS answered,
+                        (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL)))
+                    END AS answered,
                 CASE WHEN {no_lots} THEN g.failed_lots
                     ELSE sum(l.status = 'failed' AND l.error_message IS NOT NULL) END AS failed,
                 CASE WHEN {no_lots} THEN (g.status = 'cancelled') * (g.total_lots - g.processed_lots)
@@ -138,7 +141,8 @@ fn paid_answers(stage: &str) -> String {
     )
 }
 
-/// Counts the requests of a stage. `of_cleaned` gives, as `wanted` and `answers`, the counts of a cleaned job.
+/// Counts the requests of a stage. `of_cleaned` gives, as `wanted` and `answers`, the counts of a cleaned
+/// job.
 fn requests_sql(stage: &str, has_text: &str, has_reason: &str, of_cleaned: &str) -> String {
     format!(
         "SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(answered), 0) AS answered,

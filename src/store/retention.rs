@@ -1,5 +1,5 @@
-//! Removes the lots, texts, requests and lines of expired jobs, a chunk at a time. The job's row and the sums of its
-//! lines stay.
+//! Removes the lots, texts, requests and lines of expired jobs, a chunk at a time. The job's row and the sums
+//! of its lines stay.
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
@@ -17,8 +17,8 @@ pub struct ExpiredJob {
     pub id: String,
 }
 
-/// Job `j` is final and reported: no batch or synchronous call may still answer it, no webhook is due, and the
-/// operator has decided over each webhook that did not arrive.
+/// Job `j` is final and reported: no batch or synchronous call may still answer it, no webhook is due, and
+/// the operator has decided over each webhook that did not arrive.
 fn is_over() -> String {
     format!(
         "j.completed_at IS NOT NULL
@@ -40,8 +40,8 @@ const IS_BEING_CLEANED: &str =
 
 /// The job ended before `?1`, and was imported before `?1` if it was imported.
 const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1
-    AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.kind = 'imported'
-                                                    AND e.at >= ?1))
+    AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e
+                                             WHERE e.job_id = j.id AND e.kind = 'imported' AND e.at >= ?1))
     ORDER BY j.completed_at";
 
 /// The next job to clean: one whose cleaning has begun, or else the one that ended first before `before`.
@@ -67,12 +67,14 @@ pub fn next_expired(view: &View, before: Timestamp) -> Stored<Option<ExpiredJob>
 /// The lots of a chunk: of job `?1` up to position `?2`.
 const CHUNK: &str = "SELECT id FROM batch_lots WHERE batch_job_id = ?1 AND position <= ?2";
 
-/// Removes up to `lots` lots of a job with all that belongs to them. A job that an operator has reopened stays.
+/// Removes up to `lots` lots of a job with all that belongs to them. A job that an operator has reopened
+/// stays.
 pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
     let is_over = is_over();
     let begun = tx
         .prepare_cached(&format!(
-            "UPDATE batch_jobs AS j SET cleaning_since = coalesce(cleaning_since, ?) WHERE seq = ? AND {is_over}"
+            "UPDATE batch_jobs AS j SET cleaning_since = coalesce(cleaning_since, ?) WHERE seq = ?
+                 AND {is_over}"
         ))?
         .execute(params![tx.now, job.seq])?;
     if begun == 0 {
@@ -124,7 +126,8 @@ fn clean_chunk(tx: &Tx<'_>, job: &ExpiredJob, last: i64) -> Stored<()> {
             "DELETE FROM batch_lines WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
         ),
         format!(
-            "DELETE FROM synchronous_calls WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
+            "DELETE FROM synchronous_calls
+             WHERE request_id IN (SELECT id FROM requests WHERE lot IN ({CHUNK}))"
         ),
         format!("DELETE FROM requests WHERE lot IN ({CHUNK})"),
         format!("DELETE FROM lot_translations WHERE lot IN ({CHUNK})"),

@@ -50,7 +50,8 @@ fn failed_requests(view: &View, job: &JobRow) -> Stored<Vec<FailedRequest>> {
     let mut query = view.prepare_cached(
         "SELECT r.id, r.lot, r.stage, l.vision_result IS NOT NULL AS is_described,
                 EXISTS (SELECT 1 FROM lot_translations t
-                        WHERE t.lot = r.lot AND t.language = r.language AND t.text IS NOT NULL) AS is_translated
+                        WHERE t.lot = r.lot AND t.language = r.language
+                            AND t.text IS NOT NULL) AS is_translated
          FROM batch_lots l JOIN requests r ON r.lot = l.id
          WHERE l.batch_job_id = ? AND l.status = 'failed' AND r.state = 'failed' ORDER BY r.id",
     )?;
@@ -90,8 +91,8 @@ pub fn retry_size(view: &View, job: &JobRow) -> Stored<RetrySize> {
     Ok(size_of(&failed_requests(view, job)?))
 }
 
-/// Reopens a final job for its failed lots. Its webhooks report the new end under new ids; they replace deliveries that
-/// are still due.
+/// Reopens a final job for its failed lots. Its webhooks report the new end under new ids; they replace
+/// deliveries that are still due.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if the job is not final, is being cleaned, or a batch of it is not ingested yet.
@@ -195,7 +196,8 @@ fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) ->
          WHERE id = ? AND status = 'failed'",
     ))?;
     let mut request_row = tx.prepare_cached(
-        "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, since = ?, images_due = ?
+        "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, since = ?,
+             images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {

@@ -10,8 +10,8 @@ use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
 use crate::domain::openai::Identity;
 
-/// The most stalled jobs, and stalled batches, that are reported: a person reads them. Kinds of alerts that other
-/// workers open as well have no such limit: the auditor would close what they opened.
+/// The most stalled jobs, and stalled batches, that are reported: a person reads them. Kinds of alerts that
+/// other workers open as well have no such limit: the auditor would close what they opened.
 const MOST_REPORTED: u32 = 20;
 /// The time that OpenAI has for a batch whose row does not say when its window closes, in seconds.
 const WINDOW: i64 = 24 * 3600;
@@ -40,7 +40,8 @@ pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
 /// Batches that have not moved since before `before`: on their way to OpenAI, not polled, or not ingested.
 pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT b.id, b.state, CASE b.state WHEN 'submitted' THEN b.next_at ELSE coalesce(b.ended_at, b.created_at) END
+        "SELECT b.id, b.state, CASE b.state WHEN 'submitted' THEN b.next_at
+             ELSE coalesce(b.ended_at, b.created_at) END
                     AS since,
                 coalesce(b.error, 'no reason is stored') AS error
          FROM openai_batches b WHERE {LIVE_BATCH} AND since < ? LIMIT ?"
@@ -66,10 +67,12 @@ pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
 /// Batches that have not ended, as far as is known, and whose window closed before `before`.
 pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT b.id, b.openai_batch_id, coalesce(b.openai_status, 'unknown') AS status, coalesce(b.error, '') AS error
+        "SELECT b.id, b.openai_batch_id, coalesce(b.openai_status, 'unknown') AS status,
+                coalesce(b.error, '') AS error
          FROM openai_batches b
          WHERE b.state = 'submitted' AND {LIVE_BATCH}
-           AND NOT (coalesce(b.openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled') AND b.failures = 0)
+           AND NOT (coalesce(b.openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled')
+               AND b.failures = 0)
            AND coalesce(b.openai_expires, b.openai_time + ?) < ?"
     ))?;
     let cause = |row: &Row<'_>| {
@@ -80,8 +83,8 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
             error => format!(" (the last call: {error})"),
         };
         let message = format!(
-            "batch {openai_id} is past its window and still {status}{error}; it is not sent again before it ends. If it is \
-             lost for good: batchkeeper batches abandon {id}"
+            "batch {openai_id} is past its window and still {status}{error}; it is not sent again before it \
+             ends. If it is lost for good: batchkeeper batches abandon {id}"
         );
         let subject = AlertSubject::Batch(id);
         Ok(AlertCause { subject, message })
@@ -110,18 +113,21 @@ pub fn unlinked_batches(view: &View) -> Stored<Vec<i64>> {
         "SELECT DISTINCT b.id FROM batch_jobs j JOIN batch_links k ON k.job = j.seq
                 JOIN openai_batches b ON b.id = k.batch_id
          WHERE {LIVE_JOB} AND b.openai_batch_id IS NOT NULL
-           AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id ELSE j.openai_translation_batch_id END IS NULL
+           AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id
+               ELSE j.openai_translation_batch_id END IS NULL
          ORDER BY b.id"
     ))?;
     let rows = query.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Whether a request of one of the stages waits to be sent, or a batch of the model (of any, if `None`) is live.
+/// Whether a request of one of the stages waits to be sent, or a batch of the model (of any, if `None`) is
+/// live.
 pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bool> {
     let mut waiting = view.prepare_cached(&format!(
         "SELECT EXISTS (SELECT 1 FROM batch_jobs j
-                        JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ? WHERE {LIVE_JOB})"
+                        JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ?
+                            WHERE {LIVE_JOB})"
     ))?;
     for stage in stages {
         if waiting.query_row([stage], |row| row.get(0))? {
@@ -134,8 +140,8 @@ pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bo
     Ok(live.query_row([model], |row| row.get(0))?)
 }
 
-/// The notifications that should have reached the receiver before `before`, and those that were abandoned after
-/// `abandoned_after`, as one cause.
+/// The notifications that should have reached the receiver before `before`, and those that were abandoned
+/// after `abandoned_after`, as one cause.
 pub fn failed_notifications(
     view: &View,
     before: Timestamp,
@@ -143,7 +149,8 @@ pub fn failed_notifications(
 ) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT count(*) AS number, max(n.error_message) AS error FROM alert_notices n
-         WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed' AND n.created_at > ?",
+         WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed'
+             AND n.created_at > ?",
     )?;
     let (number, error): (u64, Option<String>) = query
         .query_row([before, abandoned_after], |row| {

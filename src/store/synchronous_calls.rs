@@ -1,7 +1,7 @@
 //! `synchronous_calls`: requests of synchronous jobs, asked of OpenAI one by one.
 //!
-//! Such a request is claimed by an open call, as others are by a line of a batch. The row is stored before the call is
-//! made. A request that is not answered in time waits for a batch.
+//! Such a request is claimed by an open call, as others are by a line of a batch. The row is stored before
+//! the call is made. A request that is not answered in time waits for a batch.
 
 use std::time::Duration;
 
@@ -44,14 +44,16 @@ pub struct SynchronousResult<'a> {
     pub tokens: TokenUsage,
 }
 
-/// The first planned call. It waits while its lot's images are checked. A call planned for later than in `longest` was
-/// planned before the clock was set back; it is due.
+/// The first planned call. It waits while its lot's images are checked. A call planned for later than in
+/// `longest` was planned before the clock was set back; it is due.
 pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<SynchronousCall>> {
     let mut query = view.prepare_cached(
         "SELECT d.id, d.request_id, d.next_at,
-                (SELECT count(*) FROM synchronous_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NOT NULL)
+                (SELECT count(*) FROM synchronous_calls e WHERE e.request_id = d.request_id
+                    AND e.ended_at IS NOT NULL)
                     AS earlier
-         FROM synchronous_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed' AND r.images_due = 0
+         FROM synchronous_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed'
+             AND r.images_due = 0
          WHERE d.ended_at IS NULL AND d.started_at IS NULL ORDER BY d.next_at LIMIT 1",
     )?;
     let first = query
@@ -87,7 +89,8 @@ pub fn begin(tx: &Tx<'_>, call: &SynchronousCall) -> Stored<bool> {
     Ok(begun == 1)
 }
 
-/// Stores the result of a call. If its request waits again, the next call is made at `next_call`, or a batch sends it.
+/// Stores the result of a call. If its request waits again, the next call is made at `next_call`, or a batch
+/// sends it.
 pub fn end(
     tx: &Tx<'_>,
     call: &SynchronousCall,
@@ -103,7 +106,8 @@ pub fn end(
         reasoning,
     } = result.tokens;
     tx.prepare_cached(
-        "UPDATE synchronous_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?, input_tokens = ?,
+        "UPDATE synchronous_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?,
+             input_tokens = ?,
                 cached_tokens = ?, output_tokens = ?, reasoning_tokens = ?
          WHERE id = ? AND ended_at IS NULL",
     )?
@@ -133,8 +137,8 @@ pub fn end(
     }
 }
 
-/// Claims a request that waits again for another call, unless only its last attempt is left: a batch has a day for
-/// that.
+/// Claims a request that waits again for another call, unless only its last attempt is left: a batch has a
+/// day for that.
 fn claim_again(tx: &Tx<'_>, request: &RequestRow, max_attempts: u32, at: Timestamp) -> Stored<()> {
     let claimed = tx
         .prepare_cached(
@@ -148,8 +152,8 @@ fn claim_again(tx: &Tx<'_>, request: &RequestRow, max_attempts: u32, at: Timesta
     Ok(())
 }
 
-/// Leaves the requests of unfinished calls to the batches: whether a begun call was made is not known. Gives their
-/// number. Called at the start.
+/// Leaves the requests of unfinished calls to the batches: whether a begun call was made is not known. Gives
+/// their number. Called at the start.
 pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     let begun: Vec<i64> = {
         let mut query = tx.prepare(
@@ -165,15 +169,16 @@ pub fn release_unfinished(tx: &Tx<'_>) -> Stored<usize> {
     )?;
     for request in &begun {
         tx.execute(
-            "UPDATE requests SET state = 'waiting', attempts = attempts + 1, since = ? WHERE id = ? AND state = 'claimed'",
+            "UPDATE requests SET state = 'waiting', attempts = attempts + 1, since = ? WHERE id = ?
+                 AND state = 'claimed'",
             params![tx.now, request],
         )?;
     }
     Ok(begun.len() + release_calls(tx, None)?)
 }
 
-/// Leaves the requests of jobs that were accepted before that time to the batches, and drops the calls of settled
-/// requests. Gives their number.
+/// Leaves the requests of jobs that were accepted before that time to the batches, and drops the calls of
+/// settled requests. Gives their number.
 pub fn release_late(tx: &Tx<'_>, accepted_before: Timestamp) -> Stored<usize> {
     release_calls(tx, Some(accepted_before))
 }
@@ -222,7 +227,8 @@ pub fn accepted_at(view: &View, request: i64) -> Stored<Timestamp> {
 pub fn is_released(view: &View, job: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT open_vision + open_translations > 0
-                AND NOT EXISTS (SELECT 1 FROM requests r JOIN synchronous_calls d ON d.request_id = r.id AND d.ended_at IS NULL
+                AND NOT EXISTS (SELECT 1 FROM requests r JOIN synchronous_calls d ON d.request_id = r.id
+                    AND d.ended_at IS NULL
                                 WHERE r.job = seq AND r.state = 'claimed')
          FROM batch_jobs WHERE seq = ?",
     )?;

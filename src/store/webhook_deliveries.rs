@@ -39,14 +39,16 @@ pub struct DeliveryLimits {
 
 /// The number of attempts in flight to receiver `h.host` at time `?1`. An attempt whose lease is over is not
 /// in flight: its process has ended.
-const IN_FLIGHT: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1 AND u.next_at > ?1";
+const IN_FLIGHT: &str =
+    "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1
+     AND u.next_at > ?1";
 /// The number of attempts in flight to all failing receivers at time `?1`.
 const IN_FLIGHT_TO_FAILING: &str =
     "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
      WHERE u.in_flight = 1 AND u.next_at > ?1";
 
-/// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver once:
-/// a dead one with a long queue costs no more than another.
+/// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver
+/// once: a dead one with a long queue costs no more than another.
 pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<Delivery>> {
     let mut first =
         view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
@@ -83,7 +85,8 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
     if let Some(delivery) = delivery.optional()? {
         return Ok(Due::Now(delivery));
     }
-    // The deliveries that are due wait for other attempts to their receivers; the end of one wakes this worker.
+    // The deliveries that are due wait for other attempts to their receivers; the end of one wakes this
+    // worker.
     let mut later = view.prepare_cached(
         "SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?",
     )?;
@@ -108,8 +111,9 @@ pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stor
     Ok(query.query_row([now + longest], |row| row.get(0))?)
 }
 
-/// Stores that an attempt begins; false if another attempt came first. No other attempt is made until `lease`.
-/// If the process ends before the outcome is stored, the attempt is made again then, under the same id.
+/// Stores that an attempt begins; false if another attempt came first. No other attempt is made until
+/// `lease`. If the process ends before the outcome is stored, the attempt is made again then, under the same
+/// id.
 pub fn begin(
     tx: &Tx<'_>,
     delivery: &Delivery,
@@ -159,10 +163,19 @@ pub fn end(
     };
     let attempt = delivery.attempts + 1;
     let changed = tx.execute(
-        "UPDATE webhook_deliveries SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?,
+        "UPDATE webhook_deliveries
+             SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?,
                 in_flight = 0
          WHERE id = ? AND state = 'due' AND attempts = ?",
-        params![state, next_at, delivered_at, status, error, delivery.id, attempt],
+        params![
+            state,
+            next_at,
+            delivered_at,
+            status,
+            error,
+            delivery.id,
+            attempt
+        ],
     )?;
     moved(changed, || {
         format!("delivery {} is not at attempt {attempt}", delivery.id)
@@ -207,8 +220,8 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> 
     )?;
     if tx.now.since(since) >= alert_after {
         let message = format!(
-            "no webhook has reached {host} since {since} ({failures} attempts): its client should look into it. Nothing \
-             is lost: each webhook is retried and can be sent again: batchkeeper webhooks"
+            "no webhook has reached {host} since {since} ({failures} attempts): its client should look into \
+             it. Nothing is lost: each webhook is retried and can be sent again: batchkeeper webhooks"
         );
         alerts::open(
             tx,
@@ -232,10 +245,12 @@ pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
     })
 }
 
-/// Abandons a webhook that did not arrive, for an operator: its alert closes, and retention may clean its job.
+/// Abandons a webhook that did not arrive, for an operator: its alert closes, and retention may clean its
+/// job.
 ///
 /// # Errors
-/// [`super::StoreError::Conflict`] if it did arrive, is still retried, or an operator has abandoned it before.
+/// [`super::StoreError::Conflict`] if it did arrive, is still retried, or an operator has abandoned it
+/// before.
 pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let subject = AlertSubject::Delivery(id);
     let job: Option<String> = tx
@@ -262,7 +277,8 @@ pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
     )
 }
 
-/// Sends a delivery that has ended again, for an operator: as a new delivery with an id of its own. Gives its row.
+/// Sends a delivery that has ended again, for an operator: as a new delivery with an id of its own. Gives its
+/// row.
 ///
 /// # Errors
 /// [`super::StoreError::Conflict`] if there is no such delivery, or it has not ended.
@@ -270,7 +286,8 @@ pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
     let made = tx.execute(
         "INSERT INTO webhook_deliveries (batch_job_id, url, host, state, resend_number, next_at, created_at)
          SELECT d.batch_job_id, d.url, d.host, 'due',
-                (SELECT max(resend_number) + 1 FROM webhook_deliveries m WHERE m.batch_job_id = d.batch_job_id AND m.url = d.url),
+                (SELECT max(resend_number) + 1 FROM webhook_deliveries m
+                    WHERE m.batch_job_id = d.batch_job_id AND m.url = d.url),
                 ?1, ?1
          FROM webhook_deliveries d JOIN batch_jobs j ON j.id = d.batch_job_id
          WHERE d.id = ?2 AND d.state IN ('delivered', 'failed') AND j.completed_at IS NOT NULL
@@ -281,8 +298,8 @@ pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
     )?;
     moved(made, || {
         format!(
-            "delivery {id} is not there, is not due before its job has ended, is still being tried, or its job's lots are gone \
-             after their time; look at it: batchkeeper webhooks show {id}"
+            "delivery {id} is not there, is not due before its job has ended, is still being tried, or its \
+             job's lots are gone after their time; look at it: batchkeeper webhooks show {id}"
         )
     })?;
     Ok(tx.last_insert_rowid())

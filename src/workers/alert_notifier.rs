@@ -1,5 +1,5 @@
-//! The alert notifier: posts each alert that opens or closes to `alerts.webhook_url`, at least once under one id,
-//! signed like every webhook.
+//! The alert notifier: posts each alert that opens or closes to `alerts.webhook_url`, at least once under one
+//! id, signed like every webhook.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The finisher: makes a job final once its last request is settled, and its webhooks due, in one transaction.
+//! The finisher: makes a job final once its last request is settled, and its webhooks due, in one
+//! transaction.
 
 use std::sync::Arc;
 

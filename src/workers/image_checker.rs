@@ -264,7 +264,8 @@ mod tests {
         // A host that hangs: the second probe times out long after the first.
         find("https://a.example/2.jpg", at(1200));
         assert_eq!(unchecked(lot(at(0), false), at(1200)), 0);
-        // For a lot that came later the check is too old; if OpenAI failed to fetch an image, an earlier one is.
+        // For a lot that came later the check is too old; if OpenAI failed to fetch an image, an earlier one
+        // is.
         assert_eq!(unchecked(lot(at(1100), false), at(1200)), 1);
         assert_eq!(unchecked(lot(at(100), true), at(1200)), 1);
         // A time in the future shows that the clock was set back.

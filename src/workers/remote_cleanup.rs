@@ -1,5 +1,5 @@
-//! Remote cleanup: removes the files of ingested batches at OpenAI once their retention time is over. The files
-//! that the earlier service uploaded stay.
+//! Remote cleanup: removes the files of ingested batches at OpenAI once their retention time is over. The
+//! files that the earlier service uploaded stay.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Retention: removes the texts, lots, requests and lines of jobs that ended long ago, a chunk at a time, so that no
-//! other write waits long. A job is cleaned only after its batches are ingested and its webhooks are delivered or
-//! abandoned. Its row stays. When nothing is left to remove, free pages go back to the disk.
+//! Retention: removes the texts, lots, requests and lines of jobs that ended long ago, a chunk at a time, so
+//! that no other write waits long. A job is cleaned only after its batches are ingested and its webhooks are
+//! delivered or abandoned. Its row stays. When nothing is left to remove, free pages go back to the disk.
 
 use std::sync::Arc;
 use std::time::Duration;

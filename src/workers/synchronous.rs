@@ -1,9 +1,9 @@
-//! The synchronous worker: asks OpenAI's `/v1/responses` for the requests of synchronous jobs one by one: a lot's
-//! description first, then its translations. Several of these workers run on threads of their own, so that slow calls
-//! do not hold up the batches.
+//! The synchronous worker: asks OpenAI's `/v1/responses` for the requests of synchronous jobs one by one: a
+//! lot's description first, then its translations. Several of these workers run on threads of their own, so
+//! that slow calls do not hold up the batches.
 //!
-//! A call is a committed row before it is made. A request that is not answered within the time that a client waits goes
-//! on in a batch, and the client polls.
+//! A call is a committed row before it is made. A request that is not answered within the time that a client
+//! waits goes on in a batch, and the client polls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,8 +60,9 @@ impl SynchronousCaller {
         }
     }
 
-    /// Leaves the requests that come too late to the batches. While the account is paused, or an operator has paused
-    /// submissions, these are all requests: the batches wait until the pause ends, and a client would wait in vain.
+    /// Leaves the requests that come too late to the batches. While the account is paused, or an operator has
+    /// paused submissions, these are all requests: the batches wait until the pause ends, and a client would
+    /// wait in vain.
     fn release_late(&self, now: Moment) -> Result<bool, WorkerError> {
         let stopped = |view: &View| alerts::paused(view, &PauseScope::Submissions);
         let paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some()
@@ -83,7 +84,8 @@ impl SynchronousCaller {
         Ok(released > 0)
     }
 
-    /// How long the pause of all synchronous calls still lasts; `None` if there is none. A pause that is over ends.
+    /// How long the pause of all synchronous calls still lasts; `None` if there is none. A pause that is over
+    /// ends.
     fn remaining_pause(&self, now: Moment) -> Stored<Option<Duration>> {
         let longest = self.config.synchronous.timeout;
         let left = |view: &View| {

@@ -34,8 +34,8 @@ pub struct WebhookSender {
     outbound: Arc<dyn HttpPost>,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    /// An attempt whose outcome could not be stored yet. It is kept while the disk is full: a webhook that has
-    /// arrived is not sent again.
+    /// An attempt whose outcome could not be stored yet. It is kept while the disk is full: a webhook that
+    /// has arrived is not sent again.
     unstored: Option<DeliveryAttempt>,
 }
 
@@ -224,8 +224,9 @@ fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
         ..
     } = &attempt.delivery;
     let message = format!(
-        "the webhook of job {job_id} to {url} was abandoned after {} attempts: {}. When its receiver works: batchkeeper \
-         webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is kept until then",
+        "the webhook of job {job_id} to {url} was abandoned after {} attempts: {}. When its receiver works: \
+         batchkeeper webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is \
+         kept until then",
         attempts + 1,
         failure_reason(attempt.answer.status, attempt.error.as_deref()),
     );
@@ -243,8 +244,8 @@ fn failure_reason(status: Option<u16>, error: Option<&str>) -> String {
     }
 }
 
-/// The id by which a receiver recognises repeats. It is made of job, event and URL alone: every attempt has the
-/// same id, also after a restore. `resend_number`: an operator's resend is another delivery.
+/// The id by which a receiver recognises repeats. It is made of job, event and URL alone: every attempt has
+/// the same id, also after a restore. `resend_number`: an operator's resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, resend_number: u32) -> String {
     let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{resend_number}"));
     format!("msg_{}", hex::encode(&digest[..16]))

@@ -10,8 +10,8 @@ const OVERDUE: Duration = Duration::from_mins(30);
 /// How long a past event (an abandoned notification, a difference of token counts) is reported.
 const REPORTED: Duration = Duration::from_hours(24);
 
-/// Work that has waited since before this time is stalled: it waits longer than a batch may wait to be filled, and a
-/// lost create to be found.
+/// Work that has waited since before this time is stalled: it waits longer than a batch may wait to be
+/// filled, and a lost create to be found.
 pub fn stalled_before(
     now: Timestamp,
     stuck_after: Duration,
@@ -63,8 +63,8 @@ pub enum ListingDecision {
 }
 
 impl RunningBatch<'_> {
-    /// Decides what a listing says about the batch. `lagging_since`: listings may lack batches that OpenAI created
-    /// after that time (in seconds).
+    /// Decides what a listing says about the batch. `lagging_since`: listings may lack batches that OpenAI
+    /// created after that time (in seconds).
     pub fn compare(&self, listed: Option<ListedBatch<'_>>, lagging_since: i64) -> ListingDecision {
         match listed {
             None if self.created_at.is_some_and(|time| time > lagging_since) => {
@@ -76,8 +76,8 @@ impl RunningBatch<'_> {
         }
     }
 
-    /// Whether a listed batch was made from this row: by the key in its metadata, if it has one, and by its input
-    /// file.
+    /// Whether a listed batch was made from this row: by the key in its metadata, if it has one, and by its
+    /// input file.
     fn is_made_as(&self, listed: ListedBatch<'_>) -> bool {
         let has_key = listed.key.is_none_or(|key| {
             let rest = self.key.strip_prefix(key);
@@ -112,8 +112,9 @@ pub enum PauseState {
     Until(Timestamp),
 }
 
-/// Whether the alerts of a pause that is over are closed: no work waits that could show whether its cause is gone.
-/// A pause that ends later than in `longest_pause` was stored before the clock was set back; it is over.
+/// Whether the alerts of a pause that is over are closed: no work waits that could show whether its cause is
+/// gone. A pause that ends later than in `longest_pause` was stored before the clock was set back; it is
+/// over.
 pub fn is_pause_idle(
     pause: PauseState,
     has_work: bool,

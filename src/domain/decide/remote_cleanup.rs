@@ -14,7 +14,7 @@ use crate::base::clock::Timestamp;
 /// Longer than a transaction takes: a row carries the time at which its transaction began.
 const LONGEST_TRANSACTION: Duration = Duration::from_mins(1);
 
-/// What is known about backups.
+/// The backups of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backups {
     /// None are made.
@@ -25,8 +25,8 @@ pub enum Backups {
     Newest(Timestamp),
 }
 
-/// The time before which a batch must have been ingested so that its files are removed; `None` if no files are
-/// removed.
+/// The time before which a batch must have been ingested so that its files are removed; `None` if no files
+/// are removed.
 pub fn ingested_before(now: Timestamp, retention: Duration, backups: Backups) -> Option<Timestamp> {
     if retention.is_zero() {
         return None;

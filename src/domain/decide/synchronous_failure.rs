@@ -7,8 +7,8 @@
 //! | it certainly had no effect | not run | after the backoff | of all calls, if OpenAI asks to wait |
 //! | its effect is unknown | as in a result file | after the backoff | of all calls, if OpenAI asks to wait |
 //!
-//! A next call that would come after the job's time is made by a batch. A request that was not run has not used one
-//! of its attempts.
+//! A next call that would come after the job's time is made by a batch. A request that was not run has not
+//! used one of its attempts.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::domain::result_line::{self, Answer};
 /// A synchronous call that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedSynchronousCall<'a> {
-    /// What came back, read as a line of a result file is.
+    /// Its outcome, read as a line of a result file is.
     pub outcome: Outcome,
     /// Why the call failed; `None` if OpenAI answered.
     pub error: Option<&'a CallError>,
@@ -50,9 +50,9 @@ pub enum PauseDecision {
     Keep,
     /// OpenAI refuses the account: `scope` is paused.
     PauseAccount {
-        /// What waits.
+        /// The scope of the pause.
         scope: PauseScope,
-        /// How long.
+        /// Its length.
         wait: Duration,
     },
     /// OpenAI asks to wait: no synchronous call is made before that time.

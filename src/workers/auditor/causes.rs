@@ -16,10 +16,10 @@ impl Auditor {
         let cause = missing.map(|missing| {
             let path = self.store.path().display();
             let message = format!(
-                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no batch is \
-                 created, while paid results are ingested. Work goes on by itself once there is free space. What takes \
-                 the space: du -ah \"$(dirname {path})\" | sort -h | tail; results go earlier with a smaller \
-                 retention.results and: systemctl restart batchkeeper",
+                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no \
+                 batch is created, while paid results are ingested. Work goes on by itself once there is \
+                 free space. What takes the space: du -ah \"$(dirname {path})\" | sort -h | tail; results go \
+                 earlier with a smaller retention.results and: systemctl restart batchkeeper",
                 missing / 1_000_000
             );
             AlertCause {
@@ -62,9 +62,9 @@ pub(super) fn used_budgets(standings: &[BudgetUse], percent: u64) -> Vec<AlertCa
     let cause = |it: &BudgetUse| AlertCause {
         subject: it.subject(),
         message: format!(
-            "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are refused or wait, \
-             until the next one begins, or [budgets] allows more and systemctl restart batchkeeper has read it. Where it \
-             went: batchkeeper report",
+            "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are \
+             refused or wait, until the next one begins, or [budgets] allows more and systemctl restart \
+             batchkeeper has read it. Where it went: batchkeeper report",
             it.subject(),
             it.spent,
             it.reserved,

@@ -62,7 +62,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// The running batches of this account, and the time (OpenAI's clock, in seconds) back to which a listing must go.
+    /// The running batches of this account, and the time (OpenAI's clock, in seconds) back to which a listing
+    /// must go.
     fn running_batches(&self) -> Stored<(Vec<BatchRow>, i64)> {
         let (mut running, reach) = self.store.read(|view| {
             let running = batches::in_states(view, &[BatchState::Submitted], BATCHES)?;
@@ -94,8 +95,8 @@ fn cause(row: &BatchRow, problem: &str) -> AlertCause {
     AlertCause {
         subject: AlertSubject::Batch(*id),
         message: format!(
-            "batch {openai_id} (row {id}) {problem}; it is polled on. If it is lost for good: batchkeeper batches \
-             abandon {id}"
+            "batch {openai_id} (row {id}) {problem}; it is polled on. If it is lost for good: batchkeeper \
+             batches abandon {id}"
         ),
     }
 }

@@ -1,5 +1,5 @@
-//! The auditor: checks the invariants, looks for stalled work, and compares OpenAI's listing with the store. It opens an
-//! alert for each cause that it finds, and closes the alert once the cause is gone.
+//! The auditor: checks the invariants, looks for stalled work, and compares OpenAI's listing with the store.
+//! It opens an alert for each cause that it finds, and closes the alert once the cause is gone.
 
 mod causes;
 mod listing;
@@ -28,7 +28,8 @@ pub struct Auditor {
     config: Arc<Config>,
     /// When the next audit is due, on the steady clock.
     audit_at: Duration,
-    /// When the next comparison with OpenAI's listing is due, on the steady clock. The submitter makes the first one.
+    /// When the next comparison with OpenAI's listing is due, on the steady clock. The submitter makes the
+    /// first one.
     reconcile_at: Option<Duration>,
 }
 
@@ -132,8 +133,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// The models, and the account, whose pause is over and for which no work waits. No call will show whether the
-    /// cause is gone, so their alerts close.
+    /// The models, and the account, whose pause is over and for which no work waits. No call will show
+    /// whether the cause is gone, so their alerts close.
     fn idle_pauses(&self, now: Moment) -> Result<Vec<PauseScope>, WorkerError> {
         let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
         let scopes = self.store.read(alerts::open_scopes)?;
