@@ -122,13 +122,15 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
     let batch = link.batch;
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, base_url,
-                organization, project, model, parameters, input_file_id, openai_time, openai_expires, openai_status,
+                organization, project, model, parameters, input_file_id, openai_time, openai_expires,
+                openai_status,
                 next_at, created_at, submitted_at)
          VALUES (:key, :stage, :scheme, 'submitted', :remote, :job, :base_url, :organization, :project,
              :model, '{}',
                 :input, :time, :expires, :status, :now, :made, :now)",
         named_params! {
-            ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": batch.id, ":job": job_id,
+            ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": batch.id,
+            ":job": job_id,
             ":base_url": link.identity.base_url, ":organization": link.identity.organization,
             ":project": link.identity.project, ":model": batch.model.as_deref().unwrap_or(""),
             ":input": batch.input_file_id, ":time": batch.created_at, ":expires": batch.expires_at,

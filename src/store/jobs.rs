@@ -50,8 +50,8 @@ pub struct JobRow {
 }
 
 const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_batch_id, \
-    openai_translation_batch_id, total_lots, processed_lots, failed_lots, error_message, created_at, updated_at, \
-    completed_at, cleaning_since";
+    openai_translation_batch_id, total_lots, processed_lots, failed_lots, error_message, created_at, \
+    updated_at, completed_at, cleaning_since";
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {

@@ -20,6 +20,10 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
         return Ok(false);
     }
     let is_final = job.status.is_final();
+    let total_lots = match job.lots.len() {
+        0 => job.total_lots as usize,
+        lots => lots,
+    };
     tx.execute(
         "INSERT INTO batch_jobs (id, client, origin, processing_mode, status, languages, webhook_url,
              total_lots,
@@ -28,9 +32,11 @@ pub fn insert_job(tx: &Tx<'_>, job: &LegacyJob) -> Stored<bool> {
              :created,
                 :updated, :completed)",
         named_params! {
-            ":id": job.id, ":client": CLIENT, ":status": job.status, ":languages": json!(job.languages).to_string(),
-            ":webhook": job.webhook_url, ":total": if job.lots.is_empty() { job.total_lots as usize } else { job.lots.len() },
-            ":error": job.error_message, ":batches": json!(job.batches).to_string(), ":created": job.created_at,
+            ":id": job.id, ":client": CLIENT, ":status": job.status,
+            ":languages": json!(job.languages).to_string(),
+            ":webhook": job.webhook_url, ":total": total_lots,
+            ":error": job.error_message, ":batches": json!(job.batches).to_string(),
+            ":created": job.created_at,
             ":updated": job.updated_at, ":completed": is_final.then_some(job.updated_at),
         },
     )?;
@@ -86,7 +92,8 @@ fn insert_lot(tx: &Tx<'_>, job: &LegacyJob, position: usize, lot: &LegacyLot) ->
     )?
     .execute(named_params! {
         ":job": job.id, ":position": position, ":lot_id": lot.lot_id, ":info": lot.additional_info,
-        ":images": json!(lot.images).to_string(), ":missing": missing, ":status": status, ":text": lot.vision_result,
+        ":images": json!(lot.images).to_string(), ":missing": missing,
+        ":status": status, ":text": lot.vision_result,
         ":error": error, ":processed": (status != LotStatus::Pending).then_some(job.updated_at),
     })?;
     Ok(tx.last_insert_rowid())

@@ -35,7 +35,8 @@ impl OutcomeCounts {
 const OF_PERIOD: &str = "j.created_at >= ?1 AND j.created_at < ?2
     AND NOT (j.origin = 'import' AND NOT EXISTS (SELECT 1 FROM batch_lots l WHERE l.batch_job_id = j.id)
              AND (j.cleaning_since IS NULL OR EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id
-                                                        AND e.kind = 'imported' AND e.detail GLOB '* lots=0')))";
+                                                       AND e.kind = 'imported'
+                                                       AND e.detail GLOB '* lots=0')))";
 
 /// What became of the jobs accepted from `from` on and before `to`.
 ///

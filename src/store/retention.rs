@@ -104,9 +104,11 @@ const SUMS: &str =
     sum(w.output_tokens), sum(w.reasoning_tokens)";
 
 /// Adds the sums of a chunk to those of earlier ones.
-const ADD_SUMS: &str = "ON CONFLICT (job, coalesce(batch_id, 0)) DO UPDATE SET lines = lines + excluded.lines,
+const ADD_SUMS: &str =
+    "ON CONFLICT (job, coalesce(batch_id, 0)) DO UPDATE SET lines = lines + excluded.lines,
     answered = answered + excluded.answered, input_tokens = input_tokens + excluded.input_tokens,
-    cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
     reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens";
 
 /// Removes the lots of a job up to position `last`, and keeps the sums of their lines and calls.

@@ -290,11 +290,13 @@ mod tests {
     fn a_dump_is_read_with_its_gaps() {
         let dump = read_dump(
             &br#"{"batch_jobs": [
-                    {"id": "6908F1D2-39b9-4721-bb8a-dba18120df5f", "status": "processing", "created_at": "2025-08-06T14:02:11",
-                     "openai_batch_id": null, "languages": ["en", "ru"], "webhook_url": null, "total_lots": 1, "colour": 1},
+                    {"id": "6908F1D2-39b9-4721-bb8a-dba18120df5f", "status": "processing",
+                     "created_at": "2025-08-06T14:02:11", "openai_batch_id": null, "languages": ["en", "ru"],
+                     "webhook_url": null, "total_lots": 1, "colour": 1},
                     {"id": "nonsense", "status": "processing", "created_at": "2025-08-06T14:02:11"}],
                  "batch_lots": [
-                    {"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A:1", "image_urls": "[\"https://a/1.jpg\"]",
+                    {"batch_job_id": "6908f1d2-39b9-4721-bb8a-dba18120df5f", "lot_id": "A:1",
+                     "image_urls": "[\"https://a/1.jpg\"]",
                      "vision_result": "{'format': {'type': 'text'}}", "translations": {"ru": "x"}},
                     {"batch_job_id": "440874b8-0136-4170-a312-b1111a2de6c6", "lot_id": "B"}],
                  "users": [1, 2]}"#[..],
