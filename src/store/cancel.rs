@@ -4,6 +4,7 @@
 use rusqlite::params;
 
 use super::jobs::JobRow;
+use super::predicates::{LIVE_JOB, OPEN_REQUEST};
 use super::{Stored, Tx, events, moved};
 use crate::base::fields::Fields;
 
@@ -23,8 +24,10 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         [job.seq],
     )?;
     let open = tx.execute(
-        "UPDATE requests SET state = 'cancelled', images_due = 0, batch_cap = NULL
-         WHERE job = ? AND state IN ('waiting', 'claimed', 'held')",
+        &format!(
+            "UPDATE requests SET state = 'cancelled', images_due = 0, batch_cap = NULL
+             WHERE job = ? AND {OPEN_REQUEST}"
+        ),
         [job.seq],
     )?;
     let lots = tx.execute(
@@ -33,9 +36,11 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         params![tx.now, job.id],
     )?;
     let changed = tx.execute(
-        "UPDATE batch_jobs SET status = 'cancelled', error_message = ?, completed_at = ?, updated_at = ?,
-                open_vision = 0, open_translations = 0
-         WHERE seq = ? AND status IN ('pending', 'processing', 'translating')",
+        &format!(
+            "UPDATE batch_jobs SET status = 'cancelled', error_message = ?, completed_at = ?, updated_at = ?,
+                    open_vision = 0, open_translations = 0
+             WHERE seq = ? AND {LIVE_JOB}"
+        ),
         params![reason, tx.now, tx.now, job.seq],
     )?;
     moved(changed, || format!("job {} is final already", job.id))?;

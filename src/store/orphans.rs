@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::predicates::LIVE_JOB;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::CustomId;
@@ -26,16 +27,16 @@ pub struct OrphanedJob {
 /// The open jobs that have held requests, and the imported jobs that wait for descriptions: the earlier
 /// service may have had their translations as well. With `only`, the job of that id, whatever its state.
 pub fn orphaned_jobs(view: &View, only: Option<&str>) -> Stored<Vec<OrphanedJob>> {
-    let mut query = view.prepare(
+    let mut query = view.prepare(&format!(
         "SELECT id, created_at, languages, coalesce(legacy_batches, '[]') AS batches, is_held FROM
             (SELECT *, EXISTS (SELECT 1 FROM requests r WHERE r.job = j.seq AND r.state = 'held') AS is_held
              FROM batch_jobs j)
          WHERE CASE WHEN ?1 IS NULL
-                    THEN status IN ('pending', 'processing', 'translating')
+                    THEN {LIVE_JOB}
                          AND (is_held OR origin = 'import' AND open_vision > 0)
                     ELSE id = ?1 END
-         ORDER BY created_at",
-    )?;
+         ORDER BY created_at"
+    ))?;
     let mut lots =
         view.prepare("SELECT lot_id FROM batch_lots WHERE batch_job_id = ? ORDER BY position")?;
     let mut orphans = Vec::new();

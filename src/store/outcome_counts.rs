@@ -2,6 +2,7 @@
 
 use rusqlite::Row;
 
+use super::predicates::OPEN_REQUEST;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 
@@ -152,7 +153,7 @@ fn requests_sql(stage: &str, has_text: &str, has_reason: &str, of_cleaned: &str)
          FROM (
             SELECT count(*) AS accepted, sum(r.state = 'done' AND {has_text}) AS answered,
                 sum(r.state = 'failed' AND {has_reason}) AS failed, sum(r.state = 'cancelled') AS cancelled,
-                sum(r.state IN ('waiting', 'claimed', 'held')) AS open
+                sum(r.{OPEN_REQUEST}) AS open
             FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.stage = '{stage}'
                 JOIN batch_lots l ON l.id = r.lot
             WHERE j.cleaning_since IS NULL AND {OF_PERIOD}

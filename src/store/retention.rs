@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
-use super::states::LIVE_BATCH;
+use super::predicates::LIVE_BATCH;
 use super::{Stored, Tx, View, events};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
@@ -23,7 +23,7 @@ fn is_over() -> String {
     format!(
         "j.completed_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
-                    WHERE k.job = j.seq AND {LIVE_BATCH})
+                    WHERE k.job = j.seq AND b.{LIVE_BATCH})
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
                     WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'

@@ -6,8 +6,8 @@ use rusqlite::params;
 
 use super::images::UNUSABLE;
 use super::jobs::JobRow;
+use super::predicates::LIVE_BATCH;
 use super::settle::{self, AnswerOrigin};
-use super::states::LIVE_BATCH;
 use super::{StoreError, Stored, Tx, View, events};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
@@ -141,7 +141,7 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
     let has_live_batch: bool = tx.query_row(
         &format!(
             "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
-                            WHERE k.job = ? AND {LIVE_BATCH})"
+                            WHERE k.job = ? AND b.{LIVE_BATCH})"
         ),
         [job.seq],
         |row| row.get(0),

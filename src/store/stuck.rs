@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::batches::{self, BatchRow};
-use super::states::{LIVE_BATCH, LIVE_JOB};
+use super::predicates::{LIVE_BATCH, LIVE_JOB};
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
@@ -21,7 +21,7 @@ pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT j.id, min(r.since) AS since, count(*) AS number
          FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
-         WHERE {LIVE_JOB} AND r.since < ? GROUP BY j.seq LIMIT ?"
+         WHERE j.{LIVE_JOB} AND r.since < ? GROUP BY j.seq LIMIT ?"
     ))?;
     let cause = |row: &Row<'_>| {
         let id: String = row.get("id")?;
@@ -44,7 +44,7 @@ pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
              ELSE coalesce(b.ended_at, b.created_at) END
                     AS since,
                 coalesce(b.error, 'no reason is stored') AS error
-         FROM openai_batches b WHERE {LIVE_BATCH} AND since < ? LIMIT ?"
+         FROM openai_batches b WHERE b.{LIVE_BATCH} AND since < ? LIMIT ?"
     ))?;
     let cause = |row: &Row<'_>| {
         let (id, state): (i64, String) = (row.get("id")?, row.get("state")?);
@@ -70,7 +70,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
         "SELECT b.id, b.openai_batch_id, coalesce(b.openai_status, 'unknown') AS status,
                 coalesce(b.error, '') AS error
          FROM openai_batches b
-         WHERE b.state = 'submitted' AND {LIVE_BATCH}
+         WHERE b.state = 'submitted' AND b.{LIVE_BATCH}
            AND NOT (coalesce(b.openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled')
                AND b.failures = 0)
            AND coalesce(b.openai_expires, b.openai_time + ?) < ?"
@@ -112,7 +112,7 @@ pub fn unlinked_batches(view: &View) -> Stored<Vec<i64>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT DISTINCT b.id FROM batch_jobs j JOIN batch_links k ON k.job = j.seq
                 JOIN openai_batches b ON b.id = k.batch_id
-         WHERE {LIVE_JOB} AND b.openai_batch_id IS NOT NULL
+         WHERE j.{LIVE_JOB} AND b.openai_batch_id IS NOT NULL
            AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id
                ELSE j.openai_translation_batch_id END IS NULL
          ORDER BY b.id"
@@ -127,7 +127,7 @@ pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bo
     let mut waiting = view.prepare_cached(&format!(
         "SELECT EXISTS (SELECT 1 FROM batch_jobs j
                         JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.stage = ?
-                            WHERE {LIVE_JOB})"
+                            WHERE j.{LIVE_JOB})"
     ))?;
     for stage in stages {
         if waiting.query_row([stage], |row| row.get(0))? {
@@ -135,7 +135,7 @@ pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bo
         }
     }
     let mut live = view.prepare_cached(&format!(
-        "SELECT EXISTS (SELECT 1 FROM openai_batches b WHERE b.model = coalesce(?, b.model) AND {LIVE_BATCH})"
+        "SELECT EXISTS (SELECT 1 FROM openai_batches b WHERE b.model = coalesce(?, b.model) AND b.{LIVE_BATCH})"
     ))?;
     Ok(live.query_row([model], |row| row.get(0))?)
 }
