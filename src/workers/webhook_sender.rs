@@ -223,12 +223,15 @@ fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
         attempts,
         ..
     } = &attempt.delivery;
+    let attempts = match attempts + 1 {
+        1 => "1 attempt".to_owned(),
+        number => format!("{number} attempts"),
+    };
+    let reason = failure_reason(attempt.answer.status, attempt.error.as_deref());
     let message = format!(
-        "the webhook of job {job_id} to {url} was abandoned after {} attempts: {}. When its receiver works: \
-         batchkeeper webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is \
-         kept until then",
-        attempts + 1,
-        failure_reason(attempt.answer.status, attempt.error.as_deref()),
+        "the webhook of job {job_id} to {url} was abandoned after {attempts}: {reason}. When its receiver works: \
+         batchkeeper webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is kept \
+         until then"
     );
     let subject = AlertSubject::Delivery(*id);
     alerts::open(tx, AlertKind::WebhookFailed, &subject, &message).map(drop)
