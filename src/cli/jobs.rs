@@ -12,7 +12,7 @@ use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
-use crate::store::retry::{self, Cost};
+use crate::store::retry::{self, RetrySize};
 use crate::store::{Store, cancel, inspect, settle};
 
 /// The reason that is stored with a cancelled job.
@@ -108,34 +108,34 @@ fn retry_failed_lots(
     dry_run: bool,
 ) -> Outcome {
     let job = find(store, id)?;
-    let cost = match dry_run {
+    let size = match dry_run {
         true => store.read(|view| retry::retry_size(view, &job))?,
         false => store.write(now(), |tx| {
             retry::retry_failed_lots(tx, &job, config.images.check)
         })?,
     };
     let others = job.languages.iter().filter(|tag| !is_english(tag)).count();
-    let vision = u64::from(cost.vision);
+    let vision = u64::from(size.vision);
     let translations =
-        u64::from(cost.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
+        u64::from(size.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
     let requests = [(Stage::Vision, vision), (Stage::Translation, translations)];
     let money = store.read(|view| reservation::cost_of_requests(view, config, requests, now()))?;
     context.output.report(
-        &json!({"job": job.id, "lots": cost.lots, "vision": cost.vision, "translations": cost.translations,
+        &json!({"job": job.id, "lots": size.lots, "vision": size.vision, "translations": size.translations,
                 "languages_of_each_description": others, "dry_run": dry_run,
                 "estimated_cost": money.map(|money| json!({"usd": money.to_string()}))}),
-        &describe_retry(&job, &cost, others, money, dry_run),
+        &describe_retry(&job, &size, others, money, dry_run),
     )
 }
 
 fn describe_retry(
     job: &JobRow,
-    cost: &Cost,
+    size: &RetrySize,
     languages: usize,
     money: Option<Money>,
     dry_run: bool,
 ) -> String {
-    if cost.lots == 0 {
+    if size.lots == 0 {
         return format!(
             "0 failed lots of job {}: there is nothing to send\n",
             job.id
@@ -152,7 +152,7 @@ fn describe_retry(
     format!(
         "{} failed lots of job {}: {} vision and {} translation requests {state}; each new description is \
          translated into {languages} languages. OpenAI bills all of them again: {at_most}.\n",
-        cost.lots, job.id, cost.vision, cost.translations
+        size.lots, job.id, size.vision, size.translations
     )
 }
 

@@ -135,7 +135,8 @@ pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bo
         }
     }
     let mut live = view.prepare_cached(&format!(
-        "SELECT EXISTS (SELECT 1 FROM openai_batches b WHERE b.model = coalesce(?, b.model) AND b.{LIVE_BATCH})"
+        "SELECT EXISTS (SELECT 1 FROM openai_batches b
+                        WHERE b.model = coalesce(?, b.model) AND b.{LIVE_BATCH})"
     ))?;
     Ok(live.query_row([model], |row| row.get(0))?)
 }

@@ -229,9 +229,9 @@ fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
     };
     let reason = failure_reason(attempt.answer.status, attempt.error.as_deref());
     let message = format!(
-        "the webhook of job {job_id} to {url} was abandoned after {attempts}: {reason}. When its receiver works: \
-         batchkeeper webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The job is kept \
-         until then"
+        "the webhook of job {job_id} to {url} was abandoned after {attempts}: {reason}. When its receiver \
+         works: batchkeeper webhooks resend {id}; if it never will: batchkeeper webhooks abandon {id}. The \
+         job is kept until then"
     );
     let subject = AlertSubject::Delivery(*id);
     alerts::open(tx, AlertKind::WebhookFailed, &subject, &message).map(drop)
