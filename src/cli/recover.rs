@@ -9,7 +9,7 @@ use super::context::{Context, now, open_store};
 use super::{CommandError, Outcome, Verdict};
 use crate::base::escape::escape_controls;
 use crate::daemon::openai_client;
-use crate::recovery::{Finding, Recovery};
+use crate::recovery::{Recovery, RecoveryFinding};
 use crate::store::{DaemonLock, identity};
 
 /// Options of `recover`.
@@ -53,7 +53,11 @@ pub(super) fn recovery(context: &Context) -> Result<Recovery, CommandError> {
     Ok(Recovery::new(Arc::new(store), Arc::new(client)))
 }
 
-fn describe(findings: &[Finding], linked: Option<usize>, are_creates_stopped: bool) -> String {
+fn describe(
+    findings: &[RecoveryFinding],
+    linked: Option<usize>,
+    are_creates_stopped: bool,
+) -> String {
     let linkable = findings.iter().filter(|finding| finding.linkable).count();
     let left = findings.len() - linkable;
     let mut text: String = findings.iter().map(as_line).collect();
@@ -73,7 +77,7 @@ fn describe(findings: &[Finding], linked: Option<usize>, are_creates_stopped: bo
     text
 }
 
-fn as_line(finding: &Finding) -> String {
+fn as_line(finding: &RecoveryFinding) -> String {
     let batch = finding
         .batch
         .as_ref()
@@ -85,7 +89,7 @@ fn as_line(finding: &Finding) -> String {
     format!("{}\n", escape_controls(&line))
 }
 
-fn as_json(finding: &Finding) -> Value {
+fn as_json(finding: &RecoveryFinding) -> Value {
     json!({
         "job": finding.job,
         "batch": finding.batch.as_ref().map(|batch| batch.id.clone()),

@@ -2,7 +2,7 @@
 
 use super::RecoveryError;
 use super::evidence::{custom_ids_of, stage_that_fits};
-use super::recover::{Finding, Recovery};
+use super::recover::{Recovery, RecoveryFinding};
 use crate::base::clock::Timestamp;
 use crate::store::orphans::orphaned_jobs;
 use crate::store::{batches, jobs};
@@ -49,7 +49,8 @@ impl Recovery {
             }
         })?;
         let evidence = "linked by hand; custom ids fit".to_owned();
-        let finding = Finding::linkable(Some(orphan.id), found, stage, evidence, custom_ids);
+        let finding =
+            RecoveryFinding::linkable(Some(orphan.id), found, stage, evidence, custom_ids);
         self.link(&[finding], now)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::RecoveryError;
 use super::evidence::{count_fitting, custom_ids_of, stage_that_fits};
-use super::recover::{Finding, Recovery};
+use super::recover::{Recovery, RecoveryFinding};
 use crate::domain::batch::{BatchState, CustomId, Stage};
 use crate::domain::legacy;
 use crate::domain::openai::BatchStatus;
@@ -16,7 +16,7 @@ impl Recovery {
         &self,
         batch: Batch,
         orphans: &[OrphanedJob],
-    ) -> Result<Option<Finding>, RecoveryError> {
+    ) -> Result<Option<RecoveryFinding>, RecoveryError> {
         let row = self
             .store
             .read(|view| batches::by_openai_id(view, &batch.id))?;
@@ -30,7 +30,8 @@ impl Recovery {
         if let Some((stage, job)) = description.and_then(|text| legacy::described(text)) {
             let Some(orphan) = orphans.iter().find(|orphan| orphan.id == job) else {
                 let evidence = "its metadata names a job that is no orphan here".to_owned();
-                let finding = Finding::not_linkable(Some(job), batch, Some(stage), evidence);
+                let finding =
+                    RecoveryFinding::not_linkable(Some(job), batch, Some(stage), evidence);
                 return Ok(Some(finding));
             };
             return Ok(Some(self.identify_described(batch, stage, orphan)));
@@ -42,14 +43,18 @@ impl Recovery {
     }
 
     /// A batch without metadata: it is linked if its custom ids fit exactly one orphaned job.
-    fn identify_by_custom_ids(&self, batch: Batch, orphans: &[OrphanedJob]) -> Option<Finding> {
+    fn identify_by_custom_ids(
+        &self,
+        batch: Batch,
+        orphans: &[OrphanedJob],
+    ) -> Option<RecoveryFinding> {
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(ids) => ids?,
             Err(error) => {
                 let evidence = format!(
                     "it may be of one of these jobs, but its files cannot be read: {error}"
                 );
-                return Some(Finding::not_linkable(None, batch, None, evidence));
+                return Some(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
         };
         let fitting: Vec<(&OrphanedJob, Stage)> = orphans
@@ -64,14 +69,16 @@ impl Recovery {
                     custom_ids.len()
                 );
                 let job = Some(orphan.id.clone());
-                Some(Finding::linkable(job, batch, *stage, evidence, custom_ids))
+                Some(RecoveryFinding::linkable(
+                    job, batch, *stage, evidence, custom_ids,
+                ))
             }
             several => {
                 let evidence = format!(
                     "its custom ids fit {} jobs; link it by hand with `batchkeeper adopt`",
                     several.len()
                 );
-                Some(Finding::not_linkable(None, batch, None, evidence))
+                Some(RecoveryFinding::not_linkable(None, batch, None, evidence))
             }
         }
     }
@@ -95,11 +102,17 @@ impl Recovery {
 
     /// A batch of this database that no row has yet: its create's answer was lost, it is a second batch
     /// under its key, or the database was restored from a backup that is older than the batch.
-    fn identify_own(&self, batch: Batch) -> Result<Finding, RecoveryError> {
+    fn identify_own(&self, batch: Batch) -> Result<RecoveryFinding, RecoveryError> {
         if self.has_lines(&batch)? {
             let evidence = "its key in the metadata is a row's".to_owned();
             let stage = stage_in_metadata(&batch);
-            return Ok(Finding::linkable(None, batch, stage, evidence, Vec::new()));
+            return Ok(RecoveryFinding::linkable(
+                None,
+                batch,
+                stage,
+                evidence,
+                Vec::new(),
+            ));
         }
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(Some(ids)) if !ids.is_empty() => ids,
@@ -109,15 +122,21 @@ impl Recovery {
                      and what still waits is sent again, billed again"
                         .to_owned();
                 let stage = stage_in_metadata(&batch);
-                return Ok(Finding::linkable(None, batch, stage, evidence, Vec::new()));
+                return Ok(RecoveryFinding::linkable(
+                    None,
+                    batch,
+                    stage,
+                    evidence,
+                    Vec::new(),
+                ));
             }
             Ok(_) => {
                 let evidence = "our own, but no file of it says what it asks for".to_owned();
-                return Ok(Finding::not_linkable(None, batch, None, evidence));
+                return Ok(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
             Err(error) => {
                 let evidence = format!("our own, but its files cannot be read: {error}");
-                return Ok(Finding::not_linkable(None, batch, None, evidence));
+                return Ok(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
         };
         let without_job = self
@@ -133,43 +152,51 @@ impl Recovery {
         };
         let first = custom_ids.first().and_then(|id| id.parse().ok());
         let stage = first.map_or(Stage::Vision, |id: CustomId| id.stage());
-        Ok(Finding::linkable(None, batch, stage, evidence, custom_ids))
+        Ok(RecoveryFinding::linkable(
+            None, batch, stage, evidence, custom_ids,
+        ))
     }
 
     /// A batch of the earlier service whose metadata names an orphaned job.
-    fn identify_described(&self, batch: Batch, stage: Stage, orphan: &OrphanedJob) -> Finding {
+    fn identify_described(
+        &self,
+        batch: Batch,
+        stage: Stage,
+        orphan: &OrphanedJob,
+    ) -> RecoveryFinding {
         let job = Some(orphan.id.clone());
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(ids) => ids.unwrap_or_default(),
             Err(error) => {
                 let evidence =
                     format!("its metadata names the job, but its files cannot be read: {error}");
-                return Finding::not_linkable(job, batch, Some(stage), evidence);
+                return RecoveryFinding::not_linkable(job, batch, Some(stage), evidence);
             }
         };
         let fitting = count_fitting(&custom_ids, orphan, stage);
         if fitting == 0 {
             let evidence =
                 "its metadata names the job, but none of its custom ids is a lot of it".to_owned();
-            return Finding::not_linkable(job, batch, Some(stage), evidence);
+            return RecoveryFinding::not_linkable(job, batch, Some(stage), evidence);
         }
         let evidence = format!(
             "its metadata names the job; {fitting} of {} custom ids fit",
             custom_ids.len()
         );
-        Finding::linkable(job, batch, stage, evidence, custom_ids)
+        RecoveryFinding::linkable(job, batch, stage, evidence, custom_ids)
     }
 
     /// The batches that an orphaned job names itself, except those that the listing brought already.
     pub(super) fn find_batches_named_by(
         &self,
         orphan: &OrphanedJob,
-        found: &[Finding],
-    ) -> Result<Vec<Finding>, RecoveryError> {
+        found: &[RecoveryFinding],
+    ) -> Result<Vec<RecoveryFinding>, RecoveryError> {
         let mut named = Vec::new();
         for id in &orphan.batches {
-            let is_it =
-                |finding: &Finding| finding.batch.as_ref().is_some_and(|batch| batch.id == *id);
+            let is_it = |finding: &RecoveryFinding| {
+                finding.batch.as_ref().is_some_and(|batch| batch.id == *id)
+            };
             let row = self.store.read(|view| batches::by_openai_id(view, id))?;
             if row.is_some() || found.iter().any(is_it) {
                 continue;
@@ -190,13 +217,15 @@ impl Recovery {
                 Err(error) => {
                     let evidence =
                         format!("the job named it, but its files cannot be read: {error}");
-                    named.push(Finding::not_linkable(job, batch, None, evidence));
+                    named.push(RecoveryFinding::not_linkable(job, batch, None, evidence));
                     continue;
                 }
             };
             if let Some(stage) = stage_that_fits(&custom_ids, orphan) {
                 let evidence = "the job named it, and its custom ids fit".to_owned();
-                named.push(Finding::linkable(job, batch, stage, evidence, custom_ids));
+                named.push(RecoveryFinding::linkable(
+                    job, batch, stage, evidence, custom_ids,
+                ));
             }
         }
         Ok(named)

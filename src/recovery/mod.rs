@@ -9,4 +9,4 @@ pub mod reconcile;
 mod recover;
 
 pub use error::RecoveryError;
-pub use recover::{Finding, Recovery};
+pub use recover::{Recovery, RecoveryFinding};

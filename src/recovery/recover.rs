@@ -23,7 +23,7 @@ const LISTING_MARGIN: Duration = Duration::from_hours(24);
 
 /// A job or a batch that recovery has found, and whether the two can be linked.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct RecoveryFinding {
     /// The job; `None` if the batch belongs to no single one.
     pub job: Option<String>,
     /// The batch; `None` if OpenAI has none for the job.
@@ -37,7 +37,7 @@ pub struct Finding {
     custom_ids: Vec<String>,
 }
 
-impl Finding {
+impl RecoveryFinding {
     /// A batch that can be linked.
     pub(super) fn linkable(
         job: Option<String>,
@@ -104,7 +104,7 @@ impl Recovery {
     ///
     /// # Errors
     /// When the store or OpenAI cannot be read: then nothing is known.
-    pub fn survey(&self) -> Result<Vec<Finding>, RecoveryError> {
+    pub fn survey(&self) -> Result<Vec<RecoveryFinding>, RecoveryError> {
         let (orphans, reach) = self
             .store
             .read(|view| Ok((orphaned_jobs(view, None)?, reconcile::reach(view)?)))?;
@@ -120,9 +120,9 @@ impl Recovery {
         }
         for orphan in &orphans {
             findings.extend(self.find_batches_named_by(orphan, &findings)?);
-            let is_about_it = |finding: &Finding| finding.job.as_ref() == Some(&orphan.id);
+            let is_about_it = |finding: &RecoveryFinding| finding.job.as_ref() == Some(&orphan.id);
             if orphan.is_held && !findings.iter().any(is_about_it) {
-                findings.push(Finding::job_without_batch(orphan));
+                findings.push(RecoveryFinding::job_without_batch(orphan));
             }
         }
         Ok(findings)
@@ -133,10 +133,14 @@ impl Recovery {
     ///
     /// # Errors
     /// The store's.
-    pub fn apply(&self, findings: &[Finding], now: Timestamp) -> Result<usize, RecoveryError> {
+    pub fn apply(
+        &self,
+        findings: &[RecoveryFinding],
+        now: Timestamp,
+    ) -> Result<usize, RecoveryError> {
         let linked = self.link(findings, now)?;
         // A batch of this database that cannot be linked still answers its requests at OpenAI.
-        let is_own_left_behind = |finding: &Finding| {
+        let is_own_left_behind = |finding: &RecoveryFinding| {
             !finding.linkable && finding.batch.as_ref().is_some_and(|it| self.is_own(it))
         };
         if !findings.iter().any(is_own_left_behind) {
@@ -160,10 +164,11 @@ impl Recovery {
     /// transaction of its own, since it may have 50,000 lines.
     pub(super) fn link(
         &self,
-        findings: &[Finding],
+        findings: &[RecoveryFinding],
         now: Timestamp,
     ) -> Result<usize, RecoveryError> {
-        let linkable: Vec<&Finding> = findings.iter().filter(|finding| finding.linkable).collect();
+        let linkable: Vec<&RecoveryFinding> =
+            findings.iter().filter(|finding| finding.linkable).collect();
         let mut groups: BTreeMap<(Option<&str>, &str), Vec<_>> = BTreeMap::new();
         for finding in &linkable {
             if let (Some(batch), Some(stage)) = (&finding.batch, finding.stage) {
@@ -189,7 +194,7 @@ impl Recovery {
         &self,
         tx: &Tx<'_>,
         job: Option<&str>,
-        finding: &Finding,
+        finding: &RecoveryFinding,
         batch: &Batch,
         stage: Stage,
     ) -> Stored<()> {

@@ -13,7 +13,7 @@ use crate::domain::due::Due;
 
 /// A delivery that is due.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct DueDelivery {
     /// Its row.
     pub id: i64,
     /// The job that it reports.
@@ -49,7 +49,7 @@ const IN_FLIGHT_TO_FAILING: &str =
 
 /// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver
 /// once: a dead one with a long queue costs no more than another.
-pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<Delivery>> {
+pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<DueDelivery>> {
     let mut first =
         view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
     let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
@@ -73,7 +73,7 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
     ))?;
     let parameters = params![now, limits.per_receiver, limits.failing_receivers];
     let delivery = due.query_row(parameters, |row| {
-        Ok(Delivery {
+        Ok(DueDelivery {
             id: row.get("id")?,
             job_id: row.get("batch_job_id")?,
             url: row.get("url")?,
@@ -116,7 +116,7 @@ pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stor
 /// id.
 pub fn begin(
     tx: &Tx<'_>,
-    delivery: &Delivery,
+    delivery: &DueDelivery,
     lease: Timestamp,
     limits: DeliveryLimits,
 ) -> Stored<bool> {
@@ -151,7 +151,7 @@ pub fn begin(
 /// Stores how an attempt ended, and what follows.
 pub fn end(
     tx: &Tx<'_>,
-    delivery: &Delivery,
+    delivery: &DueDelivery,
     status: Option<u16>,
     error: Option<&str>,
     decision: DeliveryDecision,
@@ -234,7 +234,7 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> 
 }
 
 /// Closes the alerts of abandoned deliveries that a later delivery replaces: same job, same URL.
-pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &Delivery) -> Stored<()> {
+pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &DueDelivery) -> Stored<()> {
     let mut same =
         tx.prepare_cached("SELECT id FROM webhook_deliveries WHERE batch_job_id = ? AND url = ?")?;
     let ids: Vec<i64> = same

@@ -18,7 +18,7 @@ use crate::domain::signature::webhook_headers;
 use crate::jobs::webhook_body::webhook_body;
 use crate::outbound::HttpPost;
 use crate::store::jobs::{self, JobRow};
-use crate::store::webhook_deliveries::{self, Delivery, DeliveryLimits};
+use crate::store::webhook_deliveries::{self, DeliveryLimits, DueDelivery};
 use crate::store::{Store, StoreError, Stored, Tx, alerts};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -41,7 +41,7 @@ pub struct WebhookSender {
 
 /// An attempt that has ended.
 struct DeliveryAttempt {
-    delivery: Delivery,
+    delivery: DueDelivery,
     answer: ReceiverAnswer,
     /// The start of the response body, or why there was no response; `None` if the webhook arrived.
     error: Option<String>,
@@ -75,7 +75,7 @@ impl WebhookSender {
         }
     }
 
-    fn deliver(&mut self, delivery: Delivery, now: Moment) -> Result<TickOutcome, WorkerError> {
+    fn deliver(&mut self, delivery: DueDelivery, now: Moment) -> Result<TickOutcome, WorkerError> {
         let job = self
             .store
             .read(|view| jobs::by_id(view, &delivery.job_id))?;
@@ -135,7 +135,7 @@ impl WebhookSender {
     /// Makes one attempt; gives the receiver's answer, and what went wrong.
     fn send(
         &self,
-        delivery: &Delivery,
+        delivery: &DueDelivery,
         job: &JobRow,
         now: Moment,
     ) -> Result<(ReceiverAnswer, Option<String>), WorkerError> {
@@ -171,7 +171,7 @@ impl WebhookSender {
     fn headers(
         &self,
         client: &ClientConfig,
-        delivery: &Delivery,
+        delivery: &DueDelivery,
         job: &JobRow,
         now: Moment,
         body: &[u8],
@@ -216,7 +216,7 @@ fn store_attempt(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
 }
 
 fn open_abandoned_alert(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
-    let Delivery {
+    let DueDelivery {
         id,
         job_id,
         url,

@@ -42,9 +42,9 @@ pub struct RunningBatch<'a> {
     pub created_at: Option<i64>,
 }
 
-/// The batch that OpenAI lists under the same id.
+/// What OpenAI lists under the id of a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct ListedBatch<'a> {
+pub struct ListingEntry<'a> {
     /// The submission key in its metadata.
     pub key: Option<&'a str>,
     /// Its input file.
@@ -65,7 +65,7 @@ pub enum ListingDecision {
 impl RunningBatch<'_> {
     /// Decides what a listing says about the batch. `lagging_since`: listings may lack batches that OpenAI
     /// created after that time (in seconds).
-    pub fn compare(&self, listed: Option<ListedBatch<'_>>, lagging_since: i64) -> ListingDecision {
+    pub fn compare(&self, listed: Option<ListingEntry<'_>>, lagging_since: i64) -> ListingDecision {
         match listed {
             None if self.created_at.is_some_and(|time| time > lagging_since) => {
                 ListingDecision::AsExpected
@@ -78,7 +78,7 @@ impl RunningBatch<'_> {
 
     /// Whether a listed batch was made from this row: by the key in its metadata, if it has one, and by its
     /// input file.
-    fn is_made_as(&self, listed: ListedBatch<'_>) -> bool {
+    fn is_made_as(&self, listed: ListingEntry<'_>) -> bool {
         let has_key = listed.key.is_none_or(|key| {
             let rest = self.key.strip_prefix(key);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_listing_is_compared_by_key_and_input_file() {
         use ListingDecision::{AsExpected, NotListed, WrongLink};
-        let listed = |key, input_file_id| Some(ListedBatch { key, input_file_id });
+        let listed = |key, input_file_id| Some(ListingEntry { key, input_file_id });
         for (created_at, listed, expected) in [
             (Some(100), None, AsExpected),
             (Some(99), None, NotListed),

@@ -6,7 +6,7 @@ use super::Auditor;
 use crate::base::clock::Moment;
 use crate::domain::alert::{AlertCause, AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
-use crate::domain::decide::audit::{ListedBatch, ListingDecision, RunningBatch};
+use crate::domain::decide::audit::{ListingDecision, ListingEntry, RunningBatch};
 use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
 use crate::domain::openai::Batch;
 use crate::openai::listing::batches_back_to;
@@ -82,7 +82,7 @@ fn compare(row: &BatchRow, listed: Option<&Batch>, lagging_since: i64) -> Listin
         input_file_id: row.input_file_id.as_deref(),
         created_at: row.openai_time,
     };
-    let listed = listed.map(|batch| ListedBatch {
+    let listed = listed.map(|batch| ListingEntry {
         key: batch.metadata.get(META_SUBMISSION).map(String::as_str),
         input_file_id: &batch.input_file_id,
     });
