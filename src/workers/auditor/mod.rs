@@ -104,8 +104,14 @@ impl Auditor {
                     AlertKind::NotificationFailed,
                     stuck::failed_notifications(view, stalled, reported)?,
                 ),
-                (AlertKind::DiskLow, self.low_disk()?),
-                (AlertKind::BackupLate, self.late_backup(view, now.wall)?),
+                (
+                    AlertKind::DiskLow,
+                    causes::low_disk(&self.store, &self.config)?,
+                ),
+                (
+                    AlertKind::BackupLate,
+                    causes::late_backup(view, &self.config.backup, now.wall)?,
+                ),
                 (AlertKind::OtherIdentity, other_identity.collect()),
             ])
         })
