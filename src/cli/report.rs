@@ -201,7 +201,11 @@ fn entries(
 }
 
 /// The entry of a batch that OpenAI lists, with its row of the period.
-fn listed_entry(store: &Store, batch: Batch, row: Option<Paid>) -> Result<Entry, CommandError> {
+fn listed_entry(
+    store: &Store,
+    batch: Batch,
+    row: Option<BatchCost>,
+) -> Result<Entry, CommandError> {
     let has_row =
         row.is_some() || store.read(|view| Ok(by_openai_id(view, &batch.id)?.is_some()))?;
     let is_ours = batch
@@ -227,7 +231,7 @@ fn listed_entry(store: &Store, batch: Batch, row: Option<Paid>) -> Result<Entry,
 }
 
 /// The entry of a row whose batch OpenAI does not list.
-fn unlisted_entry(api: &dyn BatchApi, row: Paid) -> Result<Entry, CommandError> {
+fn unlisted_entry(api: &dyn BatchApi, row: BatchCost) -> Result<Entry, CommandError> {
     let mut entry = Entry {
         openai_batch_id: row.openai_batch_id.clone(),
         status: String::new(),
