@@ -1,57 +1,58 @@
 //! Causes of alerts that do not concern a single job or batch: disk, backups, budgets, invariants.
 
-use super::Auditor;
 use crate::base::clock::Timestamp;
+use crate::config::{BackupConfig, Config};
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::decide::audit::{is_backup_late, is_budget_used};
 use crate::store::invariants::Finding;
 use crate::store::money::BudgetUse;
-use crate::store::{Stored, View, backup};
+use crate::store::{Store, Stored, View, backup};
 use crate::workers::pauses;
 
-impl Auditor {
-    /// The disk has less free space than `limits.disk_reserve`.
-    pub(super) fn low_disk(&self) -> Stored<Vec<AlertCause>> {
-        let missing = pauses::missing_free_space(&self.store, &self.config)?;
-        let cause = missing.map(|missing| {
-            let path = self.store.path().display();
-            let message = format!(
-                "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no \
-                 batch is created, while paid results are ingested. Work goes on by itself once there is \
-                 free space. What takes the space: du -ah \"$(dirname {path})\" | sort -h | tail; results go \
-                 earlier with a smaller retention.results and: systemctl restart batchkeeper",
-                missing / 1_000_000
-            );
-            AlertCause {
-                subject: AlertSubject::Disk,
-                message,
-            }
-        });
-        Ok(cause.into_iter().collect())
-    }
-
-    /// The newest backup is too old, if backups are made at all.
-    pub(super) fn late_backup(&self, view: &View, now: Timestamp) -> Stored<Vec<AlertCause>> {
-        let config = &self.config.backup;
-        if !config.is_on() {
-            return Ok(Vec::new());
-        }
-        let newest = backup::newest(view)?;
-        if !is_backup_late(now, newest, config.late_after) {
-            return Ok(Vec::new());
-        }
-        let state = match newest {
-            Some(newest) => format!("the newest backup is of {newest}"),
-            None => "there is no backup yet".to_owned(),
-        };
+/// The disk has less free space than `limits.disk_reserve`.
+pub(super) fn low_disk(store: &Store, config: &Config) -> Stored<Vec<AlertCause>> {
+    let missing = pauses::missing_free_space(store, config)?;
+    let cause = missing.map(|missing| {
+        let path = store.path().display();
         let message = format!(
-            "{state}; make one: batchkeeper backup. Why the timer's failed: journalctl -u batchkeeper-backup"
+            "the disk of {path} has {} MB less than limits.disk_reserve: new jobs are refused and no \
+             batch is created, while paid results are ingested. Work goes on by itself once there is \
+             free space. What takes the space: du -ah \"$(dirname {path})\" | sort -h | tail; results go \
+             earlier with a smaller retention.results and: systemctl restart batchkeeper",
+            missing / 1_000_000
         );
-        Ok(vec![AlertCause {
-            subject: AlertSubject::Backup,
+        AlertCause {
+            subject: AlertSubject::Disk,
             message,
-        }])
+        }
+    });
+    Ok(cause.into_iter().collect())
+}
+
+/// The newest backup is too old, if backups are made at all.
+pub(super) fn late_backup(
+    view: &View,
+    config: &BackupConfig,
+    now: Timestamp,
+) -> Stored<Vec<AlertCause>> {
+    if !config.is_on() {
+        return Ok(Vec::new());
     }
+    let newest = backup::newest(view)?;
+    if !is_backup_late(now, newest, config.late_after) {
+        return Ok(Vec::new());
+    }
+    let state = match newest {
+        Some(newest) => format!("the newest backup is of {newest}"),
+        None => "there is no backup yet".to_owned(),
+    };
+    let message = format!(
+        "{state}; make one: batchkeeper backup. Why the timer's failed: journalctl -u batchkeeper-backup"
+    );
+    Ok(vec![AlertCause {
+        subject: AlertSubject::Backup,
+        message,
+    }])
 }
 
 /// The budgets of which at least `percent` percent are used.
