@@ -1,7 +1,7 @@
-//! A disk that fails: each write, sync, truncation, renaming and new file of a short run in turn is
-//! the one that fails, or the last that the process does. And one that is full for a while.
+//! A disk that fails. In a short run, each file operation (write, sync, truncate, rename, create)
+//! fails in turn, or the process is killed before it. Other tests fill the disk for a while.
 //!
-//! `BATCHKEEPER_TORTURE_EVERY` takes only every so many of the operations (1).
+//! `BATCHKEEPER_TORTURE_EVERY=n` tests every `n`th operation only (default: 1).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -30,7 +30,7 @@ enum Fault {
     Broken,
     /// ENOSPC, once.
     FullOnce,
-    /// ENOSPC, there and at all that follow for a while.
+    /// ENOSPC at this operation, and at all operations that follow for a while.
     Full,
 }
 
@@ -55,35 +55,36 @@ impl Fault {
         matches!(self, Self::FullOnce | Self::Full)
     }
 
-    /// A short run on a disk that fails at its `nth` operation; gives whether it had so many.
+    /// Runs a short job on a disk that fails at its `nth` operation. Returns false if the run had
+    /// fewer operations.
     fn run(self, nth: u32) -> bool {
         let mut rig = Rig::without_daemon(Options::torture());
         rig.plan().strike(self.strike(nth));
         let mut run = Run::new(self);
         if let Some(status) = rig.try_to_start() {
-            run.has_ended(&mut rig, status);
+            run.restart(&mut rig, status);
         }
         let struck_early = rig.plan().struck() > 0;
         rig.submit_until_stored(2, &["en", "ru"], |rig, reply| {
             if self.is_full() && matches!(reply, Reply::Refused) {
                 assert_eq!(rig.number("SELECT count(*) FROM batch_jobs"), 0);
             }
-            run.goes_on(rig);
+            run.keep_going(rig);
         });
         until("the end of the job", || {
-            run.goes_on(&mut rig);
+            run.keep_going(&mut rig);
             rig.is_through().then_some(())
         });
         let struck = rig.plan().struck() > 0;
         if struck && !self.is_full() {
             until("the daemon's end", || {
-                run.goes_on(&mut rig);
+                run.keep_going(&mut rig);
                 (run.ends == 1).then_some(())
             });
         }
-        // A start may need room. And what became of a page whose sync failed, nobody knows.
+        // A start may need free space. After a failed sync, the content of the page is unknown.
         if self.is_full() && !struck_early && !rig.plan().struck_a_sync() {
-            assert_eq!(run.ends, 0, "it does not go on by itself");
+            assert_eq!(run.ends, 0, "the daemon did not continue by itself");
         }
         rig.plan().lift();
         rig.finish(Expected::default());
@@ -91,10 +92,10 @@ impl Fault {
     }
 }
 
-/// What has come of a run so far.
+/// The progress of a run.
 struct Run {
     fault: Fault,
-    has_room: bool,
+    has_space: bool,
     ends: u32,
 }
 
@@ -102,24 +103,24 @@ impl Run {
     fn new(fault: Fault) -> Self {
         Self {
             fault,
-            has_room: fault != Fault::Full,
+            has_space: fault != Fault::Full,
             ends: 0,
         }
     }
 
-    /// After a while there is room again; a daemon that has ended is started again.
-    fn goes_on(&mut self, rig: &mut Rig) {
-        if !self.has_room && rig.plan().struck() > 0 {
+    /// Frees space on the disk after a while, and restart_after_end a daemon that has ended.
+    fn keep_going(&mut self, rig: &mut Rig) {
+        if !self.has_space && rig.plan().struck() > 0 {
             pause(FULL);
             rig.plan().lift();
-            self.has_room = true;
+            self.has_space = true;
         }
         if let Some(status) = rig.has_ended() {
-            self.has_ended(rig, status);
+            self.restart(rig, status);
         }
     }
 
-    fn has_ended(&mut self, rig: &mut Rig, status: ExitStatus) {
+    fn restart(&mut self, rig: &mut Rig, status: ExitStatus) {
         match self.fault {
             Fault::Killed => assert_eq!(status.signal(), Some(SIGKILL)),
             _ => assert_eq!(status.code(), Some(1)),
@@ -130,14 +131,14 @@ impl Run {
     }
 }
 
-/// Every so many operations fail in turn, with each fault; prints a line for each fault.
+/// Lets every `every`th operation fail in turn, with each fault. Prints one row for each fault.
 fn torture(every: usize) {
     let clock = SystemClock::new();
     let started = clock.now().steady;
     let operations = operations_of_a_run();
     let mut all_violated = Vec::new();
     for (at, fault) in FAULTS.into_iter().enumerate() {
-        // Not the same ones for each.
+        // Each fault begins at another operation.
         let first = 1 + u32::try_from(at * every / FAULTS.len()).unwrap();
         let (mut struck, mut violated) = (0, Vec::new());
         let tasks = (first..=operations).step_by(every);
@@ -187,62 +188,64 @@ fn torture_of_every_operation_on_a_file() {
 #[test]
 fn an_io_error_that_only_a_client_sees_ends_the_daemon() {
     let mut rig = Rig::new(Options::torture());
-    // What the daemon does by itself after a start may be struck first.
+    // The daemon's own work after a start may be struck first.
     let mut seen = false;
     while !seen {
         rig.plan().strike(Fault::Broken.strike(1));
-        let mut was_told = false;
+        let mut was_refused = false;
         rig.submit_until_stored(2, &["en", "ru"], |rig, reply| {
             seen |= matches!(reply, Reply::Refused);
-            was_told = true;
-            restarts(rig);
+            was_refused = true;
+            restart_after_end(rig);
         });
-        if !was_told {
-            restarts(&mut rig);
+        if !was_refused {
+            restart_after_end(&mut rig);
         }
     }
     rig.finish(Expected::default());
 }
 
-/// The daemon ends by itself, and is started again.
-fn restarts(rig: &mut Rig) {
+/// Waits until the daemon ends by itself, and starts it again.
+fn restart_after_end(rig: &mut Rig) {
     let ended = until("the daemon's end", || rig.has_ended());
     assert_eq!(ended.code(), Some(1));
     rig.start();
 }
 
-/// Jobs are taken until the disk is full; then clients are told so, while all that was taken can be
-/// read. When there is room again, it all goes on without a restart.
-fn fills_up(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
+/// Submits jobs until the disk is full. While it is full, clients get an error and can still read
+/// all accepted jobs. When there is free space again, the daemon continues without a restart.
+fn fill_and_free(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
     rig.faults(&json!([{"fault": "stall_in_progress", "match": "translation"}]));
     rig.submit(30, &["en", "ru"]);
     let on_its_way =
         "SELECT 1 FROM openai_batches WHERE stage = 'translation' AND state = 'submitted'";
     rig.wait_for(on_its_way);
     fill(rig);
-    // The WAL may have room for some more.
-    until("a refusal", || (!rig.is_taken(30, &["en"])).then_some(()));
+    // The WAL may still have space for more jobs.
+    until("a refusal", || (!rig.try_submit(30, &["en"])).then_some(()));
     rig.no_faults();
     pause(FULL * 4);
-    assert!(!rig.is_taken(30, &["en"]));
-    until("a word of it", || (rig.health() == 503).then_some(()));
-    rig.reads_all();
+    assert!(!rig.try_submit(30, &["en"]));
+    until("an unhealthy answer", || {
+        (rig.health() == 503).then_some(())
+    });
+    rig.assert_all_readable();
     free(rig);
-    until("room", || rig.is_taken(2, &["en"]).then_some(()));
+    until("free space", || rig.try_submit(2, &["en"]).then_some(()));
     rig.finish(Expected::default());
-    until("health", || (rig.health() == 200).then_some(()));
+    until("a healthy answer", || (rig.health() == 200).then_some(()));
     assert_eq!(rig.has_ended(), None);
 }
 
 #[test]
-fn a_full_disk_and_room_again() {
+fn a_full_disk_stops_intake_until_there_is_free_space() {
     let full = |rig: &Rig| rig.plan().strike(Fault::Full.strike(1));
-    fills_up(&mut Rig::new(Options::torture()), full, |rig| {
+    fill_and_free(&mut Rig::new(Options::torture()), full, |rig| {
         rig.plan().lift()
     });
 }
 
-/// A file system in memory; gone with it.
+/// A file system in memory. It is unmounted when it is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -251,7 +254,10 @@ impl Mounted {
             .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
             .arg(&path)
             .status();
-        assert!(mounted.unwrap().success(), "only root may mount");
+        assert!(
+            mounted.unwrap().success(),
+            "mount failed; only root may mount"
+        );
         Self(path)
     }
 }
@@ -275,7 +281,7 @@ fn torture_of_a_tmpfs_that_fills_up() {
         let mut rig = Rig::without_daemon(Options::torture());
         let _mounted = Mounted::at(rig.path("data"));
         rig.start();
-        fills_up(&mut rig, full, free);
-        println!("full, and room again: {} jobs", rig.jobs.len());
+        fill_and_free(&mut rig, full, free);
+        println!("full, and free space again: {} jobs", rig.jobs.len());
     }
 }

@@ -1,5 +1,5 @@
-//! The real binary, killed with SIGKILL at every point of a batch's way and started again on the
-//! same files: nothing is lost, nothing is done twice.
+//! The real binary is killed with SIGKILL at every point of a batch's life and started again on the
+//! same files. It must lose nothing and do nothing twice.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -16,7 +16,7 @@ mod stop;
 mod torn;
 mod worlds;
 
-/// A number that the environment gives.
+/// A number from an environment variable.
 fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }

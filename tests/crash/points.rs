@@ -1,8 +1,9 @@
-//! SIGKILL at each named point of a job's way, again and again: the shim ends the daemon exactly
-//! there, the database must hold what the point says, and the next start finishes the job.
+//! SIGKILL at each named point of a job's life, again and again. The shim ends the daemon exactly
+//! there, the database must hold the state that the point names, and the next start finishes the
+//! job.
 //!
-//! `BATCHKEEPER_TORTURE_KILLS` says how often at each point (200), `BATCHKEEPER_TORTURE_POINT` at
-//! which alone (a part of its name).
+//! `BATCHKEEPER_TORTURE_KILLS` sets the number of kills at each point (default: 200).
+//! `BATCHKEEPER_TORTURE_POINT` selects the points with this text in their name.
 
 use batchkeeper::base::clock::{Clock, SystemClock};
 use serde_json::json;
@@ -13,8 +14,8 @@ use super::rig::OfCommit::{Ahead, Done, Torn};
 use super::rig::{Expected, OfCall, OfCommit, Options, Rig, Strike};
 use super::worlds::side_by_side;
 
-/// A moment at which the daemon dies, and what the database holds then of the newest job, of its
-/// batch of the stage, and of its webhook.
+/// A moment at which the daemon dies, and the state that the database then holds of the newest job,
+/// of its batch of the stage, and of its webhook.
 struct Point {
     effect: &'static str,
     moment: &'static str,
@@ -22,19 +23,21 @@ struct Point {
     left: &'static str,
 }
 
-/// Where that is in the vision stage; the last number: how many of the kind come before the one of
-/// the translation stage, 0 where a job has only one.
+/// The moment in the vision stage. The last number counts the events of this kind before the same
+/// moment of the translation stage; it is 0 if a job has only one such event.
 #[derive(Clone, Copy)]
 enum At {
-    /// A transaction of the threads of that name, by its number.
+    /// A transaction of the threads with this name, by its number.
     Commit(&'static str, u32, OfCommit, u32),
-    /// The first call of that request line.
+    /// The first call with this request line.
     Call(&'static str, OfCall, u32),
 }
 
-/// Transactions of a small batch: planned, claimed, sealed, uploaded, creating, submitted.
+/// The submitter's transactions for a small batch: planned, claimed, sealed, uploaded, creating,
+/// submitted.
 const SUBMITTER: u32 = 6;
-/// And: spooled, taken in, settled, ingested.
+/// The ingester's transactions for a small batch: spooled, lines ingested, lines settled, batch
+/// ingested.
 const INGESTER: u32 = 4;
 
 const UPLOAD: &str = "POST /v1/files HTTP/1.1";
@@ -69,7 +72,7 @@ fn points() -> Vec<Point> {
     let cleanup = |moment| At::Commit("remote_cleanup", 1, moment, 1);
     let once = |thread, number, moment| At::Commit(thread, number, moment, 0);
     let call = |line, moment| At::Call(line, moment, 1);
-    // The input's and the output's.
+    // The deletes of the input and of the output.
     let delete = |moment| At::Call(DELETE, moment, 2);
     vec![
         point("intake", "before the commit", once("api-*", 1, Ahead), "job.id IS NULL"),
@@ -106,7 +109,7 @@ fn points() -> Vec<Point> {
 
         point("ingest", "before the commit", ingester(2, Ahead), "batch.output_ingested = 0"),
         point("ingest", "half written", ingester(2, Torn), "batch.output_ingested = 0"),
-        point("ingest", "taken in", ingester(2, Done), "batch.output_ingested > 0 AND batch.settled_to = 0"),
+        point("ingest", "lines committed", ingester(2, Done), "batch.output_ingested > 0 AND batch.settled_to = 0"),
         point("ingest", "settled", ingester(3, Done), "batch.state = 'ended' AND batch.settled_to > 0"),
         point("ingest", "end half written", ingester(4, Torn), "batch.state = 'ended' AND batch.settled_to > 0"),
         point("ingest", "ended", ingester(4, Done), "batch.state = 'ingested'"),
@@ -138,12 +141,12 @@ fn points() -> Vec<Point> {
     ]
 }
 
-/// The stages, in their order.
+/// The stages in their order.
 const STAGES: [&str; 2] = ["vision", "translation"];
-/// Gives a row when no file of an ingested batch is left at OpenAI.
+/// Returns a row when no file of an ingested batch is left at OpenAI.
 const CLEANED: &str = "SELECT 1 WHERE NOT EXISTS
     (SELECT 1 FROM openai_batches WHERE state = 'ingested' AND cleaned_at IS NULL)";
-/// Kills in one world; then a new one.
+/// The number of kills in one world before a new world is made.
 const ROUNDS: u32 = 20;
 
 impl Point {
@@ -151,8 +154,8 @@ impl Point {
         format!("{}: {}", self.effect, self.moment)
     }
 
-    /// Kills a daemon there so many times, in each stage in turns, and has the next one finish what
-    /// it left.
+    /// Kills a daemon at this point `rounds` times, in both stages in turn. Each time, the next
+    /// daemon must finish the work.
     fn kill(&self, rounds: u32) {
         let mut rig = Rig::new(Options {
             tidy: true,
@@ -182,19 +185,19 @@ impl Point {
             assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");
             rig.start();
             if self.effect == "cancel" {
-                // Its client repeats what it was told nothing of.
+                // The client repeats a submission that was not answered.
                 assert!(rig.cancel());
                 rig.no_faults();
                 rig.submit(2, &["en", "ru"]);
             }
             rig.finish_from(first, Expected::default());
-            // Or the next round's first removal would be this one's last.
+            // Otherwise the next round would count this round's last delete as its first.
             rig.wait_for(CLEANED);
         }
         rig.finish(Expected::default());
     }
 
-    /// Counts the next job where the database holds of it what this point says.
+    /// A query that counts the newest job if the database holds the state that this point names.
     fn left(&self, rig: &Rig, stage: &str) -> String {
         format!(
             "WITH job AS (SELECT j.* FROM batch_jobs j JOIN batch_lots l ON l.batch_job_id = j.id WHERE l.lot_id = 'LOT-{}-0'),
@@ -209,7 +212,8 @@ impl Point {
     }
 }
 
-/// Kills so many times at each point; prints a line for each, and fails when one was violated.
+/// Kills `kills` times at each point. Prints one row for each point, and fails if the oracle was
+/// violated at one.
 fn torture(kills: u32) {
     let only = std::env::var("BATCHKEEPER_TORTURE_POINT").unwrap_or_default();
     let points = points().into_iter();

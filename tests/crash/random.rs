@@ -1,5 +1,5 @@
-//! SIGKILL at random moments under load. A run is told by its seed: set `BATCHKEEPER_CRASH_SEED`
-//! to draw the same moments again, `BATCHKEEPER_CRASH_KILLS` for a longer one.
+//! SIGKILL at random moments under load. Each run prints its seed. `BATCHKEEPER_CRASH_SEED` repeats
+//! the moments of a seed; `BATCHKEEPER_CRASH_KILLS` sets the number of kills.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::environment;
 use super::rig::{Expected, Options, Rig, pause};
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 struct Draw(u64);
 
 impl Draw {
@@ -25,8 +25,8 @@ fn seed() -> u64 {
     environment("BATCHKEEPER_CRASH_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
 }
 
-/// Kills `kills` times while three jobs or more run; `sandbox`: how many of a hundred kills are the
-/// sandbox's, and how many both's.
+/// Kills `kills` times while at least three jobs run. Of a hundred kills, `sandbox` hit the sandbox
+/// alone and `both` hit both processes; the others hit the daemon alone.
 fn kill_at_random(kills: u64, sandbox: u64, both: u64, faults: &Value) {
     let seed = seed();
     println!("BATCHKEEPER_CRASH_SEED={seed} kills={kills}");
@@ -41,7 +41,8 @@ fn kill_at_random(kills: u64, sandbox: u64, both: u64, faults: &Value) {
         rig.submit(lots, &["en", "ru"]);
     }
     for _ in 0..kills {
-        // Most moments within the first second, where all is decided; some much later.
+        // Most kills come within the first second, in which most of the work is done; some come
+        // much later.
         let longest = [30, 150, 400, 900][usize::try_from(draw.below(4)).unwrap()];
         pause(Duration::from_millis(draw.below(longest)));
         let which = draw.below(100);
@@ -74,11 +75,11 @@ fn the_daemon_at_random_moments() {
 
 #[test]
 fn the_daemon_at_random_moments_while_everything_goes_wrong() {
-    kill_at_random(10, 0, 0, &troubles());
+    kill_at_random(10, 0, 0, &all_faults());
 }
 
-/// What goes wrong beside the kills. Nothing of it makes OpenAI answer a line twice.
-fn troubles() -> Value {
+/// The faults that happen beside the kills. None of them makes OpenAI answer a line twice.
+fn all_faults() -> Value {
     json!([
         {"fault": "refuse", "value": 503, "probability": 0.05},
         {"fault": "lost_reply", "probability": 0.05},
@@ -106,7 +107,7 @@ fn the_daemon_and_openai_at_random_moments() {
     kill_at_random(10, 40, 30, &json!([]));
 }
 
-/// Backups at random moments, each put back at another random moment.
+/// Takes backups at random moments, and restores each of them at another random moment.
 #[test]
 fn older_databases_at_random_moments() {
     restore_at_random(6);
@@ -146,7 +147,7 @@ fn restore_at_random(restores: u64) {
 #[ignore = "long: BATCHKEEPER_CRASH_KILLS says how long"]
 fn torture() {
     let kills = environment("BATCHKEEPER_CRASH_KILLS").unwrap_or(200);
-    kill_at_random(kills, 15, 10, &troubles());
+    kill_at_random(kills, 15, 10, &all_faults());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A database that is older than the world: a backup put in its place.
+//! A restored backup: OpenAI has moved on since it was taken.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::rig::{Expected, Options, Rig, Strike, pause};
 
 const LANGUAGES: [&str; 2] = ["en", "ru"];
 
-/// Puts the backup in place, starts, and mends with `recover`.
+/// Restores the backup, starts the daemon, and repairs with `recover`.
 fn restore_and_recover(rig: &mut Rig) {
     assert_eq!(rig.terminate().code(), Some(0));
     let creates = rig.sandbox_state()["creates"].clone();
@@ -17,7 +17,7 @@ fn restore_and_recover(rig: &mut Rig) {
     rig.wait_for("SELECT 1 FROM pauses WHERE scope = 'creates' AND until IS NULL");
     rig.wait_for("SELECT 1 FROM alerts WHERE kind = 'restored_database' AND closed_at IS NULL");
     rig.no_faults();
-    // Time enough to do what must not be done.
+    // Gives the daemon time to do something wrong.
     pause(Duration::from_millis(500));
     assert_eq!(rig.sandbox_state()["creates"], creates);
     let (status, said) = rig.command(&["recover"]);
@@ -27,7 +27,7 @@ fn restore_and_recover(rig: &mut Rig) {
 }
 
 #[test]
-fn from_before_the_translations_were_created() {
+fn a_backup_from_before_the_translation_batch_was_created() {
     let mut rig = Rig::new(Options::default());
     rig.faults(&json!([
         {"fault": "stall_in_progress", "match": "vision"},
@@ -47,12 +47,13 @@ fn from_before_the_translations_were_created() {
 }
 
 #[test]
-fn from_before_any_batch() {
+fn a_backup_from_before_any_batch() {
     let mut rig = Rig::new(Options::default());
     rig.faults(&json!([{"fault": "delay", "value": 300, "match": "\"custom_id\":\"v_"}]));
     rig.submit(5, &LANGUAGES);
     assert!(rig.kill_when("SELECT 1 FROM openai_batches", "SELECT 1 WHERE 0"));
-    // As it was a moment earlier: the job is there, nothing of it is claimed.
+    // The database as it was a moment earlier: the job is stored, and none of its requests is
+    // claimed.
     rig.back_up("backup.db");
     rig.forget_batches("backup.db");
     rig.start();
@@ -64,12 +65,12 @@ fn from_before_any_batch() {
 }
 
 #[test]
-fn from_while_its_batch_was_planned() {
+fn a_backup_from_while_a_batch_was_planned() {
     let mut rig = Rig::new(Options {
         shim: true,
         ..Options::default()
     });
-    rig.strike(Strike::Step("submitter"));
+    rig.strike(Strike::Hold("submitter"));
     rig.submit(600, &["ru"]);
     rig.kill_between(
         "SELECT 1 FROM openai_batches WHERE state = 'planned'

@@ -1,19 +1,19 @@
 /*
- * Preloaded into the daemon, ends it at a named moment or fails one of its file operations. The
- * program itself knows nothing of it.
+ * This library is preloaded into the daemon (LD_PRELOAD). It kills the daemon at a named moment, or
+ * makes one of its file operations fail. The program itself does not know of it.
  *
- * What to do stands in a file that TORTURE_PLAN names: a `struct plan`, mapped and shared with the
- * test, which writes it while the daemon runs (rig/plan.rs has the same form). A plan strikes as
- * told and is over when it has killed.
+ * The orders are in the file that TORTURE_PLAN names: a `struct plan`, mapped and shared with the
+ * test, which writes it while the daemon runs. rig/plan.rs has the same layout. After a kill, the
+ * orders have no further effect.
  *
- *   CALL    a call over HTTP whose request line matches: before it is sent; when all of it is sent;
- *           when its answer lies there, unread; when the first of its answer has been read
- *   COMMIT  a transaction of the thread whose name matches: before anything of it is in the WAL;
- *           after the first frame's head; when it is synced
- *   STEP    the same transactions: each waits, before anything of it is in the WAL, until the test
+ *   CALL    an HTTP call whose request line matches: before it is sent; when all of it is sent; when
+ *           its answer has arrived and is unread; when the first bytes of the answer are read
+ *   COMMIT  a transaction of a thread whose name matches: before anything of it is in the WAL; after
+ *           the header of its first frame; when it is synced
+ *   HOLD    the same transactions: each waits, before anything of it is in the WAL, until the test
  *           has let `nth` of them pass
- *   FILE    an operation on a file whose path matches (write, sync, truncate, rename, create): it
- *           fails with `error`, or ends the process before it where that is 0
+ *   FILES   an operation on a file whose path matches (write, sync, truncate, rename, create): it
+ *           fails with `error`; if `error` is 0, the process is killed before the operation
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,27 +34,27 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { NOTHING, CALL, COMMIT, FILES, STEP };     /* mode */
+enum { NOTHING, CALL, COMMIT, FILES, HOLD };     /* mode */
 enum { BEFORE, SENT, ANSWERED, READ };           /* moment of a call */
 enum { AHEAD, TORN, DONE };                      /* moment of a commit */
 
 struct plan {
     _Atomic uint32_t mode;
     uint32_t moment;
-    _Atomic uint32_t nth;                        /* which of those that match, from 1 */
-    uint32_t lasting;                            /* and all after it */
+    _Atomic uint32_t nth;                        /* the number of the match, from 1 */
+    uint32_t lasting;                            /* whether all later ones fail too */
     uint32_t error;
     _Atomic uint32_t seen;                       /* how many matched so far */
     _Atomic uint32_t struck;
-    uint32_t sync;                               /* whether it was a sync that was struck last */
+    uint32_t sync;                               /* whether the last struck operation was a sync */
     char match[200];                             /* as in fnmatch(3) */
 };
 
 static struct plan no_plan;
 static struct plan *plan = &no_plan;
 
-static __thread int called = -1;                 /* the socket of the call that is meant */
-static __thread uint32_t transaction;            /* the number of the one being written; 0: none */
+static __thread int called = -1;                 /* the socket of the matching call */
+static __thread uint32_t transaction;            /* the number of the transaction being written, or 0 */
 
 __attribute__((constructor)) static void start(void)
 {
@@ -132,12 +132,12 @@ ssize_t recv(int fd, void *bytes, size_t length, int flags)
 
 /* Files. */
 
-/* Whether the operation fails, with errno set. */
+/* Returns whether the operation fails. Sets errno if it does. */
 static int fails(const char *path, int is_sync)
 {
     if (plan->mode != FILES || !matches(path))
         return 0;
-    if (is_sync && plan->lasting)                /* a disk that is full says so when written to */
+    if (is_sync && plan->lasting)                /* a full disk fails writes, not syncs */
         return 0;
     uint32_t number = ++plan->seen;
     if (number != plan->nth && !(plan->lasting && number > plan->nth))
@@ -159,22 +159,22 @@ static int fails_at(int fd, int is_sync)
 static int is_meant_wal(int fd)
 {
     char path[4096], name[16] = "";
-    if ((plan->mode != COMMIT && plan->mode != STEP) || prctl(PR_GET_NAME, name) != 0 || !matches(name))
+    if ((plan->mode != COMMIT && plan->mode != HOLD) || prctl(PR_GET_NAME, name) != 0 || !matches(name))
         return 0;
     size_t length = path_of(fd, path, sizeof path) ? strlen(path) : 0;
     return length > 4 && strcmp(path + length - 4, "-wal") == 0;
 }
 
-/* A transaction goes into the WAL whole when it commits: frame by frame (a head of 24 bytes, a
- * page), then a sync. The WAL's own head, of 32 bytes, is synced apart. */
+/* A commit writes the transaction into the WAL frame by frame (a header of 24 bytes and a page),
+ * then syncs it. The WAL's own header, of 32 bytes, is synced separately. */
 static void around_frames(int fd, size_t length)
 {
     if (!is_meant_wal(fd) || length == 32)
         return;
     if (transaction == 0) {
         transaction = ++plan->seen;
-        if (plan->mode == STEP) {
-            while (plan->mode == STEP && plan->nth < transaction)
+        if (plan->mode == HOLD) {
+            while (plan->mode == HOLD && plan->nth < transaction)
                 usleep(200);
         } else if (transaction == plan->nth && plan->moment == AHEAD)
             die();

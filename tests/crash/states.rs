@@ -12,15 +12,15 @@ const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
 const ALL_DONE: &str =
     "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)";
 
-/// A place on a batch's way.
+/// A place in a batch's life.
 struct Place {
-    /// What holds a batch of this stage there.
+    /// The faults that hold a batch of this stage at the place.
     faults: fn(stage: &str) -> Value,
-    /// What a row of `openai_batches` is like there.
+    /// The condition on `openai_batches` that is true at the place.
     row: &'static str,
-    /// The thread that is stopped ahead of each of its transactions, where nothing else holds it.
+    /// The thread that the shim stops before each of its transactions, if no fault holds the batch.
     stopped: Option<&'static str>,
-    /// How many requests a batch waits for; none: it waits a moment.
+    /// The number of requests that a batch waits for; `None` if it waits a short time only.
     requests: Option<usize>,
     lots: usize,
     languages: &'static [&'static str],
@@ -43,25 +43,26 @@ impl Default for Place {
 
 impl Place {
     fn stop(&self) -> Option<Strike<'static>> {
-        self.stopped.map(Strike::Step)
+        self.stopped.map(Strike::Hold)
     }
 
-    /// What nothing holds there may be through too quickly: then with another job.
+    /// If no fault holds the batch, it may pass the place too quickly: then this submits another
+    /// job.
     fn kill_when(&self, rig: &mut Rig, condition: &str) {
         while !rig.kill_when(condition, ALL_DONE) {
             let quick = self.expected.batches.is_none() && rig.jobs.len() < 20;
-            assert!(quick, "it was never true that {condition}");
+            assert!(quick, "the condition never became true: {condition}");
             rig.submit(self.lots, self.languages);
         }
     }
 }
 
-/// In the body of a create of that stage.
+/// Matches the body of a create of that stage.
 fn create_of(stage: &str) -> String {
     format!("\"stage\":\"{stage}\"")
 }
 
-/// In the first line of an input of that stage.
+/// Matches the first line of an input file of that stage.
 fn line_of(stage: &str) -> String {
     format!("\"custom_id\":\"{}_", &stage[..1])
 }
@@ -138,7 +139,7 @@ fn uploaded() {
 }
 
 #[test]
-fn creating_while_openai_takes_nothing() {
+fn creating_while_openai_accepts_nothing() {
     kill_at(&Place {
         faults: |stage| json!([{"fault": "refuse", "value": 503, "match": create_of(stage)}]),
         row: "state = 'creating' AND failures > 0",
@@ -147,7 +148,7 @@ fn creating_while_openai_takes_nothing() {
 }
 
 #[test]
-fn creating_and_the_create_comes_in_after_the_restart() {
+fn creating_and_the_create_arrives_after_the_restart() {
     kill_at(&Place {
         faults: |stage| json!([{"fault": "delay", "value": 2000, "match": create_of(stage)}]),
         row: "state = 'creating'",
@@ -156,7 +157,7 @@ fn creating_and_the_create_comes_in_after_the_restart() {
 }
 
 #[test]
-fn creating_and_made_before_the_answer_comes() {
+fn creating_and_created_before_the_answer_arrives() {
     kill_at(&Place {
         faults: |stage| json!([{"fault": "late_reply", "value": 2000, "match": create_of(stage)}]),
         row: "state = 'creating'",
@@ -175,7 +176,8 @@ fn creating_and_the_answer_lost() {
 
 #[test]
 fn creating_and_the_listing_lags_behind() {
-    // A lag is drawn with the batch, and stays when the faults are deleted.
+    // The sandbox draws the lag when the batch is created, and keeps it when the faults are
+    // deleted.
     kill_at(&Place {
         faults: |stage| {
             json!([
@@ -237,7 +239,7 @@ fn ended_with_one_of_two_files_spooled() {
 }
 
 #[test]
-fn ended_and_half_taken_in() {
+fn ended_and_half_ingested() {
     kill_at(&Place {
         row: "state = 'ended' AND output_ingested > 0 AND output_ingested < output_bytes",
         stopped: Some("ingester"),
@@ -249,7 +251,7 @@ fn ended_and_half_taken_in() {
 }
 
 #[test]
-fn taken_in_and_half_settled() {
+fn ingested_and_half_settled() {
     kill_at(&Place {
         row: "state = 'ended' AND output_ingested = output_bytes AND settled_to > 0",
         stopped: Some("ingester"),
@@ -261,7 +263,7 @@ fn taken_in_and_half_settled() {
 }
 
 #[test]
-fn answered_before_the_finisher_saw_it() {
+fn answered_before_the_finisher_ran() {
     let mut rig = Rig::new(Options {
         shim: true,
         ..Options::default()
@@ -297,7 +299,8 @@ fn webhook_being_sent() {
     rig.no_faults();
     rig.start();
     rig.finish(Place::default().expected);
-    // It was made anew at once, under the same id, and the lost one stays on record as such.
+    // The attempt was repeated immediately with the same id. The lost attempt stays recorded
+    // without an end.
     assert_eq!(rig.number("SELECT attempts FROM webhook_deliveries"), 2);
     assert_eq!(
         rig.number("SELECT count(*) FROM delivery_attempts WHERE ended_at IS NULL"),
@@ -306,7 +309,7 @@ fn webhook_being_sent() {
 }
 
 #[test]
-fn while_it_makes_its_database() {
+fn while_the_database_is_created() {
     let mut rig = Rig::without_daemon(Options::default());
     for round in 0..30 {
         rig.forget_database();
@@ -324,13 +327,13 @@ fn while_it_makes_its_database() {
 }
 
 #[test]
-fn a_submission_is_taken_whole_or_not_at_all() {
+fn a_submission_is_stored_whole_or_not_at_all() {
     let mut rig = Rig::new(Options::default());
     let clock = SystemClock::new();
     let started = clock.now().steady;
     rig.submit(200, &["en"]);
     let undisturbed = clock.now().steady.saturating_sub(started);
-    // The kills are spread over what this machine needs at this moment, and a bit more.
+    // The kills are spread over the time that this machine needs now, and a little more.
     for tenth in 0..=12 {
         rig.submit_and_kill(200, &["en"], |_| pause(undisturbed * tenth / 10));
     }

@@ -1,4 +1,4 @@
-//! Stopping as asked, and one daemon a database.
+//! Stopping by a signal, and one daemon for each database.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::rig::{Expected, Options, Rig, until};
 
-/// The seconds that it may take to end, on a slow machine as well.
+/// The longest time that a stop may take, also on a slow machine.
 const SECONDS: Duration = Duration::from_mins(1);
 
 #[test]
-fn sigterm_ends_it_in_seconds_and_loses_nothing() {
+fn sigterm_ends_the_daemon_soon_and_loses_nothing() {
     let mut rig = Rig::new(Options::default());
     let clock = SystemClock::new();
     rig.faults(&json!([{"fault": "delay", "value": 100, "match": "/v1/"}]));
@@ -27,7 +27,7 @@ fn sigterm_ends_it_in_seconds_and_loses_nothing() {
         let took = clock.now().steady.saturating_sub(asked);
         assert_eq!(status.code(), Some(0));
         assert!(took < SECONDS, "{took:?}");
-        // Nothing of it is left open: the next start finds no WAL to recover.
+        // The database was closed: the next start has no WAL to recover.
         assert!(!rig.path("data/batchkeeper.db-wal").exists());
         rig.start();
     }
@@ -46,13 +46,13 @@ fn a_second_daemon_refuses_to_start() {
         "{said}"
     );
     rig.finish(Expected { batches: Some(1) });
-    // What killed the first one left no lock behind.
+    // A killed daemon leaves no lock behind.
     rig.kill();
     rig.start();
 }
 
 #[test]
-fn a_second_sigterm_ends_it_at_once() {
+fn a_second_sigterm_ends_the_daemon_immediately() {
     let mut rig = Rig::new(Options::default());
     rig.faults(
         &json!([{"fault": "delay", "value": 180_000, "match": "\"custom_id\"", "times": 1}]),
@@ -60,7 +60,7 @@ fn a_second_sigterm_ends_it_at_once() {
     rig.submit(3, &["en"]);
     until("the upload", || rig.no_fault_is_left().then_some(()));
     rig.ask_to_end();
-    until("the first one's word", || {
+    until("the answer to the first signal", || {
         rig.said().contains("event=stopping").then_some(())
     });
     let clock = SystemClock::new();

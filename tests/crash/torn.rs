@@ -1,8 +1,9 @@
-//! A WAL that lost its end: cut, or followed by noise, at each frame and within each, as after a
-//! power cut on a disk that promised too much. The database is then as it was some transactions
-//! ago, and OpenAI is not: it must be level with it again, and nothing paid twice.
+//! A WAL that lost its end: cut, or followed by noise, at each frame and within each frame. This is
+//! the state after a power failure on a disk that reports a sync too early. The database then lacks
+//! its last transactions, but OpenAI does not. The daemon must agree with OpenAI again, and nothing
+//! may be billed twice.
 //!
-//! `BATCHKEEPER_TORTURE_FRAMES` takes only every so many of the frames (1).
+//! `BATCHKEEPER_TORTURE_FRAMES=n` tests every `n`th frame only (default: 1).
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,35 +14,37 @@ use super::environment;
 use super::rig::{Expected, OfCommit, Options, Rig, Strike, until};
 use super::worlds::{side_by_side, worlds};
 
-/// The head of a WAL, and a frame: its head and a page.
+/// The size of a WAL's header, and of a frame: its header and a page.
 const HEAD: u64 = 32;
 const FRAME: u64 = 24 + 4096;
 
-/// What is left from a place of the WAL on.
+/// The content of the WAL after the torn place.
 #[derive(Clone, Copy, Debug)]
 enum Rest {
     Nothing,
     Noise,
 }
 
-/// A job's whole way in one WAL, killed after its webhook; the job itself is in the database.
+/// Records a job's whole life in one WAL. The daemon is killed after the webhook; the job itself is
+/// already in the database.
 fn recorded() -> Rig {
     let mut rig = Rig::new(Options::torture());
     let before_its_batch = Strike::Commit("submitter", 1, OfCommit::Ahead);
     rig.strike(before_its_batch);
     rig.submit_and_be_killed(2, &["en", "ru"]);
     rig.empty_wal();
-    let told = Strike::Commit("webhook_sender-*", 2, OfCommit::Done);
-    rig.plan().strike(told);
+    let delivered = Strike::Commit("webhook_sender-*", 2, OfCommit::Done);
+    rig.plan().strike(delivered);
     rig.start_blindly();
-    rig.is_killed();
+    rig.wait_until_killed();
     rig.kill_sandbox();
     rig.keep("torn");
     rig
 }
 
-/// Starts on what was recorded, with the WAL spoilt from `place` on; whether a person had to help.
-fn level_after(rig: &mut Rig, place: u64, rest: Rest) -> bool {
+/// Starts on the recorded files, with the WAL torn at `place`. Returns whether an operator had to
+/// run `recover`.
+fn recover_after(rig: &mut Rig, place: u64, rest: Rest) -> bool {
     rig.put_back("torn");
     let path = rig.path("data/batchkeeper.db-wal");
     let wal = File::options().write(true).open(path).unwrap();
@@ -55,7 +58,7 @@ fn level_after(rig: &mut Rig, place: u64, rest: Rest) -> bool {
     rig.start_sandbox();
     rig.start();
     let stopped = "SELECT count(*) FROM pauses WHERE scope = 'creates'";
-    let helped = until("it is level, or says what to do", || {
+    let helped = until("recovery, or a pause that asks for `recover`", || {
         if rig.number(stopped) == 1 {
             return Some(true);
         }
@@ -71,7 +74,7 @@ fn level_after(rig: &mut Rig, place: u64, rest: Rest) -> bool {
     helped
 }
 
-/// Every so many frames are torn, in worlds side by side.
+/// Tears every `every`th frame, in worlds that run at the same time.
 fn torture(every: u64) {
     let clock = SystemClock::new();
     let started = clock.now().steady;
@@ -89,13 +92,13 @@ fn torture(every: u64) {
             let begin = HEAD + frame * FRAME;
             for (place, rest) in [
                 (begin, Rest::Nothing),
-                // Somewhere within, in its head at times.
+                // Within the frame, sometimes within its header.
                 (begin + frame * 997 % FRAME, Rest::Nothing),
                 (begin + frame * 499 % 24, Rest::Noise),
             ] {
                 println!("torn at {place} of {length}: {rest:?}");
                 starts += 1;
-                helped += u32::from(level_after(&mut rig, place, rest));
+                helped += u32::from(recover_after(&mut rig, place, rest));
             }
         }
         (starts, helped)

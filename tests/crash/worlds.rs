@@ -1,4 +1,5 @@
-//! Worlds side by side: they wait more than they work. `BATCHKEEPER_TORTURE_WORLDS` says how many (4).
+//! Worlds that run at the same time, because they wait more than they work.
+//! `BATCHKEEPER_TORTURE_WORLDS` sets their number (default: 4).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,13 +9,13 @@ use crossbeam_channel::unbounded;
 
 use super::environment;
 
-/// How many.
+/// The number of worlds.
 pub fn worlds() -> u32 {
     environment("BATCHKEEPER_TORTURE_WORLDS").unwrap_or(4)
 }
 
-/// Does each task in a world of its own, and gives what it gave as it comes; none where it panicked: there
-/// the oracle was violated.
+/// Runs each task in a world of its own and yields the results as they come. The result is `None`
+/// if the task panicked: the oracle was violated.
 pub fn side_by_side<T, R>(
     tasks: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> R + Send + Sync + 'static,
@@ -28,18 +29,18 @@ where
         order.send(task).unwrap();
     }
     drop(order);
-    let (tell, told) = unbounded();
+    let (sender, results) = unbounded();
     let work = Arc::new(work);
     for _ in 0..worlds() {
-        let (orders, tell, work) = (orders.clone(), tell.clone(), work.clone());
+        let (orders, sender, work) = (orders.clone(), sender.clone(), work.clone());
         let world = move || {
             for task in orders {
                 let done = catch_unwind(AssertUnwindSafe(|| work(task))).ok();
-                tell.send((task, done)).unwrap();
+                sender.send((task, done)).unwrap();
             }
         };
         thread_group::spawn_ungrouped("world", world).unwrap();
     }
-    drop(tell);
-    told.into_iter()
+    drop(sender);
+    results.into_iter()
 }

@@ -1,4 +1,4 @@
-//! The client: makes jobs up and sends them.
+//! The client: builds jobs and sends them.
 
 use std::thread::JoinHandle;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Job, KEY, Lot, MAX_ANSWER, PATIENCE, Rig};
 
 impl Rig {
-    /// A job of so many lots, each unlike any other, that nobody has sent yet.
+    /// Builds a job with `lots` lots. Every call makes a job with a different content.
     fn draft(&self, lots: usize, languages: &[&str]) -> (Job, String) {
         let number = self.jobs.len();
         let lots: Vec<Lot> = (0..lots)
@@ -46,24 +46,24 @@ impl Rig {
         (job, body.to_string())
     }
 
-    /// Sends a job of so many lots.
+    /// Sends a job with `lots` lots; the answer must be 201.
     pub fn submit(&mut self, lots: usize, languages: &[&str]) {
         self.submit_until_stored(lots, languages, |_, reply| panic!("{reply:?}"));
     }
 
-    /// Sends a job until it is stored; `mend` is called after each time that the client was not
-    /// told so.
+    /// Sends a job until it is stored. `retry` is called after each attempt that was not answered
+    /// with 201.
     pub fn submit_until_stored(
         &mut self,
         lots: usize,
         languages: &[&str],
-        mut mend: impl FnMut(&mut Self, &Reply),
+        mut retry: impl FnMut(&mut Self, &Reply),
     ) {
         let (job, body) = self.draft(lots, languages);
         loop {
             let reply = post_job(&self.api, &body);
             if !matches!(reply, Reply::Accepted(_)) {
-                mend(self, &reply);
+                retry(self, &reply);
             }
             if let Some(id) = self.stored(&job, &reply) {
                 self.jobs.push(Job { id, ..job });
@@ -72,8 +72,8 @@ impl Rig {
         }
     }
 
-    /// Whether a job is taken now; one that is refused leaves nothing behind.
-    pub fn is_taken(&mut self, lots: usize, languages: &[&str]) -> bool {
+    /// Submits a job and returns whether it was accepted. A refused job must leave no row behind.
+    pub fn try_submit(&mut self, lots: usize, languages: &[&str]) -> bool {
         let (job, body) = self.draft(lots, languages);
         let reply = post_job(&self.api, &body);
         let stored = self.stored(&job, &reply);
@@ -85,7 +85,7 @@ impl Rig {
         stored.is_some()
     }
 
-    /// Takes the newest job back; whether the client was told that it is.
+    /// Cancels the newest job; returns whether the client received the confirmation.
     pub fn cancel(&mut self) -> bool {
         let job = self.jobs.last_mut().unwrap();
         job.cancelled = true;
@@ -101,21 +101,21 @@ impl Rig {
         }
     }
 
-    /// Takes the newest job back, and waits until the shim has killed the daemon.
+    /// Cancels the newest job, and waits until the shim has killed the daemon.
     pub fn cancel_and_be_killed(&mut self) {
-        let told = self.cancel();
-        self.is_killed();
+        let confirmed = self.cancel();
+        self.wait_until_killed();
         let cancelled = "SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL";
-        assert!(!told || self.number(cancelled) == 0);
+        assert!(!confirmed || self.number(cancelled) == 0);
     }
 
-    /// What the listener says of itself.
+    /// The status of the listener's health endpoint.
     pub fn health(&self) -> u16 {
         self.get(&format!("http://{}/health", self.api), &[]).0
     }
 
-    /// Every job can be read.
-    pub fn reads_all(&self) {
+    /// Checks that every job can be read.
+    pub fn assert_all_readable(&self) {
         for job in &self.jobs {
             let url = format!("http://{}/api/v1/batch-status/{}", self.api, job.id);
             let signature = sign(&self.key, Message::Bytes(job.id.as_bytes()));
@@ -124,8 +124,9 @@ impl Rig {
         }
     }
 
-    /// Sends a job, and kills the daemon when `wait` returns, which is given the client. What was
-    /// answered with 201 must be there after the next start; what was not may be, but then whole.
+    /// Sends a job, and kills the daemon when `wait` returns. `wait` gets the client's thread. A
+    /// job that was answered with 201 must be stored after the next start; any other job is stored
+    /// whole or not at all.
     pub fn submit_and_kill(
         &mut self,
         lots: usize,
@@ -142,22 +143,26 @@ impl Rig {
         self.keep_if_stored(job, &client.join().unwrap());
     }
 
-    /// Sends a job and waits until the shim has killed the daemon. The same holds.
+    /// Sends a job and waits until the shim has killed the daemon. The promise of
+    /// [`Rig::submit_and_kill`] holds.
     pub fn submit_and_be_killed(&mut self, lots: usize, languages: &[&str]) {
         let (job, body) = self.draft(lots, languages);
         let reply = post_job(&self.api, &body);
-        self.is_killed();
+        self.wait_until_killed();
         self.keep_if_stored(job, &reply);
     }
 
     fn keep_if_stored(&mut self, job: Job, reply: &Reply) {
-        assert!(!matches!(reply, Reply::Refused), "nothing was full");
+        assert!(
+            !matches!(reply, Reply::Refused),
+            "refused although the disk was not full"
+        );
         if let Some(id) = self.stored(&job, reply) {
             self.jobs.push(Job { id, ..job });
         }
     }
 
-    /// The id under which a job is stored; what was accepted must be.
+    /// The id under which a job is stored. An accepted job must be stored.
     fn stored(&self, job: &Job, reply: &Reply) -> Option<String> {
         let of_lot = "SELECT batch_job_id FROM batch_lots WHERE lot_id = ?";
         let stored: Option<String> = self
@@ -171,14 +176,14 @@ impl Rig {
     }
 }
 
-/// What a client hears of its submission.
+/// The outcome of a submission, as its client sees it.
 #[derive(Debug)]
 pub enum Reply {
     /// 201, with the job's id.
     Accepted(String),
     /// 503 `STORAGE_UNAVAILABLE`, with `Retry-After`.
     Refused,
-    /// Nothing.
+    /// No answer.
     Lost,
 }
 
@@ -203,12 +208,12 @@ fn post_job(api: &str, body: &str) -> Reply {
     let Ok(text) = { body }.read_to_string() else {
         return Reply::Lost;
     };
-    let told: Value = serde_json::from_str(&text).unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
     if head.status == 201 {
-        return Reply::Accepted(told["job_id"].as_str().unwrap().to_owned());
+        return Reply::Accepted(answer["job_id"].as_str().unwrap().to_owned());
     }
-    assert_eq!(head.status, 503, "{told}");
-    assert_eq!(told["code"], "STORAGE_UNAVAILABLE", "{told}");
+    assert_eq!(head.status, 503, "{answer}");
+    assert_eq!(answer["code"], "STORAGE_UNAVAILABLE", "{answer}");
     assert!(
         head.headers.contains_key("retry-after"),
         "{:?}",

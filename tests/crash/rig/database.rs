@@ -1,4 +1,4 @@
-//! Looking into the daemon's database from outside, and putting another in its place.
+//! Reads the daemon's database from outside, and replaces it.
 
 use std::fs;
 use std::path::Path;
@@ -13,17 +13,17 @@ use super::process::{pause, until};
 use super::{PATIENCE, Rig};
 
 impl Rig {
-    /// A connection that only looks, and leaves the WAL as the daemon left it.
+    /// A read-only connection that leaves the WAL as the daemon left it.
     pub fn look(&self) -> Connection {
         connect(&self.database(), OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
-    /// A number that a query gives.
+    /// The number that a query returns.
     pub fn number(&self, sql: &str) -> i64 {
         number(&self.look(), sql)
     }
 
-    /// The texts that a query gives.
+    /// The texts that a query returns.
     pub fn texts(&self, sql: &str) -> Vec<String> {
         let database = self.look();
         let mut query = database.prepare(sql).unwrap();
@@ -31,17 +31,18 @@ impl Rig {
         texts.map(Result::unwrap).collect()
     }
 
-    /// Waits until a query gives a row.
+    /// Waits until a query returns a row.
     pub fn wait_for(&self, condition: &str) {
         let database = self.look();
         until(condition, || holds(&database, condition).then_some(()));
     }
 
-    /// Waits until a query gives a row and kills the daemon right there, before it can commit
-    /// anything more: the write lock is held while it dies. False when `over` came first.
+    /// Waits until a query returns a row, and kills the daemon before it can commit anything more:
+    /// the test holds the write lock while the daemon dies. Returns false if `over` returned a row
+    /// first.
     pub fn kill_when(&mut self, condition: &str, over: &str) -> bool {
         let mut lock = connect(&self.database(), OpenFlags::SQLITE_OPEN_READ_WRITE);
-        // The daemon's transactions follow close upon each other: nobody may sleep between them.
+        // The daemon commits one transaction soon after another, so this loop must not sleep.
         lock.busy_handler(Some(|_| true)).unwrap();
         let clock = SystemClock::new();
         let started = clock.now().steady;
@@ -68,8 +69,8 @@ impl Rig {
         killed
     }
 
-    /// Lets the transactions that [`Strike::Step`](super::Strike::Step) stops pass one by one, until
-    /// a query gives a row between two of them, and kills the daemon there.
+    /// Lets the transactions that [`Strike::Hold`](super::Strike::Hold) stops pass one by one until
+    /// a query returns a row between two of them, and kills the daemon there.
     pub fn kill_between(&mut self, condition: &str) {
         let database = self.look();
         let mut passed = 0;
@@ -89,7 +90,7 @@ impl Rig {
         assert!(holds(&database, condition));
     }
 
-    /// Puts a copy of the database as it is now beside it.
+    /// Copies the database as it is now into the file `name`.
     pub fn back_up(&self, name: &str) {
         let copy = self.path(name);
         if copy.exists() {
@@ -101,7 +102,7 @@ impl Rig {
             .unwrap();
     }
 
-    /// Takes everything that was planned out of a copy.
+    /// Deletes everything about batches from a copy.
     pub fn forget_batches(&self, name: &str) {
         let copy = connect(&self.path(name), OpenFlags::SQLITE_OPEN_READ_WRITE);
         copy.execute_batch(
@@ -111,15 +112,15 @@ impl Rig {
         .unwrap();
     }
 
-    /// Puts the copy in the database's place. Nothing may have it open.
+    /// Replaces the database by the copy. No process may have it open.
     pub fn restore(&mut self, name: &str) {
         self.forget_database();
         fs::copy(self.path(name), self.database()).unwrap();
-        // What was uploaded since is not known any more.
+        // Remove the input files that were spooled after the copy.
         self.kills += 1;
     }
 
-    /// Brings all that is in the WAL into the database. The daemon must not run.
+    /// Moves everything from the WAL into the database. The daemon must not run.
     pub fn empty_wal(&self) {
         let database = connect(&self.database(), OpenFlags::SQLITE_OPEN_READ_WRITE);
         let busy = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -127,7 +128,7 @@ impl Rig {
         assert_eq!(busy, 0);
     }
 
-    /// Copies the daemon's folder and the sandbox's as they are. Neither may run.
+    /// Copies the daemon's folder and the sandbox's folder. Neither process may run.
     pub fn keep(&self, name: &str) {
         let kept = self.path(name);
         fs::create_dir(&kept).unwrap();
@@ -136,7 +137,7 @@ impl Rig {
         }
     }
 
-    /// Puts both back. What was done since then is not known any more.
+    /// Puts both folders back. Everything that was done after the copy is lost.
     pub fn put_back(&mut self, name: &str) {
         let kept = self.path(name);
         for folder in ["data", "sandbox"] {
@@ -156,7 +157,7 @@ impl Rig {
     }
 }
 
-/// A folder with all that is in it, into another.
+/// Copies a folder with its content into another.
 fn copy(folder: &Path, into: &Path) {
     let copied = Command::new("cp").arg("-r").arg(folder).arg(into).status();
     assert!(copied.unwrap().success());

@@ -1,5 +1,5 @@
-//! What the crash tests share: the real binary as a daemon, another as the simulated OpenAI, both
-//! on files that outlive them, a client, and the oracle.
+//! The helpers of the crash tests: the real binary as a daemon, a second process as the simulated
+//! OpenAI, a client, and the oracle. Both processes work on files that survive them.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -26,10 +26,10 @@ pub use self::process::{pause, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_batchkeeper");
 const KEY: &str = "crash-key-of-more-than-sixteen-bytes";
-/// How long anything may take before the test fails.
+/// How long a test waits for anything before it fails.
 const PATIENCE: Duration = Duration::from_mins(5);
 const MAX_ANSWER: u64 = 50_000_000;
-/// How much of each log a failing test shows.
+/// How many bytes of each log a failing test shows.
 const SHOWN: usize = 6_000;
 
 struct Lot {
@@ -38,26 +38,26 @@ struct Lot {
     images: Vec<String>,
 }
 
-/// A job that was answered with 201: it may never be lost.
+/// A job that was answered with 201 and so must never be lost.
 pub struct Job {
     pub id: String,
     hook: String,
     languages: Vec<String>,
     lots: Vec<Lot>,
-    /// Whether its client took it back.
+    /// Whether the client cancelled it.
     cancelled: bool,
 }
 
-/// What may differ between tests.
+/// The options that differ between tests.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// How long a batch stays in each state at OpenAI, milliseconds.
+    /// Milliseconds that a batch stays in each state at OpenAI.
     pub pace: u64,
-    /// How long a doubtful create is looked for, milliseconds.
+    /// Milliseconds for which the daemon searches a create with an unknown outcome.
     pub settling: u64,
-    /// Whether the files of settled batches are removed at OpenAI at once.
+    /// Whether the files of ingested batches are deleted at OpenAI without a delay.
     pub tidy: bool,
-    /// How many requests a batch waits for; none: it waits a moment.
+    /// The number of requests that a batch waits for; `None` if it waits a short time only.
     pub requests: Option<usize>,
     /// Whether the daemon runs with the shim.
     pub shim: bool,
@@ -76,7 +76,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// With the shim, and in no time.
+    /// With the shim, and with the shortest times.
     pub fn torture() -> Self {
         Self {
             pace: 0,
@@ -91,14 +91,14 @@ impl Options {
 pub struct Rig {
     folder: tempfile::TempDir,
     options: Options,
-    /// What the shim does to the daemon.
+    /// The orders to the shim.
     plan: Option<Plan>,
     sandbox: Option<Process>,
     daemon: Option<Process>,
     sandbox_address: String,
     api: String,
     starts: u32,
-    /// How often the daemon or the sandbox was killed, or ended by itself.
+    /// How often the daemon or the sandbox was killed or ended by itself.
     pub kills: u64,
     pub jobs: Vec<Job>,
     caller: LocalClient,
@@ -106,14 +106,14 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Both started.
+    /// Starts both processes.
     pub fn new(options: Options) -> Self {
         let mut rig = Self::without_daemon(options);
         rig.start();
         rig
     }
 
-    /// The sandbox started, and the configuration written.
+    /// Starts the sandbox and writes the configuration.
     pub fn without_daemon(options: Options) -> Self {
         let mut rig = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -179,7 +179,7 @@ impl Rig {
 
     // The two processes.
 
-    /// Starts the sandbox, on the same address each time.
+    /// Starts the sandbox. It uses the same address each time.
     pub fn start_sandbox(&mut self) {
         let log = self.log("sandbox");
         let state = self.path("sandbox");
@@ -194,7 +194,7 @@ impl Rig {
             &pace,
         ];
         let mut sandbox = Process::start(&args, log, None);
-        let url = sandbox.told("the sandbox serves http://");
+        let url = sandbox.word_after("the sandbox serves http://");
         self.sandbox_address = url.trim_end_matches("/v1").to_owned();
         self.sandbox = Some(sandbox);
     }
@@ -204,20 +204,24 @@ impl Rig {
         self.sandbox.take().unwrap().kill();
     }
 
-    /// Starts the daemon, and waits until it serves.
+    /// Starts the daemon and waits until it serves.
     pub fn start(&mut self) {
         self.start_blindly();
-        self.api = self.daemon.as_mut().unwrap().told("what=api address=");
+        self.api = self
+            .daemon
+            .as_mut()
+            .unwrap()
+            .word_after("what=api address=");
     }
 
-    /// Starts the daemon, and waits until it serves or has ended by itself: its status then.
+    /// Starts the daemon and waits until it serves, or returns its status if it ended by itself.
     pub fn try_to_start(&mut self) -> Option<ExitStatus> {
         self.start_blindly();
         match self
             .daemon
             .as_mut()
             .unwrap()
-            .told_or_ended("what=api address=")
+            .word_after_or_exit("what=api address=")
         {
             Ok(api) => {
                 self.api = api;
@@ -239,7 +243,7 @@ impl Rig {
         Some(status)
     }
 
-    /// Starts the daemon, and waits for nothing.
+    /// Starts the daemon and does not wait.
     pub fn start_blindly(&mut self) {
         let log = self.log("serve");
         let config = self.path("config.toml");
@@ -247,56 +251,56 @@ impl Rig {
         self.daemon = Some(Process::start(&args, log, self.plan.as_ref()));
     }
 
-    /// SIGKILL, at whatever it is.
+    /// Sends SIGKILL to the daemon, whatever it does at the moment.
     pub fn kill(&mut self) {
         self.kills += 1;
         self.daemon.take().unwrap().kill();
     }
 
-    /// From now on the shim strikes so. What the daemon stores by itself after its start is stored.
-    /// Asked for its health before, the daemon makes that little transaction now, and no other for a
-    /// second.
+    /// Sets the shim's orders. Before that, it waits until the daemon has stored its work after a
+    /// start, and a health request makes it commit its small health transaction: no other such
+    /// transaction follows for a second.
     pub fn strike(&self, strike: Strike<'_>) {
         self.wait_for("SELECT 1 FROM instance WHERE compared_at IS NOT NULL");
         until("health", || (self.health() == 200).then_some(()));
         self.plan().strike(strike);
     }
 
-    /// What the shim does.
+    /// The orders to the shim.
     pub fn plan(&self) -> &Plan {
         self.plan.as_ref().unwrap()
     }
 
     /// Waits until the shim has killed the daemon.
-    pub fn is_killed(&mut self) {
+    pub fn wait_until_killed(&mut self) {
         let status = self.daemon.take().unwrap().end();
         assert_eq!(status.signal(), Some(SIGKILL), "{status}");
         self.kills += 1;
     }
 
-    /// SIGTERM, and the status that the daemon exits with.
+    /// Sends SIGTERM and returns the status that the daemon exits with.
     pub fn terminate(&mut self) -> ExitStatus {
         self.ask_to_end();
         self.end()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn ask_to_end(&self) {
         self.daemon.as_ref().unwrap().ask_to_end();
     }
 
-    /// The status that the daemon exits with.
+    /// Waits for the end of the daemon and returns its exit status.
     pub fn end(&mut self) -> ExitStatus {
         self.daemon.take().unwrap().end()
     }
 
-    /// What the newest process has said.
+    /// The output of the newest process.
     pub fn said(&self) -> String {
         let log = &self.daemon.as_ref().unwrap().log;
         fs::read_to_string(log).unwrap()
     }
 
-    /// Runs a command of the binary beside the daemon: its exit status, and what it wrote.
+    /// Runs a command of the binary while the daemon runs. Returns its exit status and its output.
     pub fn command(&self, args: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(BINARY)
             .args(args)
@@ -317,7 +321,7 @@ impl Rig {
         format!("http://{}/sandbox/{path}", self.sandbox_address)
     }
 
-    /// Orders faults: a list.
+    /// Orders a list of faults.
     pub fn faults(&self, orders: &Value) {
         let body = orders.to_string();
         let (status, answer) = self
@@ -334,7 +338,7 @@ impl Rig {
         orders.iter().all(|order| order["times"] == 0)
     }
 
-    /// Forgets all faults, and ends what they stalled.
+    /// Deletes all faults and ends the stalls that they caused.
     pub fn no_faults(&self) {
         let answer = ureq::delete(self.control("faults")).call().unwrap();
         assert_eq!(answer.status(), 200);

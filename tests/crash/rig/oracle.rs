@@ -1,4 +1,4 @@
-//! The oracle: what must be true when everything is done, whatever happened before.
+//! The oracle: the conditions that must hold at the end of every run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::{Job, Rig};
 
-/// What must be true of a run at its end, beside what must always be.
+/// The conditions of one run, in addition to those of every run.
 #[derive(Clone, Copy, Default)]
 pub struct Expected {
-    /// Batches; none: as many as the database has.
+    /// The number of batches; `None` if any number is right.
     pub batches: Option<u64>,
 }
 
-/// Gives a row when every job is done and told, and no batch is on its way.
+/// Returns a row when every job is final, every webhook is delivered and every batch is ingested.
 const THROUGH: &str = "SELECT 1
     WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)
       AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state <> 'delivered')
@@ -29,17 +29,17 @@ impl Rig {
         self.number("SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL") == 0
     }
 
-    /// Whether every job is done and told, and no batch is on its way.
+    /// Whether every job is final, every webhook is delivered and every batch is ingested.
     pub fn is_through(&self) -> bool {
         self.number(&format!("SELECT count(*) FROM ({THROUGH})")) == 1
     }
 
-    /// Waits until every job is done and told, then checks everything.
+    /// Waits until [`Rig::is_through`], then checks everything.
     pub fn finish(&self, expected: Expected) {
         self.finish_from(0, expected);
     }
 
-    /// The same; of the jobs, those before the `first` were checked before.
+    /// The same, but the jobs before `first` were checked earlier.
     pub fn finish_from(&self, first: usize, expected: Expected) {
         self.wait_for(THROUGH);
         let number = |sql| self.number(sql);
@@ -58,8 +58,8 @@ impl Rig {
         ] {
             assert_eq!(self.texts(none), [""; 0]);
         }
-        // The invariants, and that the accounts balance: what was accepted was answered or failed with
-        // its reason, and every batch has its owner.
+        // The invariants, and the totals: every accepted request was answered or failed with a
+        // reason, and every batch has its lines.
         for command in ["doctor", "report"] {
             let (status, findings) = self.command(&[command]);
             assert_eq!(status, Some(0), "{findings}");
@@ -96,14 +96,14 @@ impl Rig {
                 sign(&self.key, Message::Bytes(body.as_bytes()))
             );
             ids.insert(header("webhook-id"));
-            let told: Value = serde_json::from_str(body).unwrap();
-            assert_eq!(told["job_id"], json!(job.id));
+            let event: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(event["job_id"], json!(job.id));
             if job.cancelled {
-                assert_eq!(told["event"], "batch_job_cancelled");
+                assert_eq!(event["event"], "batch_job_cancelled");
                 continue;
             }
-            assert_eq!(told["event"], "batch_job_completed");
-            check_lots(job, &told["lots"]);
+            assert_eq!(event["event"], "batch_job_completed");
+            check_lots(job, &event["lots"]);
         }
         assert_eq!(
             ids.len(),
@@ -115,7 +115,8 @@ impl Rig {
         assert!(deliveries.iter().any(|delivery| delivery["status"] == 200));
     }
 
-    /// Nothing was made or run twice, and what lies about at OpenAI is bounded by the kills.
+    /// Checks that nothing was created or executed twice. Only a kill may leave an unused upload at
+    /// OpenAI.
     fn check_openai(&self, expected: Expected) {
         let state = self.sandbox_state();
         let of = |name: &str| state[name].as_u64().unwrap();
@@ -125,18 +126,18 @@ impl Rig {
         assert_eq!(of("answered_more_than_once"), 0, "{state}");
         let count = |sql| u64::try_from(self.number(sql)).unwrap();
         let wanted = count("SELECT count(*) FROM requests");
-        let taken_back = count("SELECT count(*) FROM requests WHERE state = 'cancelled'");
+        let cancelled = count("SELECT count(*) FROM requests WHERE state = 'cancelled'");
         let answered = of("answered");
         assert!(
-            answered <= wanted && answered + taken_back >= wanted,
+            answered <= wanted && answered + cancelled >= wanted,
             "{state}"
         );
-        // A line that OpenAI was told to fail is run again, and no other.
+        // OpenAI executes a line again only if a fault made the line fail.
         let struck = |fault: &str| state["faults_struck"][fault].as_u64().unwrap_or(0);
         let again = struck("line_500") + struck("line_429");
         let executed = of("executed");
         assert!(
-            executed <= wanted + again && executed + taken_back >= wanted + again,
+            executed <= wanted + again && executed + cancelled >= wanted + again,
             "{state}"
         );
         if again == 0 {
@@ -156,7 +157,7 @@ impl Rig {
         );
     }
 
-    /// No input and no result stays behind when its batch is through.
+    /// Checks that the spool is empty after all batches are ingested.
     fn check_spool(&self) {
         let left: Vec<_> = fs::read_dir(self.path("data/spool"))
             .unwrap()
@@ -169,9 +170,9 @@ impl Rig {
 fn check_lots(job: &Job, lots: &Value) {
     let lots = lots.as_array().unwrap();
     assert_eq!(lots.len(), job.lots.len());
-    for (lot, told) in job.lots.iter().zip(lots) {
-        assert_eq!(told["lot_id"], json!(lot.id));
-        assert_eq!(told["status"], "completed", "{told}");
+    for (lot, found) in job.lots.iter().zip(lots) {
+        assert_eq!(found["lot_id"], json!(lot.id));
+        assert_eq!(found["status"], "completed", "{found}");
         let images: Vec<&str> = lot.images.iter().map(String::as_str).collect();
         let english = expected_description(&lot.info, &images);
         let expected: Vec<Value> = job
@@ -185,6 +186,6 @@ fn check_lots(job: &Job, lots: &Value) {
                 json!({"language": language, "damages": paragraphs(&text)})
             })
             .collect();
-        assert_eq!(told["descriptions"], json!(expected), "{}", lot.id);
+        assert_eq!(found["descriptions"], json!(expected), "{}", lot.id);
     }
 }

@@ -1,4 +1,4 @@
-//! A process of the binary, and waiting for what it does.
+//! A process of the binary, and functions that wait for its output.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub fn pause(time: Duration) {
     never::<()>().recv_timeout(time).unwrap_or_default();
 }
 
-/// Asks until there is an answer.
+/// Calls `look` until it returns a value. `what` names the value in the failure.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let clock = SystemClock::new();
     let started = clock.now().steady;
@@ -30,14 +30,15 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A process of the binary that dies with its owner. What it writes goes to a file of its own.
+/// A process of the binary. It is killed when it is dropped, and writes its output to a file of its
+/// own.
 pub(super) struct Process {
     pub(super) child: Child,
     pub(super) log: PathBuf,
 }
 
 impl Process {
-    /// Starts it; with a plan, under the shim.
+    /// Starts the process. With a plan, the shim is preloaded.
     pub(super) fn start(args: &[&str], log: PathBuf, plan: Option<&Plan>) -> Self {
         let file = File::create(&log).unwrap();
         let mut command = Command::new(BINARY);
@@ -47,7 +48,7 @@ impl Process {
         }
         let child = command
             .args(args)
-            // Killed, it leaves its socket there.
+            // A killed process leaves its socket in this folder.
             .env("TMPDIR", log.parent().unwrap())
             .env_remove("RUST_LOG")
             .env_remove("NOTIFY_SOCKET")
@@ -59,20 +60,20 @@ impl Process {
         Self { child, log }
     }
 
-    /// The first word after `mark` in what it wrote.
-    pub(super) fn told(&mut self, mark: &str) -> String {
-        let told = self.told_or_ended(mark);
-        told.unwrap_or_else(|ended| panic!("ended with {ended} instead of saying {mark}"))
+    /// The first word after `mark` in the output.
+    pub(super) fn word_after(&mut self, mark: &str) -> String {
+        let word = self.word_after_or_exit(mark);
+        word.unwrap_or_else(|status| panic!("ended with {status} before it printed {mark}"))
     }
 
-    /// The same, or how it ended instead.
-    pub(super) fn told_or_ended(&mut self, mark: &str) -> Result<String, ExitStatus> {
+    /// The first word after `mark`, or the status if the process ended first.
+    pub(super) fn word_after_or_exit(&mut self, mark: &str) -> Result<String, ExitStatus> {
         let log = self.log.clone();
         until(mark, || {
             let ended = self.child.try_wait().unwrap();
             let text = fs::read_to_string(&log).unwrap_or_default();
             if let Some((_, rest)) = text.split_once(mark) {
-                // Only a whole line is what it means.
+                // An incomplete line may end within the word.
                 let (line, _) = rest.split_once('\n')?;
                 let end = line.find([' ', ';']).unwrap_or(line.len());
                 return Some(Ok(line[..end].to_owned()));
@@ -81,20 +82,20 @@ impl Process {
         })
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub(super) fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// The status that it exits with.
+    /// Waits for the end and returns the exit status.
     pub(super) fn end(&mut self) -> ExitStatus {
         let child = &mut self.child;
         until("the end of the process", || child.try_wait().unwrap())
