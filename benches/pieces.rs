@@ -1,9 +1,9 @@
-//! The pieces that everything else is made of, each beside the least that anybody could do with the same
-//! bytes: `cargo bench --bench pieces`.
+//! Measures the program's smallest functions, each beside the least work that the same bytes need:
+//! `cargo bench --bench pieces`.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "it measures; what it cannot do ends it"
+    reason = "a benchmark ends at the first error"
 )]
 
 use batchkeeper::domain::html;
@@ -26,7 +26,7 @@ fn main() {
     divan::main();
 }
 
-/// A submission of a thousand lots.
+/// A submission with 1,000 lots.
 fn submission() -> Vec<u8> {
     let lot = |number: usize| {
         json!({"lot_id": format!("LOT-{number}"), "additional_info": "rear bumper torn, left door dented. ".repeat(8),
@@ -37,7 +37,7 @@ fn submission() -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// A line of a result file, of three kilobytes.
+/// A line of a result file, about 3 KB long.
 fn result_line() -> Vec<u8> {
     let body = json!({
         "id": "resp_0", "status": "completed", "error": null, "incomplete_details": null, "instructions": "x".repeat(2000),
@@ -77,7 +77,7 @@ mod submission_parsed {
 mod signature_of_a_parsed_submission {
     use super::*;
 
-    /// Over canonical JSON, which is written on the way.
+    /// Over canonical JSON, which is written during the measurement.
     #[divan::bench]
     fn ours(bencher: Bencher) {
         let body = submission();
@@ -92,7 +92,7 @@ mod signature_of_a_parsed_submission {
         });
     }
 
-    /// Over bytes as they are.
+    /// Over the unchanged bytes.
     #[divan::bench]
     fn bare(bencher: Bencher) {
         let body = submission();
@@ -127,7 +127,7 @@ mod line_of_an_input_file {
         encode_request_line("v_0123456789abcdef0123456789abcdef_17", &body()).unwrap()
     }
 
-    /// From a value that is there.
+    /// From a value that exists already.
     #[divan::bench]
     fn bare(bencher: Bencher) {
         let body = body();

@@ -1,4 +1,4 @@
-//! The references: the same rows, bytes and files with nothing around them.
+//! The references: the same rows, bytes and files without the program around them.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,14 +12,14 @@ use rusqlite::{Connection, TransactionBehavior, params, params_from_iter};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Result lines in one transaction, as the ingester has them.
+/// Result lines in one transaction, as many as the ingester writes.
 const LINES: usize = 200;
-/// Requests claimed for a batch in one transaction, as the submitter has them.
+/// Requests claimed for a batch in one transaction, as many as the submitter claims.
 const CLAIMS: usize = 500;
-/// Kept by triggers: no row of these is anybody's work.
+/// Tables that triggers fill. The reference does not write them.
 const DERIVED: [&str; 5] = ["totals", "sums", "minutes", "job_usage", "client_usage"];
 
-/// A new database with the tables and indexes of another and its settings, and no triggers.
+/// Creates a database with the tables, indexes and settings of another one, and without triggers.
 fn like(database: &Path, at: &Path) -> Connection {
     let connection = Connection::open(at).unwrap();
     settings(&connection);
@@ -43,7 +43,7 @@ fn settings(connection: &Connection) {
         .unwrap();
 }
 
-/// The rows of every table that somebody filled, parents first.
+/// The rows of every table that is not filled by triggers, parents first.
 fn rows(database: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
     let source = Connection::open(database).unwrap();
     let mut query = source
@@ -65,7 +65,8 @@ fn rows(database: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
         .collect()
 }
 
-/// The rows of `database` put into a new one: all in one transaction, or one for each job.
+/// Inserts the rows of `database` into a new database: all in one transaction, or in one for each
+/// job.
 pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let mut connection = like(database, &folder.path().join("bare.db"));
@@ -81,7 +82,8 @@ pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
         1
     };
     if one_for_each_job {
-        // A row that is no job's comes with that of another job: it must not be asked for its parent.
+        // Rows of other tables are split evenly, so a row may come before its job: no foreign keys
+        // here.
         connection
             .pragma_update(None, "foreign_keys", false)
             .unwrap();
@@ -112,8 +114,8 @@ fn insert_rows(to: &Connection, table: &str, rows: &[Vec<Cell>]) {
     }
 }
 
-/// A batch made and sent: its rows, the lines of its input by serde_json, hashed and synced to a file,
-/// and the file over a socket.
+/// Makes and sends a batch: inserts its rows, writes the lines of its input with serde_json, hashes
+/// and syncs the file, and sends it over a socket.
 pub fn upload(database: &Path, lines: &[u8]) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let mut connection = like(database, &folder.path().join("bare.db"));
@@ -160,7 +162,7 @@ pub fn upload(database: &Path, lines: &[u8]) -> Duration {
     took + begun.elapsed()
 }
 
-/// Bytes over a loopback socket.
+/// Opens a loopback connection whose other end reads and drops all bytes.
 pub fn drain() -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -173,7 +175,7 @@ pub fn drain() -> TcpStream {
     stream
 }
 
-/// A copy of the database, without triggers.
+/// Copies the database without its triggers.
 pub fn copy(database: &Path, to: &Path) -> Connection {
     let source = Connection::open(database).unwrap();
     source
@@ -195,9 +197,9 @@ pub fn copy(database: &Path, to: &Path) -> Connection {
     copy
 }
 
-/// Result lines of the only job's vision batch, parsed by serde_json and put into the rows that are
-/// theirs.
-pub fn take_in(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
+/// Parses the result lines of the only job's vision batch with serde_json and updates the rows of
+/// each line.
+pub fn ingest(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
     let job: String = database
         .query_row("SELECT id FROM batch_jobs", [], |row| row.get(0))
         .unwrap();
@@ -250,7 +252,8 @@ pub fn take_in(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
     begun.elapsed()
 }
 
-/// The texts of a job read in their order and sent over a socket.
+/// Reads a job's texts in order and sends them over a socket. Returns the time and the number of
+/// bytes.
 pub fn read(database: &Path) -> (Duration, usize) {
     let connection = Connection::open(database).unwrap();
     settings(&connection);
@@ -286,7 +289,8 @@ pub fn read(database: &Path) -> (Duration, usize) {
     (begun.elapsed(), count + out.len())
 }
 
-/// Answers that need nothing, by a thread for each connection; how many a second `clients` of them get.
+/// Serves a constant answer with one thread for each connection. Returns the time that `clients`
+/// clients need for `each` requests.
 pub fn echo(clients: usize, each: usize, request: &[u8], answer: &[u8]) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap());

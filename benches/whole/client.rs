@@ -1,4 +1,4 @@
-//! A client that keeps its connection and costs little.
+//! A client that keeps its connection and uses little processor time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -25,8 +25,8 @@ impl Client {
         }
     }
 
-    /// Sends a whole request; the answer's status and body. A connection that the server has ended
-    /// after its last request is made anew.
+    /// Sends a whole request and returns the answer's status and body. Connects again if the server
+    /// closed the connection after its last request.
     pub fn send(&mut self, request: &[u8]) -> (u16, Vec<u8>) {
         self.reader.get_mut().write_all(request).unwrap();
         let (mut status, mut length, mut last) = (0, 0, false);
@@ -58,7 +58,7 @@ pub fn status_request(job: &str) -> Vec<u8> {
     get(&format!("/api/v1/batch-status/{job}"), job)
 }
 
-/// A signed `GET` of something of a job.
+/// A signed `GET` of `path` of a job.
 pub fn get(path: &str, job: &str) -> Vec<u8> {
     let signature = sign_bytes(job.as_bytes());
     format!("GET {path} HTTP/1.1\r\nHost: b\r\nX-Signature: {signature}\r\n\r\n").into_bytes()
@@ -74,8 +74,8 @@ pub fn post(body: &str, signature: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Each client at once with the others: its requests one after another, round and round, until it has
-/// sent `each` of them or `go_on` is false. How long each request took, and all of it.
+/// Runs all clients at the same time. Each client repeats its requests in order until it has sent
+/// `each` of them or `go_on` is false. Returns the time of each request and the total time.
 pub fn load(
     api: &str,
     clients: Vec<Vec<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! A database of five million lots: as quick as an empty one?
+//! Compares a database of five million lots with an empty one.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +10,7 @@ use crate::client::{load, status_request};
 use crate::openai::BareOpenAi;
 use crate::rig::{self, Figure, Process, cell, job, pause, percentiles, rate, submit, wait};
 
-/// Lots of the job that is copied, and how often.
+/// The number of lots of the copied job, and the number of copies.
 const LOTS: usize = 500;
 const JOBS: usize = 10_000;
 const CONFIG: &str = "openai = { poll_interval = \"1s\" }\n[batch]\nmax_requests = 50000";
@@ -25,7 +25,7 @@ pub fn growth() -> Vec<Figure> {
     wait("the job's end", || {
         (!appliance.status(&id)["completed_at"].is_null()).then_some(())
     });
-    let empty = submit_and_take_in(&appliance, &whole);
+    let empty = submit_and_ingest(&appliance, &whole);
 
     appliance.kill_daemon();
     let filling = Instant::now();
@@ -49,7 +49,7 @@ pub fn growth() -> Vec<Figure> {
     let before = process.processor_time();
     pause(Duration::from_mins(2));
     let audit = process.processor_time() - before;
-    let full = submit_and_take_in(&appliance, &job(50_000, &["en", "de"], None));
+    let full = submit_and_ingest(&appliance, &job(50_000, &["en", "de"], None));
     let begun = Instant::now();
     let doctor = appliance.run(&["doctor"]);
     let doctored = begun.elapsed();
@@ -76,17 +76,17 @@ pub fn growth() -> Vec<Figure> {
             ),
         ),
         Figure::alone(
-            "its processor when idle, the auditor's minutes in it",
+            "its processor when idle, including the auditor's passes",
             format!("{:.2} % of a core", 100.0 * audit.as_secs_f64() / 120.0),
         ),
         beside("submit a job of 50,000 lots", [full.0, empty.0]),
-        beside("take in its 50,000 descriptions", [full.1, empty.1]),
+        beside("ingest its 50,000 descriptions", [full.1, empty.1]),
         Figure::alone("`doctor` over everything", format!("{doctored:.1?}")),
     ]
 }
 
-/// How long the job's submission took, and the taking in of its descriptions.
-fn submit_and_take_in(
+/// The times of the job's submission and of the ingestion of its descriptions.
+fn submit_and_ingest(
     appliance: &crate::appliance::Appliance,
     job: &rig::Signed,
 ) -> (Duration, Duration) {
@@ -103,7 +103,7 @@ fn submit_and_take_in(
     (took, Duration::from_millis(milliseconds.unsigned_abs()))
 }
 
-/// Copies a finished job ten thousand times, with all that belongs to it, each under a new id.
+/// Copies a finished job ten thousand times with all its rows, each copy under a new id.
 fn multiply(database: &Path, job: &str) {
     let connection = Connection::open(database).unwrap();
     connection
@@ -155,7 +155,7 @@ fn multiply(database: &Path, job: &str) {
              WHERE job = (SELECT seq FROM batch_jobs WHERE id = ?4 AND ?3 <> '' AND ?2 > 0)"
         ),
     ];
-    // Beyond every id that is there.
+    // The new ids begin after the largest id.
     let step = 10_000_000_i64;
     for copy in 1..=i64::try_from(JOBS).unwrap() {
         if copy % 100 == 1 {

@@ -1,13 +1,13 @@
-//! What the real program does in a second, in how much memory, next to bare references in the same
-//! run. `cargo bench --bench whole` measures all but the largest; `-- NAME …` only these. The names
-//! are those of [`ROWS`]; docs/performance.md has the figures.
+//! Measures the real program's speed and memory, next to bare references in the same run. `cargo
+//! bench --bench whole` runs all measurements but the largest; `-- NAME …` runs only the named
+//! ones. The names are those of [`ROWS`]; docs/performance.md has the figures.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "it measures, and says what; what it cannot do ends it"
+    reason = "a benchmark prints its figures and ends at the first error"
 )]
-#![allow(missing_docs, reason = "the modules' own words say it")]
+#![allow(missing_docs, reason = "each module says what it measures")]
 
 #[path = "../../tests/support/appliance/mod.rs"]
 mod appliance;
@@ -24,7 +24,7 @@ mod submit;
 
 use rig::Figure;
 
-/// A measurement: its name, and whether it is among those that run unasked.
+/// A measurement: its name, whether it runs when no name is given, and its function.
 type Row = (&'static str, bool, fn() -> Vec<Figure>);
 
 const ROWS: [Row; 8] = [

@@ -1,6 +1,6 @@
-//! OpenAI as bare as can be: it takes files, lets batches run until it is told that they are complete,
-//! and gives every line one answer of a fixed size. It costs next to nothing, so that what is measured
-//! is the other side.
+//! The smallest possible OpenAI. It accepts files, keeps batches running until the benchmark
+//! completes them, and answers every line with an answer of a fixed size. It costs almost no time,
+//! so that the figures are the daemon's.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use crate::rig::now_in_seconds;
 
-/// What a line of a result file has.
+/// The text in each line of a result file.
 const TEXT: &str = "The front bumper is cracked on the left side and hangs loose; the left headlamp is broken.\n\n\
     The bonnet is dented near its front edge, and the paint has come off in two places as large as a hand.";
-/// Tokens of a line: in, out.
+/// Input and output tokens of a line.
 const TOKENS: [u64; 2] = [500, 50];
 
-/// An input file as it came.
+/// An uploaded input file.
 struct Input {
     name: String,
     body: Vec<u8>,
@@ -41,33 +41,33 @@ struct State {
     files: HashMap<String, Input>,
     /// Oldest first.
     batches: Vec<Batch>,
-    /// Batches are complete as soon as they are made.
-    at_once: bool,
+    /// Whether batches are complete as soon as they are created.
+    complete_on_create: bool,
     line_bytes: usize,
     calls: HashMap<String, u64>,
     uploads: Vec<Upload>,
     hooks: Vec<Instant>,
 }
 
-/// How an upload went.
+/// The figures of an upload.
 #[derive(Clone, Copy)]
 pub struct Upload {
-    /// Of the whole request.
+    /// The size of the whole request.
     pub bytes: u64,
-    /// From its first byte to its last.
+    /// The time from its first byte to its last.
     pub took: Duration,
 }
 
-/// The server; it ends with the process.
+/// The server; it runs until the process ends.
 #[derive(Clone)]
 pub struct BareOpenAi {
-    /// Where it is.
+    /// The server's address.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl BareOpenAi {
-    /// A server whose result lines have so many bytes.
+    /// Starts a server whose result lines have `line_bytes` bytes.
     pub fn start(line_bytes: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let state = State {
@@ -90,27 +90,27 @@ impl BareOpenAi {
         server
     }
 
-    /// All batches are complete, and those to come at once.
+    /// Completes all batches, and every later batch as soon as it is created.
     pub fn complete(&self) {
         let mut state = self.lock();
-        state.at_once = true;
+        state.complete_on_create = true;
         state
             .batches
             .iter_mut()
             .for_each(|batch| batch.complete = true);
     }
 
-    /// Batches to come run until they are told.
+    /// Keeps later batches running until [`BareOpenAi::complete`].
     pub fn hold(&self) {
-        self.lock().at_once = false;
+        self.lock().complete_on_create = false;
     }
 
-    /// Batches so far.
+    /// The number of batches so far.
     pub fn batches(&self) -> usize {
         self.lock().batches.len()
     }
 
-    /// The newest upload's figures.
+    /// The figures of the newest upload.
     pub fn upload(&self) -> Upload {
         *self.lock().uploads.last().unwrap()
     }
@@ -122,12 +122,12 @@ impl BareOpenAi {
         newest.unwrap().body.clone()
     }
 
-    /// How often each kind of call came, since this was last asked.
+    /// The number of calls of each kind since the last call of this function.
     pub fn calls(&self) -> HashMap<String, u64> {
         std::mem::take(&mut self.lock().calls)
     }
 
-    /// When webhooks came.
+    /// The times at which webhooks arrived.
     pub fn hooks(&self) -> Vec<Instant> {
         self.lock().hooks.clone()
     }
@@ -162,7 +162,7 @@ impl BareOpenAi {
         let answer = match (method, &*parts) {
             ("POST", ["files"]) => {
                 let bytes = body.len() as u64;
-                let file = self.take_file(body);
+                let file = self.store_file(body);
                 self.lock().uploads.push(Upload {
                     bytes,
                     took: begun.elapsed(),
@@ -174,10 +174,10 @@ impl BareOpenAi {
             ("GET", ["batches", id]) => {
                 let state = self.lock();
                 let batch = state.batches.iter().find(|batch| batch.id == *id);
-                state.shown(batch.unwrap())
+                state.object(batch.unwrap())
             }
             ("GET", ["files"]) => json!({"object": "list", "data": [], "has_more": false}),
-            ("GET", ["files", id, "content"]) => return self.give_results(stream, id),
+            ("GET", ["files", id, "content"]) => return self.send_results(stream, id),
             ("GET", ["files", id]) => {
                 let bytes = self.output_lines(id).len() * self.lock().line_bytes;
                 json!({"object": "file", "id": id, "bytes": bytes, "created_at": now_in_seconds(),
@@ -188,7 +188,7 @@ impl BareOpenAi {
                 self.lock().hooks.push(begun);
                 json!({})
             }
-            other => panic!("bare OpenAI knows nothing of {other:?}"),
+            other => panic!("bare OpenAI does not serve {other:?}"),
         };
         let body = answer.to_string();
         let head = format!(
@@ -199,8 +199,8 @@ impl BareOpenAi {
         stream.write_all((head + &body).as_bytes()).ok();
     }
 
-    /// The file of a multipart body, which has one.
-    fn take_file(&self, mut body: Vec<u8>) -> Value {
+    /// Stores the only file of a multipart body.
+    fn store_file(&self, mut body: Vec<u8>) -> Value {
         let text = |from: &[u8]| String::from_utf8_lossy(from).into_owned();
         let start = find(&body, b"{\"custom_id\"").unwrap();
         let head = text(&body[..start]);
@@ -213,7 +213,7 @@ impl BareOpenAi {
         let id = format!("file-{}", state.files.len());
         let created = now_in_seconds();
         let bytes = body.len() + 1;
-        let shown = json!({"object": "file", "id": id, "bytes": bytes, "created_at": created,
+        let object = json!({"object": "file", "id": id, "bytes": bytes, "created_at": created,
                            "filename": name, "purpose": "batch", "status": "processed"});
         let input = Input {
             name,
@@ -221,7 +221,7 @@ impl BareOpenAi {
             created,
         };
         state.files.insert(id, input);
-        shown
+        object
     }
 
     fn create(&self, order: &Value) -> Value {
@@ -233,12 +233,12 @@ impl BareOpenAi {
             input,
             metadata: order["metadata"].clone(),
             created: now_in_seconds(),
-            complete: state.at_once,
+            complete: state.complete_on_create,
             lines,
         };
-        let shown = state.shown(&batch);
+        let object = state.object(&batch);
         state.batches.push(batch);
-        shown
+        object
     }
 
     fn list(&self, target: &str) -> Value {
@@ -252,7 +252,7 @@ impl BareOpenAi {
         let data: Vec<Value> = batches
             .by_ref()
             .take(100)
-            .map(|batch| state.shown(batch))
+            .map(|batch| state.object(batch))
             .collect();
         json!({"object": "list", "data": data, "has_more": batches.next().is_some()})
     }
@@ -265,7 +265,7 @@ impl BareOpenAi {
         custom_ids(body).map(str::to_owned).collect()
     }
 
-    fn give_results(&self, stream: &TcpStream, output: &str) {
+    fn send_results(&self, stream: &TcpStream, output: &str) {
         let size = self.lock().line_bytes;
         let lines = self.output_lines(output);
         let mut out = BufWriter::with_capacity(1 << 18, stream);
@@ -290,7 +290,7 @@ impl BareOpenAi {
 }
 
 impl State {
-    fn shown(&self, batch: &Batch) -> Value {
+    fn object(&self, batch: &Batch) -> Value {
         let (status, output) = if batch.complete {
             ("completed", json!(batch.input.replace("file", "output")))
         } else {
@@ -317,8 +317,8 @@ impl State {
     }
 }
 
-/// What stands before and after the custom id in a result line: `instructions` is what makes real
-/// lines long.
+/// The text before and after the custom id in a result line. `instructions` makes the line as long
+/// as a real one.
 fn answer_around(size: usize) -> (String, (String, String)) {
     let mark = "MARK";
     let [input, output] = TOKENS;

@@ -1,4 +1,5 @@
-//! A large job's way: its input built and uploaded, its results taken in, read and downloaded.
+//! The stages of a large job: its input is built and uploaded, its results are ingested, read and
+//! downloaded.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +18,7 @@ use crate::rig::{
 
 const LOTS: usize = 50_000;
 const LINE: usize = 3000;
-/// The prompt is as long as files of 190 MB need it to be.
+/// The prompt is so long that the input file has 190 MB.
 const CONFIG: &str =
     "openai = { poll_interval = \"1s\" }\n[batch]\nmax_wait = \"1s\"\nmax_requests = 50000";
 
@@ -27,7 +28,7 @@ pub fn pipeline() -> Vec<Figure> {
     figures
 }
 
-/// Milliseconds between two columns of a batch's times.
+/// The time between two timestamps of a batch.
 fn between(database: &Path, from: &str, to: &str, stage: &str) -> Duration {
     let sql = format!(
         "SELECT CAST(round(sum(julianday({to}) - julianday({from})) * 86400000) AS INTEGER) FROM openai_batches WHERE stage = ?"
@@ -36,8 +37,8 @@ fn between(database: &Path, from: &str, to: &str, stage: &str) -> Duration {
     Duration::from_millis(milliseconds.unsigned_abs())
 }
 
-/// From the first output that lies in the spool to the last line's verdict.
-fn taking_in(database: &Path, stage: &str) -> Duration {
+/// The time from the first spooled output to the outcome of the last line.
+fn ingest_time(database: &Path, stage: &str) -> Duration {
     let sql = "SELECT CAST(round((julianday(max(b.ingested_at)) - julianday(min(e.at))) * 86400000) AS INTEGER)
                FROM openai_batches b JOIN events e ON e.batch_id = b.id AND e.kind = 'spooled' WHERE b.stage = ?";
     let milliseconds: i64 = cell(database, sql, stage).unwrap();
@@ -80,7 +81,7 @@ fn one_language() -> Vec<Figure> {
             built,
             reference,
         ),
-        Figure::alone("memory above idle meanwhile", megabytes(memory)),
+        Figure::alone("additional memory during it", megabytes(memory)),
     ];
 
     let folder = tempfile::tempdir().unwrap();
@@ -88,17 +89,17 @@ fn one_language() -> Vec<Figure> {
     let taken = Instant::now();
     process.forget_peak();
     openai.complete();
-    // The spooled file is gone when it is taken in.
+    // The spooled file is deleted when it is ingested.
     let spooled = wait("the results", || spooled(&appliance, LOTS * LINE));
     wait("the end", || {
         (count(&database, "ingested") == 1).then_some(())
     });
     let whole = taken.elapsed();
-    let ours = taking_in(&database, "vision");
+    let ours = ingest_time(&database, "vision");
     let memory = process.peak().saturating_sub(idle);
-    let reference = bare::take_in(&mut copy, &spooled);
+    let reference = bare::ingest(&mut copy, &spooled);
     figures.push(Figure::against(
-        "take in 50,000 results of 3 KB",
+        "ingest 50,000 results of 3 KB",
         format!(
             "{ours:.2?}, {:.0} lines/s; with poll and download {whole:.2?}",
             rate(LOTS, ours)
@@ -107,13 +108,13 @@ fn one_language() -> Vec<Figure> {
         reference,
     ));
     figures.push(Figure::alone(
-        "memory above idle meanwhile",
+        "additional memory during it",
         megabytes(memory),
     ));
     figures
 }
 
-/// The lines of the spooled output, once it lies there whole.
+/// The lines of the spooled output, once the file is complete.
 fn spooled(appliance: &Appliance, bytes: usize) -> Option<Vec<Vec<u8>>> {
     let spool = appliance.database().with_file_name("spool");
     let mut files = fs::read_dir(spool).ok()?.map(|entry| entry.unwrap().path());
@@ -125,7 +126,7 @@ fn spooled(appliance: &Appliance, bytes: usize) -> Option<Vec<Vec<u8>>> {
     Some(lines.map(<[u8]>::to_vec).collect())
 }
 
-/// Ten languages: half a million translations, with clients who poll meanwhile; then the results.
+/// Ten languages: half a million translations while clients poll, then the download of the results.
 fn ten_languages() -> Vec<Figure> {
     let languages = ["bg", "cs", "de", "es", "fr", "it", "lt", "pl", "ro", "uk"];
     let openai = BareOpenAi::start(LINE);
@@ -150,24 +151,24 @@ fn ten_languages() -> Vec<Figure> {
         (!appliance.status(&id)["completed_at"].is_null()).then_some(())
     });
     let results = LOTS * languages.len();
-    let ours = taking_in(&database, "translation");
+    let ours = ingest_time(&database, "translation");
     let mut figures = vec![
         Figure::alone(
-            "take in 500,000 translations of 3 KB, downloads in it",
+            "ingest 500,000 translations of 3 KB, including their downloads",
             format!("{ours:.1?}, {:.0} lines/s", rate(results, ours)),
         ),
         Figure::alone(
-            "memory above idle meanwhile",
+            "additional memory during it",
             megabytes(process.peak().saturating_sub(idle)),
         ),
     ];
     figures.extend(download(&appliance, &process, &id, idle));
-    figures.push(polls_of_a_busy_one(&appliance, &openai, &id));
+    figures.push(polls_under_load(&appliance, &openai, &id));
     figures
 }
 
-/// Polls while a large job's results are taken in and another is submitted.
-fn polls_of_a_busy_one(appliance: &Appliance, openai: &BareOpenAi, id: &str) -> Figure {
+/// Polls while the results of a large job are ingested and another job is submitted.
+fn polls_under_load(appliance: &Appliance, openai: &BareOpenAi, id: &str) -> Figure {
     openai.hold();
     let batches = openai.batches();
     submit(appliance, &job(LOTS, &["en"], None));
@@ -189,7 +190,7 @@ fn polls_of_a_busy_one(appliance: &Appliance, openai: &BareOpenAi, id: &str) -> 
     });
     let [median, p99] = percentiles(&mut times);
     Figure::alone(
-        "status polls while a job of 50,000 lots is taken in and the results of another, 8 clients",
+        "status polls while a job of 50,000 lots is submitted and the results of another are ingested, 8 clients",
         format!(
             "{:.0}/s, median {median:.1?}, p99 {p99:.1?}",
             rate(times.len(), took)
@@ -198,7 +199,7 @@ fn polls_of_a_busy_one(appliance: &Appliance, openai: &BareOpenAi, id: &str) -> 
 }
 
 fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> Vec<Figure> {
-    wait("peace", || {
+    wait("every batch to end", || {
         let live =
             "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed', ?)";
         (cell::<i64>(&appliance.database(), live, "") == Some(0)).then_some(())
@@ -233,11 +234,11 @@ fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> V
         ),
         format!("{ours:.2?}"),
         ours,
-        // As many bytes.
+        // The same number of bytes.
         reference.mul_f64(bytes as f64 / bare_bytes as f64),
     );
 
-    // A reader that stands still in the middle, while a thousand jobs come.
+    // A reader that stops in the middle while 1,000 jobs are submitted.
     let wal = appliance.path("batchkeeper.db-wal");
     let mut slow = begin();
     slow.read_exact(&mut vec![0; 1 << 20]).unwrap();
@@ -252,9 +253,9 @@ fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> V
     drop(slow);
     vec![
         figure,
-        Figure::alone("memory above idle meanwhile", megabytes(memory)),
+        Figure::alone("additional memory during it", megabytes(memory)),
         Figure::alone(
-            "the WAL before and after 1,000 jobs beside a reader that stands still",
+            "the WAL before and after 1,000 jobs beside a stalled reader",
             format!("{}, {}", megabytes(before / 1000), megabytes(after / 1000)),
         ),
     ]

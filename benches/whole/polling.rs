@@ -1,4 +1,5 @@
-//! Watching batches at OpenAI: how soon the end of one is told, and what many of them cost.
+//! Polling at OpenAI: the delay between a batch's end and the webhook, and the cost of many
+//! batches.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use crate::client::{load, post};
 use crate::openai::BareOpenAi;
 use crate::rig::{self, Figure, Process, cell, job, pause, submit, wait};
 
-/// From the end of the last batch at OpenAI to the webhook.
+/// The time from the end of the last batch at OpenAI to the webhook.
 pub fn latency() -> Vec<Figure> {
     let openai = BareOpenAi::start(3000);
     openai.complete();
@@ -27,8 +28,8 @@ pub fn latency() -> Vec<Figure> {
             pause(Duration::from_millis(500));
             let begun = Instant::now();
             openai.complete();
-            let told = wait("the webhook", || openai.hooks().get(round).copied());
-            told - begun
+            let notified = wait("the webhook", || openai.hooks().get(round).copied());
+            notified - begun
         })
         .collect();
     let [median, _] = rig::percentiles(&mut times);
@@ -39,9 +40,9 @@ pub fn latency() -> Vec<Figure> {
     )]
 }
 
-/// Batches that run.
+/// The cost of polling many running batches.
 pub fn polling() -> Vec<Figure> {
-    // As many as are made in an hour: OpenAI takes 2,000, and some room is left.
+    // Close to an hour's limit: OpenAI accepts 2,000 creates an hour.
     const BATCHES: usize = 1900;
     const WATCHED: Duration = Duration::from_secs(120);
     let openai = BareOpenAi::start(3000);
@@ -60,7 +61,7 @@ pub fn polling() -> Vec<Figure> {
         pause(Duration::from_millis(500));
         (submitted() >= BATCHES).then_some(())
     });
-    // Young batches are looked at more often.
+    // Young batches are polled more often.
     pause(Duration::from_mins(6));
     openai.calls();
     let process = Process(appliance.daemon_id());

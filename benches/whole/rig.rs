@@ -1,4 +1,4 @@
-//! What all measurements share: the daemon as it is run for real, what it holds, and the table.
+//! Shared helpers: a daemon with realistic settings, its memory and processor time, and the table.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use crossbeam_channel::never;
 pub struct Figure {
     /// What was measured.
     pub work: String,
-    /// What came out, on this machine and this day.
+    /// The figure, on this machine and this day.
     pub measured: String,
-    /// Against what, and how many times that.
+    /// The reference's figure, and the ratio to it.
     pub ratio: Option<(String, f64)>,
 }
 
@@ -32,7 +32,7 @@ impl Figure {
         }
     }
 
-    /// A time held against a bare one.
+    /// A time compared with the time of a bare reference.
     pub fn against(work: &str, measured: String, ours: Duration, bare: Duration) -> Self {
         let ratio = ours.as_secs_f64() / bare.as_secs_f64();
         Self {
@@ -43,7 +43,7 @@ impl Figure {
     }
 }
 
-/// A daemon with the defaults of a real one, beside a bare OpenAI; `config` says what is otherwise.
+/// Starts a daemon with realistic settings beside a bare OpenAI. `config` overrides the settings.
 pub fn daemon(openai: &BareOpenAi, config: &str) -> Appliance {
     let mut appliance = Appliance::without_daemon("");
     configure(&appliance, openai, config);
@@ -51,7 +51,7 @@ pub fn daemon(openai: &BareOpenAi, config: &str) -> Appliance {
     appliance
 }
 
-/// Writes such a daemon's configuration.
+/// Writes the configuration of such a daemon.
 pub fn configure(appliance: &Appliance, openai: &BareOpenAi, config: &str) {
     let usual = format!(
         r#"
@@ -110,7 +110,7 @@ pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
         })
         .collect();
     let mut body = submission(&lots, languages);
-    // Two jobs are never the same.
+    // The daemon must not treat two jobs as equal.
     body["lots"][0]["additional_info"] = json!(format!("job {}", CLOCK.now().steady.as_nanos()));
     if let Some(url) = webhook {
         body["webhook_url"] = json!(url);
@@ -120,7 +120,7 @@ pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
     Signed { body, signature }
 }
 
-/// Sends a job; its id, and how long the answer took.
+/// Sends a job. Returns its id and the time to the answer.
 pub fn submit(appliance: &Appliance, job: &Signed) -> (String, Duration) {
     let begun = Instant::now();
     let answer = appliance.post(&[("X-Signature", &job.signature)], job.body.as_bytes());
@@ -129,7 +129,7 @@ pub fn submit(appliance: &Appliance, job: &Signed) -> (String, Duration) {
     (answer.json()["job_id"].as_str().unwrap().to_owned(), took)
 }
 
-/// Waits for what may take minutes.
+/// Waits up to 30 minutes until `look` returns a value.
 pub fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -141,12 +141,12 @@ pub fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Does nothing for so long.
+/// Sleeps.
 pub fn pause(time: Duration) {
     never::<()>().recv_timeout(time).ok();
 }
 
-/// One cell of what a query gives, with one parameter.
+/// The first column of the first row of a query with one parameter.
 pub fn cell<T: FromSql>(database: &Path, sql: &str, parameter: &str) -> Option<T> {
     let connection =
         Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -156,7 +156,7 @@ pub fn cell<T: FromSql>(database: &Path, sql: &str, parameter: &str) -> Option<T
         .unwrap_or(None)
 }
 
-/// What a process holds, from `/proc`.
+/// The figures of a process, from `/proc`.
 pub struct Process(pub u32);
 
 impl Process {
@@ -170,12 +170,12 @@ impl Process {
         self.status("VmHWM:")
     }
 
-    /// Its peak is what it holds now.
+    /// Sets the peak to the current memory.
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.0), "5").unwrap();
     }
 
-    /// The processor time that it has had.
+    /// The processor time that the process has used.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
         let fields: Vec<&str> = stat
@@ -188,7 +188,7 @@ impl Process {
             .map(|at| fields[at].parse::<u64>().unwrap())
             .iter()
             .sum();
-        // A hundred in a second, whatever the kernel's own tick is.
+        // USER_HZ is 100, whatever the kernel's internal tick is.
         Duration::from_millis(ticks * 10)
     }
 
@@ -207,17 +207,17 @@ pub fn now_in_seconds() -> i64 {
     CLOCK.now().wall.millis() / 1000
 }
 
-/// Megabytes of kilobytes.
+/// Converts kilobytes to megabytes.
 pub fn megabytes(kilobytes: u64) -> String {
     format!("{:.1} MB", kilobytes as f64 / 1000.0)
 }
 
-/// So many in this time, a second.
+/// `count` events in `time`, as events per second.
 pub fn rate(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-/// Sorted times' median and 99th percentile.
+/// Sorts the times and returns their median and 99th percentile.
 pub fn percentiles(times: &mut [Duration]) -> [Duration; 2] {
     times.sort();
     [50, 99].map(|percent| times[(times.len() - 1) * percent / 100])

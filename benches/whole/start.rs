@@ -1,11 +1,11 @@
-//! The process: how soon it serves, how large it is, what it holds and uses while nothing happens.
+//! The process: its start time, its size, and its memory and processor time when idle.
 
 use std::time::{Duration, Instant};
 
 use crate::openai::BareOpenAi;
 use crate::rig::{self, Figure, Process, megabytes, pause};
 
-/// How long an idle daemon is watched.
+/// How long the idle daemon is observed.
 const IDLE: Duration = Duration::from_secs(20);
 
 pub fn start() -> Vec<Figure> {

@@ -1,4 +1,4 @@
-//! Polls of an idle appliance.
+//! Status polls of an idle daemon.
 
 use std::sync::atomic::AtomicBool;
 

@@ -1,4 +1,4 @@
-//! Taking jobs: one of the largest, and many of the smallest.
+//! Submissions: one of the largest jobs, and many of the smallest.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::client::{load, post};
 use crate::openai::BareOpenAi;
 use crate::rig::{self, Figure, Process, job, megabytes, percentiles, rate, submit};
 
-/// Nothing is sent meanwhile: it is the taking alone that is measured.
+/// Nothing is sent to OpenAI during the measurement: only the submission is measured.
 const WAITING: &str = "[batch]\nmax_wait = \"1h\"";
 
-/// A job of 50,000 lots.
+/// Submits a job with 50,000 lots.
 pub fn large() -> Vec<Figure> {
     let mut times = Vec::new();
     let (mut memory, mut bytes, mut insert) = (0, 0, Duration::MAX);
@@ -33,11 +33,14 @@ pub fn large() -> Vec<Figure> {
             median,
             insert,
         ),
-        Figure::alone("the daemon's peak memory meanwhile", megabytes(memory)),
+        Figure::alone(
+            "the daemon's peak memory during the submission",
+            megabytes(memory),
+        ),
     ]
 }
 
-/// Jobs of two lots by 16 clients at once.
+/// Submits jobs of two lots from 16 clients at the same time.
 pub fn small() -> Vec<Figure> {
     const CLIENTS: usize = 16;
     const EACH: usize = 250;
