@@ -1,9 +1,9 @@
-//! Cancelling, here and at OpenAI.
+//! Cancelling a job, in batchkeeper and at OpenAI.
 
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, KEY, submission, wait_for};
-use crate::{refused, sign_with, taken};
+use crate::{accepted, refused, sign_with};
 
 fn cancel(appliance: &Appliance, job: &str) -> Answer {
     let path = format!("/api/v1/batch-jobs/{job}/cancel");
@@ -14,7 +14,7 @@ fn cancel(appliance: &Appliance, job: &str) -> Answer {
 fn job(appliance: &Appliance, lots: usize, hook: &str) -> String {
     let mut body = submission(&appliance.lots(lots), &["en", "ru"]);
     body["webhook_url"] = json!(appliance.hook(hook));
-    taken(&appliance.submit(&body))
+    accepted(&appliance.submit(&body))
 }
 
 fn requests(appliance: &Appliance, job: &str, state: &str) -> i64 {
@@ -24,7 +24,7 @@ fn requests(appliance: &Appliance, job: &str, state: &str) -> i64 {
 }
 
 #[test]
-fn a_waiting_job_is_cancelled_and_its_webhook_told() {
+fn a_waiting_job_is_cancelled_and_its_webhook_is_sent() {
     let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
     let id = job(&appliance, 3, "waiting");
     let first = cancel(&appliance, &id);
@@ -39,19 +39,19 @@ fn a_waiting_job_is_cancelled_and_its_webhook_told() {
         cancel(&appliance, &id).json()["cancelled_at"],
         answer["cancelled_at"]
     );
-    let told: Value = serde_json::from_str(
+    let event: Value = serde_json::from_str(
         appliance.delivered("waiting", 1)[0]["body"]
             .as_str()
             .unwrap(),
     )
     .unwrap();
-    assert_eq!(told["event"], "batch_job_cancelled");
-    assert_eq!(told["status"], "cancelled");
-    assert_eq!(told["results_available"], false);
-    assert_eq!(told["lots"].as_array().unwrap().len(), 3);
-    // Nothing was sent.
-    assert_eq!(told["processing_summary"]["total_images_processed"], 0);
-    assert_eq!(told["lots"][0]["processed_images"], 0);
+    assert_eq!(event["event"], "batch_job_cancelled");
+    assert_eq!(event["status"], "cancelled");
+    assert_eq!(event["results_available"], false);
+    assert_eq!(event["lots"].as_array().unwrap().len(), 3);
+    // Nothing was sent to OpenAI.
+    assert_eq!(event["processing_summary"]["total_images_processed"], 0);
+    assert_eq!(event["lots"][0]["processed_images"], 0);
     let status = appliance.status(&id);
     assert_eq!(status["status"], "cancelled");
     assert_eq!(status["completed_at"], answer["cancelled_at"]);
@@ -68,7 +68,7 @@ fn a_waiting_job_is_cancelled_and_its_webhook_told() {
     );
     let unknown = "00000000-0000-4000-8000-000000000000";
     refused(&cancel(&appliance, unknown), 404, "JOB_NOT_FOUND");
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_final_job_is_not_cancelled() {
 }
 
 #[test]
-fn a_batch_of_cancelled_jobs_alone_is_cancelled_at_openai() {
+fn a_batch_with_cancelled_jobs_only_is_cancelled_at_openai() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "value": 60_000}));
     let id = job(&appliance, 2, "alone");
@@ -93,20 +93,20 @@ fn a_batch_of_cancelled_jobs_alone_is_cancelled_at_openai() {
             .map(str::to_owned)
     });
     assert_eq!(cancel(&appliance, &id).status, 200);
-    wait_for("its end there", || {
+    wait_for("the batch to end at OpenAI", || {
         let status: String = appliance.cell(
             "SELECT coalesce(openai_status, '') FROM openai_batches ORDER BY id DESC LIMIT 1",
         );
         (status == "cancelled").then_some(())
     });
-    appliance.is_sound();
+    appliance.assert_sound();
     assert_eq!(requests(&appliance, &id, "cancelled"), 2);
     assert_eq!(appliance.status(&id)["status"], "cancelled");
     assert_eq!(appliance.delivered("alone", 1).len(), 1);
 }
 
 #[test]
-fn a_batch_that_another_job_wants_goes_on_and_what_is_paid_is_kept() {
+fn a_batch_shared_with_another_job_continues_and_paid_results_are_kept() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
     let (gone, stays) =
@@ -120,12 +120,13 @@ fn a_batch_that_another_job_wants_goes_on_and_what_is_paid_is_kept() {
     assert_eq!(cancel(&appliance, &gone).status, 200);
     appliance.clear_faults();
     appliance.results(&stays);
-    appliance.is_sound();
+    appliance.assert_sound();
     assert_eq!(batch(&stays), Some(shared));
     let status: String =
         appliance.cell("SELECT openai_status FROM openai_batches ORDER BY id LIMIT 1");
     assert_eq!(status, "completed");
-    // Its texts are stored and can be read; nothing was translated, its state stays.
+    // The job's texts are stored and can be read. Nothing was translated, and the job stays
+    // cancelled.
     let results = appliance
         .read(&format!("/api/v1/batch-results/{gone}"), &gone)
         .json();
@@ -158,5 +159,5 @@ fn cancelling_at_any_moment_leaves_a_sound_appliance() {
         appliance.ended(id);
     }
     appliance.delivered("any", jobs.len());
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -1,14 +1,14 @@
-//! The example clients work, each where its interpreter is there.
+//! The example clients work. Each test is skipped if its interpreter is not installed.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, KEY, all_right, call, submission, wait_for};
+use crate::appliance::{Appliance, KEY, assert_results, call, submission, wait_for};
 
-/// Whether a program is there to be run.
-fn is_there(program: &str) -> bool {
+/// Whether a program is installed.
+fn is_installed(program: &str) -> bool {
     let ran = Command::new(program).arg("--version").output();
     ran.is_ok_and(|ran| ran.status.success())
 }
@@ -40,8 +40,10 @@ fn the_example_clients_send_a_job_and_read_its_results() {
         (vec!["node"], "node", "client.mjs"),
         (vec!["curl", "openssl"], "sh", "client.sh"),
     ] {
-        // openssl knows no --version, but `openssl version`.
-        let missing = needs.iter().find(|it| **it != "openssl" && !is_there(it));
+        // openssl has the subcommand `version` instead of the option `--version`.
+        let missing = needs
+            .iter()
+            .find(|it| **it != "openssl" && !is_installed(it));
         if let Some(missing) = missing {
             println!("{file} is not tested: there is no {missing} here");
             continue;
@@ -51,7 +53,7 @@ fn the_example_clients_send_a_job_and_read_its_results() {
         let (good, out, err) = client(&appliance, program, file, &submission(&lots, &["en", "ru"]));
         assert!(good, "{file}: {err}");
         let results: Value = serde_json::from_str(&out).unwrap();
-        all_right(&results, &lots, &["en", "ru"], &[]);
+        assert_results(&results, &lots, &["en", "ru"], &[]);
         assert_eq!(appliance.jobs(), 1);
         let (good, _, err) = client(
             &appliance,
@@ -72,7 +74,7 @@ fn the_example_clients_send_a_job_and_read_its_results() {
     }
 }
 
-/// Killed when the test lets go of it.
+/// A process that is killed when it is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -83,8 +85,8 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_example_receiver_takes_genuine_webhooks_and_no_others() {
-    if !is_there("python3") {
+fn the_example_receiver_accepts_genuine_webhooks_only() {
+    if !is_installed("python3") {
         println!("receiver.py is not tested: there is no python3 here");
         return;
     }
@@ -115,7 +117,7 @@ fn the_example_receiver_takes_genuine_webhooks_and_no_others() {
     wait_for("its answer", || {
         (appliance.cell::<String>(delivered) == "delivered").then_some(())
     });
-    // Whoever has no key is not believed.
+    // The receiver refuses a webhook that is signed with another key.
     let forged = json!({"event": "batch_job_completed", "job_id": job}).to_string();
     let now = crate::now().seconds().to_string();
     let headers = [

@@ -1,4 +1,4 @@
-//! The images' checks: what makes one missing, what a lot does without, who is kept waiting.
+//! The image checks: when an image counts as missing, and when its lot fails or waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::accepted;
 use crate::appliance::{Appliance, described, in_languages, submission, wait_for};
 use crate::receiver::{Receiver, Reply, mute, status};
-use crate::taken;
 
 fn image() -> Reply {
     status(200)
@@ -16,7 +16,7 @@ fn image() -> Reply {
         .body("an image")
 }
 
-/// A host that has images of every kind.
+/// A host that serves images of every kind.
 fn host() -> Receiver {
     Receiver::start(|nth, seen| {
         let path = seen.path.trim_start_matches('/');
@@ -57,7 +57,7 @@ fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
         lot("one of one", &[url("gone")]),
         lot("all unusable", &["ftp://img.example/1.jpg".to_owned()]),
     ];
-    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     let results = appliance.results(&job);
     let found = &results["results"]["lots"];
     for (at, missing) in [(0, vec![]), (1, vec!["page", "gone", "private"])] {
@@ -80,10 +80,11 @@ fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
         assert!(message.starts_with(reason), "{message}");
     }
     assert_eq!(results["processing_summary"]["failed_lots"], 3);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
-/// A lot's images of which two can be used and three texts cannot; the last is too long to be listed whole.
+/// A lot with two usable images and three texts that are no usable URL. The last text is too long
+/// to be listed whole.
 fn with_unusable(first: &str, second: &str) -> (Value, Value) {
     let long = format!("ftp://img.example/{}", "x".repeat(1000));
     let listed = format!("{} …", &long[..498]);
@@ -106,7 +107,7 @@ fn and(list: &Value, last: &str) -> Value {
 }
 
 #[test]
-fn images_that_cannot_be_used_are_listed_and_no_part_of_the_thirty_percent() {
+fn unusable_images_are_listed_and_do_not_count_for_the_thirty_percent() {
     let host = host();
     let gone = host.url("gone");
     let appliance = Appliance::start();
@@ -114,13 +115,13 @@ fn images_that_cannot_be_used_are_listed_and_no_part_of_the_thirty_percent() {
     let mut lots = appliance.lots(4);
     let (images, unusable) = with_unusable(&truck, &china);
     lots[0]["images"] = images;
-    // One of two that could be looked at is too few, one of one is enough.
+    // One of two checked images is too few; one of one is enough.
     let (images, _) = with_unusable(&truck, &gone);
     lots[1]["images"] = images;
     lots[2]["images"] = unusable.clone();
     let mut body = submission(&lots, &["en"]);
     body["webhook_url"] = json!(appliance.hook("listed"));
-    let job = taken(&appliance.submit(&body));
+    let job = accepted(&appliance.submit(&body));
     let results = appliance.results(&job);
     let found = &results["results"]["lots"];
     let expected = [
@@ -143,13 +144,14 @@ fn images_that_cannot_be_used_are_listed_and_no_part_of_the_thirty_percent() {
     let reason = found[1]["error_message"].as_str().unwrap();
     assert!(reason.starts_with("IMAGE_UNREACHABLE: 1 of 2"), "{reason}");
     assert_eq!(results["processing_summary"]["total_images_processed"], 4);
-    let told = appliance.delivered("listed", 1);
-    let told: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
-    assert_eq!(told["lots"], *found);
+    let delivered = appliance.delivered("listed", 1);
+    let event: Value = serde_json::from_str(delivered[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(event["lots"], *found);
     let older = appliance.read(&format!("/api/v1/jobs/{job}"), &job).json();
     assert_eq!(older["results"][1]["missing_images"], expected[1].1);
 
-    // An operator's retry knows them still, with what its own look finds.
+    // A retry by the operator keeps the unusable texts and adds the missing images of its own
+    // checks.
     let ran = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     appliance.delivered("listed", 2);
@@ -158,19 +160,19 @@ fn images_that_cannot_be_used_are_listed_and_no_part_of_the_thirty_percent() {
         let lot = &again["results"]["lots"][position];
         assert_eq!(lot["missing_images"], *missing, "{lot}");
     }
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
 fn two_failures_in_a_row_make_an_image_missing_and_three_redirects_are_followed() {
-    // HEAD and GET of the first look fail, those of the second do not.
+    // HEAD and GET of the first check fail; those of the second check succeed.
     let flaky = Receiver::start(|nth, _| if nth < 2 { status(500) } else { image() });
     let host = host();
     let appliance = Appliance::start();
     let urls = [flaky.url("flaky"), host.url("away1")];
     let too_far = [host.url("far")];
     let lots = [lot("well", &urls), lot("too far", &too_far)];
-    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     appliance.ended(&job);
     let missing = "SELECT coalesce(group_concat(missing_images), '') FROM batch_lots";
     assert_eq!(
@@ -192,7 +194,7 @@ fn without_checks_every_image_is_sent() {
     let host = host();
     let appliance = Appliance::with("[images]\ncheck = false");
     let lots = [lot("a", &[host.url("gone")]), lot("b", &[host.url("page")])];
-    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     appliance.ended(&job);
     assert_eq!(host.so_far().len(), 0);
     assert_eq!(
@@ -201,19 +203,19 @@ fn without_checks_every_image_is_sent() {
     );
     let (images, unusable) = with_unusable(&host.url("gone"), &host.url("page"));
     let lots = [json!({"lot_id": "a", "images": images}), lot("b", &[])];
-    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     appliance.ended(&job);
     let listed: String =
         appliance.cell("SELECT missing_images FROM batch_lots WHERE missing_images IS NOT NULL");
     assert_eq!(listed, unusable.to_string());
 }
 
-/// Lots of a slow host: four at a time, they take two minutes.
+/// The number of lots with images on a slow host. At four checks at a time, they take two minutes.
 const LOTS: usize = 320;
 
 #[test]
-fn a_slow_host_holds_four_checkers_at_most_and_nobody_else_s_lots() {
-    // Slow until the other job is done, however long that takes.
+fn a_slow_host_occupies_four_checkers_at_most_and_delays_no_other_host() {
+    // The host stays slow until the other job is done.
     let is_done = Arc::new(AtomicBool::new(false));
     let hurry = is_done.clone();
     let slow = Receiver::start(move |_, _| {
@@ -224,9 +226,9 @@ fn a_slow_host_holds_four_checkers_at_most_and_nobody_else_s_lots() {
     let lots: Vec<Value> = (0..LOTS)
         .map(|n| lot(&n.to_string(), &[slow.url(&n.to_string())]))
         .collect();
-    let held_up = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let held_up = accepted(&appliance.submit(&submission(&lots, &["en"])));
     wait_for("four checkers", || (slow.most_at_once() == 4).then_some(()));
-    let quick = taken(&appliance.submit(&submission(&appliance.lots(20), &["en"])));
+    let quick = accepted(&appliance.submit(&submission(&appliance.lots(20), &["en"])));
     appliance.results(&quick);
     assert!(
         slow.so_far().len() < LOTS,
@@ -239,7 +241,7 @@ fn a_slow_host_holds_four_checkers_at_most_and_nobody_else_s_lots() {
 }
 
 #[test]
-fn a_restart_does_not_look_again_at_what_is_known() {
+fn a_restart_does_not_check_known_images_again() {
     let host = host();
     let port = mute();
     let mut appliance = Appliance::start();
@@ -247,7 +249,7 @@ fn a_restart_does_not_look_again_at_what_is_known() {
     let known: Vec<String> = ["a", "b", "c", "gone"].map(|path| host.url(path)).into();
     let images: Vec<String> = known.iter().cloned().chain([hanging.clone()]).collect();
     let lots = [lot("1", &images), lot("2", &images[..3])];
-    let job = taken(&appliance.submit(&submission(&lots, &["en"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     wait_for("the checks of the host that answers", || {
         (appliance.cell::<i64>("SELECT count(*) FROM image_checks") == 4).then_some(())
     });

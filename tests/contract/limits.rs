@@ -1,9 +1,9 @@
-//! How much is taken from a client.
+//! The limits on a client's requests and lots.
 
 use serde_json::json;
 
 use crate::appliance::{Answer, Appliance, KEY, submission};
-use crate::{borrowed, refused, sign_with, taken};
+use crate::{accepted, borrowed, refused, sign_with};
 
 const OTHER_KEY: &str = "a key that only the other client has";
 
@@ -21,8 +21,8 @@ fn wait(answer: &Answer) -> u64 {
 fn submissions_and_reads_are_counted_apart_and_per_client() {
     let appliance = Appliance::with(&format!("{}\n[limits]\nsubmit = 2\nread = 3", clients()));
     let send = || appliance.submit(&submission(&appliance.lots(2), &["en"]));
-    let job = taken(&send());
-    taken(&send());
+    let job = accepted(&send());
+    accepted(&send());
     let answer = send();
     refused(&answer, 429, "RATE_LIMITED");
     assert!((1..=60).contains(&wait(&answer)));
@@ -34,7 +34,7 @@ fn submissions_and_reads_are_counted_apart_and_per_client() {
     refused(&answer, 429, "RATE_LIMITED");
     assert!((1..=60).contains(&wait(&answer)));
     refused(&appliance.get("/api/v1/batch-jobs"), 429, "RATE_LIMITED");
-    // Whoever cannot sign uses nothing up, and the other client has its own.
+    // A request with a wrong signature does not count, and the other client has limits of its own.
     let text = submission(&appliance.lots(2), &["en"]).to_string();
     let other = |signature: String| {
         let headers = [
@@ -46,7 +46,7 @@ fn submissions_and_reads_are_counted_apart_and_per_client() {
     for _ in 0..5 {
         refused(&other("00".into()), 403, "INVALID_SIGNATURE");
     }
-    taken(&other(sign_with(OTHER_KEY, text.as_bytes())));
+    accepted(&other(sign_with(OTHER_KEY, text.as_bytes())));
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn lots_of_a_day_are_counted_across_restarts() {
         let keyed = [("Idempotency-Key", key.to_owned())];
         appliance.send(&submission(&appliance.lots(lots), &["en"]), &keyed)
     };
-    taken(&send(&appliance, 4, "a"));
-    taken(&send(&appliance, 5, "b"));
+    accepted(&send(&appliance, 4, "a"));
+    accepted(&send(&appliance, 5, "b"));
     appliance.kill_daemon();
     appliance.start_daemon();
     let answer = send(&appliance, 2, "c");
@@ -70,33 +70,34 @@ fn lots_of_a_day_are_counted_across_restarts() {
         "{refusal}"
     );
     assert!((1..=86_400).contains(&wait(&answer)));
-    // A repeat takes no more; what still fits is taken; another client has its own day.
-    taken(&send(&appliance, 5, "b"));
-    taken(&send(&appliance, 1, "c"));
+    // A repeat does not count again. A submission that still fits is accepted. Another client has a
+    // day's limit of its own.
+    accepted(&send(&appliance, 5, "b"));
+    accepted(&send(&appliance, 1, "c"));
     refused(&send(&appliance, 1, "d"), 429, "RATE_LIMITED");
     let text = submission(&appliance.lots(10), &["en"]).to_string();
     let headers = [
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
     ];
-    taken(&appliance.post(&borrowed(&headers), text.as_bytes()));
+    accepted(&appliance.post(&borrowed(&headers), text.as_bytes()));
     assert_eq!(appliance.jobs(), 4);
 }
 
 #[test]
-fn a_paused_intake_says_when_to_come_back_and_still_answers_repeats() {
+fn a_paused_intake_sends_retry_after_and_still_answers_repeats() {
     let appliance = Appliance::start();
     let body = submission(&appliance.lots(2), &["en"]);
     let keyed = [("Idempotency-Key", "k".to_owned())];
-    let job = taken(&appliance.send(&body, &keyed));
+    let job = accepted(&appliance.send(&body, &keyed));
     assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
     let answer = appliance.send(&body, &[]);
     refused(&answer, 503, "OVERLOADED");
     assert!(wait(&answer) > 0);
-    assert_eq!(taken(&appliance.send(&body, &keyed)), job);
+    assert_eq!(accepted(&appliance.send(&body, &keyed)), job);
     assert_eq!(appliance.results(&job)["job_id"], json!(job));
     assert_eq!(appliance.run(&["alerts"]).status, 1);
     assert_eq!(appliance.run(&["resume", "intake"]).status, 0);
-    taken(&appliance.send(&body, &[]));
+    accepted(&appliance.send(&body, &[]));
     assert_eq!(appliance.run(&["alerts"]).status, 0);
 }

@@ -1,9 +1,9 @@
-//! The list of a client's jobs, and what every path says of methods and slashes.
+//! The list of a client's jobs, and the methods and trailing slashes that every path accepts.
 
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, call, submission};
-use crate::{SUBMIT, borrowed, refused, sign_with, taken};
+use crate::{SUBMIT, accepted, borrowed, refused, sign_with};
 
 const OTHER_KEY: &str = "a key that only the other client has";
 
@@ -18,9 +18,9 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
     ];
-    taken(&appliance.post(&borrowed(&headers), text.as_bytes()));
+    accepted(&appliance.post(&borrowed(&headers), text.as_bytes()));
     let mut jobs: Vec<String> = (1..=12)
-        .map(|lots| taken(&appliance.submit(&submission(&appliance.lots(lots), &["en"]))))
+        .map(|lots| accepted(&appliance.submit(&submission(&appliance.lots(lots), &["en"]))))
         .collect();
     jobs.reverse();
     let list = |query: &str| {
@@ -70,7 +70,7 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
             ))
         })
         .collect();
-    // From the fifth (included) up to the second (not included).
+    // From the fifth job (included) up to the second (not included).
     let query = format!("?created_after={}&created_before={}", times[4], times[1]);
     assert_eq!(ids(&list(&query)), jobs[2..5]);
     assert_eq!(list("?created_after=2100-01-01")["pagination"]["total"], 0);
@@ -88,9 +88,9 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
 }
 
 #[test]
-fn every_path_knows_its_methods_and_takes_one_slash_at_its_end() {
+fn every_path_names_its_methods_and_accepts_one_trailing_slash() {
     let appliance = Appliance::start();
-    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     appliance.results(&job);
     let paths = [
         (SUBMIT.to_owned(), "POST"),

@@ -1,4 +1,4 @@
-//! The client contract, line by line, through the real program.
+//! Tests of the client contract, sentence by sentence, against the real program.
 #![allow(
     clippy::unwrap_used,
     reason = "clippy does not count the helpers of an integration test as tests"
@@ -26,19 +26,19 @@ use appliance::{Answer, Appliance, KEY, call, now};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, sign};
 use serde_json::Value;
 
-/// Where submissions go.
+/// The path of submissions.
 const SUBMIT: &str = "/api/v1/generate-descriptions";
 
 fn sign_with(key: &str, bytes: &[u8]) -> String {
     sign(&Key::new(key).unwrap(), Message::Bytes(bytes))
 }
 
-/// The headers of signature v1, made now.
+/// The headers of signature v1 with the current time.
 fn v1(key: &str, method: &str, target: &str, body: &[u8]) -> [(&'static str, String); 2] {
     v1_aged(key, method, target, body, 0)
 }
 
-/// The same, made so many seconds ago.
+/// The headers of signature v1 with a timestamp that is `age` seconds old.
 fn v1_aged(
     key: &str,
     method: &str,
@@ -63,18 +63,18 @@ fn borrowed<'h>(headers: &'h [(&'static str, String)]) -> Vec<(&'static str, &'h
 }
 
 impl Appliance {
-    /// A request with these headers.
+    /// Sends a request with these headers.
     fn ask(&self, method: &str, target: &str, headers: &[(&'static str, String)]) -> Answer {
         let url = format!("{}{target}", self.api);
         call(method, &url, &borrowed(headers), b"")
     }
 
-    /// A read of one job, or of the list, signed by signature v1.
+    /// Reads a job or the list, signed with signature v1.
     fn get(&self, target: &str) -> Answer {
         self.ask("GET", target, &v1(KEY, "GET", target, b""))
     }
 
-    /// A submission signed over its raw body, with further headers.
+    /// Sends a submission that is signed over its raw body, with additional headers.
     fn send(&self, body: &Value, more: &[(&'static str, String)]) -> Answer {
         let body = body.to_string();
         let mut headers = vec![("X-Signature", sign_with(KEY, body.as_bytes()))];
@@ -87,7 +87,7 @@ impl Appliance {
     }
 }
 
-/// A refusal in the contract's form.
+/// Checks that the answer is an error in the contract's form, and returns its body.
 #[track_caller]
 fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -100,9 +100,9 @@ fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     body
 }
 
-/// The job's id in the answer to a submission that was taken.
+/// Checks that the submission was accepted, and returns the job's id.
 #[track_caller]
-fn taken(answer: &Answer) -> String {
+fn accepted(answer: &Answer) -> String {
     assert_eq!(answer.status, 201, "{}", answer.json());
     answer.json()["job_id"].as_str().unwrap().to_owned()
 }

@@ -1,11 +1,11 @@
-//! The earlier service's paths, in their own shapes.
+//! The earlier service's paths, with their own answers.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, described, submission};
-use crate::{sign_with, taken};
+use crate::{accepted, sign_with};
 use batchkeeper::sandbox::expected_translation;
 
 fn members(value: &Value) -> BTreeSet<&str> {
@@ -23,11 +23,11 @@ fn read(appliance: &Appliance, job: &str, path: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_job_that_runs_and_one_that_is_done() {
+fn a_running_job_and_a_completed_one() {
     let appliance = Appliance::start();
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let lots = appliance.lots(3);
-    let job = taken(&appliance.submit(&submission(&lots, &["en", "ru"])));
+    let job = accepted(&appliance.submit(&submission(&lots, &["en", "ru"])));
     let (status, answer) = read(&appliance, &job, "/status");
     assert_eq!(status, 200);
     assert_eq!(
@@ -80,13 +80,13 @@ fn a_job_that_runs_and_one_that_is_done() {
 }
 
 #[test]
-fn a_job_that_failed_and_one_that_was_cancelled() {
+fn a_failed_job_and_a_cancelled_one() {
     let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
     let mut body = submission(&appliance.lots(1), &["en"]);
     body["lots"][0]["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
-    let failed = taken(&appliance.submit(&body));
+    let failed = accepted(&appliance.submit(&body));
     appliance.ended(&failed);
-    let cancelled = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let cancelled = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     let path = format!("/api/v1/batch-jobs/{cancelled}/cancel");
     let headers = [("X-Signature", sign_with(KEY, cancelled.as_bytes()))];
     assert_eq!(appliance.ask("POST", &path, &headers).status, 200);

@@ -1,4 +1,4 @@
-//! What counts once: keys, signatures, equal submissions.
+//! Idempotency: keys, signatures, and equal submissions.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use batchkeeper::base::thread_group;
 use serde_json::{Value, json};
 
 use crate::appliance::{Answer, Appliance, KEY, call, submission};
-use crate::{SUBMIT, borrowed, refused, sign_with, taken, v1};
+use crate::{SUBMIT, accepted, borrowed, refused, sign_with, v1};
 
 const OTHER_KEY: &str = "a key that only the other client has";
 
@@ -26,19 +26,19 @@ fn keyed(key: &str) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn the_same_key_and_body_is_the_same_job_however_often_and_after_a_restart() {
+fn the_same_key_and_body_is_the_same_job_also_after_a_restart() {
     let mut appliance = with_window("0");
     let body = body(&appliance, 2);
     let first = appliance.send(&body, &keyed("order 1"));
-    taken(&first);
-    appliance.results(&taken(&first));
+    accepted(&first);
+    appliance.results(&accepted(&first));
     appliance.kill_daemon();
     appliance.start_daemon();
     for _ in 0..3 {
         let again = appliance.send(&body, &keyed("order 1"));
         assert_eq!((again.status, &again.body), (201, &first.body));
     }
-    // Byte by byte: the same content in other bytes is another body.
+    // Bodies are compared byte by byte: the same content in other bytes is another body.
     let mut spaced = serde_json::to_string_pretty(&body).unwrap().into_bytes();
     let signature = sign_with(KEY, &spaced);
     let headers = [
@@ -50,7 +50,7 @@ fn the_same_key_and_body_is_the_same_job_however_often_and_after_a_restart() {
         409,
         "IDEMPOTENCY_KEY_REUSED",
     );
-    // Whatever is wrong with the other body, the key is what is told.
+    // The conflict of the key is reported, even if the other body has an error too.
     spaced = b"{\"version\": 7}".to_vec();
     let signature = sign_with(KEY, &spaced);
     let headers = [
@@ -63,16 +63,16 @@ fn the_same_key_and_body_is_the_same_job_however_often_and_after_a_restart() {
         "IDEMPOTENCY_KEY_REUSED",
     );
     assert_eq!(appliance.jobs(), 1);
-    // Another key, and another client's same key, are other jobs.
-    let second = taken(&appliance.send(&body, &keyed("order 2")));
+    // Another key makes another job, and so does another client's use of the same key.
+    let second = accepted(&appliance.send(&body, &keyed("order 2")));
     let text = body.to_string();
     let headers = [
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
         ("Idempotency-Key", "order 1".to_owned()),
     ];
-    let third = taken(&appliance.post(&borrowed(&headers), text.as_bytes()));
-    assert_eq!(BTreeSet::from([taken(&first), second, third]).len(), 3);
+    let third = accepted(&appliance.post(&borrowed(&headers), text.as_bytes()));
+    assert_eq!(BTreeSet::from([accepted(&first), second, third]).len(), 3);
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn a_refused_request_frees_its_key_and_odd_keys_are_refused() {
         let answer = appliance.send(&wrong, &keyed("k"));
         refused(&answer, 400, "UNSUPPORTED_VERSION");
     }
-    taken(&appliance.send(&body(&appliance, 2), &keyed("k")));
-    taken(&appliance.send(&body(&appliance, 2), &keyed(&"k".repeat(255))));
+    accepted(&appliance.send(&body(&appliance, 2), &keyed("k")));
+    accepted(&appliance.send(&body(&appliance, 2), &keyed(&"k".repeat(255))));
     for key in ["", &"k".repeat(256)] {
         let answer = appliance.send(&body(&appliance, 2), &keyed(key));
         refused(&answer, 400, "INVALID_PARAMETER");
@@ -93,8 +93,8 @@ fn a_refused_request_frees_its_key_and_odd_keys_are_refused() {
     assert_eq!(appliance.jobs(), 2);
 }
 
-/// Sends the same request side by side; the jobs that the answers name.
-fn at_once(
+/// Sends the same request several times at the same moment, and returns the job ids of the answers.
+fn send_simultaneously(
     appliance: &Appliance,
     headers: &[(&'static str, String)],
     body: &[u8],
@@ -106,7 +106,7 @@ fn at_once(
             body.to_vec(),
         );
         thread_group::spawn_ungrouped("client", move || {
-            taken(&call("POST", &url, &borrowed(&headers), &body))
+            accepted(&call("POST", &url, &borrowed(&headers), &body))
         })
         .unwrap()
     };
@@ -115,29 +115,29 @@ fn at_once(
 }
 
 #[test]
-fn repeats_that_come_at_once_are_one_job() {
+fn simultaneous_repeats_are_one_job() {
     let appliance = with_window("1h");
     let text = body(&appliance, 20).to_string();
     let bytes = text.as_bytes();
     let signature = || ("X-Signature", sign_with(KEY, bytes));
     let key = ("Idempotency-Key", "at once".to_owned());
-    let by_key = at_once(&appliance, &[signature(), key], bytes);
+    let by_key = send_simultaneously(&appliance, &[signature(), key], bytes);
     assert_eq!((by_key.len(), appliance.jobs()), (1, 1));
-    // Without a key: equal to that job, since it runs or is done.
-    let by_content = at_once(&appliance, &[signature()], bytes);
+    // A submission without a key equals that job as long as the job runs or is completed.
+    let by_content = send_simultaneously(&appliance, &[signature()], bytes);
     assert_eq!((by_content, appliance.jobs()), (by_key, 1));
     let text = body(&appliance, 21).to_string();
     let v1 = v1(KEY, "POST", SUBMIT, text.as_bytes());
-    let by_signature = at_once(&appliance, &v1, text.as_bytes());
+    let by_signature = send_simultaneously(&appliance, &v1, text.as_bytes());
     assert_eq!((by_signature.len(), appliance.jobs()), (1, 2));
 }
 
 #[test]
-fn an_equal_submission_without_a_key_is_the_job_that_runs_already() {
+fn an_equal_submission_without_a_key_is_the_running_job() {
     let mut appliance = with_window("1h");
     let first = appliance.send(&body(&appliance, 2), &[]);
-    let job = taken(&first);
-    // Equal is what is meant, not how it is written; unknown fields beside the lots do not count.
+    let job = accepted(&first);
+    // Submissions are equal by content, not by bytes. Unknown fields beside the lots do not count.
     let mut same = body(&appliance, 2);
     same["webhook_url"] = Value::Null;
     same["comment"] = json!("sent again after a time-out");
@@ -148,9 +148,9 @@ fn an_equal_submission_without_a_key_is_the_job_that_runs_already() {
     appliance.results(&job);
     appliance.kill_daemon();
     appliance.start_daemon();
-    assert_eq!(taken(&appliance.send(&body(&appliance, 2), &[])), job);
+    assert_eq!(accepted(&appliance.send(&body(&appliance, 2), &[])), job);
 
-    // Lots, languages and webhooks make the difference; so do a key and a client.
+    // Different lots, languages or webhooks make another job, and so does a key or another client.
     let mut others = vec![body(&appliance, 3)];
     others.push(submission(&appliance.lots(2), &["en", "ru"]));
     for webhook in ["a", "b"] {
@@ -163,9 +163,9 @@ fn an_equal_submission_without_a_key_is_the_job_that_runs_already() {
     }
     let mut jobs: BTreeSet<String> = others
         .iter()
-        .map(|other| taken(&appliance.send(other, &[])))
+        .map(|other| accepted(&appliance.send(other, &[])))
         .collect();
-    jobs.insert(taken(
+    jobs.insert(accepted(
         &appliance.send(&body(&appliance, 2), &keyed("its own")),
     ));
     let text = body(&appliance, 2).to_string();
@@ -173,15 +173,17 @@ fn an_equal_submission_without_a_key_is_the_job_that_runs_already() {
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
     ];
-    jobs.insert(taken(&appliance.post(&borrowed(&headers), text.as_bytes())));
+    jobs.insert(accepted(
+        &appliance.post(&borrowed(&headers), text.as_bytes()),
+    ));
     jobs.insert(job);
     assert_eq!(jobs.len(), others.len() + 3);
 }
 
 #[test]
-fn a_job_that_failed_or_was_cancelled_or_is_old_is_not_repeated() {
+fn a_failed_or_cancelled_or_old_job_is_not_reused() {
     let appliance = with_window("1h");
-    let send = |body: &Value| taken(&appliance.send(body, &[]));
+    let send = |body: &Value| accepted(&appliance.send(body, &[]));
     let mut failing = body(&appliance, 2);
     for lot in failing["lots"].as_array_mut().unwrap() {
         lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
@@ -197,14 +199,14 @@ fn a_job_that_failed_or_was_cancelled_or_is_old_is_not_repeated() {
     assert_ne!(send(&body(&appliance, 2)), cancelled);
 
     let appliance = with_window("1ms");
-    let send = |body: &Value| taken(&appliance.send(body, &[]));
+    let send = |body: &Value| accepted(&appliance.send(body, &[]));
     let first = send(&body(&appliance, 2));
     appliance.results(&first);
     assert_ne!(send(&body(&appliance, 2)), first);
 }
 
 #[test]
-fn a_v1_signature_on_a_post_counts_once() {
+fn a_v1_signature_of_a_post_is_accepted_once() {
     let mut appliance = with_window("0");
     let text = body(&appliance, 2).to_string();
     let bytes = text.as_bytes();
@@ -213,7 +215,7 @@ fn a_v1_signature_on_a_post_counts_once() {
         appliance.post(&borrowed(headers), bytes)
     };
     let first = post(&appliance, &headers);
-    let job = taken(&first);
+    let job = accepted(&first);
     appliance.kill_daemon();
     appliance.start_daemon();
     let mut upper = headers.clone();
@@ -226,10 +228,11 @@ fn a_v1_signature_on_a_post_counts_once() {
     }
     assert_eq!(appliance.jobs(), 1);
 
-    // One that repeats a request by its key counts once as well: without the key it is a repeat too.
+    // A request that repeats its key is also accepted once: without the key, its signature is a
+    // replay.
     let text = body(&appliance, 4).to_string();
     let send = |headers: &[(&'static str, String)]| {
-        taken(&appliance.post(&borrowed(headers), text.as_bytes()))
+        accepted(&appliance.post(&borrowed(headers), text.as_bytes()))
     };
     let key = ("Idempotency-Key", "order".to_owned());
     let first_of_two = send(&[
@@ -245,10 +248,10 @@ fn a_v1_signature_on_a_post_counts_once() {
     }
     assert_eq!(appliance.jobs(), 2);
 
-    // So does one that cancels, whatever became of the job since.
+    // A cancel request is accepted once too, whatever happened to the job since.
     let path = format!("/api/v1/batch-jobs/{job}/cancel");
     appliance.results(&job);
-    let other = taken(&appliance.send(&body(&appliance, 3), &[]));
+    let other = accepted(&appliance.send(&body(&appliance, 3), &[]));
     let path_of_other = path.replace(&job, &other);
     let headers = v1(KEY, "POST", &path_of_other, b"");
     let first = appliance.ask("POST", &path_of_other, &headers);
@@ -263,7 +266,7 @@ fn a_v1_signature_on_a_post_counts_once() {
 }
 
 #[test]
-fn a_dry_run_stores_nothing_and_says_what_it_would_be() {
+fn a_dry_run_stores_nothing_and_shows_the_answer() {
     let appliance = with_window("1h");
     let mut body = submission(&appliance.lots(3), &["en", "ru", "de"]);
     body["lots"][2]["images"] = json!([]);
@@ -294,7 +297,7 @@ fn a_dry_run_stores_nothing_and_says_what_it_would_be() {
         assert!(answer["tokens"]["input"].as_u64().unwrap() > 0);
         assert_eq!(answer["tokens"]["output_at_most"], 6 * 2048);
     }
-    // What would be refused is refused.
+    // A dry run refuses what a real submission would refuse.
     let wrong = b"{\"version\": \"1.0.0\"}";
     let url = format!("{}{SUBMIT}?dry_run=true", appliance.api);
     let answer = call(

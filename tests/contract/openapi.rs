@@ -1,5 +1,5 @@
-//! The OpenAPI documents are true: every path, method, status and code in them is served, every
-//! answer has the form that they give, and their examples work.
+//! Checks the OpenAPI documents. The program serves every documented path, method, status and code;
+//! every answer has its documented form; and the examples work.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::appliance::{Answer, Appliance, KEY, call, submission, wait_for};
 use crate::{SUBMIT, borrowed, sign_with, v1};
 
-/// A value, a part of a document, and the document.
+/// A schema within a document, and the document that resolves its references.
 struct Schema<'d> {
     document: &'d Value,
 }
@@ -24,7 +24,8 @@ impl<'d> Schema<'d> {
         }
     }
 
-    /// What is wrong with a value; nothing is said of keywords that the documents do not use.
+    /// The first difference between a value and its schema. Keywords that the documents do not use
+    /// are ignored.
     fn complaint(&self, schema: &'d Value, value: &Value) -> Option<String> {
         let schema = self.resolve(schema);
         if let Some(any) = schema["anyOf"].as_array() {
@@ -72,7 +73,7 @@ impl<'d> Schema<'d> {
         for (name, member) in value.as_object().into_iter().flatten() {
             let of = match schema["properties"].get(name) {
                 Some(of) => of,
-                // What is answered has no member that the document does not know.
+                // An answer has no member that the document does not list.
                 None if schema["properties"].is_object() => {
                     return Some(format!("{name} is unknown in {value}"));
                 }
@@ -92,12 +93,12 @@ impl<'d> Schema<'d> {
     }
 }
 
-/// Path, method, status, code.
-type Said = (String, String, u16, String);
+/// Path, method, status, error code.
+type DocumentedAnswer = (String, String, u16, String);
 
-/// What the document says that there is; responses that are shared are the server's own, which
-/// `tests/network/listener.rs` brings about.
-fn documented(document: &Value) -> BTreeSet<Said> {
+/// Everything that the document lists. Shared responses are left out: they come from the listener,
+/// and `tests/network/listener.rs` tests them.
+fn documented(document: &Value) -> BTreeSet<DocumentedAnswer> {
     let mut all = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -120,10 +121,10 @@ fn documented(document: &Value) -> BTreeSet<Said> {
     all
 }
 
-/// Holds answers against a document.
+/// Checks answers against a document, and remembers them.
 struct Witness {
     document: Value,
-    seen: BTreeSet<Said>,
+    seen: BTreeSet<DocumentedAnswer>,
 }
 
 impl Witness {
@@ -139,7 +140,7 @@ impl Witness {
     }
 
     #[track_caller]
-    fn saw(&mut self, method: &str, path: &str, answer: &Answer) {
+    fn check(&mut self, method: &str, path: &str, answer: &Answer) {
         let operation = &self.document["paths"][path][method.to_lowercase()];
         let response = &operation["responses"][answer.status.to_string()];
         let text = String::from_utf8_lossy(&answer.body);
@@ -186,7 +187,7 @@ impl Witness {
         ));
     }
 
-    fn is_complete(&self) {
+    fn assert_complete(&self) {
         let documented = documented(&self.document);
         let unseen: Vec<_> = documented.difference(&self.seen).collect();
         assert!(unseen.is_empty(), "documented, but not served: {unseen:#?}");
@@ -203,7 +204,7 @@ const JOB_READS: [&str; 6] = [
 ];
 const LIST: &str = "/api/v1/batch-jobs";
 const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
-const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+const UNKNOWN_JOB: &str = "00000000-0000-4000-8000-000000000000";
 
 fn config(limits: &str) -> String {
     format!("[batch]\nmax_wait = \"300ms\"\n[limits]\nmax_body = \"3MB\"\n{limits}")
@@ -222,7 +223,7 @@ impl Appliance {
 }
 
 #[test]
-fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_served() {
+fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
     let mut appliance = Appliance::with(&config(""));
     let mut witness = Witness::of(&appliance.api);
     let post = |appliance: &Appliance, body: &[u8], more: &[(&'static str, String)]| {
@@ -235,7 +236,7 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
     let id = |answer: &Answer| answer.json()["job_id"].as_str().unwrap().to_owned();
     let at = |path: &str, job: &str| path.replace("{job_id}", job);
 
-    // Submissions. First the document's own examples.
+    // Submissions, beginning with the document's own examples.
     let examples = witness.document["paths"][SUBMIT]["post"]["requestBody"]["content"]["application/json"]["examples"].clone();
     let schema = Value::clone(&witness.document["components"]["schemas"]["Submission"]);
     for (name, example) in examples.as_object().unwrap() {
@@ -249,7 +250,7 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         let answer = send(&appliance, &example["value"]);
         let code = answer.json()["code"].as_str().unwrap_or("").to_owned();
         assert_eq!(code, expected, "{name}");
-        witness.saw("POST", SUBMIT, &answer);
+        witness.check("POST", SUBMIT, &answer);
     }
     let good = submission(&appliance.lots(2), &["en", "ru"]);
     let with = |name: &str, value: Value| {
@@ -269,29 +270,29 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         with("webhook_url", json!("ftp://client.example")),
         with("languages", json!(["?"])),
     ] {
-        witness.saw("POST", SUBMIT, &send(&appliance, &body));
+        witness.check("POST", SUBMIT, &send(&appliance, &body));
     }
     let text = good.to_string();
     let bytes = text.as_bytes();
-    witness.saw("POST", SUBMIT, &post(&appliance, b"{", &[]));
-    witness.saw(
+    witness.check("POST", SUBMIT, &post(&appliance, b"{", &[]));
+    witness.check(
         "POST",
         SUBMIT,
         &post(&appliance, &vec![b' '; 3_000_001], &[]),
     );
-    witness.saw("POST", SUBMIT, &appliance.post(&[], bytes));
-    witness.saw(
+    witness.check("POST", SUBMIT, &appliance.post(&[], bytes));
+    witness.check(
         "POST",
         SUBMIT,
         &appliance.post(&[("X-Signature", "00")], bytes),
     );
     let media_type = [("Content-Type", "text/plain".to_owned())];
-    witness.saw("POST", SUBMIT, &post(&appliance, bytes, &media_type));
+    witness.check("POST", SUBMIT, &post(&appliance, bytes, &media_type));
     let key = [("Idempotency-Key", "k".to_owned())];
     let completed = post(&appliance, bytes, &key);
-    witness.saw("POST", SUBMIT, &completed);
-    witness.saw("POST", SUBMIT, &post(&appliance, b"{}", &key));
-    witness.saw(
+    witness.check("POST", SUBMIT, &completed);
+    witness.check("POST", SUBMIT, &post(&appliance, b"{}", &key));
+    witness.check(
         "POST",
         SUBMIT,
         &appliance.v1("POST", &format!("{SUBMIT}?dry_run=true"), bytes),
@@ -310,20 +311,20 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
     let cancelled = id(&send(&appliance, &good));
     for _ in 0..2 {
         let answer = appliance.v1("POST", &at(CANCEL, &cancelled), b"{\"reason\": \"sold\"}");
-        witness.saw("POST", CANCEL, &answer);
+        witness.check("POST", CANCEL, &answer);
     }
-    witness.saw(
+    witness.check(
         "POST",
         CANCEL,
         &appliance.v1("POST", &at(CANCEL, &completed), b""),
     );
-    witness.saw(
+    witness.check(
         "POST",
         CANCEL,
-        &appliance.v1("POST", &at(CANCEL, NOBODY), b""),
+        &appliance.v1("POST", &at(CANCEL, UNKNOWN_JOB), b""),
     );
     for body in ["{", "{\"event\": \"batch_job_completed\"}"] {
-        witness.saw(
+        witness.check(
             "POST",
             CANCEL,
             &appliance.v1("POST", &at(CANCEL, &running), body.as_bytes()),
@@ -333,12 +334,12 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         call(method, &format!("{}{path}", appliance.api), headers, b"")
     };
     for path in JOB_READS {
-        for job in [&running, &completed, &failed, &cancelled, NOBODY] {
-            witness.saw("GET", path, &appliance.get(&at(path, job)));
+        for job in [&running, &completed, &failed, &cancelled, UNKNOWN_JOB] {
+            witness.check("GET", path, &appliance.get(&at(path, job)));
         }
         if path.contains("results") {
             let answer = appliance.get(&format!("{}?limit=x", at(path, &completed)));
-            witness.saw("GET", path, &answer);
+            witness.check("GET", path, &answer);
         }
     }
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
@@ -349,7 +350,7 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         )
         .unwrap();
     for path in JOB_READS {
-        witness.saw("GET", path, &appliance.get(&at(path, &completed)));
+        witness.check("GET", path, &appliance.get(&at(path, &completed)));
     }
     for query in [
         "",
@@ -357,7 +358,7 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         "?created_after=2020-01-01T00:00:00Z",
         "?status=done",
     ] {
-        witness.saw("GET", LIST, &appliance.get(&format!("{LIST}{query}")));
+        witness.check("GET", LIST, &appliance.get(&format!("{LIST}{query}")));
     }
     for (method, path) in JOB_READS
         .map(|path| ("GET", path))
@@ -365,34 +366,35 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
         .chain([("GET", LIST), ("POST", CANCEL)])
     {
         let target = at(path, &completed);
-        witness.saw(method, path, &unsigned(&appliance, method, &target, &[]));
+        witness.check(method, path, &unsigned(&appliance, method, &target, &[]));
         let wrong = [("X-Signature", "00")];
-        witness.saw(method, path, &unsigned(&appliance, method, &target, &wrong));
+        witness.check(method, path, &unsigned(&appliance, method, &target, &wrong));
     }
     let health = |appliance: &Appliance| unsigned(appliance, "GET", "/health", &[]);
-    witness.saw("GET", "/health", &health(&appliance));
-    witness.saw(
+    witness.check("GET", "/health", &health(&appliance));
+    witness.check(
         "GET",
         "/openapi.json",
         &unsigned(&appliance, "GET", "/openapi.json", &[]),
     );
 
-    // The intake paused; then nothing can be stored, since somebody else holds the database.
+    // The intake is paused. Then nothing can be stored, because another connection holds the write
+    // lock.
     assert_eq!(appliance.run(&["pause", "intake"]).status, 0);
-    witness.saw("POST", SUBMIT, &send(&appliance, &good));
+    witness.check("POST", SUBMIT, &send(&appliance, &good));
     assert_eq!(appliance.run(&["resume", "intake"]).status, 0);
     {
         let mut other = rusqlite::Connection::open(appliance.database()).unwrap();
         let _held = other
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .unwrap();
-        witness.saw("POST", SUBMIT, &send(&appliance, &good));
-        witness.saw(
+        witness.check("POST", SUBMIT, &send(&appliance, &good));
+        witness.check(
             "POST",
             CANCEL,
             &appliance.v1("POST", &at(CANCEL, &running), b""),
         );
-        witness.saw("GET", "/health", &health(&appliance));
+        witness.check("GET", "/health", &health(&appliance));
     }
 
     // Limits.
@@ -402,23 +404,23 @@ fn every_answer_of_the_client_api_is_documented_and_every_documented_one_is_serv
     appliance.start_daemon();
     for _ in 0..2 {
         let new = with("languages", json!(["en", "fr"]));
-        witness.saw("POST", SUBMIT, &send(&appliance, &new));
-        witness.saw("GET", LIST, &appliance.get(LIST));
+        witness.check("POST", SUBMIT, &send(&appliance, &new));
+        witness.check("GET", LIST, &appliance.get(LIST));
     }
     for path in JOB_READS {
-        witness.saw("GET", path, &appliance.get(&at(path, &completed)));
+        witness.check("GET", path, &appliance.get(&at(path, &completed)));
     }
-    witness.saw(
+    witness.check(
         "POST",
         CANCEL,
         &appliance.v1("POST", &at(CANCEL, &running), b""),
     );
-    witness_of_one_lot(&mut witness);
-    witness.is_complete();
+    check_synchronous_jobs(&mut witness);
+    witness.assert_complete();
 }
 
-/// Jobs of one lot, answered at once.
-fn witness_of_one_lot(witness: &mut Witness) {
+/// Jobs with one lot, answered synchronously.
+fn check_synchronous_jobs(witness: &mut Witness) {
     let synchronous = "[synchronous]\nenabled = true";
     let mut appliance = Appliance::with(synchronous);
     let direct = "POST /v1/responses";
@@ -426,26 +428,26 @@ fn witness_of_one_lot(witness: &mut Witness) {
         let keyed = [("Idempotency-Key", key.to_owned())];
         appliance.send(&submission(&appliance.lots(1), &["en"]), &keyed)
     };
-    witness.saw("POST", SUBMIT, &one(&appliance, "well"));
+    witness.check("POST", SUBMIT, &one(&appliance, "well"));
     let mut unreachable = submission(&appliance.lots(1), &["en"]);
     unreachable["lots"][0]["images"] = json!([appliance.image("no-such.jpg")]);
-    witness.saw("POST", SUBMIT, &appliance.submit(&unreachable));
+    witness.check("POST", SUBMIT, &appliance.submit(&unreachable));
     appliance.kill_daemon();
     appliance.configure(&format!("{synchronous}\ntimeout = \"2s\""));
     appliance.start_daemon();
     appliance.fault(&json!({"fault": "late_reply", "value": 6000, "times": 1, "match": direct}));
     let late = one(&appliance, "late");
-    witness.saw("POST", SUBMIT, &late);
+    witness.check("POST", SUBMIT, &late);
     let job = late.json()["job_id"].as_str().unwrap().to_owned();
     let cancel = CANCEL.replace("{job_id}", &job);
     assert_eq!(appliance.v1("POST", &cancel, b"").status, 200);
-    witness.saw("POST", SUBMIT, &one(&appliance, "late"));
+    witness.check("POST", SUBMIT, &one(&appliance, "late"));
     appliance.fault(&json!({"fault": "unauthorized"}));
-    witness.saw("POST", SUBMIT, &one(&appliance, "refused"));
+    witness.check("POST", SUBMIT, &one(&appliance, "refused"));
 }
 
 #[test]
-fn the_operator_s_document_is_true_as_well() {
+fn every_operator_answer_is_documented() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
@@ -459,7 +461,7 @@ fn the_operator_s_document_is_true_as_well() {
         .collect();
     for path in paths {
         let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
-        witness.saw("GET", &path, &answer);
+        witness.check("GET", &path, &answer);
         let answer = call("PUT", &format!("{}{path}", appliance.ops), &[], b"");
         assert_eq!(
             (answer.status, answer.header("allow")),
@@ -468,10 +470,10 @@ fn the_operator_s_document_is_true_as_well() {
     }
     let other = rusqlite::Connection::open(appliance.database()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let answer = wait_for("a health that is looked at anew", || {
+    let answer = wait_for("a new health check", || {
         let answer = call("GET", &format!("{}/health", appliance.ops), &[], b"");
         (answer.status != 200).then_some(answer)
     });
-    witness.saw("GET", "/health", &answer);
-    witness.is_complete();
+    witness.check("GET", "/health", &answer);
+    witness.assert_complete();
 }

@@ -1,5 +1,5 @@
-//! Polling: every field of a status and of results, pages, what is answered before the end and after
-//! another end.
+//! Polling: every field of a status and of results, pages, and the answers before the end and after
+//! a failure.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -8,8 +8,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, all_right, sign_bytes, submission, wait_for};
-use crate::{refused, taken};
+use crate::appliance::{Appliance, assert_results, sign_bytes, submission, wait_for};
+use crate::{accepted, refused};
 
 fn members(value: &Value) -> BTreeSet<&str> {
     value
@@ -27,7 +27,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
     let mut body = submission(&appliance.lots(4), &["en", "ru"]);
     body["webhook_url"] = json!(appliance.hook("status"));
     body["lots"][2]["images"] = json!(["ftp://img.example/1.jpg"]);
-    let job = taken(&appliance.submit(&body));
+    let job = accepted(&appliance.submit(&body));
     let first = appliance.status(&job);
     let expected = [
         "job_id",
@@ -62,7 +62,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
             "estimated_completion"
         ])
     );
-    // The lot without an image has failed at once.
+    // The lot without an image has failed immediately.
     assert_eq!(
         (&progress["processed_lots"], &progress["failed_lots"]),
         (&json!(1), &json!(1))
@@ -119,7 +119,7 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
     let lots = appliance.lots(7);
     appliance.fault(&json!({"fault": "refusal_line", "match": "_3_ru$"}));
     let languages = ["ru", "en"];
-    let job = taken(&appliance.submit(&submission(&lots, &languages)));
+    let job = accepted(&appliance.submit(&submission(&lots, &languages)));
     let results = appliance.results(&job);
     assert_eq!(
         members(&results),
@@ -147,7 +147,7 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
             .unwrap()
             .contains("second")
     );
-    all_right(&results, &lots, &languages, &[3]);
+    assert_results(&results, &lots, &languages, &[3]);
     let lot = &results["results"]["lots"][3];
     assert_eq!(
         members(lot),
@@ -161,7 +161,7 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
             "error_message"
         ])
     );
-    // It has a text in English; in the other language it says why there is none.
+    // The lot has an English text. For the other language, it has the reason of the failure.
     assert_eq!(lot["status"], "completed");
     assert_eq!(lot["descriptions"][0]["language"], "ru");
     assert_eq!(lot["descriptions"][0]["damages"], Value::Null);
@@ -184,7 +184,7 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
     assert_eq!(page("?limit=3&offset=5"), all[5..]);
     assert_eq!(page("?offset=6"), all[6..]);
     assert_eq!(page("?limit=100000000&offset=7"), [Value::Null; 0]);
-    // As in the list: an empty one is as good as none, and a page has a lot at least.
+    // As in the list, an empty value is ignored, and a page has at least one lot.
     assert_eq!(page("?limit=&offset="), all[..]);
     assert_eq!(page("?limit=0"), all[..1]);
     assert_eq!(page("?limit=-1&offset=-1"), all[..1]);
@@ -195,8 +195,8 @@ fn results_have_their_fields_and_pages_and_languages_that_failed_say_why() {
 }
 
 #[test]
-fn small_results_wait_for_no_large_ones() {
-    // Who reads nothing keeps its slot, however long the others take.
+fn small_results_do_not_wait_for_large_ones() {
+    // A client that reads slowly keeps its slot.
     let appliance = Appliance::with("[http]\ndownloads = 1\nwrite_stall = \"10m\"");
     let large = appliance.job(&appliance.lots(20), &["en"]);
     let small = appliance.job(&appliance.lots(2), &["en"]);
@@ -211,7 +211,8 @@ fn small_results_wait_for_no_large_ones() {
             [&large],
         )
         .unwrap();
-    // One is sent, one waits for that and one is refused; nobody takes more than the beginning.
+    // One answer is being sent, one waits for it, and one request is refused. No client reads more
+    // than the beginning.
     let address = appliance.api.strip_prefix("http://").unwrap();
     let head = format!(
         "GET {} HTTP/1.1\r\nHost: {address}\r\nX-Signature: {}\r\n\r\n",
@@ -226,7 +227,7 @@ fn small_results_wait_for_no_large_ones() {
     let mut first = slow();
     first.read_exact(&mut [0; 100]).unwrap();
     let others = [slow(), slow()];
-    wait_for("the slots to be taken", || {
+    wait_for("all slots to be in use", || {
         let answered = |it: &TcpStream| {
             it.set_nonblocking(true).unwrap();
             it.peek(&mut [0]).is_ok()
@@ -248,14 +249,14 @@ fn small_results_wait_for_no_large_ones() {
 }
 
 #[test]
-fn a_job_whose_lots_all_failed_is_gone_with_what_there_is() {
+fn the_results_of_a_job_whose_lots_all_failed_are_410() {
     let appliance = Appliance::start();
     let mut body = submission(&appliance.lots(2), &["en"]);
     for lot in body["lots"].as_array_mut().unwrap() {
         lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
     }
     body["webhook_url"] = json!(appliance.hook("failed"));
-    let job = taken(&appliance.submit(&body));
+    let job = accepted(&appliance.submit(&body));
     assert_eq!(appliance.ended(&job)["status"], "failed");
     let answer = appliance.get(&format!("/api/v1/batch-results/{job}"));
     let body = refused(&answer, 410, "JOB_FAILED");
@@ -266,15 +267,15 @@ fn a_job_whose_lots_all_failed_is_gone_with_what_there_is() {
             .contains("IMAGE_UNREACHABLE")
     );
     assert_eq!(body["results"]["lots"].as_array().unwrap().len(), 2);
-    let told: Value = serde_json::from_str(
+    let event: Value = serde_json::from_str(
         appliance.delivered("failed", 1)[0]["body"]
             .as_str()
             .unwrap(),
     )
     .unwrap();
     assert_eq!(
-        (&told["event"], &told["status"]),
+        (&event["event"], &event["status"]),
         (&json!("batch_job_failed"), &json!("failed"))
     );
-    assert_eq!(told["results_available"], false);
+    assert_eq!(event["results_available"], false);
 }

@@ -1,4 +1,4 @@
-//! A receiver of webhooks (or a host of images) that answers as a test likes.
+//! A receiver of webhooks, or a host of images, with answers that the test defines.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,15 +12,15 @@ use crossbeam_channel::never;
 
 use crate::appliance::{CLOCK, wait_for};
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// On the steady clock.
+    /// The time on the steady clock.
     pub at: Duration,
-    /// On the wall clock, milliseconds.
+    /// The time on the wall clock, in milliseconds.
     pub wall: i64,
 }
 
@@ -31,7 +31,7 @@ impl Seen {
     }
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -74,7 +74,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers by `reply`, which knows how many requests came before.
+    /// Starts a receiver. `reply` gets the number of earlier requests and the request.
     pub fn start(reply: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Self {
@@ -96,9 +96,10 @@ impl Receiver {
                     let open = now.fetch_add(1, Ordering::SeqCst) + 1;
                     most.fetch_max(open, Ordering::SeqCst);
                     let answer = answer(&stream, &seen, reply.as_ref());
-                    // Before the answer is out: whoever has it may ask again at once.
+                    // This comes before the answer is sent: the client may call again as soon as it
+                    // has the answer.
                     now.fetch_sub(1, Ordering::SeqCst);
-                    // Whoever has asked may have given up.
+                    // The client may have closed the connection.
                     (&stream).write_all(answer.as_bytes()).ok();
                 })
                 .unwrap();
@@ -112,7 +113,7 @@ impl Receiver {
         format!("http://{}/{path}", self.address)
     }
 
-    /// What came, once there are `count` requests.
+    /// The received requests, once there are `count` of them.
     pub fn seen(&self, count: usize) -> Vec<Seen> {
         wait_for(&format!("request {count}"), || {
             let seen = self.so_far();
@@ -124,13 +125,13 @@ impl Receiver {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The most connections that were open at once.
+    /// The largest number of connections that were open at the same time.
     pub fn most_at_once(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
 }
 
-/// Reads a request, and gives the bytes of its answer; none where no request came.
+/// Reads a request and returns the bytes of its answer; `None` if no request arrived.
 fn answer(
     stream: &TcpStream,
     seen: &Mutex<Vec<Seen>>,
@@ -177,7 +178,7 @@ fn answer(
         body,
         after,
     } = reply(nth, &request);
-    // Nothing is ever sent: a slow receiver.
+    // The channel never receives anything: this sleep makes the receiver slow.
     never::<()>().recv_timeout(after).ok();
     let length = body.len();
     let body = if line.starts_with("HEAD ") { "" } else { body };
@@ -186,7 +187,7 @@ fn answer(
     )
 }
 
-/// A receiver that takes connections and never says a word, on every address of this machine.
+/// A receiver on every address of this machine that accepts connections and never answers.
 pub fn mute() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -194,7 +195,7 @@ pub fn mute() -> u16 {
         let mut held = std::collections::VecDeque::new();
         for stream in listener.incoming().map_while(Result::ok) {
             held.push_back(stream);
-            // Those before have been given up by their clients.
+            // The clients have closed the earlier connections.
             if held.len() > 200 {
                 held.pop_front();
             }

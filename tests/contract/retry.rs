@@ -1,12 +1,12 @@
-//! An operator's moves on jobs: cancel, and failed lots sent again.
+//! Operators' commands on jobs: cancel, and retry of failed lots.
 
 use serde_json::{Value, json};
 
+use crate::accepted;
 use crate::appliance::{Appliance, submission, wait_for};
-use crate::taken;
 
 #[test]
-fn failed_lots_are_sent_again_and_told_of_anew() {
+fn failed_lots_are_sent_again_and_their_webhook_too() {
     let appliance = Appliance::with("[images]\ncheck = false");
     let lots = appliance.lots(4);
     let mut body = submission(&lots, &["en", "ru"]);
@@ -14,16 +14,16 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
     body["lots"][3]["images"] = json!([]);
     let refuse = json!({"fault": "refusal_line", "match": "_1$", "times": 1});
     appliance.fault(&refuse);
-    let job = taken(&appliance.submit(&body));
+    let job = accepted(&appliance.submit(&body));
     let first = appliance.results(&job);
     assert_eq!(first["processing_summary"]["failed_lots"], 2, "{first}");
     appliance.delivered("retried", 1);
-    // Its receiver knows of it before the row does.
+    // The receiver gets the delivery before the row is updated.
     wait_for("the delivery's end", || {
         let delivered = "SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'";
         (appliance.cell::<i64>(delivered) == 1).then_some(())
     });
-    appliance.settled();
+    appliance.wait_until_ingested();
     let before = appliance.dump();
     let dry = appliance.run(&["jobs", "retry", &job, "--failed-lots", "--dry-run"]);
     assert_eq!(dry.status, 0, "{}", dry.err);
@@ -34,7 +34,7 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
         "{}",
         dry.out
     );
-    // In money: a description and its translation, as such lines are reserved.
+    // The reservation: one description and one translation.
     let dry = appliance.run(&[
         "jobs",
         "retry",
@@ -56,7 +56,7 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
     let deliveries = appliance.delivered("retried", 2);
     let second = appliance.results(&job);
     assert_eq!(second["processing_summary"]["failed_lots"], 1, "{second}");
-    // What had a text keeps it, and the lot without an image stays failed.
+    // A lot with a text keeps it, and the lot without an image stays failed.
     for lot in [0, 2, 3] {
         assert_eq!(
             second["results"]["lots"][lot],
@@ -69,7 +69,7 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
         headers.clone().find(|it| it[0] == "webhook-id").unwrap()[1].clone()
     };
     assert_ne!(id(&deliveries[0]), id(&deliveries[1]));
-    appliance.is_sound();
+    appliance.assert_sound();
     let nothing = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(nothing.status, 0);
     assert!(nothing.out.starts_with("0 failed lots"), "{}", nothing.out);
@@ -81,7 +81,7 @@ fn failed_lots_are_sent_again_and_told_of_anew() {
 #[test]
 fn an_operator_cancels_a_job() {
     let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
-    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     assert_eq!(appliance.run(&["jobs", "cancel", &job]).status, 0);
     let status = appliance.status(&job);
     assert_eq!(status["status"], "cancelled");
@@ -92,14 +92,14 @@ fn an_operator_cancels_a_job() {
     let retry = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(retry.status, 1);
     assert!(retry.err.contains("cancelled"), "{}", retry.err);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
-fn paused_submissions_wait_and_go_on() {
+fn paused_submissions_wait_and_continue() {
     let appliance = Appliance::start();
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
-    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     let checked = "SELECT count(*) FROM requests WHERE images_due = 0";
     crate::appliance::wait_for("the images' checks", || {
         (appliance.cell::<i64>(checked) == 2).then_some(())
@@ -110,5 +110,5 @@ fn paused_submissions_wait_and_go_on() {
     );
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     appliance.results(&job);
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -1,24 +1,24 @@
-//! Who may ask: forms of signature that `refusals.rs` does not hold.
+//! Authentication: the forms of signature that `refusals.rs` does not test.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::appliance::{Appliance, CLOCK, KEY, call, submission};
-use crate::{SUBMIT, borrowed, refused, sign_with, taken, v1};
+use crate::{SUBMIT, accepted, borrowed, refused, sign_with, v1};
 use batchkeeper::base::clock::Clock;
 
 const OTHER_KEY: &str = "a key that only the other client has";
 const HOOK_KEY: &str = "a key that signs webhooks and nothing else";
 
 #[test]
-fn unsigned_reads_are_let_through_for_the_default_client_where_that_is_switched_on() {
+fn unsigned_reads_are_accepted_for_the_default_client_if_configured() {
     let appliance = Appliance::with(&format!(
         "legacy_unsigned_reads = true
          clients = [{{name = \"default\", keys = [{KEY:?}]}}, {{name = \"other\", keys = [{OTHER_KEY:?}]}}]"
     ));
     let text = submission(&appliance.lots(2), &["en"]).to_string();
-    let job = taken(&appliance.post(
+    let job = accepted(&appliance.post(
         &[("X-Signature", &sign_with(KEY, text.as_bytes()))],
         text.as_bytes(),
     ));
@@ -26,7 +26,7 @@ fn unsigned_reads_are_let_through_for_the_default_client_where_that_is_switched_
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
     ];
-    let others = taken(&appliance.post(&borrowed(&headers), text.as_bytes()));
+    let others = accepted(&appliance.post(&borrowed(&headers), text.as_bytes()));
     appliance.results(&job);
     let get = |path: &str, headers: &[(&str, &str)]| {
         call(
@@ -44,7 +44,7 @@ fn unsigned_reads_are_let_through_for_the_default_client_where_that_is_switched_
         refused(&get(&format!("{path}{others}"), &[]), 404, "JOB_NOT_FOUND");
         let other = get(&format!("{path}{others}"), &[("X-Client-Id", "other")]);
         refused(&other, 401, "MISSING_SIGNATURE");
-        // A signature that is there must hold.
+        // A signature that is sent must be right.
         let wrong = get(&format!("{path}{job}"), &[("X-Signature", "00")]);
         refused(&wrong, 403, "INVALID_SIGNATURE");
     }
@@ -59,7 +59,7 @@ fn unsigned_reads_are_let_through_for_the_default_client_where_that_is_switched_
 }
 
 #[test]
-fn webhooks_have_a_key_and_hosts_of_their_own() {
+fn webhooks_have_their_own_key_and_hosts() {
     let appliance = Appliance::with(&format!(
         "clients = [{{name = \"default\", keys = [{KEY:?}], webhook_key = {HOOK_KEY:?},
                      webhook_hosts = [\"127.0.0.1\", \"*.client.example\"]}}]"
@@ -78,21 +78,21 @@ fn webhooks_have_a_key_and_hosts_of_their_own() {
         body["lots"][0]["webhook"] = json!(null);
     }
     body["webhook_url"] = json!("https://HOOKS.Client.Example:8443/hook");
-    taken(&appliance.submit(&body));
+    accepted(&appliance.submit(&body));
     body["webhook_url"] = json!(appliance.hook("own"));
-    appliance.results(&taken(&appliance.submit(&body)));
+    appliance.results(&accepted(&appliance.submit(&body)));
     let delivery = &appliance.delivered("own", 1)[0];
     let headers = delivery["headers"].as_array().unwrap();
     let signature = headers.iter().find(|it| it[0] == "x-signature").unwrap();
     let bytes = delivery["body"].as_str().unwrap().as_bytes();
     assert_eq!(signature[1], sign_with(HOOK_KEY, bytes));
-    // With that key nothing can be asked.
+    // The webhook key signs no request.
     let answer = appliance.post(&[("X-Signature", &sign_with(HOOK_KEY, bytes))], bytes);
     refused(&answer, 403, "INVALID_SIGNATURE");
 }
 
 #[test]
-fn keys_that_are_weak_or_known_to_the_world_are_refused_at_start() {
+fn weak_or_published_keys_are_refused_at_start() {
     let appliance = Appliance::without_daemon("");
     for key in [
         "dev-secret-key-for-testing-2024",
@@ -114,9 +114,9 @@ fn keys_that_are_weak_or_known_to_the_world_are_refused_at_start() {
 }
 
 #[test]
-fn a_webhook_of_ours_cancels_nothing() {
+fn a_webhook_sent_back_to_us_cancels_nothing() {
     let appliance = Appliance::with("[images]\ncheck = false\n[batch]\nmax_wait = \"1h\"");
-    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     let body = json!({"event": "batch_job_completed", "job_id": job}).to_string();
     let url = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
     let signature = sign_with(KEY, body.as_bytes());
@@ -148,8 +148,8 @@ fn an_unknown_client_is_refused_in_the_same_time() {
         );
         CLOCK.now().steady - started
     };
-    // The least of many: what the machine does beside it only adds. On a busy one it takes more
-    // rounds to find it.
+    // The minimum of many measurements: other work on the machine only adds time. A busy machine
+    // needs more rounds.
     let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
     let mut alike = false;
     for round in 0..300 {
@@ -166,7 +166,7 @@ fn an_unknown_client_is_refused_in_the_same_time() {
 #[test]
 fn the_list_is_signed_over_path_and_query_as_sent() {
     let appliance = Appliance::start();
-    let job = taken(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
     let path = "/api/v1/batch-jobs?status=&limit=5&created_after=2020-01-01T00%3A00%3A00Z";
     let legacy = |message: &str| vec![("X-Signature", sign_with(KEY, message.as_bytes()))];
     let answer = appliance.ask("GET", path, &legacy(path));
@@ -182,7 +182,7 @@ fn the_list_is_signed_over_path_and_query_as_sent() {
         let answer = appliance.ask("GET", path, &legacy(message));
         refused(&answer, 403, "INVALID_SIGNATURE");
     }
-    // One that cancels: over the job's id, or over a body that is sent, never over nothing.
+    // A cancel is signed over the job's id or over the body that is sent, never over an empty body.
     let path = format!("/api/v1/batch-jobs/{job}/cancel");
     refused(
         &appliance.ask("POST", &path, &legacy("")),
@@ -199,9 +199,9 @@ fn the_list_is_signed_over_path_and_query_as_sent() {
 }
 
 #[test]
-fn what_python_takes_is_signed_as_python_does_and_refused_where_it_is_used() {
+fn json_that_only_python_accepts_is_verified_and_then_refused() {
     let appliance = Appliance::start();
-    // Signed over the canonical `lots`: NaN, 1e400 and half a surrogate pair have such a form.
+    // Signed over the canonical `lots`. NaN, 1e400 and half a surrogate pair have a canonical form.
     let sent = |lots: &str| {
         let parsed = batchkeeper::python_json::parse(lots.as_bytes()).unwrap();
         let message = batchkeeper::domain::signature::Message::Canonical(&parsed);
@@ -226,7 +226,7 @@ fn what_python_takes_is_signed_as_python_does_and_refused_where_it_is_used() {
     }
     let webhook = lot("\"lot_id\": \"b\", \"webhook\": \"https://h.example/\\ud83d\"");
     refused(&sent(&webhook), 422, "INVALID_WEBHOOK_URL");
-    taken(&sent(&lot(
+    accepted(&sent(&lot(
         "\"lot_id\": \"b\", \"year\": NaN, \"km\": 1e400, \"note\": \"\\ud83d\"",
     )));
 }

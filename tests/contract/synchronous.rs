@@ -1,4 +1,4 @@
-//! One lot is answered at once.
+//! Synchronous jobs: a job with one lot is answered in the same request.
 
 use std::thread;
 
@@ -20,7 +20,7 @@ fn ask(appliance: &Appliance) -> (Vec<Value>, Answer) {
     (lots, answer)
 }
 
-/// Whatever is asked of OpenAI directly, slowed down or refused.
+/// Orders a fault for all synchronous calls of OpenAI: slow or refused answers.
 fn fault(appliance: &Appliance, mut order: Value) {
     order["match"] = json!("POST /v1/responses");
     appliance.fault(&order);
@@ -30,12 +30,12 @@ fn id_of(answer: &Answer) -> String {
     answer.json()["job_id"].as_str().unwrap().to_owned()
 }
 
-/// The job goes on in a batch, and is right in the end.
-fn goes_on(appliance: &Appliance, answer: &Answer, lots: &[Value]) {
+/// Checks that the job continues in a batch and completes.
+fn continues_in_a_batch(appliance: &Appliance, answer: &Answer, lots: &[Value]) {
     let results = appliance.results(&id_of(answer));
     let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
     assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -60,12 +60,13 @@ fn one_lot_is_described_and_translated_while_the_client_waits() {
     let expected = in_languages(&described(&appliance.lots(1)[0], &[]), &LANGUAGES);
     assert_eq!(lot["descriptions"], expected);
 
-    // It is a job like any other: to be read, told of, and counted; but of no batch.
+    // It is a job like any other: it can be read, sends its webhook and is counted. It has no
+    // batch.
     let results = appliance.results(&id_of(&answer));
     assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
-    let told = appliance.delivered("at-once", 1);
-    let told: Value = serde_json::from_str(told[0]["body"].as_str().unwrap()).unwrap();
-    assert_eq!(told["event"], "batch_job_completed");
+    let delivered = appliance.delivered("at-once", 1);
+    let event: Value = serde_json::from_str(delivered[0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(event["event"], "batch_job_completed");
     assert_eq!(
         appliance.cell::<u32>("SELECT count(*) FROM openai_batches"),
         0
@@ -73,7 +74,7 @@ fn one_lot_is_described_and_translated_while_the_client_waits() {
     let calls = "SELECT count(*) FROM synchronous_calls
                  WHERE outcome = 'answered' AND output_tokens > 0 AND response_id IS NOT NULL";
     assert_eq!(appliance.cell::<u32>(calls), 3);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn a_client_that_prefers_to_poll_has_a_batch_job() {
 }
 
 #[test]
-fn a_repeat_without_a_key_needs_one_seat() {
+fn a_repeat_without_a_key_needs_one_slot() {
     let appliance = with("per_client = 1\n[limits]\ndedupe_window = \"1h\"");
     let body = submission(&appliance.lots(1), &LANGUAGES);
     let (first, again) = (appliance.send(&body, &[]), appliance.send(&body, &[]));
@@ -103,7 +104,7 @@ fn a_repeat_without_a_key_needs_one_seat() {
 }
 
 #[test]
-fn a_repeat_is_the_same_job_and_is_answered_from_it() {
+fn a_repeat_is_answered_from_the_same_job() {
     let appliance = with("");
     let body = submission(&appliance.lots(1), &LANGUAGES);
     let key = [("Idempotency-Key", "order 7".to_owned())];
@@ -117,7 +118,7 @@ fn a_repeat_is_the_same_job_and_is_answered_from_it() {
 }
 
 #[test]
-fn repeats_that_come_at_once_are_one_job_and_share_its_seat() {
+fn simultaneous_repeats_are_one_job_and_share_its_slot() {
     let appliance = with("[limits]\ndedupe_window = \"1h\"");
     let keyed = submission(&appliance.lots(1), &LANGUAGES);
     let equal = submission(&appliance.lots(2)[1..], &LANGUAGES);
@@ -127,7 +128,7 @@ fn repeats_that_come_at_once_are_one_job_and_share_its_seat() {
             &appliance,
             json!({"fault": "delay", "value": 1000, "times": 1}),
         );
-        // More than one client may have jobs waited for.
+        // All six requests wait for the same job.
         let answers: Vec<Answer> = thread::scope(|scope| {
             let send = || appliance.send(body, headers);
             let sent: Vec<_> = (0..6).map(|_| scope.spawn(send)).collect();
@@ -141,16 +142,16 @@ fn repeats_that_come_at_once_are_one_job_and_share_its_seat() {
     assert_eq!(appliance.jobs(), 2);
     let calls = "SELECT count(*) FROM synchronous_calls";
     assert_eq!(appliance.cell::<u32>(calls), 6);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
-fn a_repeat_needs_a_seat_only_where_it_waits() {
+fn a_repeat_needs_a_slot_only_while_it_waits() {
     let appliance = with("per_client = 1");
     let done = submission(&appliance.lots(1), &LANGUAGES);
     let key = [("Idempotency-Key", "done".to_owned())];
     let first = appliance.send(&done, &key);
-    // It waits until that is over.
+    // The call is refused and repeated until the faults are cleared.
     fault(&appliance, json!({"fault": "refuse", "value": 429}));
     let slow = submission(&appliance.lots(2)[1..], &LANGUAGES);
     let slow_key = ("Idempotency-Key", "slow".to_owned());
@@ -161,7 +162,7 @@ fn a_repeat_needs_a_seat_only_where_it_waits() {
             let begun = "SELECT count(*) FROM synchronous_calls WHERE started_at IS NOT NULL";
             (appliance.cell::<u32>(begun) > 3).then_some(())
         });
-        // The one seat is taken; what is known is told all the same, and so is where to poll.
+        // The only slot is in use. Known answers are still returned, and so is the address to poll.
         let again = appliance.send(&done, &key);
         assert_eq!((again.status, again.json()), (200, first.json()));
         let prefers = ("Prefer", "respond-async".to_owned());
@@ -171,9 +172,9 @@ fn a_repeat_needs_a_seat_only_where_it_waits() {
         assert_eq!(accepted.json()["status"], "accepted");
         assert_eq!(accepted.json()["processing_mode"], "batch");
         assert!(appliance.status(&job)["completed_at"].is_null());
-        // Two repeats may wait with it; one more is told where to poll, too.
+        // Two repeats may wait with it. One more gets the address to poll, too.
         let more = [(); 3].map(|()| scope.spawn(waits));
-        wait_for("who is told", || {
+        wait_for("the waiting repeats", || {
             more.iter().any(|it| it.is_finished()).then_some(())
         });
         appliance.clear_faults();
@@ -186,11 +187,11 @@ fn a_repeat_needs_a_seat_only_where_it_waits() {
         assert_eq!(asked.join().unwrap().json(), answered.json());
     });
     assert_eq!(appliance.jobs(), 2);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
-fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
+fn an_answer_that_could_not_be_stored_immediately_is_not_lost() {
     let appliance = with("concurrency = 1");
     fault(
         &appliance,
@@ -204,7 +205,7 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
         });
         let other = rusqlite::Connection::open(appliance.database()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        wait_for("its trouble", || {
+        wait_for("the storage error", || {
             let printed = appliance.printed();
             let mut lines = printed.lines();
             lines
@@ -217,7 +218,7 @@ fn an_answer_that_could_not_be_stored_at_once_is_not_lost() {
     });
     let calls = "SELECT count(*) FROM synchronous_calls WHERE outcome = 'answered'";
     assert_eq!(appliance.cell::<u32>(calls), 3);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -241,7 +242,7 @@ fn a_translation_that_fails_is_an_error_of_its_language() {
 }
 
 #[test]
-fn when_the_time_runs_out_the_work_goes_on() {
+fn after_the_timeout_the_work_continues() {
     let appliance = with("timeout = \"300ms\"");
     fault(
         &appliance,
@@ -250,11 +251,11 @@ fn when_the_time_runs_out_the_work_goes_on() {
     let (lots, answer) = ask(&appliance);
     let body = refused(&answer, 504, "OPENAI_TIMEOUT");
     assert_eq!(body["status"], "processing");
-    goes_on(&appliance, &answer, &lots);
+    continues_in_a_batch(&appliance, &answer, &lots);
 }
 
 #[test]
-fn a_rate_limit_is_waited_for() {
+fn a_synchronous_job_waits_for_a_rate_limit() {
     let appliance = with("");
     fault(
         &appliance,
@@ -269,7 +270,7 @@ fn a_rate_limit_is_waited_for() {
 }
 
 #[test]
-fn a_wait_that_openai_asked_for_is_over_when_it_is_over() {
+fn a_wait_that_openai_requested_ends_in_time() {
     let appliance = with("");
     fault(
         &appliance,
@@ -283,32 +284,32 @@ fn a_wait_that_openai_asked_for_is_over_when_it_is_over() {
 }
 
 #[test]
-fn what_fails_whenever_it_is_asked_at_once_has_an_attempt_left_for_a_batch() {
+fn after_repeated_synchronous_failures_one_attempt_is_left_for_a_batch() {
     let appliance = with("");
     fault(&appliance, json!({"fault": "refuse", "value": 500}));
     let (lots, answer) = ask(&appliance);
     refused(&answer, 502, "OPENAI_API_ERROR");
-    goes_on(&appliance, &answer, &lots);
+    continues_in_a_batch(&appliance, &answer, &lots);
     let attempts = "SELECT max(attempts) FROM requests";
     assert_eq!(appliance.cell::<u32>(attempts), 4);
 }
 
 #[test]
-fn with_the_account_refused_the_job_waits_for_it() {
+fn a_job_waits_while_the_account_is_refused() {
     let appliance = with("");
-    // Of this call alone: or another one that is refused keeps it from being made.
+    // Only this call is refused: a pause after another refused call would prevent it.
     fault(&appliance, json!({"fault": "unauthorized"}));
     let (lots, answer) = ask(&appliance);
     let body = refused(&answer, 502, "OPENAI_API_ERROR");
-    // It goes on, and a program can see that.
+    // The job waits, and a program can see the reason.
     assert_eq!(body["status"], "processing");
     assert_eq!(body["details"]["status"], "processing");
     appliance.clear_faults();
-    goes_on(&appliance, &answer, &lots);
+    continues_in_a_batch(&appliance, &answer, &lots);
 }
 
 #[test]
-fn with_submissions_stopped_nothing_is_asked_and_the_job_waits_for_their_end() {
+fn a_job_waits_without_a_call_while_submissions_are_paused() {
     let appliance = with("");
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let (lots, answer) = ask(&appliance);
@@ -316,11 +317,11 @@ fn with_submissions_stopped_nothing_is_asked_and_the_job_waits_for_their_end() {
     let asked = "SELECT count(*) FROM synchronous_calls";
     assert_eq!(appliance.cell::<u32>(asked), 0);
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
-    goes_on(&appliance, &answer, &lots);
+    continues_in_a_batch(&appliance, &answer, &lots);
 }
 
 #[test]
-fn a_repeat_after_the_time_out_is_answered_as_that_was() {
+fn a_repeat_after_the_timeout_gets_the_same_answer() {
     let appliance = with("timeout = \"3s\"\n[limits]\nsynchronous = 0");
     appliance.fault(&json!({"fault": "unauthorized"}));
     let lots = appliance.lots(1);
@@ -335,7 +336,7 @@ fn a_repeat_after_the_time_out_is_answered_as_that_was() {
     assert_eq!(said["job_id"], first.json()["job_id"]);
     assert!(["pending", "processing"].contains(&said["status"].as_str().unwrap()));
     appliance.clear_faults();
-    goes_on(&appliance, &first, &lots);
+    continues_in_a_batch(&appliance, &first, &lots);
     assert_eq!(appliance.send(&body, &key).status, 200);
 }
 
@@ -387,9 +388,9 @@ fn images_that_cannot_be_used_are_named_with_a_warning() {
 }
 
 #[test]
-fn as_many_as_wait_at_once_are_enough() {
+fn the_waiting_jobs_of_a_client_are_limited() {
     let appliance = with("per_client = 1");
-    // It waits until that is over.
+    // The call is refused and repeated until the faults are cleared.
     fault(&appliance, json!({"fault": "refuse", "value": 429}));
     let api = appliance.api.clone();
     let body = submission(&appliance.lots(1), &["en"]).to_string();
@@ -417,7 +418,7 @@ fn as_many_as_wait_at_once_are_enough() {
 }
 
 #[test]
-fn a_call_that_the_process_died_in_is_not_forgotten() {
+fn a_call_interrupted_by_a_crash_is_counted() {
     let mut appliance = with("");
     fault(
         &appliance,
@@ -453,5 +454,5 @@ fn a_call_that_the_process_died_in_is_not_forgotten() {
     assert_eq!(results["results"]["lots"][0]["descriptions"], expected);
     let lost = "SELECT count(*) FROM synchronous_calls WHERE outcome = 'missing'";
     assert_eq!(appliance.cell::<u32>(lost), 1);
-    appliance.is_sound();
+    appliance.assert_sound();
 }

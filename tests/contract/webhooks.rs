@@ -1,4 +1,4 @@
-//! Webhooks: what is told to whom, how it is signed, and what a receiver's answer brings about.
+//! Webhooks: their recipients, their signatures, and the effect of a receiver's answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, described, in_languages, now, submission, wait_for};
 use crate::receiver::{Receiver, Seen, mute, status};
-use crate::{sign_with, taken};
+use crate::{accepted, sign_with};
 
 const NEW_KEY: &str = "the key that comes after the first one";
 
-fn told(appliance: &Appliance, lots: usize, url: &str) -> String {
+fn completed_job(appliance: &Appliance, lots: usize, url: &str) -> String {
     let mut body = submission(&appliance.lots(lots), &["en"]);
     body["webhook_url"] = json!(url);
-    taken(&appliance.submit(&body))
+    accepted(&appliance.submit(&body))
 }
 
 fn secret(appliance: &Appliance) -> String {
@@ -27,7 +27,7 @@ fn secret(appliance: &Appliance) -> String {
     ran.out.trim().to_owned()
 }
 
-/// As a receiver with a Standard Webhooks library does.
+/// Verifies a signature as a Standard Webhooks library does.
 fn verify(seen: &Seen, secret: &str) -> bool {
     ReceivedWebhook {
         id: seen.header("webhook-id"),
@@ -44,7 +44,7 @@ fn every_attempt_is_signed_both_ways_and_has_the_same_id() {
     let receiver = Receiver::start(|nth, _| status(if nth < 2 { 500 } else { 204 }));
     let mut appliance = Appliance::start();
     let first_secret = secret(&appliance);
-    let job = told(&appliance, 2, &receiver.url("hook"));
+    let job = completed_job(&appliance, 2, &receiver.url("hook"));
     let seen = receiver.seen(3);
     let ids: BTreeSet<_> = seen.iter().map(|it| it.header("webhook-id")).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
@@ -62,13 +62,14 @@ fn every_attempt_is_signed_both_ways_and_has_the_same_id() {
         assert!(verify(attempt, &first_secret));
         assert_eq!(attempt.header("webhook-signature").split(' ').count(), 1);
     }
-    // While the key is rotated, receivers with either verify; the other header has the first.
+    // While the key is being rotated, a receiver may verify with either key. The other header is
+    // signed with the first key.
     appliance.kill_daemon();
     appliance.configure(&format!(
         "clients = [{{name = \"default\", keys = [{NEW_KEY:?}, {KEY:?}], signature_prefix = \"sha256=\"}}]"
     ));
     appliance.start_daemon();
-    told(&appliance, 3, &receiver.url("hook"));
+    completed_job(&appliance, 3, &receiver.url("hook"));
     let rotated = &receiver.seen(4)[3];
     assert_eq!(rotated.header("webhook-signature").split(' ').count(), 2);
     let second_secret = secret(&appliance);
@@ -79,16 +80,16 @@ fn every_attempt_is_signed_both_ways_and_has_the_same_id() {
 }
 
 #[test]
-fn what_is_not_ascii_in_a_url_is_percent_encoded() {
+fn non_ascii_characters_in_a_url_are_percent_encoded() {
     let receiver = Receiver::start(|_, _| status(204));
     let appliance = Appliance::start();
-    told(&appliance, 1, &receiver.url("хук?a=é%2f"));
+    completed_job(&appliance, 1, &receiver.url("хук?a=é%2f"));
     let seen = &receiver.seen(1)[0];
     assert_eq!(seen.path, "/%D1%85%D1%83%D0%BA?a=%C3%A9%2f");
 }
 
 #[test]
-fn each_url_is_told_of_its_own_lots_in_canonical_json() {
+fn each_url_gets_its_own_lots_in_canonical_json() {
     let appliance = Appliance::start();
     let mut lots = appliance.lots(5);
     for (at, hook) in [(1, "own"), (3, "own"), (4, "other")] {
@@ -97,7 +98,7 @@ fn each_url_is_told_of_its_own_lots_in_canonical_json() {
     lots[2]["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
     let mut body = submission(&lots, &["en", "ru"]);
     body["webhook_url"] = json!(appliance.hook("whole"));
-    let job = taken(&appliance.submit(&body));
+    let job = accepted(&appliance.submit(&body));
     let results = appliance.results(&job);
     for (hook, own) in [
         ("whole", vec![0, 2]),
@@ -107,9 +108,9 @@ fn each_url_is_told_of_its_own_lots_in_canonical_json() {
         let deliveries = appliance.delivered(hook, 1);
         assert_eq!(deliveries.len(), 1);
         let text = deliveries[0]["body"].as_str().unwrap();
-        let told: Value = serde_json::from_str(text).unwrap();
+        let event: Value = serde_json::from_str(text).unwrap();
         let mut again = Vec::new();
-        canonical_value(&told, &mut |piece| again.extend_from_slice(piece));
+        canonical_value(&event, &mut |piece| again.extend_from_slice(piece));
         assert_eq!(String::from_utf8(again).unwrap(), text);
         for (name, value) in [
             ("event", json!("batch_job_completed")),
@@ -125,14 +126,14 @@ fn each_url_is_told_of_its_own_lots_in_canonical_json() {
             ("processing_summary", results["processing_summary"].clone()),
             ("version", json!("1.0.0")),
         ] {
-            assert_eq!(told[name], value, "{name}");
+            assert_eq!(event[name], value, "{name}");
         }
         let expected: Value = own
             .iter()
             .map(|at| results["results"]["lots"][*at].clone())
             .collect();
-        assert_eq!(told["lots"], expected);
-        for (at, lot) in own.iter().zip(told["lots"].as_array().unwrap()) {
+        assert_eq!(event["lots"], expected);
+        for (at, lot) in own.iter().zip(event["lots"].as_array().unwrap()) {
             if *at != 2 {
                 let texts = in_languages(&described(&lots[*at], &[]), &["en", "ru"]);
                 assert_eq!(lot["descriptions"], texts);
@@ -142,10 +143,10 @@ fn each_url_is_told_of_its_own_lots_in_canonical_json() {
 }
 
 #[test]
-fn a_body_that_would_be_too_long_leaves_its_lots_out() {
+fn a_body_that_is_too_long_omits_its_lots() {
     let appliance = Appliance::with("[webhooks]\nmax_body = \"2kB\"");
-    let job = told(&appliance, 1, &appliance.hook("short"));
-    let other = told(&appliance, 30, &appliance.hook("long"));
+    let job = completed_job(&appliance, 1, &appliance.hook("short"));
+    let other = completed_job(&appliance, 30, &appliance.hook("long"));
     let body = |hook: &str| -> (usize, Value) {
         let delivery = appliance.delivered(hook, 1)[0].clone();
         let text = delivery["body"].as_str().unwrap();
@@ -170,7 +171,7 @@ fn a_body_that_would_be_too_long_leaves_its_lots_out() {
 }
 
 #[test]
-fn what_a_receiver_says_decides() {
+fn the_receiver_s_answer_decides_about_retries() {
     let gone = Receiver::start(|_, _| status(410));
     let moved = Receiver::start(|nth, _| match nth {
         0 => status(307).with("Location: http://127.0.0.1:1/elsewhere"),
@@ -184,7 +185,7 @@ fn what_a_receiver_says_decides() {
     let dead = Receiver::start(|_, _| status(500));
     let appliance = Appliance::with("[webhooks]\nretry_delays = [\"40ms\", \"40ms\", \"40ms\"]");
     for receiver in [&gone, &moved, &busy, &dead] {
-        told(&appliance, 1, &receiver.url("hook"));
+        completed_job(&appliance, 1, &receiver.url("hook"));
     }
     let waits = busy.seen(3);
     assert!(waits[1].at - waits[0].at >= Duration::from_secs(2));
@@ -205,7 +206,7 @@ fn what_a_receiver_says_decides() {
         wait_for(expected, || (state(receiver) == expected).then_some(()));
     }
     assert_eq!((gone.so_far().len(), dead.so_far().len()), (1, 4));
-    // What is given up is told to a person, who can send it again: that has an id of its own.
+    // An abandoned delivery opens an alert. An operator can send it again, under a new id.
     let alerts = appliance.run(&["alerts"]);
     assert_eq!(alerts.status, 1);
     assert_eq!(
@@ -244,7 +245,7 @@ fn what_a_receiver_says_decides() {
 fn a_resend_that_arrives_closes_the_alert() {
     let receiver = Receiver::start(|nth, _| status(if nth == 0 { 410 } else { 200 }));
     let appliance = Appliance::start();
-    told(&appliance, 1, &receiver.url("hook"));
+    completed_job(&appliance, 1, &receiver.url("hook"));
     wait_for("the alert", || {
         (appliance.run(&["alerts"]).status == 1).then_some(())
     });
@@ -255,14 +256,14 @@ fn a_resend_that_arrives_closes_the_alert() {
     wait_for("its end", || {
         (appliance.run(&["alerts"]).status == 0).then_some(())
     });
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
 fn paused_webhooks_wait() {
     let appliance = Appliance::start();
     assert_eq!(appliance.run(&["pause", "webhooks"]).status, 0);
-    let job = told(&appliance, 2, &appliance.hook("waits"));
+    let job = completed_job(&appliance, 2, &appliance.hook("waits"));
     appliance.results(&job);
     assert_eq!(appliance.run(&["pause", "everything"]).status, 2);
     let due: i64 = appliance
@@ -273,9 +274,10 @@ fn paused_webhooks_wait() {
 }
 
 #[test]
-fn eight_connections_to_a_receiver_at_most_and_one_where_it_fails() {
+fn a_receiver_gets_eight_connections_and_a_failing_one_gets_one() {
     let slow = Duration::from_millis(150);
-    // The first eight are answered when all of them are there; then there is time for a ninth.
+    // The first eight connections are answered when all eight are open. Then a ninth has time to
+    // arrive.
     let eight = Barrier::new(8);
     let receiver = Receiver::start(move |nth, _| {
         if nth < 8 {
@@ -290,13 +292,13 @@ fn eight_connections_to_a_receiver_at_most_and_one_where_it_fails() {
         for (number, lot) in lots.iter_mut().enumerate() {
             lot["webhook"] = json!(receiver.url(&number.to_string()));
         }
-        taken(&appliance.submit(&submission(&lots, &["en"])))
+        accepted(&appliance.submit(&submission(&lots, &["en"])))
     };
     many(&receiver);
     receiver.seen(60);
     assert_eq!(receiver.most_at_once(), 8);
-    // One attempt makes it a failing receiver before the others are due.
-    told(&appliance, 1, &failing.url("first"));
+    // One failed attempt marks the receiver as failing before the other deliveries are due.
+    completed_job(&appliance, 1, &failing.url("first"));
     let failures = "SELECT coalesce(sum(failures), 0) FROM failing_receivers";
     wait_for("the first failure", || {
         (appliance.cell::<i64>(failures) > 0).then_some(())
@@ -306,7 +308,8 @@ fn eight_connections_to_a_receiver_at_most_and_one_where_it_fails() {
     assert_eq!(failing.most_at_once(), 1);
 }
 
-/// Jobs of 100 lots; of each lot's webhook, 95 go to receivers that hang and 5 to one that does not.
+/// Submits jobs of 100 lots. Of each job's lot webhooks, 95 go to receivers that hang and 5 to one
+/// that answers.
 fn jobs_for_a_thousand(
     appliance: &Appliance,
     round: u32,
@@ -324,13 +327,13 @@ fn jobs_for_a_thousand(
                     well.url(&format!("{round}/{job}/{number}"))
                 });
             }
-            taken(&appliance.submit(&submission(&lots, &["en"])))
+            accepted(&appliance.submit(&submission(&lots, &["en"])))
         })
         .collect()
 }
 
 #[test]
-fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
+fn fifty_receivers_are_notified_in_time_while_nine_hundred_and_fifty_hang() {
     let port = mute();
     let well = Receiver::start(|_, _| status(200));
     let common = "[images]\ncheck = false\n[batch]\nmax_requests = 1000\n";
@@ -346,7 +349,8 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
     wait_for("each hanging receiver's first failure", || {
         (appliance.cell::<i64>(failing) == 950).then_some(())
     });
-    // Now each of them takes its whole time, and every job has 95 more for them.
+    // Now every hanging receiver uses its whole timeout, and every job has 95 more deliveries for
+    // them.
     appliance.kill_daemon();
     appliance.configure(&config("10m", "1s"));
     appliance.start_daemon();
@@ -366,7 +370,7 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
         .collect();
     late.sort_unstable();
     assert_eq!(late.len(), 50);
-    // One that waited for a receiver that hangs would be ten minutes late.
+    // A delivery that waited for a hanging receiver would be ten minutes late.
     assert!(
         late[49] < 60_000,
         "milliseconds after the job's end: {late:?}"
@@ -380,7 +384,7 @@ fn fifty_receivers_have_theirs_in_time_while_nine_hundred_and_fifty_hang() {
 }
 
 #[test]
-fn a_receiver_that_fails_for_an_hour_is_told_to_a_person_until_it_answers() {
+fn a_receiver_that_fails_for_an_hour_has_an_alert_until_it_answers() {
     let folder = tempfile::tempdir().unwrap();
     let start = now();
     let store = Store::open(&folder.path().join("batchkeeper.db"), start).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::appliance::{
-    Appliance, all_right, described, in_languages, key, now, sign_bytes, submission, wait_for,
+    Appliance, assert_results, described, in_languages, key, now, sign_bytes, submission, wait_for,
 };
 use batchkeeper::domain::signature::{ReceivedWebhook, webhook_secret};
 use batchkeeper::python_json::canonical_value;
@@ -171,7 +171,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     appliance.clear_faults();
 
     let results = appliance.results(job);
-    all_right(&results, &lots, &LANGUAGES, &[]);
+    assert_results(&results, &lots, &LANGUAGES, &[]);
     assert_eq!(
         members(&results),
         BTreeSet::from([
@@ -243,7 +243,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     );
     let length = described(&lots[0], &[]).chars().count();
     assert_eq!(row, [json!("LOT-0000"), json!(length), json!("completed")]);
-    appliance.is_sound();
+    appliance.assert_sound();
     assert_eq!(appliance.state()["executed"], 30 * 3);
 }
 
@@ -263,7 +263,7 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
     assert_eq!(taken["webhook_configured"], true);
     let job = taken["job_id"].as_str().unwrap();
     let results = appliance.results(job);
-    all_right(&results, &lots, &LANGUAGES, &[]);
+    assert_results(&results, &lots, &LANGUAGES, &[]);
 
     let lots_of = |positions: &[usize]| -> Value {
         positions
@@ -368,7 +368,7 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
     let attempts = "SELECT group_concat(response_status, ',') FROM (SELECT a.response_status FROM delivery_attempts a \
         JOIN webhook_deliveries ON id = delivery_id WHERE url LIKE '%/one' ORDER BY attempt)";
     assert_eq!(appliance.cell::<String>(attempts), "500,500,200");
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn english_takes_the_description_itself() {
     let appliance = Appliance::start();
     let lots = appliance.lots(3);
     let job = appliance.job(&lots, &["en"]);
-    all_right(&appliance.results(&job), &lots, &["en"], &[]);
+    assert_results(&appliance.results(&job), &lots, &["en"], &[]);
     let british = appliance.job(&lots, &["en-GB", "EN"]);
     let results = appliance.results(&british);
     let texts = &results["results"]["lots"][2]["descriptions"];
@@ -408,7 +408,7 @@ fn english_takes_the_description_itself() {
         appliance.cell::<i64>("SELECT count(*) FROM requests WHERE stage = 'translation'");
     assert_eq!(translations, 0);
     assert_eq!(appliance.state()["executed"], 6);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -416,8 +416,8 @@ fn without_english_the_description_is_only_translated() {
     let appliance = Appliance::start();
     let lots = appliance.lots(3);
     let job = appliance.job(&lots, &["de", "ru"]);
-    all_right(&appliance.results(&job), &lots, &["de", "ru"], &[]);
-    appliance.is_sound();
+    assert_results(&appliance.results(&job), &lots, &["de", "ru"], &[]);
+    appliance.assert_sound();
 }
 
 #[test]
@@ -432,9 +432,9 @@ fn jobs_side_by_side_get_their_own_texts() {
     ];
     let ids = jobs.map(|(lots, languages)| appliance.job(lots, languages));
     for ((lots, languages), id) in jobs.iter().zip(&ids) {
-        all_right(&appliance.results(id), lots, languages, &[]);
+        assert_results(&appliance.results(id), lots, languages, &[]);
     }
-    appliance.is_sound();
+    appliance.assert_sound();
     assert_eq!(
         appliance.state()["executed"],
         (5 + 12 + 3 + 10) + (5 + 12 + 20)
@@ -451,7 +451,7 @@ fn a_lot_without_a_usable_image_fails_alone() {
         json!(["ftp://img.example/1.jpg", "not a url", 7, {"href": "https://img.example/1.jpg"}]);
     let job = appliance.job(&lots, &LANGUAGES);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &LANGUAGES, &[1, 2, 4]);
+    assert_results(&results, &lots, &LANGUAGES, &[1, 2, 4]);
     for position in [1, 2, 4] {
         let lot = &results["results"]["lots"][position];
         assert_eq!(lot["status"], "failed");
@@ -475,7 +475,7 @@ fn a_lot_without_a_usable_image_fails_alone() {
         ),
         (&json!(6), &json!(3))
     );
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -490,7 +490,7 @@ fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
     lots[4]["images"] = json!(["http://127.0.0.1:1/refused.jpg"]);
     let job = appliance.job(&lots, &LANGUAGES);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &LANGUAGES, &[1, 2, 3, 4]);
+    assert_results(&results, &lots, &LANGUAGES, &[1, 2, 3, 4]);
     let lot = |position: usize| &results["results"]["lots"][position];
     assert_eq!(lot(1)["status"], "completed");
     assert_eq!(
@@ -522,7 +522,7 @@ fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
     }
     // Of the failed lots nothing was sent to OpenAI.
     assert_eq!(appliance.state()["executed"], 3 * 3);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -538,8 +538,8 @@ fn lots_that_wait_for_their_images_go_on_once_the_checks_are_turned_off() {
     appliance.kill_daemon();
     appliance.configure("[images]\ncheck = false");
     appliance.start_daemon();
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    appliance.is_sound();
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.assert_sound();
 }
 
 #[test]
@@ -613,8 +613,8 @@ fn a_daemon_that_is_killed_goes_on_where_it_was() {
         }
         appliance.start_daemon();
     }
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     assert_eq!(appliance.delivered("killed", 1).len(), 1);
     assert_eq!(appliance.state()["creates"], 2);
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -3,7 +3,7 @@
 //! Each fault strikes one line of a job, first once (all must be right in the end), then for as
 //! long as there are attempts (the lot must say so, all others be right).
 
-use crate::appliance::{Appliance, all_right, described, in_languages, wait_for};
+use crate::appliance::{Appliance, assert_results, described, in_languages, wait_for};
 use batchkeeper::domain::html::paragraphs;
 use batchkeeper::sandbox::{ODD_UNICODE, expected_translation};
 use serde_json::{Value, json};
@@ -43,18 +43,18 @@ fn line_fault(fault: &str, once: Once, says: &str) {
         appliance.fault(&order);
         let job = appliance.job(&lots, &LANGUAGES);
         let results = appliance.results(&job);
-        appliance.settled();
+        appliance.wait_until_ingested();
         let sent = appliance.cell::<i64>(&format!(
             "SELECT count(*) FROM batch_lines l JOIN requests r ON r.id = l.request_id JOIN batch_jobs j ON j.seq = r.job \
              WHERE j.id = '{job}'"
         ));
         let case = format!("{fault} {target} {attempts}: {sent} lines");
         if once == Once::Harmless || (once != Once::Final && attempts == 1) {
-            all_right(&results, &lots, &LANGUAGES, &[]);
+            assert_results(&results, &lots, &LANGUAGES, &[]);
             let again = i64::from(once != Once::Harmless);
             assert_eq!(sent, lines + again, "{case}");
         } else {
-            all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+            assert_results(&results, &lots, &LANGUAGES, &[STRUCK]);
             let again = match once {
                 Once::Repaired => 2,
                 Once::Raised => 1,
@@ -83,7 +83,7 @@ fn line_fault(fault: &str, once: Once, says: &str) {
         let struck = &appliance.state()["faults_struck"][fault];
         assert!(struck.as_i64() > Some(0), "{case}: the fault never struck");
         appliance.clear_faults();
-        appliance.is_sound();
+        appliance.assert_sound();
     }
 }
 
@@ -119,8 +119,8 @@ fn comes_right(orders: &Value, executed: Option<i64>) {
     appliance.fault(orders);
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    appliance.settled();
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.wait_until_ingested();
     let state = appliance.state();
     for order in orders.as_array().unwrap() {
         let fault = order["fault"].as_str().unwrap();
@@ -132,7 +132,7 @@ fn comes_right(orders: &Value, executed: Option<i64>) {
     }
     assert_eq!(state["custom_ids"], 2 * LOTS, "{state}");
     appliance.clear_faults();
-    appliance.is_sound();
+    appliance.assert_sound();
     let open = "SELECT group_concat(kind || ': ' || message) FROM alerts WHERE closed_at IS NULL";
     assert_eq!(appliance.cell::<Option<String>>(open), None);
 }
@@ -187,13 +187,13 @@ fn odd_line_ends_in_a_text_stay_in_it() {
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    assert_results(&results, &lots, &LANGUAGES, &[STRUCK]);
     let english = described(&lots[STRUCK], &[]) + ODD_UNICODE;
     let russian = expected_translation(&english, "ru") + ODD_UNICODE;
     let texts = &results["results"]["lots"][STRUCK]["descriptions"];
     assert_eq!(texts[0]["damages"], paragraphs(&english));
     assert_eq!(texts[1]["damages"], paragraphs(&russian));
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_huge_text_is_taken_and_one_beyond_reason_is_asked_for_again() {
         .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 5_000_000}));
     let job = appliance.job(&lots, &["en"]);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &["en"], &[STRUCK]);
+    assert_results(&results, &lots, &["en"], &[STRUCK]);
     let text = results["results"]["lots"][STRUCK]["descriptions"][0]["damages"]
         .as_str()
         .unwrap();
@@ -214,7 +214,7 @@ fn a_huge_text_is_taken_and_one_beyond_reason_is_asked_for_again() {
     appliance
         .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 20_000_000}));
     let job = appliance.job(&lots, &["en"]);
-    all_right(&appliance.results(&job), &lots, &["en"], &[]);
+    assert_results(&appliance.results(&job), &lots, &["en"], &[]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    assert_results(&results, &lots, &LANGUAGES, &[STRUCK]);
     let lot = &results["results"]["lots"][STRUCK];
     assert_eq!(lot["status"], "failed");
     assert!(
@@ -235,7 +235,7 @@ fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
             .contains("OpenAI answered with an error"),
         "{lot}"
     );
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -256,9 +256,9 @@ fn a_job_whose_every_attempt_fails_says_why_and_the_next_one_goes_on() {
         );
         appliance.clear_faults();
         let job = appliance.job(&lots, &LANGUAGES);
-        all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+        assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     }
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -268,10 +268,10 @@ fn a_lot_that_always_fails_stops_nobody_else() {
     appliance.fault(&json!({"fault": "line_500", "match": VISION}));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[STRUCK]);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[STRUCK]);
     let next = appliance.job(&lots[..STRUCK], &LANGUAGES);
-    all_right(&appliance.results(&next), &lots[..STRUCK], &LANGUAGES, &[]);
-    appliance.is_sound();
+    assert_results(&appliance.results(&next), &lots[..STRUCK], &LANGUAGES, &[]);
+    appliance.assert_sound();
 }
 
 #[test]
@@ -310,8 +310,8 @@ fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
         });
         assert_eq!(appliance.status(&job)["status"], "processing");
         appliance.clear_faults();
-        all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-        appliance.is_sound();
+        assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+        appliance.assert_sound();
         assert_eq!(appliance.state()["executed"], 2 * LOTS, "{kind}");
         assert_eq!(
             appliance.run(&["alerts"]).status,
@@ -340,7 +340,7 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
         "{report}"
     );
     appliance.clear_faults();
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     // Each request once: the lost batch ran none.
     assert_eq!(appliance.state()["executed"], 3 * LOTS);
     assert_eq!(appliance.run(&["doctor"]).status, 0);
@@ -371,9 +371,9 @@ fn a_batch_that_openai_answers_for_is_not_let_go() {
         unknown.err
     );
     appliance.clear_faults();
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     assert_eq!(appliance.state()["max_executions"], 1);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -390,8 +390,8 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
         (appliance.state()["batches"]["cancelled"] == 1).then_some(())
     });
     appliance.clear_faults();
-    all_right(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    appliance.settled();
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.wait_until_ingested();
     let duplicates =
         appliance.cell::<i64>("SELECT count(*) FROM openai_batches WHERE duplicate_of IS NOT NULL");
     assert_eq!(duplicates, 1);
@@ -401,7 +401,7 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
     let told =
         "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
     assert_eq!(appliance.cell::<i64>(told), 1);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn an_image_that_only_openai_misses_fails_its_lot_alone() {
     lots[STRUCK]["images"] = json!([appliance.image("missing.jpg"), appliance.image("truck.jpg")]);
     let job = appliance.job(&lots, &LANGUAGES);
     let results = appliance.results(&job);
-    all_right(&results, &lots, &LANGUAGES, &[STRUCK]);
+    assert_results(&results, &lots, &LANGUAGES, &[STRUCK]);
     let lot = &results["results"]["lots"][STRUCK];
     assert!(
         lot["error_message"]
@@ -420,5 +420,5 @@ fn an_image_that_only_openai_misses_fails_its_lot_alone() {
             .starts_with("IMAGE_UNREACHABLE"),
         "{lot}"
     );
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -221,7 +221,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     appliance.start_daemon();
     let alive = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&alive);
-    appliance.settled();
+    appliance.wait_until_ingested();
     assert_eq!(orphans(&appliance), 7);
     assert_eq!(appliance.state()["executed"], 2);
     appliance.kill_daemon();
@@ -291,7 +291,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
         );
         assert_eq!(told["lots"], results["results"]["lots"]);
     }
-    appliance.is_sound();
+    appliance.assert_sound();
     // What was taken up was paid when OpenAI made it: today's budget is today's.
     let of_vision = "FROM job_usage u JOIN batch_jobs j ON j.seq = u.job
                      WHERE j.origin = 'import' AND u.stage = 'vision'";
@@ -415,7 +415,7 @@ fn a_batch_is_adopted_only_where_its_custom_ids_fit() {
         "{}",
         late.err
     );
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -454,7 +454,7 @@ fn an_orphan_without_a_batch_is_sent_only_when_told() {
             "{found}"
         );
     }
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -495,7 +495,7 @@ fn the_images_of_an_orphan_are_checked_before_it_is_sent_anew() {
         "{}",
         again.err
     );
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -595,7 +595,7 @@ fn what_a_lost_batch_left_unanswered_is_sent_again_and_twins_share_their_answer(
             "{found}"
         );
     }
-    appliance.is_sound();
+    appliance.assert_sound();
     // Each translation once; of the descriptions the half that had expired, where both twins may
     // be among it.
     let executed = appliance.state()["executed"].as_u64().unwrap();

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::appliance::{Appliance, all_right, call, sign_bytes, submission};
+use crate::appliance::{Appliance, assert_results, call, sign_bytes, submission};
 use batchkeeper::base::escape::escape_controls;
 use batchkeeper::domain::html::escaped;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn text_is_text_everywhere() {
 
     // The very text, its results escaped as HTML, in the order sent.
     let results = appliance.results(&job);
-    all_right(&results, &lots, &languages, &[]);
+    assert_results(&results, &lots, &languages, &[]);
     for lot in results["results"]["lots"].as_array().unwrap() {
         for description in lot["descriptions"].as_array().unwrap() {
             let html = description["damages"].as_str().unwrap();
@@ -97,7 +97,7 @@ fn text_is_text_everywhere() {
         assert!(!line.starts_with("[2026-01-01"), "{line}");
     }
     assert!(log.contains("/api/v1/nowhere"));
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 /// The status page, with such text wherever a stranger's may stand: of lots that fail, in the reasons of

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::appliance::{Appliance, all_right, submission, wait_for};
+use crate::appliance::{Appliance, assert_results, submission, wait_for};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     // A batch is made after the backup; then the machine is lost.
     let second = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&second);
-    appliance.settled();
+    appliance.wait_until_ingested();
     appliance.kill_daemon();
     for suffix in ["", "-wal", "-shm"] {
         let name = format!("{}{suffix}", text(&appliance.database()));
@@ -72,7 +72,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
         "{}",
         recovered.out
     );
-    all_right(&appliance.results(&first), &kept, &["en", "de"], &[]);
+    assert_results(&appliance.results(&first), &kept, &["en", "de"], &[]);
     assert_eq!(
         appliance
             .read(&format!("/api/v1/batch-status/{second}"), &second)
@@ -82,7 +82,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     // Its client sends it again.
     let third = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&third);
-    appliance.settled();
+    appliance.wait_until_ingested();
     let doctor = appliance.run(&["doctor"]);
     assert_eq!(doctor.status, 0, "{}", doctor.out);
 }
@@ -134,7 +134,7 @@ fn files_at_openai_stay_until_a_backup_holds_their_results() {
     appliance.start_daemon();
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
-    appliance.settled();
+    appliance.wait_until_ingested();
     let late = || appliance.run(&["alerts"]).out.contains("backup_late");
     wait_for("the alert", || late().then_some(()));
     assert_eq!(appliance.run(&["backup"]).status, 0);
@@ -168,7 +168,7 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
         assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
         job
     };
-    appliance.settled();
+    appliance.wait_until_ingested();
     let costs = "SELECT group_concat(batch_id || ' ' || lines || ' ' || answered || ' ' || input_tokens || ' ' || output_tokens) FROM v_costs";
     let header = "SELECT total_lots || ' ' || processed_lots || ' ' || status FROM batch_jobs ORDER BY seq LIMIT 1";
     let report = |appliance: &Appliance| {
@@ -221,7 +221,7 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     );
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 /// What was accepted, answered, failed and cancelled of one kind, by a report's accounts.
@@ -306,7 +306,7 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
     };
     cleaned(&told);
     let kept = kept.as_str().unwrap();
-    all_right(&appliance.results(kept), &appliance.lots(1), &["en"], &[]);
+    assert_results(&appliance.results(kept), &appliance.lots(1), &["en"], &[]);
     let alerts = appliance.run(&["alerts"]);
     assert!(alerts.out.contains("webhooks abandon 1"), "{}", alerts.out);
     let ran = appliance.run(&["webhooks", "abandon", "1"]);
@@ -397,9 +397,9 @@ fn room_that_is_free_goes_back_to_the_disk() {
         (length() < before + 6_000_000).then_some(())
     });
     database.execute_batch("DROP TABLE stays").unwrap();
-    all_right(&appliance.results(&job), &lots, &["en", "de"], &[]);
-    appliance.settled();
-    appliance.is_sound();
+    assert_results(&appliance.results(&job), &lots, &["en", "de"], &[]);
+    appliance.wait_until_ingested();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -511,7 +511,7 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
     }
     fs::rename(&old, appliance.database()).unwrap();
     appliance.start_daemon();
-    appliance.is_sound();
+    appliance.assert_sound();
     assert!(appliance.cell::<i64>("PRAGMA user_version") > 11);
     let job = "SELECT count(*) FROM batch_jobs";
     assert_eq!(appliance.cell::<i64>(job), 1);
@@ -581,7 +581,7 @@ fn a_database_of_the_program_before_this_one_is_converted_by_one_command() {
     assert!(again.err.contains("is there already"), "{}", again.err);
     fs::rename(&new, appliance.database()).unwrap();
     appliance.start_daemon();
-    appliance.is_sound();
+    appliance.assert_sound();
     let id = "SELECT database_id FROM instance";
     assert_eq!(appliance.cell::<String>(id), "of-old");
 }

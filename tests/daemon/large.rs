@@ -121,7 +121,7 @@ fn fifty_thousand_lots_go_through_and_each_has_its_own_text() {
         "each request is executed once"
     );
     appliance.delivered("large", 1);
-    appliance.is_sound();
+    appliance.assert_sound();
     let memory = appliance.peak_memory();
     println!(
         "{LOTS} lots, {} bytes: accepted after {accepted:.2?}, completed after {completed:.1?}, {memory} kB at the most",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::appliance::{Appliance, all_right};
+use crate::appliance::{Appliance, assert_results};
 use crate::world::World;
 use crate::world::openai::{Course, End, Fault, Op, Rule, error_entry};
 use batchkeeper::domain::batch::BatchState;
@@ -104,10 +104,10 @@ fn the_program_completes_a_large_job_through_a_small_queue() {
     appliance.start_daemon();
     let lots = appliance.lots(5_000);
     let job = appliance.job(&lots, &["en"]);
-    all_right(&appliance.results(&job), &lots, &["en"], &[]);
+    assert_results(&appliance.results(&job), &lots, &["en"], &[]);
     let learned: i64 = appliance.cell("SELECT tokens FROM queue_limits");
     assert_eq!(learned, 200_000);
     // The one that it was learned from.
     assert_eq!(appliance.cell::<i64>(REFUSED), 1);
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -109,7 +109,7 @@ fn check_form(answer: &Answer, status: u16, code: &str) -> Value {
 
 /// What was refused left no row behind.
 fn unchanged<T>(appliance: &Appliance, act: impl FnOnce() -> T) -> T {
-    appliance.settled();
+    appliance.wait_until_ingested();
     let before = appliance.dump();
     let done = act();
     assert_eq!(appliance.dump(), before, "something was stored");

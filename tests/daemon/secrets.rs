@@ -80,7 +80,7 @@ fn no_key_is_written_down_or_said() {
     let job = answer.json()["job_id"].as_str().unwrap().to_owned();
     appliance.results(&job);
     appliance.delivered("told", 1);
-    appliance.settled();
+    appliance.wait_until_ingested();
 
     let mut said: Vec<(String, Vec<u8>)> = Vec::new();
     // Refused requests, some with a key where a signature belongs.

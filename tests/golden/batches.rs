@@ -91,7 +91,7 @@ fn check(folder: &str, config: &str) {
     fixtures.add("vision.jsonl", vision);
     fixtures.add("translation.jsonl", translation);
     fixtures.add("calls.txt", calls);
-    appliance.is_sound();
+    appliance.assert_sound();
     fixtures.add("gets.txt", relay.gets(|| names_of(&appliance)));
     fixtures.check();
 }
@@ -125,7 +125,7 @@ fn batches_that_raise_the_cap_of_an_answer() {
     let mut fixtures = Fixtures::of("batch/raised");
     fixtures.add("inputs.jsonl", files.concat());
     fixtures.check();
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]
@@ -141,5 +141,5 @@ fn batches_leave_out_images_that_cannot_be_fetched() {
     let mut fixtures = Fixtures::of("batch/checked");
     fixtures.add("vision.jsonl", files.concat());
     fixtures.check();
-    appliance.is_sound();
+    appliance.assert_sound();
 }

@@ -365,7 +365,7 @@ impl<'n> Talks<'n> {
         appliance.fault(&fails);
         operator(appliance, &["resume", "submissions"]);
         appliance.ended(job);
-        appliance.settled();
+        appliance.wait_until_ingested();
         read_all(&mut self.polls, "completed", job);
         self.read_pages(job);
         let target = format!("/api/v1/batch-jobs/{job}/cancel");
@@ -405,7 +405,7 @@ impl<'n> Talks<'n> {
             .submissions
             .submit("a submission that will fail", &ask, "failed");
         appliance.ended(&failed);
-        appliance.settled();
+        appliance.wait_until_ingested();
         read_all(&mut self.polls, "failed", &failed);
         let body = submission(&lots(), &["en", "ru", "de"]);
         self.submissions

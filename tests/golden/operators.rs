@@ -94,7 +94,7 @@ fn pages() -> Fixtures {
     names.job(&completed, "completed");
     appliance.ended(&completed);
     told(&appliance, 1);
-    appliance.settled();
+    appliance.wait_until_ingested();
     appliance.fault(&json!({"fault": "hook_status", "match": "POST /hooks/gone", "value": 410}));
     body["webhook_url"] = json!(appliance.hook("gone"));
     body["lots"] = json!([{"lot_id": "a", "images": image("missing")}]);
@@ -102,7 +102,7 @@ fn pages() -> Fixtures {
     names.job(&failed, "failed");
     appliance.ended(&failed);
     told(&appliance, 2);
-    appliance.settled();
+    appliance.wait_until_ingested();
     // OpenAI says how long a queue may be in refusals alone, which would change the number of batches.
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
     let learned = "INSERT INTO queue_limits (model, tokens, learned_at)

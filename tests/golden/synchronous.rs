@@ -53,7 +53,7 @@ fn check(folder: &str, config: &str) {
     }
     fixtures.add("answers.txt", talk.text());
     fixtures.check();
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn every_command_prints_json_and_says_by_its_status_how_it_went() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
-    appliance.settled();
+    appliance.wait_until_ingested();
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let open = appliance.job(&appliance.lots(1), &["en"]);
     let (body, dump, copy) = (
@@ -183,7 +183,7 @@ fn who_only_looks_waits_for_nobody_who_writes() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(1), &["en"]);
     appliance.results(&job);
-    appliance.settled();
+    appliance.wait_until_ingested();
     let writer = rusqlite::Connection::open(appliance.database()).unwrap();
     writer
         .execute_batch("PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE")

@@ -40,7 +40,7 @@ fn the_metrics_say_what_there_is() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(3), &["en", "de"]);
     appliance.results(&job);
-    appliance.settled();
+    appliance.wait_until_ingested();
     let page = wait_for("the metrics of a finished job", || {
         let page = metrics(&appliance);
         (metric(&page, "jobs{status=\"completed\"}") == Some(1)).then_some(page)
@@ -106,7 +106,7 @@ fn the_metrics_say_what_there_is() {
         let ticks = metric(&page, &format!("ticks_total{{thread=\"{thread}\"}}"));
         assert!(ticks > Some(0), "{thread}");
     }
-    appliance.is_sound();
+    appliance.assert_sound();
 }
 
 /// The log of a job answers what is asked the next day: who sent it, when it went to OpenAI, under

@@ -46,7 +46,7 @@ fn each_question_of_the_document_is_answered() {
         .to_owned();
     appliance.results(&job);
     appliance.delivered("told", 1);
-    appliance.settled();
+    appliance.wait_until_ingested();
     // One whose receiver is not there, until it is given up; one that OpenAI is at; a pause.
     body["webhook_url"] = json!("http://127.0.0.1:1/gone");
     assert_eq!(appliance.submit(&body).status, 201);
@@ -54,7 +54,7 @@ fn each_question_of_the_document_is_answered() {
         let given_up = "SELECT count(*) FROM alerts WHERE kind = 'webhook_failed'";
         (appliance.cell::<u32>(given_up) == 1).then_some(())
     });
-    appliance.settled();
+    appliance.wait_until_ingested();
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     appliance.job(&appliance.lots(2), &["en"]);
     let running = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
@@ -122,7 +122,7 @@ fn a_reader_that_stays_open_holds_up_nobody_and_its_room_is_used_again() {
             let job = appliance.job(&appliance.lots(60), &["en", "de", "ru"]);
             appliance.results(&job);
         }
-        appliance.settled();
+        appliance.wait_until_ingested();
     };
     work();
     // In the middle of a transaction, as a forgotten `BEGIN` leaves it.

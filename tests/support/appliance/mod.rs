@@ -1,5 +1,5 @@
-//! The real program as its users run it: a sandbox and a daemon, each a process of its own, spoken
-//! to over HTTP. Both are killed when the test lets go of them.
+//! The real program as its users run it. A sandbox and a daemon run as processes of their own, and
+//! the tests call them over HTTP. Both are killed when the [`Appliance`] is dropped.
 #![allow(dead_code, reason = "each test file uses the part of it that it needs")]
 #![allow(
     clippy::unwrap_used,
@@ -26,9 +26,9 @@ use tempfile::TempDir;
 
 /// The key of the client `default`.
 pub const KEY: &str = "the key of these tests, 16 bytes or more";
-/// How long anything may take.
+/// How long a test waits for anything before it fails.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How often a condition is looked at.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(15);
 
 pub static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
@@ -43,12 +43,12 @@ pub fn key() -> Key {
     Key::new(KEY).unwrap()
 }
 
-/// The default client's signature of these bytes.
+/// The default client's signature over `bytes`.
 pub fn sign_bytes(bytes: &[u8]) -> String {
     sign(&key(), Message::Bytes(bytes))
 }
 
-/// Looks again and again until there is something to see.
+/// Calls `look` until it returns a value. `what` names the value in the failure.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = CLOCK.now().steady;
     loop {
@@ -57,14 +57,14 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(
             CLOCK.now().steady - started < PATIENCE,
-            "{what} did not come within {PATIENCE:?}"
+            "waited {PATIENCE:?} for {what}"
         );
-        // Nothing is ever sent: a pause.
+        // The channel never receives anything: this is a sleep.
         never::<()>().recv_timeout(LOOK).ok();
     }
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -83,7 +83,7 @@ impl Answer {
     }
 }
 
-/// Sends one request. Headers are sent as given; nothing is added but what HTTP needs.
+/// Sends one request. The client adds no headers beyond those that HTTP requires.
 pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let config = ureq::Agent::config_builder()
         .proxy(None)
@@ -112,7 +112,7 @@ pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> A
     }
 }
 
-/// A child process with what it prints.
+/// A child process and the lines that it printed.
 struct Process {
     child: Child,
     printed: Arc<Mutex<Vec<String>>>,
@@ -121,7 +121,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts the program and gives what `found` finds in its lines, once for each of `wanted`.
+    /// Starts the program and returns the first `wanted` texts that `found` picks from its lines.
     fn start(
         name: &'static str,
         command: &mut Command,
@@ -135,17 +135,17 @@ impl Process {
             .spawn()
             .unwrap();
         let printed = Arc::new(Mutex::new(Vec::new()));
-        let (tell, told) = unbounded();
+        let (sender, receiver) = unbounded();
         let pipes: [Box<dyn Read + Send>; 2] = [
             Box::new(child.stdout.take().unwrap()),
             Box::new(child.stderr.take().unwrap()),
         ];
         let readers = pipes.map(|pipe| {
-            let (printed, tell) = (printed.clone(), tell.clone());
+            let (printed, sender) = (printed.clone(), sender.clone());
             thread_group::spawn_ungrouped(name, move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     if let Some(found) = found(&line) {
-                        tell.send(found.to_owned()).ok();
+                        sender.send(found.to_owned()).ok();
                     }
                     printed.lock().unwrap().push(line);
                 }
@@ -158,10 +158,11 @@ impl Process {
             readers: readers.into(),
             name,
         };
-        drop(tell);
+        drop(sender);
         let found = (0..wanted).map(|_| {
-            told.recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| panic!("{name} says: {:?}", process.printed.lock()))
+            receiver
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("{name} printed: {:?}", process.printed.lock()))
         });
         let found = found.collect();
         (process, found)
@@ -184,19 +185,19 @@ fn program(command: &mut Command) -> &mut Command {
     command.env_remove("RUST_LOG").env_remove("OPENAI_API_KEY")
 }
 
-/// What a command printed, and its exit status.
+/// The output of a command and its exit status.
 pub struct Ran {
     pub status: i32,
     pub out: String,
     pub err: String,
 }
 
-/// A sandbox, and a daemon that takes it for OpenAI.
+/// A sandbox and a daemon that uses the sandbox as OpenAI.
 pub struct Appliance {
     pub sandbox: String,
     pub api: String,
     pub ops: String,
-    /// The daemon's limit of descriptors, where it is to have one.
+    /// The daemon's limit of open file descriptors; `None` keeps the system's limit.
     pub descriptors: Option<u64>,
     daemon: Option<Process>,
     _sandbox: Process,
@@ -204,24 +205,24 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Both, with the test configuration.
+    /// Starts both with the test configuration.
     pub fn start() -> Self {
         Self::with("")
     }
 
-    /// Both, with what `config` (TOML) says besides and instead.
+    /// Starts both. `config` (TOML) is added to the test configuration and overrides it.
     pub fn with(config: &str) -> Self {
         let mut appliance = Self::without_daemon(config);
         appliance.start_daemon();
         appliance
     }
 
-    /// The sandbox alone; the configuration of a daemon is there.
+    /// Starts the sandbox alone, and writes the daemon's configuration.
     pub fn without_daemon(config: &str) -> Self {
         Self::beside_sandbox(&[], config)
     }
 
-    /// The same, with these options of the sandbox.
+    /// The same as [`Appliance::without_daemon`], with command-line options for the sandbox.
     pub fn beside_sandbox(options: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
@@ -246,7 +247,7 @@ impl Appliance {
         appliance
     }
 
-    /// Writes the configuration anew, for the next start.
+    /// Rewrites the configuration file. The next start of the daemon reads it.
     pub fn configure(&self, config: &str) {
         let mut table: toml::Table = toml::from_str(&format!(
             r#"
@@ -297,7 +298,7 @@ impl Appliance {
         self.start_daemon_with(&[]);
     }
 
-    /// The same, with these in its environment.
+    /// Starts the daemon with additional environment variables.
     pub fn start_daemon_with(&mut self, environment: &[(&str, &str)]) {
         let program = env!("CARGO_BIN_EXE_batchkeeper");
         let mut command = match self.descriptors {
@@ -317,7 +318,7 @@ impl Appliance {
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
             let (_, rest) = line.split_once("event=listening what=")?;
             let (_, address) = rest.split_once("address=")?;
-            // As JSON, more follows.
+            // In the JSON log format, more text follows the address.
             address.split('"').next()
         });
         self.daemon = Some(daemon);
@@ -325,19 +326,20 @@ impl Appliance {
         self.ops = format!("http://{}", found[1]);
     }
 
-    /// Kills the daemon, as a power cut would.
+    /// Kills the daemon as a power failure would.
     pub fn kill_daemon(&mut self) {
         self.daemon = None;
     }
 
-    /// Whether the daemon has said so by now.
+    /// Whether the daemon has printed `what` so far.
     pub fn daemon_said(&self, what: &str) -> bool {
         let daemon = self.daemon.as_ref().unwrap();
         let printed = daemon.printed.lock().unwrap();
         printed.iter().any(|line| line.contains(what))
     }
 
-    /// The daemon ends by itself: its exit status, and what it said.
+    /// Waits until the daemon exits by itself. Returns its exit status and the lines that it
+    /// printed.
     pub fn daemon_ended(&mut self) -> (i32, Vec<String>) {
         let mut daemon = self.daemon.take().unwrap();
         let status = wait_for("the daemon's end", || daemon.child.try_wait().unwrap());
@@ -353,18 +355,18 @@ impl Appliance {
         self.daemon.as_ref().unwrap().child.id()
     }
 
-    /// Everything that the daemon has printed, its log above all.
+    /// Everything that the daemon has printed, mostly its log.
     pub fn printed(&self) -> String {
         let printed = &self.daemon.as_ref().unwrap().printed;
         printed.lock().unwrap().join("\n")
     }
 
-    /// The most memory that the daemon has had at once, in kB.
+    /// The daemon's peak memory, in kB.
     pub fn peak_memory(&self) -> u64 {
         self.process_status("VmHWM:")
     }
 
-    /// The daemon's threads.
+    /// The number of the daemon's threads.
     pub fn threads(&self) -> u64 {
         self.process_status("Threads:")
     }
@@ -389,7 +391,7 @@ impl Appliance {
         self.path("config.toml")
     }
 
-    /// Runs a command of the program beside the daemon.
+    /// Runs a command of the program while the daemon runs.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
         command.args(arguments).arg("--config").arg(self.config());
@@ -401,8 +403,8 @@ impl Appliance {
         }
     }
 
-    /// Does what submits a job, and holds its requests back until all images are checked: they go in
-    /// one batch, however slow the checks are.
+    /// Calls `submit`, and holds its requests back until all images are checked. The requests then
+    /// go into one batch, even if the checks are slow.
     pub fn in_one_batch<T>(&self, submit: impl FnOnce() -> T) -> T {
         assert_eq!(self.run(&["pause", "submissions"]).status, 0);
         let submitted = submit();
@@ -415,7 +417,7 @@ impl Appliance {
         submitted
     }
 
-    // The sandbox.
+    // Calls of the sandbox.
 
     pub fn image(&self, name: &str) -> String {
         format!("{}/images/{name}", self.sandbox)
@@ -450,7 +452,7 @@ impl Appliance {
         call("GET", &format!("{}/sandbox/state", self.sandbox), &[], b"").json()
     }
 
-    /// What was delivered to a sink, once there are `count` deliveries.
+    /// The deliveries that a webhook sink received, once there are `count` of them.
     pub fn delivered(&self, name: &str, count: usize) -> Vec<Value> {
         let url = format!("{}/sandbox/hooks/{name}", self.sandbox);
         wait_for(&format!("delivery {count} to {name}"), || {
@@ -460,7 +462,7 @@ impl Appliance {
         })
     }
 
-    // A client.
+    // Calls of a client.
 
     /// Lots with a text and two images each.
     pub fn lots(&self, count: usize) -> Vec<Value> {
@@ -488,14 +490,14 @@ impl Appliance {
         call("POST", &url, headers, body)
     }
 
-    /// Has a job taken; its id.
+    /// Submits a job that must be accepted, and returns its id.
     pub fn job(&self, lots: &[Value], languages: &[&str]) -> String {
         let answer = self.submit(&submission(lots, languages));
         assert_eq!(answer.status, 201, "{}", answer.json());
         answer.json()["job_id"].as_str().unwrap().to_owned()
     }
 
-    /// Reads something of a job, signed.
+    /// Reads `path` of a job with a signed request.
     pub fn read(&self, path: &str, job: &str) -> Answer {
         let signature = sign_bytes(job.as_bytes());
         call(
@@ -512,7 +514,7 @@ impl Appliance {
         answer.json()
     }
 
-    /// The job's status once it is final.
+    /// Waits until the job is final and returns its status.
     pub fn ended(&self, job: &str) -> Value {
         wait_for("the job's end", || {
             let status = self.status(job);
@@ -520,7 +522,7 @@ impl Appliance {
         })
     }
 
-    /// The results of a job that completes.
+    /// Waits until the job completes and returns its results.
     pub fn results(&self, job: &str) -> Value {
         let status = self.ended(job);
         assert_eq!(status["status"], "completed", "{status}");
@@ -528,16 +530,16 @@ impl Appliance {
             .json()
     }
 
-    // The database.
+    // Reads of the database.
 
-    /// The first cell of what a query gives.
+    /// The first column of the first row of a query.
     pub fn cell<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
         open(&self.database())
             .query_row(sql, [], |row| row.get(0))
             .unwrap()
     }
 
-    /// The first row of what a query gives.
+    /// The first row of a query.
     pub fn row(&self, sql: &str) -> Vec<Value> {
         let database = open(&self.database());
         let mut query = database.prepare(sql).unwrap();
@@ -552,7 +554,7 @@ impl Appliance {
             .unwrap()
     }
 
-    /// Every row of every table, as text; with it two moments can be compared.
+    /// Every row of every table as text, to compare two moments.
     pub fn dump(&self) -> String {
         let tables = open(&self.database());
         let mut names = tables
@@ -564,12 +566,12 @@ impl Appliance {
             let mut query = tables
                 .prepare(&format!("SELECT * FROM \"{name}\""))
                 .unwrap();
-            // When the daemon last compared OpenAI's batches: after a start, it does so by itself.
-            let of_its_own = query.column_names().position(|name| name == "compared_at");
+            // The time of the daemon's last comparison with OpenAI changes after each start.
+            let changing = query.column_names().position(|name| name == "compared_at");
             let columns = query.column_count();
             let mut rows = query.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let columns = (0..columns).filter(|at| Some(*at) != of_its_own);
+                let columns = (0..columns).filter(|at| Some(*at) != changing);
                 let cells = columns.map(|at| format!("{:?}", row.get_ref(at).unwrap()));
                 dump.push_str(&format!(
                     "{name}: {}\n",
@@ -580,18 +582,19 @@ impl Appliance {
         dump
     }
 
-    /// Every batch is taken in: nothing changes any more by itself.
-    pub fn settled(&self) {
+    /// Waits until every batch is ingested. After that, nothing changes any more without a new
+    /// call.
+    pub fn wait_until_ingested(&self) {
         let live = "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed')";
-        wait_for("the last batch's end", || {
+        wait_for("every batch to be ingested", || {
             (self.cell::<i64>(live) == 0).then_some(())
         });
     }
 
-    /// Nothing to complain of: `doctor` finds nothing, nobody is an orphan, the sandbox saw nothing
-    /// odd and was asked nothing twice that it had answered.
-    pub fn is_sound(&self) {
-        self.settled();
+    /// Checks that `doctor` and the sandbox report no fault, that no row is an orphan, and that no
+    /// answered request was submitted to the sandbox again.
+    pub fn assert_sound(&self) {
+        self.wait_until_ingested();
         let doctor = self.run(&["doctor"]);
         assert_eq!(doctor.status, 0, "{}{}", doctor.out, doctor.err);
         assert_eq!(self.cell::<i64>("SELECT count(*) FROM v_orphans"), 0);
@@ -623,7 +626,7 @@ pub fn submission(lots: &[Value], languages: &[&str]) -> Value {
     json!({"version": "1.0.0", "languages": languages, "lots": lots})
 }
 
-/// The description that a lot as sent must get; `missing`: URLs that are left away.
+/// The expected description of a lot. `missing`: the URLs that the daemon leaves out.
 pub fn described(lot: &Value, missing: &[String]) -> String {
     let images = lot["images"].as_array().unwrap().iter();
     let images: Vec<&str> = images
@@ -633,7 +636,7 @@ pub fn described(lot: &Value, missing: &[String]) -> String {
     expected_description(lot["additional_info"].as_str().unwrap_or(""), &images)
 }
 
-/// What `descriptions` must hold for a text.
+/// The expected `descriptions` of a lot whose English text is `text`.
 pub fn in_languages(text: &str, languages: &[&str]) -> Value {
     let html = |language: &str| match language {
         "en" => paragraphs(text),
@@ -645,8 +648,8 @@ pub fn in_languages(text: &str, languages: &[&str]) -> Value {
         .collect()
 }
 
-/// Holds a job's results against what was sent: every lot not in `but` is right.
-pub fn all_right(results: &Value, lots: &[Value], languages: &[&str], but: &[usize]) {
+/// Checks a job's results against its submission. Lots at the positions in `but` are not checked.
+pub fn assert_results(results: &Value, lots: &[Value], languages: &[&str], but: &[usize]) {
     let found = results["results"]["lots"].as_array().unwrap();
     assert_eq!(found.len(), lots.len());
     for (position, (sent, found)) in lots.iter().zip(found).enumerate() {
