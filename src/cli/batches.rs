@@ -53,8 +53,8 @@ fn abandon(context: &Context, config: &Config, store: &Store, id: i64) -> Outcom
     let row = store.read(|view| batches::get(view, id))?;
     if may_be_answered(&row, config) {
         return Err(CommandError::Failed(format!(
-            "batch {id} is not lost: OpenAI answers for it ({}), and bills its work. Cancel it there; requests \
-             that it has not answered are then sent again by themselves",
+            "batch {id} is not lost: OpenAI answers for it ({}), and bills its work. Cancel it there; \
+             requests that it has not answered are then sent again by themselves",
             row.openai_status.as_deref().unwrap_or("being created")
         )));
     }

@@ -30,9 +30,9 @@ pub(super) fn run(context: &Context, options: &ConvertOptions) -> Outcome {
     context.output.report(
         &json!({"database": converted.path, "tables": tables, "rows": rows, "findings": converted.findings}),
         &format!(
-            "{new}: {rows} rows of {tables} tables, compared with {old}, which is unchanged\n{findings}Next: set \
-             `database` in the configuration to {new}, or move the old file away and the new one to its place. Then: \
-             systemctl start batchkeeper && batchkeeper doctor\n"
+            "{new}: {rows} rows of {tables} tables, compared with {old}, which is unchanged\n{findings}Next: \
+             set `database` in the configuration to {new}, or move the old file away and the new one to \
+             its place. Then: systemctl start batchkeeper && batchkeeper doctor\n"
         ),
     )
 }

@@ -70,8 +70,8 @@ fn describe(
     });
     if linked.is_some() && are_creates_stopped {
         text.push_str(
-            "creates stay stopped: the batches that stopped them were not found (batchkeeper alerts names them). \
-             Did the command use the key of their project?\n",
+            "creates stay stopped: the batches that stopped them were not found (batchkeeper alerts names \
+             them). Did the command use the key of their project?\n",
         );
     }
     text
@@ -109,9 +109,9 @@ fn take_new_identity(context: &Context) -> Outcome {
     context.output.report(
         &json!({"database_id": id, "held": held}),
         &format!(
-            "this database is {id} now; the batches and the open work remain with the original. {held} requests \
-             are held here. If the original is gone, `batchkeeper jobs retry JOB` sends those of a job, and OpenAI \
-             bills them again\n"
+            "this database is {id} now; the batches and the open work remain with the original. {held} \
+             requests are held here. If the original is gone, `batchkeeper jobs retry JOB` sends those of a \
+             job, and OpenAI bills them again\n"
         ),
     )
 }

@@ -149,8 +149,8 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     context.output.show(&accounts_table(&report.accounts))?;
     if report.cleaned_jobs > 0 {
         print(&format!(
-            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers and \
-             from paid answers. Not counted: requests of imported jobs that were not answered here, and \
+            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers \
+             and from paid answers. Not counted: requests of imported jobs that were not answered here, and \
              translations that a cancelled job wanted.\n",
             report.cleaned_jobs
         ))?;

@@ -145,7 +145,8 @@ fn show_forms(
 ) -> Outcome {
     let mut text = String::new();
     let mut all = json!({"v1": {
-        "X-Client-Id": v1.client, "X-Timestamp": v1.timestamp, "X-Signature": v1.signature, "signed": v1.signed,
+        "X-Client-Id": v1.client, "X-Timestamp": v1.timestamp,
+        "X-Signature": v1.signature, "signed": v1.signed,
     }});
     if let Some(header) = header {
         text.push_str(&format!("X-Signature: {header}\n"));

@@ -49,8 +49,8 @@ impl Config {
     pub(super) fn check_money(&self) -> Result<(), ConfigError> {
         if let Some(price) = self.prices.iter().find(|price| !price.is_well()) {
             return refuse(format!(
-                "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and dollars \
-                 a million tokens with at most six digits behind the point",
+                "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and \
+                 dollars a million tokens with at most six digits behind the point",
                 price.model, price.since
             ));
         }

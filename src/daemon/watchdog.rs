@@ -148,7 +148,8 @@ fn probe(address: SocketAddr) -> Result<(), String> {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         stream.write_all(
-            b"GET /health HTTP/1.1\r\nHost: localhost\r\nUser-Agent: batchkeeper-watchdog\r\nConnection: close\r\n\r\n",
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nUser-Agent: batchkeeper-watchdog\r\n\
+              Connection: close\r\n\r\n",
         )?;
         let mut start = [0; 9];
         stream.read_exact(&mut start)?;
