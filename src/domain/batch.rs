@@ -1,4 +1,4 @@
-//! Submissions and their batches: stages, states and legal moves; custom ids.
+//! Batches: their stages and states, the outcomes of their lines, and custom ids.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ text_enum! {
 }
 
 text_enum! {
-    /// Where a submission stands; what each state makes certain is in `ARCHITECTURE.md`.
+    /// How far a batch is. `ARCHITECTURE.md` says what each state makes certain.
     BatchState {
         /// Requests are being claimed, perhaps not all yet.
         Planned = "planned",
@@ -32,7 +32,7 @@ text_enum! {
         Ended = "ended",
         /// Every line is settled.
         Ingested = "ingested",
-        /// OpenAI refused it, or it was given up; the reason is stored.
+        /// OpenAI refused it, or it was abandoned; the reason is stored.
         Failed = "failed",
     }
 }
@@ -58,32 +58,32 @@ text_enum! {
 }
 
 text_enum! {
-    /// What came back for a line.
+    /// The result of a line.
     Outcome {
-        /// A text.
+        /// The line brought a text.
         Answered = "answered",
         /// The model refused.
         Refused = "refused",
         /// The answer's cap was too low.
         Truncated = "truncated",
-        /// A content filter stopped it.
+        /// A content filter stopped the answer.
         Filtered = "filtered",
         /// OpenAI could not fetch an image.
         ImageUnreachable = "image_unreachable",
-        /// Something that passes: 429, 5xx, a time-out, `batch_expired`, `batch_cancelled`.
+        /// An error that passes: 429, 5xx, a time-out, `batch_expired`, `batch_cancelled`.
         Passing = "passing",
         /// The request itself is wrong.
         Wrong = "wrong",
-        /// A line that cannot be read.
+        /// The line cannot be read.
         Unreadable = "unreadable",
-        /// In neither file.
+        /// The line is in neither file.
         Missing = "missing",
         /// The whole batch was refused before any line ran.
         NotRun = "not_run",
     }
 }
 
-/// The custom id of one of our lines: it says where the line belongs without any row.
+/// The custom id of one of our lines. It names the lot that the line belongs to without any row.
 ///
 /// `v_<job id, 32 hex>_<position>` or `t_<job id>_<position>_<language>`, at most 64 characters of
 /// `[A-Za-z0-9_-]`.
@@ -93,12 +93,12 @@ pub struct CustomId {
     pub job: String,
     /// The lot's position in the job, from 0.
     pub position: u32,
-    /// The language of a translation; none for a vision line.
+    /// The language of a translation; `None` for a vision line.
     pub language: Option<String>,
 }
 
 impl CustomId {
-    /// What it asks for.
+    /// The stage of its line.
     pub fn stage(&self) -> Stage {
         if self.language.is_some() {
             Stage::Translation

@@ -1,4 +1,4 @@
-//! What a batch's lines are made with, frozen in its row: the same row gives the same bytes.
+//! The parameters of a batch's lines, frozen in its row, so that the same row gives the same bytes.
 
 use serde_json::Value;
 
@@ -9,17 +9,17 @@ use crate::domain::vision::{self, VisionParameters};
 /// The parameters of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parameters {
-    /// Of the first stage.
+    /// Parameters of the first stage.
     Vision(VisionParameters),
-    /// Of the second.
+    /// Parameters of the second stage.
     Translation(TranslationParameters),
 }
 
 impl Parameters {
-    /// From the text that is stored with a batch.
+    /// Reads the text that is stored with a batch.
     ///
     /// # Errors
-    /// When the text is none that [`Parameters::to_text`] made.
+    /// If [`Parameters::to_text`] did not make the text.
     pub fn parse(stage: Stage, text: &str) -> serde_json::Result<Self> {
         Ok(match stage {
             Stage::Vision => Self::Vision(serde_json::from_str(text)?),
@@ -27,7 +27,7 @@ impl Parameters {
         })
     }
 
-    /// As it is stored with a batch.
+    /// The text that is stored with a batch.
     ///
     /// # Errors
     /// Never, in practice: the parameters are plain texts and numbers.
@@ -46,7 +46,7 @@ impl Parameters {
         }
     }
 
-    /// The instructions, before a language stands in them.
+    /// The instructions, before a language is put into them.
     pub fn prompt(&self) -> &str {
         match self {
             Self::Vision(parameters) => &parameters.prompt,
@@ -62,8 +62,8 @@ impl Parameters {
         }
     }
 
-    /// The body of one line. In the vision stage from the seller's text and the images, in the
-    /// translation stage from the description and the language. `raised`: the answer may be longer.
+    /// The body of one line. The vision stage uses the seller's text and the images, the translation stage the
+    /// description and the language. If `raised`, the answer may be longer.
     pub fn body(
         &self,
         raised: bool,

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::domain::vision::complete;
+use crate::domain::vision::add_common_members;
 
-/// `[translation]`: what a batch of the second stage is made with; frozen in its row.
+/// `[translation]`: the parameters of a batch of the second stage, frozen in its row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TranslationParameters {
@@ -15,7 +15,7 @@ pub struct TranslationParameters {
     pub prompt: String,
     /// The cap of an answer, reasoning included.
     pub max_output_tokens: u32,
-    /// Left out of the request when empty.
+    /// Left out of the request if empty.
     pub reasoning_effort: String,
 }
 
@@ -32,7 +32,7 @@ impl Default for TranslationParameters {
     }
 }
 
-/// The body that asks for `text` in `language`. `raised`: the cap of the last answer was too low.
+/// The body that asks for `text` in `language`. If `raised`, the answer may be longer.
 pub fn request_body(
     with: &TranslationParameters,
     raised: bool,
@@ -50,7 +50,7 @@ pub fn request_body(
         json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]),
     );
     body.insert("metadata".into(), json!({"language": language}));
-    complete(
+    add_common_members(
         &mut body,
         with.max_output_tokens,
         raised,

@@ -1,4 +1,4 @@
-//! Tokens: what requests take and what they are paid by.
+//! Tokens, by which requests are billed.
 
 use std::iter::Sum;
 use std::ops::Add;

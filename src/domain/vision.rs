@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// `[vision]`: what a batch of the first stage is made with; frozen in its row.
+/// `[vision]`: the parameters of a batch of the first stage, frozen in its row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionParameters {
@@ -15,7 +15,7 @@ pub struct VisionParameters {
     pub detail: String,
     /// The cap of an answer, reasoning included.
     pub max_output_tokens: u32,
-    /// Left out of the request when empty.
+    /// Left out of the request if empty.
     pub reasoning_effort: String,
 }
 
@@ -34,10 +34,10 @@ impl Default for VisionParameters {
     }
 }
 
-/// How much an answer's cap is raised when the first was cut short.
+/// The factor by which an answer's cap is raised after an answer was cut short.
 pub const RAISED: u32 = 4;
 
-/// The body that asks for a lot's description. `raised`: the cap of the last answer was too low.
+/// The body that asks for a lot's description. If `raised`, the answer may be longer.
 pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &[String]) -> Value {
     let mut content = Vec::with_capacity(images.len() + 1);
     if !info.is_empty() {
@@ -55,7 +55,7 @@ pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &
         "input".into(),
         json!([{"role": "user", "content": content}]),
     );
-    complete(
+    add_common_members(
         &mut body,
         with.max_output_tokens,
         raised,
@@ -64,8 +64,13 @@ pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &
     Value::Object(body)
 }
 
-/// What both stages' bodies end with.
-pub(crate) fn complete(body: &mut Map<String, Value>, cap: u32, raised: bool, effort: &str) {
+/// Adds the members that both stages' bodies end with.
+pub(crate) fn add_common_members(
+    body: &mut Map<String, Value>,
+    cap: u32,
+    raised: bool,
+    effort: &str,
+) {
     let cap = if raised {
         cap.saturating_mul(RAISED)
     } else {

@@ -93,7 +93,7 @@ impl Ops {
         let (by_status, active, open) = self.store.read(|view| {
             Ok((
                 figures::jobs(view)?,
-                batches::active(view)?,
+                batches::count_active(view)?,
                 alerts::list(view, true, 1000)?.len(),
             ))
         })?;

@@ -3,7 +3,7 @@
 
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::openai::Batch;
-use crate::store::batches::{self, Known};
+use crate::store::batches::{self, ListedBatch};
 use crate::store::{Store, Stored, Tx, View, alerts};
 
 /// How far a listing must reach behind the newest of our batches in the listing before it, in seconds: much
@@ -54,10 +54,10 @@ pub fn compare_with_listing(
     let mut newest = None;
     for batch in listed {
         match batches::link_listed(tx, store.database_id(), batch)? {
-            Known::Foreign => continue,
-            Known::Unheard => unknown.push(batch),
-            Known::Linked(row) => linked.push(batches::get(tx, row)?.key),
-            Known::Yes | Known::Duplicate(_) => {}
+            ListedBatch::Foreign => continue,
+            ListedBatch::Unknown => unknown.push(batch),
+            ListedBatch::Linked(row) => linked.push(batches::get(tx, row)?.key),
+            ListedBatch::Known | ListedBatch::Duplicate(_) => {}
         }
         newest = newest.max(Some(batch.created_at));
     }

@@ -14,7 +14,7 @@ use crate::domain::batch::{Scheme, Stage};
 use crate::openai::listing::batches_back_to;
 use crate::openai::{Batch, BatchApi};
 use crate::store::batch_links::{BatchLink, link_legacy_batch, link_own_batch};
-use crate::store::batches::{self, Known, META_SUBMISSION};
+use crate::store::batches::{self, ListedBatch, META_SUBMISSION};
 use crate::store::orphans::{OrphanedJob, orphaned_jobs};
 use crate::store::{Store, Stored, Tx, alerts};
 
@@ -214,7 +214,7 @@ impl Recovery {
                 // If a row has the batch's key, the batch is that row's, or a second one under that key: this
                 // is the last time that it is sure to be listed.
                 match batches::link_listed(tx, self.store.database_id(), batch)? {
-                    Known::Unheard => link_own_batch(tx, &link(Scheme::Own, key)).map(drop),
+                    ListedBatch::Unknown => link_own_batch(tx, &link(Scheme::Own, key)).map(drop),
                     _ => Ok(()),
                 }
             }

@@ -1,4 +1,4 @@
-//! How times and enums stand in columns.
+//! The text form of times and enums in columns.
 
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};

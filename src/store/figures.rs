@@ -6,14 +6,12 @@ use std::str::FromStr;
 
 use super::files::beside;
 use super::money::{self, ModelUsage};
+use super::predicates::LIVE_JOB;
 use super::{Store, Stored, View, alerts};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertKind, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::job::{JobStatus, RequestState};
-
-/// Jobs that are not final, by the column `status`.
-const LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";
 
 /// The figures of one moment.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +76,7 @@ fn parsed<T: FromStr>(counts: Vec<(String, u64)>) -> Vec<(T, u64)> {
 fn requests(view: &View) -> Stored<Vec<(RequestState, u64)>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT r.state, count(*) AS number FROM batch_jobs j JOIN requests r ON r.job = j.seq
-         WHERE {LIVE_JOBS} GROUP BY r.state"
+         WHERE j.{LIVE_JOB} GROUP BY r.state"
     ))?;
     let rows = query.query_map([], |row| Ok((row.get("state")?, row.get("number")?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -87,7 +85,7 @@ fn requests(view: &View) -> Stored<Vec<(RequestState, u64)>> {
 fn waiting_since(view: &View) -> Stored<Option<Timestamp>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT min((SELECT r.since FROM requests r WHERE r.job = j.seq AND r.state = 'waiting' LIMIT 1)) AS since
-         FROM batch_jobs j WHERE {LIVE_JOBS}"
+         FROM batch_jobs j WHERE j.{LIVE_JOB}"
     ))?;
     Ok(query.query_row([], |row| row.get("since"))?)
 }

@@ -1,10 +1,11 @@
 //! The invariants: views that must be empty. The auditor reads them for what is not final, `doctor` for everything.
 
 use super::inspect::{plain, table};
+use super::predicates::LIVE_JOB;
 use super::{Stored, View};
 
 /// Rows whose job is not final.
-const OF_LIVE_JOBS: &str = "status IN ('pending', 'processing', 'translating')";
+const OF_LIVE_JOBS: &str = LIVE_JOB;
 /// Rows whose batch is not final.
 const OF_LIVE_BATCHES: &str = "status NOT IN ('ingested', 'failed')";
 /// Rows whose delivery is due.

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::columns::token_usage;
 use super::inspect::{self, Table};
+use super::predicates::LIVE_JOB;
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
@@ -121,10 +122,10 @@ pub fn reserved(view: &View, client: Option<&str>, period: &str) -> Stored<Money
 /// The part of the estimates of jobs that are not final which is not spent yet.
 fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
     let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(max(0, coalesce(j.estimated_cost, 0) -
+        &format!("SELECT coalesce(sum(max(0, coalesce(j.estimated_cost, 0) -
                     coalesce((SELECT sum(u.cost_picodollars) FROM v_job_usage u WHERE u.job = j.seq), 0))), 0) AS cost
          FROM batch_jobs j
-         WHERE j.status IN ('pending', 'processing', 'translating') AND (?1 IS NULL OR j.client = ?1)",
+         WHERE j.{LIVE_JOB} AND (?1 IS NULL OR j.client = ?1)"),
     )?;
     Ok(Money(query.query_row([client], |row| row.get("cost"))?))
 }

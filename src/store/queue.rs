@@ -1,5 +1,5 @@
-//! How much of a model OpenAI takes at once: the limit that its refusals name, and what our batches
-//! under way take of it.
+//! How many tokens of a model OpenAI queues at once: the limit that its refusals name, and what our active
+//! batches take of it.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use super::batches::BatchRow;
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::Identity;
+use crate::store::predicates::{ACTIVE_BATCH, LIVE_BATCH};
 
-/// After so long a limit is tried again: an account's tier rises, and nobody tells us.
+/// A limit is believed for this long. OpenAI raises it with the account's tier and does not say so.
 const BELIEVED: Duration = Duration::from_hours(7 * 24);
-/// Of a hundred tokens of the limit so many are used: OpenAI counts otherwise than we estimate, and
-/// lets go of them late.
+/// Percent of the limit that are used. OpenAI counts differently from our estimate, and frees tokens late.
 const USED: u64 = 85;
-/// So many batches fit into the queue.
+/// Batches that share the queue.
 const BATCHES: u64 = 3;
 /// How long a batch that OpenAI is still validating keeps the next one of its model waiting.
 const ADMISSION: Duration = Duration::from_mins(10);
-/// Batches that are made in an hour; OpenAI takes 2,000.
+/// Batches that are created in [`HOUR`] at most; OpenAI takes 2,000.
 const CREATES: u32 = 1_900;
-/// See [`CREATES`].
+/// The time in which OpenAI counts creates.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// OpenAI said how many tokens of a model it takes.
+/// Stores how many tokens of a model OpenAI queues, as it said.
 pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
     tx.execute(
         "INSERT INTO queue_limits VALUES (?, ?, ?)
@@ -35,32 +35,32 @@ pub fn learn(tx: &Tx<'_>, model: &str, tokens: u64) -> Stored<()> {
     Ok(())
 }
 
-/// A batch takes so much more of its model's queue.
+/// Counts `tokens` more of its model's queue for a batch.
 pub fn add_tokens(tx: &Tx<'_>, batch: i64, tokens: u64) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET queue_tokens = queue_tokens + ? WHERE id = ?")?
         .execute(params![tokens, batch])?;
     Ok(())
 }
 
-/// What our batches hold of a model's queue.
+/// What our batches take of a model's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct QueueUse {
     /// Tokens, from the planning of a batch to its end.
     tokens: u64,
-    /// Whether OpenAI has yet to say if it takes one of them.
+    /// Whether OpenAI has yet to accept one of the batches.
     is_admitting: bool,
 }
 
-/// What an account's batches of a model hold. One whose call failed, or whose create is in doubt, keeps
-/// no other waiting.
+/// What an account's batches of a model take. A batch whose call failed, or whose create is in doubt, keeps no
+/// other batch waiting.
 fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(queue_tokens), 0),
+        &format!("SELECT coalesce(sum(queue_tokens), 0),
                 coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
                                         WHEN 'creating' THEN 0 ELSE failures = 0 END), 0)
          FROM openai_batches
-         WHERE state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted') AND state NOT IN ('ingested', 'failed')
-           AND model = ? AND (base_url, organization, project) = (?, ?, ?)",
+         WHERE {ACTIVE_BATCH} AND {LIVE_BATCH}
+           AND model = ? AND (base_url, organization, project) = (?, ?, ?)"),
     )?;
     let of = params![
         now.before(ADMISSION),
@@ -77,8 +77,8 @@ fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> S
     })?)
 }
 
-/// Whether the refusal of a batch for that limit is explained by what our own batches take; then nothing
-/// need be waited for but their end, and the next ones are smaller. A single line cannot be.
+/// Whether our own batches explain that a batch was refused for that limit. Then it is enough to wait for their
+/// end and to make the next batches smaller. A batch of one line cannot be made smaller.
 pub fn explains(view: &View, batch: &BatchRow, limit: u64, now: Timestamp) -> Stored<bool> {
     let own: u64 = view
         .prepare_cached("SELECT queue_tokens FROM openai_batches WHERE id = ?")?
@@ -129,7 +129,7 @@ pub fn space(view: &View, identity: &Identity, model: &str, now: Timestamp) -> S
     })
 }
 
-/// How long until OpenAI takes another batch: it counts those of an hour.
+/// How long until OpenAI takes another create, by those of the last hour.
 pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
     let mut query = view.prepare_cached(
         "SELECT created_at FROM openai_batches WHERE scheme = 'own' ORDER BY id DESC LIMIT 1 OFFSET ?",
@@ -140,28 +140,28 @@ pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
     Ok(first.map_or(Duration::ZERO, |first| (first + HOUR).due_in(now, HOUR)))
 }
 
-/// A model's queue, for whoever looks.
+/// A model's queue, for operators.
 #[derive(Clone, Debug)]
 pub struct ModelQueue {
     /// The model.
     pub model: String,
     /// The limit.
     pub limit: u64,
-    /// What our batches hold.
+    /// Tokens that our batches take.
     pub held: u64,
-    /// Since when it is known.
+    /// When OpenAI named it.
     pub learned_at: Timestamp,
 }
 
-/// The limits that are known.
+/// The queues whose limit is known.
 pub fn list(view: &View) -> Stored<Vec<ModelQueue>> {
-    let mut query = view.prepare_cached(
+    let mut query = view.prepare_cached(&format!(
         "SELECT q.model, q.tokens, q.learned_at,
                 (SELECT coalesce(sum(b.queue_tokens), 0) FROM openai_batches b
-                 WHERE b.state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')
-                   AND b.state NOT IN ('ingested', 'failed') AND b.model = q.model)
-         FROM queue_limits q ORDER BY q.model",
-    )?;
+                 WHERE b.{ACTIVE_BATCH}
+                   AND b.{LIVE_BATCH} AND b.model = q.model)
+         FROM queue_limits q ORDER BY q.model"
+    ))?;
     let rows = query.query_map([], |row| {
         Ok(ModelQueue {
             model: row.get(0)?,

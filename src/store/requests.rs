@@ -1,4 +1,4 @@
-//! `requests`: what waits, and how it is claimed for a batch.
+//! `requests`: requests that wait, and how a batch claims them.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -8,22 +8,23 @@ use crate::base::clock::Timestamp;
 use crate::domain::batch::{CustomId, Stage};
 use crate::domain::job::RequestState;
 use crate::domain::parameters::Parameters;
+use crate::store::predicates::LIVE_JOB;
 
-/// A job's queue of one stage.
+/// The waiting requests of a job in one stage.
 #[derive(Clone, Debug)]
 pub struct JobQueue {
     /// The job's row.
     pub job: i64,
-    /// Whose it is.
+    /// The client that submitted the job.
     pub client: String,
     /// Since when its first request waits.
     pub since: Timestamp,
-    /// How many wait, counted up to the limit given.
+    /// How many wait; counting stops at a limit.
     pub length: u32,
 }
 
-/// What waits in a stage, by job, oldest job first; `cap`: of the requests whose next batch may
-/// hold so many lines (none: as many as fit).
+/// The queues of a stage, oldest job first. Only requests count whose next batch may have at most `cap` lines;
+/// `None` stands for requests without such a limit.
 pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<JobQueue>> {
     let mut first = view.prepare_cached(
         "SELECT since FROM requests
@@ -33,9 +34,9 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
         "SELECT count(*) FROM (SELECT 1 FROM requests
          WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT ?)",
     )?;
-    let mut jobs = view.prepare_cached(
-        "SELECT seq, client FROM batch_jobs WHERE status IN ('pending', 'processing', 'translating') ORDER BY seq",
-    )?;
+    let mut jobs = view.prepare_cached(&format!(
+        "SELECT seq, client FROM batch_jobs WHERE {LIVE_JOB} ORDER BY seq"
+    ))?;
     let mut queues = Vec::new();
     let mut rows = jobs.query([])?;
     while let Some(row) = rows.next()? {
@@ -56,14 +57,15 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
     Ok(queues)
 }
 
-/// The caps that waiting requests of a stage have, the smallest first: each is sent apart.
+/// The caps of the waiting requests of a stage, the smallest first. Requests with different caps go into
+/// different batches.
 pub fn caps(view: &View, stage: Stage) -> Stored<Vec<u32>> {
-    let mut query = view.prepare_cached(
+    let mut query = view.prepare_cached(&format!(
         "SELECT DISTINCT r.batch_cap FROM batch_jobs j JOIN requests r ON r.job = j.seq
-         WHERE j.status IN ('pending', 'processing', 'translating')
+         WHERE j.{LIVE_JOB}
            AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS NOT NULL
-         ORDER BY r.batch_cap",
-    )?;
+         ORDER BY r.batch_cap"
+    ))?;
     let caps = query.query_map([stage], |row| row.get(0))?;
     Ok(caps.collect::<Result<_, _>>()?)
 }
@@ -73,7 +75,7 @@ pub fn caps(view: &View, stage: Stage) -> Stored<Vec<u32>> {
 pub struct InputLine {
     /// The request's row.
     pub request: i64,
-    /// Where its answer belongs.
+    /// The custom id of its line.
     pub custom_id: CustomId,
     /// Whether its answer may be longer than usual.
     pub raised: bool,
@@ -115,7 +117,7 @@ fn line(row: &rusqlite::Row<'_>) -> Stored<InputLine> {
     })
 }
 
-/// Up to `limit` waiting requests of a queue whose row is beyond `after`.
+/// Up to `limit` waiting requests of a queue whose row comes after `after`.
 pub fn waiting(
     view: &View,
     job: i64,
@@ -134,8 +136,8 @@ pub fn waiting(
         .collect()
 }
 
-/// What one request is made from.
-pub fn of(view: &View, request: i64) -> Stored<InputLine> {
+/// The line of one request.
+pub fn input_line(view: &View, request: i64) -> Stored<InputLine> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot WHERE r.id = ?"
     ))?;
@@ -156,7 +158,7 @@ pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Inpu
         .collect()
 }
 
-/// Claims those of the requests that still wait for a planned batch; gives how many.
+/// Claims for a planned batch those of `requests` that still wait. Returns how many.
 pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
     let mut take = tx.prepare_cached(
         "UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'",
@@ -177,7 +179,7 @@ pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
     Ok(claimed)
 }
 
-/// A batch that is not sealed yet lets go of a request.
+/// Removes a request from a batch that is not sealed yet.
 pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
     tx.prepare_cached(
         "DELETE FROM batch_lines WHERE request_id = ?
@@ -187,7 +189,7 @@ pub(super) fn leave_planned(tx: &Tx<'_>, request: i64) -> Stored<()> {
     Ok(())
 }
 
-/// Lets every request go on that waits for its images to be checked: nobody checks them any more.
+/// Lets every request go on that waits for its images to be checked, because the check was switched off.
 pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
     Ok(tx.execute(
         "UPDATE requests SET images_due = 0, since = ? WHERE images_due = 1",
@@ -195,7 +197,7 @@ pub fn pass_unchecked(tx: &Tx<'_>) -> Stored<usize> {
     )?)
 }
 
-/// Inserts a request unless the lot has it already; gives whether it is new.
+/// Inserts a request unless the lot has it already. Returns whether it is new.
 pub(super) fn insert_if_new(
     tx: &Tx<'_>,
     lot: i64,

@@ -97,7 +97,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
 
 /// Batches that OpenAI may have under another account than `identity`, and that must still be asked about.
 pub fn batches_of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
-    batches::some(
+    batches::find_all(
         view,
         "state NOT IN ('ingested', 'failed') AND state NOT IN ('planned', 'sealed')
          AND (base_url, organization, project) <> (?, ?, ?)

@@ -39,7 +39,7 @@ pub fn apply_to_batch(tx: &Tx<'_>, row: &BatchRow, call: &FailedCall<'_>) -> Sto
     }
 }
 
-/// What is stored with the batch.
+/// The text that is stored with the batch.
 fn reason(row: &BatchRow, call: &FailedCall<'_>) -> String {
     match call.purpose {
         CallPurpose::Upload | CallPurpose::Create | CallPurpose::FindCreated => {
@@ -55,7 +55,7 @@ fn reason(row: &BatchRow, call: &FailedCall<'_>) -> String {
     }
 }
 
-/// What an operator is told.
+/// The text of the alert.
 fn alert_message(row: &BatchRow, call: &FailedCall<'_>, kind: AlertKind) -> String {
     let (id, error) = (row.id, call.error);
     let openai_id = row.openai_batch_id.as_deref().unwrap_or_default();

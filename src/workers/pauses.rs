@@ -1,16 +1,17 @@
-//! Trouble that stops more than one batch: what pauses, what a person is told, and how it ends.
+//! Pauses: what stops more than one batch, the alert about it, and how it ends.
 
 use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
+use crate::domain::decide::backoff::longest_backoff;
+use crate::domain::decide::polled_batch::longest_interval;
 use crate::openai::CallError;
 pub use crate::store::alerts::clear_pause;
 use crate::store::alerts::{self, Pause};
 use crate::store::batches::BatchRow;
 use crate::store::{Store, Stored, Tx};
-use crate::workers::worker::backoff;
 
 /// Pauses `scope` because OpenAI refuses the account. The work goes on with the first call that succeeds;
 /// the next one is tried after `wait`.
@@ -47,32 +48,30 @@ pub fn pause_sending(tx: &Tx<'_>, error: &CallError, wait: Duration) -> Stored<(
     pause_account(tx, scope, error, wait)
 }
 
-/// Something that was sent was taken: nothing is refused.
+/// Ends the pauses of the account, because OpenAI accepted something that was sent.
 pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
     clear_pause(tx, &PauseScope::OpenAi)?;
     clear_pause(tx, &PauseScope::Sending)
 }
 
-/// The longest that a batch's next look, or the pause of all work at OpenAI, is put off. A time
-/// further away than that says that the clock was set back.
+/// The longest time until a batch's next check, or until a pause ends. A time further away than that is from a
+/// clock that was set back since.
 pub fn longest_wait(config: &Config) -> Duration {
-    let retry = backoff(config.openai.retry_interval, u32::MAX, None);
-    let poll = config.openai.poll_interval * SLOWEST_POLL;
+    let retry = longest_backoff(config.openai.retry_interval);
+    let poll = longest_interval(config.openai.poll_interval);
     retry.max(poll).max(MOST_RETRY_AFTER)
 }
 
-/// The slowest polling, in poll intervals.
-pub const SLOWEST_POLL: u32 = 10;
 /// The longest that OpenAI's `Retry-After` is followed.
 const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// How long all work at OpenAI still waits; none: it may be tried.
+/// How long all work at OpenAI still waits; `None` if it does not wait.
 pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
     let pause = store.read(|view| alerts::paused(view, &PauseScope::OpenAi))?;
     Ok(left(pause, config, now))
 }
 
-/// The same of what is sent there.
+/// How long sending to OpenAI still waits; `None` if it does not wait.
 pub fn sending_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
     let [all, sending] = store
         .read(|view| {
@@ -90,8 +89,9 @@ fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> 
     Some(until.due_in(now.wall, longest_wait(config))).filter(|left| !left.is_zero())
 }
 
-/// What is missing on the database's disk of `limits.disk_reserve`, which is left to results already
-/// paid; none: there is room. Where it is not, no job is taken and no batch created.
+/// Bytes by which the free space of the database's disk falls short of `limits.disk_reserve`; `None` if there is
+/// enough. The reserve is kept for results that are paid for: without it no job is accepted and no batch
+/// created.
 pub fn missing_free_space(store: &Store, config: &Config) -> Stored<Option<u64>> {
     match config.limits.disk_reserve {
         0 => Ok(None),
@@ -101,7 +101,7 @@ pub fn missing_free_space(store: &Store, config: &Config) -> Stored<Option<u64>>
     }
 }
 
-/// A batch that was made under another account than the configured one.
+/// Opens the alert about a batch that was made under another account than the configured one.
 pub fn report_other_identity(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
     let cause = of_other_identity(row);
     alerts::open(tx, AlertKind::OtherIdentity, &cause.subject, &cause.message).map(drop)
@@ -112,7 +112,7 @@ pub fn of_other_identity(row: &BatchRow) -> AlertCause {
     let identity = &row.identity;
     let message = format!(
         "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
-         be learned of it under this one. Configure that account again until it is taken in, or let it go with: \
+         be learned of it under this one. Configure that account again until it is ingested, or let it go with: \
          batchkeeper batches abandon {}",
         row.id, identity.base_url, identity.organization, identity.project, row.id
     );

@@ -1,4 +1,4 @@
-//! The spool: the folder of the input and result files of batches that are under way.
+//! The spool: the folder of the input and result files of live batches.
 //!
 //! A file of the spool can always be had again: an input from the rows, a result file from OpenAI. So it
 //! may vanish at any time, but a file under its own name is always whole.

@@ -104,7 +104,9 @@ impl SynchronousCaller {
     }
 
     fn make(&mut self, call: SynchronousCall, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let line = self.store.read(|view| requests::of(view, call.request))?;
+        let line = self
+            .store
+            .read(|view| requests::input_line(view, call.request))?;
         let begun = self
             .store
             .write(now.wall, |tx| synchronous_calls::begin(tx, &call))?;

@@ -1,6 +1,6 @@
 //! Wakeups: a worker that did something wakes the workers for which that may be work.
 //!
-//! A lost wakeup costs a delay, never work: every worker also looks at its rows after `steps.idle`.
+//! A lost wakeup costs a delay, never work, because every worker also looks at its rows after `steps.idle`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ pub enum Topic {
     ImagesChecked,
     /// A batch was packed, uploaded or created.
     BatchSubmitted,
-    /// A batch was looked at: it may have ended.
+    /// A batch was polled, and may have ended.
     BatchPolled,
     /// Result lines of a batch were ingested.
     ResultsIngested,
@@ -51,7 +51,7 @@ impl Wakeups {
     /// Wakes every thread that subscribed to `topic`.
     pub fn notify(&self, topic: Topic) {
         self.subscriptions().retain(|subscription| {
-            // A full channel means that the thread is about to look anyway.
+            // If the channel is full, the thread is about to look at its rows anyway.
             !subscription.topics.contains(&topic)
                 || !matches!(
                     subscription.wake.try_send(()),

@@ -1,4 +1,4 @@
-//! What a worker is, what a tick of it reports, and how long it backs off.
+//! The trait of a worker, the outcome of its tick, and how long rows are waited for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,17 +9,17 @@ pub use crate::domain::decide::backoff::backoff;
 use crate::store::StoreError;
 use crate::workers::wakeups::Topic;
 
-/// What a tick reports: whether it did something, and when the next one is wanted.
+/// The outcome of a tick: whether it did something, and when the next tick is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TickOutcome {
-    /// Whether something was done: others may find work in it.
+    /// Whether the tick did something that may be work for other workers.
     pub worked: bool,
-    /// Wait this long at most, unless woken.
+    /// The next tick comes after this time, or when the worker is woken.
     pub after: Duration,
 }
 
 impl TickOutcome {
-    /// Something was done, and there may be more.
+    /// The tick did something, and there may be more to do.
     pub fn again() -> Self {
         Self {
             worked: true,
@@ -27,7 +27,7 @@ impl TickOutcome {
         }
     }
 
-    /// Nothing to do before that.
+    /// There is nothing to do for that time.
     pub fn idle(after: Duration) -> Self {
         Self {
             worked: false,
@@ -35,7 +35,7 @@ impl TickOutcome {
         }
     }
 
-    /// Something was done; nothing more before that.
+    /// The tick did something, and there is nothing more to do for that time.
     pub fn worked(after: Duration) -> Self {
         Self {
             worked: true,
@@ -47,8 +47,8 @@ impl TickOutcome {
 /// `ENFILE` and `EMFILE`: clients of the listeners may hold all descriptors for a while.
 const NO_DESCRIPTOR: [i32; 2] = [23, 24];
 
-/// Why a tick could not go on. What OpenAI or a receiver does wrong is no such error: it is stored
-/// with the batch or delivery that it happened to.
+/// Why a tick could not go on. A failed call to OpenAI or to a receiver is no such error: it is stored with its
+/// batch or delivery.
 #[derive(Debug)]
 pub enum WorkerError {
     /// The database.
@@ -58,7 +58,7 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether to try again a little later; otherwise the process must end.
+    /// Whether the tick can be tried again a little later. If not, the process must end.
     pub fn passes(&self) -> bool {
         match self {
             Self::Store(error) => error.passes(),
@@ -111,8 +111,8 @@ pub trait Worker: Send {
         None
     }
 
-    /// The topics that wake it. What it cannot hear of (a command of the CLI, say) it finds when it looks
-    /// next, after `steps.idle`.
+    /// The topics that wake it. Work that no topic announces (a command of the CLI, for
+    /// example) it finds after `steps.idle`.
     fn subscriptions(&self) -> &'static [Topic] {
         &[]
     }
@@ -125,12 +125,12 @@ pub trait Worker: Send {
     /// Does one bounded piece of work.
     ///
     /// # Errors
-    /// When the store or the spool cannot be relied on; see [`WorkerError::passes`].
+    /// If the store or the spool fails; see [`WorkerError::passes`].
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError>;
 }
 
-/// Since when rows are waited for, on the steady clock: setting the wall clock neither cuts a wait
-/// short nor draws it out, a restart begins it anew.
+/// Since when rows are waited for, on the steady clock. A wait does not change when the wall clock is set, and
+/// begins again with a restart.
 #[derive(Debug, Default)]
 pub struct WaitTimes(HashMap<i64, Duration>);
 
@@ -141,7 +141,7 @@ impl WaitTimes {
         now.steady.saturating_sub(since)
     }
 
-    /// The row is not waited for any more.
+    /// Ends the wait for a row.
     pub fn end(&mut self, row: i64) {
         self.0.remove(&row);
     }

@@ -60,7 +60,7 @@ pub struct FailedCall<'a> {
 pub enum FailedCallDecision {
     /// OpenAI refuses the account, and not this call alone: `scope` is paused.
     PauseAccount {
-        /// What waits.
+        /// The work that waits.
         scope: PauseScope,
         /// How long. The batch of this call waits as long, so that others are tried first: OpenAI may refuse
         /// this one alone.
@@ -90,7 +90,7 @@ impl FailedCall<'_> {
         }
     }
 
-    /// What waits because OpenAI refuses the account; `None` if it does not.
+    /// The scope that is paused if OpenAI refuses the account; `None` if it does not.
     ///
     /// A missing right or insufficient quota stops what is sent, and says nothing of what is only read:
     /// results that are paid for are still fetched.

@@ -30,7 +30,7 @@ pub enum LineSource {
 /// A line without a text, once both files of its batch are read.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedLine<'a> {
-    /// What came back.
+    /// The result of the line.
     pub outcome: Outcome,
     /// What OpenAI said.
     pub error: Option<&'a str>,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// What is known of a create whose answer was lost.
+/// A create whose answer was lost.
 #[derive(Clone, Copy, Debug)]
 pub struct LostCreate {
     /// Whether the latest listing had its batch.

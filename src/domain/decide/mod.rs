@@ -14,5 +14,6 @@ pub mod missing_lines;
 pub mod polled_batch;
 pub mod refused_batch;
 pub mod remote_cleanup;
+pub mod request_error;
 pub mod synchronous_failure;
 pub mod webhook_answer;

@@ -8,7 +8,7 @@ use crate::domain::openai::{Batch, BatchStatus};
 /// A batch that has not ended this long after its window is reported.
 const OVERDUE: Duration = Duration::from_mins(30);
 /// The longest interval between two polls, in base intervals.
-pub const LONGEST_INTERVAL: u32 = 10;
+const LONGEST_INTERVAL: u32 = 10;
 /// A batch is polled this often in its age.
 const POLLS_IN_AGE: u32 = 20;
 

@@ -1,7 +1,7 @@
-//! What OpenAI has, as far as it matters here: files, batches, and the account they are under.
+//! OpenAI's objects, as far as they matter here: files, batches, the account they are under, and errors.
 //!
-//! Facts are from OpenAI's OpenAPI document 2.3.0 and recorded traffic; where a field may be null,
-//! absent or an empty string, all three mean "none".
+//! Facts are from OpenAI's OpenAPI document 2.3.0 and recorded traffic. A field that is null, absent or an empty
+//! string counts as absent.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ mod error;
 
 pub use error::{CallError, OpenAiError};
 
-/// The account that a call is made under. "Not found" is worth something only under the identity
-/// that a batch was made under.
+/// The account that a call is made under. "Not found" proves something only under the
+/// identity that a batch was made under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The API's base URL, without a slash at its end.
@@ -40,13 +40,13 @@ pub struct FileObject {
 }
 
 text_enum! {
-    /// OpenAI's word for a batch's state (openai-openapi, schema `Batch`, member `status`).
+    /// OpenAI's status of a batch (openai-openapi, schema `Batch`, member `status`).
     BatchStatus {
         /// The input is being checked.
         Validating = "validating",
-        /// The input did not pass.
+        /// The input is not valid.
         Failed = "failed",
-        /// Running.
+        /// The lines run.
         InProgress = "in_progress",
         /// The result files are being written.
         Finalizing = "finalizing",
@@ -54,7 +54,7 @@ text_enum! {
         Completed = "completed",
         /// The window of 24 hours closed first; partial results may be there.
         Expired = "expired",
-        /// Cancel was asked; in-flight requests are waited for.
+        /// It is being cancelled; OpenAI waits for the requests in flight.
         Cancelling = "cancelling",
         /// Cancelled; partial results may be there.
         Cancelled = "cancelled",
@@ -62,7 +62,7 @@ text_enum! {
 }
 
 impl BatchStatus {
-    /// No move leaves these.
+    /// Whether the batch keeps this status for ever.
     pub fn is_final(self) -> bool {
         matches!(
             self,
@@ -71,7 +71,7 @@ impl BatchStatus {
     }
 }
 
-/// `request_counts` of a batch: lines that never ran are counted nowhere.
+/// `request_counts` of a batch. Lines that never ran are counted nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestCounts {
     /// Lines in the input, 0 before validation.
@@ -85,13 +85,13 @@ pub struct RequestCounts {
 /// One entry of a failed batch's `errors.data`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchError {
-    /// Such as `invalid_json_line` or `token_limit_exceeded`.
+    /// For example `invalid_json_line` or `token_limit_exceeded`.
     pub code: Option<String>,
-    /// For people.
+    /// A text for people.
     pub message: Option<String>,
-    /// What it is about: `file_id` where OpenAI did not find the input file.
+    /// The parameter at fault: `file_id` if OpenAI did not find the input file.
     pub param: Option<String>,
-    /// The input's line, from 1, where one line is to blame.
+    /// The input's line, from 1, if one line is to blame.
     pub line: Option<u64>,
 }
 
@@ -100,9 +100,9 @@ pub struct BatchError {
 pub struct Batch {
     /// `batch_…`, opaque.
     pub id: String,
-    /// The status as sent.
+    /// The status as OpenAI sent it.
     pub status_text: String,
-    /// The status where it is one that we know.
+    /// The status; `None` if it is not known here.
     pub status: Option<BatchStatus>,
     /// The file it was made from.
     pub input_file_id: String,
@@ -116,7 +116,7 @@ pub struct Batch {
     pub expires_at: Option<i64>,
     /// The dated model, once it runs.
     pub model: Option<String>,
-    /// See [`RequestCounts`].
+    /// Its lines, counted by result.
     pub counts: RequestCounts,
     /// The tokens of the whole batch, once it has ended and if OpenAI reports them.
     pub usage: Option<TokenUsage>,
@@ -126,8 +126,8 @@ pub struct Batch {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// OpenAI's words, fit for logs, alerts and clients: what follows `org-` and `sk-` at the start of a
-/// word is left out. OpenAI masks keys in part only (`sk-ab***yz`), and organizations not at all.
+/// OpenAI's text, fit for logs, alerts and clients. What follows `org-` and `sk-` at the start of a word is left
+/// out. OpenAI masks keys in part only (`sk-ab***yz`), and organizations not at all.
 pub fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

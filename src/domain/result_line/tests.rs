@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::usage::TokenUsage;
 use serde_json::{Value, json};
 
 fn line(response: Value, error: Value) -> Answer {

@@ -1,4 +1,4 @@
-//! The moves of the submission protocol, up to OpenAI's id: each names the state that it starts from.
+//! The steps of the submission protocol, up to OpenAI's id. Each names the state that it starts from.
 
 use rusqlite::{named_params, params};
 
@@ -9,12 +9,12 @@ use crate::domain::batch::{BatchState, Stage};
 use crate::domain::openai::{Batch, FileObject, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
 
-/// So many of a submission's jobs are named in the log.
+/// This many of a batch's jobs are named in the log.
 const NAMED: usize = 10;
 
-/// What a submission is planned with.
+/// What a new batch is planned with.
 pub struct BatchPlan<'a> {
-    /// Unique for ever.
+    /// Its key, unique for ever.
     pub key: &'a str,
     /// What it asks for.
     pub stage: Stage,
@@ -26,7 +26,7 @@ pub struct BatchPlan<'a> {
     pub parameters: &'a str,
 }
 
-/// A new submission, whose requests are about to be claimed.
+/// Inserts a new batch, for which requests are about to be claimed.
 pub fn plan(tx: &Tx<'_>, plan: &BatchPlan<'_>) -> Stored<i64> {
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, base_url, organization, project, model,
@@ -41,7 +41,7 @@ pub fn plan(tx: &Tx<'_>, plan: &BatchPlan<'_>) -> Stored<i64> {
     Ok(tx.last_insert_rowid())
 }
 
-/// Takes back a planned submission that has no line.
+/// Drops a planned batch that has no line.
 pub fn drop_empty(tx: &Tx<'_>, id: i64) -> Stored<()> {
     tx.execute(
         "DELETE FROM batch_links WHERE batch_id = ? AND NOT EXISTS
@@ -55,7 +55,7 @@ pub fn drop_empty(tx: &Tx<'_>, id: i64) -> Stored<()> {
     moved(dropped, || format!("batch row {id} is not planned"))
 }
 
-/// What OpenAI has heard nothing of is made under the account that is configured now.
+/// Moves a batch that OpenAI does not know to the account that is configured now.
 pub fn set_identity(tx: &Tx<'_>, id: i64, identity: &Identity) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET base_url = ?, organization = ?, project = ? WHERE id = ? AND state IN ('planned', 'sealed')",
@@ -64,7 +64,7 @@ pub fn set_identity(tx: &Tx<'_>, id: i64, identity: &Identity) -> Stored<()> {
     moved(changed, || format!("batch row {id} is known to OpenAI"))
 }
 
-/// The written input of a submission.
+/// The input file of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// Its lines.
@@ -75,8 +75,8 @@ pub struct Input {
     pub sha256: String,
 }
 
-/// Fixes the lines of a planned submission: no request leaves it any more. False when some left
-/// while the input was written; then it is to be written again.
+/// Fixes the lines of a planned batch: no request leaves it any more. False if a request left it while the
+/// input was written; the input is then written again.
 pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
     if count_lines(tx, id)? != input.lines {
         return Ok(false);
@@ -93,7 +93,7 @@ pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
     Ok(true)
 }
 
-/// Under which key what goes to OpenAI, and for whom: the first of its jobs, and how many more.
+/// The key of a sealed batch, what it holds, and for which jobs: the first ones, and how many more.
 fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<Fields> {
     let (all, named): (usize, String) = view.query_row(
         "SELECT (SELECT count(*) FROM batch_links WHERE batch_id = ?1),
@@ -114,7 +114,7 @@ fn sealed_detail(view: &View, id: i64, input: &Input) -> Stored<Fields> {
         .with_some("more_jobs", more))
 }
 
-/// OpenAI has the input.
+/// Stores that OpenAI has the input.
 pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &FileObject) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'uploaded', input_file_id = ?, input_file_time = ?, input_file_since = ?, next_at = ?,
@@ -132,7 +132,7 @@ pub fn mark_uploaded(tx: &Tx<'_>, id: i64, file: &FileObject) -> Stored<()> {
     )
 }
 
-/// A create is about to be sent: the intent.
+/// Stores the intent to send a create.
 pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'creating', next_at = ? WHERE id = ? AND state IN ('uploaded', 'creating')",
@@ -142,7 +142,7 @@ pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
     events::record(tx, None, Some(id), "creating", Fields::new())
 }
 
-/// The create certainly had no effect: the batch may be created (from the same input) again.
+/// Stores that a create certainly had no effect. The batch may be created again, from the same input.
 pub fn mark_not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'uploaded' WHERE id = ? AND state = 'creating'",
@@ -151,7 +151,7 @@ pub fn mark_not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
     moved(changed, || format!("batch row {id} is not creating"))
 }
 
-/// A create does not find the input: it is to be uploaded again, as another file than that one.
+/// Has the input uploaded again as another file, because a create does not find the first one.
 pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'sealed', next_at = ?
@@ -162,7 +162,7 @@ pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
     events::record(tx, None, Some(id), "input_lost", Fields::new())
 }
 
-/// OpenAI's id is certain: stored with the batch and on its jobs.
+/// Stores OpenAI's id, which is certain now, with the batch and on its jobs.
 pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'submitted', openai_batch_id = ?, openai_time = ?, openai_expires = ?,
@@ -181,7 +181,7 @@ pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     )
 }
 
-/// Puts a batch's OpenAI id on the jobs that it works for.
+/// Stores a batch's OpenAI id on the jobs that it works for.
 pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
     for (stage, column) in [
         (Stage::Vision, "openai_batch_id"),
@@ -200,7 +200,7 @@ pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
     Ok(())
 }
 
-/// A call for this batch failed: look again later.
+/// Puts a batch off until `until`, because a call for it failed.
 pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<()> {
     tx.prepare_cached(
         "UPDATE openai_batches SET next_at = ?, failures = failures + 1, error = ? WHERE id = ?",
@@ -210,14 +210,14 @@ pub fn postpone(tx: &Tx<'_>, id: i64, until: Timestamp, error: &str) -> Stored<(
     Ok(())
 }
 
-/// Nothing failed, but it is to be looked at later.
+/// Puts a batch off until `at`, although nothing failed.
 pub fn set_next_check(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET next_at = ? WHERE id = ?")?
         .execute(params![at, id])?;
     Ok(())
 }
 
-/// A submission that came to nothing before OpenAI had it: failed with its reason.
+/// Marks a batch as failed because it is abandoned, with the reason.
 pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
@@ -236,7 +236,7 @@ pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     )
 }
 
-/// A batch of our own, taken up by a recovery, of which OpenAI has no file any more.
+/// Marks a batch as failed that a recovery took up and of which OpenAI has no file any more.
 pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'failed', error = ?1, ingested_at = ?2, cleaned_at = ?2
@@ -247,8 +247,7 @@ pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     events::record(tx, None, Some(id), "lost", Fields::new().with_text(reason))
 }
 
-/// Whether a submission was let go of while a call for it was under way: what the call says does not
-/// matter any more.
+/// Whether a batch was abandoned during a call for it. The call's result then does not matter any more.
 pub fn is_abandoned(view: &View, id: i64) -> Stored<bool> {
     Ok(get(view, id)?.state == BatchState::Failed)
 }

@@ -1,19 +1,19 @@
-//! From a batch's first poll to the removal of its files: what OpenAI says of it, and how far its
-//! results are taken in.
+//! The steps of a batch from its first poll to the removal of its files: what OpenAI reports of it, and how
+//! far its results are ingested.
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{BatchRow, COLUMNS, batch_row};
+use super::BatchRow;
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, ResultKind};
 use crate::domain::openai::{Batch, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
 
-/// More lines than any batch has: a count beyond it says nothing.
+/// More lines than any batch has: a larger count means nothing.
 const MOST_LINES: u64 = 1 << 32;
 
-/// What a poll saw, with the batch still running.
+/// Stores what OpenAI reports of a batch that still runs.
 pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &Batch, next_at: Timestamp) -> Stored<()> {
     let changed = tx
         .prepare_cached(
@@ -28,14 +28,14 @@ pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &Batch, next_at: Timestamp) -> 
             remote.counts.completed.min(MOST_LINES),
             remote.counts.failed.min(MOST_LINES),
             next_at,
-            // OpenAI has no model to name while it validates: one that was taken up then has none yet.
+            // OpenAI names no model while it validates. A batch that was recovered then has none yet.
             remote.model,
             id
         ])?;
     moved(changed, || format!("batch row {id} is not submitted"))
 }
 
-/// OpenAI's final state and file ids.
+/// Stores OpenAI's final status and file ids.
 pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     record_poll(tx, id, remote, tx.now)?;
     let errors = serde_json::to_string(&remote.errors)?;
@@ -60,7 +60,7 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     events::record(tx, None, Some(id), "ended", detail)
 }
 
-/// A result file lies whole in the spool.
+/// Stores that a result file is whole in the spool.
 pub fn mark_spooled(
     tx: &Tx<'_>,
     id: i64,
@@ -89,7 +89,7 @@ pub fn mark_spooled(
     )
 }
 
-/// The spooled file is gone or another: it is to be fetched and read again from its beginning.
+/// Has a result file fetched again and read from its beginning.
 pub fn mark_unspooled(tx: &Tx<'_>, id: i64, kind: ResultKind) -> Stored<()> {
     let name = kind.as_str();
     let sql = format!(
@@ -101,7 +101,8 @@ pub fn mark_unspooled(tx: &Tx<'_>, id: i64, kind: ResultKind) -> Stored<()> {
     })
 }
 
-/// So many bytes of a result file have been taken in, so many of its lines belong to none of ours.
+/// Stores that the first `bytes` of a result file are ingested. `unknown` more of its lines belong to no line
+/// of the batch.
 pub fn record_ingested(
     tx: &Tx<'_>,
     id: i64,
@@ -117,14 +118,14 @@ pub fn record_ingested(
     Ok(())
 }
 
-/// Lines up to this request have their verdict.
+/// Stores that the lines up to `request` have their verdict.
 pub fn record_settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ? AND state = 'ended'")?
         .execute(params![request, id])?;
     Ok(())
 }
 
-/// Every line is settled; `refused`: OpenAI's reason not to run it at all.
+/// Stores that every line is settled. `refused` is the reason if OpenAI did not run the batch.
 pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> {
     let state = if refused.is_some() {
         BatchState::Failed
@@ -157,9 +158,9 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
     events::record(tx, None, Some(id), state.as_str(), detail)
 }
 
-/// Whether the last `runs` batches of a model that were taken in all failed alike, and not for the
-/// sake of a lot or two: at least so many requests were new to OpenAI since it last did well. (A
-/// lot that always fails makes batches of itself alone.)
+/// The error with which every line of the last `runs` ingested batches of a model failed; `None` if they did not
+/// fail alike. At least `runs` of their requests must be new: a lot that always fails makes batches of itself
+/// alone, and proves nothing against the model.
 pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
     let mut query = view.prepare_cached(
         "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
@@ -183,8 +184,8 @@ pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>
     Ok((new >= runs).then_some(error))
 }
 
-/// How many of a model's newest batches OpenAI refused one after another; those that were given up
-/// or not wanted any more are none of them.
+/// How many of a model's newest batches OpenAI refused one after another. Batches that were abandoned do not
+/// count.
 pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     let mut query = view.prepare_cached(
         "SELECT count(*) FROM openai_batches
@@ -194,10 +195,10 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     Ok(query.query_row([model], |row| row.get(0))?)
 }
 
-/// A batch of our own that was settled before `before` and whose files are still at OpenAI.
+/// A batch of our own that was settled before `before` and whose files OpenAI still has.
 pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM openai_batches
+        "SELECT * FROM openai_batches
          WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
            AND (base_url, organization, project) = (?, ?, ?)
          ORDER BY ingested_at LIMIT 1"
@@ -208,10 +209,10 @@ pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Op
         identity.organization,
         identity.project
     ];
-    query.query_and_then(of, batch_row)?.next().transpose()
+    query.query_and_then(of, BatchRow::read)?.next().transpose()
 }
 
-/// A batch's files at OpenAI are gone.
+/// Stores that a batch's files at OpenAI are removed.
 pub fn mark_cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET cleaned_at = ? WHERE id = ? AND cleaned_at IS NULL",
@@ -221,7 +222,7 @@ pub fn mark_cleaned(tx: &Tx<'_>, id: i64) -> Stored<()> {
     events::record(tx, None, Some(id), "cleaned", Fields::new())
 }
 
-/// Whether another batch whose files are still at OpenAI was made from the same input.
+/// Whether another batch whose files OpenAI still has was made from the same input.
 pub fn shares_input(view: &View, row: &BatchRow) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE input_file_id = ? AND id <> ? AND cleaned_at IS NULL)",

@@ -8,6 +8,7 @@ use super::verdict::{RetryRules, judge};
 use crate::domain::alert::AlertSubject;
 use crate::domain::batch::Outcome;
 use crate::domain::job::RequestState;
+use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View, alerts, batches};
 
 /// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of its input.
@@ -109,9 +110,9 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: RetryRules) -> Stor
 /// Whether no request of a batch is open any more: its jobs were cancelled, or another batch under an earlier
 /// key answered them after all.
 pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
-    let mut query = view.prepare_cached(
+    let mut query = view.prepare_cached(&format!(
         "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
-                            WHERE l.batch_id = ? AND r.state IN ('waiting', 'claimed', 'held'))",
-    )?;
+                            WHERE l.batch_id = ? AND r.{OPEN_REQUEST})"
+    ))?;
     Ok(query.query_row([batch], |row| row.get(0))?)
 }

@@ -8,12 +8,12 @@ use crate::domain::usage::TokenUsage;
 use crate::store::batches::BatchRow;
 use crate::store::{Stored, Tx, View};
 
-/// What a result file says of one line.
+/// One line of a result file.
 #[derive(Clone, Debug)]
 pub struct LineResult<'a> {
     /// The custom id in the file.
     pub custom_id: &'a str,
-    /// What came back.
+    /// The result of the line.
     pub outcome: Outcome,
     /// The text of an answered line; else empty.
     pub text: &'a str,

@@ -8,6 +8,7 @@ use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::decide::failed_line::RequestHistory;
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
+use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View, events, planned_calls, requests};
 
 /// A request with the lot and job that it belongs to.
@@ -161,7 +162,9 @@ fn want_translations(tx: &Tx<'_>, vision: &RequestRow, origin: AnswerOrigin) -> 
 /// Finishes a request's lot when none of its requests is open any more.
 fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Stored<()> {
     let open: bool = tx
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM requests WHERE lot = ? AND state IN ('waiting', 'claimed', 'held'))")?
+        .prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM requests WHERE lot = ? AND {OPEN_REQUEST})"
+        ))?
         .query_row([request.lot], |row| row.get(0))?;
     if open {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a transaction changes in the counters of its jobs.
+//! The changes of a transaction to the counters of jobs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use rusqlite::params;
 use crate::domain::batch::Stage;
 use crate::store::{Stored, Tx};
 
-/// What the settled requests and finished lots of one job change in its counters.
+/// The changes that settled requests and finished lots make to the counters of their job.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::store) struct Tally {
     vision: i64,

@@ -7,6 +7,7 @@ use super::tally::count_settled;
 use crate::domain::batch::{Outcome, Stage};
 use crate::domain::decide::failed_line::{FailedLine, FailedLineDecision, LineSource};
 use crate::domain::job::RequestState;
+use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View};
 
 /// What the configuration says of requests that are sent again.
@@ -68,12 +69,12 @@ fn source(view: &View, request: &RequestRow) -> Stored<LineSource> {
     if request.stage == Stage::Vision {
         return Ok(LineSource::Present);
     }
-    let mut query = view.prepare_cached(
+    let mut query = view.prepare_cached(&format!(
         "SELECT vision_result IS NOT NULL,
                 EXISTS (SELECT 1 FROM requests
-                        WHERE lot = l.id AND stage = 'vision' AND state IN ('waiting', 'claimed', 'held'))
-         FROM batch_lots l WHERE id = ?",
-    )?;
+                        WHERE lot = l.id AND stage = 'vision' AND {OPEN_REQUEST})
+         FROM batch_lots l WHERE id = ?"
+    ))?;
     let (is_described, is_pending) =
         query.query_row([request.lot], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(match (is_described, is_pending) {

@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::usage::TokenUsage;
 use crate::store::alerts::AlertRow;
 use crate::store::columns::token_usage;
+use crate::store::predicates::LIVE_BATCH;
 use crate::store::{Stored, View};
 
 /// Alerts that are closed, newest first.
@@ -36,19 +37,19 @@ pub struct Obstacle {
 pub fn obstacles(view: &View) -> Stored<Vec<Obstacle>> {
     rows(
         view,
-        "SELECT 'Paused: ' || scope AS what, reason AS why, since, until FROM pauses
+        &format!("SELECT 'Paused: ' || scope AS what, reason AS why, since, until FROM pauses
          UNION ALL
          SELECT 'Webhooks to ' || host, failures || ' attempts in a row failed', since, NULL
          FROM (SELECT * FROM failing_receivers ORDER BY since LIMIT 10)
          UNION ALL
          SELECT 'Batch ' || id, 'the answer to its creation was lost; OpenAI is asked whether it has it',
                 input_file_since, next_at
-         FROM openai_batches WHERE state = 'creating' AND failures > 0 AND state NOT IN ('ingested', 'failed')
+         FROM openai_batches WHERE state = 'creating' AND failures > 0 AND {LIVE_BATCH}
          UNION ALL
          SELECT 'Batch ' || id, failures || ' calls in a row failed' || coalesce(': ' || error, ''), created_at, next_at
          FROM openai_batches WHERE state IN ('sealed', 'uploaded', 'submitted', 'ended') AND failures > 0
-           AND state NOT IN ('ingested', 'failed')
-         LIMIT 50",
+           AND {LIVE_BATCH}
+         LIMIT 50"),
         [],
         |row| {
             Ok(Obstacle {
@@ -69,7 +70,7 @@ pub fn images_due(view: &View) -> Stored<u64> {
 
 /// How many lines there are in batches that are neither ingested nor failed.
 pub fn active_lines(view: &View) -> Stored<u64> {
-    let sql = "SELECT coalesce(sum(lines), 0) FROM openai_batches WHERE state NOT IN ('ingested', 'failed')";
+    let sql = &format!("SELECT coalesce(sum(lines), 0) FROM openai_batches WHERE {LIVE_BATCH}");
     Ok(view.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 

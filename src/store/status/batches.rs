@@ -5,6 +5,7 @@ use rusqlite::Row;
 use super::{Progress, row, rows};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, Stage};
+use crate::store::predicates::LIVE_BATCH;
 use crate::store::{Stored, View};
 
 /// A batch in a list.
@@ -57,7 +58,7 @@ impl BatchSummary {
 pub fn active_batches(view: &View) -> Stored<Vec<BatchSummary>> {
     rows(
         view,
-        "SELECT * FROM openai_batches WHERE state NOT IN ('ingested', 'failed') ORDER BY id DESC LIMIT 25",
+        &format!("SELECT * FROM openai_batches WHERE {LIVE_BATCH} ORDER BY id DESC LIMIT 25"),
         [],
         BatchSummary::read,
     )

@@ -5,6 +5,7 @@ use rusqlite::Row;
 use super::{Progress, row, rows};
 use crate::base::clock::Timestamp;
 use crate::domain::job::{JobStatus, Mode};
+use crate::store::predicates::LIVE_JOB;
 use crate::store::{Stored, View};
 
 /// A job in a list.
@@ -55,7 +56,7 @@ fn lot_progress(row: &Row<'_>) -> rusqlite::Result<Progress> {
 pub fn active_jobs(view: &View) -> Stored<Vec<JobSummary>> {
     rows(
         view,
-        "SELECT * FROM batch_jobs WHERE status IN ('pending', 'processing', 'translating') ORDER BY seq DESC LIMIT 25",
+        &format!("SELECT * FROM batch_jobs WHERE {LIVE_JOB} ORDER BY seq DESC LIMIT 25"),
         [],
         JobSummary::read,
     )

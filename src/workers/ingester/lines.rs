@@ -103,8 +103,8 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
     Ok(chunk)
 }
 
-/// Ingests one line into its lot. False if it belongs to no line of this batch. What is broken about it is
-/// added to `broken`.
+/// Ingests one line into its lot. False if it belongs to no line of this batch. A fault of the
+/// line is added to `broken`.
 fn ingest_line(
     tx: &Tx<'_>,
     row: &BatchRow,

@@ -149,7 +149,7 @@ impl Ingester {
         pause_model(tx, row, AlertKind::ModelRefused, &message, wait)
     }
 
-    /// Pauses the model of a batch that ran, or lets it go on, by what came back.
+    /// Pauses the model of a batch that ran, or ends its pause, by the results.
     fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
         let was_cancelled = row.openai_status.as_deref() == Some(BatchStatus::Cancelled.as_str());
         // OpenAI may not say of which model a batch is that a recovery took up.

@@ -1,4 +1,5 @@
-//! The input file of a batch: written from its lines and frozen parameters, the same bytes each time.
+//! The input file of a batch, written from its lines and frozen parameters. A file that is written again after
+//! the batch was sealed must have the SHA-256 that was sealed.
 
 use std::path::Path;
 
@@ -9,15 +10,15 @@ use crate::store::{Store, StoreError, requests};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::worker::WorkerError;
 
-/// Lines read in one go.
+/// Lines read in one query.
 const PAGE: u32 = 500;
 
-/// The name under which OpenAI has the file: stray ones are found by it.
+/// The name of the file at OpenAI. An upload whose answer was lost is found by it.
 pub fn file_name(key: &str) -> String {
     format!("batchkeeper-{key}.jsonl")
 }
 
-/// Writes the input of a batch as its rows have it now, durably.
+/// Writes the input of a batch from its present rows, durably.
 pub fn write(store: &Store, spool: &Spool, row: &BatchRow) -> Result<Input, WorkerError> {
     let parameters = Parameters::parse(row.stage, &row.parameters).map_err(StoreError::from)?;
     let mut file = spool.create(&row.key, SpoolKind::Input)?;

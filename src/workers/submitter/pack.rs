@@ -60,7 +60,7 @@ impl Submitter {
     /// Decides whether a batch is made now, and of which requests. The stages take turns.
     pub(super) fn decide_packing(&self, now: Moment) -> Result<PackDecision, WorkerError> {
         let most = self.config.batch.max_active;
-        if most > 0 && self.store.read(batches::active)? >= most {
+        if most > 0 && self.store.read(batches::count_active)? >= most {
             return Ok(PackDecision::Wait(self.config.steps.idle));
         }
         let wait = self

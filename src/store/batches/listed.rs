@@ -1,86 +1,85 @@
-//! What a listed batch is to us: ours by its row, ours by evidence, a twin, a stranger's, unheard of.
+//! A batch that OpenAI lists is looked up in the database, and linked to its row if the evidence is there.
 
 use rusqlite::{named_params, params};
 
-use super::{BatchRow, by_key, by_openai_id, drop_empty, link_jobs, mark_submitted, one};
+use super::{BatchRow, by_key, by_openai_id, drop_empty, find_one, link_jobs, mark_submitted};
 use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
-use crate::domain::openai::Batch;
-use crate::domain::openai::BatchStatus;
+use crate::domain::openai::{Batch, BatchStatus};
 use crate::store::{Stored, Tx, alerts, events, moved, requests};
 
-/// What a listed batch is to us.
+/// What the database knows of a batch that OpenAI lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Its row has its id already.
-    Yes,
-    /// A row waited for it; now it has its id.
+pub enum ListedBatch {
+    /// A row has its id already.
+    Known,
+    /// A row waited for it, and has its id now.
     Linked(i64),
-    /// A second batch under one key; a row of its own now, to be cancelled and taken in.
+    /// It is the second batch under one key. It has a row of its own now, is cancelled, and is ingested.
     Duplicate(i64),
-    /// Not made by this database.
+    /// Another database made it.
     Foreign,
-    /// Made by this database under a key that no row has, or whose row does not know its lines: the
-    /// store is older than the world.
-    Unheard,
+    /// This database made it, under a key that no row has or whose row does not hold its lines. OpenAI has
+    /// moved on since the database was saved.
+    Unknown,
 }
 
-/// The metadata's name of the database.
+/// The name of the database's id in a batch's metadata.
 pub const META_DATABASE: &str = "batchkeeper";
 
-/// The metadata's name of the submission's key.
+/// The name of the submission's key in a batch's metadata.
 pub const META_SUBMISSION: &str = "submission";
 
-/// Looks at one batch of a listing, and links it where the evidence (our key in its metadata, or
-/// our input file) says that it is ours.
-pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Known> {
+/// Looks one batch of a listing up, and links it if the evidence says that it is ours. The evidence is our
+/// key in its metadata, or our input file.
+pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<ListedBatch> {
     if by_openai_id(tx, &remote.id)?.is_some() {
-        return Ok(Known::Yes);
+        return Ok(ListedBatch::Known);
     }
     let made_by = remote.metadata.get(META_DATABASE);
     if made_by.is_some_and(|id| id != database_id) {
-        // Also from an input of ours: that of the database which this one was copied from.
-        return Ok(Known::Foreign);
+        // It may even have an input file of ours: this database may be a copy of the one that made it.
+        return Ok(ListedBatch::Foreign);
     }
     let ours = made_by.is_some();
     let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
     let row = match key {
         Some(key) => by_key(tx, key)?,
-        None => one(
+        None => find_one(
             tx,
             "input_file_id = ? AND duplicate_of IS NULL",
             &remote.input_file_id,
         )?,
     };
     match row {
-        None if ours => Ok(Known::Unheard),
-        None => Ok(Known::Foreign),
+        None if ours => Ok(ListedBatch::Unknown),
+        None => Ok(ListedBatch::Foreign),
         Some(row) => match row.state {
             BatchState::Creating => {
                 mark_submitted(tx, row.id, remote)?;
-                Ok(Known::Linked(row.id))
+                Ok(ListedBatch::Linked(row.id))
             }
-            // Rows from before its create, in a restored backup. Once sealed, its lines are these.
+            // In a restored backup the row may be older than the create. The lines are fixed once sealed.
             BatchState::Sealed | BatchState::Uploaded => {
                 mark_created_unseen(tx, row.id, remote)?;
                 mark_submitted(tx, row.id, remote)?;
-                Ok(Known::Linked(row.id))
+                Ok(ListedBatch::Linked(row.id))
             }
             // No row says which lines it was made with.
             BatchState::Planned => {
                 unplan(tx, row.id)?;
-                Ok(Known::Unheard)
+                Ok(ListedBatch::Unknown)
             }
             BatchState::Submitted
             | BatchState::Ended
             | BatchState::Ingested
-            | BatchState::Failed => insert_duplicate(tx, &row, remote).map(Known::Duplicate),
+            | BatchState::Failed => insert_duplicate(tx, &row, remote).map(ListedBatch::Duplicate),
         },
     }
 }
 
-/// Takes back a planned submission; its requests wait again.
+/// Drops a planned submission. Its requests wait again.
 pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
     tx.execute(
         "UPDATE requests SET state = 'waiting'
@@ -91,7 +90,7 @@ pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
     drop_empty(tx, id)
 }
 
-/// OpenAI has a batch whose create this database has not seen.
+/// Marks a batch as created whose create this database has not seen.
 fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     let changed = tx.execute(
         "UPDATE openai_batches SET state = 'creating', input_file_id = ?
@@ -103,7 +102,7 @@ fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     })
 }
 
-/// A row of its own for a second batch under one key.
+/// Inserts a row for a second batch under one key.
 fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64> {
     let running = !remote.status.is_some_and(BatchStatus::is_final);
     tx.execute(
@@ -126,7 +125,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
          SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
         [id, first.id],
     )?;
-    // Of jobs that were cleaned meanwhile no line is left.
+    // Jobs that were cleaned meanwhile have no lines any more.
     tx.execute(
         "UPDATE openai_batches SET lines = (SELECT count(*) FROM batch_lines WHERE batch_id = ?1) WHERE id = ?1",
         [id],
@@ -136,7 +135,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
         [id, first.id],
     )?;
     if first.openai_batch_id.is_none() {
-        // The first never had one: it was given up, or its create's answer was lost for too long.
+        // The first never had an id: it was abandoned, or its create's answer was lost for too long.
         link_jobs(tx, id)?;
     }
     claim_again(tx, id)?;
@@ -146,7 +145,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
     events::record(tx, None, Some(id), "duplicate", detail)?;
     let message = format!(
         "OpenAI has a second batch, {}, under the key of {}; it is cancelled if it still runs, and what it answered \
-         is taken in. Look at both with: batchkeeper batches show {id}",
+         is ingested. Look at both with: batchkeeper batches show {id}",
         remote.id, first.key
     );
     alerts::open(
@@ -158,8 +157,8 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
     Ok(id)
 }
 
-/// What waits to be sent, or is in a batch that is not sealed, may be answered by this batch: until it
-/// is taken in, nothing of it is sent again.
+/// Claims the requests of a batch that wait to be sent or that are in a batch which is not sealed. This batch
+/// may answer them, so none of them is sent again before it is ingested.
 fn claim_again(tx: &Tx<'_>, batch: i64) -> Stored<()> {
     let mut lines = tx.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ?")?;
     let lines: Vec<i64> = lines

@@ -1,0 +1,151 @@
+//! OpenAI answered a request with an error: whether its image, the moment or the request itself is to blame.
+
+/// Codes of `ResponseErrorCode` for an image that OpenAI could not fetch.
+const IMAGE_CODES: [&str; 3] = [
+    "invalid_image_url",
+    "failed_to_download_image",
+    "image_file_not_found",
+];
+
+/// Codes that blame no request, whatever status they come with. The last three are insufficient quota.
+const PASSING_CODES: [&str; 9] = [
+    "server_error",
+    "rate_limit_exceeded",
+    "vector_store_timeout",
+    "request_timeout",
+    "batch_expired",
+    "batch_cancelled",
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "credit_balance_exhausted",
+];
+
+/// Where an error was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorPlace {
+    /// In the line itself: the request had no HTTP answer.
+    Line,
+    /// In an HTTP answer with that status, which is not 2xx.
+    Status(u16),
+    /// In the body of a 2xx answer: the call was accepted, and the model's run failed.
+    Success,
+}
+
+/// What an error says; a text is empty if the error does not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestError {
+    /// `code`.
+    pub code: String,
+    /// `type`.
+    pub kind: String,
+    /// `param`.
+    pub param: String,
+    /// `message`, or `detail`.
+    pub message: String,
+}
+
+/// The thing to blame for an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// OpenAI could not fetch an image.
+    Image,
+    /// The moment: the same request may succeed later.
+    Moment,
+    /// The request: it will fail again.
+    Request,
+}
+
+impl RequestError {
+    /// Decides what is to blame.
+    pub fn blame(&self, place: ErrorPlace) -> Blame {
+        match place {
+            ErrorPlace::Status(408 | 409 | 429) => Blame::Moment,
+            ErrorPlace::Status(400..500) | ErrorPlace::Line | ErrorPlace::Success
+                if self.is_about_an_image() =>
+            {
+                Blame::Image
+            }
+            ErrorPlace::Status(400..500) if self.is_passing() => Blame::Moment,
+            ErrorPlace::Status(400..500) => Blame::Request,
+            ErrorPlace::Success if self.is_passing() || self.code.is_empty() => Blame::Moment,
+            ErrorPlace::Success => Blame::Request,
+            // A code that is not known proves nothing against the request.
+            ErrorPlace::Status(_) | ErrorPlace::Line => Blame::Moment,
+        }
+    }
+
+    fn is_passing(&self) -> bool {
+        PASSING_CODES
+            .iter()
+            .any(|code| self.code == *code || (self.code.is_empty() && self.kind == *code))
+    }
+
+    /// The code differs by endpoint and changed with time, so the message counts too.
+    fn is_about_an_image(&self) -> bool {
+        if IMAGE_CODES.contains(&self.code.as_str()) {
+            return true;
+        }
+        if self.code == "invalid_value" && self.param == "url" {
+            return true;
+        }
+        let message = self.message.to_ascii_lowercase();
+        let has_any = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        // Not "downloaded": an image that arrived may be bad in other ways.
+        has_any(&["downloading", "to download", "not download"]) && has_any(&["image", "http"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_something_to_blame() {
+        let (line, success) = (ErrorPlace::Line, ErrorPlace::Success);
+        let status = ErrorPlace::Status;
+        for (place, code, kind, message, expected) in [
+            (line, "a_new_code", "", "", Blame::Moment),
+            (line, "invalid_image_url", "", "", Blame::Image),
+            (
+                line,
+                "",
+                "",
+                "timeout while downloading the image",
+                Blame::Image,
+            ),
+            (
+                line,
+                "",
+                "",
+                "the image was downloaded, and is broken",
+                Blame::Moment,
+            ),
+            (status(429), "invalid_image_url", "", "", Blame::Moment),
+            (status(400), "invalid_image_url", "", "", Blame::Image),
+            (status(400), "server_error", "", "", Blame::Moment),
+            (status(400), "", "server_error", "", Blame::Moment),
+            (
+                status(400),
+                "a_new_code",
+                "server_error",
+                "",
+                Blame::Request,
+            ),
+            (status(400), "", "", "", Blame::Request),
+            (status(500), "invalid_image_url", "", "", Blame::Moment),
+            (status(302), "", "", "", Blame::Moment),
+            (success, "invalid_prompt", "", "", Blame::Request),
+            (success, "", "", "", Blame::Moment),
+            (success, "rate_limit_exceeded", "", "", Blame::Moment),
+            (success, "failed_to_download_image", "", "", Blame::Image),
+        ] {
+            let error = RequestError {
+                code: code.into(),
+                kind: kind.into(),
+                param: String::new(),
+                message: message.into(),
+            };
+            assert_eq!(error.blame(place), expected, "{place:?} {error:?}");
+        }
+    }
+}
