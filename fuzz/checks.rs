@@ -82,7 +82,7 @@ pub fn submission(data: &[u8]) {
 
 fn form(json: &Json<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    python_json::canonical(json, &mut |piece| out.extend_from_slice(piece));
+    python_json::write_canonical(json, &mut |piece| out.extend_from_slice(piece));
     out
 }
 

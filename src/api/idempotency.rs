@@ -11,7 +11,7 @@ use crate::base::hex;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::Submission;
 use crate::http::{Request, Response};
-use crate::python_json::{Json, canonical};
+use crate::python_json::{Json, write_canonical};
 use crate::store::idempotency::{self as stored, IdempotencyKey, KeyKind};
 use crate::store::{Store, Stored, Tx, View};
 
@@ -198,7 +198,7 @@ pub fn content_sha256(body: &Json<'_>, submission: &Submission<'_>) -> String {
         hash.update([0]);
     }
     if let Some(lots) = body.field("lots") {
-        canonical(lots, &mut |piece| hash.update(piece));
+        write_canonical(lots, &mut |piece| hash.update(piece));
     }
     hex::encode(hash.finalize().as_slice())
 }

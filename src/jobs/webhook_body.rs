@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::PAGE;
 use super::lot_json::{LotJson, processing_summary};
 use crate::domain::job::{JobStatus, VERSION};
-use crate::python_json::canonical_value;
+use crate::python_json::write_canonical_value;
 use crate::store::jobs::JobRow;
 use crate::store::lots::{self, LotFilter};
 use crate::store::{Store, Stored};
@@ -63,7 +63,7 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
             if lots_text.len() > 1 {
                 lots_text.push(b',');
             }
-            canonical_value(
+            write_canonical_value(
                 &LotJson::new(&job.languages, row).to_value(),
                 &mut |bytes| lots_text.extend_from_slice(bytes),
             );
@@ -99,6 +99,6 @@ fn without_lots(mut head: Map<String, Value>) -> Vec<u8> {
 
 fn canonical(value: &Value) -> Vec<u8> {
     let mut text = Vec::new();
-    canonical_value(value, &mut |bytes| text.extend_from_slice(bytes));
+    write_canonical_value(value, &mut |bytes| text.extend_from_slice(bytes));
     text
 }

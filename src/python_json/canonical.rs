@@ -1,15 +1,17 @@
-//! The writer: what Python's `json.dumps(x, separators=(',', ':'), sort_keys=True)` prints.
+//! Writes JSON exactly as Python's `json.dumps(x, separators=(',', ':'), sort_keys=True)` does.
 //!
-//! Written piece by piece into a sink (a hash, a buffer), so that no copy of a large body is made.
+//! The text goes piece by piece to a function, such as the update of a hash, so no copy of a large body is
+//! needed.
 
-use super::text::Points;
+use super::text::CodePoints;
 use super::{Json, Text};
 
-/// Where the pieces go, in order.
+/// The function that gets the pieces in their order.
 type Sink<'s> = &'s mut dyn FnMut(&[u8]);
 
-/// Writes a value in canonical form: names sorted by code point, of duplicates the last.
-pub fn canonical(json: &Json<'_>, sink: Sink<'_>) {
+/// Writes a value in canonical form: the names are sorted by code point, and of duplicates the last one
+/// counts.
+pub fn write_canonical(json: &Json<'_>, sink: Sink<'_>) {
     match json {
         Json::Null => sink(b"null"),
         Json::Bool(true) => sink(b"true"),
@@ -19,14 +21,14 @@ pub fn canonical(json: &Json<'_>, sink: Sink<'_>) {
         Json::Array(elements) => {
             sink(b"[");
             for (index, element) in elements.iter().enumerate() {
-                separate(index, sink);
-                canonical(element, sink);
+                write_comma(index, sink);
+                write_canonical(element, sink);
             }
             sink(b"]");
         }
         Json::Object(members) => {
             let mut sorted: Vec<_> = members.iter().collect();
-            // Stable, so that the last of several equal names stays the last.
+            // The sort is stable, so the last of several equal names stays the last.
             sorted.sort_by_key(|(name, _)| *name);
             sink(b"{");
             let mut written = 0;
@@ -34,10 +36,10 @@ pub fn canonical(json: &Json<'_>, sink: Sink<'_>) {
                 if sorted.get(index + 1).is_some_and(|next| next.0 == *name) {
                     continue;
                 }
-                separate(written, sink);
+                write_comma(written, sink);
                 write_text(*name, sink);
                 sink(b":");
-                canonical(value, sink);
+                write_canonical(value, sink);
                 written += 1;
             }
             sink(b"}");
@@ -45,8 +47,8 @@ pub fn canonical(json: &Json<'_>, sink: Sink<'_>) {
     }
 }
 
-/// Writes a value of our own making in canonical form.
-pub fn canonical_value(value: &serde_json::Value, sink: Sink<'_>) {
+/// Writes a value of this program in canonical form.
+pub fn write_canonical_value(value: &serde_json::Value, sink: Sink<'_>) {
     use serde_json::Value;
     match value {
         Value::Null => sink(b"null"),
@@ -57,28 +59,28 @@ pub fn canonical_value(value: &serde_json::Value, sink: Sink<'_>) {
         Value::Array(elements) => {
             sink(b"[");
             for (index, element) in elements.iter().enumerate() {
-                separate(index, sink);
-                canonical_value(element, sink);
+                write_comma(index, sink);
+                write_canonical_value(element, sink);
             }
             sink(b"]");
         }
         Value::Object(members) => {
-            // Sorted already, unless some dependency turns on serde_json's `preserve_order`.
+            // They are sorted already, unless a dependency enables serde_json's `preserve_order`.
             let mut sorted: Vec<_> = members.iter().collect();
             sorted.sort_by_key(|(name, _)| *name);
             sink(b"{");
             for (index, (name, value)) in sorted.into_iter().enumerate() {
-                separate(index, sink);
+                write_comma(index, sink);
                 write_string(name, sink);
                 sink(b":");
-                canonical_value(value, sink);
+                write_canonical_value(value, sink);
             }
             sink(b"}");
         }
     }
 }
 
-fn separate(index: usize, sink: Sink<'_>) {
+fn write_comma(index: usize, sink: Sink<'_>) {
     if index > 0 {
         sink(b",");
     }
@@ -93,8 +95,8 @@ pub fn write_string(text: &str, sink: Sink<'_>) {
 
 fn write_text(text: Text<'_>, sink: Sink<'_>) {
     sink(b"\"");
-    let mut points: Points<'_> = text.points();
-    // Up to each escape at once: most of a text has none.
+    let mut points: CodePoints<'_> = text.points();
+    // The text between two escapes is written at once: most texts have no escapes.
     while let Some(escape) = points.rest().find('\\') {
         let (plain, _) = points.rest().split_at(escape);
         write_plain(plain, sink);
@@ -107,13 +109,13 @@ fn write_text(text: Text<'_>, sink: Sink<'_>) {
     sink(b"\"");
 }
 
-/// Writes characters as they are meant, without quotes.
+/// Writes the characters of a decoded text, without quotes.
 fn write_plain(mut text: &str, sink: Sink<'_>) {
-    let as_it_is = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    let needs_no_escape = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     while !text.is_empty() {
         let run = text
             .bytes()
-            .position(|byte| !as_it_is(byte))
+            .position(|byte| !needs_no_escape(byte))
             .unwrap_or(text.len());
         let (plain, rest) = text.split_at(run);
         if !plain.is_empty() {
@@ -167,13 +169,13 @@ pub fn write_number(text: &str, sink: Sink<'_>) {
     }
     match text.parse::<f64>() {
         Ok(number) => sink(float(number).as_bytes()),
-        // Not reached with a JSON number; as it came is the least surprise.
+        // A JSON number always parses.
         Err(_) => sink(text.as_bytes()),
     }
 }
 
-/// Python's `repr(float)`, with JSON's words for what is not finite: an exponent below 1e-4 and
-/// from 1e16 on, of two digits at least; else a point always.
+/// Formats a double as Python's `repr` does, with the JSON names of infinity and NaN. Numbers below 1e-4 and
+/// from 1e16 on have an exponent of at least two digits. Other numbers have a point.
 fn float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".into();
@@ -202,15 +204,15 @@ fn float(number: f64) -> String {
     }
 }
 
-/// The fewest digits that read back as this number (finite, not negative), and the exponent of the
-/// first of them.
+/// The fewest digits that parse to this number, which must be finite and not negative, and the exponent of
+/// the first digit.
 ///
-/// Where two texts of that length are equally near, Rust takes the greater and Python the one that
-/// ends in an even digit (2159256500185022.25, 2⁻²⁵). Formatting with a given number of
-/// digits rounds to even, so that is asked too, and taken where it reads back.
+/// If two texts of that length are equally near, such as for 2159256500185022.25 and 2⁻²⁵, Rust writes the
+/// greater one, and Python the one that ends in an even digit. Rust rounds to even if the number of digits is
+/// given, so this function tries that, too, and uses the result if it parses to the same number.
 fn shortest(number: f64) -> (String, i32) {
-    let first = format!("{number:e}");
-    let precision = first
+    let shortest = format!("{number:e}");
+    let precision = shortest
         .bytes()
         .take_while(|byte| *byte != b'e')
         .filter(u8::is_ascii_digit)
@@ -218,8 +220,8 @@ fn shortest(number: f64) -> (String, i32) {
         .saturating_sub(1);
     let even = format!("{number:.precision$e}");
     let text = match even.parse::<f64>() {
-        Ok(back) if back.to_bits() == number.to_bits() => even,
-        _ => first,
+        Ok(parsed) if parsed.to_bits() == number.to_bits() => even,
+        _ => shortest,
     };
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     (mantissa.replace('.', ""), exponent.parse().unwrap_or(0))
@@ -233,13 +235,13 @@ mod tests {
 
     fn text_of(json: &Json<'_>) -> String {
         let mut bytes = Vec::new();
-        canonical(json, &mut |piece| bytes.extend_from_slice(piece));
+        write_canonical(json, &mut |piece| bytes.extend_from_slice(piece));
         String::from_utf8(bytes).unwrap()
     }
 
     fn text_of_value(value: &serde_json::Value) -> String {
         let mut bytes = Vec::new();
-        canonical_value(value, &mut |piece| bytes.extend_from_slice(piece));
+        write_canonical_value(value, &mut |piece| bytes.extend_from_slice(piece));
         String::from_utf8(bytes).unwrap()
     }
 

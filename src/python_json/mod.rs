@@ -1,37 +1,36 @@
-//! JSON as the earlier service's clients write and sign it: what Python 3.11's `json.loads` takes,
-//! read into a tree that borrows from the text, and written as its `json.dumps` writes it.
+//! JSON as Python 3.11 reads and writes it. The earlier service's clients sign JSON in this form.
 //!
-//! serde_json refuses what Python takes (NaN, lone surrogates, 1e400) and rounds what Python keeps
-//! (integers of any size), so it cannot reproduce what a client signed. The tree is small because
-//! bodies are large: 24 bytes a value and 40 a member beside the body itself.
+//! serde_json cannot reproduce the signed bytes: it refuses texts that Python accepts (NaN, lone surrogates,
+//! 1e400), and rounds numbers that Python keeps (integers of any size). Since bodies are large, the tree is
+//! small: beside the body itself, it has 24 bytes for each value and 40 for each member.
 
 mod canonical;
 mod parse;
 mod text;
 
-pub use canonical::{canonical, canonical_value, write_number, write_string};
-pub use parse::{JsonError, MAX_DEPTH, MAX_INTEGER_DIGITS, Problem, parse, parse_within};
+pub use canonical::{write_canonical, write_canonical_value, write_number, write_string};
+pub use parse::{JsonError, JsonProblem, MAX_DEPTH, MAX_INTEGER_DIGITS, parse, parse_within};
 pub use text::{LoneSurrogate, Text};
 
-/// One value of a JSON text, borrowed from it.
+/// One value of a JSON text, from which it borrows.
 #[derive(Clone, Debug)]
 pub enum Json<'a> {
     /// `null`
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number as it was written; also `NaN`, `Infinity` and `-Infinity`.
+    /// A number as written, or `NaN`, `Infinity` or `-Infinity`.
     Number(&'a str),
     /// A string.
     String(Text<'a>),
     /// The elements in their order.
     Array(Box<[Json<'a>]>),
-    /// The members in their order, duplicates included: the last of them counts.
+    /// The members in their order, with duplicates. Of duplicates, the last one counts.
     Object(Box<[(Text<'a>, Json<'a>)]>),
 }
 
 impl<'a> Json<'a> {
-    /// The member of that name where this is an object that has it, `null` included. Of duplicates
+    /// The member of this name, if this is an object that has it. It may be `null`. Of duplicates, this is
     /// the last one, as in Python.
     pub fn get(&self, key: &str) -> Option<&Json<'a>> {
         self.as_object()?
@@ -41,7 +40,7 @@ impl<'a> Json<'a> {
             .map(|(_, value)| value)
     }
 
-    /// As [`Json::get`], but `null` is as good as absent.
+    /// The member of this name; `None` if it is absent or `null`.
     pub fn field(&self, key: &str) -> Option<&Json<'a>> {
         self.get(key).filter(|value| !matches!(value, Json::Null))
     }
@@ -70,7 +69,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// A number as it was written.
+    /// A number as written.
     pub fn as_number(&self) -> Option<&'a str> {
         match self {
             Json::Number(text) => Some(text),
@@ -78,7 +77,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// A number that is written as an integer (no point, no exponent) and fits.
+    /// A number without point and exponent that fits into 64 bits.
     pub fn as_u64(&self) -> Option<u64> {
         match self.as_number()? {
             "-0" => Some(0),
@@ -94,7 +93,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// What it is, with its article, for messages to people.
+    /// The kind of the value with its article, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Json::Null => "null",
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_by_meaning_and_null_is_absent() {
+    fn members_are_found_by_their_decoded_name_and_null_is_absent() {
         let json = parse(br#"{"a":1,"\u0061":2,"n":null,"t":true,"s":"x","l":[-0]}"#).unwrap();
         assert_eq!(json.get("a").and_then(Json::as_u64), Some(2));
         assert!(matches!(json.get("n"), Some(Json::Null)));

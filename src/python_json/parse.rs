@@ -1,46 +1,46 @@
-//! The reader: text to tree, without recursion, so that no nesting can overflow the stack.
+//! Parses JSON without recursion, so deep nesting cannot overflow the stack.
 
 use super::{Json, Text};
 
-/// The deepest nesting that is read. Python gives up (`RecursionError`) when its stack is 1,000
-/// frames deep, a few of which are its caller's; the fixed number here is near that.
+/// The deepest nesting that is allowed. Python raises `RecursionError` at 1,000 stack frames, a few of which
+/// belong to its caller. This number is near that.
 pub const MAX_DEPTH: usize = 990;
 
 /// The most digits of an integer (`sys.int_info.default_max_str_digits` of Python 3.11).
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
-/// Why a text is not read, and where.
+/// Why a text is refused, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset}")]
 pub struct JsonError {
     /// The offset in bytes from the start of the text.
     pub offset: usize,
-    /// What is wrong there.
-    pub problem: Problem,
+    /// The problem at that offset.
+    pub problem: JsonProblem,
 }
 
-/// What is wrong with a text.
+/// A problem of a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// It is not UTF-8.
+pub enum JsonProblem {
+    /// The text is not UTF-8.
     #[error("not valid UTF-8")]
     NotUtf8,
-    /// It starts with U+FEFF.
+    /// The text begins with U+FEFF.
     #[error("a byte order mark is not allowed")]
     ByteOrderMark,
-    /// No value starts here.
+    /// No value begins here.
     #[error("a value is expected")]
     ExpectedValue,
-    /// A member's name in quotes should stand here.
+    /// A member's name is missing here.
     #[error("a member's name in double quotes is expected")]
     ExpectedName,
-    /// A colon should stand here.
+    /// A colon is missing here.
     #[error("':' is expected")]
     ExpectedColon,
-    /// An array should go on or end here.
+    /// The array must continue or end here.
     #[error("',' or ']' is expected")]
     ExpectedCommaOrBracket,
-    /// An object should go on or end here.
+    /// The object must continue or end here.
     #[error("',' or '}}' is expected")]
     ExpectedCommaOrBrace,
     /// Something follows the value.
@@ -49,10 +49,10 @@ pub enum Problem {
     /// A string does not end.
     #[error("a string does not end")]
     UnterminatedString,
-    /// A control character stands bare in a string.
+    /// A string has a control character without an escape.
     #[error("a control character must be escaped")]
     ControlCharacter,
-    /// A backslash is followed by what is no escape.
+    /// A backslash does not begin a valid escape.
     #[error("an invalid escape")]
     BadEscape,
     /// An integer has more than [`MAX_INTEGER_DIGITS`] digits.
@@ -61,108 +61,108 @@ pub enum Problem {
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// It holds more values than the caller allows.
+    /// The text has more values than the caller allows.
     #[error("too many values")]
     TooManyValues,
 }
 
-/// Reads one JSON text: takes what Python 3.11's `json.loads` takes of a UTF-8 text and refuses
-/// what that refuses.
+/// Parses one JSON text. It accepts exactly the UTF-8 texts that Python 3.11's `json.loads` accepts.
 ///
 /// # Errors
 ///
-/// The first problem, with its place.
+/// The first problem, with its offset.
 pub fn parse(text: &[u8]) -> Result<Json<'_>, JsonError> {
     parse_within(text, usize::MAX)
 }
 
-/// As [`parse`], for texts of strangers: refuses one of more than `max_values` values, since a
-/// hostile text of two bytes a value (`[1,1,…]`) would make a tree of twelve times its size.
+/// Parses one JSON text from outside, with at most `max_values` values. A hostile text such as `[1,1,…]` has
+/// two bytes for each value, and its tree is twelve times as large.
 ///
 /// # Errors
 ///
-/// The first problem, with its place.
+/// The first problem, with its offset.
 pub fn parse_within(text: &[u8], max_values: usize) -> Result<Json<'_>, JsonError> {
     let text = std::str::from_utf8(text).map_err(|error| JsonError {
         offset: error.valid_up_to(),
-        problem: Problem::NotUtf8,
+        problem: JsonProblem::NotUtf8,
     })?;
-    let mut reader = Reader {
+    let mut parser = Parser {
         text,
         bytes: text.as_bytes(),
         at: 0,
         values_left: max_values,
     };
     if text.starts_with('\u{feff}') {
-        return reader.fail(Problem::ByteOrderMark);
+        return parser.fail(JsonProblem::ByteOrderMark);
     }
-    reader.document()
+    parser.document()
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
     values_left: usize,
 }
 
-/// A container that is not closed yet. Its children so far wait in a list shared by all open
-/// containers, so that a closed one is allocated once, in its exact size.
-enum Open<'a> {
+/// An array or object that is not closed yet. Its children are in a list that all open containers share, so a
+/// closed container is allocated once, in its exact size. `start` is the position of its first child in that
+/// list.
+enum OpenContainer<'a> {
     Array { start: usize },
     Object { start: usize, name: Text<'a> },
 }
 
-/// What stands where a value is expected.
-enum Start<'a> {
+/// The beginning of a value: a whole value, or the beginning of a container with children.
+enum ValueStart<'a> {
     Whole(Json<'a>),
     Array,
     Object(Text<'a>),
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Parser<'a> {
     fn document(&mut self) -> Result<Json<'a>, JsonError> {
-        let mut open: Vec<Open<'a>> = Vec::new();
+        let mut open: Vec<OpenContainer<'a>> = Vec::new();
         let mut elements: Vec<Json<'a>> = Vec::new();
         let mut members: Vec<(Text<'a>, Json<'a>)> = Vec::new();
         loop {
-            let mut value = match self.start(open.len())? {
-                Start::Whole(value) => value,
-                Start::Array => {
+            let mut value = match self.value_start(open.len())? {
+                ValueStart::Whole(value) => value,
+                ValueStart::Array => {
                     let start = elements.len();
-                    open.push(Open::Array { start });
+                    open.push(OpenContainer::Array { start });
                     continue;
                 }
-                Start::Object(name) => {
+                ValueStart::Object(name) => {
                     let start = members.len();
-                    open.push(Open::Object { start, name });
+                    open.push(OpenContainer::Object { start, name });
                     continue;
                 }
             };
-            // The value is whole: put it where it belongs, and close what ends with it.
+            // The value is complete: add it to its container, and close each container that ends here.
             loop {
                 self.skip_space();
                 match open.last_mut() {
                     None if self.at == self.bytes.len() => return Ok(value),
-                    None => return self.fail(Problem::TrailingData),
-                    Some(Open::Array { start }) => {
+                    None => return self.fail(JsonProblem::TrailingData),
+                    Some(OpenContainer::Array { start }) => {
                         elements.push(value);
                         if self.take(b',') {
                             break;
                         }
                         if !self.take(b']') {
-                            return self.fail(Problem::ExpectedCommaOrBracket);
+                            return self.fail(JsonProblem::ExpectedCommaOrBracket);
                         }
                         value = Json::Array(elements.drain(*start..).collect());
                     }
-                    Some(Open::Object { start, name }) => {
+                    Some(OpenContainer::Object { start, name }) => {
                         members.push((*name, value));
                         if self.take(b',') {
                             *name = self.name()?;
                             break;
                         }
                         if !self.take(b'}') {
-                            return self.fail(Problem::ExpectedCommaOrBrace);
+                            return self.fail(JsonProblem::ExpectedCommaOrBrace);
                         }
                         value = Json::Object(members.drain(*start..).collect());
                     }
@@ -172,50 +172,50 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn start(&mut self, depth: usize) -> Result<Start<'a>, JsonError> {
+    fn value_start(&mut self, depth: usize) -> Result<ValueStart<'a>, JsonError> {
         self.skip_space();
         self.values_left = match self.values_left.checked_sub(1) {
             Some(left) => left,
-            None => return self.fail(Problem::TooManyValues),
+            None => return self.fail(JsonProblem::TooManyValues),
         };
         let Some(byte) = self.bytes.get(self.at) else {
-            return self.fail(Problem::ExpectedValue);
+            return self.fail(JsonProblem::ExpectedValue);
         };
         if matches!(byte, b'[' | b'{') && depth >= MAX_DEPTH {
-            return self.fail(Problem::TooDeep);
+            return self.fail(JsonProblem::TooDeep);
         }
         Ok(match byte {
             b'[' => {
                 self.at += 1;
                 self.skip_space();
                 if !self.take(b']') {
-                    return Ok(Start::Array);
+                    return Ok(ValueStart::Array);
                 }
-                Start::Whole(Json::Array(Box::default()))
+                ValueStart::Whole(Json::Array(Box::default()))
             }
             b'{' => {
                 self.at += 1;
                 self.skip_space();
                 if !self.take(b'}') {
-                    return Ok(Start::Object(self.name()?));
+                    return Ok(ValueStart::Object(self.name()?));
                 }
-                Start::Whole(Json::Object(Box::default()))
+                ValueStart::Whole(Json::Object(Box::default()))
             }
-            b'"' => Start::Whole(Json::String(self.string()?)),
-            b'n' => Start::Whole(self.word("null", Json::Null)?),
-            b't' => Start::Whole(self.word("true", Json::Bool(true))?),
-            b'f' => Start::Whole(self.word("false", Json::Bool(false))?),
-            b'N' => Start::Whole(self.word("NaN", Json::Number("NaN"))?),
-            b'I' => Start::Whole(self.word("Infinity", Json::Number("Infinity"))?),
+            b'"' => ValueStart::Whole(Json::String(self.string()?)),
+            b'n' => ValueStart::Whole(self.word("null", Json::Null)?),
+            b't' => ValueStart::Whole(self.word("true", Json::Bool(true))?),
+            b'f' => ValueStart::Whole(self.word("false", Json::Bool(false))?),
+            b'N' => ValueStart::Whole(self.word("NaN", Json::Number("NaN"))?),
+            b'I' => ValueStart::Whole(self.word("Infinity", Json::Number("Infinity"))?),
             b'-' if self.bytes.get(self.at + 1) == Some(&b'I') => {
-                Start::Whole(self.word("-Infinity", Json::Number("-Infinity"))?)
+                ValueStart::Whole(self.word("-Infinity", Json::Number("-Infinity"))?)
             }
-            b'-' | b'0'..=b'9' => Start::Whole(Json::Number(self.number()?)),
-            _ => return self.fail(Problem::ExpectedValue),
+            b'-' | b'0'..=b'9' => ValueStart::Whole(Json::Number(self.number()?)),
+            _ => return self.fail(JsonProblem::ExpectedValue),
         })
     }
 
-    fn fail<T>(&self, problem: Problem) -> Result<T, JsonError> {
+    fn fail<T>(&self, problem: JsonProblem) -> Result<T, JsonError> {
         let offset = self.at;
         Err(JsonError { offset, problem })
     }
@@ -227,15 +227,15 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, byte: u8) -> bool {
-        let there = self.bytes.get(self.at) == Some(&byte);
-        self.at += usize::from(there);
-        there
+        let is_next = self.bytes.get(self.at) == Some(&byte);
+        self.at += usize::from(is_next);
+        is_next
     }
 
     fn word(&mut self, word: &str, value: Json<'a>) -> Result<Json<'a>, JsonError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
-            return self.fail(Problem::ExpectedValue);
+            return self.fail(JsonProblem::ExpectedValue);
         }
         self.at += word.len();
         Ok(value)
@@ -245,12 +245,12 @@ impl<'a> Reader<'a> {
     fn name(&mut self) -> Result<Text<'a>, JsonError> {
         self.skip_space();
         if self.bytes.get(self.at) != Some(&b'"') {
-            return self.fail(Problem::ExpectedName);
+            return self.fail(JsonProblem::ExpectedName);
         }
         let name = self.string()?;
         self.skip_space();
         if !self.take(b':') {
-            return self.fail(Problem::ExpectedColon);
+            return self.fail(JsonProblem::ExpectedColon);
         }
         Ok(name)
     }
@@ -263,11 +263,11 @@ impl<'a> Reader<'a> {
             match self.bytes.get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(..b' ') => return self.fail(Problem::ControlCharacter),
+                Some(..b' ') => return self.fail(JsonProblem::ControlCharacter),
                 Some(_) => self.at += 1,
                 None => {
                     self.at = opening;
-                    return self.fail(Problem::UnterminatedString);
+                    return self.fail(JsonProblem::UnterminatedString);
                 }
             }
         }
@@ -285,14 +285,14 @@ impl<'a> Reader<'a> {
             {
                 6
             }
-            _ => return self.fail(Problem::BadEscape),
+            _ => return self.fail(JsonProblem::BadEscape),
         };
         self.at += length;
         Ok(())
     }
 
-    /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?`. What follows a part that is not complete
-    /// (`1.`, `1e`) is left for the caller to stumble over, which no caller takes.
+    /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?`. It does not read an incomplete part, such as
+    /// the point of `1.`, and the caller fails there.
     fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         let digits_start = start + usize::from(self.take(b'-'));
@@ -302,16 +302,16 @@ impl<'a> Reader<'a> {
             Some(b'1'..=b'9') => integer,
             _ => {
                 self.at = start;
-                return self.fail(Problem::ExpectedValue);
+                return self.fail(JsonProblem::ExpectedValue);
             }
         };
         let mut end = digits_start + whole;
-        let mut exact = true;
+        let mut is_integer = true;
         if self.bytes.get(end) == Some(&b'.') {
             let fraction = self.digits(end + 1);
             if fraction > 0 {
                 end += 1 + fraction;
-                exact = false;
+                is_integer = false;
             }
         }
         if let Some(b'e' | b'E') = self.bytes.get(end) {
@@ -319,12 +319,12 @@ impl<'a> Reader<'a> {
             let exponent = self.digits(end + 1 + sign);
             if exponent > 0 {
                 end += 1 + sign + exponent;
-                exact = false;
+                is_integer = false;
             }
         }
-        if exact && whole > MAX_INTEGER_DIGITS {
+        if is_integer && whole > MAX_INTEGER_DIGITS {
             self.at = start;
-            return self.fail(Problem::IntegerTooLong);
+            return self.fail(JsonProblem::IntegerTooLong);
         }
         self.at = end;
         Ok(self.text.get(start..end).unwrap_or_default())
@@ -341,36 +341,36 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    fn problem(text: &[u8]) -> (usize, Problem) {
+    fn problem(text: &[u8]) -> (usize, JsonProblem) {
         let error = parse(text).expect_err(&String::from_utf8_lossy(text));
         (error.offset, error.problem)
     }
 
     #[test]
-    fn errors_name_the_place() {
+    fn errors_have_the_offset() {
         for (text, offset, expected) in [
-            (&b""[..], 0, Problem::ExpectedValue),
-            (b"\xef\xbb\xbf[]", 0, Problem::ByteOrderMark),
-            (b"[\"\xff\"]", 2, Problem::NotUtf8),
-            (b"[\"\xed\xa0\x80\"]", 2, Problem::NotUtf8),
-            (b"[1 2]", 3, Problem::ExpectedCommaOrBracket),
-            (b"[1.]", 2, Problem::ExpectedCommaOrBracket),
-            (b"[1e+]", 2, Problem::ExpectedCommaOrBracket),
-            (b"[01]", 2, Problem::ExpectedCommaOrBracket),
-            (b"[-]", 1, Problem::ExpectedValue),
-            (b"[-Inf]", 1, Problem::ExpectedValue),
-            (b"{\"a\" 1}", 5, Problem::ExpectedColon),
-            (b"{\"a\":1,}", 7, Problem::ExpectedName),
-            (b"{\"a\":1]", 6, Problem::ExpectedCommaOrBrace),
-            (b"{1:1}", 1, Problem::ExpectedName),
-            (b"[] []", 3, Problem::TrailingData),
-            (b"[\"a]", 1, Problem::UnterminatedString),
-            (b"\"\\x\"", 1, Problem::BadEscape),
-            (b"\"\\", 1, Problem::BadEscape),
-            (b"\"\\u12", 1, Problem::BadEscape),
-            (b"\"\0\"", 1, Problem::ControlCharacter),
-            (b"nul", 0, Problem::ExpectedValue),
-            (b"\x0c1", 0, Problem::ExpectedValue),
+            (&b""[..], 0, JsonProblem::ExpectedValue),
+            (b"\xef\xbb\xbf[]", 0, JsonProblem::ByteOrderMark),
+            (b"[\"\xff\"]", 2, JsonProblem::NotUtf8),
+            (b"[\"\xed\xa0\x80\"]", 2, JsonProblem::NotUtf8),
+            (b"[1 2]", 3, JsonProblem::ExpectedCommaOrBracket),
+            (b"[1.]", 2, JsonProblem::ExpectedCommaOrBracket),
+            (b"[1e+]", 2, JsonProblem::ExpectedCommaOrBracket),
+            (b"[01]", 2, JsonProblem::ExpectedCommaOrBracket),
+            (b"[-]", 1, JsonProblem::ExpectedValue),
+            (b"[-Inf]", 1, JsonProblem::ExpectedValue),
+            (b"{\"a\" 1}", 5, JsonProblem::ExpectedColon),
+            (b"{\"a\":1,}", 7, JsonProblem::ExpectedName),
+            (b"{\"a\":1]", 6, JsonProblem::ExpectedCommaOrBrace),
+            (b"{1:1}", 1, JsonProblem::ExpectedName),
+            (b"[] []", 3, JsonProblem::TrailingData),
+            (b"[\"a]", 1, JsonProblem::UnterminatedString),
+            (b"\"\\x\"", 1, JsonProblem::BadEscape),
+            (b"\"\\", 1, JsonProblem::BadEscape),
+            (b"\"\\u12", 1, JsonProblem::BadEscape),
+            (b"\"\0\"", 1, JsonProblem::ControlCharacter),
+            (b"nul", 0, JsonProblem::ExpectedValue),
+            (b"\x0c1", 0, JsonProblem::ExpectedValue),
         ] {
             assert_eq!(problem(text), (offset, expected));
         }
@@ -387,12 +387,15 @@ mod tests {
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(
             problem(&nested(MAX_DEPTH + 1)),
-            (MAX_DEPTH, Problem::TooDeep)
+            (MAX_DEPTH, JsonProblem::TooDeep)
         );
-        assert_eq!(problem(&nested(1_000_000)), (MAX_DEPTH, Problem::TooDeep));
+        assert_eq!(
+            problem(&nested(1_000_000)),
+            (MAX_DEPTH, JsonProblem::TooDeep)
+        );
         assert_eq!(
             problem(&objects(100_000)),
-            (5 * MAX_DEPTH, Problem::TooDeep)
+            (5 * MAX_DEPTH, JsonProblem::TooDeep)
         );
     }
 
@@ -405,7 +408,7 @@ mod tests {
         assert!(parse(format!("{digits}1e1").as_bytes()).is_ok());
         assert_eq!(
             problem(format!("{digits}1").as_bytes()).1,
-            Problem::IntegerTooLong
+            JsonProblem::IntegerTooLong
         );
     }
 
@@ -413,6 +416,6 @@ mod tests {
     fn values_are_counted() {
         assert!(parse_within(b"[1,{\"a\":2}]", 4).is_ok());
         let error = parse_within(b"[1,{\"a\":2}]", 3).unwrap_err();
-        assert_eq!(error.problem, Problem::TooManyValues);
+        assert_eq!(error.problem, JsonProblem::TooManyValues);
     }
 }

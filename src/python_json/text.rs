@@ -1,42 +1,42 @@
-//! A JSON string that is still as it was written, and its meaning on demand.
+//! JSON strings, which are decoded only when needed.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A string of a JSON text: the bytes between its quotes, whose escapes are known to be valid.
+/// A string of a JSON text: the bytes between its quotes. Its escapes are valid.
 ///
-/// Equality and order are those of the decoded strings, by code point; a lone surrogate, which
-/// Python keeps in its strings, is a code point too.
+/// Equality and order compare the code points of the decoded strings. A lone surrogate, which a Python string
+/// may contain, is a code point, too.
 #[derive(Clone, Copy)]
 pub struct Text<'a>(&'a str);
 
-/// A text holds half a surrogate pair: no character, so it has no UTF-8 form.
+/// The text has half a surrogate pair, which is not a character and has no UTF-8 form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the text holds half a surrogate pair (such as \\ud800), which is no character")]
 pub struct LoneSurrogate;
 
 impl<'a> Text<'a> {
-    /// For what the parser has checked: no bare quote, valid escapes only.
+    /// Creates a text that the parser has checked: it has no bare quote, and its escapes are valid.
     pub(super) fn checked(raw: &'a str) -> Self {
         Self(raw)
     }
 
-    /// As written, escapes and all.
+    /// The text as written, with its escapes.
     pub fn raw(self) -> &'a str {
         self.0
     }
 
-    /// Whether decoding changes anything.
+    /// Whether the text has escapes.
     pub fn has_escapes(self) -> bool {
         self.0.contains('\\')
     }
 
-    /// The text it stands for; borrowed where it has no escapes.
+    /// Decodes the text. The result is borrowed if the text has no escapes.
     ///
     /// # Errors
     ///
-    /// When it holds a lone surrogate.
+    /// If the text has a lone surrogate.
     pub fn decode(self) -> Result<Cow<'a, str>, LoneSurrogate> {
         if !self.has_escapes() {
             return Ok(Cow::Borrowed(self.0));
@@ -48,7 +48,7 @@ impl<'a> Text<'a> {
         Ok(Cow::Owned(text))
     }
 
-    /// As [`Text::decode`], with U+FFFD for each lone surrogate.
+    /// Decodes the text, with U+FFFD for each lone surrogate.
     pub fn decode_lossy(self) -> Cow<'a, str> {
         if !self.has_escapes() {
             return Cow::Borrowed(self.0);
@@ -57,7 +57,7 @@ impl<'a> Text<'a> {
         Cow::Owned(self.points().map(character).collect())
     }
 
-    /// Whether it stands for exactly this text.
+    /// Whether the decoded text is equal to `text`.
     pub fn is(self, text: &str) -> bool {
         if self.has_escapes() {
             self.points().eq(text.chars().map(u32::from))
@@ -66,9 +66,9 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Its code points, lone surrogates included.
-    pub(super) fn points(self) -> Points<'a> {
-        Points { rest: self.0 }
+    /// The code points of the decoded text, with lone surrogates.
+    pub(super) fn points(self) -> CodePoints<'a> {
+        CodePoints { rest: self.0 }
     }
 }
 
@@ -103,23 +103,23 @@ impl Ord for Text<'_> {
     }
 }
 
-/// The code points of a text.
-pub(super) struct Points<'a> {
+/// The iterator of [`Text::points`].
+pub(super) struct CodePoints<'a> {
     rest: &'a str,
 }
 
-impl<'a> Points<'a> {
-    /// What is not read yet.
+impl<'a> CodePoints<'a> {
+    /// The part of the text that is not read yet.
     pub(super) fn rest(&self) -> &'a str {
         self.rest
     }
 
-    /// Leaves out so many bytes, which must end at a character's end.
+    /// Skips `count` bytes, which must end at the end of a character.
     pub(super) fn skip_bytes(&mut self, count: usize) {
         self.rest = self.rest.get(count..).unwrap_or_default();
     }
 
-    /// The four hex digits of an escape that starts `rest`.
+    /// The UTF-16 unit of a `\uXXXX` at the beginning of `rest`.
     fn unit(&self) -> Option<u32> {
         let digits = self.rest.strip_prefix("\\u")?.get(..4)?;
         u32::from_str_radix(digits, 16).ok()
@@ -151,7 +151,7 @@ impl<'a> Points<'a> {
     }
 }
 
-impl Iterator for Points<'_> {
+impl Iterator for CodePoints<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_are_told_or_replaced() {
+    fn lone_surrogates_are_reported_or_replaced() {
         for (raw, lossy) in [
             (r"\ud800", "\u{fffd}"),
             (r"a\udc00b", "a\u{fffd}b"),

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use batchkeeper::domain::signature::ReceivedWebhook;
-use batchkeeper::python_json::canonical_value;
+use batchkeeper::python_json::write_canonical_value;
 use batchkeeper::store::{Store, alerts, webhook_deliveries};
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ fn each_url_gets_its_own_lots_in_canonical_json() {
         let text = deliveries[0]["body"].as_str().unwrap();
         let event: Value = serde_json::from_str(text).unwrap();
         let mut again = Vec::new();
-        canonical_value(&event, &mut |piece| again.extend_from_slice(piece));
+        write_canonical_value(&event, &mut |piece| again.extend_from_slice(piece));
         assert_eq!(String::from_utf8(again).unwrap(), text);
         for (name, value) in [
             ("event", json!("batch_job_completed")),

@@ -6,7 +6,7 @@ use crate::appliance::{
     Appliance, assert_results, described, in_languages, key, now, sign_bytes, submission, wait_for,
 };
 use batchkeeper::domain::signature::{ReceivedWebhook, webhook_secret};
-use batchkeeper::python_json::canonical_value;
+use batchkeeper::python_json::write_canonical_value;
 use serde_json::{Value, json};
 
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
@@ -307,7 +307,7 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
 
             let told: Value = serde_json::from_str(body).unwrap();
             let mut canonical = Vec::new();
-            canonical_value(&told, &mut |piece| canonical.extend_from_slice(piece));
+            write_canonical_value(&told, &mut |piece| canonical.extend_from_slice(piece));
             assert_eq!(body.as_bytes(), canonical);
             let wanted = BTreeSet::from([
                 "event",
