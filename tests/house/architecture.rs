@@ -182,3 +182,28 @@ fn each_direct_dependency_has_its_reason() {
         }
     }
 }
+
+#[test]
+fn the_paths_that_the_guides_name_are_there() {
+    let roots = [
+        "src/",
+        "tests/",
+        "docs/",
+        "examples/",
+        "contrib/",
+        "migrations",
+        "fuzz",
+        "benches",
+    ];
+    for guide in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(guide).expect("a guide");
+        // Every second part stands between backticks.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = roots.iter().any(|root| name.starts_with(root));
+            let is_plain = !name.contains("NAME") && !name.contains(' ');
+            if is_path && is_plain {
+                assert!(Path::new(name).exists(), "{guide} names {name}");
+            }
+        }
+    }
+}
