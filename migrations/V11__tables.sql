@@ -43,8 +43,8 @@ CREATE TABLE batch_jobs (
         ('pending', 'processing', 'translating', 'completed', 'failed', 'cancelled')),
     languages                   TEXT NOT NULL CHECK (json_type(languages) = 'array'),
     webhook_url                 TEXT,
-    openai_batch_id             TEXT REFERENCES openai_batches (openai_batch_id),  -- the newest vision batch
-    openai_translation_batch_id TEXT REFERENCES openai_batches (openai_batch_id),  -- the newest translation batch
+    openai_batch_id             TEXT REFERENCES openai_batches (openai_batch_id),  -- newest, vision
+    openai_translation_batch_id TEXT REFERENCES openai_batches (openai_batch_id),  -- newest, translation
     total_lots                  INTEGER NOT NULL CHECK (total_lots >= 0),
     processed_lots              INTEGER NOT NULL DEFAULT 0 CHECK (processed_lots BETWEEN 0 AND total_lots),
     failed_lots                 INTEGER NOT NULL DEFAULT 0 CHECK (failed_lots BETWEEN 0 AND processed_lots),
@@ -61,14 +61,16 @@ CREATE TABLE batch_jobs (
     cleaned_at                  TEXT,       -- they are deleted; this row and its usage stay
     CHECK ((completed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
-CREATE INDEX batch_jobs_active ON batch_jobs (status) WHERE status IN ('pending', 'processing', 'translating');
+CREATE INDEX batch_jobs_active ON batch_jobs (status)
+    WHERE status IN ('pending', 'processing', 'translating');
 CREATE INDEX batch_jobs_listed ON batch_jobs (client, created_at);
 CREATE INDEX batch_jobs_vision ON batch_jobs (openai_batch_id);
 CREATE INDEX batch_jobs_translation ON batch_jobs (openai_translation_batch_id);
 -- The finisher looks these up after every few hundred ingested lines.
 CREATE INDEX batch_jobs_settled ON batch_jobs (seq)
     WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0;
-CREATE INDEX batch_jobs_kept ON batch_jobs (completed_at) WHERE completed_at IS NOT NULL AND cleaning_since IS NULL;
+CREATE INDEX batch_jobs_kept ON batch_jobs (completed_at)
+    WHERE completed_at IS NOT NULL AND cleaning_since IS NULL;
 CREATE INDEX batch_jobs_cleaning ON batch_jobs (seq) WHERE cleaning_since IS NOT NULL AND cleaned_at IS NULL;
 
 CREATE TABLE batch_lots (
@@ -117,7 +119,7 @@ CREATE TABLE requests (
 CREATE INDEX requests_queue ON requests (job, state, stage, images_due, batch_cap);
 CREATE INDEX requests_images ON requests (job) WHERE images_due = 1;
 
--- What was found of an image a moment ago: a restart does not fetch it again.
+-- The results of image checks. They save a second check after a restart.
 CREATE TABLE image_checks (
     url        TEXT PRIMARY KEY,
     problem    TEXT,                        -- NULL if the image can be fetched
@@ -139,7 +141,8 @@ CREATE TABLE acceptances (
 ) STRICT;
 CREATE INDEX acceptances_equal ON acceptances (client, content_sha256, accepted_at);
 
--- The keys under which a request has an effect once: a client's Idempotency-Key, or the v1 signature of a POST.
+-- The keys under which a request has an effect once: a client's Idempotency-Key, or the v1 signature of a
+-- POST.
 CREATE TABLE idempotency_keys (
     client      TEXT NOT NULL,
     kind        TEXT NOT NULL CHECK (kind IN ('key', 'signature')),
@@ -228,7 +231,8 @@ CREATE TABLE openai_batches (
     CHECK (state <> 'failed' OR error IS NOT NULL)
 ) STRICT;
 CREATE INDEX openai_batches_live ON openai_batches (state, next_at) WHERE state NOT IN ('ingested', 'failed');
-CREATE INDEX openai_batches_unclean ON openai_batches (ingested_at) WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL;
+CREATE INDEX openai_batches_unclean ON openai_batches (ingested_at)
+    WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL;
 CREATE INDEX openai_batches_job ON openai_batches (job_id);
 CREATE INDEX openai_batches_duplicate ON openai_batches (duplicate_of);
 -- Finds the batch of an input file that is listed without our key.
@@ -344,13 +348,13 @@ CREATE TABLE failing_receivers (
 -- Pauses, alerts and events
 -- ---------------------------------------------------------------------------------------------------------
 
--- What is stopped and why.
+-- Scopes of work that are stopped.
 CREATE TABLE pauses (
     scope       TEXT PRIMARY KEY,           -- openai, openai:sending, creates, synchronous, model:<name>,
                                             -- intake, submissions, webhooks
     reason      TEXT NOT NULL,
     since       TEXT NOT NULL,
-    until       TEXT,                       -- NULL if it lasts until the operator or `recover` resumes the scope
+    until       TEXT,                       -- NULL if it lasts until something resumes the scope
     openai_time INTEGER                     -- OpenAI's time, in seconds, of the oldest batch that caused it
 ) STRICT, WITHOUT ROWID;
 
@@ -364,7 +368,7 @@ CREATE TABLE alerts (
 ) STRICT;
 CREATE UNIQUE INDEX alerts_open ON alerts (kind, subject) WHERE closed_at IS NULL;
 
--- Notifications of alerts to `alerts.webhook_url`. A row is added in the transaction that opens or closes the alert.
+-- Notifications of alerts to `alerts.webhook_url`. The transaction that opens or closes an alert adds a row.
 CREATE TABLE alert_notices (
     id              INTEGER PRIMARY KEY,
     alert           INTEGER NOT NULL REFERENCES alerts (id),
@@ -454,8 +458,8 @@ CREATE TABLE reservations (
     PRIMARY KEY (batch_id, client)
 ) STRICT, WITHOUT ROWID;
 
--- The sums of the deleted lines and calls of cleaned jobs: one row for each job and batch, and one row without
--- a batch for the job's synchronous calls.
+-- The sums of the deleted lines and calls of cleaned jobs: one row for each job and batch, and one row
+-- without a batch for the job's synchronous calls.
 CREATE TABLE cleaned_work (
     job              INTEGER NOT NULL REFERENCES batch_jobs (seq),
     batch_id         INTEGER REFERENCES openai_batches (id),
@@ -494,7 +498,7 @@ CREATE TABLE counters (
 -- Statistics by the minute, kept for eight days.
 CREATE TABLE minute_stats (
     minute TEXT NOT NULL,                   -- 2026-11-25T09:24
-    what   TEXT NOT NULL,                   -- lots_completed, lots_failed, input_tokens (without cached ones), …
+    what   TEXT NOT NULL,                   -- lots_completed, lots_failed, input_tokens (not cached), …
     number INTEGER NOT NULL,
     millis INTEGER NOT NULL DEFAULT 0,      -- lots: the sum of their times from acceptance to the end
     PRIMARY KEY (minute, what)

@@ -6,9 +6,11 @@
 
 -- A job.
 CREATE VIEW v_jobs AS
-SELECT j.id, j.client, j.status, j.total_lots, j.processed_lots, j.failed_lots, j.open_vision, j.open_translations,
-       j.languages, j.openai_batch_id, j.openai_translation_batch_id, j.created_at, j.updated_at, j.completed_at,
-       (SELECT count(*) FROM webhook_deliveries d WHERE d.batch_job_id = j.id AND d.state <> 'delivered') AS webhooks_open,
+SELECT j.id, j.client, j.status, j.total_lots, j.processed_lots, j.failed_lots, j.open_vision,
+       j.open_translations, j.languages, j.openai_batch_id, j.openai_translation_batch_id, j.created_at,
+       j.updated_at, j.completed_at,
+       (SELECT count(*) FROM webhook_deliveries d
+        WHERE d.batch_job_id = j.id AND d.state <> 'delivered') AS webhooks_open,
        j.error_message, j.cleaned_at
 FROM batch_jobs j;
 
@@ -45,7 +47,8 @@ GROUP BY u.model, u.mode, u.day;
 -- A batch.
 CREATE VIEW v_costs AS
 WITH costed AS (
-    SELECT b.*, (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached + b.output_tokens * p.output
+    SELECT b.*, (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached
+                        + b.output_tokens * p.output
                  FROM prices p
                  WHERE p.mode = 'batch' AND p.since <= substr(b.created_at, 1, 10)
                    AND (b.model = p.model OR b.model GLOB p.dated_models)
@@ -61,7 +64,8 @@ FROM costed;
 
 -- What a job used, by stage, language, model and day.
 CREATE VIEW v_job_usage AS
-SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
+                    + u.output_tokens * p.output
              FROM prices p
              WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
              ORDER BY p.since DESC LIMIT 1) AS cost_picodollars
@@ -93,7 +97,8 @@ FROM costed;
 -- A client, by day and model.
 CREATE VIEW v_spending AS
 WITH costed AS (
-    SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached + u.output_tokens * p.output
+    SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
+                        + u.output_tokens * p.output
                  FROM prices p
                  WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
                  ORDER BY p.since DESC LIMIT 1) AS cost
@@ -133,7 +138,8 @@ WHERE j.status IN ('pending', 'processing', 'translating')
 
 -- A job names a batch that does not work for it, or does not name one that does.
 CREATE VIEW v_bad_links AS
-SELECT j.id AS subject, j.status, 'batch ' || b.openai_batch_id || ' works for it, but it names none of that stage' AS finding
+SELECT j.id AS subject, j.status,
+       'batch ' || b.openai_batch_id || ' works for it, but it names none of that stage' AS finding
 FROM batch_jobs j JOIN batch_links k ON k.job = j.seq JOIN openai_batches b ON b.id = k.batch_id
 WHERE b.openai_batch_id IS NOT NULL
   AND CASE b.stage WHEN 'vision' THEN j.openai_batch_id ELSE j.openai_translation_batch_id END IS NULL
@@ -144,17 +150,19 @@ WHERE b.stage <> 'vision' OR NOT EXISTS (SELECT 1 FROM batch_links k WHERE k.bat
 UNION ALL
 SELECT j.id, j.status, 'names translation batch ' || b.openai_batch_id || ', which does not work for it'
 FROM batch_jobs j JOIN openai_batches b ON b.openai_batch_id = j.openai_translation_batch_id
-WHERE b.stage <> 'translation' OR NOT EXISTS (SELECT 1 FROM batch_links k WHERE k.batch_id = b.id AND k.job = j.seq);
+WHERE b.stage <> 'translation'
+   OR NOT EXISTS (SELECT 1 FROM batch_links k WHERE k.batch_id = b.id AND k.job = j.seq);
 
 -- A request is sent, or may be sent, a second time.
 CREATE VIEW v_bad_claims AS
-SELECT j.id AS subject, j.status, 'request ' || r.id || ' waits to be sent, and a batch may still answer it' AS finding
+SELECT j.id AS subject, j.status,
+       'request ' || r.id || ' waits to be sent, and a batch may still answer it' AS finding
 FROM batch_jobs j JOIN requests r ON r.job = j.seq
 WHERE r.state = 'waiting'
   AND EXISTS (SELECT 1 FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id
               WHERE l.request_id = r.id AND l.settled = 0 AND b.state NOT IN ('ingested', 'failed'))
 UNION ALL
--- Of a second batch under one key a person is told; a recovery takes up whatever there is.
+-- A second batch under one key has an alert of its own, and a recovery links every batch that it finds.
 SELECT j.id, j.status, 'request ' || r.id || ' is claimed by more than one batch'
 FROM batch_jobs j JOIN requests r ON r.job = j.seq
 WHERE r.state = 'claimed'
@@ -164,7 +172,8 @@ WHERE r.state = 'claimed'
 
 -- A synchronous call is not the only source of an answer to its request.
 CREATE VIEW v_bad_calls AS
-SELECT j.id AS subject, j.status, 'request ' || r.id || ' waits to be sent, and a call may still answer it' AS finding
+SELECT j.id AS subject, j.status,
+       'request ' || r.id || ' waits to be sent, and a call may still answer it' AS finding
 FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
 WHERE d.ended_at IS NULL AND r.state = 'waiting'
 UNION ALL
@@ -177,7 +186,8 @@ UNION ALL
 SELECT j.id, j.status, 'request ' || r.id || ' is asked by more than one call'
 FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
 WHERE d.ended_at IS NULL
-  AND EXISTS (SELECT 1 FROM synchronous_calls e WHERE e.request_id = d.request_id AND e.ended_at IS NULL AND e.id < d.id)
+  AND EXISTS (SELECT 1 FROM synchronous_calls e
+              WHERE e.request_id = d.request_id AND e.ended_at IS NULL AND e.id < d.id)
 UNION ALL
 SELECT j.id, j.status, 'call ' || d.id || ' of request ' || r.id || ' has the outcome ' || d.outcome
 FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
@@ -186,12 +196,14 @@ WHERE d.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_u
 
 -- The state of a lot does not fit its requests or its text.
 CREATE VIEW v_bad_lots AS
-SELECT j.id AS subject, j.status, 'lot ' || l.lot_id || ' is pending, and none of its requests is open' AS finding
+SELECT j.id AS subject, j.status,
+       'lot ' || l.lot_id || ' is pending, and none of its requests is open' AS finding
 FROM batch_jobs j JOIN batch_lots l ON l.batch_job_id = j.id
 WHERE l.status = 'pending'
   AND NOT EXISTS (SELECT 1 FROM requests r WHERE r.lot = l.id AND r.state IN ('waiting', 'claimed', 'held'))
 UNION ALL
-SELECT j.id, j.status, 'lot ' || l.lot_id || ' is ' || l.status || ', and request ' || r.id || ' of it is ' || r.state
+SELECT j.id, j.status,
+       'lot ' || l.lot_id || ' is ' || l.status || ', and request ' || r.id || ' of it is ' || r.state
 FROM batch_jobs j JOIN requests r ON r.job = j.seq JOIN batch_lots l ON l.id = r.lot
 WHERE r.state IN ('waiting', 'claimed', 'held') AND l.status <> 'pending'
 UNION ALL
@@ -219,7 +231,8 @@ WHERE r.state = 'failed' AND r.stage = 'translation'
 -- The counters of open requests of a job are wrong.
 CREATE VIEW v_bad_open_requests AS
 SELECT j.id AS subject, j.status,
-       'counts ' || j.open_vision || ' open vision and ' || j.open_translations || ' open translation requests, has other rows' AS finding
+       'counts ' || j.open_vision || ' open vision and ' || j.open_translations
+       || ' open translation requests, has other rows' AS finding
 FROM batch_jobs j
 WHERE (j.open_vision, j.open_translations) <>
       (SELECT coalesce(sum(r.stage = 'vision'), 0), coalesce(sum(r.stage = 'translation'), 0) FROM requests r
@@ -259,7 +272,8 @@ WHERE j.cleaned_at IS NOT NULL
 
 -- The counters or states of a batch do not fit its lines and files.
 CREATE VIEW v_bad_batches AS
-SELECT CAST(b.id AS TEXT) AS subject, b.state AS status, 'was sealed with ' || b.lines || ' lines, has other rows' AS finding
+SELECT CAST(b.id AS TEXT) AS subject, b.state AS status,
+       'was sealed with ' || b.lines || ' lines, has other rows' AS finding
 FROM openai_batches b
 WHERE b.state <> 'planned'
   AND b.lines <> (SELECT count(*) FROM batch_lines l WHERE l.batch_id = b.id)
@@ -275,7 +289,7 @@ FROM openai_batches b
 WHERE b.state NOT IN ('ingested', 'failed') AND b.settled_to > 0
   AND EXISTS (SELECT 1 FROM batch_lines l WHERE l.batch_id = b.id AND l.request_id <= b.settled_to AND l.settled = 0)
 UNION ALL
-SELECT CAST(b.id AS TEXT), b.state, 'was taken in before its files were read to the end'
+SELECT CAST(b.id AS TEXT), b.state, 'was ingested before its files were read to the end'
 FROM openai_batches b
 WHERE b.state = 'ingested'
   AND (b.output_file_id IS NOT NULL AND b.output_ingested IS NOT b.output_bytes
@@ -285,7 +299,8 @@ WHERE b.state = 'ingested'
 -- A line has an outcome without a verdict, an answer without a text, or no link to its job.
 CREATE VIEW v_bad_lines AS
 SELECT CAST(l.batch_id AS TEXT) AS subject, '' AS status,
-       'the line of request ' || l.request_id || ' has a verdict and no outcome, or an answer and no verdict' AS finding
+       'the line of request ' || l.request_id
+       || ' has a verdict and no outcome, or an answer and no verdict' AS finding
 FROM batch_lines l
 WHERE l.settled <> (l.outcome IS NOT NULL) AND (l.settled = 1 OR l.outcome = 'answered')
 UNION ALL
@@ -331,11 +346,13 @@ UNION ALL
 SELECT d.batch_job_id, d.state, 'the webhook to ' || d.url || ' is delivered, and no attempt says so'
 FROM webhook_deliveries d
 WHERE d.state = 'delivered'
-  AND NOT EXISTS (SELECT 1 FROM delivery_attempts a WHERE a.delivery_id = d.id AND a.response_status BETWEEN 200 AND 299);
+  AND NOT EXISTS (SELECT 1 FROM delivery_attempts a
+                  WHERE a.delivery_id = d.id AND a.response_status BETWEEN 200 AND 299);
 
 -- A row of a big table has an unknown state.
 CREATE VIEW v_bad_states AS
-SELECT l.batch_job_id AS subject, '' AS status, 'lot ' || l.lot_id || ' has the state ' || l.status AS finding FROM batch_lots l
+SELECT l.batch_job_id AS subject, '' AS status, 'lot ' || l.lot_id || ' has the state ' || l.status AS finding
+FROM batch_lots l
 WHERE l.status NOT IN ('pending', 'completed', 'failed', 'cancelled')
 UNION ALL
 SELECT j.id, '', 'request ' || r.id || ' has the state ' || r.state || ', stage ' || r.stage
@@ -354,7 +371,8 @@ WITH counted (what, state, number) AS (
     SELECT 'jobs', status, count(*) FROM batch_jobs GROUP BY status
     UNION ALL SELECT 'batches', state, count(*) FROM openai_batches GROUP BY state
     UNION ALL SELECT 'deliveries', state, count(*) FROM webhook_deliveries GROUP BY state)
-SELECT t.what || ' ' || t.state AS subject, '' AS status, 'are counted as ' || t.number || ', have other rows' AS finding
+SELECT t.what || ' ' || t.state AS subject, '' AS status,
+       'are counted as ' || t.number || ', have other rows' AS finding
 FROM state_counts t
 WHERE t.number <> coalesce((SELECT c.number FROM counted c WHERE c.what = t.what AND c.state = t.state), 0)
 UNION ALL
@@ -364,14 +382,17 @@ WHERE NOT EXISTS (SELECT 1 FROM state_counts t WHERE t.what = c.what AND t.state
 
 -- The token counters differ from the attempts, deleted ones included.
 CREATE VIEW v_bad_usage AS
-SELECT j.id AS subject, j.status, 'its tokens are counted otherwise than its attempts have them' AS finding
+SELECT j.id AS subject, j.status, 'the counters of its tokens differ from its attempts' AS finding
 FROM batch_jobs j
-WHERE (SELECT coalesce(sum(u.answers), 0) || ' ' || coalesce(sum(u.input_tokens), 0) || ' ' || coalesce(sum(u.cached_tokens), 0)
-              || ' ' || coalesce(sum(u.output_tokens), 0) || ' ' || coalesce(sum(u.reasoning_tokens), 0)
+WHERE (SELECT coalesce(sum(u.answers), 0) || ' ' || coalesce(sum(u.input_tokens), 0)
+              || ' ' || coalesce(sum(u.cached_tokens), 0) || ' ' || coalesce(sum(u.output_tokens), 0)
+              || ' ' || coalesce(sum(u.reasoning_tokens), 0)
        FROM job_usage u WHERE u.job = j.seq)
-   <> (SELECT coalesce(sum(a.answered), 0) || ' ' || coalesce(sum(a.input_tokens), 0) || ' ' || coalesce(sum(a.cached_tokens), 0)
-              || ' ' || coalesce(sum(a.output_tokens), 0) || ' ' || coalesce(sum(a.reasoning_tokens), 0)
-       FROM (SELECT l.outcome IS 'answered' AS answered, l.input_tokens, l.cached_tokens, l.output_tokens, l.reasoning_tokens
+   <> (SELECT coalesce(sum(a.answered), 0) || ' ' || coalesce(sum(a.input_tokens), 0)
+              || ' ' || coalesce(sum(a.cached_tokens), 0) || ' ' || coalesce(sum(a.output_tokens), 0)
+              || ' ' || coalesce(sum(a.reasoning_tokens), 0)
+       FROM (SELECT l.outcome IS 'answered' AS answered, l.input_tokens, l.cached_tokens, l.output_tokens,
+                    l.reasoning_tokens
              FROM requests r JOIN batch_lines l ON l.request_id = r.id WHERE r.job = j.seq
              UNION ALL
              SELECT d.outcome IS 'answered', d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens
@@ -380,7 +401,8 @@ WHERE (SELECT coalesce(sum(u.answers), 0) || ' ' || coalesce(sum(u.input_tokens)
              SELECT w.answered, w.input_tokens, w.cached_tokens, w.output_tokens, w.reasoning_tokens
              FROM cleaned_work w WHERE w.job = j.seq) a)
 UNION ALL
-SELECT 'client ' || c.client || ' on ' || c.day, '', 'its tokens of ' || c.model || ' are counted otherwise than those of its jobs'
+SELECT 'client ' || c.client || ' on ' || c.day, '',
+       'the counters of its tokens of ' || c.model || ' differ from those of its jobs'
 FROM client_usage c
 WHERE (c.answers, c.input_tokens, c.cached_tokens, c.output_tokens, c.reasoning_tokens)
    <> (SELECT coalesce(sum(u.answers), 0), coalesce(sum(u.input_tokens), 0), coalesce(sum(u.cached_tokens), 0),

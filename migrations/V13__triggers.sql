@@ -51,7 +51,8 @@ END;
 -- ---------------------------------------------------------------------------------------------------------
 
 -- The tokens of a line, by the difference: a later text may replace an error.
-CREATE TRIGGER lines_used AFTER UPDATE OF outcome, input_tokens, cached_tokens, output_tokens, reasoning_tokens ON batch_lines
+CREATE TRIGGER lines_used
+AFTER UPDATE OF outcome, input_tokens, cached_tokens, output_tokens, reasoning_tokens ON batch_lines
 WHEN (NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens)
      <> (OLD.input_tokens, OLD.cached_tokens, OLD.output_tokens, OLD.reasoning_tokens)
   OR (NEW.outcome IS 'answered') <> (OLD.outcome IS 'answered') BEGIN
@@ -66,8 +67,10 @@ WHEN (NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_toke
            NEW.cached_tokens - OLD.cached_tokens, NEW.output_tokens - OLD.output_tokens,
            NEW.reasoning_tokens - OLD.reasoning_tokens
     FROM requests r, openai_batches b WHERE r.id = NEW.request_id AND b.id = NEW.batch_id
-    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers, input_tokens = input_tokens + excluded.input_tokens,
-        cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
+        input_tokens = input_tokens + excluded.input_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
 END;
 
@@ -79,17 +82,22 @@ WHEN OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL
     SELECT job, stage, language, coalesce(NEW.model, ''), 'synchronous', substr(NEW.started_at, 1, 10),
            NEW.outcome IS 'answered', NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens
     FROM requests WHERE id = NEW.request_id
-    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers, input_tokens = input_tokens + excluded.input_tokens,
-        cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
+        input_tokens = input_tokens + excluded.input_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
 END;
 
 -- A client's usage follows that of its jobs.
 CREATE TRIGGER job_usage_counts AFTER INSERT ON job_usage BEGIN
-    INSERT INTO client_usage SELECT client, NEW.day, NEW.model, NEW.mode, NEW.answers, NEW.input_tokens, NEW.cached_tokens,
+    INSERT INTO client_usage SELECT client, NEW.day, NEW.model, NEW.mode, NEW.answers, NEW.input_tokens,
+                                    NEW.cached_tokens,
                                     NEW.output_tokens, NEW.reasoning_tokens FROM batch_jobs WHERE seq = NEW.job
-    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers, input_tokens = input_tokens + excluded.input_tokens,
-        cached_tokens = cached_tokens + excluded.cached_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
+        input_tokens = input_tokens + excluded.input_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
 END;
 
@@ -130,7 +138,9 @@ WHEN NEW.completed_at IS NOT NULL AND OLD.completed_at IS NULL BEGIN
         FROM (SELECT round((julianday(NEW.completed_at) - julianday(NEW.created_at)) * 86400) AS s) WHERE TRUE
         ON CONFLICT DO UPDATE SET number = number + 1;
     INSERT INTO counters
-        SELECT 'job_seconds_sum', '', max(0, CAST(round((julianday(NEW.completed_at) - julianday(NEW.created_at)) * 86400) AS INTEGER)) WHERE TRUE
+        SELECT 'job_seconds_sum', '',
+               max(0, CAST(round((julianday(NEW.completed_at) - julianday(NEW.created_at)) * 86400) AS INTEGER))
+        WHERE TRUE
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
 END;
 
@@ -149,7 +159,8 @@ END;
 CREATE TRIGGER batches_over AFTER UPDATE OF state ON openai_batches
 WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'failed') BEGIN
     INSERT INTO counters
-        SELECT 'lines', outcome, count(*) FROM batch_lines WHERE batch_id = NEW.id AND outcome IS NOT NULL GROUP BY outcome
+        SELECT 'lines', outcome, count(*) FROM batch_lines
+        WHERE batch_id = NEW.id AND outcome IS NOT NULL GROUP BY outcome
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
     INSERT INTO minute_stats (minute, what, number)
         SELECT substr(NEW.ingested_at, 1, 16), k.what, k.tokens

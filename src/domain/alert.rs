@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::base::text_enum::{UnknownText, text_enum};
 
 text_enum! {
-    /// What is wrong. `docs/reliability.md` says when each opens and closes.
+    /// The kind of a problem. `docs/reliability.md` says when an alert of each kind opens and closes.
     AlertKind {
         /// A view that must be empty has a row.
         Invariant = "invariant",
@@ -93,7 +93,7 @@ pub enum AlertSubject {
     Usage(i64),
     /// A webhook delivery, by its row.
     Delivery(i64),
-    /// Something that is paused, or could be.
+    /// A scope that can be paused.
     Scope(PauseScope),
     /// A budget.
     Budget {
@@ -266,9 +266,9 @@ impl FromStr for PauseScope {
 /// A reason for an alert: its subject, and the message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertCause {
-    /// What is affected.
+    /// The affected thing.
     pub subject: AlertSubject,
-    /// What is wrong, and which command fixes it.
+    /// The problem, and the command that fixes it.
     pub message: String,
 }
 

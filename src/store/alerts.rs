@@ -1,4 +1,4 @@
-//! `alerts`: what the operator should know. `pauses`: what is stopped.
+//! `alerts`: problems that the operator should know of. `pauses`: scopes of work that are stopped.
 
 use log::Level;
 use rusqlite::{OptionalExtension, Row, params};
@@ -155,11 +155,11 @@ pub fn count_open(view: &View) -> Stored<Vec<(AlertKind, u64)>> {
 /// An alert, open or closed.
 #[derive(Clone, Debug)]
 pub struct AlertRow {
-    /// What is wrong.
+    /// The kind of the problem.
     pub kind: AlertKind,
-    /// What is affected.
+    /// The affected thing.
     pub subject: AlertSubject,
-    /// What is wrong and which command fixes it.
+    /// The problem, and the command that fixes it.
     pub message: String,
     /// When it was opened.
     pub opened_at: Timestamp,

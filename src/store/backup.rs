@@ -1,8 +1,9 @@
 //! Backups: a verified copy of the database while the daemon runs, and the list of the copies.
 //!
 //! SQLite's backup API copies the pages of one snapshot. Writers continue meanwhile; only their WAL cannot be
-//! reset before the copy is complete, which takes some seconds for a gigabyte. A copy without a snapshot would
-//! start again at each commit. `VACUUM INTO` would hold its snapshot until every table and index is built again.
+//! reset before the copy is complete, which takes some seconds for a gigabyte. A copy without a snapshot
+//! would start again at each commit. `VACUUM INTO` would hold its snapshot until every table and index is
+//! built again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -141,7 +142,7 @@ fn write_pages(
     }
 }
 
-/// What is wrong with a copy; `None` if it is good.
+/// The problem of a copy; `None` if it is good.
 fn problem(copy: &Connection, has_same_contents: bool) -> rusqlite::Result<Option<String>> {
     let integrity: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| {
         row.get("integrity_check")

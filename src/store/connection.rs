@@ -9,8 +9,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored};
 
-/// The most connections that read. Each holds the schema and a cache, half a megabyte together, and two hundred
-/// threads may read at the same moment. A read is short; a thread that finds no free connection waits.
+/// The most connections that read. Each holds the schema and a cache, half a megabyte together, and two
+/// hundred threads may read at the same moment. A read is short; a thread that finds no free connection
+/// waits.
 const READERS: usize = 8;
 /// The page cache of a connection that reads; negative: in KiB. A long answer passes through all of them, and
 /// the system's cache is behind them.
@@ -43,8 +44,8 @@ pub(super) fn connect(path: &Path) -> Stored<Connection> {
 
 /// Switches to WAL mode. The first time, this writes to the file.
 ///
-/// If that fails, SQLite reports it only by the mode that it returns, or after it returned the mode. The answer
-/// is therefore read to its end.
+/// If that fails, SQLite reports it only by the mode that it returns, or after it returned the mode. The
+/// answer is therefore read to its end.
 fn use_wal(connection: &Connection) -> Stored<()> {
     let mut change = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = change.query_map([], |row| row.get(0))?;

@@ -214,8 +214,8 @@ fn read_only_uri(path: &Path) -> String {
     uri + "?mode=ro"
 }
 
-/// The tables that are copied. The history of the migrations is the new file's own, and each start of the daemon
-/// writes the prices.
+/// The tables that are copied. The history of the migrations is the new file's own, and each start of the
+/// daemon writes the prices.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {
     let mut query = connection.prepare(
         "SELECT name FROM main.sqlite_schema

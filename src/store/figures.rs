@@ -1,5 +1,5 @@
-//! The figures of /metrics and of the status page's head. Their cost depends on what is open, not on the size of
-//! the tables.
+//! The figures of /metrics and of the status page's head. Their cost depends on what is open, not on the size
+//! of the tables.
 
 use std::fs;
 use std::str::FromStr;

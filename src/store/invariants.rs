@@ -1,4 +1,5 @@
-//! The invariants: views that must be empty. The auditor reads them for what is not final, `doctor` for everything.
+//! The invariants: views that must be empty. The auditor reads them for what is not final, `doctor` for
+//! everything.
 
 use super::inspect::{plain, table};
 use super::predicates::LIVE_JOB;
@@ -45,11 +46,12 @@ pub struct Finding {
     pub invariant: &'static str,
     /// The job, batch or row.
     pub subject: String,
-    /// What is wrong.
+    /// The problem.
     pub finding: String,
 }
 
-/// The invariants that the auditor reads. It reads each in a snapshot of its own, so that no snapshot lasts long.
+/// The invariants that the auditor reads. It reads each in a snapshot of its own, so that no snapshot lasts
+/// long.
 pub fn live_invariants() -> impl Iterator<Item = &'static str> {
     let live = INVARIANTS.iter().filter(|(_, live)| live.is_some());
     live.map(|(name, _)| *name)

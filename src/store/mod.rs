@@ -1,12 +1,12 @@
 //! The store: one SQLite file that holds all state. Nothing outside of this folder names rusqlite.
 //!
-//! *Locking.* One connection writes, behind a mutex and always under `BEGIN IMMEDIATE`. Reads have connections
-//! of their own, and each read sees one snapshot. Commands in other processes write by the same rules, so every
-//! change of a state is an `UPDATE … WHERE state = <expected>`.
+//! *Locking.* One connection writes, behind a mutex and always under `BEGIN IMMEDIATE`. Reads have
+//! connections of their own, and each read sees one snapshot. Commands in other processes write by the same
+//! rules, so every change of a state is an `UPDATE … WHERE state = <expected>`.
 //!
-//! *Durability.* WAL with `synchronous = FULL`: a committed transaction survives a power cut. A full disk rolls
-//! the transaction back, and the error passes ([`StoreError::Full`]). An I/O error or a corrupt page does not
-//! pass ([`StoreError::Broken`]): [`Store::broken`] reports it, and the daemon ends.
+//! *Durability.* WAL with `synchronous = FULL`: a committed transaction survives a power cut. A full disk
+//! rolls the transaction back, and the error passes ([`StoreError::Full`]). An I/O error or a corrupt page
+//! does not pass ([`StoreError::Broken`]): [`Store::broken`] reports it, and the daemon ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -198,8 +198,8 @@ impl Store {
 
     /// Runs `look` on one snapshot of the database.
     ///
-    /// It must be short, because the WAL grows meanwhile and there are few connections. It must not read through
-    /// the store again.
+    /// It must be short, because the WAL grows meanwhile and there are few connections. It must not read
+    /// through the store again.
     ///
     /// # Errors
     /// The error of `look`.

@@ -98,8 +98,8 @@ pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The spending of a day (`2026-11-24`) or a month (`2026-11`), of one client or of all. Usage without a price
-/// does not count.
+/// The spending of a day (`2026-11-24`) or a month (`2026-11`), of one client or of all. Usage without a
+/// price does not count.
 pub fn spent(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
     let mut query = view.prepare_cached(
         "SELECT coalesce(sum(cost_picodollars), 0) AS cost FROM v_spending

@@ -1,5 +1,5 @@
-//! `alert_notices`: the notifications of alerts, those that are due and those that ended. The transaction that
-//! opens or closes an alert adds the notice.
+//! `alert_notices`: the notifications of alerts, those that are due and those that ended. The transaction
+//! that opens or closes an alert adds the notice.
 
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
 }
 
 /// Stores that an attempt begins; returns whether the notice was still due. There is no other attempt before
-/// `lease`. If the process ends before the outcome is stored, the attempt is made again then, under the same id.
+/// `lease`. If the process ends before the outcome is stored, the attempt is made again then, under the same
+/// id.
 pub fn begin(tx: &Tx<'_>, notice: &Notice, lease: Timestamp) -> Stored<bool> {
     let begun = tx.execute(
         "UPDATE alert_notices SET attempts = attempts + 1, next_at = ? WHERE id = ? AND state = 'due' AND attempts = ?",

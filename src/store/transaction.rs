@@ -1,4 +1,5 @@
-//! A read snapshot and a write transaction. Outside of the store they are opaque: every statement is inside it.
+//! A read snapshot and a write transaction. Outside of the store they are opaque: every statement is inside
+//! it.
 
 use std::cell::RefCell;
 use std::ops::Deref;

@@ -1,5 +1,5 @@
-//! A database of the program before this one is converted while a batch is in each state: its work goes on, and
-//! no batch is made twice.
+//! A database of the program before this one is converted while a batch is in each state: its work goes on,
+//! and no batch is made twice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

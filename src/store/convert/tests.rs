@@ -210,7 +210,7 @@ fn what_cannot_be_converted_is_refused() {
     change("INSERT INTO alerts (kind, subject, message, opened_at) VALUES ('odd', 'a', 'b', 'c')");
     assert!(scene.refusal().contains("odd"), "{}", scene.refusal());
     change("DELETE FROM alerts WHERE kind = 'odd'");
-    // A column that nobody knows.
+    // An unknown column.
     change("ALTER TABLE requests ADD COLUMN odd TEXT");
     assert!(scene.refusal().contains("requests.odd"));
     change("ALTER TABLE requests DROP COLUMN odd");
