@@ -1,10 +1,11 @@
-//! The address guard as a client meets it: what names a private address is refused at submission, in
-//! every spelling. (What only turns out to be one is refused when it is connected to: `tests/network/outbound.rs`.)
+//! The address guard at submission: a URL with a private address is refused in every spelling.
+//! `tests/network/outbound.rs` tests names that only resolve to a private address: the connection
+//! is refused.
 
 use crate::appliance::{Appliance, submission};
 use serde_json::{Value, json};
 
-/// Loopback, private and metadata addresses, as nobody would write them.
+/// Loopback, private and metadata addresses in unusual spellings.
 const BAD: [&str; 26] = [
     "127.0.0.1",
     "127.1",
@@ -34,7 +35,7 @@ const BAD: [&str; 26] = [
     "[64:ff9b::a9fe:a9fe]",
 ];
 
-/// What is no URL of ours at all.
+/// Texts that are no URL that the contract accepts.
 const ODD: [&str; 8] = [
     "ftp://client.example/",
     "file:///etc/passwd",

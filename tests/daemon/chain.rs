@@ -33,7 +33,7 @@ fn is_time(value: &Value) -> bool {
     })
 }
 
-/// What a status says of a job in a stage, apart from what only this stage has.
+/// Checks the fields of a status that are the same in all stages.
 fn check_status(status: &Value, job: &str, stage: &str) {
     assert_eq!(
         members(status),
@@ -90,10 +90,10 @@ fn check_status(status: &Value, job: &str, stage: &str) {
 }
 
 #[test]
-fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
+fn a_job_of_thirty_lots_gets_every_text_and_reports_its_progress() {
     let appliance = Appliance::start();
     let submissions = |verb| assert_eq!(appliance.run(&[verb, "submissions"]).status, 0);
-    // In each stage until it was seen there.
+    // Each stage stalls until the test has seen the job in it.
     let stall = |stage| appliance.fault(&json!({"fault": "stall_in_progress", "match": stage}));
     stall("vision");
     let lots = appliance.lots(30);
@@ -205,7 +205,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     assert_eq!(done["progress"]["completion_percentage"], 100.0);
     assert!(is_time(&done["completed_at"]));
 
-    // By pages, and as a file.
+    // The results by pages, and as a file.
     for (query, from, to) in [
         ("?limit=10", 0, 10),
         ("?limit=10&offset=25", 25, 30),
@@ -230,7 +230,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
     );
     assert_eq!(file.json(), results);
 
-    // The operator's queries, as they stand but for the job's id.
+    // The operator's queries, unchanged but for the job's id.
     let printed = "6908f1d2-39b9-4721-bb8a-dba18120df5f";
     let row = appliance.row(
         &"SELECT id, status, openai_batch_id, updated_at FROM batch_jobs WHERE id IN ('6908f1d2-39b9-4721-bb8a-dba18120df5f');"
@@ -248,7 +248,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_says_where_it_stands() {
 }
 
 #[test]
-fn each_webhook_url_is_told_once_of_its_own_lots() {
+fn each_webhook_url_gets_its_own_lots_once() {
     let appliance = Appliance::start();
     appliance
         .fault(&json!({"fault": "hook_status", "match": "/hooks/one", "times": 2, "value": 500}));
@@ -305,9 +305,9 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
             received.verify(&webhook_secret(&key()), now()).unwrap();
             ids.insert(id);
 
-            let told: Value = serde_json::from_str(body).unwrap();
+            let event: Value = serde_json::from_str(body).unwrap();
             let mut canonical = Vec::new();
-            write_canonical_value(&told, &mut |piece| canonical.extend_from_slice(piece));
+            write_canonical_value(&event, &mut |piece| canonical.extend_from_slice(piece));
             assert_eq!(body.as_bytes(), canonical);
             let wanted = BTreeSet::from([
                 "event",
@@ -324,13 +324,13 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
                 "version",
                 "lots",
             ]);
-            assert!(members(&told).is_superset(&wanted), "{told}");
+            assert!(members(&event).is_superset(&wanted), "{event}");
             assert_eq!(
                 (
-                    &told["event"],
-                    &told["job_id"],
-                    &told["status"],
-                    &told["version"]
+                    &event["event"],
+                    &event["job_id"],
+                    &event["status"],
+                    &event["version"]
                 ),
                 (
                     &json!("batch_job_completed"),
@@ -339,23 +339,23 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
                     &json!("1.0.0")
                 )
             );
-            // Counts are the job's, lots the URL's.
+            // The counts are those of the job; the lots are those of the URL.
             assert_eq!(
                 (
-                    &told["total_lots"],
-                    &told["completed_lots"],
-                    &told["failed_lots"]
+                    &event["total_lots"],
+                    &event["completed_lots"],
+                    &event["failed_lots"]
                 ),
                 (&json!(7), &json!(7), &json!(0))
             );
-            assert_eq!(told["results_available"], true);
-            assert_eq!(told["result_url"], format!("/api/v1/batch-results/{job}"));
-            assert_eq!(told["processing_summary"], results["processing_summary"]);
+            assert_eq!(event["results_available"], true);
+            assert_eq!(event["result_url"], format!("/api/v1/batch-results/{job}"));
+            assert_eq!(event["processing_summary"], results["processing_summary"]);
             assert_eq!(
-                (&told["completed_at"], &told["timestamp"]),
+                (&event["completed_at"], &event["timestamp"]),
                 (&results["completed_at"], &results["completed_at"])
             );
-            assert_eq!(told["lots"], lots_of(positions));
+            assert_eq!(event["lots"], lots_of(positions));
         }
         assert_eq!(ids.len(), 1, "one id for all attempts: {ids:?}");
         assert_eq!(deliveries.len(), attempts);
@@ -372,7 +372,7 @@ fn each_webhook_url_is_told_once_of_its_own_lots() {
 }
 
 #[test]
-fn a_webhook_that_is_gone_or_never_answers_well_is_abandoned() {
+fn a_webhook_that_is_gone_or_always_fails_is_abandoned() {
     let appliance = Appliance::start();
     appliance.fault(&json!([
         {"fault": "hook_status", "match": "/hooks/gone", "value": 410},
@@ -383,18 +383,18 @@ fn a_webhook_that_is_gone_or_never_answers_well_is_abandoned() {
     lots[1]["webhook"] = json!(appliance.hook("moved"));
     let job = appliance.job(&lots, &["en"]);
     appliance.results(&job);
-    wait_for("both given up", || {
+    wait_for("both deliveries to be abandoned", || {
         (appliance.cell::<i64>("SELECT count(*) FROM webhook_deliveries WHERE state = 'failed'")
             == 2)
             .then_some(())
     });
     assert_eq!(appliance.delivered("gone", 1).len(), 1);
-    // Four waits between five attempts.
+    // Four pauses between five attempts.
     assert_eq!(appliance.delivered("moved", 5).len(), 5);
 }
 
 #[test]
-fn english_takes_the_description_itself() {
+fn english_results_are_the_description_itself() {
     let appliance = Appliance::start();
     let lots = appliance.lots(3);
     let job = appliance.job(&lots, &["en"]);
@@ -421,7 +421,7 @@ fn without_english_the_description_is_only_translated() {
 }
 
 #[test]
-fn jobs_side_by_side_get_their_own_texts() {
+fn simultaneous_jobs_get_their_own_texts() {
     let appliance = Appliance::with("[batch]\nmax_requests = 7");
     let lots = appliance.lots(20);
     let jobs = [
@@ -479,11 +479,12 @@ fn a_lot_without_a_usable_image_fails_alone() {
 }
 
 #[test]
-fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
+fn unreachable_images_are_left_out_or_fail_their_lot() {
     let appliance = Appliance::start();
     let (good, missing) = (appliance.image("truck.jpg"), appliance.image("missing.jpg"));
     let mut lots = appliance.lots(6);
-    // One of four: the lot goes on without it. Half of them, or all: it fails.
+    // One of four images is missing: the lot continues without it. If half of them or all are
+    // missing, the lot fails.
     lots[1]["images"] = json!([good, missing, appliance.image("china.jpg"), {"url": appliance.image("flower.jpg")}]);
     lots[2]["images"] = json!([good, missing]);
     lots[3]["images"] = json!([missing, appliance.image("boat.jpg")]);
@@ -520,14 +521,14 @@ fn images_that_cannot_be_fetched_are_left_away_or_fail_their_lot() {
             lot(position)
         );
     }
-    // Of the failed lots nothing was sent to OpenAI.
+    // No request of the failed lots was sent to OpenAI.
     assert_eq!(appliance.state()["executed"], 3 * 3);
     appliance.assert_sound();
 }
 
 #[test]
-fn lots_that_wait_for_their_images_go_on_once_the_checks_are_turned_off() {
-    // Nobody answers here, so that the check is not over when the daemon ends.
+fn lots_that_wait_for_image_checks_continue_once_the_checks_are_turned_off() {
+    // This address never answers, so the check is still running when the daemon ends.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut appliance = Appliance::start();
     let mut lots = appliance.lots(2);
@@ -543,7 +544,7 @@ fn lots_that_wait_for_their_images_go_on_once_the_checks_are_turned_off() {
 }
 
 #[test]
-fn a_job_of_which_every_lot_fails_is_failed_and_told_so() {
+fn a_job_whose_lots_all_fail_is_failed_and_its_webhook_says_so() {
     let appliance = Appliance::start();
     let mut lots = appliance.lots(2);
     for lot in &mut lots {
@@ -573,25 +574,25 @@ fn a_job_of_which_every_lot_fails_is_failed_and_told_so() {
         (&json!("JOB_FAILED"), &json!("failed"))
     );
     assert_eq!(results["results"]["lots"].as_array().unwrap().len(), 2);
-    let told: Value = serde_json::from_str(
+    let event: Value = serde_json::from_str(
         appliance.delivered("failed", 1)[0]["body"]
             .as_str()
             .unwrap(),
     )
     .unwrap();
     assert_eq!(
-        (&told["event"], &told["results_available"]),
+        (&event["event"], &event["results_available"]),
         (&json!("batch_job_failed"), &json!(false))
     );
     assert_eq!(
-        (&told["completed_lots"], &told["failed_lots"]),
+        (&event["completed_lots"], &event["failed_lots"]),
         (&json!(0), &json!(2))
     );
     assert_eq!(appliance.state()["batches_total"], 0);
 }
 
 #[test]
-fn a_daemon_that_is_killed_goes_on_where_it_was() {
+fn a_killed_daemon_continues_where_it_stopped() {
     let mut appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     let lots = appliance.lots(5);

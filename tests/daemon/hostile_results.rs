@@ -1,7 +1,7 @@
-//! What goes wrong in OpenAI's answers harms the lots concerned and no other.
+//! A fault in OpenAI's answers harms only the lots that it hits.
 //!
-//! Each fault strikes one line of a job, first once (all must be right in the end), then for as
-//! long as there are attempts (the lot must say so, all others be right).
+//! Each fault hits one line of a job. It first strikes once, and all lots must complete. Then it
+//! strikes at every attempt: the lot must report the reason, and all other lots must complete.
 
 use crate::appliance::{Appliance, assert_results, described, in_languages, wait_for};
 use batchkeeper::domain::html::paragraphs;
@@ -9,26 +9,26 @@ use batchkeeper::sandbox::{ODD_UNICODE, expected_translation};
 use serde_json::{Value, json};
 
 const LANGUAGES: [&str; 2] = ["en", "ru"];
-/// The lot whose line is struck, and its lines' ends.
+/// The lot whose line is hit, and the ends of its custom ids.
 const STRUCK: usize = 3;
 const VISION: &str = "_3$";
 const TRANSLATION: &str = "_3_ru$";
 const LOTS: usize = 6;
 
-/// What is left when a line's fault strikes once.
+/// The outcome when a fault hits a line once.
 #[derive(Clone, Copy, PartialEq)]
 enum Once {
-    /// The lot gets its text from a second attempt.
+    /// The lot gets its text by a second attempt.
     Repaired,
-    /// The lot gets its text from a second attempt, after which there is no third.
+    /// The lot gets its text by a second attempt with a raised limit; there is no third attempt.
     Raised,
     /// The fault changes nothing.
     Harmless,
-    /// OpenAI's word is final: the lot fails at the first attempt.
+    /// OpenAI's error is final: the lot fails at the first attempt.
     Final,
 }
 
-/// A job with a fault on one lot's description, and one with it on its translation.
+/// Runs one job with a fault on a lot's description, and one with the fault on its translation.
 fn line_fault(fault: &str, once: Once, says: &str) {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
     let lots = appliance.lots(LOTS);
@@ -65,7 +65,7 @@ fn line_fault(fault: &str, once: Once, says: &str) {
                 assert_eq!(lot["status"], "failed", "{case}: {lot}");
                 let error = lot["error_message"].as_str().unwrap();
                 assert!(error.contains(says), "{case}: {error}");
-                // Its translation was never asked for.
+                // The translation was never requested.
                 assert_eq!(sent, lines - 1 + again, "{case}");
             } else {
                 assert_eq!(
@@ -113,8 +113,8 @@ line_faults! {
     truncated_line(Raised, "cut short");
 }
 
-/// A job that ends well whatever is ordered, with no line sent more often than `executed` in all.
-fn comes_right(orders: &Value, executed: Option<i64>) {
+/// Runs a job with these faults and checks that it completes with `executed` executed lines.
+fn assert_completes(orders: &Value, executed: Option<i64>) {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
     appliance.fault(orders);
     let lots = appliance.lots(LOTS);
@@ -141,12 +141,12 @@ macro_rules! come_right {
     ($($name:ident($executed:expr): $order:tt;)*) => {$(
         #[test]
         fn $name() {
-            comes_right(&json!([$order]), $executed);
+            assert_completes(&json!([$order]), $executed);
         }
     )*};
 }
 
-/// Every line answered once.
+/// The number of executed lines if every line is executed once.
 const ONCE: Option<i64> = Some(2 * LOTS as i64);
 
 come_right! {
@@ -163,7 +163,7 @@ come_right! {
     nothing_counted_until_the_end(ONCE): {"fault": "zero_counts"};
     aliases_for_models(ONCE): {"fault": "snapshot_model", "value": false};
     fast_batch(ONCE): {"fault": "fast_batch"};
-    // Half of a batch's lines were run: the other half is sent again.
+    // Half of a batch's lines were executed; the other half is sent again.
     expire_partial(ONCE): {"fault": "expire_partial", "times": 2};
     expire_server_error(ONCE): {"fault": "expire_server_error", "times": 2};
     expire_with_output(ONCE): {"fault": "expire_with_output"};
@@ -197,7 +197,7 @@ fn odd_line_ends_in_a_text_stay_in_it() {
 }
 
 #[test]
-fn a_huge_text_is_taken_and_one_beyond_reason_is_asked_for_again() {
+fn a_huge_text_is_accepted_and_a_larger_one_is_requested_again() {
     let appliance = Appliance::start();
     let lots = appliance.lots(LOTS);
     appliance
@@ -239,7 +239,7 @@ fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
 }
 
 #[test]
-fn a_job_whose_every_attempt_fails_says_why_and_the_next_one_goes_on() {
+fn a_job_whose_attempts_all_fail_reports_why_and_the_next_job_continues() {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
     for (fault, says) in [
         ("all_failed", "server_error"),
@@ -262,8 +262,8 @@ fn a_job_whose_every_attempt_fails_says_why_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn a_lot_that_always_fails_stops_nobody_else() {
-    // Long enough that a pause of the model would be seen.
+fn a_lot_that_always_fails_stops_no_other_lot() {
+    // Long enough to notice a pause of the model.
     let appliance = Appliance::with("[batch]\nqueue_backoff = \"10m\"");
     appliance.fault(&json!({"fault": "line_500", "match": VISION}));
     let lots = appliance.lots(LOTS);
@@ -275,7 +275,7 @@ fn a_lot_that_always_fails_stops_nobody_else() {
 }
 
 #[test]
-fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
+fn a_batch_that_openai_does_not_list_opens_an_alert_and_is_never_sent_again() {
     let stalls = json!({"fault": "stall_in_progress", "match": "vision"});
     for (before, fault, kind) in [
         (
@@ -322,8 +322,8 @@ fn what_openai_hides_is_waited_for_with_an_alert_and_never_sent_again() {
 }
 
 #[test]
-fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
-    // Without a check of images, all lots are in the one batch.
+fn a_lost_batch_is_abandoned_by_the_operator_only() {
+    // Without image checks, all lots are in one batch.
     let appliance = Appliance::with("[images]\ncheck = false");
     appliance.fault(&json!({"fault": "batch_gone", "match": "vision"}));
     let lots = appliance.lots(LOTS);
@@ -341,7 +341,7 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
     );
     appliance.clear_faults();
     assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    // Each request once: the lost batch ran none.
+    // Each request is executed once: the lost batch executed none.
     assert_eq!(appliance.state()["executed"], 3 * LOTS);
     assert_eq!(appliance.run(&["doctor"]).status, 0);
     let alerts = appliance.run(&["alerts"]);
@@ -349,7 +349,7 @@ fn a_batch_that_is_lost_for_good_is_let_go_by_the_operator_alone() {
 }
 
 #[test]
-fn a_batch_that_openai_answers_for_is_not_let_go() {
+fn a_batch_that_openai_still_knows_is_not_abandoned() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
     let lots = appliance.lots(LOTS);
@@ -377,7 +377,7 @@ fn a_batch_that_openai_answers_for_is_not_let_go() {
 }
 
 #[test]
-fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
+fn a_second_batch_with_the_same_key_is_cancelled_and_duplicates_nothing() {
     let appliance = Appliance::start();
     appliance.fault(&json!([
         {"fault": "create_twice", "times": 1}, {"fault": "lost_create_reply", "times": 1},
@@ -385,7 +385,7 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
     ]));
     let lots = appliance.lots(LOTS);
     let job = appliance.job(&lots, &LANGUAGES);
-    // Told while both run.
+    // The alert opens while both run.
     wait_for("the end of the second one", || {
         (appliance.state()["batches"]["cancelled"] == 1).then_some(())
     });
@@ -397,7 +397,7 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
     assert_eq!(duplicates, 1);
     let state = appliance.state();
     assert_eq!(state["batches"]["cancelled"], 1, "{state}");
-    // It is over once the second is taken in.
+    // The alert closes once the second batch is ingested.
     let told =
         "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
     assert_eq!(appliance.cell::<i64>(told), 1);
@@ -405,7 +405,7 @@ fn a_second_batch_under_one_key_is_cancelled_and_doubles_nothing() {
 }
 
 #[test]
-fn an_image_that_only_openai_misses_fails_its_lot_alone() {
+fn an_image_that_only_openai_cannot_fetch_fails_its_lot_alone() {
     let appliance = Appliance::with("[images]\ncheck = false");
     let mut lots = appliance.lots(LOTS);
     lots[STRUCK]["images"] = json!([appliance.image("missing.jpg"), appliance.image("truck.jpg")]);

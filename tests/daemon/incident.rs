@@ -1,5 +1,6 @@
-//! The incident that this program exists for: seven jobs of the earlier service whose batches
-//! OpenAI completed and nobody fetched. One command must bring all seven to their end.
+//! The incident that this program was written for: OpenAI completed the batches of seven jobs of
+//! the earlier service, and the service never fetched the results. One command must complete all
+//! seven.
 
 use crate::appliance::{Appliance, in_languages};
 use batchkeeper::base::clock::Timestamp;
@@ -9,17 +10,17 @@ use serde_json::{Value, json};
 const INCIDENT: &str = include_str!("../fixtures/incident.json");
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
 const LOTS: usize = 10;
-/// Jobs whose past differs, by their place in the fixture.
+/// Jobs with a special history, by their index in the fixture.
 const TRANSLATED: usize = 1;
 const WITHOUT_INPUT: usize = 2;
 const CREATED_TWICE: usize = 3;
 const OLDER_IDS: usize = 4;
 
-/// One of the seven.
+/// One of the seven jobs.
 struct Lost {
     job: String,
     batch: String,
-    /// Seconds, as the batch's id has it.
+    /// Seconds, as in the batch's id.
     created_at: i64,
 }
 
@@ -39,7 +40,7 @@ fn seven() -> Vec<Lost> {
     links.iter().map(lost).collect()
 }
 
-/// The lots of the n-th job: ids may hold colons.
+/// The lot ids of the n-th job. Ids may contain colons.
 fn lot_id(nth: usize, lot: usize) -> String {
     match lot {
         0 => format!("11-{nth}:{lot}:ru"),
@@ -80,7 +81,7 @@ fn planted(
     }));
 }
 
-/// What OpenAI has of the earlier service.
+/// Creates the earlier service's batches in the sandbox.
 fn plant(appliance: &Appliance, seven: &[Lost]) {
     for (nth, lost) in seven.iter().enumerate() {
         let custom_id = |lot: usize| match nth {
@@ -100,7 +101,7 @@ fn plant(appliance: &Appliance, seven: &[Lost]) {
             nth == WITHOUT_INPUT,
         );
         if nth == CREATED_TWICE {
-            // The old client repeated a create whose answer it did not see.
+            // The old client repeated a create whose answer was lost.
             planted(
                 appliance,
                 "batch_6892745fffff81908eae72a93d6f23f0",
@@ -131,7 +132,7 @@ fn plant(appliance: &Appliance, seven: &[Lost]) {
             );
         }
     }
-    // Of jobs that are in no table any more, and somebody else's.
+    // Batches of jobs that are in no table any more, and batches of another program.
     let line = [vision_line("vision:X1".into(), 9, 9)];
     let named = "Vision processing for job 00000000-0000-4000-8000-000000000000";
     planted(
@@ -165,7 +166,8 @@ fn dump(appliance: &Appliance, seven: &[Lost]) -> Value {
     });
     let lots = seven.iter().enumerate().flat_map(|(nth, lost)| {
         (0..LOTS).map(move |lot| {
-            // The answer's formatting options, stored as a car's description.
+            // A model answered with its formatting options; the service stored them as a
+            // description.
             let result = (nth == 5 && lot == 1).then_some("{'format': {'type': 'text'}}");
             json!({
                 "batch_job_id": lost.job, "lot_id": lot_id(nth, lot), "additional_info": info(nth, lot),
@@ -181,7 +183,7 @@ fn orphans(appliance: &Appliance) -> i64 {
 }
 
 #[test]
-fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
+fn one_command_completes_all_seven_lost_jobs() {
     let mut appliance = Appliance::without_daemon("");
     let seven = seven();
     assert_eq!(seven.len(), 7);
@@ -217,7 +219,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     );
     assert_eq!(appliance.run(&["doctor"]).status, 1, "orphans are findings");
 
-    // A daemon leaves them alone: their work may be paid already.
+    // The daemon does not send these jobs: their work may be paid already.
     appliance.start_daemon();
     let alive = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&alive);
@@ -226,7 +228,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     assert_eq!(appliance.state()["executed"], 2);
     appliance.kill_daemon();
 
-    // To look changes nothing.
+    // A dry run changes nothing.
     let before = appliance.dump();
     let look = appliance.run(&["recover"]);
     assert_eq!(look.status, 1, "{}", look.err);
@@ -245,7 +247,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     assert!(look.out.contains("9 batches can be linked"), "{}", look.out);
     assert!(
         !look.out.contains("68927f01"),
-        "somebody else's: {}",
+        "the other program's batches: {}",
         look.out
     );
     assert_eq!(appliance.dump(), before);
@@ -284,15 +286,15 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
             (&json!(10), &json!(0))
         );
         let deliveries = appliance.delivered(&format!("lost-{nth}"), 1);
-        let told: Value = serde_json::from_str(deliveries[0]["body"].as_str().unwrap()).unwrap();
+        let event: Value = serde_json::from_str(deliveries[0]["body"].as_str().unwrap()).unwrap();
         assert_eq!(
-            (&told["event"], &told["job_id"]),
+            (&event["event"], &event["job_id"]),
             (&json!("batch_job_completed"), &json!(lost.job))
         );
-        assert_eq!(told["lots"], results["results"]["lots"]);
+        assert_eq!(event["lots"], results["results"]["lots"]);
     }
     appliance.assert_sound();
-    // What was taken up was paid when OpenAI made it: today's budget is today's.
+    // The adopted batches were paid when OpenAI ran them. Today's budget is not charged.
     let of_vision = "FROM job_usage u JOIN batch_jobs j ON j.seq = u.job
                      WHERE j.origin = 'import' AND u.stage = 'vision'";
     let days = "SELECT date(openai_time, 'unixepoch') FROM openai_batches WHERE scheme = 'legacy'";
@@ -301,8 +303,8 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     let all = format!("SELECT count(*) {of_vision}");
     assert_eq!(appliance.cell::<i64>(&all), 7);
     assert!(!appliance.daemon_said("stuck_batch"));
-    // Nothing that OpenAI had answered was asked for again: six jobs' translations into two
-    // languages, and the two lots of above.
+    // No request that OpenAI had answered was sent again. The new requests are six jobs'
+    // translations into two languages, and the two lots from above.
     assert_eq!(appliance.state()["executed"], 2 + 6 * LOTS * 2);
     let text = expected_translation(&description(TRANSLATED, 7), "ru");
     let stored = format!(
@@ -311,7 +313,7 @@ fn all_seven_lost_jobs_come_to_their_end_by_one_command() {
     );
     assert_eq!(appliance.cell::<String>(&stored), text);
 
-    // Again, all of it: nothing changes.
+    // Repeating all commands changes nothing.
     let delivered = "SELECT count(*) FROM webhook_deliveries WHERE state <> 'delivered'";
     crate::appliance::wait_for("webhooks noted", || {
         (appliance.cell::<i64>(delivered) == 0).then_some(())
@@ -359,7 +361,7 @@ fn a_batch_is_adopted_only_where_its_custom_ids_fit() {
     std::fs::write(&file, dump(&appliance, seven).to_string()).unwrap();
     appliance.run(&["import-legacy", file.to_str().unwrap()]);
 
-    // Without the daemon, whose own rows (alerts of orphans, say) would come in between.
+    // The daemon is not running: its own rows, such as alerts about orphans, would change the dump.
     let before = appliance.dump();
     let adopt = |appliance: &Appliance, job: &str, batch: &str| {
         appliance.run(&["adopt", "--job", job, "--batch", batch])
@@ -384,7 +386,7 @@ fn a_batch_is_adopted_only_where_its_custom_ids_fit() {
         assert_eq!(refused.status, 1, "{}", refused.out);
         assert!(refused.err.contains(says), "{}", refused.err);
     }
-    // Metadata that names no job, and no time alone, is no evidence.
+    // Metadata without a job is no evidence, and neither is the time alone.
     let recover = appliance.run(&["recover", "--apply"]);
     assert!(
         recover.out.contains("0 batches linked, 2 findings left"),
@@ -419,7 +421,7 @@ fn a_batch_is_adopted_only_where_its_custom_ids_fit() {
 }
 
 #[test]
-fn an_orphan_without_a_batch_is_sent_only_when_told() {
+fn an_orphan_without_a_batch_is_sent_only_on_request() {
     let mut appliance = Appliance::without_daemon("[images]\ncheck = false");
     let lost = &seven()[..1];
     let file = appliance.path("dump.json");
@@ -458,7 +460,7 @@ fn an_orphan_without_a_batch_is_sent_only_when_told() {
 }
 
 #[test]
-fn the_images_of_an_orphan_are_checked_before_it_is_sent_anew() {
+fn the_images_of_an_orphan_are_checked_before_it_is_sent_again() {
     let mut appliance = Appliance::without_daemon("");
     let lost = &seven()[..1];
     let mut dump = dump(&appliance, lost);
@@ -487,7 +489,7 @@ fn the_images_of_an_orphan_are_checked_before_it_is_sent_anew() {
         let error = lot(position)["error_message"].as_str().unwrap();
         assert!(error.starts_with(code), "{error}");
     }
-    // A description and two translations each; nothing of the others.
+    // One description and two translations of each lot, and nothing of the other jobs.
     assert_eq!(appliance.state()["executed"], 2 * 3);
     let again = appliance.run(&["jobs", "retry", &lost[0].job]);
     assert!(
@@ -499,10 +501,10 @@ fn the_images_of_an_orphan_are_checked_before_it_is_sent_anew() {
 }
 
 #[test]
-fn a_link_that_the_dump_has_counts_where_openai_confirms_it() {
+fn a_link_in_the_dump_counts_if_openai_confirms_it() {
     let mut appliance = Appliance::without_daemon("");
     let seven = &seven()[..2];
-    // No metadata at all: the ids in the job's own columns lead there.
+    // No metadata: only the ids in the job's own columns point to the batches.
     let (first, second) = (&seven[0], &seven[1]);
     let lines: Vec<_> = (0..LOTS)
         .map(|lot| vision_line(format!("vision:{}", lot_id(0, lot)), 0, lot))
@@ -563,7 +565,7 @@ fn a_job_that_names_its_vision_batch_may_have_had_its_translations_too() {
 }
 
 #[test]
-fn what_a_lost_batch_left_unanswered_is_sent_again_and_twins_share_their_answer() {
+fn unanswered_requests_of_a_lost_batch_are_sent_again_and_equal_lots_share_an_answer() {
     let mut appliance = Appliance::without_daemon("");
     let lost = &seven()[..1];
     let lines: Vec<_> = (0..LOTS)
@@ -574,7 +576,7 @@ fn what_a_lost_batch_left_unanswered_is_sent_again_and_twins_share_their_answer(
         "id": lost[0].batch, "created_at": lost[0].created_at, "lines": lines,
         "metadata": {"description": named}, "status": "expired",
     }));
-    // Lot ids were not unique in a job: the last lot stands twice.
+    // Lot ids were not unique within a job: the last lot occurs twice.
     let mut dump = dump(&appliance, lost);
     let twin = dump["batch_lots"][LOTS - 1].clone();
     dump["batch_lots"].as_array_mut().unwrap().push(twin);
@@ -596,8 +598,8 @@ fn what_a_lost_batch_left_unanswered_is_sent_again_and_twins_share_their_answer(
         );
     }
     appliance.assert_sound();
-    // Each translation once; of the descriptions the half that had expired, where both twins may
-    // be among it.
+    // Each translation once, and the expired half of the descriptions. Both lots with the same id
+    // may be in that half.
     let executed = appliance.state()["executed"].as_u64().unwrap();
     let again = executed - 2 * (LOTS as u64 + 1);
     assert!((5..=6).contains(&again), "{again}");

@@ -1,5 +1,5 @@
-//! Text that is SQL, HTML, a formula, a path or a terminal's command elsewhere is text here: in the
-//! database, the answers, the tables, the log.
+//! Text that is SQL, HTML, a formula, a path or a terminal command elsewhere stays plain text here:
+//! in the database, the answers, the tables and the log.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use batchkeeper::base::escape::escape_controls;
 use batchkeeper::domain::html::escaped;
 use serde_json::{Value, json};
 
-/// What must arrive as it is sent.
+/// Texts that must arrive unchanged.
 const NASTY: [&str; 16] = [
     "'; DROP TABLE batch_jobs; --",
     "\" OR \"\"=\"",
@@ -31,7 +31,7 @@ const NASTY: [&str; 16] = [
 ];
 
 #[test]
-fn text_is_text_everywhere() {
+fn hostile_text_stays_text_everywhere() {
     let appliance = Appliance::with("log = \"debug\"");
     let lots: Vec<Value> = NASTY
         .iter()
@@ -47,7 +47,7 @@ fn text_is_text_everywhere() {
     assert_eq!(answer.status, 201, "{}", answer.json());
     let job = answer.json()["job_id"].as_str().unwrap().to_owned();
 
-    // The very text, its results escaped as HTML, in the order sent.
+    // The unchanged text, with the results escaped as HTML, in the order of submission.
     let results = appliance.results(&job);
     assert_results(&results, &lots, &languages, &[]);
     for lot in results["results"]["lots"].as_array().unwrap() {
@@ -62,9 +62,9 @@ fn text_is_text_everywhere() {
         }
     }
     let delivered = appliance.delivered("nasty", 1);
-    let told: Value = serde_json::from_str(delivered[0]["body"].as_str().unwrap()).unwrap();
-    for (sent, told) in lots.iter().zip(told["lots"].as_array().unwrap()) {
-        assert_eq!(told["lot_id"], sent["lot_id"]);
+    let found: Value = serde_json::from_str(delivered[0]["body"].as_str().unwrap()).unwrap();
+    for (sent, found) in lots.iter().zip(found["lots"].as_array().unwrap()) {
+        assert_eq!(found["lot_id"], sent["lot_id"]);
     }
     for (position, text) in NASTY.iter().enumerate() {
         let query = format!("SELECT lot_id FROM batch_lots WHERE position = {position}");
@@ -74,7 +74,7 @@ fn text_is_text_everywhere() {
     hostile_requests(&appliance, &job);
     pages(&appliance, &lots);
 
-    // What people and programs read.
+    // The output for people and programs.
     for arguments in [
         &["jobs"][..],
         &["jobs", "show", &job],
@@ -84,13 +84,13 @@ fn text_is_text_everywhere() {
     ] {
         let plain = appliance.run(arguments);
         let shown = format!("{}{}", plain.out, plain.err);
-        harmless(&arguments.join(" "), &shown);
+        assert_harmless(&arguments.join(" "), &shown);
         let json = appliance.run(&[arguments, &["--json"]].concat()).out;
         let values = serde_json::Deserializer::from_str(&json).into_iter::<Value>();
         assert!(values.map(Result::unwrap).count() > 0, "{arguments:?}");
     }
     let log = appliance.printed();
-    harmless("the log", &log);
+    assert_harmless("the log", &log);
     for line in log.lines() {
         // Each record is one line, and each line is a record.
         assert!(line.starts_with("[2") && line.contains("Z "), "{line}");
@@ -100,8 +100,8 @@ fn text_is_text_everywhere() {
     appliance.assert_sound();
 }
 
-/// The status page, with such text wherever a stranger's may stand: of lots that fail, in the reasons of
-/// failures, in alerts, in what a receiver is called.
+/// The status page with such texts in every place that can show a stranger's text: lots that fail,
+/// reasons of failures, alerts, receivers.
 fn pages(appliance: &Appliance, lots: &[Value]) {
     let mut lots = lots.to_vec();
     for lot in &mut lots {
@@ -147,7 +147,7 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
     })
     .collect();
     for page in &shown {
-        harmless("a page", page);
+        assert_harmless("a page", page);
         assert_eq!(page.matches("<script").count(), 1, "{page}");
         for text in NASTY {
             let safe = escaped(&escape_controls(text));
@@ -172,8 +172,8 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
         .unwrap();
 }
 
-/// Nothing moves the cursor, and nothing but the line feed ends a line.
-fn harmless(what: &str, text: &str) {
+/// Checks that nothing moves the cursor, and that only the line feed ends a line.
+fn assert_harmless(what: &str, text: &str) {
     let harmful = text.chars().find(|c| {
         (c.is_control() && *c != '\n')
             || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -181,7 +181,8 @@ fn harmless(what: &str, text: &str) {
     assert_eq!(harmful, None, "{what}");
 }
 
-/// Requests whose every part is text of that kind: refused in the usual form, in a whole answer.
+/// Sends requests with such text in every part. Each must be refused in the usual form, with a
+/// complete answer.
 fn hostile_requests(appliance: &Appliance, job: &str) {
     let signature = sign_bytes(job.as_bytes());
     let ask = |head: &str| {
@@ -210,7 +211,7 @@ fn hostile_requests(appliance: &Appliance, job: &str) {
         "/api/v1/batch-jobs?status='%20OR%201=1--&limit=1%3BDROP",
     ] {
         let (found, body) = ask(&format!("GET {path} HTTP/1.1\r\nX-Signature: {signature}"));
-        // What is not there, or not signed for: either says nothing more.
+        // An unknown job or a wrong signature: both answers reveal nothing more.
         assert!((400..500).contains(&found), "{path}: {body}");
         assert!(body["code"].is_string(), "{path}: {body}");
     }
@@ -221,7 +222,7 @@ fn hostile_requests(appliance: &Appliance, job: &str) {
         ));
         assert_eq!((status, &body["code"]), (403, &json!("INVALID_SIGNATURE")));
     }
-    // NUL and lone surrogates are no text.
+    // NUL and lone surrogates are refused.
     for text in ["a\\u0000b", "\\ud800"] {
         let lots = format!("[{{\"lot_id\":\"{text}\",\"images\":[\"https://i.example/\"]}}]");
         let body = format!("{{\"version\":\"1.0.0\",\"languages\":[\"en\"],\"lots\":{lots}}}");

@@ -1,4 +1,4 @@
-//! What is kept and for how long: backups that were read back, jobs cleaned after their time.
+//! Retention: verified backups, and jobs that are cleaned after their time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use crate::appliance::{Appliance, assert_results, submission, wait_for};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// What lies in a folder, by name.
+/// The files in a folder, sorted by name.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
@@ -35,7 +35,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     let length = fs::metadata(&file).unwrap();
     assert_eq!(said["bytes"], json!(length.len()));
     assert_eq!(length.permissions().mode() & 0o777, 0o600);
-    // One file, whole, and nothing beside it; never written over.
+    // One complete file and no other file beside it. An existing file is never overwritten.
     assert_eq!(
         files(&appliance.path("copies")),
         std::slice::from_ref(&file)
@@ -50,7 +50,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     assert_eq!(again.status, 1);
     assert!(again.err.contains("is there already"), "{}", again.err);
 
-    // A batch is made after the backup; then the machine is lost.
+    // A batch is created after the backup. Then the machine is lost.
     let second = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&second);
     appliance.wait_until_ingested();
@@ -79,7 +79,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
             .status,
         404
     );
-    // Its client sends it again.
+    // The client sends the lost job again.
     let third = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&third);
     appliance.wait_until_ingested();
@@ -88,7 +88,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
 }
 
 #[test]
-fn the_newest_backups_stay_and_what_is_no_backup_is_never_removed() {
+fn the_newest_backups_stay_and_other_files_are_never_removed() {
     let appliance = Appliance::start();
     let dir = appliance.path("copies");
     fs::create_dir(&dir).unwrap();
@@ -104,7 +104,7 @@ fn the_newest_backups_stay_and_what_is_no_backup_is_never_removed() {
         files(&dir),
         [made[2].clone(), made[3].clone(), dir.join("mine.db")]
     );
-    // One that cannot be made takes no other's place.
+    // A backup that fails does not remove an older one.
     fs::write(appliance.path("no folder"), "").unwrap();
     let nowhere = appliance.path("no folder").join("inside");
     assert_eq!(
@@ -155,7 +155,7 @@ fn files_at_openai_stay_until_a_backup_holds_their_results() {
 }
 
 #[test]
-fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
+fn a_cleaned_job_still_answers_status_requests() {
     let mut appliance = Appliance::start();
     let mut lots = appliance.lots(120);
     lots[7]["images"] = json!([appliance.image("missing.jpg")]);
@@ -224,7 +224,7 @@ fn a_job_is_cleaned_after_its_time_and_still_answers_for_itself() {
     appliance.assert_sound();
 }
 
-/// What was accepted, answered, failed and cancelled of one kind, by a report's accounts.
+/// The accepted, answered, failed and cancelled items of one kind, from a report's accounts.
 fn account(accounts: &Value, what: &str) -> [u64; 4] {
     let mut accounts = accounts.as_array().unwrap().iter();
     let account = accounts.find(|it| it["what"] == what).unwrap();
@@ -247,7 +247,8 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
         json!({"batch_job_id": id(number), "lot_id": format!("L{lot}"), "additional_info": "a dent",
                "image_urls": [], "status": "completed", "vision_result": text})
     };
-    // One with a text and one without, one taken back before it had any, one of which only the header came.
+    // One job with a text and one without, one cancelled before it had a text, and one of which
+    // only the header was imported.
     let dump = json!({
         "batch_jobs": [job(1, "completed"), job(2, "cancelled"), job(3, "completed")],
         "batch_lots": [lot(1, 0, Some("A dent.")), lot(1, 1, None), lot(2, 0, None), lot(2, 1, None)],
@@ -285,7 +286,7 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
 }
 
 #[test]
-fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
+fn an_undelivered_webhook_keeps_its_job_until_an_operator_abandons_it() {
     let appliance = Appliance::with("[retention]\nresults = \"1ms\"");
     appliance.fault(&json!({"fault": "hook_status", "match": "nobody", "value": 500}));
     let mut body = submission(&appliance.lots(1), &["en"]);
@@ -322,7 +323,7 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_lets_it_go() {
 }
 
 #[test]
-fn while_a_restore_stops_creates_no_lot_fails_for_its_images() {
+fn no_lot_fails_for_its_images_while_a_restore_stops_creates() {
     let appliance = Appliance::start();
     let database = Connection::open(appliance.database()).unwrap();
     database
@@ -350,7 +351,7 @@ fn while_a_restore_stops_creates_no_lot_fails_for_its_images() {
 }
 
 #[test]
-fn a_job_that_was_answered_at_once_says_that_its_results_are_removed() {
+fn a_synchronous_job_reports_that_its_results_are_removed() {
     let at_once = "[synchronous]\nenabled = true\n[limits]\ndedupe_window = \"1h\"\n";
     let mut appliance = Appliance::with(at_once);
     let body = submission(&appliance.lots(1), &["en"]);
@@ -370,7 +371,7 @@ fn a_job_that_was_answered_at_once_says_that_its_results_are_removed() {
 }
 
 #[test]
-fn room_that_is_free_goes_back_to_the_disk() {
+fn free_pages_are_returned_to_the_disk() {
     let appliance = Appliance::start();
     let lots = appliance.lots(3);
     let job = appliance.job(&lots, &["en", "de"]);
@@ -383,7 +384,7 @@ fn room_that_is_free_goes_back_to_the_disk() {
         fs::metadata(appliance.database()).unwrap().len()
     };
     let before = length();
-    // Much comes and goes, as a large job's lots do; what came after it stays.
+    // Large data is stored and deleted, and data that came later stays.
     database
         .execute_batch(
             "CREATE TABLE goes (bytes BLOB); INSERT INTO goes VALUES (zeroblob(16000000));
@@ -392,7 +393,7 @@ fn room_that_is_free_goes_back_to_the_disk() {
         .unwrap();
     assert!(length() > before + 17_000_000);
     database.execute_batch("DROP TABLE goes").unwrap();
-    // Four megabytes are worth keeping.
+    // Four megabytes of free pages stay in the file.
     wait_for("a file without what is to spare", || {
         (length() < before + 6_000_000).then_some(())
     });
@@ -403,7 +404,7 @@ fn room_that_is_free_goes_back_to_the_disk() {
 }
 
 #[test]
-fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
+fn a_filling_disk_stops_intake_but_paid_results_are_ingested() {
     let mut appliance = Appliance::without_daemon("");
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     appliance.start_daemon();
@@ -447,7 +448,7 @@ fn a_filling_disk_takes_nothing_new_and_what_is_paid_comes_in() {
 }
 
 #[test]
-fn the_heart_beats_while_all_is_well() {
+fn the_heartbeat_is_sent_while_all_is_well() {
     let mut appliance = Appliance::without_daemon("");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/beat", listener.local_addr().unwrap());
@@ -463,7 +464,7 @@ fn the_heart_beats_while_all_is_well() {
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     }
     appliance.kill_daemon();
-    // Through the guard: not to this machine, unless that is allowed.
+    // The address guard applies here too: a loopback address is refused unless it is allowed.
     appliance.configure(&format!(
         "[alerts]\nheartbeat_url = {url:?}\n[network]\nallow_private = false"
     ));
@@ -476,8 +477,8 @@ fn the_heart_beats_while_all_is_well() {
     );
 }
 
-/// A database whose schema ends with the migration of the tables.
-fn of_an_earlier_schema(made: &Path, to: &Path) {
+/// Makes a database whose schema ends with the migration that created the tables.
+fn make_earlier_schema(made: &Path, to: &Path) {
     let newest = Connection::open(made).unwrap();
     let history = "SELECT sql FROM sqlite_schema WHERE name = 'refinery_schema_history'";
     let history: String = newest.query_row(history, [], |row| row.get(0)).unwrap();
@@ -501,11 +502,11 @@ fn of_an_earlier_schema(made: &Path, to: &Path) {
 }
 
 #[test]
-fn an_upgrade_of_the_schema_leaves_a_way_back() {
+fn a_schema_upgrade_leaves_a_backup() {
     let mut appliance = Appliance::start();
     appliance.kill_daemon();
     let old = appliance.path("old.db");
-    of_an_earlier_schema(&appliance.database(), &old);
+    make_earlier_schema(&appliance.database(), &old);
     for suffix in ["-wal", "-shm"] {
         fs::remove_file(format!("{}{suffix}", text(&appliance.database()))).ok();
     }
@@ -528,7 +529,7 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
     let copy = Connection::open(&copies[0]).unwrap();
     let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((number("PRAGMA user_version"), number(job)), (11, 1));
-    // Once, not at each start.
+    // The upgrade makes one backup, not one at each start.
     appliance.kill_daemon();
     appliance.start_daemon();
     assert_eq!(
@@ -541,7 +542,7 @@ fn an_upgrade_of_the_schema_leaves_a_way_back() {
 }
 
 #[test]
-fn a_database_of_the_program_before_this_one_is_converted_by_one_command() {
+fn one_command_converts_a_database_of_the_previous_program() {
     let mut appliance = Appliance::start();
     appliance.kill_daemon();
     let (old, new) = (appliance.path("old.db"), appliance.path("new.db"));

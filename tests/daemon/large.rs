@@ -1,5 +1,6 @@
-//! The largest job of the contract, through the real program: a command of its own, since it takes
-//! a minute. `cargo test --release --test daemon large:: -- --ignored --nocapture` prints the figures.
+//! The largest job of the contract, through the real program. It takes a minute, so it has a
+//! command of its own: `cargo test --release --test daemon large:: -- --ignored --nocapture` prints
+//! the figures.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,14 @@ use serde_json::{Value, json};
 
 const LOTS: usize = 50_000;
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
-/// Lots read back at once.
+/// The number of lots in one page of results.
 const PAGE: usize = 1_000;
-/// How long the whole may take.
+/// The longest time for the whole job.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The most memory that the daemon may need, in kB.
+/// The daemon's largest allowed memory, in kB.
 const MEMORY: u64 = 200_000;
 
-/// The one who sends the large job, and another.
+/// The client of the large job, and another client.
 const CLIENTS: &str = r#"
     [[clients]]
     name = "default"
@@ -27,8 +28,8 @@ const CLIENTS: &str = r#"
     name = "other"
     keys = ["the key of these tests, 16 bytes or more"]"#;
 
-/// A job of two lots, sent while 50,000 wait: in each stage, one batch at most goes before it.
-fn another_clients_job_is_not_held_up(appliance: &Appliance, large: &str) {
+/// Sends a job with two lots while 50,000 wait. In each stage, at most one batch goes before it.
+fn another_clients_job_is_not_delayed(appliance: &Appliance, large: &str) {
     let body = submission(&appliance.lots(2), &LANGUAGES).to_string();
     let signature = sign_bytes(body.as_bytes());
     let headers = [
@@ -66,7 +67,7 @@ fn another_clients_job_is_not_held_up(appliance: &Appliance, large: &str) {
     clippy::print_stdout,
     reason = "it measures, and says what"
 )]
-fn fifty_thousand_lots_go_through_and_each_has_its_own_text() {
+fn fifty_thousand_lots_complete_and_each_has_its_own_text() {
     let appliance = Appliance::with(&format!(
         "{CLIENTS}\n[batch]\nmax_wait = \"1s\"\nqueue_backoff = \"1s\"\n[images]\nconcurrency = 64"
     ));
@@ -89,7 +90,7 @@ fn fifty_thousand_lots_go_through_and_each_has_its_own_text() {
     assert_eq!(answer.status, 201, "{}", answer.json());
     let accepted = started.elapsed();
     let job = answer.json()["job_id"].as_str().unwrap().to_owned();
-    another_clients_job_is_not_held_up(&appliance, &job);
+    another_clients_job_is_not_delayed(&appliance, &job);
     while appliance.status(&job)["completed_at"].is_null() {
         assert!(started.elapsed() < PATIENCE, "{}", appliance.status(&job));
         never::<()>().recv_timeout(Duration::from_millis(200)).ok();

@@ -1,4 +1,4 @@
-//! Money and queues: what a job costs, what it may cost, and never more than OpenAI takes.
+//! Costs and queues: the cost of a job, its limit, and OpenAI's limit of enqueued tokens.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const SUMS: &str = "SELECT count(*) FROM v_costs c WHERE (c.input_tokens, c.cach
      <> (SELECT sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens) FROM batch_lines l
          WHERE l.batch_id = c.batch_id)";
 
-fn saying(usage_beyond: u64) -> Course {
+fn course_with_excess_usage(usage_beyond: u64) -> Course {
     Course {
         usage_beyond: Some(usage_beyond),
         ..Course::default()
@@ -22,15 +22,20 @@ fn saying(usage_beyond: u64) -> Course {
 }
 
 #[test]
-fn the_lines_add_up_to_what_openai_says_of_the_whole_and_a_difference_is_told() {
+fn the_usage_of_the_lines_equals_openai_s_total_or_an_alert_opens() {
     let mut world = World::new();
-    world.openai.state().courses.extend([saying(0), saying(0)]);
+    world
+        .openai
+        .state()
+        .courses
+        .extend([course_with_excess_usage(0), course_with_excess_usage(0)]);
     world.submit(&["one", "two", "three"], &["en", "de"]);
     world.settle();
     assert_eq!(world.number(SUMS), 0);
     let said = "SELECT count(*) FROM openai_batches WHERE openai_input_tokens = input_tokens AND openai_output_tokens = output_tokens";
     assert_eq!(world.number(said), 2);
-    // Luna in a batch: 300 tokens in at 0.05 and 30 out at 0.25 dollars a million, for each stage.
+    // Luna in a batch costs 0.05 dollars per million input tokens and 0.25 dollars per million
+    // output tokens. Each stage has 300 input tokens and 30 output tokens.
     let cost = "SELECT sum(cost_picodollars) FROM v_costs";
     assert_eq!(world.number(cost), 2 * (300 * 50_000 + 30 * 250_000));
     let of_job = "SELECT sum(cost_picodollars) FROM v_job_costs";
@@ -40,7 +45,11 @@ fn the_lines_add_up_to_what_openai_says_of_the_whole_and_a_difference_is_told() 
     world.tick("auditor");
     assert!(world.open_alerts().is_empty());
 
-    world.openai.state().courses.push_back(saying(7));
+    world
+        .openai
+        .state()
+        .courses
+        .push_back(course_with_excess_usage(7));
     world.submit(&["four"], &["en"]);
     world.settle();
     world.advance(Duration::from_mins(2));
@@ -49,7 +58,7 @@ fn the_lines_add_up_to_what_openai_says_of_the_whole_and_a_difference_is_told() 
 }
 
 #[test]
-fn what_an_unknown_model_costs_is_unknown_and_never_zero() {
+fn the_cost_of_an_unknown_model_is_unknown_and_never_zero() {
     let mut world = World::with(|config| config.vision.model = "of-our-own".into());
     world.submit(&["one"], &["en"]);
     world.settle();
@@ -63,8 +72,9 @@ fn what_an_unknown_model_costs_is_unknown_and_never_zero() {
     assert_eq!(estimated, ["unknown"]);
 }
 
-/// A world whose OpenAI takes 200,000 tokens of a model at once, and says so in its refusals only.
-fn narrow() -> World {
+/// A world whose OpenAI accepts 200,000 enqueued tokens of a model and names the limit only in its
+/// refusals.
+fn limited_world() -> World {
     let mut world = World::with(|config| {
         config.vision.max_output_tokens = 256;
         config.openai.poll_interval = Duration::from_secs(60);
@@ -74,10 +84,10 @@ fn narrow() -> World {
     world
 }
 
-/// What twenty lines of 100 tokens in and 10 out come to, dollars.
+/// The cost of twenty lines with 100 input tokens and 10 output tokens, in dollars.
 const TWENTY_LINES: &str = "0.00015";
 
-/// A world in which the client `a` has a budget, and jobs wait for it.
+/// A world in which the client `a` has a budget that its jobs must wait for.
 fn waiting_for(budget: Limits) -> World {
     World::with(|config| {
         config.vision.max_output_tokens = 16;
@@ -86,7 +96,7 @@ fn waiting_for(budget: Limits) -> World {
     })
 }
 
-/// A job of the client `a` with so many lots.
+/// Submits a job of the client `a` with `number` lots.
 fn submit_many(world: &mut World, number: usize) -> String {
     let lots: Vec<String> = (0..number).map(|number| format!("lot {number}")).collect();
     let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
@@ -94,26 +104,26 @@ fn submit_many(world: &mut World, number: usize) -> String {
 }
 
 #[test]
-fn once_its_limit_is_learned_openai_refuses_no_batch() {
-    let mut world = narrow();
+fn once_its_limit_is_known_openai_refuses_no_batch() {
+    let mut world = limited_world();
     let job = submit_many(&mut world, 5_000);
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT tokens FROM queue_limits"), 200_000);
-    // The first one is how it was learned.
+    // The first refusal taught the limit.
     let refused = "SELECT count(*) FROM openai_batches WHERE state = 'failed'";
     assert_eq!(world.number(refused), 1);
     let alerts = world.number("SELECT count(*) FROM alerts WHERE kind = 'model_refused'");
-    assert_eq!(alerts, 0, "nothing need be told");
-    // Several fit at once.
+    assert_eq!(alerts, 0, "no alert is needed");
+    // Several batches fit at the same time.
     let together = "SELECT max((SELECT count(*) FROM openai_batches o WHERE o.created_at <= b.submitted_at
                                AND o.ended_at > b.submitted_at AND o.state = 'ingested')) FROM openai_batches b";
     assert!(world.number(together) >= 2);
 }
 
 #[test]
-fn a_small_job_is_in_the_next_batch_whatever_another_client_has_waiting() {
-    let mut world = narrow();
+fn a_small_job_is_in_the_next_batch_although_another_client_s_large_job_waits() {
+    let mut world = limited_world();
     submit_many(&mut world, 2_000);
     world.run_for(Duration::from_mins(10));
     let before = world.number("SELECT max(id) FROM openai_batches");
@@ -127,7 +137,7 @@ fn a_small_job_is_in_the_next_batch_whatever_another_client_has_waiting() {
 }
 
 #[test]
-fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
+fn a_job_over_its_budget_waits_for_the_next_day_and_no_other_job_does() {
     let mut world = waiting_for(Limits {
         per_day: Money::parse(TWENTY_LINES),
         per_month: None,
@@ -146,7 +156,7 @@ fn a_job_beyond_its_budget_waits_for_the_next_day_and_no_other_does() {
 }
 
 #[test]
-fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
+fn a_separate_batch_over_its_budget_stops_no_other_job() {
     let mut world = waiting_for(Limits {
         per_day: None,
         per_month: Money::parse(TWENTY_LINES),
@@ -154,7 +164,7 @@ fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
     let large = submit_many(&mut world, 30);
     world.run_for(Duration::from_hours(1));
     assert!(world.job(&large).completed_at.is_none());
-    // What is left is sent in smaller batches, as after one that was refused.
+    // The remaining lines are sent in smaller batches, as after a refused batch.
     world
         .execute("UPDATE requests SET batch_cap = 5 WHERE state = 'waiting'")
         .unwrap();
@@ -165,7 +175,7 @@ fn what_is_sent_apart_and_cannot_be_paid_stops_nobody_else() {
 }
 
 #[test]
-fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_break_it() {
+fn estimates_are_right_from_the_second_job_on_and_budgets_refuse_jobs_that_exceed_them() {
     let mut appliance = Appliance::with("[budgets]\nshow_costs = true");
     let mut lots: Value =
         serde_json::from_str(include_str!("../../src/cli/demo/lots.json")).unwrap();
@@ -228,7 +238,7 @@ fn an_estimate_is_right_from_the_second_job_on_and_a_budget_refuses_what_would_b
 }
 
 #[test]
-fn what_is_to_be_answered_at_once_cannot_wait_for_money() {
+fn a_synchronous_job_does_not_wait_for_a_budget() {
     let mut world = World::with(|config| {
         config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.clients[0].budget = Limits {
@@ -236,14 +246,14 @@ fn what_is_to_be_answered_at_once_cannot_wait_for_money() {
             per_month: None,
         };
     });
-    // Refused so, the world's client sends it as a job that may wait.
+    // After this refusal, the client submits it as a job that may wait.
     let job = world.submit_in(Mode::Synchronous, "a", &["one"], &["en"]);
     let modes = world.texts("SELECT processing_mode FROM batch_jobs");
     assert_eq!(modes, ["batch"]);
     world.run_for(Duration::from_hours(1));
     assert!(world.job(&job).completed_at.is_none());
     assert_eq!(world.made(), 0);
-    // No budget holds for ever what it is too small for: an operator raises it.
+    // A budget that is too small does not hold a job forever: an operator can raise it.
     let openai = world.openai.clone();
     world.restart_with(openai, |config| {
         config.clients[0].budget = Limits::default();

@@ -1,4 +1,4 @@
-//! OpenAI's queue of a model: what is not sent since there is no room for it, and what may not keep it.
+//! OpenAI's limit of enqueued tokens per model: which batches wait for it, and which do not count.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use batchkeeper::domain::batch::BatchState;
 
 const REFUSED: &str = "SELECT count(*) FROM openai_batches WHERE state = 'failed'";
 
-/// A world whose OpenAI takes so many tokens of a model at once, and says so in its refusals only.
-fn taking(tokens: u64, max_requests: u32) -> World {
+/// A world whose OpenAI accepts `tokens` enqueued tokens of a model and names the limit only in its
+/// refusals.
+fn world_accepting(tokens: u64, max_requests: u32) -> World {
     let mut world = World::with(|config| {
         config.vision.max_output_tokens = 256;
         config.batch.max_requests = max_requests;
@@ -29,9 +30,9 @@ fn texts(lots: &[String]) -> Vec<&str> {
 }
 
 #[test]
-fn while_no_limit_is_known_one_refusal_teaches_it_and_no_other_is_on_its_way() {
-    // Each of ten full batches is more than the queue takes.
-    let mut world = taking(50_000, 200);
+fn one_refusal_teaches_an_unknown_limit_and_no_other_batch_is_sent_before() {
+    // Each of ten full batches is larger than the queue.
+    let mut world = world_accepting(50_000, 200);
     let lots = lots(2_000);
     let job = world.submit(&texts(&lots), &["en"]);
     world.settle();
@@ -40,8 +41,8 @@ fn while_no_limit_is_known_one_refusal_teaches_it_and_no_other_is_on_its_way() {
 }
 
 #[test]
-fn one_line_that_is_more_than_the_queue_takes_is_not_sent_without_a_pause() {
-    let mut world = taking(200, 200);
+fn a_line_larger_than_the_queue_is_repeated_only_after_pauses() {
+    let mut world = world_accepting(200, 200);
     let job = world.submit(&["dented door"], &["en"]);
     world.run_for(Duration::from_hours(12));
     assert!(world.made() < 20, "{}", world.dump());
@@ -52,8 +53,8 @@ fn one_line_that_is_more_than_the_queue_takes_is_not_sent_without_a_pause() {
 }
 
 #[test]
-fn a_batch_of_another_account_keeps_no_room() {
-    let mut world = taking(50_000, 200);
+fn a_batch_of_another_account_does_not_count() {
+    let mut world = world_accepting(50_000, 200);
     let first = lots(100);
     world.submit(&texts(&first), &["en"]);
     world.run_for(Duration::from_mins(1));
@@ -69,7 +70,7 @@ fn a_batch_of_another_account_keeps_no_room() {
 }
 
 #[test]
-fn a_create_in_doubt_keeps_no_other_batch_waiting() {
+fn a_create_with_unknown_outcome_delays_no_other_batch() {
     let mut world = World::new();
     world.openai.state().fail(Op::Create, Fault::Lost);
     let doubtful = world.submit(&["dented door"], &["en"]);
@@ -82,7 +83,7 @@ fn a_create_in_doubt_keeps_no_other_batch_waiting() {
 }
 
 #[test]
-fn a_refusal_that_our_batches_do_not_explain_is_waited_for() {
+fn a_refusal_that_our_batches_do_not_explain_causes_a_pause() {
     let mut world = World::new();
     let mut error = error_entry("token_limit_exceeded", None);
     error.message = Some("Enqueued token limit reached. Limit: 2,000,000 enqueued tokens.".into());
@@ -107,7 +108,7 @@ fn the_program_completes_a_large_job_through_a_small_queue() {
     assert_results(&appliance.results(&job), &lots, &["en"], &[]);
     let learned: i64 = appliance.cell("SELECT tokens FROM queue_limits");
     assert_eq!(learned, 200_000);
-    // The one that it was learned from.
+    // The first refusal taught the limit.
     assert_eq!(appliance.cell::<i64>(REFUSED), 1);
     appliance.assert_sound();
 }

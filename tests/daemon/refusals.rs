@@ -1,5 +1,5 @@
-//! What is not taken: each refusal in the contract's form, with nothing stored; and every form of
-//! signature that is.
+//! Requests that are refused, each in the contract's form and without a stored row, and every
+//! accepted form of signature.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn sign_with(key: &str, bytes: &[u8]) -> String {
     sign(&key_of(key), Message::Bytes(bytes))
 }
 
-/// The headers of signature v1, as of so many seconds ago.
+/// The headers of signature v1 with a timestamp that is `age` seconds old.
 fn v1(key: &str, method: &str, target: &str, body: &[u8], age: i64) -> [String; 2] {
     let timestamp = (now().seconds() - age).to_string();
     let request = SignedRequest {
@@ -48,7 +48,7 @@ fn v1(key: &str, method: &str, target: &str, body: &[u8], age: i64) -> [String; 
     [timestamp, signature]
 }
 
-/// Two lots of these ids.
+/// Two lots with these ids.
 fn lots(ids: [&str; 2]) -> Vec<Value> {
     let lot = |id| json!({"lot_id": id, "images": ["https://img.example/1.jpg"]});
     ids.map(lot).to_vec()
@@ -79,7 +79,7 @@ fn without(name: &str) -> Value {
     body
 }
 
-/// The contract's error form, and nothing that belongs to the server.
+/// Checks that the answer has the contract's error form and reveals nothing about the server.
 fn check_form(answer: &Answer, status: u16, code: &str) -> Value {
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, status, "{code}: {text}");
@@ -107,7 +107,7 @@ fn check_form(answer: &Answer, status: u16, code: &str) -> Value {
     body
 }
 
-/// What was refused left no row behind.
+/// Checks that `act` stores nothing.
 fn unchanged<T>(appliance: &Appliance, act: impl FnOnce() -> T) -> T {
     appliance.wait_until_ingested();
     let before = appliance.dump();
@@ -117,7 +117,7 @@ fn unchanged<T>(appliance: &Appliance, act: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn a_signed_submission_that_is_wrong_is_refused_whole() {
+fn a_signed_submission_with_an_error_is_refused_whole() {
     let appliance = appliance();
     let long = |length| json!("x".repeat(length));
     let webhook = |url: &str| (422, "INVALID_WEBHOOK_URL", with("webhook_url", json!(url)));
@@ -222,7 +222,7 @@ fn a_signed_submission_that_is_wrong_is_refused_whole() {
 }
 
 #[test]
-fn refusals_say_what_programs_need() {
+fn errors_carry_the_details_that_programs_need() {
     let appliance = appliance();
     unchanged(&appliance, || {
         let many: Vec<Value> = (0..50_001).map(|n| json!({"lot_id": n})).collect();
@@ -252,7 +252,7 @@ fn refusals_say_what_programs_need() {
         );
         assert_eq!(refused["details"]["field"], "languages");
 
-        // Which of many it is.
+        // The index of the wrong lot.
         for (code, body) in [
             ("INVALID_WEBHOOK_URL", with_lot("webhook", json!("/hook"))),
             ("INVALID_LOT", with_lot("additional_info", json!(7))),
@@ -268,7 +268,7 @@ fn refusals_say_what_programs_need() {
 }
 
 #[test]
-fn what_is_no_submission_is_refused_before_anything_else() {
+fn a_request_that_is_no_submission_is_refused_first() {
     let appliance = appliance();
     let post = |headers: &[(&str, &str)], body: &[u8]| appliance.post(headers, body);
     unchanged(&appliance, || {
@@ -322,7 +322,7 @@ fn what_is_no_submission_is_refused_before_anything_else() {
 }
 
 #[test]
-fn a_submission_without_a_good_signature_is_told_nothing_else() {
+fn a_submission_without_a_valid_signature_gets_no_other_error() {
     let appliance = appliance();
     let body = good();
     let text = body.to_string();
@@ -352,7 +352,7 @@ fn a_submission_without_a_good_signature_is_told_nothing_else() {
         vec![("X-Signature", &right), ("X-Client-Id", "nobody")],
         vec![("X-Signature", &right), ("X-Client-Id", "other")],
         vec![("X-Signature", &other), ("X-Client-Id", "Other")],
-        // This client's legacy signatures are not taken.
+        // This client's legacy signatures are not accepted.
         vec![("X-Signature", &strict), ("X-Client-Id", "strict")],
         vec![("X-Signature", &raw_as_v1)],
         vec![("X-Signature", &stale[1]), ("X-Timestamp", &stale[0])],
@@ -366,7 +366,7 @@ fn a_submission_without_a_good_signature_is_told_nothing_else() {
     ];
     unchanged(&appliance, || {
         check_form(&appliance.post(&[], bytes), 401, "MISSING_SIGNATURE");
-        // Nothing of what is wrong in it is answered.
+        // The answer says nothing about the errors in the body.
         check_form(
             &appliance.post(&[], b"{\"version\": 7}"),
             401,
@@ -404,7 +404,7 @@ fn a_submission_without_a_good_signature_is_told_nothing_else() {
 }
 
 #[test]
-fn a_webhook_of_ours_is_no_submission() {
+fn a_webhook_sent_back_to_us_is_no_submission() {
     let appliance = appliance();
     let lots = appliance.lots(2);
     let mut body = submission(&lots, &["en"]);
@@ -431,7 +431,7 @@ fn a_webhook_of_ours_is_no_submission() {
 }
 
 #[test]
-fn paths_methods_and_jobs_that_are_not_there() {
+fn unknown_paths_methods_and_jobs_are_refused() {
     let appliance = appliance();
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
@@ -462,7 +462,7 @@ fn paths_methods_and_jobs_that_are_not_there() {
                     "JOB_NOT_FOUND",
                 );
             }
-            // Another client's job is as good as none.
+            // Another client's job is answered like an unknown job.
             let other = sign_with(OTHER_KEY, job.as_bytes());
             let answer = get(
                 &format!("{path}{job}"),
@@ -480,7 +480,7 @@ fn paths_methods_and_jobs_that_are_not_there() {
                 403,
                 "INVALID_SIGNATURE",
             );
-            // A signature for one job reads no other.
+            // A signature for one job reads no other job.
             let wrong = sign_bytes(nobody.as_bytes());
             check_form(
                 &get(&format!("{path}{job}"), &[("X-Signature", &wrong)]),
@@ -527,14 +527,14 @@ fn paths_methods_and_jobs_that_are_not_there() {
     });
 }
 
-/// Lots as a client may write them, what Python makes of them is what is signed:
+/// Lots as a client may write them. The signature covers what Python makes of them:
 /// `json.dumps(json.loads(LOTS), separators=(',', ':'), sort_keys=True)`, HMAC-SHA256 with [`KEY`].
 const LOTS: &str = r#"[ {"lot_id" : "Лот-1","images":["https://img.example/1.jpg"], "additional_info":"\u00fcber 😀 \ud83d\ude97 / \u007f \"q\"", "year": 2.50, "km":1E5, "z":{"b":1,"a":[true,null,-0.0]}},
   {"lot_id": 11223344556677889900,"images":[{"url":"https://img.example/2.jpg"}]} ]"#;
 const SIGNED_BY_PYTHON: &str = "a24caf08f0fe997c88cb1d76c58b2f302fe783efc9a590a45d78d13b0ab5153b";
 
 #[test]
-fn every_form_of_signature_on_a_submission_is_taken() {
+fn every_form_of_signature_on_a_submission_is_accepted() {
     let appliance = appliance();
     let signed_lots = |signature: &str| {
         format!(
@@ -550,7 +550,7 @@ fn every_form_of_signature_on_a_submission_is_taken() {
     accepted(&[], &signed_lots(SIGNED_BY_PYTHON));
     accepted(&[], &signed_lots(&upper));
     accepted(&[], &signed_lots(&format!("sha256={SIGNED_BY_PYTHON}")));
-    // Some send both; either proves it.
+    // Some clients send both signatures; either is sufficient.
     accepted(&[("X-Signature", "00")], &signed_lots(SIGNED_BY_PYTHON));
     accepted(&[("X-Signature", SIGNED_BY_PYTHON)], &signed_lots("00"));
 
@@ -609,7 +609,7 @@ fn every_form_of_signature_on_a_submission_is_taken() {
 }
 
 #[test]
-fn every_form_of_signature_on_a_read_is_taken() {
+fn every_form_of_signature_on_a_read_is_accepted() {
     let appliance = appliance();
     let job = appliance.job(&lots(["a", "b"]), &["en"]);
     let path = format!("/api/v1/batch-status/{job}");

@@ -1,5 +1,5 @@
-//! Keys stay where they belong: canaries for each, a job driven through faults with the log at its
-//! most talkative, and a search through all that was written or said.
+//! Keys stay secret. The test uses a canary for each key, runs a job through faults with the most
+//! verbose log, and searches everything that the program wrote.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,10 +14,10 @@ use serde_json::json;
 const SECOND: &str = "canary-of-the-second-key-0123456789";
 const FILED: &str = "canary-of-a-key-in-a-file-0123456789";
 const TOKEN: &str = "canary-of-the-operators-token-0123456789";
-/// The sandbox knows no other.
+/// The sandbox accepts no other key.
 const API_KEY: &str = "sk-sandbox";
 
-/// Every form in which a secret may have been written down.
+/// Every form in which a secret could be written.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     vec![
@@ -28,7 +28,7 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Nothing of it holds a secret.
+/// Checks that `content` holds no secret in any form.
 fn clean(what: &str, content: &[u8]) {
     for secret in [KEY, SECOND, FILED, TOKEN, API_KEY] {
         for form in forms(secret) {
@@ -50,7 +50,7 @@ fn files(folder: &Path, into: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_key_is_written_down_or_said() {
+fn no_key_is_written_or_sent_anywhere() {
     let mut appliance = Appliance::without_daemon("");
     fs::write(appliance.path("filed.key"), FILED).unwrap();
     fs::write(appliance.path("ops.token"), TOKEN).unwrap();
@@ -63,7 +63,7 @@ fn no_key_is_written_down_or_said() {
     ));
     appliance.start_daemon();
 
-    // A job through every kind of trouble: refusals of the key among them.
+    // A job with every kind of fault, including a refused key.
     for fault in [
         "unauthorized",
         "lost_upload_reply",
@@ -83,7 +83,7 @@ fn no_key_is_written_down_or_said() {
     appliance.wait_until_ingested();
 
     let mut said: Vec<(String, Vec<u8>)> = Vec::new();
-    // Refused requests, some with a key where a signature belongs.
+    // Refused requests, some with a key in the place of a signature.
     for signature in [KEY, FILED, "v1=00", ""] {
         let read = call(
             "GET",
@@ -148,7 +148,7 @@ fn no_key_is_written_down_or_said() {
         let log = appliance.printed();
         log.contains("DEBUG").then_some(log)
     });
-    // What the log would hold if it held anything: the requests and the refused call are there.
+    // The log must not be empty: the requests and the refused call are in it.
     assert!(log.contains(&job) && log.contains("401"));
     said.push(("the log".into(), log.into()));
     for (what, content) in &said {
@@ -178,10 +178,10 @@ fn no_key_is_written_down_or_said() {
 }
 
 #[test]
-fn what_it_makes_is_for_its_owner_alone_and_what_it_finds_open_is_told() {
+fn new_files_are_private_and_open_files_are_reported_at_start() {
     let mut appliance = Appliance::without_daemon("");
     let state = appliance.path("state");
-    // As an installation has it: the folder is not there yet.
+    // The folder does not exist yet, as after an installation.
     appliance.configure(&format!("database = {:?}", state.join("batchkeeper.db")));
     fs::set_permissions(
         appliance.path("openai.key"),
@@ -193,7 +193,7 @@ fn what_it_makes_is_for_its_owner_alone_and_what_it_finds_open_is_told() {
     wait_for("the comparison", || {
         appliance.printed().contains("event=compared").then_some(())
     });
-    // The batch stays where it is, so that its input stays in the spool.
+    // The batch stays at OpenAI, so that its input stays in the spool.
     appliance.fault(&json!({"fault": "refuse", "times": 1_000_000}));
     appliance.job(&appliance.lots(2), &["en"]);
     let spool = state.join("spool");
@@ -209,7 +209,7 @@ fn what_it_makes_is_for_its_owner_alone_and_what_it_finds_open_is_told() {
     files(&state, &mut made);
     assert!(made.len() >= 4, "{made:?}");
     for path in made {
-        // A part is renamed while this looks.
+        // A temporary file may be renamed during this check.
         if let Ok(found) = fs::metadata(&path) {
             assert_eq!(found.permissions().mode() & 0o777, 0o600, "{path:?}");
         }

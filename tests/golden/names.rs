@@ -139,7 +139,7 @@ fn has_form(text: &str, form: &str) -> bool {
 }
 
 #[test]
-fn what_differs_is_replaced_and_nothing_else() {
+fn only_variable_texts_are_replaced() {
     let names = Names::default();
     names.job("6908f1d2-39b9-4721-bb8a-dba18120df5f", "first");
     names.know("127.0.0.1:4567", "api");

@@ -59,7 +59,7 @@ macro_rules! targets {
 
             proptest! {
                 #[test]
-                fn changed_corpus_holds(input in changed(stringify!($target))) {
+                fn changed_corpus_passes(input in changed(stringify!($target))) {
                     crate::checks::$target(&input);
                 }
             }

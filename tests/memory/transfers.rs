@@ -94,7 +94,7 @@ fn two_hundred_megabytes_take_little_memory() {
 /// Answers that never end, each in another part of it: every one is given up in its time, and none is
 /// gathered up.
 #[test]
-fn what_never_ends_is_abandoned_and_takes_little_memory() {
+fn an_endless_answer_is_abandoned_and_takes_little_memory() {
     let _alone = crate::alone();
     reset_peak();
     let x = "x".repeat(64 * 1024);

@@ -451,7 +451,7 @@ fn besiege(field: &Field, scale: &Scale) {
 }
 
 #[test]
-fn attacks_hold_up_nobody_and_leave_nothing_behind() {
+fn attacks_delay_no_good_client_and_leave_nothing_behind() {
     let field = Field::new();
     besiege(&field, &SMALL);
     for path in [SUBMIT, CANCEL] {
@@ -520,7 +520,7 @@ fn descriptors_run_out(field: &Field, rounds: usize) {
 
 /// Beside the daemon's own, 256 descriptors leave room for few connections at once.
 #[test]
-fn with_few_descriptors_it_serves_fewer_and_stays() {
+fn a_daemon_with_few_descriptors_serves_fewer_connections_and_keeps_running() {
     let field = Field::scarce(256);
     let scale = Scale {
         requests: 100,

@@ -263,7 +263,7 @@ impl Client {
     }
 
     /// The answer to an expectation, unless it is leave to go on.
-    fn answer_or_leave(&mut self) -> Option<Answer> {
+    fn answer_or_continue(&mut self) -> Option<Answer> {
         let answer = self.head().unwrap();
         if answer.status == 100 {
             return None;
@@ -530,7 +530,7 @@ fn bodies_too_large_are_refused_unread_and_the_client_can_tell() {
 }
 
 #[test]
-fn stalled_bodies_hold_up_nobody_and_meet_a_deadline() {
+fn stalled_bodies_delay_no_other_client_and_meet_a_deadline() {
     let world = world(HttpLimits {
         workers: 2,
         ..short()
@@ -725,7 +725,7 @@ fn connections_are_capped_in_all_and_per_peer() {
 }
 
 #[test]
-fn who_brings_nothing_gives_way_and_who_is_served_stays() {
+fn silent_connections_are_closed_before_served_ones() {
     let world = world(HttpLimits {
         connections: 6,
         ..HttpLimits::default()
@@ -777,7 +777,7 @@ fn behind_a_trusted_proxy_its_clients_are_the_peers() {
 }
 
 #[test]
-fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
+fn large_bodies_share_a_budget_and_small_ones_do_not() {
     let world = world(HttpLimits {
         body_budget: 250_000,
         ..HttpLimits::default()
@@ -805,7 +805,7 @@ fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
     let refused = (0..500).any(|_| {
         let mut client = world.connect();
         client.send(&announce(110_000)).unwrap();
-        let refused = client.answer_or_leave().map(|answer| {
+        let refused = client.answer_or_continue().map(|answer| {
             assert_eq!(answer.json()["code"], "OVERLOADED");
             assert_eq!(answer.header("retry-after"), Some("5"));
             answer.status
@@ -820,7 +820,7 @@ fn bodies_share_a_budget_of_what_has_arrived_that_spares_the_small() {
 }
 
 #[test]
-fn downloads_hold_up_no_small_request() {
+fn downloads_delay_no_small_request() {
     let world = world(HttpLimits {
         workers: 2,
         downloads: 2,
@@ -860,7 +860,7 @@ fn downloads_hold_up_no_small_request() {
 }
 
 #[test]
-fn who_reads_nothing_is_cut_off() {
+fn a_client_that_reads_nothing_is_cut_off() {
     let world = world(HttpLimits {
         downloads: 1,
         ..short()
@@ -917,7 +917,7 @@ fn stopping_lets_running_requests_end_and_closes_the_rest() {
 }
 
 #[test]
-fn stopping_cuts_off_what_does_not_end_and_dropping_leaves_no_thread() {
+fn stopping_cuts_off_slow_requests_and_dropping_leaves_no_thread() {
     let world = world(HttpLimits::default());
     let mut endless = world.connect();
     endless.send(&get("/zeroes")).unwrap();
@@ -951,12 +951,12 @@ fn alone(test: &str, setup: &str) {
 }
 
 #[test]
-fn a_large_body_is_there_once() {
+fn a_large_body_is_in_memory_once() {
     alone("peak_memory", "true");
 }
 
 #[test]
-#[ignore = "run by a_large_body_is_there_once"]
+#[ignore = "run by a_large_body_is_in_memory_once"]
 fn peak_memory() {
     let world = world(HttpLimits::default());
     let mut client = world.connect();

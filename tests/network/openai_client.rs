@@ -181,7 +181,7 @@ fn a_refused_connection_was_not_sent() {
 }
 
 #[test]
-fn a_name_that_no_one_knows_was_not_sent() {
+fn a_call_to_an_unknown_host_was_not_sent() {
     not_sent(client("https://nobody.invalid/v1").create_batch(&new_batch()));
 }
 
@@ -220,7 +220,7 @@ fn a_tls_handshake_that_hangs_was_not_sent() {
 }
 
 #[test]
-fn what_makes_no_request_was_not_sent() {
+fn a_call_without_a_valid_request_was_not_sent() {
     let client = client("http://127.0.0.1:9/v1");
     for id in ["", "..", "."] {
         not_sent(client.batch(id));
@@ -391,7 +391,7 @@ fn an_edge_that_answers_in_html_is_refused_with_its_status() {
 }
 
 #[test]
-fn a_wrong_key_is_account_trouble_and_is_not_repeated_to_people() {
+fn a_wrong_key_is_an_account_error_and_is_not_shown() {
     let body = json!({"error": {
         "message": format!("Incorrect API key provided: {KEY}. You are in org-Abc123"),
         "type": "invalid_request_error", "param": null, "code": "invalid_api_key"}});
@@ -408,7 +408,7 @@ fn a_wrong_key_is_account_trouble_and_is_not_repeated_to_people() {
 }
 
 #[test]
-fn a_refusal_counts_though_its_explanation_is_cut() {
+fn an_error_counts_although_its_body_is_cut() {
     let (base, served) =
         answering("HTTP/1.1 400 X\r\nContent-Length: 1000\r\n\r\n{\"error\":{\"mess");
     let refusal = refused(client(&base).create_batch(&new_batch()));
@@ -500,7 +500,7 @@ fn no_redirect_is_followed_and_the_key_goes_nowhere() {
 // What goes out.
 
 #[test]
-fn a_create_is_sent_exactly_so() {
+fn a_create_is_sent_exactly_as_documented() {
     let (base, served) = answering(ok(
         &json!({"id": "batch_1", "status": "validating", "input_file_id": "file-1"}),
     ));
@@ -620,7 +620,7 @@ fn no_connection_is_used_twice() {
 }
 
 #[test]
-fn a_page_keeps_its_order_and_early_hints_are_passed_over() {
+fn a_page_keeps_its_order_and_early_hints_are_ignored() {
     let data = ["batch_3", "batch_1", "batch_2"].map(|id| json!({"id": id, "status": "completed"}));
     let mut answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".to_vec();
     answer.extend(ok(
@@ -635,7 +635,7 @@ fn a_page_keeps_its_order_and_early_hints_are_passed_over() {
 }
 
 #[test]
-fn batches_that_blame_every_line_are_read_and_listed_all_the_same() {
+fn batches_with_an_error_on_every_line_can_be_read_and_listed() {
     let blame = |line| {
         json!({"code": "model_not_found", "param": "body.model", "line": line,
                "message": "The provided model is not supported by the Batch API. ".repeat(3)})
@@ -838,7 +838,7 @@ fn a_dripping_download_ends_by_its_rate_and_a_silent_one_by_its_stall() {
 }
 
 #[test]
-fn a_slow_disk_is_no_slow_download_and_a_full_one_is_told() {
+fn a_slow_disk_is_no_slow_download_and_a_full_disk_is_reported() {
     struct Slow(usize);
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -1043,7 +1043,7 @@ fn replay(exchange: &Exchange, input: &Path, tally: &mut BTreeMap<String, u32>) 
 }
 
 #[test]
-fn recorded_conversations_are_held_again() {
+fn recorded_conversations_are_replayed() {
     let mut tally = BTreeMap::new();
     let mut exchanges = 0;
     for (name, inputs, outputs) in [

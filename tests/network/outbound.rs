@@ -90,7 +90,7 @@ fn image(length: usize) -> String {
 }
 
 #[test]
-fn a_post_says_what_it_should_and_reports_the_answer() {
+fn a_post_sends_its_headers_and_reports_the_answer() {
     let host =
         saying("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nnot\x1b now!");
     let headers = [
@@ -165,7 +165,7 @@ fn no_request_leaves_for_a_refused_address() {
 }
 
 #[test]
-fn faults_are_told_apart() {
+fn faults_are_distinguished() {
     let clock = SystemClock::new();
     let before = clock.now().steady;
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,7 +213,7 @@ fn faults_are_told_apart() {
 }
 
 #[test]
-fn a_status_counts_though_its_body_never_ends() {
+fn a_status_counts_although_its_body_never_ends() {
     let cut = saying("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this");
     let reply = post(&cut.url("/")).unwrap();
     assert_eq!(
@@ -257,7 +257,7 @@ fn images_are_found_by_head_or_by_their_beginning() {
 }
 
 #[test]
-fn what_is_no_image_is_told() {
+fn other_content_is_reported_as_no_image() {
     let page = "HTTP/1.1 200 OK\r\nContent-Type: Text/HTML; charset=utf-8\r\n\
                 Content-Length: 2\r\n\r\nhi";
     let cases = [

@@ -453,7 +453,7 @@ fn no_file_is_left_out() {
 }
 
 #[test]
-fn request_lines_are_no_answers() {
+fn request_lines_are_not_read_as_answers() {
     for file in NO_ANSWERS.iter().filter(|file| file.contains("input")) {
         if !file.ends_with(".jsonl") {
             continue;

@@ -62,7 +62,7 @@ fn every_command_has_its_help() {
 type Case<'a> = (&'a [&'a str], i32, Option<&'a str>);
 
 #[test]
-fn every_command_prints_json_and_says_by_its_status_how_it_went() {
+fn every_command_prints_json_and_returns_its_status() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
@@ -156,7 +156,7 @@ fn every_command_prints_json_and_says_by_its_status_how_it_went() {
 }
 
 #[test]
-fn who_only_looks_needs_no_keys() {
+fn commands_that_only_read_need_no_keys() {
     let appliance = Appliance::start();
     // As where systemd gives the service a credential that nobody else can read.
     std::fs::remove_file(appliance.path("openai.key")).unwrap();
@@ -179,7 +179,7 @@ fn who_only_looks_needs_no_keys() {
 }
 
 #[test]
-fn who_only_looks_waits_for_nobody_who_writes() {
+fn commands_that_only_read_do_not_wait_for_a_writer() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(1), &["en"]);
     appliance.results(&job);
@@ -212,7 +212,7 @@ fn who_only_looks_waits_for_nobody_who_writes() {
 }
 
 #[test]
-fn what_is_open_stands_first_and_what_a_list_leaves_out_is_told() {
+fn open_items_come_first_and_omitted_rows_are_counted() {
     let mut appliance = Appliance::start();
     appliance.fault(&serde_json::json!({"fault": "stall_in_progress"}));
     let mut body = crate::appliance::submission(&appliance.lots(1), &["en"]);
@@ -274,7 +274,7 @@ fn what_is_open_stands_first_and_what_a_list_leaves_out_is_told() {
 }
 
 #[test]
-fn what_serve_refuses_check_config_tells_of() {
+fn check_config_reports_what_serve_refuses() {
     let appliance = Appliance::without_daemon("");
     let config = std::fs::read_to_string(appliance.config()).unwrap();
     let mut table: toml::Table = toml::from_str(&config).unwrap();
@@ -405,7 +405,7 @@ fn sign_shows_each_signature_that_a_client_may_use() {
 }
 
 #[test]
-fn what_a_move_says_is_so() {
+fn commands_report_their_real_effect() {
     let mut appliance = Appliance::start();
     // Not due yet: it goes by itself.
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);

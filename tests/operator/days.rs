@@ -36,7 +36,7 @@ fn metric(page: &str, name: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_metrics_say_what_there_is() {
+fn the_metrics_show_the_current_state() {
     let appliance = Appliance::start();
     let job = appliance.job(&appliance.lots(3), &["en", "de"]);
     appliance.results(&job);
@@ -61,7 +61,7 @@ fn the_metrics_say_what_there_is() {
         assert_eq!(page.matches(&typed).count(), 1, "{line}");
     }
     checked_by_promtool(&["check", "metrics"], &page);
-    what_contrib_asks_for_is_there(&page);
+    assert_contrib_metrics_exist(&page);
     assert_eq!(metric(&page, "batches{state=\"ingested\"}"), Some(2));
     assert_eq!(metric(&page, "jobs{status=\"failed\"}"), Some(0));
     assert_eq!(metric(&page, "requests{state=\"waiting\"}"), Some(0));
@@ -112,7 +112,7 @@ fn the_metrics_say_what_there_is() {
 /// The log of a job answers what is asked the next day: who sent it, when it went to OpenAI, under
 /// which ids, what came back, who was told.
 #[test]
-fn the_log_tells_a_jobs_whole_way() {
+fn the_log_shows_a_jobs_whole_life() {
     let mut appliance = Appliance::with("log_format = \"json\"");
     let mut body = submission(&appliance.lots(2), &["en"]);
     body["webhook_url"] = json!(appliance.hook("log"));
@@ -177,7 +177,7 @@ fn the_log_tells_a_jobs_whole_way() {
 }
 
 #[test]
-fn the_log_says_nothing_of_what_was_not_stored() {
+fn the_log_reports_only_what_was_stored() {
     let appliance = Appliance::start();
     // The last rows of a job cannot be written, as on a disk that is full by then.
     sql(&appliance)
@@ -214,7 +214,7 @@ fn under_a_journal(appliance: &Appliance) -> String {
 }
 
 #[test]
-fn a_log_level_that_is_none_is_refused() {
+fn an_unknown_log_level_is_refused() {
     let appliance = Appliance::without_daemon("log = \"loud\"");
     let checked = appliance.run(&["check-config"]);
     assert_eq!(checked.status, 1);
@@ -250,7 +250,7 @@ fn checked_by_promtool(arguments: &[&str], text: &str) {
 }
 
 /// Every metric that the dashboard and the rules name is one of the page.
-fn what_contrib_asks_for_is_there(page: &str) {
+fn assert_contrib_metrics_exist(page: &str) {
     let rules = include_str!("../../contrib/alert-rules.yaml");
     let dashboard = include_str!("../../contrib/grafana-dashboard.json");
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/alert-rules.yaml");
@@ -279,7 +279,7 @@ fn what_contrib_asks_for_is_there(page: &str) {
 }
 
 #[test]
-fn an_alert_is_seen_everywhere_until_its_cause_is_gone() {
+fn an_alert_is_shown_everywhere_until_its_cause_is_gone() {
     let mut appliance = Appliance::without_daemon("");
     appliance.configure(&format!(
         "[steps]\naudit = \"20ms\"\n[alerts]\nwebhook_url = {:?}\nwebhook_key = \"a key for alerts alone\"",
@@ -357,7 +357,7 @@ fn an_alert_is_seen_everywhere_until_its_cause_is_gone() {
 }
 
 #[test]
-fn without_a_key_of_their_own_alerts_are_signed_as_webhooks_are() {
+fn alerts_without_their_own_key_are_signed_like_webhooks() {
     let config = batchkeeper::config::Config::parse(&format!(
         "[[clients]]\nname = \"other\"\nkeys = [\"another key, long enough\"]\n\
          [[clients]]\nname = \"default\"\nkeys = [{KEY:?}]\n"
@@ -398,7 +398,7 @@ fn ends_with(corruption: &str, thread: &str) {
 }
 
 #[test]
-fn the_process_ends_when_the_poller_cannot_go_on() {
+fn the_process_ends_when_the_poller_fails() {
     ends_with(
         "UPDATE openai_batches SET openai_errors = 'no JSON' WHERE state = 'submitted'",
         "poller",
@@ -406,7 +406,7 @@ fn the_process_ends_when_the_poller_cannot_go_on() {
 }
 
 #[test]
-fn the_process_ends_when_a_webhook_sender_cannot_go_on() {
+fn the_process_ends_when_a_webhook_sender_fails() {
     ends_with(
         "UPDATE batch_jobs SET languages = 'no JSON';
          INSERT INTO webhook_deliveries (batch_job_id, url, state, next_at, created_at)
@@ -483,7 +483,7 @@ fn report(appliance: &Appliance, arguments: &[&str]) -> (i32, Value) {
 }
 
 #[test]
-fn the_report_accounts_for_everything_or_says_that_it_cannot() {
+fn the_report_accounts_for_every_request_or_reports_a_difference() {
     let mut appliance = Appliance::start();
     let mut lots = appliance.lots(4);
     lots[3]["images"] = json!([appliance.image("missing.jpg")]);

@@ -110,7 +110,7 @@ fn each_question_of_the_document_is_answered() {
 }
 
 #[test]
-fn a_reader_that_stays_open_holds_up_nobody_and_its_room_is_used_again() {
+fn an_open_reader_blocks_no_other_connection_and_its_space_is_reused() {
     let appliance = Appliance::start();
     let wal = || {
         fs::metadata(appliance.path("batchkeeper.db-wal"))

@@ -82,7 +82,7 @@ const DESK: (u32, u32) = (1280, 1000);
 const PHONE: (u32, u32) = (390, 1700);
 
 #[test]
-fn the_page_shows_nothing_then_work_then_trouble_then_the_end() {
+fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     let mut appliance = Appliance::without_daemon("");
     appliance.configure("[steps]\naudit = \"20ms\"");
     appliance.start_daemon();
