@@ -1,8 +1,8 @@
-//! The real program without a proxy in front of it, under attack: it stays, a good client is answered
-//! meanwhile, and everything that the attack took is given back.
+//! The real program under attack, without a proxy in front of it. It keeps running, a good client
+//! is answered during the attack, and all resources are released afterwards.
 //!
-//! A small attack of each kind runs with the other tests. In full, with the figures:
-//! `cargo test --release --test network front_door:: -- --ignored --nocapture`.
+//! A small attack of each kind runs with the other tests. The full attacks, with figures: `cargo
+//! test --release --test network front_door:: -- --ignored --nocapture`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crossbeam_channel::never;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-/// How much of each attack there is, and what the good client is promised.
+/// The size of each attack, and the promise to the good client.
 struct Scale {
     idle: usize,
     dripped: usize,
@@ -26,19 +26,19 @@ struct Scale {
     framing: usize,
     pipelined: usize,
     header_bytes: usize,
-    /// Requests of the good client meanwhile.
+    /// The good client's requests during the attack.
     requests: usize,
-    /// 99 of 100 of them are answered within this,
+    /// 99 of 100 of them are answered within this time,
     p99: Duration,
-    /// or within so many times what half of them take before the attack, on a slow machine.
+    /// or, on a slow machine, within this multiple of the median before the attack.
     times: u32,
 }
 
-/// Where bodies go.
+/// The path of requests with a body.
 const SUBMIT: &str = "/api/v1/generate-descriptions";
 const CANCEL: &str = "/api/v1/batch-jobs/00000000-0000-4000-8000-000000000000/cancel";
 
-/// Beside all other tests, on whatever machine, in a debug build.
+/// Small attacks that can run beside all other tests, on any machine, in a debug build.
 const SMALL: Scale = Scale {
     idle: 300,
     dripped: 60,
@@ -65,11 +65,12 @@ const FULL: Scale = Scale {
     times: 0,
 };
 
-/// What an attack may cost in memory, in kB.
+/// The memory that an attack may take, in kB.
 const MEMORY: u64 = 64 * 1024;
-/// Threads beside those of the idle daemon: one for each seat, and a quarter that are ending.
+/// The additional threads during an attack: one for each connection, and a quarter more that are
+/// ending.
 const THREADS: u64 = 1024 + 256 + 32;
-/// Descriptors that may be open more than before an attack: readers of the database stay.
+/// Additional open descriptors after an attack: the readers of the database stay open.
 const SLACK: usize = 24;
 const LONG: Duration = Duration::from_mins(2);
 
@@ -77,7 +78,7 @@ fn pause(time: Duration) {
     never::<()>().recv_timeout(time).ok();
 }
 
-/// What the daemon holds.
+/// The daemon's resources.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     threads: u64,
@@ -109,15 +110,15 @@ impl Held {
     }
 }
 
-/// The daemon, a job to ask for, and those who attack.
+/// The daemon, a job to read, and the attackers.
 struct Field {
     appliance: Appliance,
     api: SocketAddr,
     job: String,
     clock: SystemClock,
-    /// The good client has not had all its answers yet.
-    under_way: Arc<AtomicBool>,
-    /// What the good client was answered so far.
+    /// Whether the good client still waits for answers.
+    is_good_client_waiting: Arc<AtomicBool>,
+    /// The number of answers that the good client has received.
     answers: AtomicUsize,
 }
 
@@ -126,7 +127,7 @@ impl Field {
         Self::of(Appliance::start())
     }
 
-    /// With so many descriptors for the daemon.
+    /// Starts a daemon with this limit of descriptors.
     fn scarce(descriptors: u64) -> Self {
         let mut appliance = Appliance::without_daemon("");
         appliance.descriptors = Some(descriptors);
@@ -148,20 +149,20 @@ impl Field {
             appliance,
             job,
             clock: SystemClock::new(),
-            under_way: Arc::default(),
+            is_good_client_waiting: Arc::default(),
             answers: AtomicUsize::new(0),
         }
     }
 
-    /// A connection of the attacker with this number: 127.0.0.1 where the good client is too, for
-    /// every eighth, else an address of its own.
+    /// Opens a connection of the attacker with this number. Every eighth attacker uses 127.0.0.1
+    /// like the good client; the others have addresses of their own.
     fn attacker(&self, number: usize) -> TcpStream {
         let last = u8::try_from(number % 8 + 1).unwrap();
         self.attacker_from(Ipv4Addr::new(127, 0, 0, last)).unwrap()
     }
 
-    /// The same where there are few seats: one of each address to an answer of the good client's, who
-    /// may be slow to say something where the machine is busy.
+    /// The same when there are few connections: at most one for each answer of the good client. The
+    /// good client may be slow on a busy machine.
     fn patient_attacker(&self, number: usize) -> TcpStream {
         if number.is_multiple_of(8) {
             let before = self.answers.load(Ordering::SeqCst);
@@ -182,7 +183,7 @@ impl Field {
         Ok(stream)
     }
 
-    /// What a good client sees: a signed `GET` of its job on a new connection, how long it takes.
+    /// The time of a good client's request: a signed `GET` of its job on a new connection.
     fn good(&self) -> Duration {
         let started = self.clock.now().steady;
         let answer = self.ask();
@@ -207,20 +208,20 @@ impl Field {
         answer
     }
 
-    /// Lets an attack begin, has the good client ask while it lasts, and holds both to the promise.
+    /// Starts an attack, lets the good client send requests during it, and checks the promise.
     fn withstands<T>(&self, what: &str, scale: &Scale, attack: impl FnOnce(&Self) -> T) {
         let id = self.appliance.daemon_id();
         let mut usual: Vec<_> = (0..20).map(|_| self.good()).collect();
         usual.sort();
         let promised = scale.p99.max(usual[10] * scale.times);
         let before = Held::now(id);
-        self.under_way.store(true, Ordering::SeqCst);
+        self.is_good_client_waiting.store(true, Ordering::SeqCst);
         let attacking = AtomicBool::new(true);
         let (mut took, most, attackers) = thread::scope(|scope| {
             let client = scope.spawn(|| {
                 let mut took = Vec::new();
                 let mut most = before;
-                // Until the attack is complete, and then some.
+                // Until the attack is complete, and a little longer.
                 let mut after = 0;
                 while after < scale.requests {
                     after += usize::from(!attacking.load(Ordering::SeqCst));
@@ -228,7 +229,7 @@ impl Field {
                     most = most.most(Held::now(id));
                     pause(Duration::from_millis(1));
                 }
-                self.under_way.store(false, Ordering::SeqCst);
+                self.is_good_client_waiting.store(false, Ordering::SeqCst);
                 (took, most)
             });
             let attackers = attack(self);
@@ -264,18 +265,21 @@ impl Field {
     }
 }
 
-/// Sends what the server lets it send; it may hang up in the middle.
+/// Sends as much as the server accepts; the server may close the connection.
 fn say(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
 }
 
-/// The status of the answer; none where the connection was ended without one.
+/// The status of the answer; `None` if the connection was closed without one.
 fn answer(stream: &mut TcpStream) -> Option<u16> {
     let mut start = [0; 12];
     match stream.read_exact(&mut start) {
         Ok(()) => std::str::from_utf8(&start[9..]).unwrap().parse().ok(),
         Err(error) => {
-            assert!(error.kind() != ErrorKind::WouldBlock, "it hangs");
+            assert!(
+                error.kind() != ErrorKind::WouldBlock,
+                "no answer within the timeout"
+            );
             None
         }
     }
@@ -289,8 +293,8 @@ fn post_to(path: &str, length: &str) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n").into_bytes()
 }
 
-/// Bodies that take far more memory than bytes, of people who have no key: they are read one at a
-/// time, so that all of them together take what one does.
+/// Sends bodies without a valid signature that take much more memory than their bytes. The daemon
+/// reads one at a time, so that all of them together take as much memory as one.
 fn dense_bodies(field: &Field, path: &str, count: usize, bytes: usize) {
     let before = field.appliance.peak_memory();
     let body = format!("[0{}]", ",0".repeat(bytes / 2));
@@ -300,7 +304,7 @@ fn dense_bodies(field: &Field, path: &str, count: usize, bytes: usize) {
             let request = &request;
             scope.spawn(move || {
                 let mut attacker = field.attacker(number);
-                // One after the other: the last waits for all of them.
+                // One after the other: the last body waits for all others.
                 attacker.set_read_timeout(Some(10 * LONG)).unwrap();
                 say(&mut attacker, request);
                 let status = answer(&mut attacker);
@@ -315,12 +319,13 @@ fn dense_bodies(field: &Field, path: &str, count: usize, bytes: usize) {
     });
     let took = field.appliance.peak_memory() - before;
     println!("{count} bodies of {bytes} bytes without a signature: {took} kB");
-    // All bodies, and one's tree: an element has 24 bytes, and room for as many again while it grows.
+    // All bodies, and the parsed tree of one: an element takes 24 bytes, and twice that while the
+    // list grows.
     let most = (count + 30) * bytes / 1024;
     assert!(took < u64::try_from(most).unwrap(), "{took} kB of {most}");
 }
 
-/// Every attack, one after the other, on one daemon.
+/// Runs every attack, one after the other, on one daemon.
 fn besiege(field: &Field, scale: &Scale) {
     field.withstands("idle connections", scale, |field| {
         (0..scale.idle)
@@ -332,10 +337,10 @@ fn besiege(field: &Field, scale: &Scale) {
         for attacker in &mut attackers {
             say(attacker, b"GET / HTTP/1.1\r\nX: ");
         }
-        // A byte a round until the good client has what it wants.
-        let under_way = field.under_way.clone();
+        // Each round sends one byte, until the good client has its answers.
+        let is_good_client_waiting = field.is_good_client_waiting.clone();
         let dripping = thread::Builder::new().spawn(move || {
-            while under_way.load(Ordering::SeqCst) {
+            while is_good_client_waiting.load(Ordering::SeqCst) {
                 attackers.retain_mut(|attacker| say(attacker, b"x"));
                 pause(Duration::from_millis(50));
             }
@@ -356,7 +361,7 @@ fn besiege(field: &Field, scale: &Scale) {
         for number in 0..scale.resets {
             let mut attacker = field.attacker(number);
             say(&mut attacker, b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
-            // Closing it so sends a reset.
+            // Closing the connection here sends a reset.
             sockopt::set_socket_linger(&attacker, Some(Duration::ZERO)).unwrap();
         }
     });
@@ -441,7 +446,7 @@ fn besiege(field: &Field, scale: &Scale) {
         attacker
             .set_write_timeout(Some(Duration::from_secs(1)))
             .unwrap();
-        // Nothing is read; sooner or later nothing is taken either.
+        // The attacker reads nothing, so the server stops reading too.
         let mut sent = 0;
         while sent < scale.pipelined && say(&mut attacker, &request) {
             sent += 1_000;
@@ -463,7 +468,7 @@ fn attacks_delay_no_good_client_and_leave_nothing_behind() {
 #[test]
 #[ignore = "takes a minute in a release build"]
 fn attacks_in_full() {
-    // The attackers' descriptors are this process' own.
+    // The attackers' descriptors belong to this process.
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(
         Resource::Nofile,
@@ -487,8 +492,8 @@ fn dense_bodies_in_full() {
     }
 }
 
-/// The limit of descriptors falls to what is open and a few, while connections come: few of them are
-/// served, or none, and the daemon lives. Then they go, and it is as it was.
+/// Lowers the descriptor limit to a few more than are open, while connections arrive. The daemon
+/// serves few of them or none and keeps running. Afterwards it serves as before.
 fn descriptors_run_out(field: &Field, rounds: usize) {
     let id = field.appliance.daemon_id();
     let pid = Pid::from_raw(i32::try_from(id).unwrap());
@@ -502,12 +507,13 @@ fn descriptors_run_out(field: &Field, rounds: usize) {
         for attacker in &mut attackers {
             say(attacker, b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
         }
-        // As long as it takes to be refused a descriptor more than once.
+        // Until the daemon was refused a descriptor more than once.
         pause(Duration::from_millis(250));
         drop(attackers);
         limit(usual);
-        // Those who came are let in now, and are gone: the next ones find room in the queue.
-        wait_for("a seat", || {
+        // The waiting connections are accepted now and are closed already, so there is space in the
+        // queue.
+        wait_for("a free connection", || {
             field.ask().starts_with("HTTP/1.1 200 ").then_some(())
         });
     }
@@ -518,7 +524,7 @@ fn descriptors_run_out(field: &Field, rounds: usize) {
     field.good();
 }
 
-/// Beside the daemon's own, 256 descriptors leave room for few connections at once.
+/// Beside the daemon's own files, 256 descriptors are enough for a few connections only.
 #[test]
 fn a_daemon_with_few_descriptors_serves_fewer_connections_and_keeps_running() {
     let field = Field::scarce(256);

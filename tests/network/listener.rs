@@ -1,4 +1,4 @@
-//! The server against the hazards of a bare tiny_http, and in plain use.
+//! The HTTP server against the hazards of a bare tiny_http, and in plain use.
 
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,15 +15,16 @@ use serde_json::json;
 
 const LONG: Duration = Duration::from_mins(2);
 
-/// Answers what its paths ask for.
+/// A handler whose answer depends on the path.
 struct Tester {
-    /// Told when a request to `/wait` has arrived; then it waits for leave.
+    /// Receives a message when a request to `/wait` has arrived; the request then waits for
+    /// permission.
     arrived: Sender<()>,
     leave: Receiver<()>,
     handled: AtomicUsize,
 }
 
-/// `length` bytes that depend on their place.
+/// `length` bytes that depend on their position.
 fn pattern(length: usize) -> impl Read {
     let piece: Vec<u8> = (0..251).collect();
     let times = length / 251 + 1;
@@ -87,7 +88,7 @@ impl Handler for Tester {
     }
 }
 
-/// Waits for its threads when dropped, so that no test leaves anything behind.
+/// Joins its threads when it is dropped, so that no test leaves a thread behind.
 struct Joined(ThreadGroup);
 
 impl Drop for Joined {
@@ -96,7 +97,7 @@ impl Drop for Joined {
     }
 }
 
-/// Its fields are dropped in this order.
+/// The fields are dropped in this order.
 struct World {
     server: Server,
     group: Joined,
@@ -131,7 +132,7 @@ fn world(limits: HttpLimits) -> World {
     }
 }
 
-/// Short deadlines, so that the tests are quick; long enough for a slow machine.
+/// Short deadlines for quick tests, but long enough for a slow machine.
 fn short() -> HttpLimits {
     HttpLimits {
         header_timeout: Duration::from_secs(2),
@@ -150,8 +151,8 @@ impl World {
         Client(BufReader::new(stream))
     }
 
-    /// The server answers somebody else, and does not wait for a deadline of [`LONG`].
-    fn lives(&self) {
+    /// Checks that the server answers another client without waiting for a deadline of [`LONG`].
+    fn assert_alive(&self) {
         let before = self.clock.now().steady;
         let answer = self.connect().ask(&get("/")).unwrap();
         assert_eq!(answer.status, 200);
@@ -160,7 +161,7 @@ impl World {
         assert!(self.endings.is_empty());
     }
 
-    /// What one request on a connection of its own gets.
+    /// The answer to one request on a new connection.
     fn ask(&self, request: &[u8]) -> Answer {
         self.connect().ask(request).unwrap()
     }
@@ -262,7 +263,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// The answer to an expectation, unless it is leave to go on.
+    /// The answer to an expectation; `None` if it is `100 Continue`.
     fn answer_or_continue(&mut self) -> Option<Answer> {
         let answer = self.head().unwrap();
         if answer.status == 100 {
@@ -274,7 +275,7 @@ impl Client {
         Some(Answer { body, ..answer })
     }
 
-    /// The server has closed the connection, in good order or not.
+    /// Whether the server has closed the connection, in any way.
     fn at_end(&mut self) -> bool {
         match self.0.fill_buf() {
             Ok(bytes) => bytes.is_empty(),
@@ -338,7 +339,7 @@ fn large_bodies_pass_both_ways_on_one_connection() {
     let mut body = Vec::new();
     pattern(25_000_000).read_to_end(&mut body).unwrap();
     for _ in 0..2 {
-        // Sent while it is read: the answer is as long as the question.
+        // The body is sent while the answer is read: the answer is as long as the request.
         let answer = client.ask(&post("/echo", &body)).unwrap();
         assert!(answer.body == body);
     }
@@ -384,7 +385,7 @@ fn answers_without_a_body_have_none() {
     }
     let empty = client.ask(&get("/empty")).unwrap();
     assert_eq!((empty.status, empty.header("content-length")), (204, None));
-    // Nothing of theirs is left over in front of the next answer.
+    // No byte of these answers is left before the next answer.
     assert_eq!(client.ask(&get("/bytes?n=3")).unwrap().body, b"bbb");
     client
         .send(b"HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000001\r\n\r\n")
@@ -483,7 +484,7 @@ fn bad_framing_is_refused_in_the_handlers_form() {
     let many = format!("{post}{}\r\n", "A: b\r\n".repeat(64));
     world.refused(many.as_bytes(), 431, "REQUEST_TOO_LARGE");
     assert_eq!(world.handled(), 0);
-    world.lives();
+    world.assert_alive();
 }
 
 #[test]
@@ -499,8 +500,8 @@ fn a_hundred_http2_prefaces_leave_nothing_behind() {
         );
         world.refused(b"GET / HTTP/2.0\r\n\r\n", 505, "INVALID_PARAMETER");
     }
-    world.lives();
-    // Other tests run beside this one.
+    world.assert_alive();
+    // Other tests run at the same time.
     assert!(threads() < before + 150);
 }
 
@@ -519,14 +520,14 @@ fn bodies_too_large_are_refused_unread_and_the_client_can_tell() {
         let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
         world.refused(head.as_bytes(), 413, "REQUEST_TOO_LARGE");
     }
-    // A client that sends it all before it reads gets to read the answer all the same.
+    // A client that sends the whole body before it reads still gets the answer.
     world.refused(
         &post("/echo", &vec![0; 20_000_000]),
         413,
         "REQUEST_TOO_LARGE",
     );
     assert_eq!(world.ask(&post("/echo", &[1; 1000])).body.len(), 1000);
-    world.lives();
+    world.assert_alive();
 }
 
 #[test]
@@ -541,11 +542,11 @@ fn stalled_bodies_delay_no_other_client_and_meet_a_deadline() {
             .send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\nx")
             .unwrap();
     }
-    world.lives();
+    world.assert_alive();
     for client in &mut stalled {
         assert_eq!(client.answer().unwrap().status, 408);
     }
-    // A byte now and then is too slow as well.
+    // A byte now and then is too slow, too.
     let mut dripping = world.connect();
     let mut reader = dripping.0.get_ref().try_clone().unwrap();
     dripping
@@ -584,12 +585,12 @@ fn dripped_and_endless_heads_are_refused() {
     let mut endless = world.connect();
     endless.send(b"GET / HTTP/1.1\r\nX: ").unwrap();
     let line = vec![b'x'; 1_000_000];
-    // 200 MB, if it were let.
+    // 200 MB if the server accepted all of it.
     let mut sent = 0;
     while sent < 200 && endless.send(&line).is_ok() {
         sent += 1;
     }
-    world.lives();
+    world.assert_alive();
     let exact = 16 * 1024 - get("/").len() - "X: \r\n".len();
     let padded = |size: usize| {
         format!(
@@ -648,7 +649,7 @@ fn a_body_cut_short_never_reaches_the_handler() {
     client.0.get_ref().shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.answer().unwrap().status, 400);
     assert_eq!(world.handled(), 0);
-    world.lives();
+    world.assert_alive();
 }
 
 #[test]
@@ -664,12 +665,12 @@ fn resets_at_every_point_are_survived() {
         ] {
             let mut client = world.connect();
             client.send(request).unwrap();
-            // Closing with an answer unread resets the connection.
+            // Closing the connection with an unread answer resets it.
             client.0.get_ref().shutdown(Shutdown::Read).unwrap();
             drop(client);
         }
     }
-    world.lives();
+    world.assert_alive();
 }
 
 #[test]
@@ -677,11 +678,10 @@ fn a_broken_stream_is_seen_to_be_cut() {
     let world = world(HttpLimits::default());
     let mut client = world.connect();
     assert!(client.ask(&get("/broken")).is_err());
-    world.lives();
+    world.assert_alive();
 }
 
-/// A client that has been served, in the end: threads that are told to end do so one after the
-/// other.
+/// Connects until the server serves a client: its threads end one after the other.
 fn served_in_the_end(world: &World) -> Client {
     let served = |client: &mut Client| client.ask(&get("/")).is_ok_and(|it| it.status == 200);
     let clients = (0..500).map(|_| world.connect());
@@ -737,7 +737,8 @@ fn silent_connections_are_closed_before_served_ones() {
     for client in &mut silent {
         client.send(b"GET / HT").unwrap();
     }
-    // More than there are seats: the silent ones go first, then who was served the longest ago.
+    // More connections than the limit: the silent ones are closed first, then those with the oldest
+    // last request.
     let mut kept: Vec<_> = (0..7).map(|_| served_in_the_end(&world)).collect();
     assert!(kept[0].at_end());
     assert!(silent.iter_mut().all(Client::at_end));
@@ -759,18 +760,18 @@ fn behind_a_trusted_proxy_its_clients_are_the_peers() {
     busy.send(&forwarded("/wait", "6.6.6.6, 192.0.2.1"))
         .unwrap();
     open.arrived.recv_timeout(LONG).unwrap();
-    // The proxy's own connections are not counted, the same client's next request is.
+    // The proxy's own connections are not counted, but the next request of the same client is.
     let _idle: Vec<_> = (0..3).map(|_| open.connect()).collect();
     open.refused(&forwarded("/", "192.0.2.1"), 503, "OVERLOADED");
     let other = open.ask(&forwarded("/", "192.0.2.2")).json();
     assert_eq!(other["peer"], "192.0.2.2");
     open.leave.send(()).unwrap();
     assert_eq!(busy.answer().unwrap().status, 200);
-    // On the same connection, another client's.
+    // Another client's request on the same connection.
     let next = busy.ask(&forwarded("/", "192.0.2.1")).unwrap();
     assert_eq!(next.json()["peer"], "192.0.2.1");
 
-    // Nobody else's word counts.
+    // The header of any other peer is ignored.
     let world = world(HttpLimits::default());
     let seen = world.ask(&forwarded("/", "192.0.2.1")).json();
     assert_eq!(seen["peer"], "127.0.0.1");
@@ -788,7 +789,7 @@ fn large_bodies_share_a_budget_and_small_ones_do_not() {
         )
         .into_bytes()
     };
-    // What is announced and not sent keeps nobody out but the one who announced it: 16 KiB each.
+    // An announced body that is not sent delays only its own client, 16 KiB each.
     let mut stalled: Vec<_> = (0..2).map(|_| world.connect()).collect();
     for client in &mut stalled {
         client.send(&announce(100_000)).unwrap();
@@ -796,7 +797,7 @@ fn large_bodies_share_a_budget_and_small_ones_do_not() {
     }
     assert_eq!(world.ask(&post("/length", &[0; 110_000])).body, b"110000");
     world.refused(&announce(250_001), 503, "OVERLOADED");
-    // What has arrived does keep others out.
+    // A body that has arrived delays others.
     let mut first = world.connect();
     first.send(&announce(110_000)).unwrap();
     assert_eq!(first.line().unwrap(), "HTTP/1.1 100 Continue");
@@ -827,7 +828,7 @@ fn downloads_delay_no_small_request() {
         write_stall: LONG,
         ..HttpLimits::default()
     });
-    // None of these reads a byte.
+    // None of these clients reads a byte.
     let mut greedy: Vec<_> = (0..2).map(|_| world.connect()).collect();
     for client in &mut greedy {
         client.send(&get("/zeroes")).unwrap();
@@ -838,10 +839,10 @@ fn downloads_delay_no_small_request() {
         client.send(&get("/bytes?n=3000000")).unwrap();
     }
     for _ in 0..20 {
-        world.lives();
+        world.assert_alive();
     }
-    // Two are running and six waiting: a stream is refused, an answer in full never, nor a stream that
-    // is as short as one.
+    // Two streams run and six wait. The next stream is refused. A buffered answer is never refused,
+    // and neither is a short stream.
     let refused = world.ask(&get("/stream?n=3000000"));
     assert_eq!(refused.status, 503);
     assert_eq!(refused.header("retry-after"), Some("5"));
@@ -868,7 +869,7 @@ fn a_client_that_reads_nothing_is_cut_off() {
     let mut deaf = world.connect();
     deaf.send(&get("/zeroes")).unwrap();
     assert_eq!(deaf.head().unwrap().status, 200);
-    // The only place for downloads is free again once the first is cut.
+    // The only slot for downloads is free again once the first client is cut off.
     let answer = world.ask(&get("/stream?n=3000000"));
     assert_eq!(answer.body.len(), 3_000_000);
     assert!(
@@ -970,7 +971,8 @@ fn peak_memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|it| it.starts_with("VmHWM")).unwrap();
     let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    // Kilobytes. While it is handed over, the worker's part grows as the gate's shrinks.
+    // In kilobytes. While the body is handed over, the worker's part grows as the server's part
+    // shrinks.
     assert!(peak < 150_000, "{line}");
 }
 
@@ -984,7 +986,7 @@ fn running_out_of_descriptors_is_survived() {
 fn scarce_descriptors() {
     let world = world(short());
     for round in 0..3 {
-        // Everything that the process may open, at first for clients and then for files.
+        // Every descriptor that the process may open, first for clients and then for files.
         let mut clients = Vec::new();
         while clients.len() < 40 {
             match TcpStream::connect(world.server.address()) {
@@ -1000,7 +1002,7 @@ fn scarce_descriptors() {
             files.push(file);
         }
         if round > 0 {
-            // Requests that find nothing left at all.
+            // Requests that find no descriptor left.
             files.truncate(files.len().saturating_sub(round));
             for client in &mut clients {
                 drop(client.write_all(&get("/")));
@@ -1010,15 +1012,15 @@ fn scarce_descriptors() {
         drop(files);
         drop(clients);
         let gone = world.clock.now().steady;
-        let lives = || {
+        let assert_alive = || {
             let asked = world.connect().ask(&get("/"));
             asked.is_ok_and(|answer| answer.status == 200)
         };
-        while !lives() {
+        while !assert_alive() {
             assert!(world.clock.now().steady - gone < LONG);
         }
     }
-    world.lives();
+    world.assert_alive();
 }
 
 #[test]

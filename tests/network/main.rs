@@ -1,4 +1,4 @@
-//! Both directions of HTTP: the listeners, and the calls to OpenAI and to strangers.
+//! Both directions of HTTP: the listeners, and the calls to OpenAI and to other servers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

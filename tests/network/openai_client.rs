@@ -1,5 +1,5 @@
-//! The client against scripted servers on the loopback: what each kind of failure is taken for,
-//! what goes over the wire, and OpenAI's recorded traffic.
+//! The client against scripted servers on the loopback interface: how each failure is classified,
+//! the bytes that are sent, and OpenAI's recorded traffic.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -17,12 +17,12 @@ use batchkeeper::openai::{
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-proj-abcdefghijklmnop";
-/// The time of what must not run out, on a slow machine either.
+/// A timeout that must not expire, also on a slow machine.
 const LONG: Duration = Duration::from_mins(5);
-/// The time of what does run out: long enough to send a request.
+/// A timeout that expires in the test, but is long enough to send a request.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// A request as it came.
+/// A received request.
 struct Seen {
     head: String,
     body: Vec<u8>,
@@ -44,7 +44,7 @@ impl Seen {
     }
 }
 
-/// Serves one connection a script, one after another, then closes the door.
+/// Serves one connection for each script, one after another, and then closes the listener.
 fn serve<T: Send + 'static>(
     scripts: Vec<Box<dyn FnOnce(TcpStream) -> T + Send>>,
 ) -> (String, JoinHandle<Vec<T>>) {
@@ -61,19 +61,19 @@ fn serve<T: Send + 'static>(
     (format!("http://{address}/v1"), served.unwrap())
 }
 
-/// One connection, one script.
+/// Serves one connection with one script.
 fn serve_one<T: Send + 'static>(
     script: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (String, JoinHandle<Vec<T>>) {
     serve(vec![Box::new(script)])
 }
 
-/// One connection, answered with `answer` after its request is read whole.
+/// Serves one connection: reads the request and sends `answer`.
 fn answering(answer: impl Into<Vec<u8>>) -> (String, JoinHandle<Vec<Seen>>) {
     let answer = answer.into();
     serve_one(move |mut stream| {
         let seen = take_request(&mut stream);
-        // The client may have left already, which is its good right.
+        // The client may have closed the connection already.
         drop(stream.write_all(&answer));
         seen
     })
@@ -139,7 +139,7 @@ fn pause(time: Duration) {
     crossbeam_channel::after(time).recv().unwrap();
 }
 
-/// Closes with a reset: the system sends one where bytes are left unread.
+/// Closes with a reset: the system sends one if bytes are unread.
 fn reset(stream: TcpStream) {
     let mut byte = [0];
     stream.peek(&mut byte).unwrap();
@@ -235,7 +235,7 @@ fn a_call_without_a_valid_request_was_not_sent() {
     not_sent(client.upload("a\".jsonl", &file));
 }
 
-// It may have had its effect.
+// The call may have had its effect.
 
 #[test]
 fn a_reset_before_the_answer_is_unknown() {
@@ -497,7 +497,7 @@ fn no_redirect_is_followed_and_the_key_goes_nowhere() {
     }
 }
 
-// What goes out.
+// The bytes that are sent.
 
 #[test]
 fn a_create_is_sent_exactly_as_documented() {
@@ -657,7 +657,7 @@ fn batches_with_an_error_on_every_line_can_be_read_and_listed() {
 
 // Files up and down.
 
-/// Bytes that repeat nowhere near.
+/// Bytes without repetition.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -701,7 +701,7 @@ fn sixty_megabytes_go_up_byte_by_byte_in_a_right_frame() {
          filename=\"bk-1.jsonl\"\r\nContent-Type: application/jsonl\r\n\r\n"
     );
     let tail = format!("\r\n--{boundary}--\r\n");
-    // `take_request` has read just as many bytes as Content-Length says.
+    // `take_request` has read exactly as many bytes as Content-Length announces.
     let expected = head.len() + content.len() + tail.len();
     assert_eq!(seen.body.len(), expected);
     assert!(seen.body.starts_with(head.as_bytes()));
@@ -941,7 +941,7 @@ fn three_hundred_recorded_batches_are_read() {
     );
 }
 
-/// One exchange of a recording, in the terms of either recorder.
+/// One exchange of a recording, from either recorder.
 struct Exchange {
     method: String,
     path: String,
@@ -983,7 +983,7 @@ fn recording(path: &Path) -> Vec<Exchange> {
     entries.unwrap().iter().map(exchange).collect()
 }
 
-/// Makes the recorded call again, against a server that gives the recorded answer.
+/// Makes the recorded call again, against a server with the recorded answer.
 fn replay(exchange: &Exchange, input: &Path, tally: &mut BTreeMap<String, u32>) -> Vec<u8> {
     let (base, served) = answering(http(
         200,
@@ -1076,7 +1076,7 @@ fn recorded_conversations_are_replayed() {
             exchanges += 1;
         }
     }
-    // The uploads here were of files that are not kept; the other calls are made again.
+    // The uploaded files of these recordings are not kept; all other calls are repeated.
     for name in [
         "CreateGetAndCancelBatchProtocol",
         "CanRehydrateBatchOperation_True",

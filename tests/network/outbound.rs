@@ -1,4 +1,4 @@
-//! The outgoing side against servers that mean no good.
+//! The outgoing client against hostile servers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,8 +12,8 @@ use batchkeeper::outbound::{
 };
 use crossbeam_channel::{Receiver, never, unbounded};
 
-/// A server on a loopback address that answers each request as `answer` says; told of every
-/// request that arrives. Its thread ends with the test process.
+/// A server on a loopback address that answers each request with `answer` and reports every
+/// request. Its thread ends with the test process.
 struct Host {
     port: u16,
     asked: Receiver<String>,
@@ -38,7 +38,7 @@ fn host(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> Host {
             reader.read_exact(&mut body).unwrap();
             let request = head + &String::from_utf8_lossy(&body);
             answer(&request, reader.get_mut());
-            // Who waits for this may be gone.
+            // The test may have dropped the receiver.
             drop(tell.send(request));
         }
     })
@@ -46,10 +46,10 @@ fn host(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> Host {
     Host { port, asked }
 }
 
-/// A server that always says the same.
+/// A server that always sends the same text.
 fn saying(text: impl Into<String>) -> Host {
     let text = text.into();
-    // The client may hang up before it has all.
+    // The client may close the connection before it has read everything.
     host(move |_, stream| drop(stream.write_all(text.as_bytes())))
 }
 
@@ -59,7 +59,7 @@ impl Host {
     }
 }
 
-/// 127.0.0.1 stands for the public Internet here.
+/// In these tests, 127.0.0.1 counts as a public address.
 fn outbound() -> GuardedClient {
     let guard = SsrfGuard::Allow(vec!["127.0.0.1".parse().unwrap()]);
     GuardedClient::new(guard, Arc::new(SystemClock::new()), LONG)
@@ -177,7 +177,7 @@ fn faults_are_distinguished() {
     assert!(matches!(error, OutboundError::Connection(_)), "{error}");
     assert!(error.is_retryable());
 
-    // A head that comes a byte at a time takes as long as it is given, and no longer.
+    // A head that arrives byte by byte takes the whole timeout, and no longer.
     let dripping = host(|_, stream| {
         let pause = never::<()>();
         let text = b"HTTP/1.1 200 OK\r\nX: "
@@ -289,11 +289,11 @@ fn other_content_is_reported_as_no_image() {
             "{answer}"
         );
     }
-    // The beginning is promised and does not come.
+    // The beginning is announced and never arrives.
     let stalled = host(|request, stream| {
         if request.starts_with("GET") {
             stream.write_all(image(100).as_bytes()).unwrap();
-            // Until the other side gives up.
+            // Until the client closes the connection.
             drop(stream.read(&mut [0]));
         }
     });

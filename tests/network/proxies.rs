@@ -1,4 +1,4 @@
-//! The examples of proxies in `examples/proxy`, with the real nginx and Caddy, where they are
+//! The example configurations in `examples/proxy` with the real nginx and Caddy, if they are
 //! installed: `cargo test --test network proxies:: -- --ignored`.
 
 use std::io::{ErrorKind, Read, Write};
@@ -42,7 +42,7 @@ impl Proxy {
         proxy
     }
 
-    /// The example in a configuration around it, without TLS, on ports of this test.
+    /// Runs the example within a whole configuration, without TLS, on ports of this test.
     fn nginx(appliance: &Appliance) -> Self {
         let address = free();
         let folder = appliance.path("nginx");
@@ -106,12 +106,12 @@ impl Proxy {
         stream
     }
 
-    /// What comes back until the proxy hangs up: the status, the body as it came.
+    /// Returns the status and the unchanged body. The proxy closes the connection.
     fn ask(&self, head: &str, body: &[u8]) -> (u16, String) {
         let mut stream = self.connect();
         let head = format!("{head}\r\nHost: batchkeeper.example\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        // It may be refused before it is all sent.
+        // The proxy may refuse the request before all of it is sent.
         stream.write_all(body).ok();
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
@@ -128,10 +128,10 @@ fn host(url: &str) -> &str {
     url.strip_prefix("http://").unwrap()
 }
 
-/// What must hold behind any proxy.
-fn holds(appliance: &Appliance, proxy: &Proxy) {
+/// Checks what must be true behind any proxy.
+fn assert_common_behaviour(appliance: &Appliance, proxy: &Proxy) {
     let mut body = submission(&appliance.lots(40), &["en", "ru"]);
-    // Past whatever a proxy keeps in memory.
+    // More than a proxy keeps in memory.
     body["note"] = json!("x".repeat(5_000_000));
     let body = body.to_string();
     let signature = sign_bytes(body.as_bytes());
@@ -146,7 +146,7 @@ fn holds(appliance: &Appliance, proxy: &Proxy) {
     let end = answer.rfind('}').unwrap();
     let answer: Value = serde_json::from_str(&answer[start..=end]).unwrap();
     let job = answer["job_id"].as_str().unwrap();
-    // Whom the proxy names, and not whom the client does.
+    // The client's address is the one that the proxy names, not the one that the client names.
     let log = appliance.printed();
     let line = log
         .lines()
@@ -171,7 +171,7 @@ fn holds(appliance: &Appliance, proxy: &Proxy) {
     assert_eq!(status, 200, "{results}");
     assert!(results.contains("LOT-0000") && results.contains("LOT-0039"));
 
-    // Attacks meet the proxy or the gate; either way a good request goes through afterwards.
+    // The proxy or the listener stops the attacks. A good request succeeds afterwards.
     for (rest, body, refused) in [
         ("Content-Length: 100000000000", "", [413, 400]),
         ("Content-Length: 5, 5", "hello", [400, 400]),
@@ -198,8 +198,8 @@ fn holds(appliance: &Appliance, proxy: &Proxy) {
 fn behind_nginx() {
     let appliance = Appliance::with("[http]\ntrusted_proxies = [\"127.0.0.1\"]");
     let proxy = Proxy::nginx(&appliance);
-    holds(&appliance, &proxy);
-    // A chunked body gets its length there: what is refused then is the signature.
+    assert_common_behaviour(&appliance, &proxy);
+    // nginx gives a chunked body a length, so only the signature is refused.
     let chunked = "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
     assert_eq!(proxy.ask(chunked, b"2\r\n{}\r\n0\r\n\r\n").0, 403);
 }
@@ -209,8 +209,8 @@ fn behind_nginx() {
 fn behind_caddy() {
     let appliance = Appliance::with("[http]\ntrusted_proxies = [\"127.0.0.1\"]");
     let proxy = Proxy::caddy(&appliance);
-    holds(&appliance, &proxy);
-    // Caddy passes a chunked body on as it is; it is refused, with what to do.
+    assert_common_behaviour(&appliance, &proxy);
+    // Caddy passes a chunked body on unchanged. It is refused, with a remedy.
     let chunked = "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
     assert_eq!(proxy.ask(chunked, b"2\r\n{}\r\n0\r\n\r\n").0, 411);
 }

@@ -1,4 +1,4 @@
-//! Every recorded result file is read exactly as expected; where they are from is in
+//! Every recorded result file is read exactly as expected. Their sources are in
 //! `tests/fixtures/openai-batches/SOURCES.md`.
 
 use std::collections::BTreeSet;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use batchkeeper::domain::result_line::{Answer, ResultLine, read_body, read_line};
 use serde_json::{Value, json};
 
-/// How the answers stand in a file.
+/// The format of a recording.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// A result file as it was downloaded: a line an answer.
+    /// A downloaded result file: one answer in each line.
     Lines,
-    /// One line, printed over many.
+    /// One answer, printed over many lines.
     OneLine,
     /// A recording of R's ellmer: `results` holds the lines' `response`, null written as `{}`.
     Ellmer,
@@ -21,10 +21,10 @@ enum Form {
     Calls,
 }
 
-/// What an answer is expected to be.
+/// The expected content of an answer.
 #[derive(Debug)]
 enum Expected {
-    /// A text that starts so, and the model.
+    /// A text that begins like this, and the model.
     Text(&'static str, &'static str),
     OpenAiError(&'static str),
     Truncated,
@@ -32,8 +32,8 @@ enum Expected {
 
 use Expected::{OpenAiError, Text, Truncated};
 
-/// A file's first answers one by one, as (custom id, answer, input, output and reasoning tokens),
-/// and of all its answers their number, input and output tokens.
+/// The first answers of a file, as (custom id, answer, input, output and reasoning tokens), and the
+/// totals of all answers: their number, input and output tokens.
 struct Recorded {
     file: &'static str,
     form: Form,
@@ -313,7 +313,7 @@ const RECORDED: &[Recorded] = &[
     },
 ];
 
-/// Files that hold no answers: inputs, and Batch objects with the calls around them.
+/// Files without answers: inputs, and Batch objects with the calls around them.
 const NO_ANSWERS: &[&str] = &[
     "SOURCES.md",
     "curator/basic_batch_completion.http.json",
@@ -353,7 +353,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.is_empty())
 }
 
-/// A line as a result file has it, made around what a recording kept of it.
+/// A line of a result file, rebuilt from the part that a recording kept.
 fn line_around(index: usize, response: &Value, none: &Value) -> ResultLine {
     let line = json!({"custom_id": index.to_string(), "response": response, "error": none});
     read_line(line.to_string().as_bytes()).unwrap()
@@ -411,7 +411,7 @@ fn every_recorded_answer_is_read() {
             assert_eq!(read, *tokens, "{what}");
             assert_eq!(usage.cached, 0, "{what}");
         }
-        // Those that are not listed one by one are texts all.
+        // All answers that are not listed are texts.
         for line in answers.iter().skip(recorded.first.len()) {
             assert!(
                 matches!(line.answer, Answer::Text { .. }),
@@ -468,7 +468,7 @@ fn request_lines_are_not_read_as_answers() {
     }
 }
 
-/// A cut-off download: no part of a line passes for an answer.
+/// A truncated download: no part of a line counts as an answer.
 #[test]
 fn no_cut_line_is_read() {
     let bytes = fs::read(folder().join("openai-batch-manager/v1-responses.json")).unwrap();

@@ -1,10 +1,10 @@
-//! The command line as a whole: every command has its help, prints JSON where it is asked to, and ends
-//! with 0, 1 or 2.
+//! The command line as a whole: every command has help, prints JSON on request, and ends with
+//! status 0, 1 or 2.
 
 use crate::appliance::Appliance;
 use serde_json::Value;
 
-/// Every command of the help, as its first word.
+/// The names of all commands in the help.
 fn commands(help: &str) -> Vec<&str> {
     let (_, rest) = help.split_once("Commands:\n").unwrap();
     let entries = rest.lines().take_while(|line| !line.is_empty());
@@ -22,7 +22,7 @@ fn every_command_has_its_help() {
     let appliance = Appliance::without_daemon("");
     let whole = appliance.run(&["--help"]);
     assert_eq!(whole.status, 0);
-    // What the program is to have, whatever its help says.
+    // The commands that the program must have.
     let wanted = [
         "adopt",
         "alerts",
@@ -58,7 +58,7 @@ fn every_command_has_its_help() {
     assert_eq!(appliance.run(&["frob", "--help"]).status, 2);
 }
 
-/// A command, its status, and a member (or row) of its JSON; none: a list.
+/// A command, its exit status, and a member of its JSON; `None` if the JSON is a list.
 type Case<'a> = (&'a [&'a str], i32, Option<&'a str>);
 
 #[test]
@@ -158,7 +158,7 @@ fn every_command_prints_json_and_returns_its_status() {
 #[test]
 fn commands_that_only_read_need_no_keys() {
     let appliance = Appliance::start();
-    // As where systemd gives the service a credential that nobody else can read.
+    // As with a systemd credential that only the service can read.
     std::fs::remove_file(appliance.path("openai.key")).unwrap();
     let copy = appliance.path("copy.db");
     for command in [
@@ -198,7 +198,7 @@ fn commands_that_only_read_do_not_wait_for_a_writer() {
         let ran = appliance.run(command);
         assert_eq!(ran.status, 0, "{command:?}: {}{}", ran.out, ran.err);
     }
-    // Who writes is told which file it is, and what to do.
+    // A command that writes names the file and the remedy.
     let ran = appliance.run(&["pause", "intake"]);
     assert_eq!(ran.status, 1, "{}", ran.out);
     let told = format!(
@@ -228,7 +228,7 @@ fn open_items_come_first_and_omitted_rows_are_counted() {
         let ran = appliance.run(&[list]);
         assert_eq!((ran.status, ran.out.lines().count()), (0, 2), "{}", ran.out);
     }
-    // What came later and is over.
+    // Items that came later and are finished.
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
     for (table, columns, values) in [
         (
@@ -281,7 +281,7 @@ fn check_config_reports_what_serve_refuses() {
     let with = |table: &toml::Table| {
         std::fs::write(appliance.config(), toml::to_string(table).unwrap()).unwrap();
     };
-    // The key may be in the environment of the service alone.
+    // The key may be in the environment of the service only.
     let key_file = table["openai"]
         .as_table_mut()
         .unwrap()
@@ -350,7 +350,7 @@ fn sign_shows_each_signature_that_a_client_may_use() {
     let file = appliance.path("body.json");
     std::fs::write(&file, &body).unwrap();
     let file = file.to_str().unwrap();
-    // The form that the README shows stands first.
+    // The form that the README shows comes first.
     let both = appliance.run(&["sign", file]);
     let lines: Vec<&str> = both.out.lines().collect();
     assert_eq!(lines.len(), 7, "{}", both.out);
@@ -407,7 +407,7 @@ fn sign_shows_each_signature_that_a_client_may_use() {
 #[test]
 fn commands_report_their_real_effect() {
     let mut appliance = Appliance::start();
-    // Not due yet: it goes by itself.
+    // Not due yet: it is sent without a command.
     assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let mut body = crate::appliance::submission(&appliance.lots(2), &["en"]);
     body["webhook_url"] = appliance.hook("told").into();
@@ -417,7 +417,7 @@ fn commands_report_their_real_effect() {
     let told = "not due before its job has ended";
     assert!(resend.err.contains(told), "{}", resend.err);
     appliance.kill_daemon();
-    // Those of an import are held already, the copy's own will be.
+    // The requests of the import are held already; those of the copy will be held.
     let dump = appliance.path("dump.json");
     let orphan = "00000000-0000-4000-8000-000000000001";
     let rows = serde_json::json!({

@@ -1,5 +1,5 @@
-//! What the operator sees of the real program: metrics, health, alerts told, and that it ends when a
-//! thread of it does.
+//! The operator's view of the real program: metrics, health, alerts. The process ends when one of
+//! its threads ends.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -67,7 +67,7 @@ fn the_metrics_show_the_current_state() {
     assert_eq!(metric(&page, "requests{state=\"waiting\"}"), Some(0));
     assert_eq!(metric(&page, "storage_ok"), Some(1));
     assert!(metric(&page, "database_bytes") > Some(0));
-    // What is counted since the beginning: three lots with a description and a translation each.
+    // The counters since the start: three lots with a description and a translation each.
     for (name, number) in [
         ("jobs_accepted_total{client=\"default\"}", 1),
         ("lots_accepted_total{client=\"default\"}", 3),
@@ -109,8 +109,8 @@ fn the_metrics_show_the_current_state() {
     appliance.assert_sound();
 }
 
-/// The log of a job answers what is asked the next day: who sent it, when it went to OpenAI, under
-/// which ids, what came back, who was told.
+/// The log of a job answers the questions of the next day: the client, the time of each call to
+/// OpenAI, the ids there, the results, and the webhook.
 #[test]
 fn the_log_shows_a_jobs_whole_life() {
     let mut appliance = Appliance::with("log_format = \"json\"");
@@ -179,7 +179,7 @@ fn the_log_shows_a_jobs_whole_life() {
 #[test]
 fn the_log_reports_only_what_was_stored() {
     let appliance = Appliance::start();
-    // The last rows of a job cannot be written, as on a disk that is full by then.
+    // The last rows of a job cannot be written, as on a full disk.
     sql(&appliance)
         .execute_batch(
             "CREATE TRIGGER full BEFORE INSERT ON acceptances BEGIN SELECT RAISE(ABORT, 'no room'); END",
@@ -200,8 +200,8 @@ fn the_log_reports_only_what_was_stored() {
     assert_eq!(appliance.printed().matches("event=accepted").count(), 1);
 }
 
-/// The first line of a daemon (which finds the database taken) whose standard error leads to the
-/// journal, as far as it can tell.
+/// The first log line of a daemon whose standard error appears to be the journal. The daemon ends,
+/// because the database is in use.
 fn under_a_journal(appliance: &Appliance) -> String {
     let mut shell = Command::new("sh");
     let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2); exec \"$0\" \"$@\"";
@@ -225,7 +225,7 @@ fn an_unknown_log_level_is_refused() {
     );
 }
 
-/// Runs Prometheus' own checker on a text, where there is one.
+/// Runs Prometheus' own checker on a text, if it is installed.
 fn checked_by_promtool(arguments: &[&str], text: &str) {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped());
@@ -249,7 +249,7 @@ fn checked_by_promtool(arguments: &[&str], text: &str) {
     );
 }
 
-/// Every metric that the dashboard and the rules name is one of the page.
+/// Every metric in the dashboard and in the rules exists on the page.
 fn assert_contrib_metrics_exist(page: &str) {
     let rules = include_str!("../../contrib/alert-rules.yaml");
     let dashboard = include_str!("../../contrib/grafana-dashboard.json");
@@ -319,7 +319,7 @@ fn an_alert_is_shown_everywhere_until_its_cause_is_gone() {
         count(&metrics(&appliance)).is_none().then_some(())
     });
     assert_eq!(appliance.run(&["alerts"]).status, 0);
-    // Each told once, when it opened and when it closed.
+    // Each alert is notified once when it opens and once when it closes.
     let opened = broken
         .query_row("SELECT count(*) FROM alerts", [], |row| {
             row.get::<_, usize>(0)
@@ -367,12 +367,12 @@ fn alerts_without_their_own_key_are_signed_like_webhooks() {
     assert_eq!(of_alert, sign(&key(), Message::Bytes(b"x")));
 }
 
-/// Rows that a thread cannot read, as after a disk's fault: whoever meets them ends the process.
-fn ends_with(corruption: &str, thread: &str) {
+/// Corrupts rows so that a thread cannot read them, as after a disk fault. The process must end.
+fn assert_ends_after(corruption: &str, thread: &str) {
     let mut appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress"}));
     appliance.job(&appliance.lots(2), &["en"]);
-    // Known here, too: what is corrupted is the row of a submitted one.
+    // The batch is submitted in our database too: its row is then corrupted.
     wait_for("a batch at OpenAI", || {
         let submitted = "SELECT count(*) FROM openai_batches WHERE state = 'submitted'";
         (appliance.cell::<i64>(submitted) == 1).then_some(())
@@ -384,7 +384,8 @@ fn ends_with(corruption: &str, thread: &str) {
     broken.execute_batch(corruption).unwrap();
     let (status, said) = appliance.daemon_ended();
     assert_eq!(status, 1, "{said:?}");
-    // The last word: the thread's end, or what it could not read, whichever came first.
+    // The last message is the end of the thread or the row that it could not read, whichever came
+    // first.
     let mut last = said.iter().filter(|line| line.contains("ERROR"));
     let last = last.next_back().unwrap();
     let of_thread = last.contains(&format!("thread {thread}")) && last.contains("ended");
@@ -399,7 +400,7 @@ fn ends_with(corruption: &str, thread: &str) {
 
 #[test]
 fn the_process_ends_when_the_poller_fails() {
-    ends_with(
+    assert_ends_after(
         "UPDATE openai_batches SET openai_errors = 'no JSON' WHERE state = 'submitted'",
         "poller",
     );
@@ -407,7 +408,7 @@ fn the_process_ends_when_the_poller_fails() {
 
 #[test]
 fn the_process_ends_when_a_webhook_sender_fails() {
-    ends_with(
+    assert_ends_after(
         "UPDATE batch_jobs SET languages = 'no JSON';
          INSERT INTO webhook_deliveries (batch_job_id, url, state, next_at, created_at)
          SELECT id, 'http://127.0.0.1:1/', 'due', created_at, created_at FROM batch_jobs",
@@ -443,7 +444,7 @@ fn health_shows_each_threads_last_tick() {
         assert!(check["seconds_since_tick"].as_u64().unwrap() < 60, "{name}");
     }
     assert_eq!(checks["client_port"]["ok"], true);
-    // A client sees the status alone.
+    // A client sees the status only.
     let brief = call("GET", &format!("{}/health", appliance.api), &[], b"").json();
     assert_eq!(brief, json!({"status": "healthy"}));
 }
@@ -517,19 +518,19 @@ fn the_report_accounts_for_every_request_or_reports_a_difference() {
     assert!(paid > 0);
     let paid = batchkeeper::domain::money::Money(paid).to_string();
     assert_eq!(whole["cost_usd"], json!(paid));
-    // People see the same.
+    // The text report shows the same.
     let table = appliance.run(&["report"]);
     assert_eq!(table.status, 0, "{}", table.err);
     assert!(table.out.contains(&paid), "{}", table.out);
     assert!(table.out.contains("It balances"), "{}", table.out);
-    // Before it there was nothing.
+    // Nothing existed before that day.
     let (status, nothing) = report(&appliance, &["--from", "2020-01-01", "--to", "2020-01-02"]);
     assert_eq!(status, 0);
     assert_eq!(account(&nothing, "jobs"), [0; 5]);
     assert_eq!(nothing["batches"], json!([]));
     assert_eq!(appliance.run(&["report", "--from", "soon"]).status, 2);
 
-    // A listing lags behind; the batch itself is there.
+    // The listing lags behind; the batch itself exists.
     let vision = batches.iter().find(|it| it["stage"] == "vision").unwrap();
     appliance.fault(
         &json!([{"fault": "list_lag", "value": 3_600_000, "match": vision["openai_batch_id"]}]),
@@ -537,7 +538,7 @@ fn the_report_accounts_for_every_request_or_reports_a_difference() {
     let (status, lagging) = report(&appliance, &[]);
     assert_eq!((status, &lagging["batches"]), (0, &whole["batches"]));
 
-    // A lot that is lost, and a batch whose row is.
+    // A lot without a row, and a batch without a row.
     let broken = sql(&appliance);
     broken
         .execute_batch("UPDATE batch_lots SET error_message = NULL WHERE status = 'failed'")
@@ -558,7 +559,7 @@ fn the_report_accounts_for_every_request_or_reports_a_difference() {
     let unowned: Vec<&Value> = unowned.filter(|it| it["balances"] == false).collect();
     assert_eq!(unowned.len(), 1);
     assert_eq!(unowned[0]["owner"], Value::Null);
-    // And one that OpenAI no longer knows.
+    // And one that OpenAI no longer has.
     appliance.fault(&json!([{"fault": "batch_gone"}]));
     let (status, gone) = report(&appliance, &[]);
     assert_eq!(status, 1, "{gone}");

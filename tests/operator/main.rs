@@ -1,4 +1,4 @@
-//! What an operator does and sees: commands, pages, SQL.
+//! The operator's interfaces: commands, pages, SQL.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

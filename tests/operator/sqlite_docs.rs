@@ -1,5 +1,5 @@
-//! docs/sqlite.md: each question in it is answered on a database with work in it, and whoever looks,
-//! for however long, stops nobody.
+//! Tests of docs/sqlite.md: every query in it works on a database with jobs, and a reader never
+//! blocks the daemon.
 
 use std::fs;
 
@@ -8,15 +8,15 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
 const DOCUMENT: &str = include_str!("../../docs/sqlite.md");
-/// What a query of the document that must find nothing has in its last line.
+/// The last line of a query that must return no row.
 const EMPTY: &str = "-- must be empty";
 
-/// As the operator's `sqlite3 -readonly` has it.
+/// Opens the database as `sqlite3 -readonly` does.
 fn reader(appliance: &Appliance) -> Connection {
     Connection::open_with_flags(appliance.database(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }
 
-/// How many rows a query gives.
+/// The number of rows that a query returns.
 fn rows(connection: &Connection, sql: &str) -> usize {
     let mut query = connection
         .prepare(sql)
@@ -47,10 +47,11 @@ fn each_question_of_the_document_is_answered() {
     appliance.results(&job);
     appliance.delivered("told", 1);
     appliance.wait_until_ingested();
-    // One whose receiver is not there, until it is given up; one that OpenAI is at; a pause.
+    // One webhook that is abandoned because its receiver does not exist, one batch at OpenAI, and a
+    // pause.
     body["webhook_url"] = json!("http://127.0.0.1:1/gone");
     assert_eq!(appliance.submit(&body).status, 201);
-    wait_for("a webhook given up", || {
+    wait_for("an abandoned webhook", || {
         let given_up = "SELECT count(*) FROM alerts WHERE kind = 'webhook_failed'";
         (appliance.cell::<u32>(given_up) == 1).then_some(())
     });
@@ -77,7 +78,7 @@ fn each_question_of_the_document_is_answered() {
     }
     assert_eq!(answered, 20);
 
-    // Every view is in the document, and has the columns that it names.
+    // Every view is in the document and has the columns that the document names.
     let mut views = database
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'view'")
         .unwrap();
@@ -125,7 +126,7 @@ fn an_open_reader_blocks_no_other_connection_and_its_space_is_reused() {
         appliance.wait_until_ingested();
     };
     work();
-    // In the middle of a transaction, as a forgotten `BEGIN` leaves it.
+    // Within a transaction, as after a forgotten `BEGIN`.
     let looking = reader(&appliance);
     looking.execute_batch("BEGIN").unwrap();
     assert_eq!(
@@ -137,7 +138,7 @@ fn an_open_reader_blocks_no_other_connection_and_its_space_is_reused() {
     work();
     let held = wal();
     assert!(held > before + 1_000_000, "{before} {held}");
-    // It sees what it saw; everybody else sees the work done.
+    // The reader sees the old data; every other connection sees the new data.
     assert_eq!(rows(&looking, "SELECT * FROM v_jobs"), 3);
     assert_eq!(
         rows(

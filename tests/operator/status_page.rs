@@ -1,5 +1,5 @@
-//! The status page as a browser has it. Its text is held by plain requests; where chromium is, what its
-//! script does is held there, too, and `SCREENSHOTS=folder` keeps pictures of it.
+//! The status page as a browser shows it. Plain requests check its text. If Chromium is installed,
+//! the test also checks the script, and `SCREENSHOTS=folder` saves screenshots.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ fn html(appliance: &Appliance, path: &str) -> String {
     String::from_utf8(answer.body).unwrap()
 }
 
-/// Debian's chromium, where it is.
+/// The path of Debian's Chromium; `None` if it is not installed.
 fn chromium() -> Option<PathBuf> {
     let found = [
         "/usr/bin/chromium",
@@ -38,7 +38,7 @@ fn chromium() -> Option<PathBuf> {
     found
 }
 
-/// Chromium on a page, without a window, until its script has had the time of two looks.
+/// Runs headless Chromium on a page until the page's script has had time for two refreshes.
 fn browser(chromium: &Path, profile: &Path, arguments: &[String]) -> String {
     let output = Command::new(chromium)
         .args([
@@ -61,7 +61,7 @@ fn browser(chromium: &Path, profile: &Path, arguments: &[String]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Keeps a picture, where somebody wants them.
+/// Saves a screenshot if `SCREENSHOTS` is set.
 fn picture(appliance: &Appliance, path: &str, name: &str, (width, height): (u32, u32), dark: bool) {
     let Some(folder) = std::env::var_os("SCREENSHOTS").map(PathBuf::from) else {
         return;
@@ -86,7 +86,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     let mut appliance = Appliance::without_daemon("");
     appliance.configure("[steps]\naudit = \"20ms\"");
     appliance.start_daemon();
-    // Nothing yet.
+    // Before any job.
     let empty = html(&appliance, "/");
     assert!(
         empty.contains("Ready for the first job") && empty.contains("All is well"),
@@ -94,7 +94,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     );
     picture(&appliance, "/", "empty.png", DESK, false);
 
-    // A job through, and one whose batch stands at OpenAI.
+    // One completed job, and one whose batch is stalled at OpenAI.
     let mut lots = appliance.lots(24);
     lots[3]["images"] = json!([appliance.image("missing.jpg")]);
     let mut body = crate::appliance::submission(&lots, &["en", "de"]);
@@ -105,7 +105,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
         .to_owned();
     appliance.results(&ended);
     appliance.delivered("page", 1);
-    // An hour as a busy day leaves it.
+    // The statistics of a busy hour.
     let database = Connection::open(appliance.database()).unwrap();
     database.busy_timeout(Duration::from_mins(1)).unwrap();
     database
@@ -135,7 +135,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     picture(&appliance, "/", "dark.png", DESK, true);
     picture(&appliance, "/", "phone.png", PHONE, false);
 
-    // What it leads to is there, and says the same as the tables.
+    // The linked pages exist and show the same as the tables.
     let of_job = html(&appliance, &format!("/jobs/{ended}"));
     for part in [
         "accepted",
@@ -186,7 +186,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
         "{policy}"
     );
 
-    // Trouble.
+    // With an alert.
     database
         .execute(
             "UPDATE batch_jobs SET open_vision = open_vision + 7 WHERE id = ?",
@@ -214,21 +214,21 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     picture(&appliance, "/", "alert-phone-dark.png", PHONE, true);
 }
 
-/// A daemon in between, which has the page of `before` for the first that asks and the real one from
-/// then on: what a browser shows of the real one, its script has brought.
+/// Starts a proxy that returns the page `before` to the first request and passes all later requests
+/// on. So the browser sees newer content only through its script.
 fn seen_without_a_reload(appliance: &Appliance, before: String) -> Option<String> {
     let chromium = chromium()?;
     let between = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = between.local_addr().unwrap();
     let ops = appliance.ops.clone();
     let mut before = Some(before.into_bytes());
-    // It ends with the test's process.
+    // The thread ends with the test's process.
     thread_group::spawn_ungrouped("between", move || {
         for stream in between.incoming() {
             let mut stream = stream.unwrap();
             let mut head = String::new();
             let mut lines = BufReader::new(&stream);
-            // A connection that a browser opens ahead of need says nothing.
+            // A browser opens connections in advance and may send nothing on them.
             if lines.read_line(&mut head).unwrap_or(0) == 0 {
                 continue;
             }
