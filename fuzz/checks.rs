@@ -1,5 +1,5 @@
-//! What must hold whatever a stranger sends: the fuzz targets' checks, each over one input. The tests
-//! run them over the corpora too (`tests/house/fuzz_corpus.rs`).
+//! The fuzz targets' checks: the conditions that must hold for every input, each over one input.
+//! The tests run them over the corpora too (`tests/house/fuzz_corpus.rs`).
 
 use std::collections::HashSet;
 use std::io::Cursor;
@@ -15,14 +15,14 @@ use batchkeeper::openai::jsonl::{LineContent, LineReader};
 use batchkeeper::outbound::SsrfGuard;
 use batchkeeper::python_json::{self, Json};
 
-/// A request's head: whatever arrives, in whatever pieces, what passes is clean.
+/// A request head: however the bytes are split, an accepted head has no forbidden bytes.
 pub fn request_head(data: &[u8]) {
     let whole = end_of_head(data, 0);
     for split in [1, data.len() / 2, data.len().saturating_sub(1)] {
         let Some(early) = data.get(..split) else {
             continue;
         };
-        // In two pieces it ends where it ends in one.
+        // The end of the head is the same when the bytes arrive in two parts.
         if let Ok(None) = end_of_head(early, 0) {
             assert_eq!(end_of_head(data, split), whole);
         }
@@ -49,7 +49,7 @@ pub fn request_head(data: &[u8]) {
     }
 }
 
-/// A submission's body: what is taken keeps the contract's limits.
+/// A submission's body: an accepted submission keeps the contract's limits.
 pub fn submission(data: &[u8]) {
     let Ok(body) = python_json::parse_within(data, 100_000) else {
         return;
@@ -86,12 +86,12 @@ fn form(json: &Json<'_>) -> Vec<u8> {
     out
 }
 
-/// Canonical JSON: it is ASCII, reads as the same value again, and has one form only; where
-/// serde_json takes a text, so does our scanner.
+/// Canonical JSON is ASCII, parses to the same value, and is its own canonical form. Our parser
+/// accepts every text that serde_json accepts.
 pub fn canonical(data: &[u8]) {
     let Ok(value) = python_json::parse(data) else {
         if let Ok(value) = serde_json::from_slice::<serde_json::Value>(data) {
-            panic!("serde_json takes it: {value}");
+            panic!("serde_json accepts it: {value}");
         }
         return;
     };
@@ -125,7 +125,7 @@ pub fn result_line(data: &[u8]) {
     assert_eq!(reader.offset(), data.len() as u64);
 }
 
-/// Signature headers: nothing but the signature itself is taken, however it is written.
+/// Signature headers: only the right signature is accepted, in every spelling.
 pub fn signature(data: &[u8]) {
     let key = Key::new("a key of 16 bytes or more").expect("long enough");
     let keys = [key.clone()];
@@ -157,7 +157,7 @@ pub fn signature(data: &[u8]) {
     }
 }
 
-/// URLs: what the guard lets through names no address that it would not.
+/// URLs: the guard accepts no URL with a refused address.
 pub fn url_guard(data: &[u8]) {
     let Ok(url) = std::str::from_utf8(data) else {
         return;

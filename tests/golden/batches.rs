@@ -1,4 +1,5 @@
-//! What the daemon sends to OpenAI for a batch: the input files and the calls that upload and create.
+//! The calls that the daemon sends to OpenAI for a batch: the input files, the uploads and the
+//! creates.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::names::Names;
 use crate::relay::{Relay, Sent};
 use crate::{UNCHECKED, names_of, relayed};
 
-/// The lots of every job here: texts and images of all kinds.
+/// The lots of every job in this file: texts and images of all kinds.
 pub fn lots() -> Vec<Value> {
     vec![
         json!({"lot_id": "plain", "additional_info": "2021 BMW X5, front collision",
@@ -27,7 +28,7 @@ pub fn lots() -> Vec<Value> {
     ]
 }
 
-/// Parameters that are not the default ones.
+/// Parameters that differ from the defaults.
 pub const OTHER: &str = r#"
     vision.model = "gpt-5-mini"
     vision.prompt = "Say \"what\" is broken.\nПо-английски. 🚗"
@@ -41,7 +42,7 @@ pub const OTHER: &str = r#"
 "#;
 const LANGUAGES: [&str; 5] = ["en", "ru", "pt-BR", "zh-Hant", "en-GB"];
 
-/// What an upload sends: its head and the input file.
+/// The content of an upload: its head and the input file.
 fn uploaded(upload: &Sent, names: &Names) -> (String, String) {
     let boundary = upload
         .header("content-type")
@@ -74,10 +75,10 @@ fn sent(relay: &Relay, names: &Names) -> (String, Vec<String>) {
     (calls, files)
 }
 
-/// The batches of one job with this configuration.
+/// Compares the batches of one job with this configuration.
 fn check(folder: &str, config: &str) {
     let (appliance, relay) = relayed(&format!("{UNCHECKED}{config}"));
-    // Translations are asked for in the order of the descriptions.
+    // Translations are sent in the order of the descriptions.
     appliance.fault(&json!({"fault": "shuffle_output", "value": false}));
     let job = appliance.job(&lots(), &LANGUAGES);
     appliance.results(&job);
@@ -111,7 +112,7 @@ fn batches_with_other_parameters() {
 
 #[test]
 fn batches_that_raise_the_cap_of_an_answer() {
-    // The description is cut short once, and the translation.
+    // The description is cut short once, and so is the translation.
     let (appliance, relay) = relayed(UNCHECKED);
     for line in ["_0", "_0_ru"] {
         appliance

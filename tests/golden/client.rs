@@ -1,4 +1,4 @@
-//! The client's HTTP contract: every call, and what is answered at every stage of a job.
+//! The client's HTTP contract: every call and its answer in every stage of a job.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,10 @@ use crate::talk::{Ask, Talk};
 use crate::{STEADY, SUBMIT, UNCHECKED, hand, names_of};
 
 const OTHER_KEY: &str = "a key that only the other client has";
-const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
-/// Texts with the form of ones that differ from run to run, which are always the same.
+const UNKNOWN_JOB: &str = "00000000-0000-4000-8000-000000000000";
+/// Constant texts that have the form of variable ones; no placeholder replaces them.
 const FIXED: [&str; 4] = [
-    NOBODY,
+    UNKNOWN_JOB,
     "2020-01-01T00:00:00Z",
     "2020-01-02",
     "2026-11-24T02:24:00Z",
@@ -79,7 +79,7 @@ fn read_all(talk: &mut Talk<'_>, stage: &str, job: &str) {
     }
 }
 
-/// The reads of a job under way.
+/// The reads of a running job.
 fn read_running(talk: &mut Talk<'_>, stage: &str, job: &str) {
     for path in ["batch-status", "batch-results"] {
         let ask = get(&format!("/api/v1/{path}/{job}"));
@@ -87,7 +87,7 @@ fn read_running(talk: &mut Talk<'_>, stage: &str, job: &str) {
     }
 }
 
-/// Refusals of submissions.
+/// Submissions that are refused.
 fn refusals(talk: &mut Talk<'_>) {
     let good = submission(&lots()[..1], &["en", "ru"]);
     let with = |member: &str, value: Value| {
@@ -198,7 +198,7 @@ fn refusals(talk: &mut Talk<'_>) {
     }
 }
 
-/// What the listener itself refuses, and paths of nobody.
+/// The listener's own errors, and unknown paths.
 fn elsewhere(mut talk: Talk<'_>) -> String {
     for (method, target) in [
         ("GET", "/health"),
@@ -230,7 +230,7 @@ fn refused_reads(mut talk: Talk<'_>, job: &str) -> String {
     talk.ask("another client's job", &other);
     talk.ask(
         "no such job",
-        &get(&format!("/api/v1/batch-status/{NOBODY}")),
+        &get(&format!("/api/v1/batch-status/{UNKNOWN_JOB}")),
     );
     talk.ask("no id", &get("/api/v1/batch-status/job"));
     for query in ["limit=x", "offset=1.5", "limit=1&limit=2"] {
@@ -327,7 +327,7 @@ impl<'n> Talks<'n> {
         [completed, cancelled]
     }
 
-    /// The second job is cancelled.
+    /// Cancels the second job.
     fn cancel(&mut self, job: &str) {
         let talk = &mut self.cancels;
         let target = format!("/api/v1/batch-jobs/{job}/cancel");
@@ -341,19 +341,19 @@ impl<'n> Talks<'n> {
         talk.ask("no JSON", &post("{"));
         talk.ask("signed as earlier", &legacy("POST", &target, job));
         talk.ask("once more", &post("{\"reason\": \"sold\"}"));
-        let unknown = format!("/api/v1/batch-jobs/{NOBODY}/cancel");
+        let unknown = format!("/api/v1/batch-jobs/{UNKNOWN_JOB}/cancel");
         talk.ask("no such job", &v1("POST", &unknown, b""));
         read_all(&mut self.polls, "cancelled", job);
     }
 
-    /// The first job goes through every stage. The first attempt of its webhook fails.
+    /// Takes the first job through every stage. The first attempt of its webhook fails.
     fn complete(&mut self, appliance: &Appliance, job: &str) {
         appliance.fault(&json!({"fault": "stall_in_progress"}));
         operator(appliance, &["resume", "submissions"]);
         batch_is(appliance, job, "processing", "running");
         read_running(&mut self.polls, "processing", job);
 
-        // The descriptions come in. The translations wait.
+        // The descriptions arrive; the translations wait.
         operator(appliance, &["pause", "submissions"]);
         appliance.clear_faults();
         batch_is(appliance, job, "translating", "completed");
@@ -395,7 +395,7 @@ impl<'n> Talks<'n> {
         }
     }
 
-    /// A third job fails. Gives its id.
+    /// Lets a third job fail, and returns its id.
     fn fail(&mut self, appliance: &Appliance) -> String {
         let mut body = submission(&lots()[1..], &["en", "ru"]);
         body["lots"][0]["images"] = json!(["https://img.example/missing.jpg"]);
@@ -449,11 +449,11 @@ fn the_calls_of_a_client() {
         let id = hand::webhook_id(job, event, &appliance.hook(hook));
         let deliveries = appliance.delivered(hook, count);
         assert_eq!(deliveries.len(), count, "{hook}");
-        let told = deliveries.iter().map(|it| webhook(&names, it, &id));
-        fixtures.add(&format!("webhook-{hook}.txt"), told.collect::<String>());
+        let texts = deliveries.iter().map(|it| webhook(&names, it, &id));
+        fixtures.add(&format!("webhook-{hook}.txt"), texts.collect::<String>());
     }
 
-    // The results are removed, as they are after their time.
+    // The results are removed, as after their retention time.
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
     let removed = database.execute("UPDATE batch_jobs SET cleaning_since = completed_at", []);
     assert_eq!(removed, Ok(3));
@@ -471,7 +471,7 @@ fn the_calls_of_a_client() {
     fixtures.check();
 }
 
-/// What is answered when nothing more is taken.
+/// The answers when a limit is reached.
 fn limits(appliance: &mut Appliance, names: &Names, job: &str) -> String {
     let body = submission(&lots(), &["en", "fr"]);
     let mut talk = Talk::with(&appliance.api, names);
@@ -492,7 +492,7 @@ fn limits(appliance: &mut Appliance, names: &Names, job: &str) -> String {
     let one = "limits.lots_per_day = 1\nbudgets.show_costs = true";
     let mut talk = restarted(appliance, names, one);
     talk.ask("a status with costs", &get(&status));
-    // The lots of today are another client's.
+    // Today's lots are those of another client.
     let body = body.to_string();
     let signature = hand::legacy(OTHER_KEY, body.as_bytes());
     let headers = vec![
@@ -504,7 +504,7 @@ fn limits(appliance: &mut Appliance, names: &Names, job: &str) -> String {
     text + &talk.text()
 }
 
-/// The daemon is started anew, with this configuration.
+/// Restarts the daemon with this configuration.
 fn restarted<'n>(appliance: &mut Appliance, names: &'n Names, with: &str) -> Talk<'n> {
     appliance.kill_daemon();
     appliance.configure(&config(with));
@@ -512,7 +512,8 @@ fn restarted<'n>(appliance: &mut Appliance, names: &'n Names, with: &str) -> Tal
     Talk::with(&appliance.api, names)
 }
 
-/// A delivery of a webhook. Its signatures are made anew by hand: a placeholder stands for one that is right.
+/// A webhook delivery. Its signatures are computed again by `hand.rs`: a placeholder replaces a
+/// correct one.
 fn webhook(names: &Names, delivery: &Value, id: &str) -> String {
     let body = delivery["body"].as_str().unwrap();
     let mut text = format!("POST {}\n", delivery["path"].as_str().unwrap());

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// Set to 1, it has the files written anew.
+/// If this variable is 1, the files are written instead of compared.
 const UPDATE: &str = "GOLDEN_UPDATE";
-/// Characters that are shown before the first difference of a line, and after it.
+/// The number of characters shown before and after the first difference in a line.
 const AROUND: (usize, usize) = (60, 140);
 
-/// What a test has to compare.
+/// The texts that a test compares.
 pub struct Fixtures {
     folder: PathBuf,
     files: BTreeMap<String, String>,
 }
 
 impl Fixtures {
-    /// The files of this folder. No other test may write there.
+    /// The files in this folder. No other test may use the folder.
     pub fn of(folder: &str) -> Self {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
         Self {
@@ -25,13 +25,13 @@ impl Fixtures {
         }
     }
 
-    /// The text that a file must have.
+    /// Adds the expected text of a file.
     pub fn add(&mut self, file: &str, text: impl Into<String>) {
         let before = self.files.insert(file.to_owned(), text.into());
         assert_eq!(before, None, "{file} is written twice");
     }
 
-    /// Compares all files, or writes them anew.
+    /// Compares all files, or writes them.
     #[track_caller]
     pub fn check(&self) {
         if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
@@ -47,7 +47,7 @@ impl Fixtures {
             };
             complaints.extend(complaint.map(|it| format!("{}: {it}", path.display())));
         }
-        for name in self.there() {
+        for name in self.existing() {
             if !self.files.contains_key(&name) {
                 complaints.push(format!(
                     "{}: no test writes it",
@@ -66,7 +66,7 @@ impl Fixtures {
 
     fn write(&self) {
         fs::create_dir_all(&self.folder).unwrap();
-        for name in self.there() {
+        for name in self.existing() {
             fs::remove_file(self.folder.join(name)).unwrap();
         }
         for (name, text) in &self.files {
@@ -74,8 +74,8 @@ impl Fixtures {
         }
     }
 
-    /// The names of the files that are in the folder.
-    fn there(&self) -> Vec<String> {
+    /// The names of the files in the folder.
+    fn existing(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return Vec::new();
         };
@@ -88,7 +88,7 @@ impl Fixtures {
     }
 }
 
-/// The first line that differs, with both sides; none: the texts are equal.
+/// The first line that differs, from both texts; `None` if the texts are equal.
 fn difference(golden: &str, found: &str) -> Option<String> {
     if golden == found {
         return None;
@@ -114,7 +114,7 @@ fn difference(golden: &str, found: &str) -> Option<String> {
     ))
 }
 
-/// The part of a line around a column; none: the text has ended.
+/// The part of a line around a column. `line` is `None` after the end of the text.
 fn excerpt(line: Option<&str>, column: usize) -> String {
     let Some(line) = line else {
         return "(the end)".to_owned();

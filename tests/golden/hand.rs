@@ -1,4 +1,4 @@
-//! Signatures made by hand, from the contract alone: nothing here asks the crate.
+//! Signatures made from the contract's text alone, without the crate's code.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +29,7 @@ pub fn v1(key: &str, timestamp: &str, method: &str, target: &str, body: &[u8]) -
     format!("v1={}", legacy(key, &message))
 }
 
-/// The headers of signature v1, made so many seconds ago.
+/// The headers of signature v1 with a timestamp that is `age` seconds old.
 pub fn v1_headers(
     key: &str,
     method: &str,

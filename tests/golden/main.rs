@@ -1,11 +1,12 @@
-//! Golden files: what the program says, byte for byte.
+//! Golden files: the program's output, byte for byte.
 //!
-//! The tests drive the real program and compare what it says with the files in `tests/fixtures/golden`:
-//! what it sends to OpenAI, what clients and operators get, what webhooks bring, signatures. A difference
-//! fails, with the first line that differs. `GOLDEN_UPDATE=1 cargo test --test golden` writes the files anew;
-//! the change of the files is then a part of the commit.
+//! The tests drive the real program and compare its output with the files in
+//! `tests/fixtures/golden`: the calls to OpenAI, the answers to clients and operators, webhooks and
+//! signatures. A difference fails the test and shows the first line that differs. `GOLDEN_UPDATE=1
+//! cargo test --test golden` writes the files again; commit them with the change that caused the
+//! difference.
 //!
-//! Texts that differ from run to run (times, random ids, addresses) are replaced by placeholders
+//! Texts that differ between runs (times, random ids, addresses) are replaced by placeholders
 //! (`names.rs`). Everything else must be equal.
 #![allow(
     clippy::unwrap_used,
@@ -31,14 +32,14 @@ use appliance::Appliance;
 use names::Names;
 use relay::Relay;
 
-/// Where submissions go.
+/// The path of submissions.
 const SUBMIT: &str = "/api/v1/generate-descriptions";
 
-/// How the program names itself in requests.
+/// The program's `User-Agent`.
 const AGENT: &str = concat!("batchkeeper/", env!("CARGO_PKG_VERSION"));
 
-/// The configuration of every test. Times are long, so that a slow machine changes nothing. Prices are of
-/// this test, so that no day changes them.
+/// The configuration of every test. The times are long, so that a slow machine changes nothing. The
+/// prices are fixed here, so that a change of prices changes nothing.
 const STEADY: &str = r#"
 prices = [{ model = "gpt-6-luna", since = "2020-01-01", batch = ["0.05", "0.005", "0.25"],
             synchronous = ["0.10", "0.01", "0.50"] }]
@@ -46,10 +47,10 @@ openai.create_timeout = "1m"
 openai.settling_time = "2m"
 openai.results_timeout = "1m"
 "#;
-/// Image URLs are not looked at: they may be fixed texts.
+/// Image URLs are not checked: they may be constant texts.
 const UNCHECKED: &str = "images.check = false\n";
 
-/// An appliance whose calls of OpenAI pass through a relay.
+/// An appliance whose calls to OpenAI go through a relay.
 fn relayed(config: &str) -> (Appliance, Relay) {
     let mut appliance = Appliance::without_daemon("");
     let relay = Relay::start(&appliance.sandbox);
@@ -61,7 +62,7 @@ fn relayed(config: &str) -> (Appliance, Relay) {
     (appliance, relay)
 }
 
-/// Placeholders for the addresses of an appliance, and for the version of the program.
+/// Placeholders for the addresses of an appliance and for the program's version.
 fn names_of(appliance: &Appliance) -> Names {
     let names = Names::default();
     for (url, name) in [

@@ -1,9 +1,9 @@
-//! Placeholders for what differs from run to run.
+//! Placeholders for texts that differ between runs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Forms of texts that differ: `#` is a digit, `%` a hexadecimal digit, `@` a letter or digit.
+/// Forms of such texts: `#` is a digit, `%` a hexadecimal digit, `@` a letter or digit.
 const FORMS: [(&str, &str); 9] = [
     ("20##-##-##T##:##:##.###Z", "time with ms"),
     ("20##-##-##T##:##:##Z", "time"),
@@ -15,9 +15,9 @@ const FORMS: [(&str, &str); 9] = [
     ("file-@@@@@@@@@@@@@@@@@@@@@@", "file"),
     ("%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%", "hex"),
 ];
-/// Forms that need no number: which of them it is says nothing.
+/// Forms whose placeholders have no number, because it does not matter which of them it is.
 const ALIKE: [&str; 4] = ["time with ms", "time", "day", "month"];
-/// Members of JSON whose values differ from run to run.
+/// Members of JSON whose values differ between runs.
 const MEMBERS: [(&str, &str); 4] = [
     ("creation_time", "duration"),
     ("total_processing_time", "duration"),
@@ -30,7 +30,7 @@ const MEMBERS: [(&str, &str); 4] = [
 pub struct Names {
     /// Texts that the test named, and their placeholders.
     known: RefCell<Vec<(String, String)>>,
-    /// Texts that were met, by their form; each has the number of its first appearance.
+    /// Texts found so far, by form; a text's index is its number.
     met: RefCell<HashMap<&'static str, Vec<String>>>,
 }
 
@@ -40,7 +40,7 @@ impl Names {
         self.replace(text, &format!("<{name}>"));
     }
 
-    /// Keeps a text as it is, though it has the form of one that differs.
+    /// Keeps a text unchanged, although it has the form of a variable one.
     pub fn keep(&self, text: &str) {
         self.replace(text, text);
     }
@@ -48,11 +48,11 @@ impl Names {
     fn replace(&self, text: &str, placeholder: &str) {
         let mut known = self.known.borrow_mut();
         known.push((text.to_owned(), placeholder.to_owned()));
-        // A text may begin with another one.
+        // Longer texts first: a text may begin with another one.
         known.sort_by_key(|(text, _)| usize::MAX - text.len());
     }
 
-    /// Names a job: its id, and the id without hyphens, as custom ids have it.
+    /// Names a job: its id, and its id without hyphens, as in custom ids.
     pub fn job(&self, id: &str, name: &str) {
         self.know(id, &format!("job {name}"));
         self.know(&id.replace('-', ""), &format!("job {name}, bare"));
@@ -76,7 +76,7 @@ impl Names {
         plain
     }
 
-    /// The placeholder of what `rest` begins with, and the length that it stands for.
+    /// The placeholder for the beginning of `rest`, and the length of the text that it replaces.
     fn placeholder(&self, before: Option<char>, rest: &str) -> Option<(usize, String)> {
         if before == Some('"') {
             return member(rest).or_else(|| self.named(before, rest));
@@ -93,7 +93,7 @@ impl Names {
             return None;
         }
         let (form, name) = FORMS.iter().find(|(form, _)| has_form(rest, form))?;
-        // A dated model is no day, a day is no month.
+        // A dated model is no day, and a day is no month.
         if ["day", "month"].contains(name) && before == Some('-') {
             return None;
         }
@@ -111,7 +111,7 @@ impl Names {
     }
 }
 
-/// A member whose value differs: its name stays.
+/// A member whose value differs: its name is kept.
 fn member(rest: &str) -> Option<(usize, String)> {
     MEMBERS.iter().find_map(|(member, name)| {
         let value = rest.strip_prefix(member)?.strip_prefix("\":")?;
@@ -121,7 +121,7 @@ fn member(rest: &str) -> Option<(usize, String)> {
     })
 }
 
-/// Whether a text begins with something of that form, and no letter or digit follows it.
+/// Whether a text begins with this form, and no letter or digit follows.
 fn has_form(text: &str, form: &str) -> bool {
     let bytes = text.as_bytes();
     let fits = |(at, sign): (usize, u8)| {

@@ -1,4 +1,4 @@
-//! What the operators' listener answers as JSON.
+//! The JSON answers of the operators' listener.
 
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ fn page(appliance: &Appliance, path: &str) -> Value {
     call("GET", &format!("{}{path}", appliance.ops), &[], b"").json()
 }
 
-/// The deliveries that are over.
-fn told(appliance: &Appliance, count: usize) {
+/// Waits until `count` deliveries have ended.
+fn wait_for_deliveries(appliance: &Appliance, count: usize) {
     wait_for("the end of every delivery", || {
         let page = page(appliance, "/api/ops/webhooks");
         let all = page["webhooks"].as_array().unwrap();
@@ -34,21 +34,21 @@ fn told(appliance: &Appliance, count: usize) {
     });
 }
 
-/// Has a job taken; its id.
+/// Submits a job that must be accepted, and returns its id.
 fn job(appliance: &Appliance, body: &Value) -> String {
     let answer = appliance.submit(body);
     assert_eq!(answer.status, 201, "{}", answer.json());
     answer.json()["job_id"].as_str().unwrap().to_owned()
 }
 
-/// The day of now, in UTC.
+/// The current day in UTC.
 fn today() -> String {
     now().to_string()[..10].to_owned()
 }
 
 #[test]
 fn the_operators_pages() {
-    // Costs are shown by day. Around midnight it is done again.
+    // Costs are shown by day. If midnight passes during the test, it runs again.
     let fixtures = loop {
         let day = today();
         let fixtures = pages();
@@ -69,7 +69,7 @@ fn pages() -> Fixtures {
     let mut fixtures = Fixtures::of("operators");
     let document = call("GET", &format!("{}/openapi.json", appliance.ops), &[], b"");
     fixtures.add("openapi.json", String::from_utf8(document.body).unwrap());
-    // Every thread has shown itself.
+    // Every thread has ticked.
     wait_for("the watchdog", || {
         let page = page(&appliance, "/health");
         page["checks"]["watchdog"].is_object().then_some(())
@@ -82,7 +82,7 @@ fn pages() -> Fixtures {
         );
     }
 
-    // One job is completed. One fails, and its receiver wants no more webhooks.
+    // One job is completed. The other fails, and its receiver refuses further webhooks.
     let image = |name: &str| json!([format!("https://img.example/{name}.jpg")]);
     let lots = [
         json!({"lot_id": "a", "additional_info": "1990 Volvo V70", "images": image("1")}),
@@ -93,7 +93,7 @@ fn pages() -> Fixtures {
     let completed = job(&appliance, &body);
     names.job(&completed, "completed");
     appliance.ended(&completed);
-    told(&appliance, 1);
+    wait_for_deliveries(&appliance, 1);
     appliance.wait_until_ingested();
     appliance.fault(&json!({"fault": "hook_status", "match": "POST /hooks/gone", "value": 410}));
     body["webhook_url"] = json!(appliance.hook("gone"));
@@ -101,9 +101,10 @@ fn pages() -> Fixtures {
     let failed = job(&appliance, &body);
     names.job(&failed, "failed");
     appliance.ended(&failed);
-    told(&appliance, 2);
+    wait_for_deliveries(&appliance, 2);
     appliance.wait_until_ingested();
-    // OpenAI says how long a queue may be in refusals alone, which would change the number of batches.
+    // OpenAI names a queue's limit only in refusals, and a refusal would change the number of
+    // batches.
     let database = rusqlite::Connection::open(appliance.database()).unwrap();
     let learned = "INSERT INTO queue_limits (model, tokens, learned_at)
                    VALUES ('gpt-6-luna', 2000000, '2026-11-24T02:24:00.000Z')";

@@ -30,7 +30,7 @@ impl Sent {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Request line and headers, a line each, with placeholders.
+    /// Request line and headers, one in each line, with placeholders.
     pub fn head(&self, names: &Names) -> String {
         let mut head = format!("{} {}\n", self.method, self.target);
         for (name, value) in &self.headers {
@@ -64,7 +64,7 @@ impl Relay {
         let serve = move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let (openai, sent) = (openai.clone(), sent.clone());
-                // A broken connection is the daemon's to deal with.
+                // The daemon handles a broken connection.
                 spawn(move || drop(pass(&client, &openai, &sent)));
             }
         };
@@ -81,7 +81,7 @@ impl Relay {
         posts.cloned().collect()
     }
 
-    /// The kinds of GETs, each once: which file or batch was asked for is left out.
+    /// The different kinds of GETs, each once; the ids of files and batches are left out.
     pub fn gets(&self, names: impl Fn() -> Names) -> String {
         let sent = self.sent.lock().unwrap();
         let gets = sent.iter().filter(|it| it.method == "GET");
@@ -97,7 +97,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) {
         .unwrap();
 }
 
-/// Passes one request on, and its answer back. Both connections end then.
+/// Passes one request on, and returns its answer. Both connections are closed afterwards.
 fn pass(client: &TcpStream, openai: &str, sent: &Mutex<Vec<Sent>>) -> io::Result<()> {
     let mut reader = BufReader::new(client);
     let mut lines = Vec::new();

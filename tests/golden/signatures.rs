@@ -1,4 +1,4 @@
-//! Signatures: of fixed texts, byte for byte, and held against those made by hand.
+//! Signatures of constant texts, byte for byte, and compared with those of `hand.rs`.
 
 use crate::appliance::{Appliance, KEY, call};
 use crate::fixtures::Fixtures;
@@ -37,7 +37,8 @@ const BODIES: [(&str, &str); 4] = [
     ),
 ];
 
-/// What `sign` prints. Its signature v1 is of now: placeholders stand for one that is right.
+/// The output of `sign`. Its signature v1 has the current time: a placeholder replaces a correct
+/// one.
 fn printed(out: &str, method: &str, target: &str, body: &[u8]) -> String {
     let line = |begins: &str| out.lines().find_map(|line| line.strip_prefix(begins));
     let Some(timestamp) = line("X-Timestamp: ") else {
@@ -70,7 +71,7 @@ fn the_signatures_of_fixed_texts() {
         let raw = format!("X-Signature: {}\n", hand::legacy(KEY, body.as_bytes()));
         assert!(ran.out.starts_with(&raw), "{}", ran.out);
         let out = printed(&ran.out, "POST", SUBMIT, body.as_bytes());
-        // The daemon reads the same from it.
+        // The daemon verifies the same signatures.
         let signed = with_signature(body, &ran.out);
         let url = format!("{}{SUBMIT}?dry_run=true", appliance.api);
         let answer = call("POST", &url, &[], signed.as_bytes());
@@ -89,7 +90,7 @@ fn the_signatures_of_fixed_texts() {
         assert_eq!(ran.status, 0, "{}", ran.err);
         text.push_str(&format!("=== {}\n{}\n", arguments.join(" "), ran.out));
     }
-    // A client without the earlier service's signatures.
+    // A client that may not use the earlier service's signatures.
     appliance.configure(&format!(
         "clients = [{{name = \"default\", keys = [{KEY:?}], webhook_key = {NEW_KEY:?}, legacy = false}}]"
     ));

@@ -1,4 +1,4 @@
-//! Jobs of one lot: what is asked of OpenAI at once, and what the client is answered.
+//! Synchronous jobs: the calls to OpenAI, and the answers to the client.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,8 @@ fn submit(body: &Value) -> Ask {
     Ask::new("POST", SUBMIT).with(headers).body(body.as_bytes())
 }
 
-/// The requests to `/v1/responses` from the `first` on. Translations are made side by side: they are sorted.
+/// The requests to `/v1/responses` from the `first` on. Translations run at the same time, so they
+/// are sorted.
 fn asked(relay: &Relay, first: usize, names: &Names) -> String {
     let mut sent = relay.posts("/v1/responses").split_off(first);
     sent[1..].sort_by(|a, b| a.body.cmp(&b.body));
@@ -39,7 +40,7 @@ fn check(folder: &str, config: &str) {
     let mut fixtures = Fixtures::of(folder);
     let mut talk = Talk::with(&appliance.api, &names);
     for (number, lot) in lots().iter().enumerate() {
-        // Without an image there is nothing to ask.
+        // A lot without an image makes no call.
         if lot["lot_id"] == "no image" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What is asked over HTTP and what is answered, as text.
+//! HTTP requests and their answers as text.
 
 use crate::appliance::{Answer, call};
 use crate::names::Names;
@@ -30,20 +30,20 @@ impl Ask {
         }
     }
 
-    /// The same with further headers.
+    /// Adds headers.
     pub fn with(mut self, headers: Vec<(&'static str, String)>) -> Self {
         self.headers.extend(headers);
         self
     }
 
-    /// The same with this body.
+    /// Sets the body.
     pub fn body(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self
     }
 }
 
-/// A conversation with one listener. Each question and answer is written down.
+/// A conversation with one listener. It records every request and its answer.
 pub struct Talk<'n> {
     listener: String,
     names: &'n Names,
@@ -60,19 +60,19 @@ impl<'n> Talk<'n> {
         }
     }
 
-    /// All that was said.
+    /// The recorded text.
     pub fn text(self) -> String {
         self.text
     }
 
-    /// Asks, and writes question and answer down under a title.
+    /// Sends the request, and records it with its answer under a title.
     pub fn ask(&mut self, title: &str, ask: &Ask) -> Answer {
         let answer = self.send(ask);
         self.write(title, ask, &answer);
         answer
     }
 
-    /// The same with a submission. Its job has this name from then on; gives its id.
+    /// The same with a submission. Names the job and returns its id.
     pub fn submit(&mut self, title: &str, ask: &Ask, name: &str) -> String {
         let answer = self.send(ask);
         let id = answer.json()["job_id"].as_str().unwrap().to_owned();
@@ -90,7 +90,7 @@ impl<'n> Talk<'n> {
         call(&ask.method, &url, &headers, &ask.body)
     }
 
-    /// Writes a question and its answer down.
+    /// Records a request and its answer.
     fn write(&mut self, title: &str, ask: &Ask, answer: &Answer) {
         let mut asked = format!("{} {}\n", ask.method, ask.target);
         for (name, value) in &ask.headers {
@@ -123,7 +123,7 @@ impl<'n> Talk<'n> {
     }
 }
 
-/// A body with a line feed at its end; nothing, where there is none.
+/// A body with a line feed at its end; an empty body stays empty.
 fn shown(body: &[u8]) -> String {
     match std::str::from_utf8(body).unwrap() {
         "" => String::new(),
@@ -131,14 +131,14 @@ fn shown(body: &[u8]) -> String {
     }
 }
 
-/// An answer's header, as it is written down.
+/// A header of an answer, as it is recorded.
 fn header(answer: &Answer, name: &str, value: &str, head_only: bool) -> String {
     match name {
         "x-request-id" => {
             assert!(!value.is_empty(), "an answer without an id");
             "<request id>".to_owned()
         }
-        // Ids and times have a length of their own; durations have none.
+        // Ids and times have a constant length; durations do not.
         "content-length" => {
             let right = head_only || value == answer.body.len().to_string();
             assert!(right, "a length of {value} and {} bytes", answer.body.len());
@@ -149,7 +149,7 @@ fn header(answer: &Answer, name: &str, value: &str, head_only: bool) -> String {
     }
 }
 
-/// The text of a refusal that says how many seconds are left.
+/// The text of an error whose number of remaining seconds is replaced.
 fn without_wait(text: &str) -> String {
     const BEGINS: &str = "Send it again in ";
     let (before, rest) = text.split_once(BEGINS).unwrap();

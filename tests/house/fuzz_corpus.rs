@@ -1,5 +1,5 @@
-//! The checks of the fuzz targets over their corpora, findings included, and over corpora with bytes
-//! changed here and there: what fuzzing found once stays found, with no tool but this.
+//! Runs the fuzz targets' checks over their corpora, including former findings, and over corpora
+//! with changed bytes. So a former finding is tested again without a fuzzer.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Bytes of one input laid over, put into or taken out of another.
+/// An input with bytes overwritten, inserted or removed.
 fn changed(target: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let pieces = vec(
         prop_oneof![
@@ -49,7 +49,7 @@ macro_rules! targets {
             use super::*;
 
             #[test]
-            fn corpus_holds() {
+            fn corpus_passes() {
                 let inputs = corpus(stringify!($target));
                 assert!(inputs.len() > 1);
                 for input in inputs {

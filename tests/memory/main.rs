@@ -1,4 +1,5 @@
-//! How much memory large transfers and many readers take. Each test runs alone: the figures are the process' own.
+//! The memory that large transfers and many readers take. The tests run one after another, because
+//! the figures are those of the whole process.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod readers;
 mod transfers;
 
-/// Held by the test that runs: the figures are the process' own.
+/// The running test holds this lock: the figures are those of the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

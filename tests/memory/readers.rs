@@ -1,18 +1,18 @@
-//! Many readers at once take little memory, however much they read. Alone in its process, so that
-//! the memory is its own.
+//! Many simultaneous readers take little memory, however much they read. The test runs alone,
+//! because the memory is that of the whole process.
 
 use batchkeeper::base::clock::Timestamp;
 use batchkeeper::store::{Store, inspect};
 
-/// Who reads at the same time: as many as a daemon with 32 couriers has threads.
+/// The number of reading threads, as in a daemon with 32 webhook senders.
 const THREADS: u64 = 50;
-/// The connections that they share.
+/// The number of connections that they share.
 const READERS: u64 = 8;
-/// Rows of a kilobyte each: more than one reader's cache may hold.
+/// Rows of one kilobyte each: more than a reader's cache may hold.
 const ROWS: u64 = 8_000;
-/// What a reader may keep, in KiB: its pages, its schema and its statements.
+/// The memory that a reader may keep, in KiB: its pages, its schema and its statements.
 const EACH: u64 = 1_000;
-/// What a thread that is over leaves behind: it has its own arena of the allocator.
+/// The memory that a finished thread leaves behind, in KiB: an arena of the allocator.
 const LEFT: u64 = 100;
 
 fn resident_kib() -> u64 {

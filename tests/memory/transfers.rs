@@ -1,5 +1,5 @@
-//! Files of the largest size go up and come down without being held in memory. Alone in its
-//! process, so that the peak is its own.
+//! Files of the largest size are uploaded and downloaded without being held in memory. The test
+//! runs alone, because the peak is that of the whole process.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use batchkeeper::openai::{BatchApi, Identity};
 
 const SIZE: u64 = 200_000_000;
 
-/// Lets the peak begin again at what is resident now (proc(5), `clear_refs`).
+/// Resets the peak to the current resident memory (proc(5), `clear_refs`).
 fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
@@ -91,8 +91,8 @@ fn two_hundred_megabytes_take_little_memory() {
     assert!(down - before < 16 * 1024, "{before} {up} {down}");
 }
 
-/// Answers that never end, each in another part of it: every one is given up in its time, and none is
-/// gathered up.
+/// Answers that never end, each in another part of the answer. The client abandons each of them in
+/// time and does not collect its bytes.
 #[test]
 fn an_endless_answer_is_abandoned_and_takes_little_memory() {
     let _alone = crate::alone();
@@ -125,7 +125,7 @@ fn an_endless_answer_is_abandoned_and_takes_little_memory() {
         let served = thread_group::spawn_ungrouped("server", move || {
             let (mut stream, _) = listener.accept().unwrap();
             read_head(&mut stream);
-            // Until the client has had enough.
+            // Until the client closes the connection.
             let begun = stream.write_all(first.as_bytes());
             while begun.is_ok() && stream.write_all(endless.as_bytes()).is_ok() {}
         });
