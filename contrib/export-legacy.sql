@@ -1,10 +1,11 @@
--- The dump that `batchkeeper import-legacy` reads, from the earlier service's PostgreSQL:
+-- Writes the dump that `batchkeeper import-legacy` reads, from the earlier service's PostgreSQL:
 --
 --     psql -X -f export-legacy.sql "dbname=…" > dump.json
 --
--- One snapshot, read by a cursor: neither end holds it in memory, and nobody is kept from writing. Stop the
--- earlier service first, its workers too (docs/migrating.md). On an error psql ends with a status other
--- than 0 and the dump with it, in the middle of its JSON: no import takes such a file.
+-- It reads one snapshot through a cursor: neither side holds it in memory, and writers are not
+-- blocked. Stop the earlier service first, including its workers (docs/migrating.md). On an error,
+-- psql ends with a status other than 0 and the dump ends within its JSON: no import accepts such a
+-- file.
 
 \set ON_ERROR_STOP on
 \set QUIET on

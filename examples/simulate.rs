@@ -1,11 +1,11 @@
-//! Any number of the simulation's worlds:
-//! `cargo run --release --example simulate -- --seeds N --from S [--threads T] [--bug NAME|all]`.
+//! Runs any number of the simulation's worlds: `cargo run --release --example simulate -- --seeds N
+//! --from S [--threads T] [--bug NAME|all]`.
 //!
-//! Exit status 1 where a seed fails; with `--bug`, where the bug is not found.
+//! The exit status is 1 if a seed fails, or if `--bug` is given and the bug is not found.
 #![allow(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a tool: it prints, and a wrong argument ends it"
+    reason = "a command-line tool prints, and ends at a wrong argument"
 )]
 
 #[path = "../tests/support/world/mod.rs"]
@@ -18,9 +18,9 @@ use batchkeeper::base::clock::{Clock, SystemClock};
 use world::life::{self, Failure};
 use world::sabotage::Bug;
 
-/// Seeds between two words on how far it is.
-const TELL_EVERY: u64 = 500;
-/// Lines shown of why a seed failed.
+/// The number of seeds between two progress messages.
+const REPORT_EVERY: u64 = 500;
+/// The number of lines that are shown of a failure.
 const LINES: usize = 400;
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             other => panic!("there is no option {other}"),
         }
     }
-    // A failing seed is told of here; the panic itself need not be.
+    // A failing seed is reported below, so the panic message is not needed.
     std::panic::set_hook(Box::new(|_| {}));
     let seeds = from..from.saturating_add(seeds);
     if let Some(wanted) = bug {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
             );
         }
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done.is_multiple_of(TELL_EVERY) {
+        if done.is_multiple_of(REPORT_EVERY) {
             let took = clock.now().steady.saturating_sub(begun);
             println!("{done} seeds in {took:?}");
         }

@@ -14,7 +14,7 @@ use crossbeam_channel::never;
 
 /// One line of the table.
 pub struct Figure {
-    /// What was measured.
+    /// The measured work.
     pub work: String,
     /// The figure, on this machine and this day.
     pub measured: String,

@@ -1,9 +1,9 @@
 // Sends a job to batchkeeper and prints its results. Node 18 or newer, no packages.
 //
-//     BATCHKEEPER_URL=http://127.0.0.1:8080 BATCHKEEPER_KEY=... node client.mjs job.json
+//   BATCHKEEPER_URL=http://127.0.0.1:8080 BATCHKEEPER_KEY=... node client.mjs job.json
 //
-// BATCHKEEPER_CLIENT names the client, where it is not "default"; BATCHKEEPER_POLL is the longest
-// wait between two questions, in seconds.
+// BATCHKEEPER_CLIENT is the client's name if it is not "default". BATCHKEEPER_POLL is the longest
+// pause between two polls, in seconds.
 
 import { createHmac, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -38,7 +38,7 @@ async function call(method, target, body = Buffer.alloc(0), headers = {}) {
   for (let attempt = 0; attempt < attempts; attempt++) {
     let wait = 2 ** attempt;
     try {
-      // Signed anew each time: a v1 signature counts once, and for 300 seconds.
+      // Each request needs a new signature: a v1 signature is accepted once, and for 300 seconds.
       const answer = await fetch(url + target, {
         method,
         headers: { ...signed(method, target, body), ...headers },
@@ -60,7 +60,7 @@ async function call(method, target, body = Buffer.alloc(0), headers = {}) {
 
 if (!key || !process.argv[2]) fail("usage: BATCHKEEPER_KEY=... node client.mjs job.json");
 const body = await readFile(process.argv[2]);
-// The same key and body give the same job, however often they are sent: nothing is paid twice.
+// Repeating the same key and body returns the same job: nothing is billed twice.
 const sent = await call("POST", "/api/v1/generate-descriptions", body, {
   "Content-Type": "application/json",
   "Idempotency-Key": randomUUID(),
@@ -71,7 +71,7 @@ let results;
 for (;;) {
   results = await call("GET", `/api/v1/batch-results/${sent.json.job_id}`);
   if (results.status !== 202) break;
-  // A webhook tells of the end at once; asking is for those who cannot be called.
+  // A webhook reports the end immediately. Poll if the client cannot receive webhooks.
   await sleep(Math.min(Number(results.headers.get("retry-after") ?? 30), poll) * 1000);
 }
 if (results.status !== 200) fail(`${results.status} ${results.json.code}: ${results.json.message}`);

@@ -20,7 +20,7 @@ import uuid
 URL = os.environ.get("BATCHKEEPER_URL", "http://127.0.0.1:8080").rstrip("/")
 KEY = os.environ["BATCHKEEPER_KEY"].encode()
 CLIENT = os.environ.get("BATCHKEEPER_CLIENT", "default")
-# The longest wait between two questions, in seconds.
+# The longest pause between two polls, in seconds.
 POLL = float(os.environ.get("BATCHKEEPER_POLL", "30"))
 ATTEMPTS = 8
 
@@ -36,7 +36,7 @@ def signed(method, target, body):
 def call(method, target, body=b"", headers=None):
     """One request, repeated while the service is busy or out of reach; its status, headers, JSON."""
     for attempt in range(ATTEMPTS):
-        # Signed anew each time: a v1 signature counts once, and for 300 seconds.
+        # Each request needs a new signature: a v1 signature is accepted once, and for 300 seconds.
         request = urllib.request.Request(
             URL + target,
             data=body if method == "POST" else None,
@@ -61,7 +61,7 @@ def call(method, target, body=b"", headers=None):
 def main():
     with open(sys.argv[1], "rb") as file:
         body = file.read()
-    # The same key and body give the same job, however often they are sent: nothing is paid twice.
+    # Repeating the same key and body returns the same job: nothing is billed twice.
     headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
     status, _, job = call("POST", "/api/v1/generate-descriptions", body, headers)
     if status not in (200, 201):
@@ -71,7 +71,7 @@ def main():
         status, headers, results = call("GET", f"/api/v1/batch-results/{job['job_id']}")
         if status != 202:
             break
-        # A webhook tells of the end at once; asking is for those who cannot be called.
+        # A webhook reports the end immediately. Poll if the client cannot receive webhooks.
         time.sleep(min(float(headers.get("Retry-After", 30)), POLL))
     if status != 200:
         sys.exit(f"{status} {results['code']}: {results['message']}")

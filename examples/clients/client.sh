@@ -13,8 +13,8 @@ job_file=$1
 answer=$(mktemp)
 trap 'rm -f "$answer"' EXIT
 
-# call METHOD TARGET [BODY_FILE]: the answer's body goes to $answer; prints its status. Signed by
-# signature v1: over the time, the method, path and query, and the raw body.
+# call METHOD TARGET [BODY_FILE]: writes the answer's body to $answer and prints its status.
+# Signature v1 covers the time, the method, the path with its query, and the raw body.
 call() {
     body=${3:-/dev/null}
     timestamp=$(date +%s)
@@ -22,7 +22,7 @@ call() {
         openssl dgst -sha256 -hmac "$BATCHKEEPER_KEY" | sed 's/.* //')
     set -- -X "$1" "$url$2"
     if [ "$body" != /dev/null ]; then
-        # The same key and body give the same job: this may be repeated without paying twice.
+        # Repeating the same key and body returns the same job: nothing is billed twice.
         set -- "$@" --data-binary "@$body" -H 'Content-Type: application/json' \
             -H "Idempotency-Key: $(openssl dgst -sha256 <"$body" | sed 's/.* //')"
     fi

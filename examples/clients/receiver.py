@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 SECRET = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 TOLERANCE = 300  # seconds that the timestamp may be off
 MAX_BODY = 10_000_000
-# What was taken already, by webhook-id: a delivery can come more than once. Keep it in a database.
+# The webhook-ids received so far: a delivery can arrive more than once. Keep them in a database.
 seen = set()
 
 
@@ -48,9 +48,10 @@ class Receiver(BaseHTTPRequestHandler):
         if self.headers["webhook-id"] not in seen:
             seen.add(self.headers["webhook-id"])
             event = json.loads(body)
-            # Without its lots (they would have been too long), fetch them from event["result_url"].
+            # A body without lots would have been too long: fetch them from event["result_url"].
             print(event["event"], event["job_id"], len(event.get("lots", [])), flush=True)
-        # Anything but 2xx within 30 seconds is sent again later; 410 ends that.
+        # Any status but 2xx within 30 seconds makes batchkeeper send it again later; 410 stops
+        # that.
         self.answer(204)
 
     def answer(self, status):
