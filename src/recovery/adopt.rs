@@ -36,7 +36,7 @@ impl Recovery {
         }
         let openai_error = |error| RecoveryError::Batch {
             batch: batch.to_owned(),
-            error,
+            error: Box::new(error),
         };
         let found = self.api.batch(batch).map_err(openai_error)?;
         let custom_ids = custom_ids_of(self.api.as_ref(), &found)

@@ -14,14 +14,14 @@ pub enum RecoveryError {
     Store(#[from] StoreError),
     /// OpenAI's batches cannot be listed.
     #[error("OpenAI's batches cannot be listed: {0}")]
-    Listing(CallError),
+    Listing(Box<CallError>),
     /// OpenAI does not give a batch or its files.
     #[error("batch {batch}: {error}")]
     Batch {
         /// OpenAI's id of the batch.
         batch: String,
         /// What the call came to.
-        error: CallError,
+        error: Box<CallError>,
     },
     /// The database has no such job.
     #[error("there is no job {0}")]

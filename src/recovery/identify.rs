@@ -207,7 +207,7 @@ impl Recovery {
                 Err(error) => {
                     return Err(RecoveryError::Batch {
                         batch: id.clone(),
-                        error,
+                        error: Box::new(error),
                     });
                 }
             };

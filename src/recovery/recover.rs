@@ -113,7 +113,8 @@ impl Recovery {
             .map(|orphan| orphan.created_at.before(LISTING_MARGIN).seconds())
             .min();
         let from = oldest.map_or(reach, |oldest| oldest.min(reach));
-        let listed = batches_back_to(self.api.as_ref(), from).map_err(RecoveryError::Listing)?;
+        let listed = batches_back_to(self.api.as_ref(), from)
+            .map_err(|error| RecoveryError::Listing(Box::new(error)))?;
         let mut findings = Vec::new();
         for batch in listed {
             findings.extend(self.identify(batch, &orphans)?);

@@ -197,12 +197,12 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
 
 /// A batch of our own that was settled before `before` and whose files OpenAI still has.
 pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
-    let mut query = view.prepare_cached(&format!(
+    let mut query = view.prepare_cached(
         "SELECT * FROM openai_batches
          WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
            AND (base_url, organization, project) = (?, ?, ?)
-         ORDER BY ingested_at LIMIT 1"
-    ))?;
+         ORDER BY ingested_at LIMIT 1",
+    )?;
     let of = params![
         before,
         identity.base_url,
