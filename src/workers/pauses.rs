@@ -34,20 +34,6 @@ pub fn pause_account(
     alerts::open(tx, AlertKind::OpenAiAccount, &subject, &message).map(drop)
 }
 
-/// As [`pause_account`], for a call that only read.
-pub fn pause_openai(tx: &Tx<'_>, error: &CallError, wait: Duration) -> Stored<()> {
-    pause_account(tx, PauseScope::OpenAi, error, wait)
-}
-
-/// As [`pause_account`], for a call that sent something.
-pub fn pause_sending(tx: &Tx<'_>, error: &CallError, wait: Duration) -> Stored<()> {
-    let scope = match error {
-        CallError::Refused(refusal) if refusal.status == 401 => PauseScope::OpenAi,
-        _ => PauseScope::Sending,
-    };
-    pause_account(tx, scope, error, wait)
-}
-
 /// Ends the pauses of the account, because OpenAI accepted something that was sent.
 pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
     clear_pause(tx, &PauseScope::OpenAi)?;
@@ -112,7 +98,7 @@ pub fn of_other_identity(row: &BatchRow) -> AlertCause {
     let identity = &row.identity;
     let message = format!(
         "batch {} was made under {} (organization {:?}, project {:?}), which is not the configured account: nothing can \
-         be learned of it under this one. Configure that account again until it is ingested, or let it go with: \
+         be learned of it under this one. Configure that account again until it is ingested, or abandon it with: \
          batchkeeper batches abandon {}",
         row.id, identity.base_url, identity.organization, identity.project, row.id
     );

@@ -230,56 +230,35 @@ mod tests {
 
     #[test]
     fn an_alert_opens_once_a_failure_will_not_pass_by_itself() {
-        let unknown = CallError::Unknown {
+        use AlertKind::{BatchGone, BatchOverdue, CreateRefused, ResultsUnavailable, UploadFailed};
+        use CallPurpose::{Compare, Create, FindCreated, Poll, RemoveFiles, Upload};
+        let status = |status| refused(status, "", "");
+        let no_file = |status| refused(status, "", "input_file_id");
+        let unknown = || CallError::Unknown {
             message: "timed out".into(),
         };
-        let running = CallPurpose::Poll { is_overdue: false };
-        let overdue = CallPurpose::Poll { is_overdue: true };
+        let running = Poll { is_overdue: false };
+        let overdue = Poll { is_overdue: true };
         for (purpose, error, failures, expected) in [
-            (
-                CallPurpose::Upload,
-                refused(413, "", ""),
-                0,
-                Some(AlertKind::UploadFailed),
-            ),
-            (CallPurpose::Upload, refused(429, "", ""), 9, None),
-            (CallPurpose::Upload, refused(500, "", ""), 9, None),
-            (CallPurpose::Upload, unknown.clone(), 9, None),
-            (
-                CallPurpose::Create,
-                refused(400, "", ""),
-                0,
-                Some(AlertKind::CreateRefused),
-            ),
-            (
-                CallPurpose::Create,
-                refused(400, "", "input_file_id"),
-                0,
-                None,
-            ),
-            (CallPurpose::Create, refused(404, "", "file_id"), 0, None),
-            (CallPurpose::FindCreated, refused(400, "", ""), 9, None),
-            (running, refused(404, "", ""), 1, None),
-            (running, refused(404, "", ""), 2, Some(AlertKind::BatchGone)),
-            (overdue, refused(404, "", ""), 1, None),
-            (running, unknown.clone(), 9, None),
-            (overdue, unknown.clone(), 0, Some(AlertKind::BatchOverdue)),
-            (DOWNLOAD, refused(404, "", ""), 1, None),
-            (
-                DOWNLOAD,
-                refused(404, "", ""),
-                2,
-                Some(AlertKind::ResultsUnavailable),
-            ),
-            (DOWNLOAD, unknown.clone(), 4, None),
-            (
-                DOWNLOAD,
-                unknown.clone(),
-                5,
-                Some(AlertKind::ResultsUnavailable),
-            ),
-            (CallPurpose::Compare, unknown.clone(), 9, None),
-            (CallPurpose::RemoveFiles, refused(403, "", ""), 9, None),
+            (Upload, status(413), 0, Some(UploadFailed)),
+            (Upload, status(429), 9, None),
+            (Upload, status(500), 9, None),
+            (Upload, unknown(), 9, None),
+            (Create, status(400), 0, Some(CreateRefused)),
+            (Create, no_file(400), 0, None),
+            (Create, no_file(404), 0, None),
+            (FindCreated, status(400), 9, None),
+            (running, status(404), 1, None),
+            (running, status(404), 2, Some(BatchGone)),
+            (overdue, status(404), 1, None),
+            (running, unknown(), 9, None),
+            (overdue, unknown(), 0, Some(BatchOverdue)),
+            (DOWNLOAD, status(404), 1, None),
+            (DOWNLOAD, status(404), 2, Some(ResultsUnavailable)),
+            (DOWNLOAD, unknown(), 4, None),
+            (DOWNLOAD, unknown(), 5, Some(ResultsUnavailable)),
+            (Compare, unknown(), 9, None),
+            (RemoveFiles, status(403), 9, None),
         ] {
             let alert = match decide(purpose, &error, failures) {
                 FailedCallDecision::Retry { alert, .. } => alert,

@@ -184,63 +184,25 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_consequences() {
-        let full = "Enqueued token limit reached";
-        let no_file = BatchError {
+        use RefusalCause::{Lines, Passing, QueueFull, Unexplained};
+        let full = || vec![error("token_limit_exceeded", "", None)];
+        let full_by_message = || vec![error("", "Enqueued token limit reached", Some(1))];
+        let no_model = || vec![error("model_not_found", "", Some(1))];
+        let bad_line = |line| vec![error("invalid_json_line", "", Some(line))];
+        let no_file = vec![BatchError {
             param: Some("input_file_id".into()),
             ..error("invalid_request", "no such file", None)
-        };
+        }];
         for (errors, lines, own_queue, cause, pauses_model, batch_cap) in [
-            (
-                vec![error("token_limit_exceeded", "", None)],
-                9,
-                false,
-                RefusalCause::QueueFull,
-                true,
-                Some(4),
-            ),
-            (
-                vec![error("", full, None)],
-                9,
-                true,
-                RefusalCause::QueueFull,
-                false,
-                None,
-            ),
-            (
-                vec![error("", full, Some(1))],
-                1,
-                false,
-                RefusalCause::QueueFull,
-                true,
-                Some(1),
-            ),
-            (
-                vec![error("model_not_found", "", Some(1))],
-                9,
-                false,
-                RefusalCause::Passing,
-                true,
-                None,
-            ),
-            (vec![no_file], 9, false, RefusalCause::Passing, true, None),
-            (
-                vec![error("invalid_json_line", "", Some(9))],
-                9,
-                false,
-                RefusalCause::Lines,
-                false,
-                None,
-            ),
-            (
-                vec![error("invalid_json_line", "", Some(10))],
-                9,
-                false,
-                RefusalCause::Unexplained,
-                false,
-                Some(4),
-            ),
-            (vec![], 1, false, RefusalCause::Lines, false, None),
-            (vec![], 9, false, RefusalCause::Unexplained, false, Some(4)),
+            (full(), 9, false, QueueFull, true, Some(4)),
+            (full(), 9, true, QueueFull, false, None),
+            (full_by_message(), 1, false, QueueFull, true, Some(1)),
+            (no_model(), 9, false, Passing, true, None),
+            (no_file, 9, false, Passing, true, None),
+            (bad_line(9), 9, false, Lines, false, None),
+            (bad_line(10), 9, false, Unexplained, false, Some(4)),
+            (vec![], 1, false, Lines, false, None),
+            (vec![], 9, false, Unexplained, false, Some(4)),
         ] {
             let refused = RefusedBatch {
                 errors: &errors,
