@@ -17,7 +17,13 @@ const LINES: usize = 200;
 /// Requests claimed for a batch in one transaction, as many as the submitter claims.
 const CLAIMS: usize = 500;
 /// Tables that triggers fill. The reference does not write them.
-const DERIVED: [&str; 5] = ["totals", "sums", "minutes", "job_usage", "client_usage"];
+const DERIVED: [&str; 5] = [
+    "state_counts",
+    "counters",
+    "minute_stats",
+    "job_usage",
+    "client_usage",
+];
 
 /// Creates a database with the tables, indexes and settings of another one, and without triggers.
 fn like(database: &Path, at: &Path) -> Connection {

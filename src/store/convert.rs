@@ -78,7 +78,7 @@ const VALUES: [(&str, &str, &str); 5] = [
     (
         "alerts",
         "message",
-        "replace(replace(message, 'batches abandon', 'batches abandon'), 'webhooks abandon', 'webhooks abandon')",
+        "replace(replace(message, 'batches give-up', 'batches abandon'), 'webhooks give-up', 'webhooks abandon')",
     ),
     (
         "alerts",

@@ -157,3 +157,33 @@ fn a_batch_that_failed_and_a_job_that_ended_stay_as_they_are() {
     world.assert_at_rest();
     assert_eq!(world.made(), 2);
 }
+
+#[test]
+fn an_open_alert_names_the_commands_of_this_program() {
+    let world = World::new();
+    let copy = world.store().path().with_file_name("copy.db");
+    world
+        .execute(&format!("VACUUM INTO '{}'", copy.display()))
+        .unwrap();
+    let old = as_schema_10(&copy);
+    Connection::open(&old)
+        .unwrap()
+        .execute_batch(
+            "INSERT INTO alerts (kind, subject, message, opened_at)
+             VALUES ('batch_gone', 'batch:1', 'if it is lost: batchkeeper batches give-up 1', '2026-11-01T00:00:00.000Z'),
+                    ('webhook_failed', 'delivery:1', 'batchkeeper webhooks give-up 1', '2026-11-01T00:00:00.000Z')",
+        )
+        .unwrap();
+    let new = copy.with_file_name("converted.db");
+    let now = batchkeeper::base::clock::Clock::now(&*world.clock).wall;
+    convert(&old, &new, now).unwrap();
+    let converted = Connection::open(&new).unwrap();
+    let stale = "SELECT count(*) FROM alerts WHERE message LIKE '%give-up%'";
+    let current = "SELECT count(*) FROM alerts WHERE message LIKE '% abandon 1'";
+    let count = |sql: &str| {
+        converted
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!((count(stale), count(current)), (0, 2));
+}
