@@ -204,7 +204,7 @@ fn prefixed(text: &str) -> Option<AlertSubject> {
 pub enum PauseScope {
     /// All work at OpenAI.
     OpenAi,
-    /// What is sent to OpenAI: uploads, creates, synchronous calls.
+    /// Requests that OpenAI works on: uploads, creates, synchronous calls.
     Sending,
     /// The creation of batches.
     Creates,

@@ -9,7 +9,7 @@ pub struct HttpError {
     pub status: u16,
     /// The code in the error's body.
     pub code: &'static str,
-    /// What is wrong, and what the client can do.
+    /// The problem, and what the client can do.
     pub message: String,
 }
 

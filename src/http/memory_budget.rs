@@ -21,7 +21,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Begins a reservation for a body of `length` bytes; `None` if so much memory is not left at present.
+    /// Begins a reservation for a body of `length` bytes; `None` if the budget has fewer bytes left.
     pub fn begin(&self, length: u64) -> Option<BodyReservation<'_>> {
         let is_counted = length > UNCOUNTED_BYTES;
         if is_counted && length > self.left.load(Ordering::Relaxed) {

@@ -15,15 +15,15 @@ use batchkeeper::workers::auditor::Auditor;
 use batchkeeper::workers::worker::Worker;
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// The world's steps with the auditor among them.
+/// The workers of the world, with the auditor.
 const WITH_AUDITOR: &[&str] = &["submitter", "poller", "ingester", "finisher", "auditor"];
-/// And with those who tell others.
+/// The same with the webhook sender.
 const ALL: &[&str] = &[
     "submitter",
     "poller",
     "ingester",
     "finisher",
-    "courier",
+    "webhook_sender",
     "auditor",
 ];
 
@@ -33,7 +33,7 @@ fn audited(change: impl FnOnce(&mut batchkeeper::config::Config)) -> World {
     world
 }
 
-/// One look of an auditor of its own: the world's looks at its invariants after every tick.
+/// Runs one tick of a separate auditor. (The world checks its own invariants after every tick.)
 fn audit(world: &World) {
     let now = world.clock.now();
     let store = Store::open(&world.config.database, now.wall).unwrap();

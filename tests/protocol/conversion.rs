@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use crate::world::openai::{Fault, Op};
-use crate::world::{ALL_STEPS, World};
+use crate::world::{ALL_WORKERS, World};
 
 /// Tables that had another name: old, new.
 const TABLES: [(&str, &str); 7] = [
@@ -121,7 +121,7 @@ fn work_goes_on_in_a_converted_database() {
         BatchState::Ingested,
     ] {
         let mut world = World::new();
-        world.turns = ALL_STEPS;
+        world.turns = ALL_WORKERS;
         let job = world.submit(&["dented door", "cracked lamp"], &["en", "de"]);
         if state == BatchState::Creating {
             // Its answer is lost: the batch is at OpenAI, and the row does not know its id.
@@ -140,7 +140,7 @@ fn work_goes_on_in_a_converted_database() {
 #[test]
 fn a_batch_that_failed_and_a_job_that_ended_stay_as_they_are() {
     let mut world = World::new();
-    world.turns = ALL_STEPS;
+    world.turns = ALL_WORKERS;
     let ended = world.submit(&["worn seat"], &["en"]);
     world.settle();
     let job = world.submit(&["dented door"], &["en"]);

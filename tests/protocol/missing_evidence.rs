@@ -1,4 +1,4 @@
-//! What cannot be learned from OpenAI is waited for and reported.
+//! Facts that OpenAI does not give yet: the workers wait for them and open an alert.
 
 use crate::MINUTE;
 use crate::world::World;

@@ -20,7 +20,7 @@ fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
     let backup = world.back_up();
     world.submit(&["cracked lamp"], &["en"]);
     world.settle();
-    // The files go a week after they were taken in, the batch stays listed.
+    // The files are removed a week after they were ingested. The batch stays listed.
     let api: &dyn BatchApi = world.openai.as_ref();
     for file in ["file-0001", "file-0002"] {
         api.delete_file(file).unwrap();
@@ -50,7 +50,7 @@ fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason
         world.restore(&backup);
         world.run_for(5 * MINUTE);
         assert_eq!(world.recover(), None);
-        // Asked for anew, the description is refused, before or after the translation is taken in.
+        // The second request for the description is refused, before or after the translation is ingested.
         let fate = ("dented", Stage::Vision, Fate::Status(400), 99);
         world.openai.state().fates.push(fate);
         world.openai.state().courses.push_back(Course {
@@ -76,7 +76,7 @@ fn a_language_that_was_not_asked_for_before_its_description_failed_has_its_reaso
     let job = world.submit(&["dented door"], &["de", "fr"]);
     let backup = world.back_up();
     world.settle();
-    // Of the description's batch and of the second translation's nothing is left to be taken in.
+    // The batches of the description and of the second translation have no lines left to ingest.
     let api: &dyn BatchApi = world.openai.as_ref();
     for file in [1, 2, 4, 6] {
         api.delete_file(&format!("file-000{file}")).unwrap();

@@ -1,4 +1,4 @@
-//! What is compared after a start, and after a backup was put back.
+//! The comparison with OpenAI after a start, and after a backup was put back.
 
 use crate::MINUTE;
 use crate::world::World;
@@ -85,7 +85,10 @@ fn another_databases_batches_are_left_alone() {
     let job = world.submit(&["dented door"], &["en"]);
     world.settle();
     world.assert_answered(&job);
-    let other = [("batchkeeper", "somebody else"), ("submission", "theirs")];
+    let other = [
+        ("batchkeeper", "another database"),
+        ("submission", "theirs"),
+    ];
     let other = other.map(|(key, value)| (key.to_owned(), value.to_owned()));
     world.is_restored = true; // Of theirs no row knows.
     let file = world.openai.upload_theirs();

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use std::time::Duration;
 
 impl World {
-    /// What holds after each tick, whatever went wrong.
+    /// Checks the invariants of each tick.
     pub fn invariants(&mut self) {
         let violations = self.openai.state().violations.clone();
         assert!(violations.is_empty(), "{violations:?}\n{}", self.dump());
@@ -99,8 +99,8 @@ impl World {
         );
     }
 
-    /// What holds when all is over: doctor finds nothing, nobody need be told anything, every batch
-    /// at OpenAI is known, and every final job's receiver knows it, under one id.
+    /// Checks a world at rest: doctor finds nothing, no alert is open, every batch at OpenAI is known, and
+    /// each final job's webhook arrived under one id.
     pub fn assert_at_rest(&mut self) {
         self.look_everywhere();
         self.assert_accounted_for();
@@ -139,14 +139,13 @@ impl World {
             let most = 1 + self.retried.get(&job).copied().unwrap_or(0);
             assert!(
                 !ids.is_empty() && (ids.len() <= most || self.is_restored),
-                "job {job} was told of under {ids:?}\n{}",
+                "job {job} was notified under {ids:?}\n{}",
                 self.dump()
             );
         }
     }
 
-    /// After its time nothing of a job is left but its header and what it came to, and nobody has to be
-    /// told anything.
+    /// Checks that retention leaves the header and the counts of a job, and opens no alert.
     pub fn assert_cleaned(&mut self) {
         let costs = "SELECT * FROM v_costs ORDER BY batch_id";
         let headers = "SELECT id, status, total_lots, processed_lots, failed_lots FROM batch_jobs ORDER BY seq";
@@ -239,7 +238,7 @@ impl World {
         rows.expect("rows")
     }
 
-    /// The world as text, for whoever has to find out.
+    /// The world as text, for the message of a failed check.
     pub fn dump(&self) -> String {
         let mut text = self.dump_of_rows();
         let openai = self.openai.state();

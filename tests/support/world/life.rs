@@ -16,7 +16,7 @@ use batchkeeper::domain::money::Money;
 use super::openai::{Chaos, Rule};
 use super::random::Random;
 use super::sabotage::Bug;
-use super::{ALL_STEPS, Ticked, World};
+use super::{ALL_WORKERS, Ticked, World};
 
 /// Ticks with faults in a life.
 const TICKS: u64 = 600;
@@ -60,7 +60,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
             config.openai.settling_time = Duration::ZERO;
         }
     });
-    world.turns = ALL_STEPS;
+    world.turns = ALL_WORKERS;
     world.check_every = if is_replayed() { 1 } else { 10 };
     if let Some(bug) = bug {
         world.sabotage(bug);
@@ -72,8 +72,8 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
             jobs += 1;
             submit(&mut world, &mut random, jobs);
         }
-        let step = random.pick(ALL_STEPS);
-        match world.tick(step) {
+        let worker = random.pick(ALL_WORKERS);
+        match world.tick(worker) {
             Ticked::Did(next) if next.worked => {}
             _ => world.advance(Duration::from_secs(random.below(90))),
         }

@@ -1,5 +1,5 @@
-//! A world for the steps: the real store on a real file, a clock that is moved by hand, an OpenAI
-//! in memory. One thread, no real time, no chance but from a seed: a run can be had again.
+//! A world for the workers: the real store on a real file, a clock that the test moves, an OpenAI in memory.
+//! It runs in one thread without real time. Chance comes from a seed, so a run can be repeated.
 
 #![allow(
     dead_code,
@@ -51,10 +51,10 @@ use sabotage::Bug;
 const BEGINNING: i64 = 1_795_400_000_000;
 /// Where OpenAI is.
 pub const OPENAI: &str = "https://api.openai.test/v1";
-/// Rounds of all steps without time moving: more is an endless loop.
+/// Rounds of all workers at one time, after which they count as an endless loop.
 const MOST_ROUNDS: u32 = 5000;
 
-/// A clock that stands until it is moved.
+/// A clock that the test moves by hand.
 pub struct HandClock(Mutex<Moment>);
 
 impl HandClock {
@@ -65,19 +65,19 @@ impl HandClock {
         }))
     }
 
-    /// Time goes on.
+    /// Advances both clocks.
     fn advance(&self, by: Duration) {
         let mut now = self.0.lock().unwrap();
         now.wall = now.wall + by;
         now.steady += by;
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock alone.
     fn set(&self, wall: Timestamp) {
         self.0.lock().unwrap().wall = wall;
     }
 
-    /// A new process: the steady clock starts anew.
+    /// Starts the steady clock at zero, as a new process does.
     fn restart(&self) {
         self.0.lock().unwrap().steady = Duration::ZERO;
     }
@@ -89,60 +89,60 @@ impl Clock for HandClock {
     }
 }
 
-/// The four steps between intake and courier.
-pub const STEPS: &[&str] = &["submitter", "poller", "ingester", "finisher"];
-/// Every step of the daemon, apart from the look at images.
-pub const ALL_STEPS: &[&str] = &[
+/// The workers that take a stored job to its final state.
+pub const WORKERS: &[&str] = &["submitter", "poller", "ingester", "finisher"];
+/// Every worker of the daemon, apart from the image checker.
+pub const ALL_WORKERS: &[&str] = &[
     "submitter",
     "poller",
     "ingester",
     "finisher",
-    "direct",
-    "courier",
+    "synchronous",
+    "webhook_sender",
     "auditor",
-    "janitor",
+    "remote_cleanup",
     "retention",
 ];
 
-/// What came of a tick.
+/// The result of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ticked {
     Did(TickOutcome),
-    /// It could not go on for now.
+    /// It failed with an error that passes.
     Troubled,
     /// The process ended in it; it has been started again.
     Crashed,
 }
 
-/// See the module.
+/// The daemon's workers on a real store, with a clock and an OpenAI of their own.
 pub struct World {
     pub config: Arc<Config>,
     pub openai: Arc<OpenAi>,
     pub clock: Arc<HandClock>,
-    /// Batches that no row may know are expected: the store is older than the world.
+    /// The store was restored from a backup, so OpenAI may have batches that it does not know.
     pub is_restored: bool,
-    /// Jobs of which requests are held are expected: what the original works on, a copy does not.
+    /// The store is a copy of another database, so requests of its jobs may be held.
     pub is_copy: bool,
     /// Simulated time since the beginning.
     pub elapsed: Duration,
-    /// The steps that take turns.
+    /// The workers that take turns.
     pub turns: &'static [&'static str],
-    /// After so many changes of the database all invariants are looked at.
+    /// Changes of the database between two checks of all invariants.
     pub check_every: u32,
-    /// Who takes the webhooks.
+    /// The receiver of the webhooks.
     pub receiver: Arc<Receiver>,
-    /// Whether the process ends at a commit, by chance: of a thousand commits so many times.
+    /// Commits in a thousand at which the process ends by chance.
     pub commit_crashes: Arc<Mutex<(Random, u64)>>,
     /// OpenAI as the program sees it.
     api: Arc<dyn BatchApi>,
     bug: Option<Bug>,
-    /// What people and chance did to it, for whoever has to find out.
+    /// The events of the run, printed when a check fails.
     story: Vec<String>,
     unchecked: u32,
     running: Option<Running>,
     /// The next change of some rows ends the process.
     power_cut: bool,
-    /// What was submitted: by job, the lots' texts.
+    /// The texts of the lots that were submitted, by job.
     sent: BTreeMap<String, Vec<String>>,
     orders: Vec<Order>,
     /// Orders ever made: no key is used twice.
@@ -164,7 +164,7 @@ struct Order {
 /// What a crash takes away.
 struct Running {
     store: Arc<Store>,
-    steps: Vec<Box<dyn Worker>>,
+    workers: Vec<Box<dyn Worker>>,
 }
 
 impl World {
@@ -203,7 +203,7 @@ impl World {
             is_restored: false,
             is_copy: false,
             elapsed: Duration::ZERO,
-            turns: STEPS,
+            turns: WORKERS,
             check_every: 1,
             receiver: Arc::default(),
             commit_crashes: Arc::new(Mutex::new((Random::new(0), 0))),
@@ -237,7 +237,7 @@ impl World {
         let store = Arc::new(store.watched(self.watcher()));
         let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
-        let steps: Vec<Box<dyn Worker>> = vec![
+        let workers: Vec<Box<dyn Worker>> = vec![
             Box::new(Submitter::new(store.clone(), api(), config())),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
@@ -258,7 +258,7 @@ impl World {
             Box::new(RemoteCleanup::new(store.clone(), api(), config())),
             Box::new(Retention::new(store.clone(), config())),
         ];
-        self.running = Some(Running { store, steps });
+        self.running = Some(Running { store, workers });
         self.unchecked = self.check_every;
     }
 
@@ -283,7 +283,7 @@ impl World {
         self.crash();
     }
 
-    /// Does something that the process may end in; none: it has, and has been started again.
+    /// Runs `act`; `None` if the process ended in it and was started again.
     pub fn survive<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| act(self))) {
             Ok(done) => Some(done),
@@ -355,8 +355,7 @@ impl World {
         openai.advance();
     }
 
-    /// Somebody sets our wall clock by so many milliseconds; OpenAI's and the steady one go on as
-    /// they were.
+    /// Moves our wall clock by `millis`. OpenAI's clock and the steady one stay.
     pub fn shift_clock(&mut self, millis: i64) {
         self.tell(&format!("the clock is set by {} s", millis / 1000));
         let now = self.clock.now().wall.millis();

@@ -27,7 +27,7 @@ const CANCEL: Duration = Duration::from_secs(605);
 /// A batch's window.
 pub const WINDOW: Duration = Duration::from_hours(24);
 
-/// Thrown through a step: the process ends here.
+/// Thrown through a worker to end the process there.
 pub struct Crash;
 
 /// The calls.

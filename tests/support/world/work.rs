@@ -2,7 +2,7 @@
 
 use super::openai::Crash;
 use super::random::Random;
-use super::{ALL_STEPS, MOST_ROUNDS, Order, STEPS, Ticked, World};
+use super::{ALL_WORKERS, MOST_ROUNDS, Order, Ticked, WORKERS, World};
 use batchkeeper::api::idempotency::{IdempotencyKeys, Replay};
 use batchkeeper::api::submit::accept::{CheckedSubmission, Refusal, SubmissionOutcome, accept};
 use batchkeeper::base::clock::Clock;
@@ -203,23 +203,23 @@ impl World {
         });
     }
 
-    /// One tick of one step, and a look at the invariants.
-    pub fn tick(&mut self, step: &str) -> Ticked {
-        match self.try_tick(step) {
+    /// Runs one tick of a worker, then checks the invariants.
+    pub fn tick(&mut self, worker: &str) -> Ticked {
+        match self.try_tick(worker) {
             Ok(ticked) => ticked,
-            Err(error) => panic!("{step} ends the daemon: {error}\n{}", self.dump()),
+            Err(error) => panic!("{worker} ends the daemon: {error}\n{}", self.dump()),
         }
     }
 
     /// The same, where an error that ends the daemon is expected.
-    pub fn try_tick(&mut self, step: &str) -> Result<Ticked, String> {
-        let at = ALL_STEPS
+    pub fn try_tick(&mut self, worker: &str) -> Result<Ticked, String> {
+        let at = ALL_WORKERS
             .iter()
-            .position(|name| *name == step)
-            .expect("a step");
+            .position(|name| *name == worker)
+            .expect("a worker");
         let now = self.clock.now();
         let running = self.running.as_mut().expect("it runs");
-        let ticked = catch_unwind(AssertUnwindSafe(|| running.steps[at].tick(now)));
+        let ticked = catch_unwind(AssertUnwindSafe(|| running.workers[at].tick(now)));
         let ticked = match ticked {
             Ok(Ok(next)) => Ticked::Did(next),
             Ok(Err(error)) if error.passes() => Ticked::Troubled,
@@ -241,13 +241,13 @@ impl World {
         Ok(ticked)
     }
 
-    /// Each step in turn until none has anything to do at this time; gives how long until one may.
+    /// Ticks the workers in turn until none has work now. Returns the time until one may have work.
     pub fn work(&mut self) -> Duration {
         for _ in 0..MOST_ROUNDS {
             let mut worked = false;
             let mut wait = Duration::from_hours(1);
-            for step in self.turns {
-                match self.tick(step) {
+            for worker in self.turns {
+                match self.tick(worker) {
                     Ticked::Did(next) => {
                         worked |= next.worked || next.after.is_zero();
                         wait = wait.min(next.after);
@@ -261,7 +261,7 @@ impl World {
             }
         }
         panic!(
-            "the steps go round in circles without time moving\n{}",
+            "the workers never come to rest while time stands\n{}",
             self.dump()
         );
     }
@@ -287,7 +287,7 @@ impl World {
         assert!(settled, "not settled after four days\n{}", self.dump());
     }
 
-    /// Goes on for so long.
+    /// Lets the workers work for `time`.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.elapsed + time;
         loop {
@@ -306,11 +306,11 @@ impl World {
         while self.elapsed < end {
             let mut wait = Duration::from_secs(20);
             let mut worked = false;
-            for step in STEPS {
+            for worker in WORKERS {
                 if let Some(row) = self.batch_in(state) {
                     return row;
                 }
-                if let Ticked::Did(next) = self.tick(step) {
+                if let Ticked::Did(next) = self.tick(worker) {
                     worked |= next.worked || next.after.is_zero();
                     wait = wait.min(next.after);
                 }
