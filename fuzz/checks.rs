@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use batchkeeper::base::clock::Timestamp;
 use batchkeeper::domain::html::paragraphs;
-use batchkeeper::domain::job::{Rules, check_submission};
+use batchkeeper::domain::job::{SubmissionRules, UnusableUrl, check_submission};
 use batchkeeper::domain::result_line::{Answer, read_line};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
 use batchkeeper::http::request_head::{end_of_head, parse};
@@ -56,13 +56,13 @@ pub fn submission(data: &[u8]) {
     };
     let url = |url: &str| match SsrfGuard::DenyPrivate.check_url(url) {
         Ok(_) => Ok(()),
-        Err(problem) => Err(problem.to_string()),
+        Err(problem) => Err(UnusableUrl(problem.to_string())),
     };
-    let rules = Rules {
-        languages: 10,
-        images: 100,
-        image: &url,
-        webhook: &url,
+    let rules = SubmissionRules {
+        max_languages: 10,
+        max_images: 100,
+        check_image_url: &url,
+        check_webhook_url: &url,
     };
     let Ok(submission) = check_submission(&body, &rules) else {
         return;

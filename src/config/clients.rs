@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::error::refuse;
 use super::{ConfigError, Secret};
-use crate::domain::money::Limits;
+use crate::domain::budgets::SpendingLimits;
 use crate::domain::signature::Key;
 
 /// `[[clients]]`
@@ -27,7 +27,7 @@ pub struct ClientConfig {
     /// every host.
     pub webhook_hosts: Vec<String>,
     /// What its jobs may cost.
-    pub budget: Limits,
+    pub budget: SpendingLimits,
     #[serde(skip)]
     pub(super) loaded: Vec<Key>,
     #[serde(skip)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::domain::batch::Stage;
-use crate::domain::money::Price;
 use crate::domain::parameters::Parameters;
+use crate::domain::prices::Price;
 use crate::domain::translation::TranslationParameters;
 use crate::domain::vision::VisionParameters;
 

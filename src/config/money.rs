@@ -4,14 +4,17 @@ use serde::Deserialize;
 
 use super::error::refuse;
 use super::{Config, ConfigError};
-use crate::domain::money::{Budgets, Limits, Price};
+use crate::domain::{
+    budgets::{Budgets, SpendingLimits},
+    prices::Price,
+};
 
 /// `[budgets]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetsConfig {
     /// What the jobs of all clients may cost together.
-    pub total: Limits,
+    pub total: SpendingLimits,
     /// What happens to a job that exceeds a budget.
     pub on_exceeded: BudgetPolicy,
     /// Whether clients see what their jobs cost.
@@ -32,12 +35,12 @@ pub enum BudgetPolicy {
 impl Config {
     /// What models cost: as configured, and as shipped for models that the configuration does not name.
     pub fn prices(&self) -> Vec<Price> {
-        crate::domain::money::prices(&self.prices)
+        crate::domain::prices::prices(&self.prices)
     }
 
     /// The budget of all clients together, and of each client that has one.
     pub fn spending_limits(&self) -> Budgets {
-        let limited = self.clients.iter().filter(|it| !it.budget.is_none());
+        let limited = self.clients.iter().filter(|it| !it.budget.is_unlimited());
         Budgets {
             total: self.budgets.total,
             clients: limited
@@ -47,18 +50,18 @@ impl Config {
     }
 
     pub(super) fn check_money(&self) -> Result<(), ConfigError> {
-        if let Some(price) = self.prices.iter().find(|price| !price.is_well()) {
+        if let Some(price) = self.prices.iter().find(|price| !price.is_valid()) {
             return refuse(format!(
                 "prices: that of {:?} since {:?} must have a model, a day such as \"2026-11-24\", and \
                  dollars a million tokens with at most six digits behind the point",
                 price.model, price.since
             ));
         }
-        if self.spending_limits().is_none() {
+        if self.spending_limits().is_unlimited() {
             return Ok(());
         }
         let prices = self.prices();
-        let has_price = |model: &&String| prices.iter().any(|price| price.is_of(model));
+        let has_price = |model: &&String| prices.iter().any(|price| price.is_for(model));
         let mut models = [&self.vision.model, &self.translation.model].into_iter();
         match models.find(|model| !has_price(model)) {
             Some(model) => refuse(format!(

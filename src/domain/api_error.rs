@@ -1,4 +1,4 @@
-//! What a client is told when its request is not taken: one table from code to HTTP status.
+//! The errors that clients get, and their HTTP statuses.
 
 use serde_json::{Value, json};
 
@@ -7,65 +7,65 @@ use crate::base::text_enum::text_enum;
 text_enum! {
     /// The contract's error codes.
     ErrorCode {
-        /// The body is no JSON.
+        /// The body is not JSON.
         InvalidJson = "INVALID_JSON",
         /// A required field is absent.
         MissingField = "MISSING_FIELD",
-        /// Another version than 1.0.0.
+        /// The version is not 1.0.0.
         UnsupportedVersion = "UNSUPPORTED_VERSION",
-        /// A field or query parameter of the wrong type or range.
+        /// A field or query parameter has the wrong type or range.
         InvalidParameter = "INVALID_PARAMETER",
-        /// No signature.
+        /// The request has no signature.
         MissingSignature = "MISSING_SIGNATURE",
-        /// A wrong signature, an unknown client, a stale timestamp.
+        /// The signature is wrong, the client unknown, or the timestamp stale.
         InvalidSignature = "INVALID_SIGNATURE",
-        /// No such job of this client.
+        /// The client has no such job.
         JobNotFound = "JOB_NOT_FOUND",
-        /// No such path.
+        /// The path does not exist.
         NotFound = "NOT_FOUND",
-        /// The path is there, the method is not.
+        /// The path does not have this method.
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
-        /// Two lots of one id.
+        /// Two lots have the same id.
         DuplicateLotId = "DUPLICATE_LOT_ID",
-        /// An Idempotency-Key that was used for another body.
+        /// The Idempotency-Key was used for another body.
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The job is final already.
         JobNotCancellable = "JOB_NOT_CANCELLABLE",
-        /// The job failed; its results are what there is.
+        /// The job failed. Its results are incomplete.
         JobFailed = "JOB_FAILED",
-        /// The job was cancelled; its results are what there is.
+        /// The job was cancelled. Its results are incomplete.
         JobCancelled = "JOB_CANCELLED",
-        /// The job completed so long ago that its results were removed.
+        /// The job's results were removed, because their retention time has passed.
         ResultsRemoved = "RESULTS_REMOVED",
         /// The body is too long.
         RequestTooLarge = "REQUEST_TOO_LARGE",
-        /// Too many lots.
+        /// The job has too many lots.
         BatchSizeExceeded = "BATCH_SIZE_EXCEEDED",
-        /// Another media type than JSON.
+        /// The media type is not JSON.
         UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE",
-        /// No lot has an image URL that can be used.
+        /// No lot has a usable image URL.
         InvalidImageUrls = "INVALID_IMAGE_URLS",
-        /// A webhook URL that cannot be used.
+        /// A webhook URL is not usable.
         InvalidWebhookUrl = "INVALID_WEBHOOK_URL",
-        /// A language that is no BCP 47 tag.
+        /// A language is not a BCP 47 tag.
         InvalidLanguage = "INVALID_LANGUAGE",
-        /// A lot that cannot be used.
+        /// A lot is not usable.
         InvalidLot = "INVALID_LOT",
-        /// Too few of a lot's images can be fetched.
+        /// Too many images of a lot cannot be fetched.
         ImageUnreachable = "IMAGE_UNREACHABLE",
-        /// OpenAI gave no text, or cannot be asked now.
+        /// OpenAI gave no text, or is not available now.
         OpenaiApiError = "OPENAI_API_ERROR",
         /// OpenAI did not answer in time.
         OpenaiTimeout = "OPENAI_TIMEOUT",
-        /// What it is estimated to cost would break a budget.
+        /// The estimated cost would exceed a budget.
         BudgetExceeded = "BUDGET_EXCEEDED",
-        /// Too many requests.
+        /// The client sends too many requests.
         RateLimited = "RATE_LIMITED",
-        /// Something here went wrong; the log says what.
+        /// The server failed. The log has the reason.
         InternalError = "INTERNAL_ERROR",
-        /// Too much at once.
+        /// The server has no capacity at present.
         Overloaded = "OVERLOADED",
-        /// The database takes nothing now.
+        /// The database cannot be written at present.
         StorageUnavailable = "STORAGE_UNAVAILABLE",
     }
 }
@@ -100,7 +100,7 @@ impl ErrorCode {
         }
     }
 
-    /// The short text of the `error` member: the code in words.
+    /// The value of the `error` member: the code in words.
     fn words(self) -> String {
         let mut words = self.as_str().replace('_', " ").to_lowercase();
         if let Some(first) = words.get_mut(..1) {
@@ -110,19 +110,19 @@ impl ErrorCode {
     }
 }
 
-/// A refused request.
+/// The error of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// Which of the table.
+    /// The code.
     pub code: ErrorCode,
-    /// What is wrong and what to do.
+    /// What is wrong, and what the client can do.
     pub message: String,
-    /// For programs; an object, or null.
+    /// Details for programs: an object, or null.
     pub details: Value,
 }
 
 impl ApiError {
-    /// A refusal without details.
+    /// An error without details.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -131,7 +131,7 @@ impl ApiError {
         }
     }
 
-    /// The same with details.
+    /// Adds details.
     #[must_use]
     pub fn with(mut self, details: Value) -> Self {
         self.details = details;

@@ -1,10 +1,10 @@
-//! HTML made from foreign text.
+//! Turns text from outside into HTML.
 
 use std::borrow::Cow;
 
-/// The text as paragraphs: escaped (`& < > " '`), split at blank lines, one `<p>` a paragraph,
-/// single line ends as `<br>`. Space around lines is dropped, since HTML shows none; a text of
-/// nothing but space gives an empty string.
+/// Turns a text into HTML paragraphs, and escapes `& < > " '`. Blank lines separate the paragraphs, and other
+/// line ends become `<br>`. Space around lines is removed, since HTML does not show it. A text of white space
+/// gives an empty string.
 pub fn paragraphs(text: &str) -> String {
     let text = if text.contains('\r') {
         Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n"))
@@ -12,26 +12,26 @@ pub fn paragraphs(text: &str) -> String {
         Cow::Borrowed(text)
     };
     let mut html = String::with_capacity(text.len() + text.len() / 8);
-    let mut open = false;
+    let mut is_open = false;
     for line in text.split('\n').map(str::trim) {
         if line.is_empty() {
-            if open {
+            if is_open {
                 html.push_str("</p>");
             }
-            open = false;
+            is_open = false;
             continue;
         }
-        html.push_str(if open { "<br>" } else { "<p>" });
-        open = true;
+        html.push_str(if is_open { "<br>" } else { "<p>" });
+        is_open = true;
         escape(line, &mut html);
     }
-    if open {
+    if is_open {
         html.push_str("</p>");
     }
     html
 }
 
-/// The text as HTML shows it, in an element or between quotes.
+/// Escapes a text for an element or a quoted attribute.
 pub fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     escape(text, &mut html);
@@ -61,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn blank_lines_part_paragraphs_and_line_ends_become_breaks() {
+    fn blank_lines_separate_paragraphs_and_line_ends_become_breaks() {
         for (text, html) in [
             ("", ""),
             (" \n\t\n", ""),

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod api_error;
 pub mod batch;
+pub mod budgets;
 pub mod decide;
 pub mod due;
 pub mod html;
@@ -11,6 +12,7 @@ pub mod legacy;
 pub mod money;
 pub mod openai;
 pub mod parameters;
+pub mod prices;
 pub mod result_line;
 pub mod signature;
 pub mod translation;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
-use crate::domain::money::Budgets;
+use crate::domain::budgets::Budgets;
 use crate::store::{Store, Stored, money, queue};
 
 /// The answer.

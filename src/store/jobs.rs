@@ -136,7 +136,7 @@ fn is_unusable(lot: &NewLot<'_>) -> bool {
 }
 
 fn insert_lot(tx: &Tx<'_>, new: &NewJob<'_>, position: usize, lot: &NewLot<'_>) -> Stored<()> {
-    let missing = (!lot.unusable.is_empty()).then(|| json!(lot.unusable).to_string());
+    let missing = (!lot.unusable_images.is_empty()).then(|| json!(lot.unusable_images).to_string());
     let (status, error, processed_at) = match is_unusable(lot) {
         true => (LotStatus::Failed, Some(NO_IMAGE), Some(tx.now)),
         false => (LotStatus::Pending, None, None),

@@ -13,8 +13,12 @@ use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
-use crate::domain::money::{Budgets, Limits, Money, Price, Rates};
 use crate::domain::usage::TokenUsage;
+use crate::domain::{
+    budgets::{Budgets, SpendingLimits},
+    money::Money,
+    prices::{Price, Rates},
+};
 
 /// The newest completed jobs that estimates are learned from.
 const LEARNED_JOBS: u32 = 20;
@@ -173,7 +177,7 @@ pub struct BudgetUse {
 impl BudgetUse {
     /// The part that is neither spent nor reserved.
     pub fn left(&self) -> Money {
-        self.limit.less(self.spent + self.reserved)
+        self.limit.minus(self.spent + self.reserved)
     }
 
     /// The subject of alerts about this budget.
@@ -205,7 +209,7 @@ pub fn budget_uses(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Vec
     Ok(uses)
 }
 
-fn periods(limits: Limits, now: Timestamp) -> impl Iterator<Item = (String, Money)> {
+fn periods(limits: SpendingLimits, now: Timestamp) -> impl Iterator<Item = (String, Money)> {
     let day = now.to_day_text();
     let month = day.chars().take(7).collect();
     [(day, limits.per_day), (month, limits.per_month)]
@@ -351,7 +355,7 @@ pub fn usage_by_model(view: &View) -> Stored<Vec<ModelUsage>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::money::prices;
+    use crate::domain::prices::prices;
     use crate::store::Store;
 
     /// The views multiply as [`Rates::cost`] does, and know a dated name as [`Price::is_of`] does.
@@ -382,7 +386,7 @@ mod tests {
         let usage = store.read(usage_by_model).expect("usage");
         assert_eq!(usage.len(), names.len());
         for of_model in usage {
-            let has_price = all.iter().any(|price| price.is_of(&of_model.model));
+            let has_price = all.iter().any(|price| price.is_for(&of_model.model));
             let rates = store.read(|view| rates(view, &of_model.model, "batch", "2026-11-24"));
             let rates = rates.expect("prices");
             assert_eq!(rates.is_some(), has_price, "{}", of_model.model);

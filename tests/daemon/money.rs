@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::openai::{Course, Rule};
 use batchkeeper::config::BudgetPolicy;
 use batchkeeper::domain::job::Mode;
-use batchkeeper::domain::money::{Limits, Money};
+use batchkeeper::domain::{budgets::SpendingLimits, money::Money};
 use serde_json::{Value, json};
 
 const SUMS: &str = "SELECT count(*) FROM v_costs c WHERE (c.input_tokens, c.cached_tokens, c.output_tokens, c.reasoning_tokens)
@@ -88,7 +88,7 @@ fn limited_world() -> World {
 const TWENTY_LINES: &str = "0.00015";
 
 /// A world in which the client `a` has a budget that its jobs must wait for.
-fn waiting_for(budget: Limits) -> World {
+fn waiting_for(budget: SpendingLimits) -> World {
     World::with(|config| {
         config.vision.max_output_tokens = 16;
         config.budgets.on_exceeded = BudgetPolicy::Wait;
@@ -138,7 +138,7 @@ fn a_small_job_is_in_the_next_batch_although_another_client_s_large_job_waits() 
 
 #[test]
 fn a_job_over_its_budget_waits_for_the_next_day_and_no_other_job_does() {
-    let mut world = waiting_for(Limits {
+    let mut world = waiting_for(SpendingLimits {
         per_day: Money::parse(TWENTY_LINES),
         per_month: None,
     });
@@ -157,7 +157,7 @@ fn a_job_over_its_budget_waits_for_the_next_day_and_no_other_job_does() {
 
 #[test]
 fn a_separate_batch_over_its_budget_stops_no_other_job() {
-    let mut world = waiting_for(Limits {
+    let mut world = waiting_for(SpendingLimits {
         per_day: None,
         per_month: Money::parse(TWENTY_LINES),
     });
@@ -241,7 +241,7 @@ fn estimates_are_right_from_the_second_job_on_and_budgets_refuse_jobs_that_excee
 fn a_synchronous_job_does_not_wait_for_a_budget() {
     let mut world = World::with(|config| {
         config.budgets.on_exceeded = BudgetPolicy::Wait;
-        config.clients[0].budget = Limits {
+        config.clients[0].budget = SpendingLimits {
             per_day: Money::parse("0.000001"),
             per_month: None,
         };
@@ -256,7 +256,7 @@ fn a_synchronous_job_does_not_wait_for_a_budget() {
     // A budget that is too small does not hold a job forever: an operator can raise it.
     let openai = world.openai.clone();
     world.restart_with(openai, |config| {
-        config.clients[0].budget = Limits::default();
+        config.clients[0].budget = SpendingLimits::default();
     });
     world.settle();
     world.assert_answered(&job);

@@ -8,7 +8,7 @@ use crate::api::idempotency::{IdempotencyKeys, Replay, remember, replay};
 use crate::base::clock::Timestamp;
 use crate::config::{BudgetPolicy, ClientConfig, Config};
 use crate::domain::api_error::ApiError;
-use crate::domain::job::{self, Mode, Rules, Submission};
+use crate::domain::job::{self, Mode, Submission, SubmissionRules, UnusableUrl};
 use crate::domain::money::Money;
 use crate::jobs::estimate::{self, Estimate};
 use crate::outbound::SsrfGuard;
@@ -31,30 +31,30 @@ pub fn check<'a>(
 ) -> Result<Submission<'a>, ApiError> {
     let image = |url: &str| {
         let checked = guard.check_url(url);
-        checked.map(drop).map_err(|problem| problem.to_string())
+        checked
+            .map(drop)
+            .map_err(|problem| UnusableUrl(problem.to_string()))
     };
     let webhook = |url: &str| {
         let checked = guard
             .check_url(url)
-            .map_err(|problem| problem.to_string())?;
+            .map_err(|problem| UnusableUrl(problem.to_string()))?;
         if client.may_notify(&checked.host) {
             Ok(())
         } else {
-            Err(format!(
-                "this client's webhooks do not go to {}",
-                checked.host
-            ))
+            let reason = format!("this client's webhooks do not go to {}", checked.host);
+            Err(UnusableUrl(reason))
         }
     };
     let images = match mode {
         Mode::Batch => config.images.max_per_lot,
         Mode::Synchronous => config.synchronous.max_images,
     };
-    let rules = Rules {
-        languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
-        images: usize::try_from(images).unwrap_or(usize::MAX),
-        image: &image,
-        webhook: &webhook,
+    let rules = SubmissionRules {
+        max_languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
+        max_images: usize::try_from(images).unwrap_or(usize::MAX),
+        check_image_url: &image,
+        check_webhook_url: &webhook,
     };
     job::check_submission(body, &rules)
 }
@@ -201,7 +201,7 @@ fn exceeded_budget(
     let budgets = config.spending_limits();
     let refuses =
         config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
-    let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_none()) else {
+    let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_unlimited()) else {
         return Ok(None);
     };
     let standing = money::exceeded_budget(tx, &budgets, checked.client, cost, tx.now)?;

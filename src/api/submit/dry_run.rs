@@ -30,7 +30,7 @@ impl Api {
         })?;
         let lots = submission.lots.iter();
         let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
-        let unusable: usize = lots.map(|lot| lot.unusable.len()).sum();
+        let unusable: usize = lots.map(|lot| lot.unusable_images.len()).sum();
         let [vision, translation] = estimate.batches;
         let answer = json!({
             "dry_run": true,

@@ -16,7 +16,7 @@ pub fn limit_to_budgets(
     let mut left: HashMap<String, u32> = allowance
         .clients
         .iter()
-        .map(|(client, money)| (client.clone(), money.holds(line_cost)))
+        .map(|(client, money)| (client.clone(), money.divided_into(line_cost)))
         .collect();
     for queue in queues.iter_mut() {
         if let Some(left) = left.get_mut(&queue.client) {
@@ -27,7 +27,7 @@ pub fn limit_to_budgets(
     queues.retain(|queue| queue.length > 0);
     allowance
         .total
-        .map_or(u32::MAX, |money| money.holds(line_cost))
+        .map_or(u32::MAX, |money| money.divided_into(line_cost))
 }
 
 /// The caps by which requests are sent apart, and `None` for the rest, in the order of their turns. The cap

@@ -43,7 +43,7 @@ impl World {
                     lot_id: format!("lot-{number}").into(),
                     additional_info: (*text).into(),
                     images: vec!["https://images.test/1.jpg".into()],
-                    unusable: Vec::new(),
+                    unusable_images: Vec::new(),
                     webhook_url: None,
                 })
                 .collect(),

@@ -1,0 +1,49 @@
+//! Checks of single members of a submission.
+
+use std::borrow::Cow;
+
+use serde_json::json;
+
+use super::submission::SubmissionRules;
+use crate::domain::api_error::{ApiError, ErrorCode};
+use crate::python_json::Json;
+
+/// The most characters of a webhook URL.
+const MAX_WEBHOOK_CHARS: usize = 500;
+
+/// The member of this name.
+pub(super) fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, ApiError> {
+    body.field(name).ok_or_else(|| {
+        ApiError::new(ErrorCode::MissingField, format!("`{name}` is missing."))
+            .with(json!({"field": name}))
+    })
+}
+
+/// Checks a webhook URL. `None` if it is absent or empty.
+pub(super) fn check_webhook<'a>(
+    object: &Json<'a>,
+    name: &str,
+    rules: &SubmissionRules<'_>,
+) -> Result<Option<Cow<'a, str>>, ApiError> {
+    let refuse = |why: &str| ApiError::new(ErrorCode::InvalidWebhookUrl, format!("`{name}` {why}"));
+    match object.field(name) {
+        None => Ok(None),
+        Some(Json::String(text)) => {
+            let url = text
+                .decode()
+                .map_err(|_| refuse("holds half of a surrogate pair."))?;
+            if url.is_empty() {
+                return Ok(None);
+            }
+            if url.chars().count() > MAX_WEBHOOK_CHARS {
+                return Err(refuse(&format!(
+                    "is longer than {MAX_WEBHOOK_CHARS} characters."
+                )));
+            }
+            (rules.check_webhook_url)(&url)
+                .map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
+            Ok(Some(url))
+        }
+        Some(_) => Err(refuse("must be a text.")),
+    }
+}
