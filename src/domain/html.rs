@@ -31,13 +31,7 @@ pub fn paragraphs(text: &str) -> String {
     html
 }
 
-/// Escapes a text for an element or a quoted attribute.
-pub fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    escape(text, &mut html);
-    html
-}
-
+/// Appends a text to `html`, escaped for an element or a quoted attribute.
 fn escape(text: &str, html: &mut String) {
     let mut rest = text;
     let special = |byte| matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'');
