@@ -10,6 +10,7 @@ mod costs;
 mod health;
 mod metrics;
 mod pages;
+mod prometheus_text;
 mod request_metrics;
 
 pub use auth::OperatorAuth;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::metrics::{Histogram, Page};
+use super::prometheus_text::{Histogram, MetricsText};
 
 /// Upper bounds of the times to an answer, in seconds. Polls take milliseconds, synchronous jobs up to half a
 /// minute.
@@ -58,7 +58,7 @@ impl RequestMetrics {
     }
 
     /// Writes the counters and the histogram.
-    pub(super) fn write(&self, page: &mut Page) {
+    pub(super) fn write(&self, page: &mut MetricsText) {
         let help = "Reads that `legacy_unsigned_reads` let through since the start.";
         page.head("unsigned_reads_total", help, "counter");
         let unsigned_reads = self.unsigned_reads.load(Ordering::Relaxed);
