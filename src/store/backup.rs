@@ -12,8 +12,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::error::{StoreError, Stored, cannot};
-use super::files::{beside, make_private_folder_of, private, sync_folder_of};
-use super::migrate::APPLICATION_ID;
+use super::files::{APPLICATION_ID, beside, make_private_folder_of, private, sync_folder_of};
+
 use super::{Store, Tx, View};
 use crate::base::clock::Timestamp;
 

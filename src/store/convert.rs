@@ -10,9 +10,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored, cannot};
-use super::files::{DaemonLock, beside, make_private_folder_of, private, sync_folder_of};
+use super::files::{
+    APPLICATION_ID, DaemonLock, beside, make_private_folder_of, private, sync_folder_of,
+};
 use super::invariants::INVARIANTS;
-use super::migrate::{APPLICATION_ID, migrate};
+use super::migrate::migrate;
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertKind, PauseScope};
 

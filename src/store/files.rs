@@ -1,10 +1,13 @@
-//! The files beside the database: names, modes, and the lock of the daemon.
+//! The database's file and the files beside it: mark, names, modes, and the lock of the daemon.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, Stored, cannot};
+
+/// Marks a file as a database of batchkeeper: "bkpr", SQLite's `application_id`.
+pub(super) const APPLICATION_ID: i64 = 0x626b_7072;
 
 /// The lock that lets one daemon at a time serve a database. It is held until it is dropped.
 #[derive(Debug)]

@@ -6,15 +6,13 @@ use rusqlite::Connection;
 
 use super::backup;
 use super::error::{StoreError, Stored};
-use super::files::beside;
+use super::files::{APPLICATION_ID, beside};
 use crate::base::clock::Timestamp;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// Marks the file as a database of batchkeeper: "bkpr".
-pub(super) const APPLICATION_ID: i64 = 0x626b_7072;
 /// The first schema of this layout. The schemas before it had other tables; `convert-database` reads the last
 /// of them.
 const FIRST_SCHEMA: i64 = 11;
