@@ -66,7 +66,7 @@ struct PeriodReport {
     from: Timestamp,
     to: Timestamp,
     accounts: Vec<OutcomeCounts>,
-    direct: SynchronousCost,
+    synchronous: SynchronousCost,
     cleaned_jobs: u64,
     entries: Vec<Entry>,
 }
@@ -85,20 +85,20 @@ impl PeriodReport {
     }
 
     fn to_json(&self) -> Value {
-        let direct = self.direct;
+        let synchronous = self.synchronous;
         json!({
             "from": self.from.to_string(),
             "to": self.to.to_string(),
             "accounts": self.accounts.iter().map(account_json).collect::<Value>(),
             "cleaned_jobs": self.cleaned_jobs,
             "batches": self.entries.iter().map(entry_json).collect::<Value>(),
-            "direct_calls": json!({
-                "calls": direct.calls,
-                "tokens": tokens_json(direct.tokens),
-                "cost_usd": cost_text(direct.cost),
+            "synchronous_calls": json!({
+                "calls": synchronous.calls,
+                "tokens": tokens_json(synchronous.tokens),
+                "cost_usd": cost_text(synchronous.cost),
             }),
-            "tokens": tokens_json(total(&self.entries, direct.tokens)),
-            "cost_usd": cost_text(total_cost(&self.entries, direct)),
+            "tokens": tokens_json(total(&self.entries, synchronous.tokens)),
+            "cost_usd": cost_text(total_cost(&self.entries, synchronous)),
             "balances": self.balances(),
         })
     }
@@ -114,7 +114,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
     if from >= to {
         return Err(CommandError::Usage("--from must be before --to".into()));
     }
-    let (accounts, direct, cleaned_jobs) = store.read(|view| {
+    let (accounts, synchronous, cleaned_jobs) = store.read(|view| {
         Ok((
             outcome_counts(view, from, to)?,
             synchronous_cost(view, from, to)?,
@@ -131,7 +131,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
         from,
         to,
         accounts,
-        direct,
+        synchronous,
         cleaned_jobs,
     };
     match context.output.json {
@@ -158,7 +158,7 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     print("\n")?;
     context
         .output
-        .show(&entries_table(&report.entries, report.direct))?;
+        .show(&entries_table(&report.entries, report.synchronous))?;
     print(&match report.balances() {
         true => format!(
             "\nIt balances: everything accepted is accounted for, and each of {} batches has its owner.\n",
@@ -267,17 +267,17 @@ fn unlisted_entry(api: &dyn BatchApi, row: BatchCost) -> Result<Entry, CommandEr
 }
 
 /// The tokens of all batches and of all synchronous calls.
-fn total(entries: &[Entry], direct: TokenUsage) -> TokenUsage {
+fn total(entries: &[Entry], synchronous: TokenUsage) -> TokenUsage {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
-    direct + paid.map(|paid| paid.tokens).sum()
+    synchronous + paid.map(|paid| paid.tokens).sum()
 }
 
 /// What all of it cost; `None` if the cost of a part is unknown.
-fn total_cost(entries: &[Entry], direct: SynchronousCost) -> Option<Money> {
+fn total_cost(entries: &[Entry], synchronous: SynchronousCost) -> Option<Money> {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
     let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO);
     used.map(|paid| paid.cost)
-        .chain([direct.cost])
+        .chain([synchronous.cost])
         .sum::<Option<Money>>()
 }
 
@@ -358,7 +358,7 @@ fn accounts_table(accounts: &[OutcomeCounts]) -> Table {
     table(columns, accounts.iter().map(row).collect())
 }
 
-fn entries_table(entries: &[Entry], direct: SynchronousCost) -> Table {
+fn entries_table(entries: &[Entry], synchronous: SynchronousCost) -> Table {
     let columns = [
         "batch",
         "row",
@@ -382,11 +382,14 @@ fn entries_table(entries: &[Entry], direct: SynchronousCost) -> Table {
         row.extend([cost_text(cost).into(), Value::Null]);
         row
     };
-    if direct.calls > 0 {
-        let name = format!("{} direct calls", direct.calls);
-        rows.push(line(name, direct.tokens, direct.cost));
+    if synchronous.calls > 0 {
+        let name = format!("{} synchronous calls", synchronous.calls);
+        rows.push(line(name, synchronous.tokens, synchronous.cost));
     }
-    let (tokens, cost) = (total(entries, direct.tokens), total_cost(entries, direct));
+    let (tokens, cost) = (
+        total(entries, synchronous.tokens),
+        total_cost(entries, synchronous),
+    );
     rows.push(line("all".to_owned(), tokens, cost));
     table(columns, rows)
 }

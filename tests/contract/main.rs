@@ -9,11 +9,11 @@ mod appliance;
 
 mod cancel;
 mod clients;
+mod idempotency;
 mod images;
 mod limits;
 mod list;
 mod older;
-mod once;
 mod openapi;
 mod read;
 mod receiver;
