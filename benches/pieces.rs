@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 const KEY: &str = "a key of these measurements, long enough";
-const TEXT: &str =
-    "The front bumper is cracked on the left side & hangs loose.\n\nThe bonnet is \"dented\".";
+const TEXT: &str = "The front bumper is cracked on the left side & hangs loose.\n\nThe bonnet is \"dented\".";
 
 fn main() {
     divan::main();
@@ -109,10 +108,7 @@ mod line_of_an_input_file {
     use super::*;
 
     fn body() -> Value {
-        let images = [
-            "https://cdn.cars.example/1.jpg",
-            "https://cdn.cars.example/2.jpg",
-        ];
+        let images = ["https://cdn.cars.example/1.jpg", "https://cdn.cars.example/2.jpg"];
         request_body(
             &VisionParameters::default(),
             false,

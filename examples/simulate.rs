@@ -65,9 +65,7 @@ fn main() -> ExitCode {
     let failures = life::run(seeds, threads, None, false, |seed, end| {
         if let Err(why) = end {
             println!("SIMULATION_SEED={seed} fails: {}", head(why, LINES));
-            println!(
-                "replay: SIMULATION_SEED={seed} cargo test --test protocol simulation:: whatever"
-            );
+            println!("replay: SIMULATION_SEED={seed} cargo test --test protocol simulation:: whatever");
         }
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(REPORT_EVERY) {

@@ -90,9 +90,7 @@ pub fn insert(database: &Path, one_for_each_job: bool) -> Duration {
     if one_for_each_job {
         // Rows of other tables are split evenly, so a row may come before its job: no foreign keys
         // here.
-        connection
-            .pragma_update(None, "foreign_keys", false)
-            .unwrap();
+        connection.pragma_update(None, "foreign_keys", false).unwrap();
     }
     let begun = Instant::now();
     for job in 0..jobs {
@@ -125,14 +123,9 @@ fn insert_rows(to: &Connection, table: &str, rows: &[Vec<Cell>]) {
 pub fn upload(database: &Path, lines: &[u8]) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let mut connection = like(database, &folder.path().join("bare.db"));
-    connection
-        .pragma_update(None, "foreign_keys", false)
-        .unwrap();
+    connection.pragma_update(None, "foreign_keys", false).unwrap();
     let tables = rows(database);
-    let (_, rows) = tables
-        .iter()
-        .find(|(name, _)| name == "batch_lines")
-        .unwrap();
+    let (_, rows) = tables.iter().find(|(name, _)| name == "batch_lines").unwrap();
     let begun = Instant::now();
     for some in rows.chunks(CLAIMS) {
         let transaction = connection
@@ -149,9 +142,7 @@ pub fn upload(database: &Path, lines: &[u8]) -> Duration {
     let lines: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').collect();
     for some in lines.chunks(1000) {
         let some = some.iter().filter(|line| !line.is_empty());
-        let values: Vec<Value> = some
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect();
+        let values: Vec<Value> = some.map(|line| serde_json::from_slice(line).unwrap()).collect();
         let begun = Instant::now();
         let mut text = Vec::new();
         for value in &values {
@@ -184,9 +175,7 @@ pub fn drain() -> TcpStream {
 /// Copies the database without its triggers.
 pub fn copy(database: &Path, to: &Path) -> Connection {
     let source = Connection::open(database).unwrap();
-    source
-        .execute("VACUUM INTO ?", [to.to_str().unwrap()])
-        .unwrap();
+    source.execute("VACUUM INTO ?", [to.to_str().unwrap()]).unwrap();
     let copy = Connection::open(to).unwrap();
     settings(&copy);
     let triggers: Vec<String> = {
@@ -197,8 +186,7 @@ pub fn copy(database: &Path, to: &Path) -> Connection {
         names.map(Result::unwrap).collect()
     };
     for trigger in triggers {
-        copy.execute_batch(&format!("DROP TRIGGER {trigger}"))
-            .unwrap();
+        copy.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
     }
     copy
 }
@@ -218,7 +206,9 @@ pub fn ingest(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
             .prepare_cached("SELECT id FROM batch_lots WHERE batch_job_id = ? AND position = ?")
             .unwrap();
         let mut request = tx
-            .prepare_cached("UPDATE requests SET state = 'done' WHERE lot = ? AND stage = 'vision' RETURNING id")
+            .prepare_cached(
+                "UPDATE requests SET state = 'done' WHERE lot = ? AND stage = 'vision' RETURNING id",
+            )
             .unwrap();
         let mut result = tx
             .prepare_cached(
@@ -233,19 +223,12 @@ pub fn ingest(database: &mut Connection, lines: &[Vec<u8>]) -> Duration {
             .unwrap();
         for line in some {
             let line: Value = serde_json::from_slice(line).unwrap();
-            let position = line["custom_id"]
-                .as_str()
-                .unwrap()
-                .rsplit('_')
-                .next()
-                .unwrap();
+            let position = line["custom_id"].as_str().unwrap().rsplit('_').next().unwrap();
             let position: i64 = position.parse().unwrap();
             let body = &line["response"]["body"];
             let words = body["output"][0]["content"][0]["text"].as_str().unwrap();
             let tokens = |name: &str| body["usage"][name].as_i64().unwrap();
-            let lot: i64 = lot
-                .query_row(params![job, position], |row| row.get(0))
-                .unwrap();
+            let lot: i64 = lot.query_row(params![job, position], |row| row.get(0)).unwrap();
             let request: i64 = request.query_row([lot], |row| row.get(0)).unwrap();
             result
                 .execute([tokens("input_tokens"), tokens("output_tokens"), request])
@@ -281,8 +264,7 @@ pub fn read(database: &Path) -> (Duration, usize) {
         let mut of_lot = texts.query([id]).unwrap();
         while let Some(text) = of_lot.next().unwrap() {
             for at in 0..2 {
-                serde_json::to_writer(&mut out, text.get_ref(at).unwrap().as_str().unwrap())
-                    .unwrap();
+                serde_json::to_writer(&mut out, text.get_ref(at).unwrap().as_str().unwrap()).unwrap();
             }
         }
         if out.len() > 1 << 16 {

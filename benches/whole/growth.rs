@@ -36,10 +36,7 @@ pub fn growth() -> Vec<Figure> {
     appliance.start_daemon();
     let started = begun.elapsed();
 
-    let requests: Vec<Vec<u8>> = some_jobs(&database)
-        .iter()
-        .map(|id| status_request(id))
-        .collect();
+    let requests: Vec<Vec<u8>> = some_jobs(&database).iter().map(|id| status_request(id)).collect();
     let clients = vec![requests; 16];
     let (mut times, took) = load(&appliance.api, clients, 1000, 200, &AtomicBool::new(true));
     let [median, p99] = percentiles(&mut times);
@@ -57,10 +54,7 @@ pub fn growth() -> Vec<Figure> {
     let beside = |what: &str, [ours, empty]: [Duration; 2]| Figure {
         work: format!("{what}, beside 5,000,000 lots; bare: the same into an empty database"),
         measured: format!("{ours:.2?}"),
-        ratio: Some((
-            format!("{empty:.2?}"),
-            ours.as_secs_f64() / empty.as_secs_f64(),
-        )),
+        ratio: Some((format!("{empty:.2?}"), ours.as_secs_f64() / empty.as_secs_f64())),
     };
     vec![
         Figure::alone(
@@ -86,17 +80,13 @@ pub fn growth() -> Vec<Figure> {
 }
 
 /// The times of the job's submission and of the ingestion of its descriptions.
-fn submit_and_ingest(
-    appliance: &crate::appliance::Appliance,
-    job: &rig::Signed,
-) -> (Duration, Duration) {
+fn submit_and_ingest(appliance: &crate::appliance::Appliance, job: &rig::Signed) -> (Duration, Duration) {
     let (id, took) = submit(appliance, job);
     wait("the job's end", || {
         pause(Duration::from_millis(100));
         (!appliance.status(&id)["completed_at"].is_null()).then_some(())
     });
-    let sql =
-        "SELECT CAST(round((julianday(b.ingested_at) - julianday(e.at)) * 86400000) AS INTEGER)
+    let sql = "SELECT CAST(round((julianday(b.ingested_at) - julianday(e.at)) * 86400000) AS INTEGER)
                FROM openai_batches b JOIN events e ON e.batch_id = b.id AND e.kind = 'spooled'
                WHERE b.stage = 'vision' AND b.job_id = ?";
     let milliseconds: i64 = cell(&appliance.database(), sql, &id).unwrap();
@@ -107,21 +97,15 @@ fn submit_and_ingest(
 fn multiply(database: &Path, job: &str) {
     let connection = Connection::open(database).unwrap();
     connection
-        .execute_batch(
-            "PRAGMA synchronous = OFF; PRAGMA cache_size = -2000000; PRAGMA foreign_keys = OFF",
-        )
+        .execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -2000000; PRAGMA foreign_keys = OFF")
         .unwrap();
     let columns = |table: &str, but: &[&str]| -> String {
         let mut query = connection
             .prepare("SELECT name FROM pragma_table_info(?)")
             .unwrap();
-        let names = query
-            .query_map([table], |row| row.get::<_, String>(0))
-            .unwrap();
+        let names = query.query_map([table], |row| row.get::<_, String>(0)).unwrap();
         let names: Vec<String> = names.map(Result::unwrap).collect();
-        let kept = names
-            .into_iter()
-            .filter(|name| !but.contains(&name.as_str()));
+        let kept = names.into_iter().filter(|name| !but.contains(&name.as_str()));
         kept.collect::<Vec<_>>().join(", ")
     };
     let jobs = columns("batch_jobs", &["seq", "id"]);

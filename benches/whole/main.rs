@@ -59,10 +59,9 @@ fn main() {
                 ratio,
             } in measure()
             {
-                let (bare, ratio) = ratio
-                    .map_or((String::new(), String::new()), |(bare, ratio)| {
-                        (bare, format!("{ratio:.2}"))
-                    });
+                let (bare, ratio) = ratio.map_or((String::new(), String::new()), |(bare, ratio)| {
+                    (bare, format!("{ratio:.2}"))
+                });
                 println!("| {work} | {measured} | {bare} | {ratio} |");
             }
         }

@@ -82,8 +82,7 @@ impl BareOpenAi {
         thread_group::spawn_ungrouped("bare-openai", move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let serving = serving.clone();
-                thread_group::spawn_ungrouped("bare-openai-1", move || serving.answer(&stream))
-                    .unwrap();
+                thread_group::spawn_ungrouped("bare-openai-1", move || serving.answer(&stream)).unwrap();
             }
         })
         .unwrap();
@@ -94,10 +93,7 @@ impl BareOpenAi {
     pub fn complete(&self) {
         let mut state = self.lock();
         state.complete_on_create = true;
-        state
-            .batches
-            .iter_mut()
-            .for_each(|batch| batch.complete = true);
+        state.batches.iter_mut().for_each(|batch| batch.complete = true);
     }
 
     /// Keeps later batches running until [`BareOpenAi::complete`].
@@ -154,10 +150,7 @@ impl BareOpenAi {
         }
         let path = target.split('?').next().unwrap_or("");
         let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
-        let kind = format!(
-            "{method} {}",
-            if parts.len() > 1 { "one" } else { parts[0] }
-        );
+        let kind = format!("{method} {}", if parts.len() > 1 { "one" } else { parts[0] });
         *self.lock().calls.entry(kind).or_default() += 1;
         let answer = match (method, &*parts) {
             ("POST", ["files"]) => {
@@ -215,11 +208,7 @@ impl BareOpenAi {
         let bytes = body.len() + 1;
         let object = json!({"object": "file", "id": id, "bytes": bytes, "created_at": created,
                            "filename": name, "purpose": "batch", "status": "processed"});
-        let input = Input {
-            name,
-            body,
-            created,
-        };
+        let input = Input { name, body, created };
         state.files.insert(id, input);
         object
     }
@@ -299,10 +288,7 @@ impl State {
         let done = if batch.complete { batch.lines } else { 0 };
         let [input, output_tokens] = TOKENS.map(|tokens| tokens * done as u64);
         let filename = &self.files[&batch.input].name;
-        assert!(
-            self.files[&batch.input].created <= batch.created,
-            "{filename}"
-        );
+        assert!(self.files[&batch.input].created <= batch.created, "{filename}");
         json!({
             "id": batch.id, "object": "batch", "endpoint": "/v1/responses", "model": "gpt-6-luna-2026-09-22",
             "errors": null, "input_file_id": batch.input, "completion_window": "24h", "status": status,
@@ -335,8 +321,7 @@ fn answer_around(size: usize) -> (String, (String, String)) {
     let text = body.to_string();
     let (first, rest) = text.split_once(mark).unwrap();
     let before = "{\"id\":\"batch_req_0\",\"custom_id\":\"".to_owned();
-    let middle =
-        format!("\",\"response\":{{\"status_code\":200,\"request_id\":\"req_0\",\"body\":{first}");
+    let middle = format!("\",\"response\":{{\"status_code\":200,\"request_id\":\"req_0\",\"body\":{first}");
     let end = format!("{rest}}},\"error\":null}}\n");
     assert!(before.len() + middle.len() + end.len() + 64 < size);
     (before, (middle, end))

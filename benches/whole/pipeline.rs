@@ -12,15 +12,12 @@ use crate::appliance::Appliance;
 use crate::bare;
 use crate::client::{get, load, post, status_request};
 use crate::openai::BareOpenAi;
-use crate::rig::{
-    self, Figure, Process, cell, job, megabytes, pause, percentiles, rate, submit, wait,
-};
+use crate::rig::{self, Figure, Process, cell, job, megabytes, pause, percentiles, rate, submit, wait};
 
 const LOTS: usize = 50_000;
 const LINE: usize = 3000;
 /// The prompt is so long that the input file has 190 MB.
-const CONFIG: &str =
-    "openai = { poll_interval = \"1s\" }\n[batch]\nmax_wait = \"1s\"\nmax_requests = 50000";
+const CONFIG: &str = "openai = { poll_interval = \"1s\" }\n[batch]\nmax_wait = \"1s\"\nmax_requests = 50000";
 
 pub fn pipeline() -> Vec<Figure> {
     let mut figures = one_language();
@@ -66,9 +63,7 @@ fn one_language() -> Vec<Figure> {
     let idle = process.memory();
     submit(&appliance, &job(LOTS, &["en"], None));
     process.forget_peak();
-    wait("the batch", || {
-        (count(&database, "submitted") == 1).then_some(())
-    });
+    wait("the batch", || (count(&database, "submitted") == 1).then_some(()));
     let upload = openai.upload();
     let built = between(&database, "created_at", "submitted_at", "vision");
     let memory = process.peak().saturating_sub(idle);
@@ -91,9 +86,7 @@ fn one_language() -> Vec<Figure> {
     openai.complete();
     // The spooled file is deleted when it is ingested.
     let spooled = wait("the results", || spooled(&appliance, LOTS * LINE));
-    wait("the end", || {
-        (count(&database, "ingested") == 1).then_some(())
-    });
+    wait("the end", || (count(&database, "ingested") == 1).then_some(()));
     let whole = taken.elapsed();
     let ours = ingest_time(&database, "vision");
     let memory = process.peak().saturating_sub(idle);
@@ -107,10 +100,7 @@ fn one_language() -> Vec<Figure> {
         ours,
         reference,
     ));
-    figures.push(Figure::alone(
-        "additional memory during it",
-        megabytes(memory),
-    ));
+    figures.push(Figure::alone("additional memory during it", megabytes(memory)));
     figures
 }
 
@@ -120,9 +110,7 @@ fn spooled(appliance: &Appliance, bytes: usize) -> Option<Vec<Vec<u8>>> {
     let mut files = fs::read_dir(spool).ok()?.map(|entry| entry.unwrap().path());
     let path = files.find(|path| path.to_string_lossy().ends_with(".output.jsonl"))?;
     let text = fs::read(path).ok().filter(|text| text.len() == bytes)?;
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Some(lines.map(<[u8]>::to_vec).collect())
 }
 
@@ -200,8 +188,7 @@ fn polls_under_load(appliance: &Appliance, openai: &BareOpenAi, id: &str) -> Fig
 
 fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> Vec<Figure> {
     wait("every batch to end", || {
-        let live =
-            "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed', ?)";
+        let live = "SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed', ?)";
         (cell::<i64>(&appliance.database(), live, "") == Some(0)).then_some(())
     });
     let begin = || {
@@ -228,10 +215,7 @@ fn download(appliance: &Appliance, process: &Process, job: &str, idle: u64) -> V
     let memory = process.peak().saturating_sub(idle);
     let (reference, bare_bytes) = bare::read(&appliance.database());
     let figure = Figure::against(
-        &format!(
-            "download the results of the job ({:.0} MB)",
-            bytes as f64 / 1e6
-        ),
+        &format!("download the results of the job ({:.0} MB)", bytes as f64 / 1e6),
         format!("{ours:.2?}"),
         ours,
         // The same number of bytes.

@@ -19,12 +19,8 @@ pub fn latency() -> Vec<Figure> {
             let hook = format!("http://{}/v1/a/hook", openai.address);
             let batches = openai.batches();
             submit(&appliance, &job(1000, &["en", "de"], Some(hook)));
-            wait("vision", || {
-                (openai.batches() > batches).then(|| openai.hold())
-            });
-            wait("translation", || {
-                (openai.batches() > batches + 1).then_some(())
-            });
+            wait("vision", || (openai.batches() > batches).then(|| openai.hold()));
+            wait("translation", || (openai.batches() > batches + 1).then_some(()));
             pause(Duration::from_millis(500));
             let begun = Instant::now();
             openai.complete();

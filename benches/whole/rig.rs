@@ -104,8 +104,7 @@ pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
     let lots: Vec<Value> = (0..lots)
         .map(|number| {
             let info = format!("sedan no. {number}: {}", words.repeat(4));
-            let images =
-                [0, 1].map(|at| format!("https://cdn.cars.example/lots/{number:05}/{at}.jpg"));
+            let images = [0, 1].map(|at| format!("https://cdn.cars.example/lots/{number:05}/{at}.jpg"));
             json!({"lot_id": format!("LOT-{number:05}"), "additional_info": info, "images": images})
         })
         .collect();
@@ -148,12 +147,9 @@ pub fn pause(time: Duration) {
 
 /// The first column of the first row of a query with one parameter.
 pub fn cell<T: FromSql>(database: &Path, sql: &str, parameter: &str) -> Option<T> {
-    let connection =
-        Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut query = connection.prepare_cached(sql).unwrap();
-    query
-        .query_row([parameter], |row| row.get(0))
-        .unwrap_or(None)
+    query.query_row([parameter], |row| row.get(0)).unwrap_or(None)
 }
 
 /// The figures of a process, from `/proc`.
@@ -178,26 +174,15 @@ impl Process {
     /// The processor time that the process has used.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let ticks: u64 = [11, 12]
-            .map(|at| fields[at].parse::<u64>().unwrap())
-            .iter()
-            .sum();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = [11, 12].map(|at| fields[at].parse::<u64>().unwrap()).iter().sum();
         // USER_HZ is 100, whatever the kernel's internal tick is.
         Duration::from_millis(ticks * 10)
     }
 
     fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }

@@ -28,10 +28,7 @@ pub fn start() -> Vec<Figure> {
     pause(IDLE);
     let used = process.processor_time() - before;
     vec![
-        Figure::alone(
-            "start of the process until it listens",
-            format!("{median:.1?}"),
-        ),
+        Figure::alone("start of the process until it listens", format!("{median:.1?}")),
         Figure::alone("size of the program", megabytes(size / 1000)),
         Figure::alone("memory when idle", megabytes(process.memory())),
         Figure::alone(

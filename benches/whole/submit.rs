@@ -50,19 +50,14 @@ pub fn small() -> Vec<Figure> {
         let job = job(2, &["en", "de"], None);
         post(&job.body, &job.signature)
     };
-    let clients = (0..CLIENTS)
-        .map(|_| (0..EACH).map(|_| one()).collect())
-        .collect();
+    let clients = (0..CLIENTS).map(|_| (0..EACH).map(|_| one()).collect()).collect();
     let (mut times, took) = load(&appliance.api, clients, EACH, 201, &AtomicBool::new(true));
     let jobs = times.len();
     let [median, p99] = percentiles(&mut times);
     let insert = bare::insert(&appliance.database(), true);
     vec![Figure::against(
         &format!("submit {jobs} jobs of two lots, {CLIENTS} clients"),
-        format!(
-            "{:.0}/s, median {median:.1?}, p99 {p99:.1?}",
-            rate(jobs, took)
-        ),
+        format!("{:.0}/s, median {median:.1?}, p99 {p99:.1?}", rate(jobs, took)),
         took,
         insert,
     )]

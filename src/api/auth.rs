@@ -44,9 +44,7 @@ impl Api {
         let accepted = self.verify(request, presented, &legacy, now);
         match (accepted, in_body) {
             // Some clients send both. One valid signature is enough.
-            (Err(_), Some(in_body)) if header.is_some() => {
-                self.verify(request, &in_body, &legacy[1..], now)
-            }
+            (Err(_), Some(in_body)) if header.is_some() => self.verify(request, &in_body, &legacy[1..], now),
             (accepted, _) => accepted,
         }
     }
@@ -85,9 +83,7 @@ impl Api {
         job_id: &str,
         now: Timestamp,
     ) -> Result<AuthenticatedClient<'_>, ApiError> {
-        let presented = request
-            .header("x-signature")
-            .ok_or_else(missing_signature)?;
+        let presented = request.header("x-signature").ok_or_else(missing_signature)?;
         let mut legacy = vec![Message::Bytes(job_id.as_bytes())];
         if !request.body.is_empty() {
             legacy.push(Message::Bytes(&request.body));
@@ -101,16 +97,9 @@ impl Api {
         request: &Request,
         now: Timestamp,
     ) -> Result<AuthenticatedClient<'_>, ApiError> {
-        let presented = request
-            .header("x-signature")
-            .ok_or_else(missing_signature)?;
+        let presented = request.header("x-signature").ok_or_else(missing_signature)?;
         let target = request.target();
-        self.verify(
-            request,
-            presented,
-            &[Message::Bytes(target.as_bytes())],
-            now,
-        )
+        self.verify(request, presented, &[Message::Bytes(target.as_bytes())], now)
     }
 
     fn client(&self, name: &str) -> Option<&ClientConfig> {

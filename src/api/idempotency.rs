@@ -31,10 +31,7 @@ pub struct IdempotencyKeys {
 
 impl IdempotencyKeys {
     /// The keys of a POST; `signature` is its v1 signature.
-    pub(super) fn of_request(
-        request: &Request,
-        signature: Option<String>,
-    ) -> Result<Self, ApiError> {
+    pub(super) fn of_request(request: &Request, signature: Option<String>) -> Result<Self, ApiError> {
         let header = request.header("idempotency-key");
         if let Some(key) = header
             && !(1..=MAX_KEY).contains(&key.chars().count())
@@ -55,10 +52,7 @@ impl IdempotencyKeys {
 
     /// The same without the header.
     pub(super) fn without_header(self) -> Self {
-        Self {
-            header: None,
-            ..self
-        }
+        Self { header: None, ..self }
     }
 
     /// The signature comes first. It covers the body, so a repeat with another header is a repeat.
@@ -104,11 +98,7 @@ struct EarlierUse {
     replay: Replay,
 }
 
-fn find_earlier_use(
-    view: &View,
-    client: &str,
-    keys: &IdempotencyKeys,
-) -> Stored<Option<EarlierUse>> {
+fn find_earlier_use(view: &View, client: &str, keys: &IdempotencyKeys) -> Stored<Option<EarlierUse>> {
     for key in keys.iter() {
         if let Some(first) = stored::first_use(view, client, key)? {
             let replay = if first.body_sha256 == keys.body_sha256 {
@@ -143,9 +133,7 @@ pub fn replay(tx: &Tx<'_>, client: &str, keys: &IdempotencyKeys) -> Stored<Optio
     let Some(earlier) = find_earlier_use(tx, client, keys)? else {
         return Ok(None);
     };
-    if let (KeyKind::Key, Replay::Answer(_), Some(_)) =
-        (earlier.kind, &earlier.replay, &keys.signature)
-    {
+    if let (KeyKind::Key, Replay::Answer(_), Some(_)) = (earlier.kind, &earlier.replay, &keys.signature) {
         let signature = keys.clone().without_header();
         remember(tx, client, &signature, earlier.job, None)?;
     }
@@ -162,10 +150,7 @@ pub fn replay_unchecked(
     keys: &IdempotencyKeys,
     now: Timestamp,
 ) -> Stored<Option<Replay>> {
-    if store
-        .read(|view| find_replay(view, client, keys))?
-        .is_none()
-    {
+    if store.read(|view| find_replay(view, client, keys))?.is_none() {
         return Ok(None);
     }
     store.write(now, |tx| replay(tx, client, keys))

@@ -49,8 +49,7 @@ impl LargeBodyPermits {
 /// Permission to parse a body, until it is dropped. Small bodies need no lock.
 #[derive(Debug)]
 pub(super) struct LargeBodyPermit<'a>(
-    #[allow(dead_code, reason = "dropping it releases the lock")]
-    Option<(MutexGuard<'a, ()>, Present<'a>)>,
+    #[allow(dead_code, reason = "dropping it releases the lock")] Option<(MutexGuard<'a, ()>, Present<'a>)>,
 );
 
 /// Counts a request as present until it is dropped.
@@ -65,13 +64,9 @@ impl Drop for Present<'_> {
 
 impl Api {
     /// A permit for a body, or 503 if too many large bodies wait.
-    pub(super) fn large_body_permit(
-        &self,
-        body: &[u8],
-    ) -> Result<LargeBodyPermit<'_>, RequestError> {
+    pub(super) fn large_body_permit(&self, body: &[u8]) -> Result<LargeBodyPermit<'_>, RequestError> {
         self.large_bodies.acquire(body).ok_or_else(|| {
-            let message =
-                "Too many large submissions are being read: send it again in some seconds.";
+            let message = "Too many large submissions are being read: send it again in some seconds.";
             overloaded(message, RETRY_AFTER)
         })
     }

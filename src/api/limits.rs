@@ -28,13 +28,7 @@ pub(super) struct RateLimiter(Mutex<HashMap<(String, RateLimit), VecDeque<Durati
 
 impl RateLimiter {
     /// Counts a request, or returns how long until the next one is allowed. `most` is the limit of a minute.
-    fn count(
-        &self,
-        client: &str,
-        limit: RateLimit,
-        most: u32,
-        now: Duration,
-    ) -> Result<(), Duration> {
+    fn count(&self, client: &str, limit: RateLimit, most: u32, now: Duration) -> Result<(), Duration> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let arrivals = clients.entry((client.to_owned(), limit)).or_default();
@@ -90,8 +84,7 @@ mod tests {
     #[test]
     fn no_minute_has_more_requests_than_the_limit() {
         let rates = RateLimiter::default();
-        let count =
-            |client, limit, second| rates.count(client, limit, 3, Duration::from_secs(second));
+        let count = |client, limit, second| rates.count(client, limit, 3, Duration::from_secs(second));
         for second in [0, 10, 20] {
             assert_eq!(count("a", RateLimit::Submissions, second), Ok(()));
         }

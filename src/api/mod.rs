@@ -9,9 +9,7 @@ use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Handler, Request, Response};
-use crate::ops::answers::{
-    RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal,
-};
+use crate::ops::answers::{RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal};
 use crate::ops::{Health, RequestMetrics};
 use crate::outbound::SsrfGuard;
 use crate::python_json::{self, Json};
@@ -103,9 +101,7 @@ impl Api {
 impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         let started = self.clock.now().steady;
-        let response = self
-            .answer(&request)
-            .unwrap_or_else(RequestError::into_response);
+        let response = self.answer(&request).unwrap_or_else(RequestError::into_response);
         // Monitoring asks for `/health` every few seconds.
         let level = match request.path.as_str() {
             "/health" => log::Level::Debug,
@@ -143,10 +139,6 @@ fn overloaded(message: &str, retry_after: &str) -> RequestError {
 const MAX_VALUES: usize = 12_000_000;
 
 fn parse_body(body: &[u8]) -> Result<Json<'_>, ApiError> {
-    python_json::parse_within(body, MAX_VALUES).map_err(|error| {
-        ApiError::new(
-            ErrorCode::InvalidJson,
-            format!("The body is no JSON: {error}."),
-        )
-    })
+    python_json::parse_within(body, MAX_VALUES)
+        .map_err(|error| ApiError::new(ErrorCode::InvalidJson, format!("The body is no JSON: {error}.")))
 }

@@ -40,22 +40,16 @@ pub(super) fn integer(request: &Request, name: &str, default: i64) -> Result<i64
 
 /// A time of the query.
 pub(super) fn time(request: &Request, name: &str) -> Result<Option<Timestamp>, ApiError> {
-    parsed(
-        request,
-        name,
-        "a time such as 2026-11-24T02:24:00Z",
-        parse_time,
-    )
+    parsed(request, name, "a time such as 2026-11-24T02:24:00Z", parse_time)
 }
 
 /// A number out of range becomes the nearest one in range.
 fn parse_integer(text: &str) -> Result<i64, ParseIntError> {
-    text.parse()
-        .or_else(|error: ParseIntError| match error.kind() {
-            IntErrorKind::PosOverflow => Ok(i64::MAX),
-            IntErrorKind::NegOverflow => Ok(i64::MIN),
-            _ => Err(error),
-        })
+    text.parse().or_else(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => Ok(i64::MAX),
+        IntErrorKind::NegOverflow => Ok(i64::MIN),
+        _ => Err(error),
+    })
 }
 
 /// RFC 3339, also without an offset (UTC is meant), or a date alone.
@@ -85,11 +79,7 @@ mod tests {
             "2026-11-24 02:24:00",
             "2026-11-24T02:24:00.000Z",
         ] {
-            assert_eq!(
-                seconds(text).as_deref(),
-                Ok("2026-11-24T02:24:00Z"),
-                "{text}"
-            );
+            assert_eq!(seconds(text).as_deref(), Ok("2026-11-24T02:24:00Z"), "{text}");
         }
         assert_eq!(seconds("2026-11-24").as_deref(), Ok("2026-11-24T00:00:00Z"));
         for text in ["yesterday", "1795400000", "2026-13-01"] {

@@ -74,9 +74,7 @@ impl Api {
 
     /// What the results of a completed job begin with.
     fn results_head(&self, job: &JobRow) -> Stored<Value> {
-        let images = self
-            .store
-            .read(|view| lots::images_processed(view, &job.id))?;
+        let images = self.store.read(|view| lots::images_processed(view, &job.id))?;
         let mut head = json!({
             "job_id": job.id,
             "status": job.status.as_str(),
@@ -104,10 +102,7 @@ fn unfinished(job: &JobRow, now: Timestamp) -> Response {
 
 /// The error that the results of a job begin with if they are incomplete or were removed.
 fn error_head(job: &JobRow, code: ErrorCode, what: &str) -> Value {
-    let reason = job
-        .error_message
-        .as_deref()
-        .unwrap_or("no reason is stored");
+    let reason = job.error_message.as_deref().unwrap_or("no reason is stored");
     let message = match (code, job.cleaning_since) {
         (ErrorCode::ResultsRemoved, _) => what.to_owned(),
         (_, Some(_)) => format!("{what} {reason}. Its lots were removed after their time."),

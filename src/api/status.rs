@@ -47,9 +47,7 @@ impl Api {
             Ok((
                 jobs::batches(view, job.seq)?,
                 jobs::count_webhooks(view, &job.id)?,
-                shows_costs
-                    .then(|| money::job_cost(view, job.seq))
-                    .transpose()?,
+                shows_costs.then(|| money::job_cost(view, job.seq)).transpose()?,
             ))
         })?;
         let mut details = json!({
@@ -97,9 +95,7 @@ pub(super) fn job_not_found(id: &str) -> ApiError {
 
 fn batch_json(batch: &jobs::JobBatch) -> Value {
     let state = match batch.state {
-        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => {
-            "preparing"
-        }
+        BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating => "preparing",
         BatchState::Submitted => "running",
         BatchState::Ended => "ended",
         BatchState::Ingested => "completed",

@@ -73,11 +73,7 @@ enum SynchronousProgress {
 
 impl Api {
     /// A permit to wait for a job; `None` if too many requests wait.
-    pub(super) fn synchronous_permit(
-        &self,
-        client: &str,
-        job: &str,
-    ) -> Option<SynchronousPermit<'_>> {
+    pub(super) fn synchronous_permit(&self, client: &str, job: &str) -> Option<SynchronousPermit<'_>> {
         let limits = &self.config.synchronous;
         let mut jobs = self.synchronous.lock();
         let count = |client: Option<&str>| {
@@ -98,12 +94,10 @@ impl Api {
         if !fits {
             return None;
         }
-        let waiting = jobs
-            .entry(job.to_owned())
-            .or_insert_with(|| WaitingRequests {
-                client: client.to_owned(),
-                requests: 0,
-            });
+        let waiting = jobs.entry(job.to_owned()).or_insert_with(|| WaitingRequests {
+            client: client.to_owned(),
+            requests: 0,
+        });
         waiting.requests += 1;
         Some(SynchronousPermit {
             permits: &self.synchronous,
@@ -160,11 +154,7 @@ impl Api {
         }
     }
 
-    fn read_progress(
-        &self,
-        id: &str,
-        client: &str,
-    ) -> Result<(JobRow, SynchronousProgress), RequestError> {
+    fn read_progress(&self, id: &str, client: &str) -> Result<(JobRow, SynchronousProgress), RequestError> {
         let found = self.store.read(|view| {
             let Some(job) = jobs::find(view, client, id)? else {
                 return Ok(None);
@@ -182,18 +172,10 @@ impl Api {
     }
 
     /// The answer of a job that is final or left to a batch.
-    fn outcome(
-        &self,
-        job: &JobRow,
-        progress: &SynchronousProgress,
-    ) -> Result<Response, RequestError> {
+    fn outcome(&self, job: &JobRow, progress: &SynchronousProgress) -> Result<Response, RequestError> {
         if job.cleaning_since.is_some() {
-            let message =
-                "The job was answered long ago; its results were removed after their time.";
-            return Ok(job_error(
-                job,
-                &ApiError::new(ErrorCode::ResultsRemoved, message),
-            ));
+            let message = "The job was answered long ago; its results were removed after their time.";
+            return Ok(job_error(job, &ApiError::new(ErrorCode::ResultsRemoved, message)));
         }
         let mut page = self
             .store
@@ -208,9 +190,7 @@ impl Api {
                 &ApiError::new(ErrorCode::JobCancelled, "The job was cancelled."),
             ),
             (JobStatus::Failed, _) => failed(job, &lot),
-            (_, SynchronousProgress::LeftToBatch) if !described && self.is_late(job) => {
-                timed_out(job)
-            }
+            (_, SynchronousProgress::LeftToBatch) if !described && self.is_late(job) => timed_out(job),
             (_, SynchronousProgress::LeftToBatch) if !described => job_error(
                 job,
                 &ApiError::new(

@@ -16,10 +16,7 @@ pub struct Cidr {
 impl Cidr {
     /// The network of an address and the length of its prefix in bits.
     pub const fn new(network: IpAddr, prefix_bits: u32) -> Self {
-        Self {
-            network,
-            prefix_bits,
-        }
+        Self { network, prefix_bits }
     }
 
     /// Whether `address` is in this network.

@@ -48,11 +48,7 @@ impl Timestamp {
     /// away, the clock has been set back, and the work is due now.
     pub fn due_in(self, now: Timestamp, interval: Duration) -> Duration {
         let wait = self.since(now);
-        if wait > interval {
-            Duration::ZERO
-        } else {
-            wait
-        }
+        if wait > interval { Duration::ZERO } else { wait }
     }
 
     /// The time that is `by` earlier.

@@ -56,8 +56,7 @@ impl ThreadGroup {
 
     /// Waits at most `within` until every thread has ended. Returns false if some threads still run.
     pub fn join(&self, within: Duration) -> bool {
-        let handles =
-            std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
         let (done, all_done) = bounded::<()>(1);
         let joiner = spawn_ungrouped("joiner", move || {
             for handle in handles {

@@ -35,12 +35,10 @@ pub(super) enum BatchesCommand {
 pub(super) fn run(context: &Context, command: BatchesCommand) -> Outcome {
     let (config, store) = context.open()?;
     match command {
-        BatchesCommand::List => context
-            .output
-            .show_list(&store, &store.read(inspect::batches)?),
+        BatchesCommand::List => context.output.show_list(&store, &store.read(inspect::batches)?),
         BatchesCommand::Show { id } => {
-            let (batch, events) = store
-                .read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
+            let (batch, events) =
+                store.read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
             let batch = existing(batch, id, "batches")?;
             context.output.show_with(&batch, "events", &events)
         }

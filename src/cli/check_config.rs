@@ -20,8 +20,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     }));
     if !config.has_openai_key() {
         warnings.push(
-            "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY"
-                .to_owned(),
+            "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned(),
         );
     }
     let text: String = warnings

@@ -19,9 +19,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         })
         .collect();
     if rows.is_empty() && !context.output.json {
-        return print(
-            "nothing found: the file is whole, every link holds, every counter equals its rows\n",
-        );
+        return print("nothing found: the file is whole, every link holds, every counter equals its rows\n");
     }
     let columns = ["invariant", "subject", "finding"];
     let table = Table {

@@ -85,9 +85,7 @@ fn import(store: Option<&Store>, dump: &Dump, dry_run: bool) -> Result<Imported,
         progress.show(done, all);
         let is_new = match store {
             None => true,
-            Some(store) if dry_run => {
-                store.read(|view| Ok(jobs::by_id(view, &job.id)?.is_none()))?
-            }
+            Some(store) if dry_run => store.read(|view| Ok(jobs::by_id(view, &job.id)?.is_none()))?,
             Some(store) => store.write(now(), |tx| legacy::insert_job(tx, job))?,
         };
         if !is_new {

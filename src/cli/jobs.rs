@@ -50,9 +50,7 @@ pub(super) enum JobsCommand {
 pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
     let (config, store) = context.open()?;
     match command {
-        JobsCommand::List => context
-            .output
-            .show_list(&store, &store.read(inspect::jobs)?),
+        JobsCommand::List => context.output.show_list(&store, &store.read(inspect::jobs)?),
         JobsCommand::Show { job } => show(context, &store, &job),
         JobsCommand::Cancel { job } => cancel(context, &store, &job),
         JobsCommand::Retry {
@@ -65,8 +63,7 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
 }
 
 fn show(context: &Context, store: &Store, id: &str) -> Outcome {
-    let (job, events) =
-        store.read(|view| Ok((inspect::job(view, id)?, inspect::job_events(view, id)?)))?;
+    let (job, events) = store.read(|view| Ok((inspect::job(view, id)?, inspect::job_events(view, id)?)))?;
     let job = existing(job, id, "jobs")?;
     context.output.show_with(&job, "events", &events)
 }
@@ -82,9 +79,7 @@ fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
 
 fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    let sent = store.write(now(), |tx| {
-        settle::release_held(tx, &job.id, config.images.check)
-    })?;
+    let sent = store.write(now(), |tx| settle::release_held(tx, &job.id, config.images.check))?;
     if sent == 0 {
         return Err(CommandError::Failed(format!(
             "job {} has no held requests: nothing to send (of its failed lots: --failed-lots)",
@@ -93,20 +88,11 @@ fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> 
     }
     context.output.report(
         &json!({"job": job.id, "sent": sent}),
-        &format!(
-            "{sent} held requests of job {} wait to be sent now\n",
-            job.id
-        ),
+        &format!("{sent} held requests of job {} wait to be sent now\n", job.id),
     )
 }
 
-fn retry_failed_lots(
-    context: &Context,
-    config: &Config,
-    store: &Store,
-    id: &str,
-    dry_run: bool,
-) -> Outcome {
+fn retry_failed_lots(context: &Context, config: &Config, store: &Store, id: &str, dry_run: bool) -> Outcome {
     let job = find(store, id)?;
     let size = match dry_run {
         true => store.read(|view| retry::retry_size(view, &job))?,
@@ -116,8 +102,7 @@ fn retry_failed_lots(
     };
     let others = job.languages.iter().filter(|tag| !is_english(tag)).count();
     let vision = u64::from(size.vision);
-    let translations =
-        u64::from(size.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
+    let translations = u64::from(size.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);
     let requests = [(Stage::Vision, vision), (Stage::Translation, translations)];
     let money = store.read(|view| reservation::cost_of_requests(view, config, requests, now()))?;
     context.output.report(
@@ -136,10 +121,7 @@ fn describe_retry(
     dry_run: bool,
 ) -> String {
     if size.lots == 0 {
-        return format!(
-            "0 failed lots of job {}: there is nothing to send\n",
-            job.id
-        );
+        return format!("0 failed lots of job {}: there is nothing to send\n", job.id);
     }
     let state = match dry_run {
         true => "would be sent; nothing was changed (--dry-run)",

@@ -169,13 +169,7 @@ mod tests {
     use super::*;
     use crate::base::fields::Fields;
 
-    fn written(
-        format: LogFormat,
-        journal: bool,
-        level: Level,
-        fields: &Fields,
-        text: &str,
-    ) -> String {
+    fn written(format: LogFormat, journal: bool, level: Level, fields: &Fields, text: &str) -> String {
         let mut builder = Record::builder();
         builder.level(level).key_values(fields);
         line(
@@ -206,13 +200,7 @@ mod tests {
             .with("status", 200_u32)
             .with("path", "/a b\"=c\n")
             .with("level", "forged");
-        let line = written(
-            LogFormat::Json,
-            false,
-            Level::Info,
-            &fields,
-            "then nothing=more",
-        );
+        let line = written(LogFormat::Json, false, Level::Info, &fields, "then nothing=more");
         let value: Json = serde_json::from_str(&line).unwrap();
         let wanted = json!({
             "time": "T", "level": "info",
@@ -224,13 +212,7 @@ mod tests {
 
     #[test]
     fn a_record_without_fields_is_its_message() {
-        let line = written(
-            LogFormat::Text,
-            true,
-            Level::Info,
-            &Fields::new(),
-            "started",
-        );
+        let line = written(LogFormat::Text, true, Level::Info, &Fields::new(), "started");
         assert_eq!(line, "<6>started");
     }
 }

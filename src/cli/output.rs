@@ -67,11 +67,7 @@ impl Output {
 }
 
 /// The table if it has a row, otherwise an error that names the command that lists what exists.
-pub(super) fn existing(
-    table: Table,
-    name: impl ToString,
-    list: &'static str,
-) -> Result<Table, CommandError> {
+pub(super) fn existing(table: Table, name: impl ToString, list: &'static str) -> Result<Table, CommandError> {
     match table.rows.is_empty() {
         false => Ok(table),
         true => Err(CommandError::NotFound {

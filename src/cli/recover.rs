@@ -53,20 +53,16 @@ pub(super) fn recovery(context: &Context) -> Result<Recovery, CommandError> {
     Ok(Recovery::new(Arc::new(store), Arc::new(client)))
 }
 
-fn describe(
-    findings: &[RecoveryFinding],
-    linked: Option<usize>,
-    are_creates_stopped: bool,
-) -> String {
+fn describe(findings: &[RecoveryFinding], linked: Option<usize>, are_creates_stopped: bool) -> String {
     let linkable = findings.iter().filter(|finding| finding.linkable).count();
     let left = findings.len() - linkable;
     let mut text: String = findings.iter().map(as_line).collect();
     text.push_str(&match linked {
         Some(linked) => format!("{linked} batches linked, {left} findings left as they are\n"),
         None if findings.is_empty() => "nothing is orphaned\n".to_owned(),
-        None => format!(
-            "{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n"
-        ),
+        None => {
+            format!("{linkable} batches can be linked with --apply, {left} cannot; nothing was changed\n")
+        }
     });
     if linked.is_some() && are_creates_stopped {
         text.push_str(

@@ -142,10 +142,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
 }
 
 fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
-    print(&format!(
-        "Accepted from {} to {}\n\n",
-        report.from, report.to
-    ))?;
+    print(&format!("Accepted from {} to {}\n\n", report.from, report.to))?;
     context.output.show(&accounts_table(&report.accounts))?;
     if report.cleaned_jobs > 0 {
         print(&format!(
@@ -201,13 +198,8 @@ fn entries(
 }
 
 /// The entry of a batch that OpenAI lists, with its row of the period.
-fn listed_entry(
-    store: &Store,
-    batch: Batch,
-    row: Option<BatchCost>,
-) -> Result<Entry, CommandError> {
-    let has_row =
-        row.is_some() || store.read(|view| Ok(by_openai_id(view, &batch.id)?.is_some()))?;
+fn listed_entry(store: &Store, batch: Batch, row: Option<BatchCost>) -> Result<Entry, CommandError> {
+    let has_row = row.is_some() || store.read(|view| Ok(by_openai_id(view, &batch.id)?.is_some()))?;
     let is_ours = batch
         .metadata
         .get(META_DATABASE)
@@ -248,10 +240,7 @@ fn unlisted_entry(api: &dyn BatchApi, row: BatchCost) -> Result<Entry, CommandEr
             Ok(batch) => entry.status = batch.status_text,
             Err(error) if error.is_not_found() => {
                 entry.balances = false;
-                entry.remark = format!(
-                    "OPENAI DOES NOT KNOW IT: batchkeeper batches show {}",
-                    row.id
-                );
+                entry.remark = format!("OPENAI DOES NOT KNOW IT: batchkeeper batches show {}", row.id);
             }
             Err(error) => {
                 let action = format!("OpenAI cannot be asked for {}", entry.openai_batch_id);
@@ -422,10 +411,7 @@ mod tests {
     #[test]
     fn a_period_is_named_by_days_or_times() {
         let read = |text| parse_time(text).ok().map(|it| it.to_string());
-        assert_eq!(
-            read("2026-11-24").as_deref(),
-            Some("2026-11-24T00:00:00.000Z")
-        );
+        assert_eq!(read("2026-11-24").as_deref(), Some("2026-11-24T00:00:00.000Z"));
         assert_eq!(
             read("2026-11-24T02:24:00Z").as_deref(),
             Some("2026-11-24T02:24:00.000Z")

@@ -77,15 +77,8 @@ pub(super) fn run(options: &SandboxOptions) -> Outcome {
         error,
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
-    let server = Server::start(
-        &group,
-        clock,
-        "sandbox",
-        listener,
-        limits(),
-        Arc::new(sandbox),
-    )
-    .map_err(failed)?;
+    let server =
+        Server::start(&group, clock, "sandbox", listener, limits(), Arc::new(sandbox)).map_err(failed)?;
     print(&format!(
         "the sandbox serves http://{}/v1; its key is sk-sandbox\n",
         server.address()

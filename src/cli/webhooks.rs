@@ -33,17 +33,9 @@ pub(super) enum WebhooksCommand {
 
 pub(super) fn run(context: &Context, command: WebhooksCommand) -> Outcome {
     let (_, store) = context.open()?;
-    let find = |id| {
-        existing(
-            store.read(|view| inspect::webhook(view, id))?,
-            id,
-            "webhooks",
-        )
-    };
+    let find = |id| existing(store.read(|view| inspect::webhook(view, id))?, id, "webhooks");
     match command {
-        WebhooksCommand::List => context
-            .output
-            .show_list(&store, &store.read(inspect::webhooks)?),
+        WebhooksCommand::List => context.output.show_list(&store, &store.read(inspect::webhooks)?),
         WebhooksCommand::Show { id } => {
             let delivery = find(id)?;
             let attempts = store.read(|view| inspect::webhook_attempts(view, id))?;
@@ -62,9 +54,7 @@ pub(super) fn run(context: &Context, command: WebhooksCommand) -> Outcome {
             store.write(now(), |tx| webhook_deliveries::abandon(tx, id))?;
             context.output.report(
                 &json!({"delivery": id, "abandoned": true}),
-                &format!(
-                    "delivery {id} is abandoned; its job can be cleaned up when its time is over\n"
-                ),
+                &format!("delivery {id} is abandoned; its job can be cleaned up when its time is over\n"),
             )
         }
     }

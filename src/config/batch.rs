@@ -149,10 +149,7 @@ impl Config {
         let (vision, translation) = (&self.vision, &self.translation);
         for (key, tokens) in [
             ("vision.max_output_tokens", vision.max_output_tokens),
-            (
-                "translation.max_output_tokens",
-                translation.max_output_tokens,
-            ),
+            ("translation.max_output_tokens", translation.max_output_tokens),
         ] {
             check_range(key, tokens, 16, 1_000_000)?;
         }
@@ -167,9 +164,7 @@ impl Config {
         }
         match translation.prompt.contains("{language}") {
             true => Ok(()),
-            false => {
-                refuse("translation.prompt must contain {language}, in place of the language's tag")
-            }
+            false => refuse("translation.prompt must contain {language}, in place of the language's tag"),
         }
     }
 }

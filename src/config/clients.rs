@@ -91,9 +91,7 @@ impl ClientConfig {
 /// Checks the clients, and that their names differ.
 pub(super) fn check(clients: &[ClientConfig]) -> Result<(), ConfigError> {
     if clients.is_empty() {
-        return refuse(
-            "no [[clients]]: add one with a name and a key; without one, no job is accepted",
-        );
+        return refuse("no [[clients]]: add one with a name and a key; without one, no job is accepted");
     }
     let mut names = HashSet::new();
     for client in clients {

@@ -144,10 +144,7 @@ impl Config {
         Self::read_file(path, Self::parse_without_keys)
     }
 
-    fn read_file(
-        path: &Path,
-        parse: fn(&str) -> Result<Self, ConfigError>,
-    ) -> Result<Self, ConfigError> {
+    fn read_file(path: &Path, parse: fn(&str) -> Result<Self, ConfigError>) -> Result<Self, ConfigError> {
         match std::fs::read_to_string(path) {
             Ok(text) => parse(&text).map_err(|error| error.in_file(path)),
             Err(error) => Err(ConfigError::Unreadable {
@@ -226,8 +223,7 @@ mod tests {
     use super::*;
 
     /// The shortest configuration that is accepted.
-    pub(super) const LEAST: &str =
-        "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
+    pub(super) const LEAST: &str = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
 
     /// Why a configuration is refused.
     pub(super) fn complaint(text: &str) -> String {
@@ -255,9 +251,7 @@ mod tests {
     fn mistakes_are_named() {
         assert!(complaint("").contains("[[clients]]"));
         assert!(complaint(&format!("{LEAST}[batch]\nmax_request = 5\n")).contains("max_request"));
-        assert!(
-            complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs")
-        );
+        assert!(complaint(&format!("{LEAST}[batch]\nmax_wait = \"5 parsecs\"\n")).contains("5 parsecs"));
         assert!(complaint(&format!("listen = \"here\"\n{LEAST}")).contains("listen"));
         assert!(complaint(&format!("database = \"\"\n{LEAST}")).contains("database is empty"));
         let same = "listen = \"127.0.0.1:8080\"\nops_listen = \"127.0.0.1:8080\"\n";
@@ -270,10 +264,7 @@ mod tests {
             ("[network]\nallow_private = \"yes\"", "a list of networks"),
             ("[limits]\nmax_body = \"5 apples\"", "5 apples"),
         ] {
-            assert!(
-                complaint(&format!("{LEAST}{wrong}")).contains(named),
-                "{wrong}"
-            );
+            assert!(complaint(&format!("{LEAST}{wrong}")).contains(named), "{wrong}");
         }
     }
 }

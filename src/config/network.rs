@@ -71,11 +71,7 @@ impl Default for HttpConfig {
 impl HttpConfig {
     /// Checks the limits against each other and against the largest body, in bytes.
     pub(super) fn check(&self, max_body: u64) -> Result<(), ConfigError> {
-        let per_peer = (
-            "http.connections_per_peer",
-            self.connections_per_peer,
-            100_000,
-        );
+        let per_peer = ("http.connections_per_peer", self.connections_per_peer, 100_000);
         let requests = (
             "http.requests_per_connection",
             self.requests_per_connection,
@@ -99,9 +95,7 @@ impl HttpConfig {
             ("http.write_stall", self.write_stall),
         ] {
             if value.is_zero() {
-                return refuse(format!(
-                    "{key} = 0: no request could arrive; give some seconds"
-                ));
+                return refuse(format!("{key} = 0: no request could arrive; give some seconds"));
             }
         }
         match self.body_memory < max_body {

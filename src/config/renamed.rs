@@ -17,18 +17,11 @@ const RENAMED: [(&str, &str, &str); 8] = [
 /// A sentence for each old key in the configuration, or `None` if there is none.
 pub(super) fn find(text: &str) -> Option<String> {
     let table: Table = toml::from_str(text).ok()?;
-    let has = |section: &str, key: &str| {
-        table
-            .get(section)
-            .and_then(|value| value.get(key))
-            .is_some()
-    };
+    let has = |section: &str, key: &str| table.get(section).and_then(|value| value.get(key)).is_some();
     let sentences: Vec<String> = RENAMED
         .iter()
         .filter(|(section, old, _)| has(section, old))
-        .map(|(section, old, new)| {
-            format!("{section}.{old} is now called {section}.{new}: rename it")
-        })
+        .map(|(section, old, new)| format!("{section}.{old} is now called {section}.{new}: rename it"))
         .collect();
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }

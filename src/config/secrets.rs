@@ -82,9 +82,7 @@ impl Config {
         }
         let default = self.clients.iter().find(|client| client.name == "default");
         let client = default.or(self.clients.first());
-        Ok(client
-            .map(|client| client.keys().to_vec())
-            .unwrap_or_default())
+        Ok(client.map(|client| client.keys().to_vec()).unwrap_or_default())
     }
 
     /// Whether OpenAI's key comes from a file or is in this process's environment.

@@ -15,12 +15,7 @@ const TIME_UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 const DURATION: &str = "duration; write a whole number and ms, s, m, h or d, such as \"30s\", or 0";
-const SIZE_UNITS: [(&str, u64); 4] = [
-    ("kB", 1000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("", 1),
-];
+const SIZE_UNITS: [(&str, u64); 4] = [("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("", 1)];
 const SIZE: &str = "size; write bytes, or a whole number and kB, MB or GB, such as \"5MB\"";
 
 /// A whole number times its unit, or `None` if the text is something else.

@@ -22,11 +22,7 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// A heartbeat that is sent while `health` finds nothing wrong.
-    pub(super) fn new(
-        health: Arc<Health>,
-        outbound: Arc<GuardedClient>,
-        config: Arc<Config>,
-    ) -> Self {
+    pub(super) fn new(health: Arc<Health>, outbound: Arc<GuardedClient>, config: Arc<Config>) -> Self {
         Self {
             health,
             outbound,

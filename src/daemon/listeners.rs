@@ -67,8 +67,7 @@ fn start_listener(
         error,
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
-    let server =
-        Server::start(group, clock.clone(), name, listener, limits, handler).map_err(failed)?;
+    let server = Server::start(group, clock.clone(), name, listener, limits, handler).map_err(failed)?;
     log::info!(event = "listening", what = name, address:% = server.address(); "");
     Ok(Some(server))
 }

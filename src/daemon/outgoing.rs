@@ -63,9 +63,9 @@ pub(super) fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
         PrivateNetworks::Networks(networks) => networks,
     };
     let parse = |network: &String| {
-        network.parse().map_err(|error| {
-            config_error("network.allow_private", format!("{network:?} is {error}"))
-        })
+        network
+            .parse()
+            .map_err(|error| config_error("network.allow_private", format!("{network:?} is {error}")))
     };
     let networks = networks.iter().map(parse).collect::<Result<_, _>>()?;
     Ok(SsrfGuard::Allow(networks))
@@ -77,9 +77,7 @@ pub(super) fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
 /// When a URL is refused.
 pub(super) fn check_alert_urls(config: &Config, guard: &SsrfGuard) -> Result<(), DaemonError> {
     for (key, url) in config.alerts.urls() {
-        guard
-            .check_url(url)
-            .map_err(|error| config_error(key, error))?;
+        guard.check_url(url).map_err(|error| config_error(key, error))?;
     }
     Ok(())
 }

@@ -64,10 +64,7 @@ fn signals_ended() -> DaemonError {
 ///
 /// # Errors
 /// When a thread ended.
-pub fn wait_for_end<T>(
-    signals: &Receiver<T>,
-    thread_ends: &Receiver<ThreadEnd>,
-) -> Result<(), DaemonError> {
+pub fn wait_for_end<T>(signals: &Receiver<T>, thread_ends: &Receiver<ThreadEnd>) -> Result<(), DaemonError> {
     select! {
         recv(signals) -> _ => Ok(()),
         recv(thread_ends) -> end => Err(thread_ended(end.ok())),

@@ -26,9 +26,7 @@ use crate::openai::client::OpenAiClient;
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probe_pool::ProbePool;
 use crate::outbound::{GuardedClient, SsrfGuard};
-use crate::store::{
-    DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries,
-};
+use crate::store::{DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries};
 use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
 use crate::workers::finisher::Finisher;
@@ -65,11 +63,7 @@ impl Daemon {
         let (group, thread_ends) = ThreadGroup::new();
         let (stop, stopped) = bounded(0);
         let shared = Shared {
-            outbound: Arc::new(GuardedClient::new(
-                guard.clone(),
-                clock.clone(),
-                CONNECT_TIMEOUT,
-            )),
+            outbound: Arc::new(GuardedClient::new(guard.clone(), clock.clone(), CONNECT_TIMEOUT)),
             health: Arc::new(Health::new(store.clone(), clock.clone(), config.clone())),
             wakeups: Wakeups::default(),
             guard,
@@ -141,30 +135,21 @@ impl Shared {
             SynchronousCaller::new(store.clone(), client.clone(), clock.clone(), config.clone())
         });
         workers.add_several(config.webhooks.concurrency, || {
-            WebhookSender::new(
-                store.clone(),
-                outbound.clone(),
-                clock.clone(),
-                config.clone(),
-            )
+            WebhookSender::new(store.clone(), outbound.clone(), clock.clone(), config.clone())
         });
         if !config.alerts.heartbeat_url.is_empty() {
-            workers.add(Heartbeat::new(
-                health.clone(),
-                outbound.clone(),
-                config.clone(),
-            ));
+            workers.add(Heartbeat::new(health.clone(), outbound.clone(), config.clone()));
         }
         Ok(workers)
     }
 
     fn start_probes(&self) -> Result<ProbePool, DaemonError> {
-        ProbePool::start(&self.group, &self.outbound, self.config.images.concurrency).map_err(
-            |error| DaemonError::Thread {
+        ProbePool::start(&self.group, &self.outbound, self.config.images.concurrency).map_err(|error| {
+            DaemonError::Thread {
                 name: "of an image check".into(),
                 error,
-            },
-        )
+            }
+        })
     }
 
     fn start_workers(&self, workers: WorkerList) -> Result<(), DaemonError> {

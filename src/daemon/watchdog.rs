@@ -143,8 +143,7 @@ fn probe(address: SocketAddr) -> Result<(), String> {
         ip => ip,
     };
     let ask = || -> std::io::Result<[u8; 9]> {
-        let mut stream =
-            TcpStream::connect_timeout(&SocketAddr::new(here, address.port()), ANSWER_TIMEOUT)?;
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(here, address.port()), ANSWER_TIMEOUT)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         stream.write_all(

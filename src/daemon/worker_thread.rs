@@ -88,8 +88,7 @@ impl WorkerThread {
             );
             *last_error = Some((text.clone(), now));
         }
-        self.health
-            .record_tick_end(&self.name, ERROR_WAIT, Some(text));
+        self.health.record_tick_end(&self.name, ERROR_WAIT, Some(text));
         error.passes().then_some(ERROR_WAIT)
     }
 }
@@ -143,9 +142,7 @@ mod tests {
             health: health.clone(),
             clock,
         };
-        group
-            .spawn("doomed", move || thread.run())
-            .expect("a thread");
+        group.spawn("doomed", move || thread.run()).expect("a thread");
         let ended = wait_for_end(&never::<()>(), &endings).expect_err("it ends by itself");
         (
             ended.to_string(),

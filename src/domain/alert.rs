@@ -135,10 +135,7 @@ impl fmt::Display for AlertSubject {
             Self::Usage(id) => write!(f, "usage:{id}"),
             Self::Delivery(id) => write!(f, "delivery:{id}"),
             Self::Scope(scope) => scope.fmt(f),
-            Self::Budget {
-                client: None,
-                period,
-            } => write!(f, "total {period}"),
+            Self::Budget { client: None, period } => write!(f, "total {period}"),
             Self::Budget {
                 client: Some(client),
                 period,
@@ -173,10 +170,7 @@ impl FromStr for AlertSubject {
 fn prefixed(text: &str) -> Option<AlertSubject> {
     if let Some(period) = text.strip_prefix("total ") {
         let period = period.to_owned();
-        return Some(AlertSubject::Budget {
-            client: None,
-            period,
-        });
+        return Some(AlertSubject::Budget { client: None, period });
     }
     let (word, rest) = text.split_once(':')?;
     let row = || rest.parse().ok().filter(|id| *id >= 0_i64);

@@ -74,10 +74,7 @@ impl ErrorCode {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            Self::InvalidJson
-            | Self::MissingField
-            | Self::UnsupportedVersion
-            | Self::InvalidParameter => 400,
+            Self::InvalidJson | Self::MissingField | Self::UnsupportedVersion | Self::InvalidParameter => 400,
             Self::MissingSignature => 401,
             Self::BudgetExceeded => 402,
             Self::InvalidSignature => 403,

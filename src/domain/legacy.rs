@@ -88,10 +88,7 @@ impl LegacyLot {
 /// language. Lot ids may hold colons: such ids are made and compared, and never taken apart.
 pub fn custom_ids(job_id: &str, lot_id: &str, language: Option<&str>) -> [String; 2] {
     match language {
-        None => [
-            format!("vision:{lot_id}"),
-            format!("vision:{job_id}:{lot_id}"),
-        ],
+        None => [format!("vision:{lot_id}"), format!("vision:{job_id}:{lot_id}")],
         Some(language) => [
             format!("tr:{lot_id}:{language}"),
             format!("translate:{job_id}:{lot_id}:{language}"),
@@ -122,20 +119,8 @@ mod tests {
         use JobStatus::{Cancelled, Completed, Failed, Processing};
         let rows = [
             // job, languages, described, translations, status of the lot
-            (
-                Processing,
-                &["en", "de"][..],
-                true,
-                &[][..],
-                LotStatus::Pending,
-            ),
-            (
-                Processing,
-                &["en", "de"],
-                true,
-                &["de"],
-                LotStatus::Completed,
-            ),
+            (Processing, &["en", "de"][..], true, &[][..], LotStatus::Pending),
+            (Processing, &["en", "de"], true, &["de"], LotStatus::Completed),
             (Processing, &["de"], false, &["de"], LotStatus::Pending),
             (Completed, &["en", "de"], true, &[], LotStatus::Completed),
             (Failed, &["de"], false, &["de"], LotStatus::Completed),
@@ -151,10 +136,7 @@ mod tests {
                 missing_images: Vec::new(),
                 vision_result: is_described.then(text),
                 is_misdescribed: false,
-                translations: translations
-                    .iter()
-                    .map(|it| ((*it).to_owned(), text()))
-                    .collect(),
+                translations: translations.iter().map(|it| ((*it).to_owned(), text())).collect(),
                 error_message: None,
             };
             let job = LegacyJob {

@@ -35,10 +35,7 @@ impl Money {
     /// The amount, `number` times. It saturates.
     #[must_use]
     pub fn times(self, number: u64) -> Self {
-        Self(
-            self.0
-                .saturating_mul(i64::try_from(number).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_mul(i64::try_from(number).unwrap_or(i64::MAX)))
     }
 
     /// One of `parts` equal parts, rounded up.

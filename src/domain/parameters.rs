@@ -64,19 +64,10 @@ impl Parameters {
 
     /// The body of one line. The vision stage uses the seller's text and the images, the translation stage the
     /// description and the language. If `raised`, the answer may be longer.
-    pub fn body(
-        &self,
-        raised: bool,
-        info: &str,
-        images: &[String],
-        text: &str,
-        language: &str,
-    ) -> Value {
+    pub fn body(&self, raised: bool, info: &str, images: &[String], text: &str, language: &str) -> Value {
         match self {
             Self::Vision(parameters) => vision::request_body(parameters, raised, info, images),
-            Self::Translation(parameters) => {
-                translation::request_body(parameters, raised, text, language)
-            }
+            Self::Translation(parameters) => translation::request_body(parameters, raised, text, language),
         }
     }
 }

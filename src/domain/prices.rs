@@ -139,9 +139,7 @@ o4-mini        2026-06-27 0.55   0.55   2.20
 pub fn prices(configured: &[Price]) -> Vec<Price> {
     let is_configured = |model: &str| configured.iter().any(|price| price.model == model);
     let shipped = SHIPPED.lines().filter_map(parse_shipped);
-    let mut all: Vec<Price> = shipped
-        .filter(|price| !is_configured(&price.model))
-        .collect();
+    let mut all: Vec<Price> = shipped.filter(|price| !is_configured(&price.model)).collect();
     all.extend_from_slice(configured);
     all
 }

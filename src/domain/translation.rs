@@ -33,12 +33,7 @@ impl Default for TranslationParameters {
 }
 
 /// The body that asks for `text` in `language`. If `raised`, the answer may be longer.
-pub fn request_body(
-    with: &TranslationParameters,
-    raised: bool,
-    text: &str,
-    language: &str,
-) -> Value {
+pub fn request_body(with: &TranslationParameters, raised: bool, text: &str, language: &str) -> Value {
     let mut body = Map::new();
     body.insert("model".into(), json!(with.model));
     body.insert(
@@ -50,11 +45,6 @@ pub fn request_body(
         json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]),
     );
     body.insert("metadata".into(), json!({"language": language}));
-    add_common_members(
-        &mut body,
-        with.max_output_tokens,
-        raised,
-        &with.reasoning_effort,
-    );
+    add_common_members(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
     Value::Object(body)
 }

@@ -51,31 +51,14 @@ pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &
     let mut body = Map::new();
     body.insert("model".into(), json!(with.model));
     body.insert("instructions".into(), json!(with.prompt));
-    body.insert(
-        "input".into(),
-        json!([{"role": "user", "content": content}]),
-    );
-    add_common_members(
-        &mut body,
-        with.max_output_tokens,
-        raised,
-        &with.reasoning_effort,
-    );
+    body.insert("input".into(), json!([{"role": "user", "content": content}]));
+    add_common_members(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
     Value::Object(body)
 }
 
 /// Adds the members that both stages' bodies end with.
-pub(crate) fn add_common_members(
-    body: &mut Map<String, Value>,
-    cap: u32,
-    raised: bool,
-    effort: &str,
-) {
-    let cap = if raised {
-        cap.saturating_mul(RAISED)
-    } else {
-        cap
-    };
+pub(crate) fn add_common_members(body: &mut Map<String, Value>, cap: u32, raised: bool, effort: &str) {
+    let cap = if raised { cap.saturating_mul(RAISED) } else { cap };
     body.insert("max_output_tokens".into(), json!(cap));
     body.insert("text".into(), json!({"format": {"type": "text"}}));
     if !effort.is_empty() {

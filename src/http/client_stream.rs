@@ -36,11 +36,7 @@ impl ClientStream {
     ///
     /// # Errors
     /// If the connection is lost already.
-    pub fn new(
-        stream: Arc<TcpStream>,
-        clock: Arc<dyn Clock>,
-        write_stall: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(stream: Arc<TcpStream>, clock: Arc<dyn Clock>, write_stall: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(write_stall))?;
         Ok(Self {

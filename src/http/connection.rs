@@ -133,10 +133,7 @@ impl ConnectionHandler {
             return Err(HttpError::new(
                 413,
                 "REQUEST_TOO_LARGE",
-                format!(
-                    "the body has more than {} bytes",
-                    self.limits.max_body_bytes
-                ),
+                format!("the body has more than {} bytes", self.limits.max_body_bytes),
             )
             .into());
         }
@@ -158,19 +155,13 @@ impl ConnectionHandler {
             HttpError::overloaded("the request could not be taken: try again later")
         })?;
         let mut inner = BufReader::with_capacity(64 * 1024, inner);
-        let response =
-            read_response_head(&mut inner).map_err(|error| worker_failure(context, &error))?;
+        let response = read_response_head(&mut inner).map_err(|error| worker_failure(context, &error))?;
         // The handler has returned, so it no longer uses the body.
         drop(reservation);
         let may_keep_alive = !context.is_last && !self.limiter.is_closing();
-        let keep_alive = self.responses.forward(
-            client,
-            context,
-            &head,
-            &response,
-            &mut inner,
-            may_keep_alive,
-        )?;
+        let keep_alive =
+            self.responses
+                .forward(client, context, &head, &response, &mut inner, may_keep_alive)?;
         Ok(if keep_alive {
             Disposition::KeepAlive
         } else {
@@ -258,11 +249,7 @@ impl ConnectionHandler {
 }
 
 /// Waits for the first byte of the next request. Returns false if the connection must end.
-fn wait_for_request(
-    client: &mut ClientStream,
-    permit: &ConnectionPermit,
-    timeout: Duration,
-) -> bool {
+fn wait_for_request(client: &mut ClientStream, permit: &ConnectionPermit, timeout: Duration) -> bool {
     permit.enter(Phase::Idle)
         && (!client.buffer.is_empty() || matches!(client.fill_buffer(timeout), Ok(1..)))
         && permit.enter(Phase::Arriving)

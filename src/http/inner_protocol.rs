@@ -207,10 +207,7 @@ pub fn read_response_head(from: &mut impl BufRead) -> io::Result<ResponseHead> {
 ///
 /// # Errors
 /// If the response is incomplete, and the errors of `pass`.
-pub fn read_chunk(
-    from: &mut impl BufRead,
-    pass: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<bool> {
+pub fn read_chunk(from: &mut impl BufRead, pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
     let size = read_line(from)?;
     let size = std::str::from_utf8(&size)
         .ok()

@@ -75,12 +75,7 @@ impl InnerServer {
         let closed = || io::Error::from(ErrorKind::NotConnected);
         let listening = self.current().ok_or_else(closed)?;
         match UnixStream::connect(&listening.path) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionRefused | ErrorKind::NotFound
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
                 self.replace(&listening, &error)?;
                 UnixStream::connect(&self.current().ok_or_else(closed)?.path)
             }

@@ -87,10 +87,7 @@ impl Listener {
     fn reject(&mut self, stream: &TcpStream, peer: IpAddr) {
         let error = HttpError::overloaded("too many connections are open: try again later");
         let id = Uuid::new_v4().to_string();
-        let text = self
-            .connections
-            .responses
-            .error_response(&id, &error, false);
+        let text = self.connections.responses.error_response(&id, &error, false);
         let sent = stream.set_nonblocking(true).and_then(|()| {
             let mut stream = stream;
             // To close a socket with unread bytes resets the connection, and the client may lose the error.

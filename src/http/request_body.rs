@@ -46,11 +46,7 @@ pub fn read_body(
     Ok(pieces)
 }
 
-fn read_piece(
-    client: &mut ClientStream,
-    bytes: u64,
-    deadline: Duration,
-) -> Result<Vec<u8>, RequestFailure> {
+fn read_piece(client: &mut ClientStream, bytes: u64, deadline: Duration) -> Result<Vec<u8>, RequestFailure> {
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     let mut piece = vec![0; size];
     let mut filled = client.buffer.len().min(size);

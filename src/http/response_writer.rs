@@ -76,9 +76,8 @@ impl ResponseWriter {
         let status_has_no_content = matches!(response.status, 204 | 304);
         let has_content = !context.is_head && !status_has_no_content;
         let framing = BodyFraming::new(request, response);
-        let keep_alive = may_keep_alive
-            && request.keep_alive
-            && !(has_content && framing == BodyFraming::UntilClose);
+        let keep_alive =
+            may_keep_alive && request.keep_alive && !(has_content && framing == BodyFraming::UntilClose);
         let framing_line = if status_has_no_content {
             String::new()
         } else {
@@ -130,10 +129,7 @@ impl ResponseWriter {
         if let Err(error) = read {
             log::error!(event = "http_refusal_without_body", request:% = id, error:%; "");
         }
-        let end = format!(
-            "Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
+        let end = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         text.extend_from_slice(end.as_bytes());
         if !is_head {
             text.append(&mut body);

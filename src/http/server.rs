@@ -102,10 +102,7 @@ impl Server {
     /// the running requests, and closes the remaining connections. The threads of the group end as soon as
     /// the handler has returned.
     pub fn stop(&self, within: Duration) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.limiter.close_idle();
         // On Linux, this ends a waiting `accept`. On other systems, a connection does.
         if self.listening.shutdown(Shutdown::Both).is_err() {

@@ -80,8 +80,7 @@ pub fn estimate_submission(
     let translated = money::learned(view, Stage::Translation, &translation.model)?;
     let vision_tokens = estimate_vision(config, &described, size);
     let translation_tokens = estimate_translations(config, &translated, size, &languages);
-    let vision_bytes =
-        size.text_bytes + size.url_bytes + size.descriptions * to_u64(vision.prompt.len());
+    let vision_bytes = size.text_bytes + size.url_bytes + size.descriptions * to_u64(vision.prompt.len());
     let translation_bytes = translations
         * (to_u64(translation.prompt.len()) + assumed_description(config) * CHARACTERS_PER_TOKEN);
     Ok(Estimate {

@@ -87,10 +87,7 @@ fn reason_without_text(lot: &LotRow) -> &str {
 
 /// The member `processing_summary` of a job.
 pub fn processing_summary(job: &JobRow, images: u64) -> Value {
-    let took = job
-        .completed_at
-        .unwrap_or(job.updated_at)
-        .since(job.created_at);
+    let took = job.completed_at.unwrap_or(job.updated_at).since(job.created_at);
     json!({
         "total_lots": job.total_lots,
         "processed_lots": job.processed_lots,

@@ -74,12 +74,7 @@ pub fn cost_of_requests(
 
 /// The tokens that a line takes of the model's queue, rather too many than too few: OpenAI counts the input
 /// tokens and the output cap.
-pub fn queue_tokens_of_line(
-    line_bytes: u64,
-    images: usize,
-    parameters: &Parameters,
-    output_cap: u64,
-) -> u64 {
+pub fn queue_tokens_of_line(line_bytes: u64, images: usize, parameters: &Parameters, output_cap: u64) -> u64 {
     const BYTES_PER_TOKEN: u64 = 3;
     let images = match parameters {
         Parameters::Vision(vision) => to_u64(images) * tokens_per_image(&vision.detail),

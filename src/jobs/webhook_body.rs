@@ -28,10 +28,7 @@ fn head_of(job: &JobRow, images: u64) -> Map<String, Value> {
             "results_available",
             json!(job.status == JobStatus::Completed || completed_lots > 0),
         ),
-        (
-            "result_url",
-            json!(format!("/api/v1/batch-results/{}", job.id)),
-        ),
+        ("result_url", json!(format!("/api/v1/batch-results/{}", job.id))),
         ("processing_summary", processing_summary(job, images)),
         ("error_message", json!(job.error_message)),
         ("version", json!(VERSION)),
@@ -53,8 +50,7 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
     let mut lots_text = vec![b'['];
     let mut position = Some(0);
     while let Some(from) = position {
-        let page =
-            store.read(|view| lots::page(view, &job.id, LotFilter::Webhook(url), from, PAGE))?;
+        let page = store.read(|view| lots::page(view, &job.id, LotFilter::Webhook(url), from, PAGE))?;
         position = page
             .last()
             .filter(|_| page.len() == PAGE as usize)
@@ -63,10 +59,9 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
             if lots_text.len() > 1 {
                 lots_text.push(b',');
             }
-            write_canonical_value(
-                &LotJson::new(&job.languages, row).to_value(),
-                &mut |bytes| lots_text.extend_from_slice(bytes),
-            );
+            write_canonical_value(&LotJson::new(&job.languages, row).to_value(), &mut |bytes| {
+                lots_text.extend_from_slice(bytes)
+            });
         }
         if lots_text.len() > max {
             return Ok(without_lots(head));
@@ -77,9 +72,8 @@ pub fn webhook_body(store: &Store, job: &JobRow, url: &str, max: u64) -> Stored<
         return Ok(without_lots(head));
     }
     // `lots` goes where canonical JSON sorts it; its value is canonical already.
-    let (before, after): (Map<_, _>, Map<_, _>) = head
-        .into_iter()
-        .partition(|(name, _)| name.as_str() < "lots");
+    let (before, after): (Map<_, _>, Map<_, _>) =
+        head.into_iter().partition(|(name, _)| name.as_str() < "lots");
     let (before, after) = (
         canonical(&Value::Object(before)),
         canonical(&Value::Object(after)),

@@ -39,7 +39,8 @@ impl RequestError {
             }
             Self::Store(error) => {
                 log::error!(event = "unanswered", error:%; "");
-                let message = "Nothing can be stored or read now; nothing of this request was. Send it again later.";
+                let message =
+                    "Nothing can be stored or read now; nothing of this request was. Send it again later.";
                 let error = ApiError::new(ErrorCode::StorageUnavailable, message);
                 Response::json(503, &error.body()).with_header("Retry-After", RETRY_AFTER)
             }

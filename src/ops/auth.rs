@@ -43,11 +43,7 @@ impl<H: Handler> OperatorAuth<H> {
         Self {
             inner,
             address: address.map(|address| address.ip()),
-            hosts: config
-                .ops_hosts
-                .iter()
-                .map(|host| normalize(host))
-                .collect(),
+            hosts: config.ops_hosts.iter().map(|host| normalize(host)).collect(),
             token,
         }
     }
@@ -108,8 +104,7 @@ fn token_of(header: &str) -> Option<String> {
         return None;
     }
     let pair = String::from_utf8(STANDARD.decode(value).ok()?).ok()?;
-    pair.split_once(':')
-        .map(|(_, password)| password.to_owned())
+    pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 impl<H: Handler> Handler for OperatorAuth<H> {
@@ -119,7 +114,8 @@ impl<H: Handler> Handler for OperatorAuth<H> {
             return server_refusal(421, "INVALID_PARAMETER", message);
         }
         if !self.has_token(&request) {
-            let message = "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
+            let message =
+                "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
             return server_refusal(401, "MISSING_SIGNATURE", message)
                 .with_header("WWW-Authenticate", CHALLENGE);
         }

@@ -43,14 +43,12 @@ impl ThreadHealth {
     fn lateness(&self, now: Duration) -> Option<String> {
         let seconds_since = |time: Duration| now.saturating_sub(time).as_secs();
         match self.busy_since {
-            Some(since) if now.saturating_sub(since) > self.longest_tick => Some(format!(
-                "has been in one tick for {} s",
-                seconds_since(since)
-            )),
-            None if now.saturating_sub(self.due) > SLACK => Some(format!(
-                "should have ticked {} s ago",
-                seconds_since(self.due)
-            )),
+            Some(since) if now.saturating_sub(since) > self.longest_tick => {
+                Some(format!("has been in one tick for {} s", seconds_since(since)))
+            }
+            None if now.saturating_sub(self.due) > SLACK => {
+                Some(format!("should have ticked {} s ago", seconds_since(self.due)))
+            }
             _ => None,
         }
     }
@@ -178,8 +176,7 @@ impl Health {
 
     /// Whether every thread ticks without an error, the client port answers, and jobs can be stored.
     pub fn is_well(&self, now: Duration) -> bool {
-        let is_well =
-            |health: &ThreadHealth| health.error.is_none() && health.lateness(now).is_none();
+        let is_well = |health: &ThreadHealth| health.error.is_none() && health.lateness(now).is_none();
         self.threads().iter().all(is_well)
             && lock(&self.client_port_error).is_none()
             && self.storage_error().is_none()
@@ -219,8 +216,7 @@ impl Health {
             checks.insert(thread.thread, check);
         }
         let status = if healthy { "healthy" } else { "unhealthy" };
-        let answer =
-            json!({"status": status, "version": env!("CARGO_PKG_VERSION"), "checks": checks});
+        let answer = json!({"status": status, "version": env!("CARGO_PKG_VERSION"), "checks": checks});
         Response::json(if healthy { 200 } else { 503 }, &answer)
     }
 }

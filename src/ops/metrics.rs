@@ -28,12 +28,7 @@ const JOB_BOUNDS: [f64; 10] = [
 ];
 /// Metrics whose values are rows of `counters`: the row's `what`, the metric's name, its label, its help.
 const COUNTERS: [(&str, &str, &str, &str); 7] = [
-    (
-        "jobs_accepted",
-        "jobs_accepted_total",
-        "client",
-        "Jobs accepted.",
-    ),
+    ("jobs_accepted", "jobs_accepted_total", "client", "Jobs accepted."),
     (
         "lots_accepted",
         "lots_accepted_total",
@@ -109,12 +104,7 @@ impl Metrics {
 fn page(figures: &Figures, bytes: (u64, u64), health: &Health, now: Moment) -> MetricsText {
     let mut page = MetricsText::default();
     let version = env!("CARGO_PKG_VERSION");
-    page.gauges(
-        "build_info",
-        "The version that runs.",
-        "version",
-        [(version, 1)],
-    );
+    page.gauges("build_info", "The version that runs.", "version", [(version, 1)]);
     let storage_ok = u64::from(health.storage_error().is_none());
     page.gauge("storage_ok", "Whether jobs can be stored.", storage_ok);
 
@@ -182,8 +172,7 @@ fn number<T: PartialEq>(counts: &[(T, u64)], of: &T) -> u64 {
 
 /// The tokens and the cost of all attempts.
 fn used(page: &mut MetricsText, used: &[ModelUsage]) {
-    let help =
-        "Tokens of all attempts. Input includes cached tokens, output includes reasoning tokens.";
+    let help = "Tokens of all attempts. Input includes cached tokens, output includes reasoning tokens.";
     page.head("tokens_total", help, "counter");
     for it in used {
         for (kind, number) in [
@@ -192,11 +181,7 @@ fn used(page: &mut MetricsText, used: &[ModelUsage]) {
             ("output", it.tokens.output),
             ("output_reasoning", it.tokens.reasoning),
         ] {
-            let labels = [
-                ("model", it.model.as_str()),
-                ("mode", &it.mode),
-                ("kind", kind),
-            ];
+            let labels = [("model", it.model.as_str()), ("mode", &it.mode), ("kind", kind)];
             page.sample("tokens_total", &labels, number);
         }
     }
@@ -222,9 +207,7 @@ fn sums(page: &mut MetricsText, sums: &[(String, String, u64)]) {
     }
     let mut counts = [0; JOB_BOUNDS.len() + 1];
     for (bound, number) in of("job_seconds") {
-        let at = JOB_BOUNDS
-            .iter()
-            .position(|known| known.to_string() == bound);
+        let at = JOB_BOUNDS.iter().position(|known| known.to_string() == bound);
         counts[at.unwrap_or(JOB_BOUNDS.len())] += number;
     }
     let help = "Seconds from a job's acceptance to its end.";

@@ -117,10 +117,7 @@ impl Ops {
     fn costs(&self) -> Result<Response, RequestError> {
         let now = self.clock.now().wall;
         let budgets = self.config.spending_limits();
-        Ok(Response::json(
-            200,
-            &costs::answer(&self.store, &budgets, now)?,
-        ))
+        Ok(Response::json(200, &costs::answer(&self.store, &budgets, now)?))
     }
 
     fn batches(&self) -> Result<Response, RequestError> {
@@ -178,8 +175,7 @@ fn delivery(row: &status::Delivery) -> Value {
 
 impl Handler for Ops {
     fn handle(&self, request: Request) -> Response {
-        self.answer(&request)
-            .unwrap_or_else(RequestError::into_response)
+        self.answer(&request).unwrap_or_else(RequestError::into_response)
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {

@@ -89,7 +89,8 @@ mod tests {
     fn a_label_cannot_break_the_page() {
         let mut page = MetricsText::default();
         page.gauges("x", "Help.", "a", [("q\"\\\n", 3)]);
-        let wanted = "# HELP batchkeeper_x Help.\n# TYPE batchkeeper_x gauge\nbatchkeeper_x{a=\"q\\\"\\\\\\n\"} 3\n";
+        let wanted =
+            "# HELP batchkeeper_x Help.\n# TYPE batchkeeper_x gauge\nbatchkeeper_x{a=\"q\\\"\\\\\\n\"} 3\n";
         assert_eq!(page.0, wanted);
     }
 }

@@ -64,7 +64,8 @@ impl RequestMetrics {
         let unsigned_reads = self.unsigned_reads.load(Ordering::Relaxed);
         page.sample("unsigned_reads_total", &[], unsigned_reads);
         let answers = self.lock();
-        let help = "Answered requests of clients since the start, by status and route (empty for an unknown path).";
+        let help =
+            "Answered requests of clients since the start, by status and route (empty for an unknown path).";
         page.head("http_requests_total", help, "counter");
         for ((route, status), number) in &answers.numbers {
             let status = status.to_string();

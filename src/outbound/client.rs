@@ -199,11 +199,7 @@ fn agent(guard: SsrfGuard, connect_timeout: Duration) -> Agent {
         .timeout_connect(Some(connect_timeout))
         .user_agent(concat!("batchkeeper/", env!("CARGO_PKG_VERSION")))
         .build();
-    Agent::with_parts(
-        config,
-        DefaultConnector::default(),
-        GuardedResolver::new(guard),
-    )
+    Agent::with_parts(config, DefaultConnector::default(), GuardedResolver::new(guard))
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which is compared with the response's own `Date`.
@@ -249,10 +245,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("retry-after", HeaderValue::from_static(value));
-            headers.insert(
-                "date",
-                HeaderValue::from_static("Tue, 24 Nov 2026 02:24:00 GMT"),
-            );
+            headers.insert("date", HeaderValue::from_static("Tue, 24 Nov 2026 02:24:00 GMT"));
             let expected = expected.map(Duration::from_secs);
             assert_eq!(retry_after(&headers), expected, "{value}");
         }
@@ -261,10 +254,7 @@ mod tests {
 
     #[test]
     fn the_start_of_a_body_is_escaped_and_cut() {
-        assert_eq!(
-            body_start(b"a\x1b[31m\r\n\xff"),
-            "a\\u{1b}[31m\\r\\n\u{fffd}"
-        );
+        assert_eq!(body_start(b"a\x1b[31m\r\n\xff"), "a\\u{1b}[31m\\r\\n\u{fffd}");
         assert_eq!(body_start("\u{202e}é".as_bytes()), "\\u{202e}é");
         assert_eq!(body_start(&[b'\n'; 2000]).len(), 500);
     }

@@ -102,10 +102,7 @@ impl GuardedClient {
             Ok(_) | Err(_) => {
                 let response = self.request(Method::GET, url, limits)?;
                 check_response(&response, limits)?;
-                let mut start = response
-                    .into_body()
-                    .into_reader()
-                    .take(limits.fetched_bytes);
+                let mut start = response.into_body().into_reader().take(limits.fetched_bytes);
                 match io::copy(&mut start, &mut io::sink())? {
                     0 => Err(ImageProblem::Empty),
                     _ => Ok(()),
@@ -158,20 +155,13 @@ fn redirect(response: &Response<Body>) -> Option<String> {
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT
     );
-    let location = response
-        .headers()
-        .get(header::LOCATION)
-        .filter(|_| is_redirect)?;
+    let location = response.headers().get(header::LOCATION).filter(|_| is_redirect)?;
     Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
 }
 
 /// The media type without its parameters, in lower case.
 fn media_type(response: &Response<Body>) -> Option<String> {
-    let value = response
-        .headers()
-        .get(header::CONTENT_TYPE)?
-        .to_str()
-        .ok()?;
+    let value = response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     let media_type = value.split(';').next().unwrap_or_default().trim();
     (!media_type.is_empty()).then(|| media_type.to_ascii_lowercase())
 }
@@ -182,10 +172,7 @@ fn check_response(response: &Response<Body>, limits: &ImageLimits) -> Result<(),
         return Err(ImageProblem::Status(response.status().as_u16()));
     }
     let media_type = media_type(response);
-    if !media_type
-        .as_ref()
-        .is_some_and(|it| it.starts_with("image/"))
-    {
+    if !media_type.as_ref().is_some_and(|it| it.starts_with("image/")) {
         return Err(ImageProblem::NotAnImage(media_type));
     }
     match image_bytes(response) {

@@ -63,13 +63,10 @@ impl LocalClient {
         body: &[u8],
         max: u64,
     ) -> Result<(u16, Vec<u8>), OutboundError> {
-        let request = self
-            .agent
-            .post(url)
-            .header("Content-Type", "application/json");
-        let request = headers.iter().fold(request, |request, (name, value)| {
-            request.header(*name, *value)
-        });
+        let request = self.agent.post(url).header("Content-Type", "application/json");
+        let request = headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value));
         read(request.send(body)?, max)
     }
 }
@@ -77,10 +74,7 @@ impl LocalClient {
 fn read(response: http::Response<Body>, max: u64) -> Result<(u16, Vec<u8>), OutboundError> {
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    let mut reader = response
-        .into_body()
-        .into_reader()
-        .take(max.saturating_add(1));
+    let mut reader = response.into_body().into_reader().take(max.saturating_add(1));
     reader.read_to_end(&mut body)?;
     if body.len() as u64 > max {
         return Err(OutboundError::Other(format!(

@@ -59,11 +59,7 @@ impl ProbePool {
     ///
     /// # Errors
     /// If the system refuses a further thread.
-    pub fn start(
-        group: &ThreadGroup,
-        client: &Arc<GuardedClient>,
-        threads: u32,
-    ) -> io::Result<Self> {
+    pub fn start(group: &ThreadGroup, client: &Arc<GuardedClient>, threads: u32) -> io::Result<Self> {
         let (to_threads, urls) = bounded::<String>(0);
         let (finished, from_threads) = unbounded();
         for number in 1..=threads {
@@ -165,9 +161,7 @@ impl ProbePool {
                 MIN_PER_HOST
             } else {
                 // Even a fast host leaves half of the threads to other hosts.
-                (host.max_running + 1)
-                    .min(self.threads / 2)
-                    .max(MIN_PER_HOST)
+                (host.max_running + 1).min(self.threads / 2).max(MIN_PER_HOST)
             };
         }
         result
@@ -175,10 +169,7 @@ impl ProbePool {
 }
 
 fn host_and_port(text: &str) -> String {
-    url::parse(text).map_or_else(
-        |_| String::new(),
-        |url| format!("{}:{}", url.host, url.port),
-    )
+    url::parse(text).map_or_else(|_| String::new(), |url| format!("{}:{}", url.host, url.port))
 }
 
 /// What each thread of the pool runs.

@@ -248,8 +248,7 @@ mod tests {
     #[test]
     fn every_vector_made_with_python() {
         let file: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/fixtures/canonical_vectors.json"))
-                .unwrap();
+            serde_json::from_str(include_str!("../../tests/fixtures/canonical_vectors.json")).unwrap();
         let (mut taken, mut refused) = (0, 0);
         for vector in file["vectors"].as_array().unwrap() {
             let name = vector["name"].as_str().unwrap();
@@ -332,8 +331,7 @@ mod tests {
             let member = (string.clone(), inner.clone()).prop_map(|(k, v)| format!("{k} :\t{v}"));
             prop_oneof![
                 prop::collection::vec(inner, 0..6).prop_map(|v| format!("[ {}\n]", v.join(" ,"))),
-                prop::collection::vec(member, 0..6)
-                    .prop_map(|v| format!("{{\r{} }}", v.join(", "))),
+                prop::collection::vec(member, 0..6).prop_map(|v| format!("{{\r{} }}", v.join(", "))),
             ]
         })
     }

@@ -280,11 +280,7 @@ impl<'a> Parser<'a> {
         let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
         let length = match rest {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', digits @ ..]
-                if digits.len() >= 4 && digits.iter().take(4).all(u8::is_ascii_hexdigit) =>
-            {
-                6
-            }
+            [b'u', digits @ ..] if digits.len() >= 4 && digits.iter().take(4).all(u8::is_ascii_hexdigit) => 6,
             _ => return self.fail(JsonProblem::BadEscape),
         };
         self.at += length;
@@ -385,18 +381,9 @@ mod tests {
         let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
         let objects = |depth: usize| [b"{\"a\":".repeat(depth), vec![b'}'; 1]].concat();
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
-        assert_eq!(
-            problem(&nested(MAX_DEPTH + 1)),
-            (MAX_DEPTH, JsonProblem::TooDeep)
-        );
-        assert_eq!(
-            problem(&nested(1_000_000)),
-            (MAX_DEPTH, JsonProblem::TooDeep)
-        );
-        assert_eq!(
-            problem(&objects(100_000)),
-            (5 * MAX_DEPTH, JsonProblem::TooDeep)
-        );
+        assert_eq!(problem(&nested(MAX_DEPTH + 1)), (MAX_DEPTH, JsonProblem::TooDeep));
+        assert_eq!(problem(&nested(1_000_000)), (MAX_DEPTH, JsonProblem::TooDeep));
+        assert_eq!(problem(&objects(100_000)), (5 * MAX_DEPTH, JsonProblem::TooDeep));
     }
 
     #[test]

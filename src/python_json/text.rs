@@ -175,10 +175,7 @@ mod tests {
         let plain = Text::checked("Лот 1");
         assert!(matches!(plain.decode(), Ok(Cow::Borrowed("Лот 1"))));
         let escaped = Text::checked(r#"\"\\\/\b\f\n\r\t\u00E9\ud83D\uDE97x"#);
-        assert_eq!(
-            escaped.decode().unwrap(),
-            "\"\\/\u{8}\u{c}\n\r\té\u{1f697}x"
-        );
+        assert_eq!(escaped.decode().unwrap(), "\"\\/\u{8}\u{c}\n\r\té\u{1f697}x");
         assert!(escaped.is("\"\\/\u{8}\u{c}\n\r\té\u{1f697}x"));
     }
 
@@ -198,15 +195,7 @@ mod tests {
 
     #[test]
     fn order_is_by_code_point_surrogates_included() {
-        let sorted = [
-            "",
-            "a",
-            r"\u0062",
-            "é",
-            r"\ud800",
-            "\u{e000}",
-            r"\ud83d\ude97",
-        ];
+        let sorted = ["", "a", r"\u0062", "é", r"\ud800", "\u{e000}", r"\ud83d\ude97"];
         for pair in sorted.windows(2) {
             assert!(Text::checked(pair[0]) < Text::checked(pair[1]), "{pair:?}");
         }

@@ -42,15 +42,12 @@ impl Recovery {
         let custom_ids = custom_ids_of(self.api.as_ref(), &found)
             .map_err(openai_error)?
             .ok_or_else(|| RecoveryError::FilesAreGone(batch.to_owned()))?;
-        let stage = stage_that_fits(&custom_ids, &orphan).ok_or_else(|| {
-            RecoveryError::CustomIdsDiffer {
-                batch: batch.to_owned(),
-                job: job.to_owned(),
-            }
+        let stage = stage_that_fits(&custom_ids, &orphan).ok_or_else(|| RecoveryError::CustomIdsDiffer {
+            batch: batch.to_owned(),
+            job: job.to_owned(),
         })?;
         let evidence = "linked by hand; custom ids fit".to_owned();
-        let finding =
-            RecoveryFinding::linkable(Some(orphan.id), found, stage, evidence, custom_ids);
+        let finding = RecoveryFinding::linkable(Some(orphan.id), found, stage, evidence, custom_ids);
         self.link(&[finding], now)
     }
 }

@@ -12,10 +12,7 @@ use crate::store::orphans::OrphanedJob;
 
 /// The custom ids of a batch: from its input file, or from its result files if the input file is gone.
 /// `None` if all of its files are gone.
-pub(super) fn custom_ids_of(
-    api: &dyn BatchApi,
-    batch: &Batch,
-) -> Result<Option<Vec<String>>, CallError> {
+pub(super) fn custom_ids_of(api: &dyn BatchApi, batch: &Batch) -> Result<Option<Vec<String>>, CallError> {
     let id_of_request = |line: &[u8]| {
         let line = jsonl::request_lines(line).next()?;
         Some(line.ok()?.custom_id)
@@ -67,8 +64,7 @@ pub(super) fn count_fitting(ids: &[String], job: &OrphanedJob, stage: Stage) -> 
             Stage::Vision => ids_of_job.extend(custom_ids(&job.id, lot, None)),
             Stage::Translation => {
                 let languages = job.languages.iter().filter(|it| !is_english(it));
-                ids_of_job
-                    .extend(languages.flat_map(|it| custom_ids(&job.id, lot, Some(it.as_str()))));
+                ids_of_job.extend(languages.flat_map(|it| custom_ids(&job.id, lot, Some(it.as_str()))));
             }
         }
     }

@@ -17,9 +17,7 @@ impl Recovery {
         batch: Batch,
         orphans: &[OrphanedJob],
     ) -> Result<Option<RecoveryFinding>, RecoveryError> {
-        let row = self
-            .store
-            .read(|view| batches::by_openai_id(view, &batch.id))?;
+        let row = self.store.read(|view| batches::by_openai_id(view, &batch.id))?;
         if row.is_some() {
             return Ok(None);
         }
@@ -30,8 +28,7 @@ impl Recovery {
         if let Some((stage, job)) = description.and_then(|text| legacy::described(text)) {
             let Some(orphan) = orphans.iter().find(|orphan| orphan.id == job) else {
                 let evidence = "its metadata names a job that is no orphan here".to_owned();
-                let finding =
-                    RecoveryFinding::not_linkable(Some(job), batch, Some(stage), evidence);
+                let finding = RecoveryFinding::not_linkable(Some(job), batch, Some(stage), evidence);
                 return Ok(Some(finding));
             };
             return Ok(Some(self.identify_described(batch, stage, orphan)));
@@ -43,17 +40,12 @@ impl Recovery {
     }
 
     /// A batch without metadata: it is linked if its custom ids fit exactly one orphaned job.
-    fn identify_by_custom_ids(
-        &self,
-        batch: Batch,
-        orphans: &[OrphanedJob],
-    ) -> Option<RecoveryFinding> {
+    fn identify_by_custom_ids(&self, batch: Batch, orphans: &[OrphanedJob]) -> Option<RecoveryFinding> {
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(ids) => ids?,
             Err(error) => {
-                let evidence = format!(
-                    "it may be of one of these jobs, but its files cannot be read: {error}"
-                );
+                let evidence =
+                    format!("it may be of one of these jobs, but its files cannot be read: {error}");
                 return Some(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
         };
@@ -158,25 +150,18 @@ impl Recovery {
     }
 
     /// A batch of the earlier service whose metadata names an orphaned job.
-    fn identify_described(
-        &self,
-        batch: Batch,
-        stage: Stage,
-        orphan: &OrphanedJob,
-    ) -> RecoveryFinding {
+    fn identify_described(&self, batch: Batch, stage: Stage, orphan: &OrphanedJob) -> RecoveryFinding {
         let job = Some(orphan.id.clone());
         let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
             Ok(ids) => ids.unwrap_or_default(),
             Err(error) => {
-                let evidence =
-                    format!("its metadata names the job, but its files cannot be read: {error}");
+                let evidence = format!("its metadata names the job, but its files cannot be read: {error}");
                 return RecoveryFinding::not_linkable(job, batch, Some(stage), evidence);
             }
         };
         let fitting = count_fitting(&custom_ids, orphan, stage);
         if fitting == 0 {
-            let evidence =
-                "its metadata names the job, but none of its custom ids is a lot of it".to_owned();
+            let evidence = "its metadata names the job, but none of its custom ids is a lot of it".to_owned();
             return RecoveryFinding::not_linkable(job, batch, Some(stage), evidence);
         }
         let evidence = format!(
@@ -194,9 +179,8 @@ impl Recovery {
     ) -> Result<Vec<RecoveryFinding>, RecoveryError> {
         let mut named = Vec::new();
         for id in &orphan.batches {
-            let is_it = |finding: &RecoveryFinding| {
-                finding.batch.as_ref().is_some_and(|batch| batch.id == *id)
-            };
+            let is_it =
+                |finding: &RecoveryFinding| finding.batch.as_ref().is_some_and(|batch| batch.id == *id);
             let row = self.store.read(|view| batches::by_openai_id(view, id))?;
             if row.is_some() || found.iter().any(is_it) {
                 continue;
@@ -215,17 +199,14 @@ impl Recovery {
             let custom_ids = match custom_ids_of(self.api.as_ref(), &batch) {
                 Ok(ids) => ids.unwrap_or_default(),
                 Err(error) => {
-                    let evidence =
-                        format!("the job named it, but its files cannot be read: {error}");
+                    let evidence = format!("the job named it, but its files cannot be read: {error}");
                     named.push(RecoveryFinding::not_linkable(job, batch, None, evidence));
                     continue;
                 }
             };
             if let Some(stage) = stage_that_fits(&custom_ids, orphan) {
                 let evidence = "the job named it, and its custom ids fit".to_owned();
-                named.push(RecoveryFinding::linkable(
-                    job, batch, stage, evidence, custom_ids,
-                ));
+                named.push(RecoveryFinding::linkable(job, batch, stage, evidence, custom_ids));
             }
         }
         Ok(named)

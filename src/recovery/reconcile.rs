@@ -30,10 +30,9 @@ pub struct Reconciled {
 /// The store's.
 pub fn reach(view: &View) -> Stored<i64> {
     let after_last_listing = batches::listed_until(view)?.map(|time| time - LISTING_OVERLAP);
-    let reach = after_last_listing
-        .unwrap_or(batches::database_made_at(view)?.seconds() - FIRST_LISTING_OVERLAP);
-    let unknown_batch =
-        alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
+    let reach =
+        after_last_listing.unwrap_or(batches::database_made_at(view)?.seconds() - FIRST_LISTING_OVERLAP);
+    let unknown_batch = alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
     Ok(reach.min(unknown_batch.unwrap_or(reach)))
 }
 
@@ -41,12 +40,7 @@ pub fn reach(view: &View) -> Stored<i64> {
 ///
 /// # Errors
 /// The store's.
-pub fn compare_with_listing(
-    tx: &Tx<'_>,
-    store: &Store,
-    listed: &[Batch],
-    from: i64,
-) -> Stored<Reconciled> {
+pub fn compare_with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> Stored<Reconciled> {
     alerts::clear_pause(tx, &PauseScope::OpenAi)?;
     let is_complete = from <= reach(tx)?;
     let mut linked = Vec::new();

@@ -134,11 +134,7 @@ impl Recovery {
     ///
     /// # Errors
     /// The store's.
-    pub fn apply(
-        &self,
-        findings: &[RecoveryFinding],
-        now: Timestamp,
-    ) -> Result<usize, RecoveryError> {
+    pub fn apply(&self, findings: &[RecoveryFinding], now: Timestamp) -> Result<usize, RecoveryError> {
         let linked = self.link(findings, now)?;
         // A batch of this database that cannot be linked still answers its requests at OpenAI.
         let is_own_left_behind = |finding: &RecoveryFinding| {
@@ -163,13 +159,8 @@ impl Recovery {
 
     /// Links what can be linked: the batches of one job in one transaction, a batch of this database in a
     /// transaction of its own, since it may have 50,000 lines.
-    pub(super) fn link(
-        &self,
-        findings: &[RecoveryFinding],
-        now: Timestamp,
-    ) -> Result<usize, RecoveryError> {
-        let linkable: Vec<&RecoveryFinding> =
-            findings.iter().filter(|finding| finding.linkable).collect();
+    pub(super) fn link(&self, findings: &[RecoveryFinding], now: Timestamp) -> Result<usize, RecoveryError> {
+        let linkable: Vec<&RecoveryFinding> = findings.iter().filter(|finding| finding.linkable).collect();
         let mut groups: BTreeMap<(Option<&str>, &str), Vec<_>> = BTreeMap::new();
         for finding in &linkable {
             if let (Some(batch), Some(stage)) = (&finding.batch, finding.stage) {

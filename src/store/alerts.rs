@@ -67,8 +67,7 @@ pub fn set_open(tx: &Tx<'_>, kind: AlertKind, causes: &[AlertCause]) -> Stored<(
     for cause in causes {
         open(tx, kind, &cause.subject, &cause.message)?;
     }
-    let mut query =
-        tx.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
+    let mut query = tx.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
     let subjects: Vec<AlertSubject> = query
         .query_map([kind], |row| row.get("subject"))?
         .collect::<Result<_, _>>()?;
@@ -80,8 +79,7 @@ pub fn set_open(tx: &Tx<'_>, kind: AlertKind, causes: &[AlertCause]) -> Stored<(
 
 /// Closes every alert of a subject, whose causes are gone.
 pub fn close_all(tx: &Tx<'_>, subject: &AlertSubject) -> Stored<()> {
-    let mut query =
-        tx.prepare_cached("SELECT kind FROM alerts WHERE subject = ? AND closed_at IS NULL")?;
+    let mut query = tx.prepare_cached("SELECT kind FROM alerts WHERE subject = ? AND closed_at IS NULL")?;
     let kinds: Vec<AlertKind> = query
         .query_map([subject], |row| row.get("kind"))?
         .collect::<Result<_, _>>()?;
@@ -93,8 +91,7 @@ pub fn close_all(tx: &Tx<'_>, subject: &AlertSubject) -> Stored<()> {
 /// A batch that ended for good, or whose row is gone, has no open alert. A batch that OpenAI has was
 /// not refused.
 pub fn close_outlived(tx: &Tx<'_>) -> Stored<()> {
-    let mut query =
-        tx.prepare_cached("SELECT kind, subject FROM alerts WHERE closed_at IS NULL")?;
+    let mut query = tx.prepare_cached("SELECT kind, subject FROM alerts WHERE closed_at IS NULL")?;
     let open: Vec<(AlertKind, AlertSubject)> = query
         .query_map([], |row| Ok((row.get("kind")?, row.get("subject")?)))?
         .collect::<Result<_, _>>()?;
@@ -103,9 +100,7 @@ pub fn close_outlived(tx: &Tx<'_>) -> Stored<()> {
         let AlertSubject::Batch(id) = subject else {
             continue;
         };
-        let state: Option<BatchState> = state_of
-            .query_row([id], |row| row.get("state"))
-            .optional()?;
+        let state: Option<BatchState> = state_of.query_row([id], |row| row.get("state")).optional()?;
         if is_outlived(kind, state) {
             close(tx, kind, &subject)?;
         }
@@ -123,16 +118,13 @@ fn is_outlived(kind: AlertKind, batch: Option<BatchState>) -> bool {
                 | AlertKind::InputChanged
                 | AlertKind::OtherProject
         ),
-        Some(
-            BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating,
-        ) => false,
+        Some(BatchState::Planned | BatchState::Sealed | BatchState::Uploaded | BatchState::Creating) => false,
     }
 }
 
 /// The scopes that open alerts are about.
 pub fn open_scopes(view: &View) -> Stored<Vec<PauseScope>> {
-    let mut query =
-        view.prepare_cached("SELECT DISTINCT subject FROM alerts WHERE closed_at IS NULL")?;
+    let mut query = view.prepare_cached("SELECT DISTINCT subject FROM alerts WHERE closed_at IS NULL")?;
     let subjects: Vec<AlertSubject> = query
         .query_map([], |row| row.get("subject"))?
         .collect::<Result<_, _>>()?;
@@ -202,12 +194,7 @@ pub struct Pause {
 }
 
 /// Pauses a scope; a scope that is paused already gets the new reason and end.
-pub fn pause(
-    tx: &Tx<'_>,
-    scope: &PauseScope,
-    reason: &str,
-    until: Option<Timestamp>,
-) -> Stored<()> {
+pub fn pause(tx: &Tx<'_>, scope: &PauseScope, reason: &str, until: Option<Timestamp>) -> Stored<()> {
     tx.execute(
         "INSERT INTO pauses (scope, reason, since, until) VALUES (?, ?, ?, ?)
          ON CONFLICT (scope) DO UPDATE SET reason = excluded.reason, until = excluded.until",
@@ -239,8 +226,7 @@ pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
 
 /// The pause of a scope; `None` if the scope is not paused.
 pub fn paused(view: &View, scope: &PauseScope) -> Stored<Option<Pause>> {
-    let mut query =
-        view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
+    let mut query = view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
     let pause = query.query_row([scope], |row| {
         Ok(Pause {
             reason: row.get("reason")?,

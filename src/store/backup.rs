@@ -94,11 +94,7 @@ pub(super) fn copy(source: &Connection, to: &Path, progress: Progress<'_>) -> St
     copied
 }
 
-fn write_and_verify(
-    source: &Connection,
-    partial: &Path,
-    progress: Progress<'_>,
-) -> Stored<Contents> {
+fn write_and_verify(source: &Connection, partial: &Path, progress: Progress<'_>) -> Stored<Contents> {
     // An error of the copy says nothing of the database.
     let of_copy = |error: rusqlite::Error| match error.into() {
         StoreError::Full => StoreError::Full,
@@ -123,11 +119,7 @@ fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn write_pages(
-    source: &Connection,
-    partial: &Path,
-    progress: Progress<'_>,
-) -> rusqlite::Result<()> {
+fn write_pages(source: &Connection, partial: &Path, progress: Progress<'_>) -> rusqlite::Result<()> {
     let mut target = Connection::open_with_flags(partial, flags())?;
     target.pragma_update(None, "synchronous", "OFF")?;
     let backup = Backup::new(source, &mut target)?;
@@ -144,9 +136,8 @@ fn write_pages(
 
 /// The problem of a copy; `None` if it is good.
 fn problem(copy: &Connection, has_same_contents: bool) -> rusqlite::Result<Option<String>> {
-    let integrity: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| {
-        row.get("integrity_check")
-    })?;
+    let integrity: String =
+        copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get("integrity_check"))?;
     if integrity != "ok" {
         return Ok(Some(integrity));
     }
@@ -155,8 +146,7 @@ fn problem(copy: &Connection, has_same_contents: bool) -> rusqlite::Result<Optio
     } else if copy.prepare("PRAGMA foreign_key_check")?.exists([])? {
         Some("rows refer to rows that are not there")
     } else {
-        let mark: i64 =
-            copy.query_row("PRAGMA application_id", [], |row| row.get("application_id"))?;
+        let mark: i64 = copy.query_row("PRAGMA application_id", [], |row| row.get("application_id"))?;
         (mark != APPLICATION_ID).then_some("it is not batchkeeper's")
     };
     Ok(problem.map(str::to_owned))
@@ -164,16 +154,13 @@ fn problem(copy: &Connection, has_same_contents: bool) -> rusqlite::Result<Optio
 
 fn contents(of: &Connection) -> Stored<Contents> {
     let schema = of.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let mut names =
-        of.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
+    let mut names = of.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
     let names: Vec<String> = names
         .query_map([], |row| row.get("name"))?
         .collect::<Result<_, _>>()?;
     let mut tables = Vec::new();
     for name in names {
-        let rows = of.query_row(&format!("SELECT count(*) FROM \"{name}\""), [], |row| {
-            row.get(0)
-        })?;
+        let rows = of.query_row(&format!("SELECT count(*) FROM \"{name}\""), [], |row| row.get(0))?;
         tables.push((name, rows));
     }
     Ok(Contents { schema, tables })
@@ -183,12 +170,7 @@ fn contents(of: &Connection) -> Stored<Contents> {
 pub fn record(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> {
     tx.execute(
         "INSERT INTO backups (path, bytes, snapshot_at, verified_at) VALUES (?, ?, ?, ?)",
-        params![
-            copied.path.to_string_lossy(),
-            copied.bytes,
-            snapshot_at,
-            tx.now
-        ],
+        params![copied.path.to_string_lossy(), copied.bytes, snapshot_at, tx.now],
     )?;
     Ok(())
 }
@@ -205,10 +187,7 @@ pub fn surplus(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
 
 /// Removes a backup from the list.
 pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
-    tx.execute(
-        "DELETE FROM backups WHERE path = ?",
-        [path.to_string_lossy()],
-    )?;
+    tx.execute("DELETE FROM backups WHERE path = ?", [path.to_string_lossy()])?;
     Ok(())
 }
 

@@ -69,8 +69,7 @@ fn requests_by_custom_id(
         }
     };
     let mut requests: HashMap<String, Vec<(i64, String)>> = HashMap::new();
-    let mut lots =
-        view.prepare_cached("SELECT id, lot_id FROM batch_lots WHERE batch_job_id = ?")?;
+    let mut lots = view.prepare_cached("SELECT id, lot_id FROM batch_lots WHERE batch_job_id = ?")?;
     let mut rows = lots.query([&job.id])?;
     while let Some(row) = rows.next()? {
         let (lot, lot_id): (i64, String) = (row.get("id")?, row.get("lot_id")?);
@@ -152,12 +151,7 @@ struct LineRequest<'a> {
 
 /// Adds a line to a linked batch, and claims its request unless that has its answer; gives the number of
 /// lines added, 0 or 1.
-fn claim_line(
-    tx: &Tx<'_>,
-    batch: i64,
-    of: &LineRequest<'_>,
-    custom_id: Option<&str>,
-) -> Stored<usize> {
+fn claim_line(tx: &Tx<'_>, batch: i64, of: &LineRequest<'_>, custom_id: Option<&str>) -> Stored<usize> {
     let LineRequest {
         lot,
         job,
@@ -173,18 +167,14 @@ fn claim_line(
     } else if requests::insert_if_new(tx, lot, job, stage, language, RequestState::Claimed)?
         || claim_postponed(tx, lot, stage, language)?
     {
-        tx.prepare_cached(
-            "UPDATE batch_jobs SET open_translations = open_translations + 1 WHERE seq = ?",
-        )?
-        .execute([job])?;
+        tx.prepare_cached("UPDATE batch_jobs SET open_translations = open_translations + 1 WHERE seq = ?")?
+            .execute([job])?;
     }
     let request: i64 = tx
         .prepare_cached("SELECT id FROM requests WHERE lot = ? AND stage = ? AND language = ?")?
         .query_row(params![lot, stage, language], |row| row.get(0))?;
-    tx.prepare_cached(
-        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')",
-    )?
-    .execute([request])?;
+    tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')")?
+        .execute([request])?;
     requests::leave_planned(tx, request)?;
     tx.prepare_cached("INSERT OR IGNORE INTO batch_links (batch_id, job) VALUES (?, ?)")?
         .execute([batch, job])?;

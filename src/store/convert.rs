@@ -10,9 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored, cannot};
-use super::files::{
-    APPLICATION_ID, DaemonLock, beside, make_private_folder_of, private, sync_folder_of,
-};
+use super::files::{APPLICATION_ID, DaemonLock, beside, make_private_folder_of, private, sync_folder_of};
 use super::invariants::INVARIANTS;
 use super::migrate::migrate;
 use crate::base::clock::Timestamp;
@@ -43,17 +41,9 @@ const COLUMNS: [(&str, &str, &str); 15] = [
     ("instance", "listed_to", "listed_until"),
     ("openai_batches", "error_taken", "error_ingested"),
     ("openai_batches", "output_taken", "output_ingested"),
-    (
-        "openai_batches",
-        "said_cached_tokens",
-        "openai_cached_tokens",
-    ),
+    ("openai_batches", "said_cached_tokens", "openai_cached_tokens"),
     ("openai_batches", "said_input_tokens", "openai_input_tokens"),
-    (
-        "openai_batches",
-        "said_output_tokens",
-        "openai_output_tokens",
-    ),
+    ("openai_batches", "said_output_tokens", "openai_output_tokens"),
     (
         "openai_batches",
         "said_reasoning_tokens",
@@ -173,9 +163,8 @@ fn check_schema(old: &Path) -> Stored<()> {
 }
 
 fn fill(partial: &Path, old: &Path, new: &Path, now: Timestamp) -> Stored<Converted> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(partial, flags)?;
     connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = OFF;")?;
     migrate(&mut connection, partial, now)?;
@@ -248,9 +237,7 @@ fn copy_table(connection: &Connection, table: &str) -> Stored<usize> {
         if NEW_COLUMNS.contains(&(table, &column)) {
             continue;
         }
-        let renamed = COLUMNS
-            .iter()
-            .find(|(of, _, new)| *of == table && *new == column);
+        let renamed = COLUMNS.iter().find(|(of, _, new)| *of == table && *new == column);
         let old_column = renamed.map_or(column.as_str(), |(_, old, _)| *old);
         let before = left.len();
         left.retain(|name| name != old_column);
@@ -262,10 +249,7 @@ fn copy_table(connection: &Connection, table: &str) -> Stored<usize> {
         let value = VALUES
             .iter()
             .find(|(of, name, _)| *of == table && *name == column);
-        values.push(value.map_or_else(
-            || format!("\"{old_column}\""),
-            |(.., sql)| (*sql).to_owned(),
-        ));
+        values.push(value.map_or_else(|| format!("\"{old_column}\""), |(.., sql)| (*sql).to_owned()));
         targets.push(format!("\"{column}\""));
     }
     if let Some(column) = left.first() {
@@ -275,9 +259,7 @@ fn copy_table(connection: &Connection, table: &str) -> Stored<usize> {
     }
     let (targets, values) = (targets.join(", "), values.join(", "));
     let copied = connection.execute(
-        &format!(
-            "INSERT INTO main.\"{table}\" ({targets}) SELECT {values} FROM old.\"{old_table}\""
-        ),
+        &format!("INSERT INTO main.\"{table}\" ({targets}) SELECT {values} FROM old.\"{old_table}\""),
         [],
     )?;
     Ok(copied)
@@ -322,16 +304,14 @@ fn compare_findings(connection: &Connection) -> Stored<Vec<(&'static str, u64)>>
 }
 
 fn check_file(connection: &Connection) -> Stored<()> {
-    let sound: String =
-        connection.query_row("PRAGMA main.integrity_check(1)", [], |row| row.get(0))?;
+    let sound: String = connection.query_row("PRAGMA main.integrity_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
         return Err(StoreError::Other(format!("the copy is damaged: {sound}")));
     }
     let dangling = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_check(NULL, 'main'))";
     if connection.query_row(dangling, [], |row| row.get(0))? {
         return Err(StoreError::Other(
-            "rows of the old database refer to rows that are not there; nothing was converted"
-                .into(),
+            "rows of the old database refer to rows that are not there; nothing was converted".into(),
         ));
     }
     Ok(())

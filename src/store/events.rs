@@ -7,13 +7,7 @@ use super::{Stored, Tx};
 use crate::base::fields::Fields;
 
 /// Stores an event of a job, a batch or both, and logs it once the transaction is committed.
-pub fn record(
-    tx: &Tx<'_>,
-    job: Option<&str>,
-    batch: Option<i64>,
-    kind: &str,
-    detail: Fields,
-) -> Stored<()> {
+pub fn record(tx: &Tx<'_>, job: Option<&str>, batch: Option<i64>, kind: &str, detail: Fields) -> Stored<()> {
     tx.execute(
         "INSERT INTO events (at, job_id, batch_id, kind, detail) VALUES (?, ?, ?, ?, ?)",
         params![tx.now, job, batch, kind, detail.to_string()],

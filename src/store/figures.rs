@@ -60,8 +60,8 @@ pub fn jobs(view: &View) -> Stored<Vec<(JobStatus, u64)>> {
 }
 
 fn state_counts(view: &View, what: &str) -> Stored<Vec<(String, u64)>> {
-    let mut query = view
-        .prepare_cached("SELECT state, number FROM state_counts WHERE what = ? AND number > 0")?;
+    let mut query =
+        view.prepare_cached("SELECT state, number FROM state_counts WHERE what = ? AND number > 0")?;
     let rows = query.query_map([what], |row| Ok((row.get("state")?, row.get("number")?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -91,9 +91,8 @@ fn waiting_since(view: &View) -> Stored<Option<Timestamp>> {
 }
 
 fn due_since(view: &View) -> Stored<Option<Timestamp>> {
-    let mut query = view.prepare_cached(
-        "SELECT min(next_at) AS since FROM webhook_deliveries WHERE state = 'due'",
-    )?;
+    let mut query =
+        view.prepare_cached("SELECT min(next_at) AS since FROM webhook_deliveries WHERE state = 'due'")?;
     Ok(query.query_row([], |row| row.get("since"))?)
 }
 

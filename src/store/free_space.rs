@@ -32,8 +32,7 @@ pub fn has_surplus_pages(view: &View) -> Stored<bool> {
 
 /// Gives some free pages at the end of the file back. The next checkpoint shortens the file.
 pub fn give_back_pages(tx: &Tx<'_>) -> Stored<()> {
-    let mut pages =
-        tx.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_A_TRANSACTION})"))?;
+    let mut pages = tx.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_A_TRANSACTION})"))?;
     let mut freed = pages.query([])?;
     // Each row of the result frees one page.
     while freed.next()?.is_some() {}

@@ -129,8 +129,7 @@ pub fn record_use(
 
 /// The number of lots accepted from a client on the day (UTC) of `now`.
 pub fn daily_lots(view: &View, client: &str, now: Timestamp) -> Stored<u64> {
-    let mut query =
-        view.prepare_cached("SELECT lots FROM daily_lots WHERE client = ? AND day = ?")?;
+    let mut query = view.prepare_cached("SELECT lots FROM daily_lots WHERE client = ? AND day = ?")?;
     let lots = query.query_row(params![client, now.to_day_text()], |row| row.get("lots"));
     Ok(lots.optional()?.unwrap_or(0))
 }

@@ -65,15 +65,9 @@ pub struct ImageCheck {
 }
 
 /// The last check of an image, if it was made between `since` and `now`.
-pub fn last_check(
-    view: &View,
-    url: &str,
-    since: Timestamp,
-    now: Timestamp,
-) -> Stored<Option<ImageCheck>> {
-    let mut query = view.prepare_cached(
-        "SELECT problem FROM image_checks WHERE url = ? AND checked_at BETWEEN ? AND ?",
-    )?;
+pub fn last_check(view: &View, url: &str, since: Timestamp, now: Timestamp) -> Stored<Option<ImageCheck>> {
+    let mut query =
+        view.prepare_cached("SELECT problem FROM image_checks WHERE url = ? AND checked_at BETWEEN ? AND ?")?;
     let check = query.query_row(params![url, since, now], |row| {
         Ok(ImageCheck {
             problem: row.get("problem")?,
@@ -114,9 +108,7 @@ pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()>
              ({UNUSABLE} UNION ALL SELECT value FROM json_each(?))) WHERE id = ?"
     ))?
     .execute(params![json!(missing).to_string(), lot.lot])?;
-    tx.prepare_cached(
-        "UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1",
-    )?
-    .execute(params![tx.now, lot.request])?;
+    tx.prepare_cached("UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1")?
+        .execute(params![tx.now, lot.request])?;
     Ok(())
 }

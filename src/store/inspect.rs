@@ -40,11 +40,7 @@ pub fn plain(cell: &Value) -> String {
 pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     let mut query = view.prepare_cached(sql)?;
     let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
-    let cells = |row: &Row<'_>| {
-        (0..columns.len())
-            .map(|at| row.get_ref(at).map(cell))
-            .collect()
-    };
+    let cells = |row: &Row<'_>| (0..columns.len()).map(|at| row.get_ref(at).map(cell)).collect();
     let rows = query.query_map(params, cells)?.collect::<Result<_, _>>()?;
     Ok(Table { columns, rows })
 }
@@ -188,9 +184,7 @@ pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
 /// The operator's two queries for one job (a UUID). Their tables and columns are promised.
 pub fn operator_queries(job: &str) -> [String; 2] {
     [
-        format!(
-            "SELECT id, status, openai_batch_id, updated_at FROM batch_jobs WHERE id IN ('{job}');"
-        ),
+        format!("SELECT id, status, openai_batch_id, updated_at FROM batch_jobs WHERE id IN ('{job}');"),
         format!(
             "SELECT lot_id, LENGTH(vision_result) AS result_length, status FROM batch_lots \
              WHERE batch_job_id = '{job}' LIMIT 3;"

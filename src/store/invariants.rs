@@ -120,8 +120,7 @@ mod tests {
         let views = include_str!("../../migrations/V12__views.sql");
         let view = |name: &str| {
             let rest = views.split(&format!("CREATE VIEW {name} AS")).nth(1);
-            rest.and_then(|rest| rest.split(';').next())
-                .expect("a view")
+            rest.and_then(|rest| rest.split(';').next()).expect("a view")
         };
         let lots = LotStatus::ALL.iter().map(|state| state.as_str());
         let requests = RequestState::ALL.iter().map(|state| state.as_str());
@@ -131,10 +130,7 @@ mod tests {
             assert!(view("v_bad_states").contains(&quoted), "{state}");
         }
         for outcome in outcomes() {
-            assert!(
-                view("v_bad_calls").contains(&format!("'{outcome}'")),
-                "{outcome}"
-            );
+            assert!(view("v_bad_calls").contains(&format!("'{outcome}'")), "{outcome}");
         }
     }
 }

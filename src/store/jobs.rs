@@ -8,9 +8,7 @@ use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::decide::missing_images::has_too_few_images;
-use crate::domain::job::{
-    JobStatus, LotStatus, Mode, NO_IMAGE, NewLot, RequestState, Submission, receiver,
-};
+use crate::domain::job::{JobStatus, LotStatus, Mode, NO_IMAGE, NewLot, RequestState, Submission, receiver};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -165,14 +163,7 @@ fn insert_vision_request(tx: &Tx<'_>, new: &NewJob<'_>, job: i64, lot: i64) -> S
         "INSERT INTO requests (lot, job, stage, language, state, images_due, since)
              VALUES (?, ?, ?, '', ?, ?, ?)",
     )?
-    .execute(params![
-        lot,
-        job,
-        Stage::Vision,
-        state,
-        new.check_images,
-        tx.now
-    ])?;
+    .execute(params![lot, job, Stage::Vision, state, new.check_images, tx.now])?;
     if new.mode == Mode::Synchronous {
         planned_calls::plan(tx, tx.last_insert_rowid(), tx.now)?;
     }
@@ -187,8 +178,7 @@ pub fn find(view: &View, client: &str, id: &str) -> Stored<Option<JobRow>> {
 
 /// The job of that id.
 pub fn by_id(view: &View, id: &str) -> Stored<Option<JobRow>> {
-    let mut query =
-        view.prepare_cached(&format!("SELECT {COLUMNS} FROM batch_jobs WHERE id = ?"))?;
+    let mut query = view.prepare_cached(&format!("SELECT {COLUMNS} FROM batch_jobs WHERE id = ?"))?;
     query.query_and_then([id], job_row)?.next().transpose()
 }
 
@@ -213,8 +203,7 @@ pub fn list(
 ) -> Stored<(u64, Vec<JobRow>)> {
     const WHERE: &str = "client = :client AND (:status IS NULL OR status = :status)
            AND created_at >= coalesce(:after, '') AND (:before IS NULL OR created_at < :before)";
-    let mut count =
-        view.prepare_cached(&format!("SELECT count(*) FROM batch_jobs WHERE {WHERE}"))?;
+    let mut count = view.prepare_cached(&format!("SELECT count(*) FROM batch_jobs WHERE {WHERE}"))?;
     let mut page = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE}
              ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
@@ -270,8 +259,7 @@ pub fn batches(view: &View, seq: i64) -> Stored<Vec<JobBatch>> {
 
 /// The number of webhook deliveries of a job.
 pub fn count_webhooks(view: &View, id: &str) -> Stored<u32> {
-    let mut query =
-        view.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE batch_job_id = ?")?;
+    let mut query = view.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE batch_job_id = ?")?;
     Ok(query.query_row([id], |row| row.get(0))?)
 }
 
@@ -292,10 +280,7 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         params![status, error, tx.now, tx.now, job.seq, job.status],
     )?;
     moved(changed, || {
-        format!(
-            "job {} is not {} with everything settled",
-            job.id, job.status
-        )
+        format!("job {} is not {} with everything settled", job.id, job.status)
     })?;
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ?

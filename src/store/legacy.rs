@@ -114,13 +114,7 @@ fn insert_translations(tx: &Tx<'_>, job: &LegacyJob, row: i64, lot: &LegacyLot) 
 }
 
 /// Inserts the requests of an open job's lot: done if the dump has the text, held if it has not.
-fn insert_requests(
-    tx: &Tx<'_>,
-    job: &LegacyJob,
-    seq: i64,
-    row: i64,
-    lot: &LegacyLot,
-) -> Stored<()> {
+fn insert_requests(tx: &Tx<'_>, job: &LegacyJob, seq: i64, row: i64, lot: &LegacyLot) -> Stored<()> {
     let state = |is_done: bool| match is_done {
         true => RequestState::Done,
         false => RequestState::Held,

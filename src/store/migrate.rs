@@ -42,11 +42,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) 
     migrations
         .set_grouped(true)
         .run(connection)
-        .map_err(|error| {
-            StoreError::Other(format!(
-                "the schema could not be brought up to date: {error}"
-            ))
-        })?;
+        .map_err(|error| StoreError::Other(format!("the schema could not be brought up to date: {error}")))?;
     let broken = connection.prepare("PRAGMA foreign_key_check")?.exists([])?;
     if broken {
         return Err(StoreError::Broken(
@@ -88,12 +84,7 @@ fn found_schema(connection: &Connection, path: &Path, known: i64) -> Stored<i64>
 }
 
 /// Copies the database to a file beside it, which the operator removes: the way back from an upgrade.
-fn back_up_before_upgrade(
-    connection: &Connection,
-    path: &Path,
-    schema: i64,
-    now: Timestamp,
-) -> Stored<()> {
+fn back_up_before_upgrade(connection: &Connection, path: &Path, schema: i64, now: Timestamp) -> Stored<()> {
     let to = beside(path, &format!(".schema-{schema}.{}", now.to_compact_text()));
     let snapshot = connection.unchecked_transaction()?;
     let copied = backup::copy(&snapshot, &to, &mut |_, _| {}).map_err(|error| {

@@ -168,11 +168,7 @@ impl Store {
         self.report_broken(self.transaction(now, change))
     }
 
-    fn transaction<T>(
-        &self,
-        now: Timestamp,
-        change: impl FnOnce(&Tx<'_>) -> Stored<T>,
-    ) -> Stored<T> {
+    fn transaction<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
         let mut writer = guard(&self.writer);
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx::new(transaction, now);

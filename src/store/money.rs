@@ -391,12 +391,7 @@ mod tests {
             let rates = rates.expect("prices");
             assert_eq!(rates.is_some(), has_price, "{}", of_model.model);
             let cost = rates.map(|rates| rates.cost(of_model.tokens));
-            assert_eq!(
-                of_model.cost,
-                cost.unwrap_or_default(),
-                "{}",
-                of_model.model
-            );
+            assert_eq!(of_model.cost, cost.unwrap_or_default(), "{}", of_model.model);
         }
     }
 }

@@ -88,15 +88,12 @@ pub fn end(
          WHERE id = ? AND state = 'due' AND attempts = ?",
         params![state, next_at, notified_at, status, error, notice.id, notice.attempts + 1],
     )?;
-    moved(changed, || {
-        format!("notice {} is not at that attempt", notice.id)
-    })
+    moved(changed, || format!("notice {} is not at that attempt", notice.id))
 }
 
 /// Whether a notice is due.
 pub fn has_due(view: &View) -> Stored<bool> {
-    let mut query =
-        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_notices WHERE state = 'due')")?;
+    let mut query = view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_notices WHERE state = 'due')")?;
     Ok(query.query_row([], |row| row.get(0))?)
 }
 

@@ -37,8 +37,7 @@ pub fn orphaned_jobs(view: &View, only: Option<&str>) -> Stored<Vec<OrphanedJob>
                     ELSE id = ?1 END
          ORDER BY created_at"
     ))?;
-    let mut lots =
-        view.prepare("SELECT lot_id FROM batch_lots WHERE batch_job_id = ? ORDER BY position")?;
+    let mut lots = view.prepare("SELECT lot_id FROM batch_lots WHERE batch_job_id = ? ORDER BY position")?;
     let mut orphans = Vec::new();
     let mut rows = query.query([only])?;
     while let Some(row) = rows.next()? {
@@ -60,14 +59,10 @@ pub fn orphaned_jobs(view: &View, only: Option<&str>) -> Stored<Vec<OrphanedJob>
 
 /// The number of custom ids of our own scheme whose job this database does not have.
 pub fn count_lines_without_job(view: &View, custom_ids: &[String]) -> Stored<usize> {
-    let mut exists =
-        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM batch_jobs WHERE id = ?)")?;
+    let mut exists = view.prepare_cached("SELECT EXISTS (SELECT 1 FROM batch_jobs WHERE id = ?)")?;
     let mut is_known: HashMap<String, bool> = HashMap::new();
     let mut missing = 0;
-    for id in custom_ids
-        .iter()
-        .filter_map(|id| id.parse::<CustomId>().ok())
-    {
+    for id in custom_ids.iter().filter_map(|id| id.parse::<CustomId>().ok()) {
         let known = match is_known.get(&id.job) {
             Some(known) => *known,
             None => {

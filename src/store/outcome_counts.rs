@@ -108,9 +108,7 @@ fn descriptions_sql() -> String {
         "vision",
         "l.vision_result IS NOT NULL",
         "(l.error_message IS NOT NULL OR l.status = 'completed')",
-        &format!(
-            "iif(j.origin = 'import', {described}, j.total_lots) AS wanted, {described} AS answers"
-        ),
+        &format!("iif(j.origin = 'import', {described}, j.total_lots) AS wanted, {described} AS answers"),
     )
 }
 

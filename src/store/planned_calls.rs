@@ -15,9 +15,7 @@ pub(super) fn plan(tx: &Tx<'_>, request: i64, at: Timestamp) -> Stored<()> {
 /// Drops the planned call of a claimed request. False if there is none.
 pub(super) fn drop_planned(tx: &Tx<'_>, request: i64) -> Stored<bool> {
     let dropped = tx
-        .prepare_cached(
-            "DELETE FROM synchronous_calls WHERE request_id = ? AND started_at IS NULL",
-        )?
+        .prepare_cached("DELETE FROM synchronous_calls WHERE request_id = ? AND started_at IS NULL")?
         .execute([request])?;
     Ok(dropped > 0)
 }

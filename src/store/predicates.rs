@@ -6,8 +6,7 @@
 pub(super) const LIVE_BATCH: &str = "state NOT IN ('ingested', 'failed')";
 
 /// A batch that runs at OpenAI, or may do so soon.
-pub(super) const ACTIVE_BATCH: &str =
-    "state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')";
+pub(super) const ACTIVE_BATCH: &str = "state IN ('planned', 'sealed', 'uploaded', 'creating', 'submitted')";
 
 /// A batch that OpenAI does not have yet, as far as is certain: its input may still be sent.
 pub(super) const UNSUBMITTED_BATCH: &str = "state IN ('planned', 'sealed', 'uploaded', 'creating')";

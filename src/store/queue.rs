@@ -134,9 +134,7 @@ pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
     let mut query = view.prepare_cached(
         "SELECT created_at FROM openai_batches WHERE scheme = 'own' ORDER BY id DESC LIMIT 1 OFFSET ?",
     )?;
-    let first: Option<Timestamp> = query
-        .query_row([CREATES - 1], |row| row.get(0))
-        .optional()?;
+    let first: Option<Timestamp> = query.query_row([CREATES - 1], |row| row.get(0)).optional()?;
     Ok(first.map_or(Duration::ZERO, |first| (first + HOUR).due_in(now, HOUR)))
 }
 

@@ -35,8 +35,7 @@ fn is_over() -> String {
 }
 
 /// Cleaning has begun, and is not complete.
-const IS_BEING_CLEANED: &str =
-    "j.cleaning_since IS NOT NULL AND j.cleaned_at IS NULL ORDER BY j.seq";
+const IS_BEING_CLEANED: &str = "j.cleaning_since IS NOT NULL AND j.cleaned_at IS NULL ORDER BY j.seq";
 
 /// The job ended before `?1`, and was imported before `?1` if it was imported.
 const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1

@@ -147,9 +147,7 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
         |row| row.get(0),
     )?;
     match has_live_batch {
-        true => refuse(format!(
-            "a batch of job {id} is not ingested yet: wait for it"
-        )),
+        true => refuse(format!("a batch of job {id} is not ingested yet: wait for it")),
         false => Ok(()),
     }
 }
@@ -167,7 +165,14 @@ fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest], lots: u32) ->
                 processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?3, open_vision = ?4,
                 open_translations = ?5
          WHERE seq = ?6",
-        params![status, tx.now, lots, vision, count(opened(), Stage::Translation), job.seq],
+        params![
+            status,
+            tx.now,
+            lots,
+            vision,
+            count(opened(), Stage::Translation),
+            job.seq
+        ],
     )?;
     Ok(())
 }

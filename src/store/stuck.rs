@@ -90,9 +90,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
         Ok(AlertCause { subject, message })
     };
     let parameters = params![WINDOW, before.seconds()];
-    Ok(query
-        .query_map(parameters, cause)?
-        .collect::<Result<_, _>>()?)
+    Ok(query.query_map(parameters, cause)?.collect::<Result<_, _>>()?)
 }
 
 /// Batches that OpenAI may have under another account than `identity`, and that must still be asked about.
@@ -153,10 +151,9 @@ pub fn failed_notifications(
          WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed'
              AND n.created_at > ?",
     )?;
-    let (number, error): (u64, Option<String>) = query
-        .query_row([before, abandoned_after], |row| {
-            Ok((row.get("number")?, row.get("error")?))
-        })?;
+    let (number, error): (u64, Option<String>) = query.query_row([before, abandoned_after], |row| {
+        Ok((row.get("number")?, row.get("error")?))
+    })?;
     if number == 0 {
         return Ok(Vec::new());
     }

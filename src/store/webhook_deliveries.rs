@@ -39,8 +39,7 @@ pub struct DeliveryLimits {
 
 /// The number of attempts in flight to receiver `h.host` at time `?1`. An attempt whose lease is over is not
 /// in flight: its process has ended.
-const IN_FLIGHT: &str =
-    "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1
+const IN_FLIGHT: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1
      AND u.next_at > ?1";
 /// The number of attempts in flight to all failing receivers at time `?1`.
 const IN_FLIGHT_TO_FAILING: &str =
@@ -50,8 +49,7 @@ const IN_FLIGHT_TO_FAILING: &str =
 /// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver
 /// once: a dead one with a long queue costs no more than another.
 pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<DueDelivery>> {
-    let mut first =
-        view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
+    let mut first = view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
     let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
     if first.is_none_or(|first| first > now) {
         return Ok(Due::new(None, first));
@@ -87,9 +85,8 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
     }
     // The deliveries that are due wait for other attempts to their receivers; the end of one wakes this
     // worker.
-    let mut later = view.prepare_cached(
-        "SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?",
-    )?;
+    let mut later = view
+        .prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?")?;
     let later: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
     Ok(Due::new(None, later))
 }
@@ -114,12 +111,7 @@ pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stor
 /// Stores that an attempt begins; false if another attempt came first. No other attempt is made until
 /// `lease`. If the process ends before the outcome is stored, the attempt is made again then, under the same
 /// id.
-pub fn begin(
-    tx: &Tx<'_>,
-    delivery: &DueDelivery,
-    lease: Timestamp,
-    limits: DeliveryLimits,
-) -> Stored<bool> {
+pub fn begin(tx: &Tx<'_>, delivery: &DueDelivery, lease: Timestamp, limits: DeliveryLimits) -> Stored<bool> {
     let mut has_room = tx.prepare_cached(&format!(
         "SELECT ({IN_FLIGHT}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
             AND (f.host IS NULL OR ({IN_FLIGHT_TO_FAILING}) < ?3)
@@ -167,15 +159,7 @@ pub fn end(
              SET state = ?, next_at = ?, delivered_at = ?, response_status = ?, error_message = ?,
                 in_flight = 0
          WHERE id = ? AND state = 'due' AND attempts = ?",
-        params![
-            state,
-            next_at,
-            delivered_at,
-            status,
-            error,
-            delivery.id,
-            attempt
-        ],
+        params![state, next_at, delivered_at, status, error, delivery.id, attempt],
     )?;
     moved(changed, || {
         format!("delivery {} is not at attempt {attempt}", delivery.id)
@@ -240,9 +224,8 @@ pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &DueDelivery) -> Stored<()>
     let ids: Vec<i64> = same
         .query_map(params![delivery.job_id, delivery.url], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    ids.iter().try_for_each(|id| {
-        alerts::close(tx, AlertKind::WebhookFailed, &AlertSubject::Delivery(*id))
-    })
+    ids.iter()
+        .try_for_each(|id| alerts::close(tx, AlertKind::WebhookFailed, &AlertSubject::Delivery(*id)))
 }
 
 /// Abandons a webhook that did not arrive, for an operator: its alert closes, and retention may clean its
@@ -263,9 +246,7 @@ pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
         )
         .optional()?;
     moved(usize::from(job.is_some()), || {
-        format!(
-            "there is nothing to decide about delivery {id}; look at it: batchkeeper webhooks show {id}"
-        )
+        format!("there is nothing to decide about delivery {id}; look at it: batchkeeper webhooks show {id}")
     })?;
     alerts::close(tx, AlertKind::WebhookFailed, &subject)?;
     events::record(

@@ -107,10 +107,7 @@ impl AlertNotifier {
                     status: Some(reply.status),
                     retry_after: reply.retry_after,
                 };
-                (
-                    answer,
-                    format!("HTTP {} {}", reply.status, reply.body_start),
-                )
+                (answer, format!("HTTP {} {}", reply.status, reply.body_start))
             }
             Err(error) => (ReceiverAnswer::default(), error.to_string()),
         }

@@ -45,9 +45,7 @@ fn reason(row: &BatchRow, call: &FailedCall<'_>) -> String {
         CallPurpose::Upload | CallPurpose::Create | CallPurpose::FindCreated => {
             let what = match call.error {
                 CallError::Refused(_) => "OpenAI refuses",
-                CallError::NotSent { .. } | CallError::Unknown { .. } => {
-                    "no answer from OpenAI for"
-                }
+                CallError::NotSent { .. } | CallError::Unknown { .. } => "no answer from OpenAI for",
             };
             format!("{what} batch {} ({}): {}", row.id, row.stage, call.error)
         }
@@ -73,9 +71,6 @@ fn alert_message(row: &BatchRow, call: &FailedCall<'_>, kind: AlertKind) -> Stri
              `batchkeeper batches abandon {id}` sends the unanswered requests again",
             row.file(file).id.as_deref().unwrap_or_default()
         ),
-        _ => format!(
-            "{}. Look at it: batchkeeper batches show {id}",
-            reason(row, call)
-        ),
+        _ => format!("{}. Look at it: batchkeeper batches show {id}", reason(row, call)),
     }
 }

@@ -108,8 +108,7 @@ impl ImageChecker {
 
     /// Decides over the lots and stores what follows; gives whether anything was stored.
     fn decide(&self, lots: &[CheckedLot], now: Moment) -> Stored<bool> {
-        let may_be_answered =
-            lots.iter().any(CheckedLot::has_too_few_images) && self.may_be_answered()?;
+        let may_be_answered = lots.iter().any(CheckedLot::has_too_few_images) && self.may_be_answered()?;
         let mut decided = Vec::new();
         for lot in lots {
             let (images, missing) = (lot.lot.images.len(), lot.missing.len());
@@ -232,10 +231,7 @@ mod tests {
         DueLot {
             request: 1,
             lot: 1,
-            images: vec![
-                "https://a.example/1.jpg".into(),
-                "https://a.example/2.jpg".into(),
-            ],
+            images: vec!["https://a.example/1.jpg".into(), "https://a.example/2.jpg".into()],
             since: since.wall,
             openai_failed,
         }
@@ -255,9 +251,7 @@ mod tests {
         };
         let unchecked = |lot: DueLot, now: Moment| {
             let checked = store.read(|view| check_lot(view, lot, now));
-            checked
-                .expect("a read")
-                .map_or_else(|urls| urls.len(), |_| 0)
+            checked.expect("a read").map_or_else(|urls| urls.len(), |_| 0)
         };
         find("https://a.example/1.jpg", at(60));
         assert_eq!(unchecked(lot(at(0), false), at(60)), 1);

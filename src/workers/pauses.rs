@@ -15,12 +15,7 @@ use crate::store::{Store, Stored, Tx};
 
 /// Pauses `scope` because OpenAI refuses the account. The work goes on with the first call that succeeds;
 /// the next one is tried after `wait`.
-pub fn pause_account(
-    tx: &Tx<'_>,
-    scope: PauseScope,
-    error: &CallError,
-    wait: Duration,
-) -> Stored<()> {
+pub fn pause_account(tx: &Tx<'_>, scope: PauseScope, error: &CallError, wait: Duration) -> Stored<()> {
     let waits = match scope {
         PauseScope::OpenAi => "all work at OpenAI waits and",
         _ => "nothing new is sent, what is there is ingested, and it",
@@ -81,9 +76,7 @@ fn left(pause: Option<Pause>, config: &Config, now: Moment) -> Option<Duration> 
 pub fn missing_free_space(store: &Store, config: &Config) -> Stored<Option<u64>> {
     match config.limits.disk_reserve {
         0 => Ok(None),
-        reserve => Ok(reserve
-            .checked_sub(store.free_bytes()?)
-            .filter(|it| *it > 0)),
+        reserve => Ok(reserve.checked_sub(store.free_bytes()?).filter(|it| *it > 0)),
     }
 }
 

@@ -70,11 +70,7 @@ impl Poller {
 
     /// Lists OpenAI's batches as far back as that takes fewer calls than polling each. A batch that runs is
     /// polled later. One that has ended, or that is not listed, stays due.
-    fn poll_by_listing(
-        &mut self,
-        rows: Vec<BatchRow>,
-        now: Moment,
-    ) -> Result<TickOutcome, WorkerError> {
+    fn poll_by_listing(&mut self, rows: Vec<BatchRow>, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.listed = Some(now.steady);
         let most_pages = rows.len() / 2;
         let mut unseen: HashMap<String, BatchRow> = rows
@@ -221,9 +217,7 @@ fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecis
             alerts::close_all(tx, &subject)?;
             batches::mark_ended(tx, row.id, remote)
         }
-        PolledBatchDecision::FilesLate { wait } => {
-            batches::record_poll(tx, row.id, remote, tx.now + wait)
-        }
+        PolledBatchDecision::FilesLate { wait } => batches::record_poll(tx, row.id, remote, tx.now + wait),
         PolledBatchDecision::Running { wait, is_overdue } => {
             if is_overdue {
                 let message = format!(

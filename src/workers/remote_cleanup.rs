@@ -49,8 +49,7 @@ impl RemoteCleanup {
             return Ok(None);
         };
         let identity = self.api.identity();
-        self.store
-            .read(|view| batches::unclean(view, before, identity))
+        self.store.read(|view| batches::unclean(view, before, identity))
     }
 
     /// How long no call is made after one has failed.
@@ -62,8 +61,7 @@ impl RemoteCleanup {
             retry_interval: self.config.openai.retry_interval,
         };
         match call.decide() {
-            FailedCallDecision::Retry { wait, .. }
-            | FailedCallDecision::PauseAccount { wait, .. } => wait,
+            FailedCallDecision::Retry { wait, .. } | FailedCallDecision::PauseAccount { wait, .. } => wait,
         }
     }
 

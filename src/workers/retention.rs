@@ -40,8 +40,7 @@ impl Worker for Retention {
             true => None,
             false => {
                 let before = now.wall.before(age);
-                self.store
-                    .read(|view| retention::next_expired(view, before))?
+                self.store.read(|view| retention::next_expired(view, before))?
             }
         };
         if let Some(job) = expired {

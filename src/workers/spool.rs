@@ -130,10 +130,7 @@ impl PartFile {
     /// # Errors
     /// When the disk refuses the rest of it.
     pub fn finish(self) -> io::Result<PathBuf> {
-        let file = self
-            .writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
+        let file = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         fs::rename(&self.part, &self.path)?;
         File::open(&self.folder)?.sync_all()?;

@@ -89,8 +89,7 @@ impl SynchronousCaller {
     fn remaining_pause(&self, now: Moment) -> Stored<Option<Duration>> {
         let longest = self.config.synchronous.timeout;
         let left = |view: &View| {
-            let until =
-                alerts::paused(view, &PauseScope::Synchronous)?.and_then(|pause| pause.until);
+            let until = alerts::paused(view, &PauseScope::Synchronous)?.and_then(|pause| pause.until);
             Ok(until.map(|until| until.due_in(now.wall, longest)))
         };
         match self.store.read(left)? {
@@ -104,9 +103,7 @@ impl SynchronousCaller {
     }
 
     fn make(&mut self, call: SynchronousCall, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let line = self
-            .store
-            .read(|view| requests::input_line(view, call.request))?;
+        let line = self.store.read(|view| requests::input_line(view, call.request))?;
         let begun = self
             .store
             .write(now.wall, |tx| synchronous_calls::begin(tx, &call))?;

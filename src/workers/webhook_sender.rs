@@ -76,11 +76,8 @@ impl WebhookSender {
     }
 
     fn deliver(&mut self, delivery: DueDelivery, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let job = self
-            .store
-            .read(|view| jobs::by_id(view, &delivery.job_id))?;
-        let job =
-            job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
+        let job = self.store.read(|view| jobs::by_id(view, &delivery.job_id))?;
+        let job = job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + LEASE_MARGIN;
         if !self.store.write(now.wall, |tx| {
             webhook_deliveries::begin(tx, &delivery, lease, self.limits())
@@ -151,10 +148,7 @@ impl WebhookSender {
         let body = webhook_body(&self.store, job, &delivery.url, config.max_body)?;
         let headers = self.headers(client, delivery, job, now, &body);
         Ok(
-            match self
-                .outbound
-                .post(&delivery.url, &headers, body, config.timeout)
-            {
+            match self.outbound.post(&delivery.url, &headers, body, config.timeout) {
                 Ok(reply) => {
                     let answer = ReceiverAnswer {
                         status: Some(reply.status),
@@ -276,9 +270,8 @@ impl Worker for WebhookSender {
             ))
         })?;
         if has_odd_due_times {
-            self.store.write(now.wall, |tx| {
-                webhook_deliveries::correct_due_times(tx, longest)
-            })?;
+            self.store
+                .write(now.wall, |tx| webhook_deliveries::correct_due_times(tx, longest))?;
             return Ok(TickOutcome::again());
         }
         let idle = self.config.steps.idle;

@@ -29,18 +29,12 @@ impl TickOutcome {
 
     /// There is nothing to do for that time.
     pub fn idle(after: Duration) -> Self {
-        Self {
-            worked: false,
-            after,
-        }
+        Self { worked: false, after }
     }
 
     /// The tick did something, and there is nothing more to do for that time.
     pub fn worked(after: Duration) -> Self {
-        Self {
-            worked: true,
-            after,
-        }
+        Self { worked: true, after }
     }
 }
 

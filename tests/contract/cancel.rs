@@ -39,12 +39,8 @@ fn a_waiting_job_is_cancelled_and_its_webhook_is_sent() {
         cancel(&appliance, &id).json()["cancelled_at"],
         answer["cancelled_at"]
     );
-    let event: Value = serde_json::from_str(
-        appliance.delivered("waiting", 1)[0]["body"]
-            .as_str()
-            .unwrap(),
-    )
-    .unwrap();
+    let event: Value =
+        serde_json::from_str(appliance.delivered("waiting", 1)[0]["body"].as_str().unwrap()).unwrap();
     assert_eq!(event["event"], "batch_job_cancelled");
     assert_eq!(event["status"], "cancelled");
     assert_eq!(event["results_available"], false);
@@ -62,10 +58,7 @@ fn a_waiting_job_is_cancelled_and_its_webhook_is_sent() {
         (410, &json!("JOB_CANCELLED"))
     );
     assert_eq!(requests(&appliance, &id, "cancelled"), 3);
-    assert_eq!(
-        appliance.cell::<i64>("SELECT count(*) FROM openai_batches"),
-        0
-    );
+    assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM openai_batches"), 0);
     let unknown = "00000000-0000-4000-8000-000000000000";
     refused(&cancel(&appliance, unknown), 404, "JOB_NOT_FOUND");
     appliance.assert_sound();
@@ -94,9 +87,8 @@ fn a_batch_with_cancelled_jobs_only_is_cancelled_at_openai() {
     });
     assert_eq!(cancel(&appliance, &id).status, 200);
     wait_for("the batch to end at OpenAI", || {
-        let status: String = appliance.cell(
-            "SELECT coalesce(openai_status, '') FROM openai_batches ORDER BY id DESC LIMIT 1",
-        );
+        let status: String =
+            appliance.cell("SELECT coalesce(openai_status, '') FROM openai_batches ORDER BY id DESC LIMIT 1");
         (status == "cancelled").then_some(())
     });
     appliance.assert_sound();
@@ -109,8 +101,7 @@ fn a_batch_with_cancelled_jobs_only_is_cancelled_at_openai() {
 fn a_batch_shared_with_another_job_continues_and_paid_results_are_kept() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
-    let (gone, stays) =
-        appliance.in_one_batch(|| (job(&appliance, 2, "gone"), job(&appliance, 3, "stays")));
+    let (gone, stays) = appliance.in_one_batch(|| (job(&appliance, 2, "gone"), job(&appliance, 3, "stays")));
     let batch = |id: &str| {
         appliance.status(id)["openai_batch_id"]
             .as_str()
@@ -122,8 +113,7 @@ fn a_batch_shared_with_another_job_continues_and_paid_results_are_kept() {
     appliance.results(&stays);
     appliance.assert_sound();
     assert_eq!(batch(&stays), Some(shared));
-    let status: String =
-        appliance.cell("SELECT openai_status FROM openai_batches ORDER BY id LIMIT 1");
+    let status: String = appliance.cell("SELECT openai_status FROM openai_batches ORDER BY id LIMIT 1");
     assert_eq!(status, "completed");
     // The job's texts are stored and can be read. Nothing was translated, and the job stays
     // cancelled.

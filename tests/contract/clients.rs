@@ -13,12 +13,7 @@ fn is_installed(program: &str) -> bool {
     ran.is_ok_and(|ran| ran.status.success())
 }
 
-fn client(
-    appliance: &Appliance,
-    program: &str,
-    file: &str,
-    body: &Value,
-) -> (bool, String, String) {
+fn client(appliance: &Appliance, program: &str, file: &str, body: &Value) -> (bool, String, String) {
     let job = appliance.path("job.json");
     std::fs::write(&job, body.to_string()).unwrap();
     let ran = Command::new(program)
@@ -41,9 +36,7 @@ fn the_example_clients_send_a_job_and_read_its_results() {
         (vec!["curl", "openssl"], "sh", "client.sh"),
     ] {
         // openssl has the subcommand `version` instead of the option `--version`.
-        let missing = needs
-            .iter()
-            .find(|it| **it != "openssl" && !is_installed(it));
+        let missing = needs.iter().find(|it| **it != "openssl" && !is_installed(it));
         if let Some(missing) = missing {
             println!("{file} is not tested: there is no {missing} here");
             continue;
@@ -61,10 +54,7 @@ fn the_example_clients_send_a_job_and_read_its_results() {
             file,
             &json!({"version": "2.0.0", "lots": []}),
         );
-        assert!(
-            !good && err.contains("UNSUPPORTED_VERSION"),
-            "{file}: {err}"
-        );
+        assert!(!good && err.contains("UNSUPPORTED_VERSION"), "{file}: {err}");
         let mut failing = submission(&lots, &["en"]);
         for lot in failing["lots"].as_array_mut().unwrap() {
             lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
@@ -102,10 +92,7 @@ fn the_example_receiver_accepts_genuine_webhooks_only() {
     let _running = Running(receiver);
     let mut next = || lines.next().unwrap().unwrap();
     let first = next();
-    let url = format!(
-        "http://{}/hook",
-        first.strip_prefix("listening on ").unwrap()
-    );
+    let url = format!("http://{}/hook", first.strip_prefix("listening on ").unwrap());
     let mut body = submission(&appliance.lots(2), &["en"]);
     body["webhook_url"] = json!(url);
     let job = appliance.submit(&body).json()["job_id"]

@@ -45,11 +45,7 @@ fn the_same_key_and_body_is_the_same_job_also_after_a_restart() {
         ("X-Signature", signature.as_str()),
         ("Idempotency-Key", "order 1"),
     ];
-    refused(
-        &appliance.post(&headers, &spaced),
-        409,
-        "IDEMPOTENCY_KEY_REUSED",
-    );
+    refused(&appliance.post(&headers, &spaced), 409, "IDEMPOTENCY_KEY_REUSED");
     // The conflict of the key is reported, even if the other body has an error too.
     spaced = b"{\"version\": 7}".to_vec();
     let signature = sign_with(KEY, &spaced);
@@ -57,11 +53,7 @@ fn the_same_key_and_body_is_the_same_job_also_after_a_restart() {
         ("X-Signature", signature.as_str()),
         ("Idempotency-Key", "order 1"),
     ];
-    refused(
-        &appliance.post(&headers, &spaced),
-        409,
-        "IDEMPOTENCY_KEY_REUSED",
-    );
+    refused(&appliance.post(&headers, &spaced), 409, "IDEMPOTENCY_KEY_REUSED");
     assert_eq!(appliance.jobs(), 1);
     // Another key makes another job, and so does another client's use of the same key.
     let second = accepted(&appliance.send(&body, &keyed("order 2")));
@@ -165,17 +157,13 @@ fn an_equal_submission_without_a_key_is_the_running_job() {
         .iter()
         .map(|other| accepted(&appliance.send(other, &[])))
         .collect();
-    jobs.insert(accepted(
-        &appliance.send(&body(&appliance, 2), &keyed("its own")),
-    ));
+    jobs.insert(accepted(&appliance.send(&body(&appliance, 2), &keyed("its own"))));
     let text = body(&appliance, 2).to_string();
     let headers = [
         ("X-Signature", sign_with(OTHER_KEY, text.as_bytes())),
         ("X-Client-Id", "other".to_owned()),
     ];
-    jobs.insert(accepted(
-        &appliance.post(&borrowed(&headers), text.as_bytes()),
-    ));
+    jobs.insert(accepted(&appliance.post(&borrowed(&headers), text.as_bytes())));
     jobs.insert(job);
     assert_eq!(jobs.len(), others.len() + 3);
 }
@@ -231,14 +219,10 @@ fn a_v1_signature_of_a_post_is_accepted_once() {
     // A request that repeats its key is also accepted once: without the key, its signature is a
     // replay.
     let text = body(&appliance, 4).to_string();
-    let send = |headers: &[(&'static str, String)]| {
-        accepted(&appliance.post(&borrowed(headers), text.as_bytes()))
-    };
+    let send =
+        |headers: &[(&'static str, String)]| accepted(&appliance.post(&borrowed(headers), text.as_bytes()));
     let key = ("Idempotency-Key", "order".to_owned());
-    let first_of_two = send(&[
-        ("X-Signature", sign_with(KEY, text.as_bytes())),
-        key.clone(),
-    ]);
+    let first_of_two = send(&[("X-Signature", sign_with(KEY, text.as_bytes())), key.clone()]);
     let [timestamp, signature] = v1(KEY, "POST", SUBMIT, text.as_bytes());
     for headers in [
         vec![timestamp.clone(), signature.clone(), key],
@@ -300,21 +284,11 @@ fn a_dry_run_stores_nothing_and_shows_the_answer() {
     // A dry run refuses what a real submission would refuse.
     let wrong = b"{\"version\": \"1.0.0\"}";
     let url = format!("{}{SUBMIT}?dry_run=true", appliance.api);
-    let answer = call(
-        "POST",
-        &url,
-        &[("X-Signature", &sign_with(KEY, wrong))],
-        wrong,
-    );
+    let answer = call("POST", &url, &[("X-Signature", &sign_with(KEY, wrong))], wrong);
     refused(&answer, 400, "MISSING_FIELD");
     let url = format!("{}{SUBMIT}?dry_run=maybe", appliance.api);
     let signature = sign_with(KEY, text.as_bytes());
-    let answer = call(
-        "POST",
-        &url,
-        &[("X-Signature", &signature)],
-        text.as_bytes(),
-    );
+    let answer = call("POST", &url, &[("X-Signature", &signature)], text.as_bytes());
     refused(&answer, 400, "INVALID_PARAMETER");
     assert_eq!(appliance.dump(), before);
 }

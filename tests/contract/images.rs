@@ -11,9 +11,7 @@ use crate::appliance::{Appliance, described, in_languages, submission, wait_for}
 use crate::receiver::{Receiver, Reply, mute, status};
 
 fn image() -> Reply {
-    status(200)
-        .with("Content-Type: image/jpeg")
-        .body("an image")
+    status(200).with("Content-Type: image/jpeg").body("an image")
 }
 
 /// A host that serves images of every kind.
@@ -91,11 +89,7 @@ fn with_unusable(first: &str, second: &str) -> (Value, Value) {
     let images = json!([
         first, "ftp://img.example/1.jpg", {"url": second}, {"url": "https://img.example/a b.jpg"}, long, 7, {"link": "x"},
     ]);
-    let unusable = json!([
-        "ftp://img.example/1.jpg",
-        "https://img.example/a b.jpg",
-        listed
-    ]);
+    let unusable = json!(["ftp://img.example/1.jpg", "https://img.example/a b.jpg", listed]);
     (images, unusable)
 }
 
@@ -175,18 +169,10 @@ fn two_failures_in_a_row_make_an_image_missing_and_three_redirects_are_followed(
     let job = accepted(&appliance.submit(&submission(&lots, &["en"])));
     appliance.ended(&job);
     let missing = "SELECT coalesce(group_concat(missing_images), '') FROM batch_lots";
-    assert_eq!(
-        appliance.cell::<String>(missing),
-        json!(too_far).to_string()
-    );
+    assert_eq!(appliance.cell::<String>(missing), json!(too_far).to_string());
     assert_eq!(flaky.so_far().len(), 3);
     let range = "bytes=0-32767";
-    assert!(
-        flaky
-            .so_far()
-            .iter()
-            .any(|seen| seen.header("range") == range)
-    );
+    assert!(flaky.so_far().iter().any(|seen| seen.header("range") == range));
 }
 
 #[test]
@@ -230,10 +216,7 @@ fn a_slow_host_occupies_four_checkers_at_most_and_delays_no_other_host() {
     wait_for("four checkers", || (slow.most_at_once() == 4).then_some(()));
     let quick = accepted(&appliance.submit(&submission(&appliance.lots(20), &["en"])));
     appliance.results(&quick);
-    assert!(
-        slow.so_far().len() < LOTS,
-        "the other job did not wait for it"
-    );
+    assert!(slow.so_far().len() < LOTS, "the other job did not wait for it");
     assert_eq!(slow.most_at_once(), 4);
     is_done.store(true, Ordering::SeqCst);
     slow.seen(LOTS);

@@ -37,10 +37,7 @@ fn submissions_and_reads_are_counted_apart_and_per_client() {
     // A request with a wrong signature does not count, and the other client has limits of its own.
     let text = submission(&appliance.lots(2), &["en"]).to_string();
     let other = |signature: String| {
-        let headers = [
-            ("X-Signature", signature),
-            ("X-Client-Id", "other".to_owned()),
-        ];
+        let headers = [("X-Signature", signature), ("X-Client-Id", "other".to_owned())];
         appliance.post(&borrowed(&headers), text.as_bytes())
     };
     for _ in 0..5 {
@@ -63,10 +60,7 @@ fn lots_of_a_day_are_counted_across_restarts() {
     let answer = send(&appliance, 2, "c");
     let refusal = refused(&answer, 429, "RATE_LIMITED");
     assert!(
-        refusal["message"]
-            .as_str()
-            .unwrap()
-            .contains("9 were taken"),
+        refusal["message"].as_str().unwrap().contains("9 were taken"),
         "{refusal}"
     );
     assert!((1..=86_400).contains(&wait(&answer)));

@@ -64,11 +64,7 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
     assert_eq!(list("?status=pending")["pagination"]["total"], 11);
     let times: Vec<String> = jobs
         .iter()
-        .map(|job| {
-            appliance.cell(&format!(
-                "SELECT created_at FROM batch_jobs WHERE id = '{job}'"
-            ))
-        })
+        .map(|job| appliance.cell(&format!("SELECT created_at FROM batch_jobs WHERE id = '{job}'")))
         .collect();
     // From the fifth job (included) up to the second (not included).
     let query = format!("?created_after={}&created_before={}", times[4], times[1]);

@@ -39,13 +39,7 @@ fn v1(key: &str, method: &str, target: &str, body: &[u8]) -> [(&'static str, Str
 }
 
 /// The headers of signature v1 with a timestamp that is `age` seconds old.
-fn v1_aged(
-    key: &str,
-    method: &str,
-    target: &str,
-    body: &[u8],
-    age: i64,
-) -> [(&'static str, String); 2] {
+fn v1_aged(key: &str, method: &str, target: &str, body: &[u8], age: i64) -> [(&'static str, String); 2] {
     let timestamp = (now().seconds() - age).to_string();
     let request = SignedRequest {
         timestamp: &timestamp,
@@ -94,9 +88,7 @@ fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     assert_eq!(answer.status, status, "{text}");
     let body = answer.json();
     assert_eq!(body["code"], code, "{text}");
-    assert!(
-        body["error"].is_string() && body["message"].is_string() && body["details"].is_object()
-    );
+    assert!(body["error"].is_string() && body["message"].is_string() && body["details"].is_object());
     body
 }
 

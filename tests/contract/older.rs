@@ -9,12 +9,7 @@ use crate::{accepted, sign_with};
 use batchkeeper::sandbox::expected_translation;
 
 fn members(value: &Value) -> BTreeSet<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn read(appliance: &Appliance, job: &str, path: &str) -> (u16, Value) {

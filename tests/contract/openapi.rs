@@ -51,9 +51,7 @@ impl<'d> Schema<'d> {
                 .iter()
                 .any(|it| is(it.as_str().unwrap())),
         };
-        let listed = schema["enum"]
-            .as_array()
-            .is_none_or(|it| it.contains(value));
+        let listed = schema["enum"].as_array().is_none_or(|it| it.contains(value));
         let constant = schema["const"].is_null() || schema["const"] == *value;
         let least = schema["minimum"]
             .as_f64()
@@ -77,9 +75,7 @@ impl<'d> Schema<'d> {
                 None if schema["properties"].is_object() => {
                     return Some(format!("{name} is unknown in {value}"));
                 }
-                None if schema["additionalProperties"].is_object() => {
-                    &schema["additionalProperties"]
-                }
+                None if schema["additionalProperties"].is_object() => &schema["additionalProperties"],
                 None => continue,
             };
             if let Some(complaint) = self.complaint(of, member) {
@@ -107,10 +103,7 @@ fn documented(document: &Value) -> BTreeSet<DocumentedAnswer> {
                     continue;
                 }
                 let status: u16 = status.parse().unwrap();
-                let codes = response["x-codes"]
-                    .as_array()
-                    .cloned()
-                    .unwrap_or(vec![json!("")]);
+                let codes = response["x-codes"].as_array().cloned().unwrap_or(vec![json!("")]);
                 for code in codes {
                     let code = code.as_str().unwrap().to_owned();
                     all.insert((path.clone(), method.to_uppercase(), status, code));
@@ -179,12 +172,8 @@ impl Witness {
         } else {
             body["code"].as_str().unwrap_or("")
         };
-        self.seen.insert((
-            path.to_owned(),
-            method.to_owned(),
-            answer.status,
-            code.to_owned(),
-        ));
+        self.seen
+            .insert((path.to_owned(), method.to_owned(), answer.status, code.to_owned()));
     }
 
     fn assert_complete(&self) {
@@ -231,13 +220,14 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         headers.extend_from_slice(more);
         appliance.post(&borrowed(&headers), body)
     };
-    let send =
-        |appliance: &Appliance, body: &Value| post(appliance, body.to_string().as_bytes(), &[]);
+    let send = |appliance: &Appliance, body: &Value| post(appliance, body.to_string().as_bytes(), &[]);
     let id = |answer: &Answer| answer.json()["job_id"].as_str().unwrap().to_owned();
     let at = |path: &str, job: &str| path.replace("{job_id}", job);
 
     // Submissions, beginning with the document's own examples.
-    let examples = witness.document["paths"][SUBMIT]["post"]["requestBody"]["content"]["application/json"]["examples"].clone();
+    let examples =
+        witness.document["paths"][SUBMIT]["post"]["requestBody"]["content"]["application/json"]["examples"]
+            .clone();
     let schema = Value::clone(&witness.document["components"]["schemas"]["Submission"]);
     for (name, example) in examples.as_object().unwrap() {
         let of = Schema {
@@ -275,17 +265,9 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
     let text = good.to_string();
     let bytes = text.as_bytes();
     witness.check("POST", SUBMIT, &post(&appliance, b"{", &[]));
-    witness.check(
-        "POST",
-        SUBMIT,
-        &post(&appliance, &vec![b' '; 3_000_001], &[]),
-    );
+    witness.check("POST", SUBMIT, &post(&appliance, &vec![b' '; 3_000_001], &[]));
     witness.check("POST", SUBMIT, &appliance.post(&[], bytes));
-    witness.check(
-        "POST",
-        SUBMIT,
-        &appliance.post(&[("X-Signature", "00")], bytes),
-    );
+    witness.check("POST", SUBMIT, &appliance.post(&[("X-Signature", "00")], bytes));
     let media_type = [("Content-Type", "text/plain".to_owned())];
     witness.check("POST", SUBMIT, &post(&appliance, bytes, &media_type));
     let key = [("Idempotency-Key", "k".to_owned())];
@@ -389,11 +371,7 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .unwrap();
         witness.check("POST", SUBMIT, &send(&appliance, &good));
-        witness.check(
-            "POST",
-            CANCEL,
-            &appliance.v1("POST", &at(CANCEL, &running), b""),
-        );
+        witness.check("POST", CANCEL, &appliance.v1("POST", &at(CANCEL, &running), b""));
         witness.check("GET", "/health", &health(&appliance));
     }
 
@@ -410,11 +388,7 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
     for path in JOB_READS {
         witness.check("GET", path, &appliance.get(&at(path, &completed)));
     }
-    witness.check(
-        "POST",
-        CANCEL,
-        &appliance.v1("POST", &at(CANCEL, &running), b""),
-    );
+    witness.check("POST", CANCEL, &appliance.v1("POST", &at(CANCEL, &running), b""));
     check_synchronous_jobs(&mut witness);
     witness.assert_complete();
 }
@@ -463,10 +437,7 @@ fn every_operator_answer_is_documented() {
         let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
         witness.check("GET", &path, &answer);
         let answer = call("PUT", &format!("{}{path}", appliance.ops), &[], b"");
-        assert_eq!(
-            (answer.status, answer.header("allow")),
-            (405, Some("GET, HEAD"))
-        );
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
     }
     let other = rusqlite::Connection::open(appliance.database()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -12,12 +12,7 @@ use crate::appliance::{Appliance, assert_results, sign_bytes, submission, wait_f
 use crate::{accepted, refused};
 
 fn members(value: &Value) -> BTreeSet<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 #[test]
@@ -73,10 +68,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
         assert_eq!(first[absent], Value::Null, "{absent}");
     }
     let early = appliance.read(&format!("/api/v1/batch-results/{job}"), &job);
-    assert_eq!(
-        (early.status, early.header("retry-after").is_some()),
-        (202, true)
-    );
+    assert_eq!((early.status, early.header("retry-after").is_some()), (202, true));
     let early = early.json();
     assert_eq!(
         members(&early),
@@ -260,19 +252,10 @@ fn the_results_of_a_job_whose_lots_all_failed_are_410() {
     assert_eq!(appliance.ended(&job)["status"], "failed");
     let answer = appliance.get(&format!("/api/v1/batch-results/{job}"));
     let body = refused(&answer, 410, "JOB_FAILED");
-    assert!(
-        body["message"]
-            .as_str()
-            .unwrap()
-            .contains("IMAGE_UNREACHABLE")
-    );
+    assert!(body["message"].as_str().unwrap().contains("IMAGE_UNREACHABLE"));
     assert_eq!(body["results"]["lots"].as_array().unwrap().len(), 2);
-    let event: Value = serde_json::from_str(
-        appliance.delivered("failed", 1)[0]["body"]
-            .as_str()
-            .unwrap(),
-    )
-    .unwrap();
+    let event: Value =
+        serde_json::from_str(appliance.delivered("failed", 1)[0]["body"].as_str().unwrap()).unwrap();
     assert_eq!(
         (&event["event"], &event["status"]),
         (&json!("batch_job_failed"), &json!("failed"))

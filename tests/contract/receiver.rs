@@ -90,8 +90,7 @@ impl Receiver {
         let reply = Arc::new(reply);
         thread_group::spawn_ungrouped("receiver", move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (seen, most, now, reply) =
-                    (seen.clone(), most.clone(), now.clone(), reply.clone());
+                let (seen, most, now, reply) = (seen.clone(), most.clone(), now.clone(), reply.clone());
                 thread_group::spawn_ungrouped("receiver-1", move || {
                     let open = now.fetch_add(1, Ordering::SeqCst) + 1;
                     most.fetch_max(open, Ordering::SeqCst);
@@ -182,9 +181,7 @@ fn answer(
     never::<()>().recv_timeout(after).ok();
     let length = body.len();
     let body = if line.starts_with("HEAD ") { "" } else { body };
-    format!(
-        "HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
+    format!("HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
 /// A receiver on every address of this machine that accepts connections and never answers.

@@ -35,18 +35,10 @@ fn failed_lots_are_sent_again_and_their_webhook_too() {
         dry.out
     );
     // The reservation: one description and one translation.
-    let dry = appliance.run(&[
-        "jobs",
-        "retry",
-        &job,
-        "--failed-lots",
-        "--dry-run",
-        "--json",
-    ]);
+    let dry = appliance.run(&["jobs", "retry", &job, "--failed-lots", "--dry-run", "--json"]);
     let dry: Value = serde_json::from_str(&dry.out).unwrap();
     let reserved = dry["estimated_cost"]["usd"].as_str().unwrap();
-    let each: f64 =
-        appliance.cell("SELECT sum(cost_picodollars * 1.0 / lines) / 1e12 FROM v_costs");
+    let each: f64 = appliance.cell("SELECT sum(cost_picodollars * 1.0 / lines) / 1e12 FROM v_costs");
     let share = reserved.parse::<f64>().unwrap() / each;
     assert!((1.1..1.6).contains(&share), "{dry} {share}");
     assert_eq!(appliance.dump(), before);
@@ -58,10 +50,7 @@ fn failed_lots_are_sent_again_and_their_webhook_too() {
     assert_eq!(second["processing_summary"]["failed_lots"], 1, "{second}");
     // A lot with a text keeps it, and the lot without an image stays failed.
     for lot in [0, 2, 3] {
-        assert_eq!(
-            second["results"]["lots"][lot],
-            first["results"]["lots"][lot]
-        );
+        assert_eq!(second["results"]["lots"][lot], first["results"]["lots"][lot]);
     }
     assert_eq!(second["results"]["lots"][1]["status"], "completed");
     let id = |delivery: &Value| -> Value {
@@ -104,10 +93,7 @@ fn paused_submissions_wait_and_continue() {
     crate::appliance::wait_for("the images' checks", || {
         (appliance.cell::<i64>(checked) == 2).then_some(())
     });
-    assert_eq!(
-        appliance.cell::<i64>("SELECT count(*) FROM openai_batches"),
-        0
-    );
+    assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM openai_batches"), 0);
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     appliance.results(&job);
     appliance.assert_sound();

@@ -29,12 +29,7 @@ fn unsigned_reads_are_accepted_for_the_default_client_if_configured() {
     let others = accepted(&appliance.post(&borrowed(&headers), text.as_bytes()));
     appliance.results(&job);
     let get = |path: &str, headers: &[(&str, &str)]| {
-        call(
-            "GET",
-            &format!("{}/api/v1/{path}", appliance.api),
-            headers,
-            b"",
-        )
+        call("GET", &format!("{}/api/v1/{path}", appliance.api), headers, b"")
     };
     for path in ["batch-status/", "batch-results/", "jobs/"] {
         let own = get(&format!("{path}{job}"), &[]);
@@ -51,11 +46,7 @@ fn unsigned_reads_are_accepted_for_the_default_client_if_configured() {
     refused(&get("batch-jobs", &[]), 401, "MISSING_SIGNATURE");
     let cancel = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
     refused(&call("POST", &cancel, &[], b""), 401, "MISSING_SIGNATURE");
-    refused(
-        &appliance.post(&[], text.as_bytes()),
-        401,
-        "MISSING_SIGNATURE",
-    );
+    refused(&appliance.post(&[], text.as_bytes()), 401, "MISSING_SIGNATURE");
 }
 
 #[test]
@@ -120,12 +111,7 @@ fn a_webhook_sent_back_to_us_cancels_nothing() {
     let body = json!({"event": "batch_job_completed", "job_id": job}).to_string();
     let url = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
     let signature = sign_with(KEY, body.as_bytes());
-    let answer = call(
-        "POST",
-        &url,
-        &[("X-Signature", &signature)],
-        body.as_bytes(),
-    );
+    let answer = call("POST", &url, &[("X-Signature", &signature)], body.as_bytes());
     refused(&answer, 400, "INVALID_PARAMETER");
     assert_eq!(appliance.status(&job)["status"], "pending");
 }
@@ -172,12 +158,7 @@ fn the_list_is_signed_over_path_and_query_as_sent() {
     let answer = appliance.ask("GET", path, &legacy(path));
     assert_eq!(answer.status, 200, "{}", answer.json());
     assert_eq!(answer.json()["jobs"][0]["id"], job);
-    assert_eq!(
-        appliance
-            .ask("GET", path, &v1(KEY, "GET", path, b""))
-            .status,
-        200
-    );
+    assert_eq!(appliance.ask("GET", path, &v1(KEY, "GET", path, b"")).status, 200);
     for message in ["/api/v1/batch-jobs", "", &path.replace("%3A", ":")] {
         let answer = appliance.ask("GET", path, &legacy(message));
         refused(&answer, 403, "INVALID_SIGNATURE");

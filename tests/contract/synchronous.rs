@@ -67,10 +67,7 @@ fn one_lot_is_described_and_translated_while_the_client_waits() {
     let delivered = appliance.delivered("at-once", 1);
     let event: Value = serde_json::from_str(delivered[0]["body"].as_str().unwrap()).unwrap();
     assert_eq!(event["event"], "batch_job_completed");
-    assert_eq!(
-        appliance.cell::<u32>("SELECT count(*) FROM openai_batches"),
-        0
-    );
+    assert_eq!(appliance.cell::<u32>("SELECT count(*) FROM openai_batches"), 0);
     let calls = "SELECT count(*) FROM synchronous_calls
                  WHERE outcome = 'answered' AND output_tokens > 0 AND response_id IS NOT NULL";
     assert_eq!(appliance.cell::<u32>(calls), 3);
@@ -111,10 +108,7 @@ fn a_repeat_is_answered_from_the_same_job() {
     let (first, again) = (appliance.send(&body, &key), appliance.send(&body, &key));
     assert_eq!((first.status, again.status), (200, 200));
     assert_eq!(first.json(), again.json());
-    assert_eq!(
-        appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"),
-        3
-    );
+    assert_eq!(appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"), 3);
 }
 
 #[test]
@@ -124,10 +118,7 @@ fn simultaneous_repeats_are_one_job_and_share_its_slot() {
     let equal = submission(&appliance.lots(2)[1..], &LANGUAGES);
     let key = [("Idempotency-Key", "order 8".to_owned())];
     for (body, headers) in [(&keyed, &key[..]), (&equal, &[])] {
-        fault(
-            &appliance,
-            json!({"fault": "delay", "value": 1000, "times": 1}),
-        );
+        fault(&appliance, json!({"fault": "delay", "value": 1000, "times": 1}));
         // All six requests wait for the same job.
         let answers: Vec<Answer> = thread::scope(|scope| {
             let send = || appliance.send(body, headers);
@@ -193,10 +184,7 @@ fn a_repeat_needs_a_slot_only_while_it_waits() {
 #[test]
 fn an_answer_that_could_not_be_stored_immediately_is_not_lost() {
     let appliance = with("concurrency = 1");
-    fault(
-        &appliance,
-        json!({"fault": "delay", "value": 3000, "times": 1}),
-    );
+    fault(&appliance, json!({"fault": "delay", "value": 3000, "times": 1}));
     thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&appliance).1);
         wait_for("a call", || {
@@ -231,10 +219,7 @@ fn a_translation_that_fails_is_an_error_of_its_language() {
     assert_eq!(answer.status, 200, "{}", answer.json());
     let said = answer.json();
     let descriptions = said["lots"][0]["descriptions"].as_array().unwrap();
-    let failed: Vec<&Value> = descriptions
-        .iter()
-        .filter(|it| it["damages"].is_null())
-        .collect();
+    let failed: Vec<&Value> = descriptions.iter().filter(|it| it["damages"].is_null()).collect();
     assert_eq!(failed.len(), 1, "{said}");
     assert_ne!(failed[0]["language"], "en");
     assert!(failed[0]["error"].as_str().unwrap().contains("unsupported"));
@@ -257,10 +242,7 @@ fn after_the_timeout_the_work_continues() {
 #[test]
 fn a_synchronous_job_waits_for_a_rate_limit() {
     let appliance = with("");
-    fault(
-        &appliance,
-        json!({"fault": "refuse", "value": 429, "times": 2}),
-    );
+    fault(&appliance, json!({"fault": "refuse", "value": 429, "times": 2}));
     let (lots, answer) = ask(&appliance);
     assert_eq!(answer.status, 200, "{}", answer.json());
     let expected = in_languages(&described(&lots[0], &[]), &LANGUAGES);
@@ -362,10 +344,7 @@ fn unreachable_images_are_named() {
     let answer = appliance.send(&submission(&lots, &["en"]), &[]);
     refused(&answer, 422, "IMAGE_UNREACHABLE");
     assert_eq!(answer.json()["missing_images"], json!([gone]));
-    assert_eq!(
-        appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"),
-        0
-    );
+    assert_eq!(appliance.cell::<u32>("SELECT count(*) FROM synchronous_calls"), 0);
 }
 
 #[test]
@@ -397,12 +376,7 @@ fn the_waiting_jobs_of_a_client_are_limited() {
     let first = thread_group::spawn_ungrouped("first", move || {
         let signature = crate::appliance::sign_bytes(body.as_bytes());
         let url = format!("{api}{}", crate::SUBMIT);
-        crate::appliance::call(
-            "POST",
-            &url,
-            &[("X-Signature", &signature)],
-            body.as_bytes(),
-        )
+        crate::appliance::call("POST", &url, &[("X-Signature", &signature)], body.as_bytes())
     })
     .unwrap();
     wait_for("the first call", || {
@@ -431,12 +405,7 @@ fn a_call_interrupted_by_a_crash_is_counted() {
         let signature = crate::appliance::sign_bytes(body.as_bytes());
         let url = format!("{api}{}", crate::SUBMIT);
         std::panic::catch_unwind(|| {
-            crate::appliance::call(
-                "POST",
-                &url,
-                &[("X-Signature", &signature)],
-                body.as_bytes(),
-            )
+            crate::appliance::call("POST", &url, &[("X-Signature", &signature)], body.as_bytes())
         })
     })
     .unwrap();

@@ -51,10 +51,7 @@ fn every_attempt_is_signed_both_ways_and_has_the_same_id() {
     for (number, attempt) in seen.iter().enumerate() {
         assert_eq!(attempt.body, seen[0].body);
         assert_eq!(attempt.header("x-signature"), sign_with(KEY, &attempt.body));
-        assert_eq!(
-            attempt.header("x-delivery-attempt"),
-            (number + 1).to_string()
-        );
+        assert_eq!(attempt.header("x-delivery-attempt"), (number + 1).to_string());
         assert_eq!(attempt.header("x-job-id"), job);
         assert_eq!(attempt.header("content-type"), "application/json");
         let agent = concat!("batchkeeper/", env!("CARGO_PKG_VERSION"));
@@ -100,11 +97,7 @@ fn each_url_gets_its_own_lots_in_canonical_json() {
     body["webhook_url"] = json!(appliance.hook("whole"));
     let job = accepted(&appliance.submit(&body));
     let results = appliance.results(&job);
-    for (hook, own) in [
-        ("whole", vec![0, 2]),
-        ("own", vec![1, 3]),
-        ("other", vec![4]),
-    ] {
+    for (hook, own) in [("whole", vec![0, 2]), ("own", vec![1, 3]), ("other", vec![4])] {
         let deliveries = appliance.delivered(hook, 1);
         assert_eq!(deliveries.len(), 1);
         let text = deliveries[0]["body"].as_str().unwrap();
@@ -209,30 +202,14 @@ fn the_receiver_s_answer_decides_about_retries() {
     // An abandoned delivery opens an alert. An operator can send it again, under a new id.
     let alerts = appliance.run(&["alerts"]);
     assert_eq!(alerts.status, 1);
-    assert_eq!(
-        alerts.out.matches("webhook_failed").count(),
-        2,
-        "{}",
-        alerts.out
-    );
+    assert_eq!(alerts.out.matches("webhook_failed").count(), 2, "{}", alerts.out);
     let listed = appliance.run(&["webhooks", "--json"]);
     let listed: Value = serde_json::from_str(&listed.out).unwrap();
     let mut rows = listed.as_array().unwrap().iter();
-    let row = rows
-        .rfind(|row| row["url"] == dead.url("hook"))
-        .unwrap()
-        .clone();
-    assert_eq!(
-        (&row["state"], &row["attempts"]),
-        (&json!("failed"), &json!(4))
-    );
+    let row = rows.rfind(|row| row["url"] == dead.url("hook")).unwrap().clone();
+    assert_eq!((&row["state"], &row["attempts"]), (&json!("failed"), &json!(4)));
     let id = row["id"].to_string();
-    assert!(
-        appliance
-            .run(&["webhooks", "show", &id])
-            .out
-            .contains("500")
-    );
+    assert!(appliance.run(&["webhooks", "show", &id]).out.contains("500"));
     assert_eq!(appliance.run(&["webhooks", "resend", &id]).status, 0);
     let again = dead.seen(5);
     assert_ne!(again[4].header("webhook-id"), again[0].header("webhook-id"));
@@ -266,8 +243,8 @@ fn paused_webhooks_wait() {
     let job = completed_job(&appliance, 2, &appliance.hook("waits"));
     appliance.results(&job);
     assert_eq!(appliance.run(&["pause", "everything"]).status, 2);
-    let due: i64 = appliance
-        .cell("SELECT count(*) FROM webhook_deliveries WHERE state = 'due' AND attempts = 0");
+    let due: i64 =
+        appliance.cell("SELECT count(*) FROM webhook_deliveries WHERE state = 'due' AND attempts = 0");
     assert_eq!(due, 1);
     assert_eq!(appliance.run(&["resume", "webhooks"]).status, 0);
     appliance.delivered("waits", 1);
@@ -310,12 +287,7 @@ fn a_receiver_gets_eight_connections_and_a_failing_one_gets_one() {
 
 /// Submits jobs of 100 lots. Of each job's lot webhooks, 95 go to receivers that hang and 5 to one
 /// that answers.
-fn jobs_for_a_thousand(
-    appliance: &Appliance,
-    round: u32,
-    port: u16,
-    well: &Receiver,
-) -> Vec<String> {
+fn jobs_for_a_thousand(appliance: &Appliance, round: u32, port: u16, well: &Receiver) -> Vec<String> {
     let lots = appliance.lots(100);
     (0..10)
         .map(|job| {
@@ -358,9 +330,7 @@ fn fifty_receivers_are_notified_in_time_while_nine_hundred_and_fifty_hang() {
     let seen = well.seen(100);
     let mut ends = BTreeMap::new();
     for job in &jobs {
-        let at: String = appliance.cell(&format!(
-            "SELECT completed_at FROM batch_jobs WHERE id = '{job}'"
-        ));
+        let at: String = appliance.cell(&format!("SELECT completed_at FROM batch_jobs WHERE id = '{job}'"));
         let at: batchkeeper::base::clock::Timestamp = at.parse().unwrap();
         ends.insert(job.clone(), at.millis());
     }
@@ -371,10 +341,7 @@ fn fifty_receivers_are_notified_in_time_while_nine_hundred_and_fifty_hang() {
     late.sort_unstable();
     assert_eq!(late.len(), 50);
     // A delivery that waited for a hanging receiver would be ten minutes late.
-    assert!(
-        late[49] < 60_000,
-        "milliseconds after the job's end: {late:?}"
-    );
+    assert!(late[49] < 60_000, "milliseconds after the job's end: {late:?}");
     assert!(appliance.threads() < 150, "{}", appliance.threads());
     assert!(
         appliance.peak_memory() < 200_000,
@@ -389,12 +356,7 @@ fn a_receiver_that_fails_for_an_hour_has_an_alert_until_it_answers() {
     let start = now();
     let store = Store::open(&folder.path().join("batchkeeper.db"), start).unwrap();
     let hour = Duration::from_secs(3600);
-    let open = || {
-        store
-            .read(|view| alerts::list(view, true, 10))
-            .unwrap()
-            .len()
-    };
+    let open = || store.read(|view| alerts::list(view, true, 10)).unwrap().len();
     for (minutes, expected) in [(0, 0), (59, 0), (60, 1), (200, 1)] {
         let at = start + Duration::from_secs(minutes * 60);
         store

@@ -44,11 +44,7 @@ impl Fault {
             Self::FullOnce => (ENOSPC, false),
             Self::Full => (ENOSPC, true),
         };
-        Strike::FailFile {
-            nth,
-            error,
-            lasting,
-        }
+        Strike::FailFile { nth, error, lasting }
     }
 
     fn is_full(self) -> bool {
@@ -217,8 +213,7 @@ fn restart_after_end(rig: &mut Rig) {
 fn fill_and_free(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
     rig.faults(&json!([{"fault": "stall_in_progress", "match": "translation"}]));
     rig.submit(30, &["en", "ru"]);
-    let on_its_way =
-        "SELECT 1 FROM openai_batches WHERE stage = 'translation' AND state = 'submitted'";
+    let on_its_way = "SELECT 1 FROM openai_batches WHERE stage = 'translation' AND state = 'submitted'";
     rig.wait_for(on_its_way);
     fill(rig);
     // The WAL may still have space for more jobs.
@@ -226,9 +221,7 @@ fn fill_and_free(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
     rig.no_faults();
     pause(FULL * 4);
     assert!(!rig.try_submit(30, &["en"]));
-    until("an unhealthy answer", || {
-        (rig.health() == 503).then_some(())
-    });
+    until("an unhealthy answer", || (rig.health() == 503).then_some(()));
     rig.assert_all_readable();
     free(rig);
     until("free space", || rig.try_submit(2, &["en"]).then_some(()));
@@ -240,9 +233,7 @@ fn fill_and_free(rig: &mut Rig, fill: impl Fn(&Rig), free: impl Fn(&Rig)) {
 #[test]
 fn a_full_disk_stops_intake_until_there_is_free_space() {
     let full = |rig: &Rig| rig.plan().strike(Fault::Full.strike(1));
-    fill_and_free(&mut Rig::new(Options::torture()), full, |rig| {
-        rig.plan().lift()
-    });
+    fill_and_free(&mut Rig::new(Options::torture()), full, |rig| rig.plan().lift());
 }
 
 /// A file system in memory. It is unmounted when it is dropped.
@@ -254,10 +245,7 @@ impl Mounted {
             .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
             .arg(&path)
             .status();
-        assert!(
-            mounted.unwrap().success(),
-            "mount failed; only root may mount"
-        );
+        assert!(mounted.unwrap().success(), "mount failed; only root may mount");
         Self(path)
     }
 }

@@ -217,9 +217,7 @@ impl Point {
 fn torture(kills: u32) {
     let only = std::env::var("BATCHKEEPER_TORTURE_POINT").unwrap_or_default();
     let points = points().into_iter();
-    let points: Vec<Point> = points
-        .filter(|point| point.name().contains(&only))
-        .collect();
+    let points: Vec<Point> = points.filter(|point| point.name().contains(&only)).collect();
     let points: &'static [Point] = points.leak();
     let tasks = (0..points.len()).flat_map(|at| {
         let worlds = (0..kills).step_by(ROUNDS as usize);
@@ -233,10 +231,7 @@ fn torture(kills: u32) {
         sums[at].1 += u32::from(world.is_none());
         let (point, (done, violations)) = (&points[at], sums[at]);
         if done == kills {
-            println!(
-                "| {} | {} | {done} | {violations} |",
-                point.effect, point.moment
-            );
+            println!("| {} | {} | {done} | {violations} |", point.effect, point.moment);
         }
     }
     let (kills, violations) = sums.iter().fold((0, 0), |(kills, violations), sum| {

@@ -39,9 +39,7 @@ fn a_backup_from_before_the_translation_batch_was_created() {
     rig.no_faults();
     rig.faults(&json!([{"fault": "stall_in_progress", "match": "translation"}]));
     rig.start();
-    rig.wait_for(
-        "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
-    );
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'");
     restore_and_recover(&mut rig);
     rig.finish(Expected { batches: Some(2) });
 }
@@ -57,9 +55,7 @@ fn a_backup_from_before_any_batch() {
     rig.back_up("backup.db");
     rig.forget_batches("backup.db");
     rig.start();
-    rig.wait_for(
-        "SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'",
-    );
+    rig.wait_for("SELECT 1 FROM openai_batches WHERE state = 'submitted' AND stage = 'translation'");
     restore_and_recover(&mut rig);
     rig.finish(Expected { batches: Some(2) });
 }

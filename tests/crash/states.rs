@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::rig::{Expected, OfCommit, Options, Rig, Strike, pause, until};
 
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
-const ALL_DONE: &str =
-    "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)";
+const ALL_DONE: &str = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM batch_jobs WHERE completed_at IS NULL)";
 
 /// A place in a batch's life.
 struct Place {
@@ -281,7 +280,8 @@ fn webhook_due_again() {
     let mut rig = Rig::new(Options::default());
     rig.faults(&json!([{"fault": "hook_status", "value": 500}]));
     rig.submit(3, &LANGUAGES);
-    let due = "SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND response_status = 500 AND attempts >= 2";
+    let due =
+        "SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND response_status = 500 AND attempts >= 2";
     assert!(rig.kill_when(due, "SELECT 1 WHERE 0"));
     rig.no_faults();
     rig.start();

@@ -54,9 +54,7 @@ fn a_second_daemon_refuses_to_start() {
 #[test]
 fn a_second_sigterm_ends_the_daemon_immediately() {
     let mut rig = Rig::new(Options::default());
-    rig.faults(
-        &json!([{"fault": "delay", "value": 180_000, "match": "\"custom_id\"", "times": 1}]),
-    );
+    rig.faults(&json!([{"fault": "delay", "value": 180_000, "match": "\"custom_id\"", "times": 1}]));
     rig.submit(3, &["en"]);
     until("the upload", || rig.no_fault_is_left().then_some(()));
     rig.ask_to_end();

@@ -110,9 +110,7 @@ fn torture(every: u64) {
         .flat_map(|(_, share)| share)
         .fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
     let took = clock.now().steady.saturating_sub(started);
-    println!(
-        "{starts} torn WALs, {helped} with `recover --apply`, {violated} violations, {took:?}"
-    );
+    println!("{starts} torn WALs, {helped} with `recover --apply`, {violated} violations, {took:?}");
     assert_eq!(violated, 0);
     assert!(0 < helped && helped < starts);
 }

@@ -61,12 +61,9 @@ fn refused(appliance: &Appliance, body: &Value, code: &str) {
 fn private_addresses_are_refused_at_submission_in_every_spelling() {
     let appliance = Appliance::with("[network]\nallow_private = false");
     let before = appliance.dump();
-    let urls = BAD.iter().flat_map(|host| {
-        [
-            format!("http://{host}/"),
-            format!("https://{host}:8443/a?b"),
-        ]
-    });
+    let urls = BAD
+        .iter()
+        .flat_map(|host| [format!("http://{host}/"), format!("https://{host}:8443/a?b")]);
     for url in urls.chain(ODD.iter().map(|url| (*url).to_owned())) {
         let good = [
             lot("https://i.example/1.jpg", None),
@@ -76,17 +73,9 @@ fn private_addresses_are_refused_at_submission_in_every_spelling() {
         body["webhook_url"] = json!(url);
         refused(&appliance, &body, "INVALID_WEBHOOK_URL");
         let own = [good[0].clone(), lot("https://i.example/2.jpg", Some(&url))];
-        refused(
-            &appliance,
-            &submission(&own, &["en"]),
-            "INVALID_WEBHOOK_URL",
-        );
+        refused(&appliance, &submission(&own, &["en"]), "INVALID_WEBHOOK_URL");
         let images = [lot(&url, None), lot(&format!("{url}#2"), None)];
-        refused(
-            &appliance,
-            &submission(&images, &["en"]),
-            "INVALID_IMAGE_URLS",
-        );
+        refused(&appliance, &submission(&images, &["en"]), "INVALID_IMAGE_URLS");
     }
     assert_eq!(appliance.dump(), before);
 }

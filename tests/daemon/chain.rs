@@ -12,12 +12,7 @@ use serde_json::{Value, json};
 const LANGUAGES: [&str; 3] = ["en", "ru", "de"];
 
 fn members(value: &Value) -> BTreeSet<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -27,9 +22,7 @@ fn is_uuid(text: &str) -> bool {
 /// `2026-11-24T02:24:00Z`
 fn is_time(value: &Value) -> bool {
     value.as_str().is_some_and(|text| {
-        text.len() == 20
-            && text.ends_with('Z')
-            && text.parse::<batchkeeper::base::clock::Timestamp>().is_ok()
+        text.len() == 20 && text.ends_with('Z') && text.parse::<batchkeeper::base::clock::Timestamp>().is_ok()
     })
 }
 
@@ -117,11 +110,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_reports_its_progress() {
         ])
     );
     assert_eq!(
-        (
-            &taken["status"],
-            &taken["lots_count"],
-            &taken["processing_mode"]
-        ),
+        (&taken["status"], &taken["lots_count"], &taken["processing_mode"]),
         (&json!("accepted"), &json!(30), &json!("batch"))
     );
     let job = taken["job_id"].as_str().unwrap();
@@ -130,18 +119,14 @@ fn a_job_of_thirty_lots_gets_every_text_and_reports_its_progress() {
     let in_stage = |stage: &str| {
         wait_for(stage, || {
             let status = appliance.status(job);
-            (status["status"] == stage
-                && !status["openai_batch_ids"].as_array().unwrap().is_empty())
-            .then_some(status)
+            (status["status"] == stage && !status["openai_batch_ids"].as_array().unwrap().is_empty())
+                .then_some(status)
         })
     };
     let processing = in_stage("processing");
     check_status(&processing, job, "vision_analysis");
     let vision = processing["openai_batch_id"].clone();
-    assert!(
-        vision.as_str().unwrap().starts_with("batch_"),
-        "{processing}"
-    );
+    assert!(vision.as_str().unwrap().starts_with("batch_"), "{processing}");
     assert_eq!(processing["openai_translation_batch_id"], Value::Null);
     assert_eq!(
         processing["openai_batch_ids"],
@@ -216,11 +201,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_reports_its_progress() {
         assert_eq!(page.status, 200);
         let page = page.json();
         let whole = &results["results"]["lots"].as_array().unwrap()[from..to];
-        assert_eq!(
-            page["results"]["lots"].as_array().unwrap(),
-            whole,
-            "{query}"
-        );
+        assert_eq!(page["results"]["lots"].as_array().unwrap(), whole, "{query}");
         assert_eq!(page["processing_summary"], *summary);
     }
     let file = appliance.read(&format!("/api/v1/batch-results/{job}/download"), job);
@@ -250,8 +231,7 @@ fn a_job_of_thirty_lots_gets_every_text_and_reports_its_progress() {
 #[test]
 fn each_webhook_url_gets_its_own_lots_once() {
     let appliance = Appliance::start();
-    appliance
-        .fault(&json!({"fault": "hook_status", "match": "/hooks/one", "times": 2, "value": 500}));
+    appliance.fault(&json!({"fault": "hook_status", "match": "/hooks/one", "times": 2, "value": 500}));
     let mut lots = appliance.lots(7);
     for position in [1, 4] {
         lots[position]["webhook"] = json!(appliance.hook("one"));
@@ -361,8 +341,7 @@ fn each_webhook_url_gets_its_own_lots_once() {
         assert_eq!(deliveries.len(), attempts);
     }
     wait_for("both deliveries noted", || {
-        (appliance.cell::<i64>("SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'")
-            == 2)
+        (appliance.cell::<i64>("SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'") == 2)
             .then_some(())
     });
     let attempts = "SELECT group_concat(response_status, ',') FROM (SELECT a.response_status FROM delivery_attempts a \
@@ -384,8 +363,7 @@ fn a_webhook_that_is_gone_or_always_fails_is_abandoned() {
     let job = appliance.job(&lots, &["en"]);
     appliance.results(&job);
     wait_for("both deliveries to be abandoned", || {
-        (appliance.cell::<i64>("SELECT count(*) FROM webhook_deliveries WHERE state = 'failed'")
-            == 2)
+        (appliance.cell::<i64>("SELECT count(*) FROM webhook_deliveries WHERE state = 'failed'") == 2)
             .then_some(())
     });
     assert_eq!(appliance.delivered("gone", 1).len(), 1);
@@ -404,8 +382,7 @@ fn english_results_are_the_description_itself() {
     let texts = &results["results"]["lots"][2]["descriptions"];
     let text = &in_languages(&described(&lots[2], &[]), &["en"])[0]["damages"];
     assert_eq!((&texts[0]["damages"], &texts[1]["damages"]), (text, text));
-    let translations =
-        appliance.cell::<i64>("SELECT count(*) FROM requests WHERE stage = 'translation'");
+    let translations = appliance.cell::<i64>("SELECT count(*) FROM requests WHERE stage = 'translation'");
     assert_eq!(translations, 0);
     assert_eq!(appliance.state()["executed"], 6);
     appliance.assert_sound();
@@ -435,10 +412,7 @@ fn simultaneous_jobs_get_their_own_texts() {
         assert_results(&appliance.results(id), lots, languages, &[]);
     }
     appliance.assert_sound();
-    assert_eq!(
-        appliance.state()["executed"],
-        (5 + 12 + 3 + 10) + (5 + 12 + 20)
-    );
+    assert_eq!(appliance.state()["executed"], (5 + 12 + 3 + 10) + (5 + 12 + 20));
 }
 
 #[test]
@@ -485,7 +459,8 @@ fn unreachable_images_are_left_out_or_fail_their_lot() {
     let mut lots = appliance.lots(6);
     // One of four images is missing: the lot continues without it. If half of them or all are
     // missing, the lot fails.
-    lots[1]["images"] = json!([good, missing, appliance.image("china.jpg"), {"url": appliance.image("flower.jpg")}]);
+    lots[1]["images"] =
+        json!([good, missing, appliance.image("china.jpg"), {"url": appliance.image("flower.jpg")}]);
     lots[2]["images"] = json!([good, missing]);
     lots[3]["images"] = json!([missing, appliance.image("boat.jpg")]);
     lots[4]["images"] = json!(["http://127.0.0.1:1/refused.jpg"]);
@@ -500,10 +475,7 @@ fn unreachable_images_are_left_out_or_fail_their_lot() {
     );
     assert_eq!(
         lot(1)["descriptions"],
-        in_languages(
-            &described(&lots[1], std::slice::from_ref(&missing)),
-            &LANGUAGES
-        )
+        in_languages(&described(&lots[1], std::slice::from_ref(&missing)), &LANGUAGES)
     );
     for (position, missing) in [
         (2, json!([missing])),
@@ -574,12 +546,8 @@ fn a_job_whose_lots_all_fail_is_failed_and_its_webhook_says_so() {
         (&json!("JOB_FAILED"), &json!("failed"))
     );
     assert_eq!(results["results"]["lots"].as_array().unwrap().len(), 2);
-    let event: Value = serde_json::from_str(
-        appliance.delivered("failed", 1)[0]["body"]
-            .as_str()
-            .unwrap(),
-    )
-    .unwrap();
+    let event: Value =
+        serde_json::from_str(appliance.delivered("failed", 1)[0]["body"].as_str().unwrap()).unwrap();
     assert_eq!(
         (&event["event"], &event["results_available"]),
         (&json!("batch_job_failed"), &json!(false))
@@ -601,9 +569,7 @@ fn a_killed_daemon_continues_where_it_stopped() {
     let taken = appliance.in_one_batch(|| appliance.submit(&body)).json();
     let job = taken["job_id"].as_str().unwrap().to_owned();
     for stage in ["openai_vision_batch_id", "openai_translation_batch_id"] {
-        wait_for(stage, || {
-            (!appliance.status(&job)[stage].is_null()).then_some(())
-        });
+        wait_for(stage, || (!appliance.status(&job)[stage].is_null()).then_some(()));
         appliance.kill_daemon();
         appliance.clear_faults();
         if stage == "openai_vision_batch_id" {

@@ -33,12 +33,7 @@ fn line_fault(fault: &str, once: Once, says: &str) {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
     let lots = appliance.lots(LOTS);
     let lines = i64::try_from(2 * LOTS).unwrap();
-    for (target, attempts) in [
-        (VISION, 1),
-        (TRANSLATION, 1),
-        (VISION, 99),
-        (TRANSLATION, 99),
-    ] {
+    for (target, attempts) in [(VISION, 1), (TRANSLATION, 1), (VISION, 99), (TRANSLATION, 99)] {
         let order = json!({"fault": fault, "match": target, "times": attempts});
         appliance.fault(&order);
         let job = appliance.job(&lots, &LANGUAGES);
@@ -200,8 +195,7 @@ fn odd_line_ends_in_a_text_stay_in_it() {
 fn a_huge_text_is_accepted_and_a_larger_one_is_requested_again() {
     let appliance = Appliance::start();
     let lots = appliance.lots(LOTS);
-    appliance
-        .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 5_000_000}));
+    appliance.fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 5_000_000}));
     let job = appliance.job(&lots, &["en"]);
     let results = appliance.results(&job);
     assert_results(&results, &lots, &["en"], &[STRUCK]);
@@ -211,8 +205,7 @@ fn a_huge_text_is_accepted_and_a_larger_one_is_requested_again() {
     assert!(text.len() >= 5_000_000 && text.ends_with("damage</p>"));
     assert!(text.starts_with(paragraphs(&described(&lots[STRUCK], &[])).trim_end_matches("</p>")));
 
-    appliance
-        .fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 20_000_000}));
+    appliance.fault(&json!({"fault": "huge_line", "match": VISION, "times": 1, "value": 20_000_000}));
     let job = appliance.job(&lots, &["en"]);
     assert_results(&appliance.results(&job), &lots, &["en"], &[]);
 }
@@ -241,10 +234,7 @@ fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
 #[test]
 fn a_job_whose_attempts_all_fail_reports_why_and_the_next_job_continues() {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
-    for (fault, says) in [
-        ("all_failed", "server_error"),
-        ("all_404", "model_not_found"),
-    ] {
+    for (fault, says) in [("all_failed", "server_error"), ("all_404", "model_not_found")] {
         appliance.fault(&json!({"fault": fault}));
         let lots = appliance.lots(LOTS);
         let job = appliance.job(&lots, &LANGUAGES);
@@ -283,11 +273,7 @@ fn a_batch_that_openai_does_not_list_opens_an_alert_and_is_never_sent_again() {
             json!({"fault": "refuse", "match": "GET /v1/batches/batch_", "value": 404}),
             "batch_gone",
         ),
-        (
-            &json!([]),
-            json!({"fault": "content_502"}),
-            "results_unavailable",
-        ),
+        (&json!([]), json!({"fault": "content_502"}), "results_unavailable"),
         (&stalls, json!({"fault": "unauthorized"}), "openai_account"),
     ] {
         let appliance = Appliance::start();
@@ -335,10 +321,7 @@ fn a_lost_batch_is_abandoned_by_the_operator_only() {
     let abandoned = appliance.run(&["batches", "abandon", "1"]);
     assert_eq!(abandoned.status, 0, "{}", abandoned.err);
     let report = appliance.run(&["report"]).out;
-    assert!(
-        report.contains("abandoned; OpenAI does not list it"),
-        "{report}"
-    );
+    assert!(report.contains("abandoned; OpenAI does not list it"), "{report}");
     appliance.clear_faults();
     assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     // Each request is executed once: the lost batch executed none.
@@ -365,11 +348,7 @@ fn a_batch_that_openai_still_knows_is_not_abandoned() {
         refused.err
     );
     let unknown = appliance.run(&["batches", "abandon", "99"]);
-    assert!(
-        unknown.err.contains("there is no 99 here"),
-        "{}",
-        unknown.err
-    );
+    assert!(unknown.err.contains("there is no 99 here"), "{}", unknown.err);
     appliance.clear_faults();
     assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     assert_eq!(appliance.state()["max_executions"], 1);
@@ -398,8 +377,7 @@ fn a_second_batch_with_the_same_key_is_cancelled_and_duplicates_nothing() {
     let state = appliance.state();
     assert_eq!(state["batches"]["cancelled"], 1, "{state}");
     // The alert closes once the second batch is ingested.
-    let told =
-        "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
+    let told = "SELECT count(*) FROM alerts WHERE kind = 'duplicate_batch' AND closed_at IS NOT NULL";
     assert_eq!(appliance.cell::<i64>(told), 1);
     appliance.assert_sound();
 }

@@ -67,14 +67,7 @@ fn vision_line(custom_id: String, nth: usize, lot: usize) -> Value {
     ]}]}})
 }
 
-fn planted(
-    appliance: &Appliance,
-    id: &str,
-    at: i64,
-    description: &str,
-    lines: &[Value],
-    drop_input: bool,
-) {
+fn planted(appliance: &Appliance, id: &str, at: i64, description: &str, lines: &[Value], drop_input: bool) {
     appliance.seed(&json!({
         "id": id, "created_at": at, "metadata": {"description": description}, "lines": lines,
         "model": "o4-mini", "drop_input_file": drop_input,
@@ -199,10 +192,7 @@ fn one_command_completes_all_seven_lost_jobs() {
         "{}",
         dry.out
     );
-    assert!(
-        !appliance.database().exists(),
-        "a dry run makes no database"
-    );
+    assert!(!appliance.database().exists(), "a dry run makes no database");
     let import = appliance.run(&["import-legacy", file]);
     assert_eq!(import.status, 0, "{}", import.err);
     assert!(
@@ -233,15 +223,8 @@ fn one_command_completes_all_seven_lost_jobs() {
     let look = appliance.run(&["recover"]);
     assert_eq!(look.status, 1, "{}", look.err);
     for lost in &seven {
-        let line = look
-            .out
-            .lines()
-            .find(|line| line.contains(&lost.batch))
-            .unwrap();
-        assert!(
-            line.starts_with("link ") && line.contains(&lost.job),
-            "{line}"
-        );
+        let line = look.out.lines().find(|line| line.contains(&lost.batch)).unwrap();
+        assert!(line.starts_with("link ") && line.contains(&lost.job), "{line}");
         assert!(line.contains("its metadata names the job"), "{line}");
     }
     assert!(look.out.contains("9 batches can be linked"), "{}", look.out);
@@ -321,9 +304,7 @@ fn one_command_completes_all_seven_lost_jobs() {
     let before = appliance.dump();
     let import = appliance.run(&["import-legacy", file]);
     assert!(
-        import
-            .out
-            .contains("0 jobs with 0 lots imported, 7 here already"),
+        import.out.contains("0 jobs with 0 lots imported, 7 here already"),
         "{}",
         import.out
     );
@@ -376,11 +357,7 @@ fn a_batch_is_adopted_only_where_its_custom_ids_fit() {
             "batch_00000000000000000000000000000000",
             "No batch found",
         ),
-        (
-            "00000000-0000-4000-8000-000000000000",
-            &first.batch,
-            "no job",
-        ),
+        ("00000000-0000-4000-8000-000000000000", &first.batch, "no job"),
     ] {
         let refused = adopt(&appliance, job, batch);
         assert_eq!(refused.status, 1, "{}", refused.out);
@@ -444,12 +421,7 @@ fn an_orphan_without_a_batch_is_sent_only_on_request() {
         retry.err
     );
     let results = appliance.results(&lost[0].job);
-    for (lot, found) in results["results"]["lots"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .enumerate()
-    {
+    for (lot, found) in results["results"]["lots"].as_array().unwrap().iter().enumerate() {
         assert_eq!(
             found["descriptions"],
             in_languages(&description(0, lot), &LANGUAGES),
@@ -480,10 +452,7 @@ fn the_images_of_an_orphan_are_checked_before_it_is_sent_again() {
     let lot = |position: usize| &results["results"]["lots"][position];
     for position in [0, 1] {
         let text = expected_description(&info(0, position), &[&good]);
-        assert_eq!(
-            lot(position)["descriptions"],
-            in_languages(&text, &LANGUAGES)
-        );
+        assert_eq!(lot(position)["descriptions"], in_languages(&text, &LANGUAGES));
     }
     for (position, code) in [(2, "IMAGE_UNREACHABLE"), (3, "INVALID_IMAGE_URLS")] {
         let error = lot(position)["error_message"].as_str().unwrap();
@@ -517,17 +486,14 @@ fn a_link_in_the_dump_counts_if_openai_confirms_it() {
     std::fs::write(&file, dump.to_string()).unwrap();
     let import = appliance.run(&["import-legacy", file.to_str().unwrap()]);
     assert!(
-        import.out.contains(&format!(
-            "its batch {} is confirmed and linked",
-            first.batch
-        )),
+        import
+            .out
+            .contains(&format!("its batch {} is confirmed and linked", first.batch)),
         "{}",
         import.out
     );
     assert!(
-        import
-            .out
-            .contains(&format!("not linked to {}", second.batch)),
+        import.out.contains(&format!("not linked to {}", second.batch)),
         "{}",
         import.out
     );
@@ -547,11 +513,7 @@ fn a_job_that_names_its_vision_batch_may_have_had_its_translations_too() {
     let file = appliance.path("dump.json");
     std::fs::write(&file, dump.to_string()).unwrap();
     let import = appliance.run(&["import-legacy", file.to_str().unwrap()]);
-    assert!(
-        import.out.contains("is confirmed and linked"),
-        "{}",
-        import.out
-    );
+    assert!(import.out.contains("is confirmed and linked"), "{}", import.out);
     appliance.run(&["recover", "--apply"]);
     appliance.start_daemon();
     let job = &seven[TRANSLATED].job;
@@ -591,11 +553,7 @@ fn unanswered_requests_of_a_lost_batch_are_sent_again_and_equal_lots_share_an_an
     assert_eq!(lots.len(), LOTS + 1);
     for (lot, found) in lots.iter().enumerate() {
         let text = description(0, lot.min(LOTS - 1));
-        assert_eq!(
-            found["descriptions"],
-            in_languages(&text, &LANGUAGES),
-            "{found}"
-        );
+        assert_eq!(found["descriptions"], in_languages(&text, &LANGUAGES), "{found}");
     }
     appliance.assert_sound();
     // Each translation once, and the expired half of the descriptions. Both lots with the same id

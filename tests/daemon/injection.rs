@@ -53,9 +53,7 @@ fn hostile_text_stays_text_everywhere() {
         for description in lot["descriptions"].as_array().unwrap() {
             let html = description["damages"].as_str().unwrap();
             for tag in html.split('<').skip(1) {
-                let ours = ["p>", "/p>", "br>"]
-                    .iter()
-                    .any(|ours| tag.starts_with(ours));
+                let ours = ["p>", "/p>", "br>"].iter().any(|ours| tag.starts_with(ours));
                 assert!(ours, "{html}");
             }
         }
@@ -116,10 +114,8 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
                 .execute(sql, rusqlite::named_params! {":text": text, ":job": job})
                 .unwrap()
         };
-        run(
-            "INSERT INTO alerts (kind, subject, message, opened_at, closed_at)
-             SELECT 'invariant', :text, :text, updated_at, updated_at FROM batch_jobs WHERE id = :job",
-        );
+        run("INSERT INTO alerts (kind, subject, message, opened_at, closed_at)
+             SELECT 'invariant', :text, :text, updated_at, updated_at FROM batch_jobs WHERE id = :job");
         run("INSERT INTO alerts (kind, subject, message, opened_at)
              SELECT 'invariant', 'batch:' || :text, :text, updated_at FROM batch_jobs WHERE id = :job");
         run("INSERT INTO events (at, job_id, batch_id, kind, detail)
@@ -131,20 +127,14 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
              SELECT :job, :text, 'failed', :text, updated_at FROM batch_jobs WHERE id = :job",
         );
     }
-    let shown: Vec<String> = [
-        "/",
-        "/alerts",
-        "/webhooks",
-        "/batches/1",
-        &format!("/jobs/{job}"),
-    ]
-    .iter()
-    .map(|path| {
-        let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
-        assert_eq!(answer.status, 200, "{path}");
-        String::from_utf8(answer.body).unwrap()
-    })
-    .collect();
+    let shown: Vec<String> = ["/", "/alerts", "/webhooks", "/batches/1", &format!("/jobs/{job}")]
+        .iter()
+        .map(|path| {
+            let answer = call("GET", &format!("{}{path}", appliance.ops), &[], b"");
+            assert_eq!(answer.status, 200, "{path}");
+            String::from_utf8(answer.body).unwrap()
+        })
+        .collect();
     for page in &shown {
         assert_harmless("a page", page);
         assert_eq!(page.matches("<script").count(), 1, "{page}");
@@ -174,8 +164,7 @@ fn pages(appliance: &Appliance, lots: &[Value]) {
 /// Checks that nothing moves the cursor, and that only the line feed ends a line.
 fn assert_harmless(what: &str, text: &str) {
     let harmful = text.chars().find(|c| {
-        (c.is_control() && *c != '\n')
-            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        (c.is_control() && *c != '\n') || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     });
     assert_eq!(harmful, None, "{what}");
 }
@@ -185,18 +174,14 @@ fn assert_harmless(what: &str, text: &str) {
 fn hostile_requests(appliance: &Appliance, job: &str) {
     let signature = sign_bytes(job.as_bytes());
     let ask = |head: &str| {
-        let mut stream =
-            TcpStream::connect(appliance.api.strip_prefix("http://").unwrap()).unwrap();
+        let mut stream = TcpStream::connect(appliance.api.strip_prefix("http://").unwrap()).unwrap();
         let request = format!("{head}\r\nHost: h\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(!head.to_lowercase().contains("injected"), "{head}");
-        assert!(
-            head.contains("\r\nContent-Type: application/json"),
-            "{head}"
-        );
+        assert!(head.contains("\r\nContent-Type: application/json"), "{head}");
         let body: Value = serde_json::from_str(body).unwrap();
         (head[9..12].parse::<u16>().unwrap(), body)
     };

@@ -36,10 +36,7 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     assert_eq!(said["bytes"], json!(length.len()));
     assert_eq!(length.permissions().mode() & 0o777, 0o600);
     // One complete file and no other file beside it. An existing file is never overwritten.
-    assert_eq!(
-        files(&appliance.path("copies")),
-        std::slice::from_ref(&file)
-    );
+    assert_eq!(files(&appliance.path("copies")), std::slice::from_ref(&file));
     let copy = Connection::open(&file).unwrap();
     let lots: i64 = copy
         .query_row("SELECT count(*) FROM batch_lots", [], |row| row.get(0))
@@ -116,12 +113,7 @@ fn the_newest_backups_stay_and_other_files_are_never_removed() {
     assert_eq!(files(&dir).len(), 3);
     assert_eq!(appliance.run(&["backup"]).status, 2, "nobody said where");
     assert_eq!(appliance.run(&["backup", "a.db", "--keep", "1"]).status, 2);
-    assert_eq!(
-        appliance
-            .run(&["backup", "--dir", "x", "--keep", "0"])
-            .status,
-        2
-    );
+    assert_eq!(appliance.run(&["backup", "--dir", "x", "--keep", "0"]).status, 2);
 }
 
 #[test]
@@ -140,14 +132,12 @@ fn files_at_openai_stay_until_a_backup_holds_their_results() {
     assert_eq!(appliance.run(&["backup"]).status, 0);
     wait_for("the alert's end", || (!late()).then_some(()));
     let cleaned = "SELECT count(*) FROM openai_batches WHERE cleaned_at IS NOT NULL";
-    assert_eq!(
-        appliance.cell::<i64>(cleaned),
-        0,
-        "it may be a commit too old"
-    );
+    assert_eq!(appliance.cell::<i64>(cleaned), 0, "it may be a commit too old");
     Connection::open(appliance.database())
         .unwrap()
-        .execute_batch("PRAGMA busy_timeout = 60000; UPDATE backups SET snapshot_at = '2100-01-01T00:00:00.000Z'")
+        .execute_batch(
+            "PRAGMA busy_timeout = 60000; UPDATE backups SET snapshot_at = '2100-01-01T00:00:00.000Z'",
+        )
         .unwrap();
     wait_for("the files' end", || {
         (appliance.cell::<i64>(cleaned) == 1).then_some(())
@@ -170,7 +160,8 @@ fn a_cleaned_job_still_answers_status_requests() {
     };
     appliance.wait_until_ingested();
     let costs = "SELECT group_concat(batch_id || ' ' || lines || ' ' || answered || ' ' || input_tokens || ' ' || output_tokens) FROM v_costs";
-    let header = "SELECT total_lots || ' ' || processed_lots || ' ' || status FROM batch_jobs ORDER BY seq LIMIT 1";
+    let header =
+        "SELECT total_lots || ' ' || processed_lots || ' ' || status FROM batch_jobs ORDER BY seq LIMIT 1";
     let report = |appliance: &Appliance| {
         let ran = appliance.run(&["report", "--json"]);
         assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
@@ -214,11 +205,7 @@ fn a_cleaned_job_still_answers_status_requests() {
     }
     let retry = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(retry.status, 1);
-    assert!(
-        retry.err.contains("cleaned after its time"),
-        "{}",
-        retry.err
-    );
+    assert!(retry.err.contains("cleaned after its time"), "{}", retry.err);
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
     appliance.assert_sound();
@@ -262,9 +249,8 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
         assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
         ran.out
     };
-    let as_json = |appliance: &Appliance| -> Value {
-        serde_json::from_str(&report(appliance, &["--json"])).unwrap()
-    };
+    let as_json =
+        |appliance: &Appliance| -> Value { serde_json::from_str(&report(appliance, &["--json"])).unwrap() };
     let before = as_json(&appliance);
     assert_eq!(account(&before["accounts"], "jobs"), [2, 1, 0, 1]);
     assert_eq!(account(&before["accounts"], "lots"), [4, 1, 1, 2]);
@@ -279,10 +265,7 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
     assert_eq!(after["accounts"], before["accounts"]);
     assert_eq!(after["cleaned_jobs"], 2);
     let told = report(&appliance, &[]);
-    assert!(
-        told.contains("2 of the jobs are cleaned up after"),
-        "{told}"
-    );
+    assert!(told.contains("2 of the jobs are cleaned up after"), "{told}");
 }
 
 #[test]
@@ -299,9 +282,8 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_abandons_it() {
     let told = appliance.job(&appliance.lots(1), &["en"]);
     let cleaned = |job: &str| {
         wait_for("a cleaned job", || {
-            let cleaned = format!(
-                "SELECT count(*) FROM batch_jobs WHERE id = '{job}' AND cleaned_at IS NOT NULL"
-            );
+            let cleaned =
+                format!("SELECT count(*) FROM batch_jobs WHERE id = '{job}' AND cleaned_at IS NOT NULL");
             (appliance.cell::<i64>(&cleaned) == 1).then_some(())
         })
     };
@@ -315,11 +297,7 @@ fn an_undelivered_webhook_keeps_its_job_until_an_operator_abandons_it() {
     cleaned(kept);
     let again = appliance.run(&["webhooks", "abandon", "1"]);
     assert_eq!(again.status, 1);
-    assert!(
-        again.err.contains("there is nothing to decide"),
-        "{}",
-        again.err
-    );
+    assert!(again.err.contains("there is nothing to decide"), "{}", again.err);
 }
 
 #[test]
@@ -342,10 +320,7 @@ fn no_lot_fails_for_its_images_while_a_restore_stops_creates() {
     });
     database.execute_batch("DELETE FROM pauses").unwrap();
     wait_for("the other one", || {
-        appliance
-            .cell::<String>(due)
-            .starts_with("0failed")
-            .then_some(())
+        appliance.cell::<String>(due).starts_with("0failed").then_some(())
     });
     appliance.results(&job);
 }
@@ -417,16 +392,14 @@ fn a_filling_disk_stops_intake_but_paid_results_are_ingested() {
     let waiting = appliance.job(&appliance.lots(1), &["en"]);
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     appliance.kill_daemon();
-    let reserve =
-        |size: &str| format!("[limits]\ndisk_reserve = {size:?}\n[steps]\naudit = \"20ms\"");
+    let reserve = |size: &str| format!("[limits]\ndisk_reserve = {size:?}\n[steps]\naudit = \"20ms\"");
     appliance.configure(&reserve("1000000GB"));
     appliance.start_daemon();
     let refused = appliance.submit(&crate::appliance::submission(&appliance.lots(1), &["en"]));
     assert_eq!(refused.status, 503);
     assert_eq!(refused.json()["code"], "STORAGE_UNAVAILABLE");
     assert!(refused.header("retry-after").is_some());
-    let health =
-        |api: &str| crate::appliance::call("GET", &format!("{api}/health"), &[], b"").status;
+    let health = |api: &str| crate::appliance::call("GET", &format!("{api}/health"), &[], b"").status;
     assert_eq!(health(&appliance.api), 503);
     wait_for("the alert", || {
         let alerts = appliance.run(&["alerts"]);
@@ -470,11 +443,7 @@ fn the_heartbeat_is_sent_while_all_is_well() {
     ));
     let refused = appliance.run(&["check-config"]);
     assert_eq!(refused.status, 1);
-    assert!(
-        refused.err.contains("alerts.heartbeat_url"),
-        "{}",
-        refused.err
-    );
+    assert!(refused.err.contains("alerts.heartbeat_url"), "{}", refused.err);
 }
 
 /// Makes a database whose schema ends with the migration that created the tables.
@@ -521,11 +490,7 @@ fn a_schema_upgrade_leaves_a_backup() {
         .into_iter()
         .filter(|path| text(path).contains(".db.schema-11."))
         .collect();
-    assert_eq!(
-        copies.len(),
-        1,
-        "one, and none at the start of an empty database"
-    );
+    assert_eq!(copies.len(), 1, "one, and none at the start of an empty database");
     let copy = Connection::open(&copies[0]).unwrap();
     let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((number("PRAGMA user_version"), number(job)), (11, 1));

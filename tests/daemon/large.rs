@@ -4,9 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::appliance::{
-    Appliance, call, described, in_languages, sign_bytes, submission, wait_for,
-};
+use crate::appliance::{Appliance, call, described, in_languages, sign_bytes, submission, wait_for};
 use crossbeam_channel::never;
 use serde_json::{Value, json};
 
@@ -32,15 +30,11 @@ const CLIENTS: &str = r#"
 fn another_clients_job_is_not_delayed(appliance: &Appliance, large: &str) {
     let body = submission(&appliance.lots(2), &LANGUAGES).to_string();
     let signature = sign_bytes(body.as_bytes());
-    let headers = [
-        ("X-Signature", signature.as_str()),
-        ("X-Client-Id", "other"),
-    ];
+    let headers = [("X-Signature", signature.as_str()), ("X-Client-Id", "other")];
     let answer = appliance.post(&headers, body.as_bytes());
     assert_eq!(answer.status, 201, "{}", answer.json());
     let last = "SELECT coalesce(max(id), 0) FROM openai_batches WHERE stage = ";
-    let its =
-        "SELECT coalesce(max(k.batch_id), 0) FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
+    let its = "SELECT coalesce(max(k.batch_id), 0) FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
                JOIN openai_batches b ON b.id = k.batch_id WHERE j.client = 'other' AND b.stage = ";
     for stage in ["'vision'", "'translation'"] {
         let before: i64 = appliance.cell(&format!("{last}{stage}"));
@@ -71,8 +65,7 @@ fn fifty_thousand_lots_complete_and_each_has_its_own_text() {
     let appliance = Appliance::with(&format!(
         "{CLIENTS}\n[batch]\nmax_wait = \"1s\"\nqueue_backoff = \"1s\"\n[images]\nconcurrency = 64"
     ));
-    let words =
-        "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ".repeat(4);
+    let words = "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ".repeat(4);
     let lots: Vec<Value> = (0..LOTS)
         .map(|number| {
             let info = format!("{} sedan no. {number}: {words}", 1990 + number % 35);

@@ -177,8 +177,7 @@ fn a_separate_batch_over_its_budget_stops_no_other_job() {
 #[test]
 fn estimates_are_right_from_the_second_job_on_and_budgets_refuse_jobs_that_exceed_them() {
     let mut appliance = Appliance::with("[budgets]\nshow_costs = true");
-    let mut lots: Value =
-        serde_json::from_str(include_str!("../../src/cli/demo/lots.json")).unwrap();
+    let mut lots: Value = serde_json::from_str(include_str!("../../src/cli/demo/lots.json")).unwrap();
     for lot in lots.as_array_mut().unwrap() {
         for image in lot["images"].as_array_mut().unwrap() {
             let path = image["url"].as_str().unwrap();
@@ -212,25 +211,20 @@ fn estimates_are_right_from_the_second_job_on_and_budgets_refuse_jobs_that_excee
     assert_eq!(results["processing_details"]["cost"]["usd"], json!(told));
     let differing: i64 = appliance.cell(SUMS);
     assert_eq!(differing, 0);
-    let unsaid: i64 = appliance
-        .cell("SELECT count(*) FROM openai_batches WHERE openai_input_tokens IS NOT input_tokens");
+    let unsaid: i64 =
+        appliance.cell("SELECT count(*) FROM openai_batches WHERE openai_input_tokens IS NOT input_tokens");
     assert_eq!(unsaid, 0);
     let page = call("GET", &format!("{}/api/ops/costs", appliance.ops), &[], b"").json();
     assert_eq!(page["jobs"][0]["cost_usd"], json!(told), "{page}");
     let metrics = call("GET", &format!("{}/metrics", appliance.ops), &[], b"");
     let metrics = String::from_utf8(metrics.body).unwrap();
-    assert!(
-        metrics.contains("batchkeeper_cost_dollars_total{model=\"gpt-6-luna\",mode=\"batch\"}")
-    );
+    assert!(metrics.contains("batchkeeper_cost_dollars_total{model=\"gpt-6-luna\",mode=\"batch\"}"));
 
     appliance.kill_daemon();
     appliance.configure("[budgets]\ntotal = { per_day = \"0.000001\" }");
     appliance.start_daemon();
     let body = submission(first, &["en"]).to_string();
-    let answer = appliance.post(
-        &[("X-Signature", &sign_bytes(body.as_bytes()))],
-        body.as_bytes(),
-    );
+    let answer = appliance.post(&[("X-Signature", &sign_bytes(body.as_bytes()))], body.as_bytes());
     assert_eq!(
         (answer.status, &answer.json()["code"]),
         (402, &json!("BUDGET_EXCEEDED"))

@@ -61,8 +61,7 @@ fn a_batch_of_another_account_does_not_count() {
     let limit = "INSERT INTO queue_limits SELECT model, 50000, created_at FROM openai_batches
                  WHERE true ON CONFLICT DO NOTHING";
     world.execute(limit).expect("a limit");
-    let theirs =
-        "UPDATE openai_batches SET project = 'another', state = 'submitted', queue_tokens = 50000";
+    let theirs = "UPDATE openai_batches SET project = 'another', state = 'submitted', queue_tokens = 50000";
     world.execute(theirs).expect("a row of another account");
     let small = world.submit_as("b", &["one", "two"], &["en"]);
     world.run_for(Duration::from_hours(1));

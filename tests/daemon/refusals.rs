@@ -86,16 +86,8 @@ fn check_form(answer: &Answer, status: u16, code: &str) -> Value {
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert!(answer.header("x-request-id").is_some(), "{text}");
     let body = answer.json();
-    let members: BTreeSet<_> = body
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
-    assert_eq!(
-        members,
-        BTreeSet::from(["code", "details", "error", "message"])
-    );
+    let members: BTreeSet<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members, BTreeSet::from(["code", "details", "error", "message"]));
     assert_eq!(body["code"], code, "{text}");
     assert!(
         body["error"].is_string() && body["message"].is_string() && body["details"].is_object(),
@@ -129,11 +121,9 @@ fn a_signed_submission_with_an_error_is_refused_whole() {
         body["lots"][1]["images"] = images;
         (422, "INVALID_IMAGE_URLS", body)
     };
-    let eleven: Value = [
-        "en", "ru", "de", "fr", "es", "pl", "it", "pt", "nl", "sv", "da",
-    ]
-    .into_iter()
-    .collect();
+    let eleven: Value = ["en", "ru", "de", "fr", "es", "pl", "it", "pt", "nl", "sv", "da"]
+        .into_iter()
+        .collect();
     let hundred_and_one: Vec<Value> = (0..101)
         .map(|n| json!({"lot_id": n, "images": ["https://img.example/1.jpg"], "webhook": format!("https://h.example/{n}")}))
         .collect();
@@ -163,11 +153,7 @@ fn a_signed_submission_with_an_error_is_refused_whole() {
         language(json!(["русский"])),
         language(json!(["en-aaaaaaaa-bbbbbbbb-c"])),
         language(eleven),
-        (
-            409,
-            "DUPLICATE_LOT_ID",
-            with("lots", json!(lots(["a", "a"]))),
-        ),
+        (409, "DUPLICATE_LOT_ID", with("lots", json!(lots(["a", "a"])))),
         (
             409,
             "DUPLICATE_LOT_ID",
@@ -207,11 +193,7 @@ fn a_signed_submission_with_an_error_is_refused_whole() {
             "INVALID_WEBHOOK_URL",
             with_lot("webhook", json!("http://192.168.1.1/hook")),
         ),
-        (
-            422,
-            "INVALID_WEBHOOK_URL",
-            with("lots", json!(hundred_and_one)),
-        ),
+        (422, "INVALID_WEBHOOK_URL", with("lots", json!(hundred_and_one))),
     ];
     unchanged(&appliance, || {
         for (status, code, body) in cases {
@@ -236,30 +218,21 @@ fn errors_carry_the_details_that_programs_need() {
             json!({"provided_lots": 50_001, "max_allowed": 50_000})
         );
 
-        let urls: Vec<String> = (0..30)
-            .map(|n| format!("ftp://img.example/{n}.jpg"))
-            .collect();
+        let urls: Vec<String> = (0..30).map(|n| format!("ftp://img.example/{n}.jpg")).collect();
         let mut body = good();
         body["lots"][0]["images"] = json!(urls);
         body["lots"][1]["images"] = json!(["nowhere"]);
         let refused = check_form(&appliance.submit(&body), 422, "INVALID_IMAGE_URLS");
         assert_eq!(refused["details"]["invalid_urls"], json!(urls[..20]));
 
-        let refused = check_form(
-            &appliance.submit(&without("languages")),
-            400,
-            "MISSING_FIELD",
-        );
+        let refused = check_form(&appliance.submit(&without("languages")), 400, "MISSING_FIELD");
         assert_eq!(refused["details"]["field"], "languages");
 
         // The index of the wrong lot.
         for (code, body) in [
             ("INVALID_WEBHOOK_URL", with_lot("webhook", json!("/hook"))),
             ("INVALID_LOT", with_lot("additional_info", json!(7))),
-            (
-                "INVALID_LANGUAGE",
-                with("languages", json!(["en", "en_US"])),
-            ),
+            ("INVALID_LANGUAGE", with("languages", json!(["en", "en_US"]))),
         ] {
             let refused = check_form(&appliance.submit(&body), 422, code);
             assert_eq!(refused["details"]["position"], 1, "{code}");
@@ -291,10 +264,7 @@ fn a_request_that_is_no_submission_is_refused_first() {
         }
         let deep = "[".repeat(100_000);
         check_form(
-            &post(
-                &[("X-Signature", &sign_bytes(deep.as_bytes()))],
-                deep.as_bytes(),
-            ),
+            &post(&[("X-Signature", &sign_bytes(deep.as_bytes()))], deep.as_bytes()),
             400,
             "INVALID_JSON",
         );
@@ -357,10 +327,7 @@ fn a_submission_without_a_valid_signature_gets_no_other_error() {
         vec![("X-Signature", &raw_as_v1)],
         vec![("X-Signature", &stale[1]), ("X-Timestamp", &stale[0])],
         vec![("X-Signature", &early[1]), ("X-Timestamp", &early[0])],
-        vec![
-            ("X-Signature", &elsewhere[1]),
-            ("X-Timestamp", &elsewhere[0]),
-        ],
+        vec![("X-Signature", &elsewhere[1]), ("X-Timestamp", &elsewhere[0])],
         vec![("X-Signature", &fresh[1]), ("X-Timestamp", &forged)],
         vec![("X-Signature", &fresh[1])],
     ];
@@ -373,11 +340,7 @@ fn a_submission_without_a_valid_signature_gets_no_other_error() {
             "MISSING_SIGNATURE",
         );
         let null = with("signature", Value::Null).to_string();
-        check_form(
-            &appliance.post(&[], null.as_bytes()),
-            401,
-            "MISSING_SIGNATURE",
-        );
+        check_form(&appliance.post(&[], null.as_bytes()), 401, "MISSING_SIGNATURE");
         for headers in &cases {
             check_form(&appliance.post(headers, bytes), 403, "INVALID_SIGNATURE");
         }
@@ -388,18 +351,10 @@ fn a_submission_without_a_valid_signature_gets_no_other_error() {
             "é".to_owned(),
         ] {
             let body = with("signature", json!(signature)).to_string();
-            check_form(
-                &appliance.post(&[], body.as_bytes()),
-                403,
-                "INVALID_SIGNATURE",
-            );
+            check_form(&appliance.post(&[], body.as_bytes()), 403, "INVALID_SIGNATURE");
         }
         let wrong = json!({"version": 7, "signature": "00"}).to_string();
-        check_form(
-            &appliance.post(&[], wrong.as_bytes()),
-            403,
-            "INVALID_SIGNATURE",
-        );
+        check_form(&appliance.post(&[], wrong.as_bytes()), 403, "INVALID_SIGNATURE");
     });
 }
 
@@ -417,10 +372,7 @@ fn a_webhook_sent_back_to_us_is_no_submission() {
     let delivery = &appliance.delivered("ours", 1)[0];
     let body = delivery["body"].as_str().unwrap();
     let headers = delivery["headers"].as_array().unwrap();
-    let signature = headers
-        .iter()
-        .find(|pair| pair[0] == "x-signature")
-        .unwrap();
+    let signature = headers.iter().find(|pair| pair[0] == "x-signature").unwrap();
     let jobs = || appliance.cell::<i64>("SELECT count(*) FROM batch_jobs");
     let answer = appliance.post(
         &[("X-Signature", signature[1].as_str().unwrap())],
@@ -436,9 +388,8 @@ fn unknown_paths_methods_and_jobs_are_refused() {
     let job = appliance.job(&appliance.lots(2), &["en"]);
     appliance.results(&job);
     let nobody = "00000000-0000-4000-8000-000000000000";
-    let get = |path: &str, headers: &[(&str, &str)]| {
-        call("GET", &format!("{}{path}", appliance.api), headers, b"")
-    };
+    let get =
+        |path: &str, headers: &[(&str, &str)]| call("GET", &format!("{}{path}", appliance.api), headers, b"");
     unchanged(&appliance, || {
         for path in [
             "/",
@@ -456,11 +407,7 @@ fn unknown_paths_methods_and_jobs_are_refused() {
         for path in ["batch-status/", "batch-results/"] {
             let path = format!("/api/v1/{path}");
             for id in [nobody, "no-uuid", &job.to_uppercase()] {
-                check_form(
-                    &appliance.read(&format!("{path}{id}"), id),
-                    404,
-                    "JOB_NOT_FOUND",
-                );
+                check_form(&appliance.read(&format!("{path}{id}"), id), 404, "JOB_NOT_FOUND");
             }
             // Another client's job is answered like an unknown job.
             let other = sign_with(OTHER_KEY, job.as_bytes());
@@ -470,11 +417,7 @@ fn unknown_paths_methods_and_jobs_are_refused() {
             );
             check_form(&answer, 404, "JOB_NOT_FOUND");
             check_form(&get(&format!("{path}{job}"), &[]), 401, "MISSING_SIGNATURE");
-            check_form(
-                &get(&format!("{path}{nobody}"), &[]),
-                401,
-                "MISSING_SIGNATURE",
-            );
+            check_form(&get(&format!("{path}{nobody}"), &[]), 401, "MISSING_SIGNATURE");
             check_form(
                 &get(&format!("{path}{job}"), &[("X-Signature", &other)]),
                 403,
@@ -498,11 +441,7 @@ fn unknown_paths_methods_and_jobs_are_refused() {
             ("PUT", PATH.to_owned(), "POST"),
             ("DELETE", PATH.to_owned(), "POST"),
             ("POST", format!("/api/v1/batch-status/{job}"), "GET, HEAD"),
-            (
-                "DELETE",
-                format!("/api/v1/batch-results/{job}"),
-                "GET, HEAD",
-            ),
+            ("DELETE", format!("/api/v1/batch-results/{job}"), "GET, HEAD"),
             (
                 "PATCH",
                 format!("/api/v1/batch-results/{job}/download"),
@@ -559,12 +498,7 @@ fn every_form_of_signature_on_a_submission_is_accepted() {
         fresh.set(fresh.get() + 1);
         submission(&lots([&format!("l{}", fresh.get()), "m"]), &["en"]).to_string()
     };
-    for (before, upper) in [
-        ("", false),
-        ("", true),
-        ("sha256=", false),
-        ("SHA256=", true),
-    ] {
+    for (before, upper) in [("", false), ("", true), ("sha256=", false), ("SHA256=", true)] {
         let body = next();
         let hex = sign_bytes(body.as_bytes());
         let hex = if upper { hex.to_uppercase() } else { hex };
@@ -591,8 +525,8 @@ fn every_form_of_signature_on_a_submission_is_accepted() {
                 ("X-Client-Id", client),
             ];
             let job = accepted(&headers, &body);
-            let owner = appliance
-                .cell::<String>(&format!("SELECT client FROM batch_jobs WHERE id = '{job}'"));
+            let owner =
+                appliance.cell::<String>(&format!("SELECT client FROM batch_jobs WHERE id = '{job}'"));
             assert_eq!(owner, client);
         }
         if client != "strict" {
@@ -613,9 +547,8 @@ fn every_form_of_signature_on_a_read_is_accepted() {
     let appliance = appliance();
     let job = appliance.job(&lots(["a", "b"]), &["en"]);
     let path = format!("/api/v1/batch-status/{job}");
-    let read = |headers: &[(&str, &str)]| {
-        call("GET", &format!("{}{path}", appliance.api), headers, b"").status
-    };
+    let read =
+        |headers: &[(&str, &str)]| call("GET", &format!("{}{path}", appliance.api), headers, b"").status;
     for secret in [KEY, NEW_KEY] {
         for message in [job.as_bytes(), b""] {
             let hex = sign_with(secret, message);
@@ -636,10 +569,7 @@ fn every_form_of_signature_on_a_read_is_accepted() {
     }
     let query = format!("/api/v1/batch-results/{job}?limit=1");
     let [timestamp, signature] = v1(KEY, "GET", &query, b"", 0);
-    let headers = [
-        ("X-Signature", signature.as_str()),
-        ("X-Timestamp", &timestamp),
-    ];
+    let headers = [("X-Signature", signature.as_str()), ("X-Timestamp", &timestamp)];
     assert!(matches!(
         call("GET", &format!("{}{query}", appliance.api), &headers, b"").status,
         200 | 202 | 410

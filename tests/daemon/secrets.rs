@@ -113,22 +113,13 @@ fn no_key_is_written_or_sent_anywhere() {
             said.push((path.to_owned(), seen.body));
         }
     }
-    for command in [
-        "jobs",
-        "batches",
-        "alerts",
-        "doctor",
-        "check-config",
-        "recover",
-    ] {
+    for command in ["jobs", "batches", "alerts", "doctor", "check-config", "recover"] {
         let ran = appliance.run(&[command]);
         said.push((command.to_owned(), format!("{}{}", ran.out, ran.err).into()));
     }
     said.push((
         "the results".into(),
-        appliance
-            .read(&format!("/api/v1/batch-results/{job}"), &job)
-            .body,
+        appliance.read(&format!("/api/v1/batch-results/{job}"), &job).body,
     ));
     let config = Config::load(&appliance.config()).unwrap();
     said.push((
@@ -139,10 +130,7 @@ fn no_key_is_written_or_sent_anywhere() {
         "the webhook".into(),
         json!(appliance.delivered("told", 1)).to_string().into(),
     ));
-    said.push((
-        "the sandbox's state".into(),
-        appliance.state().to_string().into(),
-    ));
+    said.push(("the sandbox's state".into(), appliance.state().to_string().into()));
 
     let log = wait_for("the log", || {
         let log = appliance.printed();
@@ -158,15 +146,9 @@ fn no_key_is_written_or_sent_anywhere() {
     let own = ["openai.key", "filed.key", "ops.token", "config.toml"];
     let mut written = Vec::new();
     files(appliance.config().parent().unwrap(), &mut written);
-    let names: Vec<_> = written
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let names: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
     for expected in ["batchkeeper.db", "batchkeeper.db-wal", "ledger.jsonl"] {
-        assert!(
-            names.iter().any(|name| name.ends_with(expected)),
-            "{names:?}"
-        );
+        assert!(names.iter().any(|name| name.ends_with(expected)), "{names:?}");
     }
     for path in written {
         if !own.iter().any(|own| path.ends_with(own)) {
@@ -183,11 +165,7 @@ fn new_files_are_private_and_open_files_are_reported_at_start() {
     let state = appliance.path("state");
     // The folder does not exist yet, as after an installation.
     appliance.configure(&format!("database = {:?}", state.join("batchkeeper.db")));
-    fs::set_permissions(
-        appliance.path("openai.key"),
-        fs::Permissions::from_mode(0o644),
-    )
-    .unwrap();
+    fs::set_permissions(appliance.path("openai.key"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(appliance.config(), fs::Permissions::from_mode(0o600)).unwrap();
     appliance.start_daemon();
     wait_for("the comparison", || {
@@ -197,9 +175,7 @@ fn new_files_are_private_and_open_files_are_reported_at_start() {
     appliance.fault(&json!({"fault": "refuse", "times": 1_000_000}));
     appliance.job(&appliance.lots(2), &["en"]);
     let spool = state.join("spool");
-    let first = wait_for("a file in the spool", || {
-        fs::read_dir(&spool).unwrap().next()
-    });
+    let first = wait_for("a file in the spool", || fs::read_dir(&spool).unwrap().next());
     assert!(first.is_ok());
 
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -44,11 +44,7 @@ const LANGUAGES: [&str; 5] = ["en", "ru", "pt-BR", "zh-Hant", "en-GB"];
 
 /// The content of an upload: its head and the input file.
 fn uploaded(upload: &Sent, names: &Names) -> (String, String) {
-    let boundary = upload
-        .header("content-type")
-        .split_once("boundary=")
-        .unwrap()
-        .1;
+    let boundary = upload.header("content-type").split_once("boundary=").unwrap().1;
     names.know(boundary, "boundary");
     let text = upload.text();
     let starts = text.rfind("\r\n\r\n").unwrap() + 4;
@@ -115,8 +111,7 @@ fn batches_that_raise_the_cap_of_an_answer() {
     // The description is cut short once, and so is the translation.
     let (appliance, relay) = relayed(UNCHECKED);
     for line in ["_0", "_0_ru"] {
-        appliance
-            .fault(&json!({"fault": "truncated_line", "match": format!("{line}$"), "times": 1}));
+        appliance.fault(&json!({"fault": "truncated_line", "match": format!("{line}$"), "times": 1}));
     }
     let job = appliance.job(&lots()[..1], &["ru"]);
     appliance.results(&job);

@@ -128,26 +128,17 @@ fn refusals(talk: &mut Talk<'_>) {
             "an unknown client",
             post(bytes).with(header("X-Client-Id", "nobody")),
         ),
-        (
-            "an empty key",
-            post(bytes).with(header("Idempotency-Key", "")),
-        ),
+        ("an empty key", post(bytes).with(header("Idempotency-Key", ""))),
         (
             "too long a key",
             post(bytes).with(header("Idempotency-Key", &"k".repeat(256))),
         ),
-        (
-            "a webhook of ours",
-            with("event", json!("batch_job_completed")),
-        ),
+        ("a webhook of ours", with("event", json!("batch_job_completed"))),
         ("no version", with("version", Value::Null)),
         ("another version", with("version", json!("2.0.0"))),
         ("languages of another type", with("languages", json!("en"))),
         ("no language", with("languages", json!([]))),
-        (
-            "a language that is none",
-            with("languages", json!(["en", "?"])),
-        ),
+        ("a language that is none", with("languages", json!(["en", "?"]))),
         ("a language twice", with("languages", json!(["en", "EN"]))),
         ("lots of another type", with("lots", json!({}))),
         ("no lot", with("lots", json!([]))),
@@ -175,10 +166,7 @@ fn refusals(talk: &mut Talk<'_>) {
             lot(json!({"lot_id": "a", "images": "https://img.example/1.jpg"})),
         ),
         ("no usable image at all", with("lots", json!([lots()[2]]))),
-        (
-            "a webhook that is no URL",
-            with("webhook_url", json!("hook")),
-        ),
+        ("a webhook that is no URL", with("webhook_url", json!("hook"))),
         (
             "a webhook in a private network",
             with("webhook_url", json!("http://192.168.0.1/hook")),
@@ -260,11 +248,7 @@ fn list(mut talk: Talk<'_>) -> String {
         let ask = get(&format!("{LIST}{query}"));
         talk.ask(&format!("list {query}"), &ask);
     }
-    let signed = legacy(
-        "GET",
-        "/api/v1/batch-jobs?limit=1",
-        "/api/v1/batch-jobs?limit=1",
-    );
+    let signed = legacy("GET", "/api/v1/batch-jobs?limit=1", "/api/v1/batch-jobs?limit=1");
     talk.ask("signed as earlier", &signed);
     talk.ask("no signature", &Ask::new("GET", LIST));
     talk.ask("no body", &v1("HEAD", LIST, b""));
@@ -334,10 +318,7 @@ impl<'n> Talks<'n> {
         let post = |body: &str| v1("POST", &target, body.as_bytes());
         talk.ask("no signature", &Ask::new("POST", &target));
         talk.ask("another method", &get(&target));
-        talk.ask(
-            "a webhook of ours",
-            &post("{\"event\": \"batch_job_completed\"}"),
-        );
+        talk.ask("a webhook of ours", &post("{\"event\": \"batch_job_completed\"}"));
         talk.ask("no JSON", &post("{"));
         talk.ask("signed as earlier", &legacy("POST", &target, job));
         talk.ask("once more", &post("{\"reason\": \"sold\"}"));
@@ -369,8 +350,7 @@ impl<'n> Talks<'n> {
         read_all(&mut self.polls, "completed", job);
         self.read_pages(job);
         let target = format!("/api/v1/batch-jobs/{job}/cancel");
-        self.cancels
-            .ask("a completed job", &v1("POST", &target, b""));
+        self.cancels.ask("a completed job", &v1("POST", &target, b""));
     }
 
     /// Pages of results, and other forms of signatures.
@@ -408,8 +388,7 @@ impl<'n> Talks<'n> {
         appliance.wait_until_ingested();
         read_all(&mut self.polls, "failed", &failed);
         let body = submission(&lots(), &["en", "ru", "de"]);
-        self.submissions
-            .ask("a dry run after a job", &dry_run(&body));
+        self.submissions.ask("a dry run after a job", &dry_run(&body));
         failed
     }
 }
@@ -495,10 +474,7 @@ fn limits(appliance: &mut Appliance, names: &Names, job: &str) -> String {
     // Today's lots are those of another client.
     let body = body.to_string();
     let signature = hand::legacy(OTHER_KEY, body.as_bytes());
-    let headers = vec![
-        ("X-Client-Id", "other".to_owned()),
-        ("X-Signature", signature),
-    ];
+    let headers = vec![("X-Client-Id", "other".to_owned()), ("X-Signature", signature)];
     let ask = Ask::new("POST", SUBMIT).with(headers).body(body.as_bytes());
     talk.ask("more lots than a day may have", &ask);
     text + &talk.text()
@@ -517,8 +493,7 @@ fn restarted<'n>(appliance: &mut Appliance, names: &'n Names, with: &str) -> Tal
 fn webhook(names: &Names, delivery: &Value, id: &str) -> String {
     let body = delivery["body"].as_str().unwrap();
     let mut text = format!("POST {}\n", delivery["path"].as_str().unwrap());
-    let headers: Vec<(String, String)> =
-        serde_json::from_value(delivery["headers"].clone()).unwrap();
+    let headers: Vec<(String, String)> = serde_json::from_value(delivery["headers"].clone()).unwrap();
     let value = |name: &str| {
         let mut found = headers.iter().filter(|(known, _)| known == name);
         found.next().unwrap().1.as_str()

@@ -49,10 +49,7 @@ impl Fixtures {
         }
         for name in self.existing() {
             if !self.files.contains_key(&name) {
-                complaints.push(format!(
-                    "{}: no test writes it",
-                    self.folder.join(name).display()
-                ));
+                complaints.push(format!("{}: no test writes it", self.folder.join(name).display()));
             }
         }
         assert!(
@@ -79,9 +76,7 @@ impl Fixtures {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return Vec::new();
         };
-        let files = entries
-            .map(Result::unwrap)
-            .filter(|entry| entry.path().is_file());
+        let files = entries.map(Result::unwrap).filter(|entry| entry.path().is_file());
         files
             .map(|entry| entry.file_name().into_string().unwrap())
             .collect()
@@ -95,11 +90,7 @@ fn difference(golden: &str, found: &str) -> Option<String> {
     }
     let split = |text: &str| text.split('\n').map(str::to_owned).collect::<Vec<_>>();
     let (golden, found) = (split(golden), split(found));
-    let same = golden
-        .iter()
-        .zip(&found)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let same = golden.iter().zip(&found).take_while(|(a, b)| a == b).count();
     let line = |side: &[String]| side.get(same).cloned();
     let (golden, found) = (line(&golden), line(&found));
     let letters = |side: &Option<String>| side.iter().flat_map(|it| it.chars()).collect::<Vec<_>>();
@@ -121,11 +112,7 @@ fn excerpt(line: Option<&str>, column: usize) -> String {
     };
     let (before, after) = AROUND;
     let first = column.saturating_sub(before);
-    let shown: String = line
-        .chars()
-        .skip(first)
-        .take(column - first + after)
-        .collect();
+    let shown: String = line.chars().skip(first).take(column - first + after).collect();
     let begins = if first > 0 { "…" } else { "" };
     let ends = if line.chars().count() > column + after {
         "…"
@@ -139,10 +126,7 @@ fn excerpt(line: Option<&str>, column: usize) -> String {
 fn a_difference_names_its_line_and_shows_both_sides() {
     assert_eq!(difference("a\nb\n", "a\nb\n"), None);
     let said = difference("a\nтекст b\nc", "a\nтекст d\nc").unwrap();
-    assert_eq!(
-        said,
-        "line 2, column 7\n  golden: текст b\n  found:  текст d"
-    );
+    assert_eq!(said, "line 2, column 7\n  golden: текст b\n  found:  текст d");
     let said = difference("a", "a\n").unwrap();
     assert_eq!(said, "line 2, column 1\n  golden: (the end)\n  found:  ");
     let long = |end: &str| format!("{}{end}{}", "x".repeat(100), "y".repeat(200));

@@ -76,10 +76,7 @@ fn pages() -> Fixtures {
     });
     let mut talk = Talk::with(&appliance.ops, &names);
     for path in PAGES {
-        talk.ask(
-            &format!("{path}, nothing has happened"),
-            &Ask::new("GET", path),
-        );
+        talk.ask(&format!("{path}, nothing has happened"), &Ask::new("GET", path));
     }
 
     // One job is completed. The other fails, and its receiver refuses further webhooks.
@@ -110,10 +107,7 @@ fn pages() -> Fixtures {
                    VALUES ('gpt-6-luna', 2000000, '2026-11-24T02:24:00.000Z')";
     assert_eq!(database.execute(learned, []), Ok(1));
     for path in PAGES {
-        talk.ask(
-            &format!("{path}, two jobs have ended"),
-            &Ask::new("GET", path),
-        );
+        talk.ask(&format!("{path}, two jobs have ended"), &Ask::new("GET", path));
     }
     for (method, path) in [
         ("HEAD", "/health"),

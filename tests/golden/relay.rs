@@ -75,9 +75,7 @@ impl Relay {
     /// The POSTs to a path, in their order.
     pub fn posts(&self, path: &str) -> Vec<Sent> {
         let sent = self.sent.lock().unwrap();
-        let posts = sent
-            .iter()
-            .filter(|it| it.method == "POST" && it.target == path);
+        let posts = sent.iter().filter(|it| it.method == "POST" && it.target == path);
         posts.cloned().collect()
     }
 
@@ -91,10 +89,7 @@ impl Relay {
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) {
-    thread::Builder::new()
-        .name("relay".into())
-        .spawn(work)
-        .unwrap();
+    thread::Builder::new().name("relay".into()).spawn(work).unwrap();
 }
 
 /// Passes one request on, and returns its answer. Both connections are closed afterwards.

@@ -98,10 +98,7 @@ fn the_signatures_of_fixed_texts() {
         let ran = appliance.run(arguments);
         assert_eq!(ran.status, 0, "{}", ran.err);
         let out = printed(&ran.out, "GET", &format!("/api/v1/batch-status/{JOB}"), b"");
-        text.push_str(&format!(
-            "=== without legacy: {}\n{out}\n",
-            arguments.join(" ")
-        ));
+        text.push_str(&format!("=== without legacy: {}\n{out}\n", arguments.join(" ")));
     }
     appliance.kill_daemon();
     fixtures.add("commands.txt", text);
@@ -133,8 +130,7 @@ fn vectors() -> String {
         ));
     }
     let id = hand::webhook_id(JOB, "batch_job_completed", "https://client.example/hook");
-    let body =
-        "{\"event\":\"batch_job_completed\",\"lots\":[{\"lot_id\":\"\\u043b\\u043e\\u0442\"}]}";
+    let body = "{\"event\":\"batch_job_completed\",\"lots\":[{\"lot_id\":\"\\u043b\\u043e\\u0442\"}]}";
     for (keys, prefix, attempt) in [(&[KEY][..], "", 1), (&[NEW_KEY, KEY], "sha256=", 7)] {
         let headers = inside::headers(keys, prefix, &id, attempt, SECONDS, body.as_bytes());
         let lines = headers.iter().map(|(name, value)| {

@@ -99,14 +99,10 @@ fn answers_to_jobs_of_one_lot() {
         &submit(&job(0, &["en", "ru"])),
     );
     let mut missing = job(0, &["en"]);
-    missing["lots"][0]["images"] =
-        json!(["ftp://img.example/1.jpg", "https://img.example/missing.jpg"]);
+    missing["lots"][0]["images"] = json!(["ftp://img.example/1.jpg", "https://img.example/missing.jpg"]);
     talk.ask("OpenAI cannot fetch the image", &submit(&missing));
     talk.ask("no image", &submit(&job(4, &["en"])));
-    talk.ask(
-        "more images than are taken at once",
-        &submit(&job(5, &["en"])),
-    );
+    talk.ask("more images than are taken at once", &submit(&job(5, &["en"])));
     fault(json!({"fault": "unauthorized"}));
     talk.ask("the account is refused", &submit(&job(3, &["en"])));
 

@@ -6,10 +6,7 @@ use crate::names::Names;
 /// The body of a request is shown up to this length.
 const SHOWN: usize = 4_000;
 /// Headers of a request whose values differ from run to run.
-const SIGNED: [(&str, &str); 2] = [
-    ("X-Signature", "<signature>"),
-    ("X-Timestamp", "<timestamp>"),
-];
+const SIGNED: [(&str, &str); 2] = [("X-Signature", "<signature>"), ("X-Timestamp", "<timestamp>")];
 
 /// A request.
 pub struct Ask {
@@ -84,9 +81,7 @@ impl<'n> Talk<'n> {
     fn send(&self, ask: &Ask) -> Answer {
         let url = format!("{}{}", self.listener, ask.target);
         let headers = ask.headers.iter();
-        let headers: Vec<_> = headers
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let headers: Vec<_> = headers.map(|(name, value)| (*name, value.as_str())).collect();
         call(&ask.method, &url, &headers, &ask.body)
     }
 
@@ -104,11 +99,7 @@ impl<'n> Talk<'n> {
             shown(&ask.body)
         });
         let mut answered = format!("{}\n", answer.status);
-        let mut headers: Vec<_> = answer
-            .headers
-            .iter()
-            .filter(|(name, _)| name != "date")
-            .collect();
+        let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| name != "date").collect();
         headers.sort();
         for (name, value) in headers {
             let value = header(answer, name, value, ask.method == "HEAD");

@@ -21,10 +21,7 @@ const FORBIDDEN: [(&str, &[&str]); 5] = [
     ("api", &["openai", "sandbox"]),
     ("ops", &["openai", "sandbox"]),
     ("workers", &["http", "sandbox"]),
-    (
-        "store",
-        &["openai", "outbound", "http", "config", "sandbox"],
-    ),
+    ("store", &["openai", "outbound", "http", "config", "sandbox"]),
     ("sandbox", &["config"]),
 ];
 
@@ -126,8 +123,7 @@ fn a_technology_has_one_home() {
         let code = code(&path);
         let shown = path.display().to_string();
         for (name, homes) in TECHNOLOGIES {
-            let named =
-                code.contains(&format!("{name}::")) || code.contains(&format!("use {name}"));
+            let named = code.contains(&format!("{name}::")) || code.contains(&format!("use {name}"));
             assert!(
                 !named || homes.iter().any(|home| shown.starts_with(home)),
                 "{shown} names {name}"
@@ -143,10 +139,7 @@ fn the_simulated_openai_knows_no_http() {
     assert!(!model.is_empty());
     for path in model {
         let shown = path.display().to_string();
-        assert!(
-            !imports(&code(&path)).contains("http"),
-            "{shown} names http"
-        );
+        assert!(!imports(&code(&path)).contains("http"), "{shown} names http");
         let front_end = ["sandbox::http", "super::http"];
         let code = code(&path);
         assert!(

@@ -47,13 +47,8 @@ fn two_hundred_megabytes_take_little_memory() {
         let mut body = (&mut stream).take(length);
         assert_eq!(io::copy(&mut body, &mut io::sink()).unwrap(), length);
         let answer = format!("{{\"id\":\"file-1\",\"bytes\":{SIZE}}}");
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-            answer.len()
-        );
-        stream
-            .write_all(format!("{head}{answer}").as_bytes())
-            .unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+        stream.write_all(format!("{head}{answer}").as_bytes()).unwrap();
         drop(stream);
 
         let (mut stream, _) = listener.accept().unwrap();
@@ -136,10 +131,7 @@ fn an_endless_answer_is_abandoned_and_takes_little_memory() {
         };
         let mut settings = ClientSettings::new(identity, ApiKey::new("sk-1"));
         settings.timeouts.small = Duration::from_secs(3);
-        let error = OpenAiClient::new(settings)
-            .unwrap()
-            .batch("batch_1")
-            .unwrap_err();
+        let error = OpenAiClient::new(settings).unwrap().batch("batch_1").unwrap_err();
         assert!(error.to_string().len() < 2_000, "{start}");
         served.unwrap().join().unwrap();
     }

@@ -140,12 +140,7 @@ impl Field {
         appliance.ended(&job);
         appliance.wait_until_ingested();
         Self {
-            api: appliance
-                .api
-                .strip_prefix("http://")
-                .unwrap()
-                .parse()
-                .unwrap(),
+            api: appliance.api.strip_prefix("http://").unwrap().parse().unwrap(),
             appliance,
             job,
             clock: SystemClock::new(),
@@ -241,8 +236,7 @@ impl Field {
         drop(attackers);
         wait_for("the attack's descriptors", || {
             let now = Held::now(id);
-            (now.descriptors <= before.descriptors + SLACK && now.threads <= before.threads + 8)
-                .then_some(())
+            (now.descriptors <= before.descriptors + SLACK && now.threads <= before.threads + 8).then_some(())
         });
         let released = self.clock.now().steady - released;
         took.sort();
@@ -312,10 +306,7 @@ fn dense_bodies(field: &Field, path: &str, count: usize, bytes: usize) {
             });
         }
         let good: Vec<_> = (0..20).map(|_| field.good()).collect();
-        println!(
-            "the good client meanwhile: {:.1?} at most",
-            good.iter().max()
-        );
+        println!("the good client meanwhile: {:.1?} at most", good.iter().max());
     });
     let took = field.appliance.peak_memory() - before;
     println!("{count} bodies of {bytes} bytes without a signature: {took} kB");
@@ -366,11 +357,7 @@ fn besiege(field: &Field, scale: &Scale) {
         }
     });
     field.withstands("lengths beyond reason", scale, |field| {
-        for length in [
-            "100000000000",
-            "9223372036854775808",
-            "18446744073709551616",
-        ] {
+        for length in ["100000000000", "9223372036854775808", "18446744073709551616"] {
             for number in 0..scale.framing {
                 let mut attacker = field.attacker(number);
                 say(&mut attacker, &post(length));
@@ -443,9 +430,7 @@ fn besiege(field: &Field, scale: &Scale) {
     field.withstands("pipelined requests", scale, |field| {
         let mut attacker = field.attacker(1);
         let request = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000);
-        attacker
-            .set_write_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
+        attacker.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
         // The attacker reads nothing, so the server stops reading too.
         let mut sent = 0;
         while sent < scale.pipelined && say(&mut attacker, &request) {

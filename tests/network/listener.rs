@@ -63,9 +63,7 @@ impl Handler for Tester {
             "/bytes" => Response::bytes(200, "x/y", vec![b'b'; number("n")]),
             "/stream" => Response::stream(200, "x/y", pattern(number("n"))),
             "/zeroes" => Response::stream(200, "x/y", io::repeat(0)),
-            "/broken" => {
-                Response::stream(200, "x/y", Cursor::new(vec![b'h'; 100_000]).chain(Failing))
-            }
+            "/broken" => Response::stream(200, "x/y", Cursor::new(vec![b'h'; 100_000]).chain(Failing)),
             "/wait" => {
                 self.arrived.send(()).unwrap();
                 self.leave.recv_timeout(LONG).unwrap();
@@ -343,10 +341,7 @@ fn large_bodies_pass_both_ways_on_one_connection() {
         let answer = client.ask(&post("/echo", &body)).unwrap();
         assert!(answer.body == body);
     }
-    assert_eq!(
-        client.ask(&post("/length", &body)).unwrap().body,
-        b"25000000"
-    );
+    assert_eq!(client.ask(&post("/length", &body)).unwrap().body, b"25000000");
     for size in [0, 1, 1023, 1024, 1025, 65_537, 262_144, 262_145, 1_048_577] {
         let answer = client.ask(&post("/echo", &body[..size])).unwrap();
         assert!(answer.body == body[..size], "{size}");
@@ -378,10 +373,7 @@ fn answers_without_a_body_have_none() {
         let head = format!("HEAD {path} HTTP/1.1\r\nHost: test\r\n\r\n");
         client.send(head.as_bytes()).unwrap();
         let answer = client.head().unwrap();
-        assert_eq!(
-            (answer.status, answer.header("content-length")),
-            (200, length)
-        );
+        assert_eq!((answer.status, answer.header("content-length")), (200, length));
     }
     let empty = client.ask(&get("/empty")).unwrap();
     assert_eq!((empty.status, empty.header("content-length")), (204, None));
@@ -427,10 +419,7 @@ fn keep_alive_is_the_clients_choice_within_limits() {
 
     let mut client = world.connect();
     let close = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    assert_eq!(
-        client.ask(close).unwrap().header("connection"),
-        Some("close")
-    );
+    assert_eq!(client.ask(close).unwrap().header("connection"), Some("close"));
     assert!(client.at_end());
 
     let mut old = world.connect();
@@ -456,10 +445,7 @@ fn bad_framing_is_refused_in_the_handlers_form() {
         ("Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
         ("Content-Length: 5, 5\r\n\r\nhello", 400),
         ("Content-Length: +5\r\n\r\nhello", 400),
-        (
-            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            411,
-        ),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 411),
         (
             "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
             400,
@@ -469,18 +455,10 @@ fn bad_framing_is_refused_in_the_handlers_form() {
         ("X: a\0\r\n\r\n", 400),
         ("Host: again\r\n\r\n", 400),
     ] {
-        world.refused(
-            format!("{post}{head}").as_bytes(),
-            status,
-            "INVALID_PARAMETER",
-        );
+        world.refused(format!("{post}{head}").as_bytes(), status, "INVALID_PARAMETER");
     }
     world.refused(b"GET / HTTP/1.1\r\n\r\n", 400, "INVALID_PARAMETER");
-    world.refused(
-        b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
-        400,
-        "INVALID_PARAMETER",
-    );
+    world.refused(b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400, "INVALID_PARAMETER");
     let many = format!("{post}{}\r\n", "A: b\r\n".repeat(64));
     world.refused(many.as_bytes(), 431, "REQUEST_TOO_LARGE");
     assert_eq!(world.handled(), 0);
@@ -493,11 +471,7 @@ fn a_hundred_http2_prefaces_leave_nothing_behind() {
     let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = threads();
     for _ in 0..100 {
-        world.refused(
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            505,
-            "INVALID_PARAMETER",
-        );
+        world.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "INVALID_PARAMETER");
         world.refused(b"GET / HTTP/2.0\r\n\r\n", 505, "INVALID_PARAMETER");
     }
     world.assert_alive();
@@ -521,11 +495,7 @@ fn bodies_too_large_are_refused_unread_and_the_client_can_tell() {
         world.refused(head.as_bytes(), 413, "REQUEST_TOO_LARGE");
     }
     // A client that sends the whole body before it reads still gets the answer.
-    world.refused(
-        &post("/echo", &vec![0; 20_000_000]),
-        413,
-        "REQUEST_TOO_LARGE",
-    );
+    world.refused(&post("/echo", &vec![0; 20_000_000]), 413, "REQUEST_TOO_LARGE");
     assert_eq!(world.ask(&post("/echo", &[1; 1000])).body.len(), 1000);
     world.assert_alive();
 }
@@ -558,9 +528,7 @@ fn stalled_bodies_delay_no_other_client_and_meet_a_deadline() {
 
 /// Sends a byte every 20 ms until an answer comes.
 fn drip(client: &mut Client, reader: &mut TcpStream) -> String {
-    reader
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut piece = [0; 4096];
     for _ in 0..3_000 {
         match reader.read(&mut piece) {
@@ -592,13 +560,8 @@ fn dripped_and_endless_heads_are_refused() {
     }
     world.assert_alive();
     let exact = 16 * 1024 - get("/").len() - "X: \r\n".len();
-    let padded = |size: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n",
-            "x".repeat(size)
-        )
-        .into_bytes()
-    };
+    let padded =
+        |size: usize| format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "x".repeat(size)).into_bytes();
     assert_eq!(world.ask(&padded(exact)).status, 200);
     world.refused(&padded(exact + 1), 431, "REQUEST_TOO_LARGE");
 }
@@ -757,8 +720,7 @@ fn behind_a_trusted_proxy_its_clients_are_the_peers() {
         ..HttpLimits::default()
     });
     let mut busy = open.connect();
-    busy.send(&forwarded("/wait", "6.6.6.6, 192.0.2.1"))
-        .unwrap();
+    busy.send(&forwarded("/wait", "6.6.6.6, 192.0.2.1")).unwrap();
     open.arrived.recv_timeout(LONG).unwrap();
     // The proxy's own connections are not counted, but the next request of the same client is.
     let _idle: Vec<_> = (0..3).map(|_| open.connect()).collect();
@@ -872,12 +834,7 @@ fn a_client_that_reads_nothing_is_cut_off() {
     // The only slot for downloads is free again once the first client is cut off.
     let answer = world.ask(&get("/stream?n=3000000"));
     assert_eq!(answer.body.len(), 3_000_000);
-    assert!(
-        deaf.0
-            .read_to_end(&mut Vec::new())
-            .is_ok_and(|count| count > 0)
-            || deaf.at_end()
-    );
+    assert!(deaf.0.read_to_end(&mut Vec::new()).is_ok_and(|count| count > 0) || deaf.at_end());
 }
 
 #[test]

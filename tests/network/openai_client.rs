@@ -102,8 +102,7 @@ fn take_request(stream: &mut TcpStream) -> Seen {
 fn http(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
-    let mut answer =
-        format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n").into_bytes();
+    let mut answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n").into_bytes();
     answer.extend_from_slice(body);
     answer
 }
@@ -190,9 +189,7 @@ fn a_failed_tls_handshake_was_not_sent_and_shows_no_key() {
     let (base, served) = serve_one(|mut stream| {
         let mut hello = vec![0; 4096];
         let length = stream.read(&mut hello).unwrap();
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         hello.truncate(length);
         stream.read_to_end(&mut hello).ok();
         hello
@@ -210,11 +207,7 @@ fn a_tls_handshake_that_hangs_was_not_sent() {
     });
     let mut settings = settings(&base.replace("http:", "https:"));
     settings.timeouts.connect = SHORT;
-    let message = not_sent(
-        OpenAiClient::new(settings)
-            .unwrap()
-            .create_batch(&new_batch()),
-    );
+    let message = not_sent(OpenAiClient::new(settings).unwrap().create_batch(&new_batch()));
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
 }
@@ -274,11 +267,7 @@ fn a_success_whose_body_is_cut_or_makes_no_sense_is_unknown() {
     let mut long = whole.clone();
     long.push_str(&" ".repeat(33 << 20));
     let answers = [
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{cut}",
-            whole.len()
-        )
-        .into_bytes(),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{cut}", whole.len()).into_bytes(),
         format!("HTTP/1.1 200 OK\r\n\r\n{cut}").into_bytes(),
         format!(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{whole}\r\n",
@@ -314,11 +303,7 @@ fn silence_is_unknown_after_the_time_of_a_create() {
     });
     let mut settings = settings(&base);
     settings.timeouts.create = SHORT;
-    let message = unknown(
-        OpenAiClient::new(settings)
-            .unwrap()
-            .create_batch(&new_batch()),
-    );
+    let message = unknown(OpenAiClient::new(settings).unwrap().create_batch(&new_batch()));
     assert!(message.contains("timeout"), "{message}");
     served.join().unwrap();
 }
@@ -343,11 +328,7 @@ fn a_dripping_answer_is_unknown_after_the_time_of_a_create() {
     });
     let mut settings = settings(&base);
     settings.timeouts.create = SHORT;
-    unknown(
-        OpenAiClient::new(settings)
-            .unwrap()
-            .create_batch(&new_batch()),
-    );
+    unknown(OpenAiClient::new(settings).unwrap().create_batch(&new_batch()));
     assert!(served.join().unwrap()[0] > 5);
 }
 
@@ -409,8 +390,7 @@ fn a_wrong_key_is_an_account_error_and_is_not_shown() {
 
 #[test]
 fn an_error_counts_although_its_body_is_cut() {
-    let (base, served) =
-        answering("HTTP/1.1 400 X\r\nContent-Length: 1000\r\n\r\n{\"error\":{\"mess");
+    let (base, served) = answering("HTTP/1.1 400 X\r\nContent-Length: 1000\r\n\r\n{\"error\":{\"mess");
     let refusal = refused(client(&base).create_batch(&new_batch()));
     assert_eq!((refusal.status, refusal.code.as_str()), (400, ""));
     assert_eq!(refusal.message, "{\"error\":{\"mess");
@@ -460,9 +440,7 @@ fn texts_under_detail_are_read_and_missing_files_are_not_found() {
     let body = json!({"error": {"message": "No such File object: file-1", "param": "id",
         "type": "invalid_request_error", "code": null}, "detail": {"message": "x", "code": null}});
     let (base, served) = answering(http(404, "", body.to_string()));
-    let error = client(&base)
-        .download("file-1", &mut Vec::new())
-        .unwrap_err();
+    let error = client(&base).download("file-1", &mut Vec::new()).unwrap_err();
     assert!(error.is_not_found());
     assert_eq!(
         error.to_string(),
@@ -483,11 +461,7 @@ fn no_redirect_is_followed_and_the_key_goes_nowhere() {
         assert!(!error.had_no_effect());
         let refusal = refused::<()>(Err(error));
         assert_eq!(refusal.status, status);
-        assert!(
-            refusal.message.contains("not followed"),
-            "{}",
-            refusal.message
-        );
+        assert!(refusal.message.contains("not followed"), "{}", refusal.message);
         served.join().unwrap();
         let (base, served) = answering(http(status, &location, ""));
         assert_eq!(refused(client(&base).batch("batch_1")).status, status);
@@ -523,14 +497,8 @@ fn a_create_is_sent_exactly_as_documented() {
         ("openai-organization", "org-1"),
         ("openai-project", "proj_1"),
         ("content-type", "application/json"),
-        (
-            "user-agent",
-            concat!("batchkeeper/", env!("CARGO_PKG_VERSION")),
-        ),
-        (
-            "host",
-            base.trim_start_matches("http://").trim_end_matches("/v1"),
-        ),
+        ("user-agent", concat!("batchkeeper/", env!("CARGO_PKG_VERSION"))),
+        ("host", base.trim_start_matches("http://").trim_end_matches("/v1")),
         ("accept", "application/json"),
     ] {
         assert_eq!(seen.header(name), Some(value), "{name}");
@@ -562,16 +530,12 @@ fn every_other_call_has_its_line_and_no_empty_headers() {
             list.clone(),
             |client| client.input_files(Some("a&b"), 0).is_ok(),
         ),
-        (
-            "GET /v1/batches?limit=100 HTTP/1.1",
-            list.clone(),
-            |client| client.batches(None, 500).is_ok(),
-        ),
-        (
-            "GET /v1/batches?limit=2&after=batch_1 HTTP/1.1",
-            list,
-            |client| client.batches(Some("batch_1"), 2).is_ok(),
-        ),
+        ("GET /v1/batches?limit=100 HTTP/1.1", list.clone(), |client| {
+            client.batches(None, 500).is_ok()
+        }),
+        ("GET /v1/batches?limit=2&after=batch_1 HTTP/1.1", list, |client| {
+            client.batches(Some("batch_1"), 2).is_ok()
+        }),
         (
             "GET /v1/batches/a%2F..%2Fb HTTP/1.1",
             json!({"id": "a/../b", "status": "completed"}),
@@ -582,11 +546,9 @@ fn every_other_call_has_its_line_and_no_empty_headers() {
             json!({"id": "batch_1", "status": "cancelling"}),
             |client| client.cancel_batch("batch_1").is_ok(),
         ),
-        (
-            "GET /v1/files/file-1/content HTTP/1.1",
-            json!({}),
-            |client| client.download("file-1", &mut Vec::new()) == Ok(2),
-        ),
+        ("GET /v1/files/file-1/content HTTP/1.1", json!({}), |client| {
+            client.download("file-1", &mut Vec::new()) == Ok(2)
+        }),
     ];
     for (line, answer, call) in cases {
         let (base, served) = answering(ok(&answer));
@@ -623,9 +585,7 @@ fn no_connection_is_used_twice() {
 fn a_page_keeps_its_order_and_early_hints_are_ignored() {
     let data = ["batch_3", "batch_1", "batch_2"].map(|id| json!({"id": id, "status": "completed"}));
     let mut answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".to_vec();
-    answer.extend(ok(
-        &json!({"object": "list", "data": data, "has_more": true}),
-    ));
+    answer.extend(ok(&json!({"object": "list", "data": data, "has_more": true})));
     let (base, served) = answering(answer);
     let page = client(&base).batches(None, 3).unwrap();
     let ids = page.data.iter().map(|batch| batch.id.as_str());
@@ -713,10 +673,7 @@ fn sixty_megabytes_go_up_byte_by_byte_in_a_right_frame() {
 fn an_upload_that_stalls_or_is_stored_otherwise_is_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("input");
-    std::fs::File::create(&path)
-        .unwrap()
-        .set_len(60 << 20)
-        .unwrap();
+    std::fs::File::create(&path).unwrap().set_len(60 << 20).unwrap();
     let (done, until_done) = crossbeam_channel::bounded::<()>(0);
     let (base, served) = serve_one(move |stream| {
         until_done.recv().ok();
@@ -724,11 +681,7 @@ fn an_upload_that_stalls_or_is_stored_otherwise_is_unknown() {
     });
     let mut settings = settings(&base);
     settings.timeouts.stall = SHORT;
-    let message = unknown(
-        OpenAiClient::new(settings)
-            .unwrap()
-            .upload("a.jsonl", &path),
-    );
+    let message = unknown(OpenAiClient::new(settings).unwrap().upload("a.jsonl", &path));
     assert!(message.contains("timeout"), "{message}");
     drop(done);
     served.join().unwrap();
@@ -789,9 +742,7 @@ fn downloads_cut_packed_or_too_large_are_unknown() {
         let mut settings = settings(&base);
         settings.max_download = 1000;
         let mut into = Vec::new();
-        let call = OpenAiClient::new(settings)
-            .unwrap()
-            .download("file-1", &mut into);
+        let call = OpenAiClient::new(settings).unwrap().download("file-1", &mut into);
         assert_eq!(call.is_ok(), fits, "{call:?}");
         assert!(into.len() <= 1000);
         served.join().unwrap();
@@ -855,9 +806,7 @@ fn a_slow_disk_is_no_slow_download_and_a_full_disk_is_reported() {
     settings.timeouts.rate_window = SHORT;
     settings.timeouts.min_rate = 10_000_000;
     let mut slow = Slow(0);
-    let call = OpenAiClient::new(settings)
-        .unwrap()
-        .download("file-1", &mut slow);
+    let call = OpenAiClient::new(settings).unwrap().download("file-1", &mut slow);
     assert_eq!(call, Ok(400_000));
     assert_eq!(slow.0, 400_000);
     served.join().unwrap();
@@ -873,10 +822,7 @@ fn a_slow_disk_is_no_slow_download_and_a_full_disk_is_reported() {
 fn an_early_refusal_of_an_upload_is_refused_or_unknown_but_never_a_success() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("input");
-    std::fs::File::create(&path)
-        .unwrap()
-        .set_len(30 << 20)
-        .unwrap();
+    std::fs::File::create(&path).unwrap().set_len(30 << 20).unwrap();
     let (base, served) = serve_one(|mut stream| {
         stream.write_all(&http(413, "", "too large")).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -914,15 +860,8 @@ fn three_hundred_recorded_batches_are_read() {
         assert_eq!(batch.metadata["testMetadataKey"], "test metadata value");
         assert!(batch.id.starts_with("batch_") && batch.input_file_id.starts_with("file-"));
         assert_eq!((batch.model.as_ref(), batch.errors.len()), (None, 0));
-        let files = (
-            batch.output_file_id.is_some(),
-            batch.error_file_id.is_some(),
-        );
-        let counts = (
-            batch.counts.total,
-            batch.counts.completed,
-            batch.counts.failed,
-        );
+        let files = (batch.output_file_id.is_some(), batch.error_file_id.is_some());
+        let counts = (batch.counts.total, batch.counts.completed, batch.counts.failed);
         *kinds
             .entry((batch.status_text.as_str(), files, counts))
             .or_insert(0) += 1;
@@ -970,13 +909,8 @@ fn recording(path: &Path) -> Vec<Exchange> {
         );
         Exchange {
             method: field(["method", "RequestMethod"]).unwrap().to_uppercase(),
-            path: uri
-                .strip_prefix("https://api.openai.com/v1/")
-                .unwrap()
-                .to_owned(),
-            answer: body
-                .as_str()
-                .map_or_else(|| body.to_string(), str::to_owned),
+            path: uri.strip_prefix("https://api.openai.com/v1/").unwrap().to_owned(),
+            answer: body.as_str().map_or_else(|| body.to_string(), str::to_owned),
         }
     };
     let entries = value.as_array().or_else(|| value["Entries"].as_array());
@@ -985,18 +919,11 @@ fn recording(path: &Path) -> Vec<Exchange> {
 
 /// Makes the recorded call again, against a server with the recorded answer.
 fn replay(exchange: &Exchange, input: &Path, tally: &mut BTreeMap<String, u32>) -> Vec<u8> {
-    let (base, served) = answering(http(
-        200,
-        "Content-Type: application/json\r\n",
-        &exchange.answer,
-    ));
+    let (base, served) = answering(http(200, "Content-Type: application/json\r\n", &exchange.answer));
     let client = client(&base);
     let mut content = Vec::new();
     let mut count = |what: &str| *tally.entry(what.to_owned()).or_insert(0) += 1;
-    let (path, query) = exchange
-        .path
-        .split_once('?')
-        .unwrap_or((&exchange.path, ""));
+    let (path, query) = exchange.path.split_once('?').unwrap_or((&exchange.path, ""));
     let parts = path.split('/').collect::<Vec<_>>();
     match (exchange.method.as_str(), parts.as_slice()) {
         ("POST", ["files"]) => {
@@ -1025,9 +952,7 @@ fn replay(exchange: &Exchange, input: &Path, tally: &mut BTreeMap<String, u32>) 
             count(&client.cancel_batch(id).unwrap().status_text);
         }
         ("GET", ["batches"]) => {
-            let after = query
-                .split('&')
-                .find_map(|pair| pair.strip_prefix("after="));
+            let after = query.split('&').find_map(|pair| pair.strip_prefix("after="));
             let page = client.batches(after, 20).unwrap();
             assert!(page.has_more);
             for batch in page.data {

@@ -28,12 +28,9 @@ fn host(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> Host {
             let mut reader = BufReader::new(stream.unwrap());
             let mut head = String::new();
             while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap_or(0) > 0 {}
-            let length = head.lines().find_map(|line| {
-                line.to_lowercase()
-                    .strip_prefix("content-length: ")?
-                    .parse()
-                    .ok()
-            });
+            let length = head
+                .lines()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body).unwrap();
             let request = head + &String::from_utf8_lossy(&body);
@@ -91,39 +88,26 @@ fn image(length: usize) -> String {
 
 #[test]
 fn a_post_sends_its_headers_and_reports_the_answer() {
-    let host =
-        saying("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nnot\x1b now!");
+    let host = saying("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nnot\x1b now!");
     let headers = [
         ("X-Signature", "abc".to_owned()),
         ("Content-Type", "application/json".to_owned()),
     ];
     let reply = outbound()
-        .post(
-            &host.url("/hook?a=b"),
-            &headers,
-            b"{\"a\":1}".to_vec(),
-            LONG,
-        )
+        .post(&host.url("/hook?a=b"), &headers, b"{\"a\":1}".to_vec(), LONG)
         .unwrap();
     assert_eq!(reply.status, 503);
     assert_eq!(reply.retry_after, Some(Duration::from_secs(7)));
     assert_eq!(reply.body_start, "not\\u{1b} now!");
     let request = host.asked.recv_timeout(LONG).unwrap();
     let lower = request.to_lowercase();
-    assert!(
-        request.starts_with("POST /hook?a=b HTTP/1.1\r\n"),
-        "{request}"
-    );
+    assert!(request.starts_with("POST /hook?a=b HTTP/1.1\r\n"), "{request}");
     assert!(request.ends_with("\r\n\r\n{\"a\":1}"), "{request}");
     for field in [
         "x-signature: abc\r\n",
         "content-length: 7\r\n",
         "content-type: application/json\r\n",
-        concat!(
-            "user-agent: batchkeeper/",
-            env!("CARGO_PKG_VERSION"),
-            "\r\n"
-        ),
+        concat!("user-agent: batchkeeper/", env!("CARGO_PKG_VERSION"), "\r\n"),
     ] {
         assert_eq!(lower.matches(field).count(), 1, "{field} in {request}");
     }
@@ -180,9 +164,7 @@ fn faults_are_distinguished() {
     // A head that arrives byte by byte takes the whole timeout, and no longer.
     let dripping = host(|_, stream| {
         let pause = never::<()>();
-        let text = b"HTTP/1.1 200 OK\r\nX: "
-            .iter()
-            .chain(std::iter::repeat(&b'x'));
+        let text = b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
         for byte in text {
             if stream.write_all(&[*byte]).is_err() {
                 break;
@@ -198,10 +180,7 @@ fn faults_are_distinguished() {
     let garbage = saying("SSH-2.0-OpenSSH_9.9\r\n\r\n");
     let error = post(&garbage.url("/")).unwrap_err();
     assert!(matches!(error, OutboundError::Other(_)), "{error}");
-    let huge = saying(format!(
-        "HTTP/1.1 200 OK\r\nX: {}\r\n\r\n",
-        "x".repeat(100_000)
-    ));
+    let huge = saying(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000)));
     let error = post(&huge.url("/")).unwrap_err();
     assert!(matches!(error, OutboundError::Other(_)), "{error}");
     let cut = saying("HTTP/1.1 200 OK\r\nContent-Le");
@@ -216,10 +195,7 @@ fn faults_are_distinguished() {
 fn a_status_counts_although_its_body_never_ends() {
     let cut = saying("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this");
     let reply = post(&cut.url("/")).unwrap();
-    assert_eq!(
-        (reply.status, reply.body_start.as_str()),
-        (200, "only this")
-    );
+    assert_eq!((reply.status, reply.body_start.as_str()), (200, "only this"));
     let endless = host(|_, stream| {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
         if stream.write_all(head).is_ok() {
@@ -283,11 +259,7 @@ fn other_content_is_reported_as_no_image() {
         ),
     ];
     for (answer, problem) in cases {
-        assert_eq!(
-            probe(&saying(answer.clone()).url("/")),
-            Err(problem),
-            "{answer}"
-        );
+        assert_eq!(probe(&saying(answer.clone()).url("/")), Err(problem), "{answer}");
     }
     // The beginning is announced and never arrives.
     let stalled = host(|request, stream| {
@@ -320,10 +292,7 @@ fn chain(last: usize) -> Host {
 #[test]
 fn three_redirects_are_followed_and_none_past_the_guard() {
     assert_eq!(probe(&chain(4).url("/1")), Ok(()));
-    assert_eq!(
-        probe(&chain(5).url("/1")),
-        Err(ImageProblem::TooManyRedirects)
-    );
+    assert_eq!(probe(&chain(5).url("/1")), Err(ImageProblem::TooManyRedirects));
 
     let secret = saying(image(5) + "image");
     for location in [
@@ -339,13 +308,10 @@ fn three_redirects_are_followed_and_none_past_the_guard() {
         assert_eq!(probe(&host.url("/")), refused, "{location}");
     }
     assert!(secret.asked.is_empty());
-    let elsewhere =
-        saying("HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n");
+    let elsewhere = saying("HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(
         probe(&elsewhere.url("/")),
-        Err(ImageProblem::Request(OutboundError::Url(
-            UrlProblem::Scheme
-        )))
+        Err(ImageProblem::Request(OutboundError::Url(UrlProblem::Scheme)))
     );
 }
 

@@ -28,10 +28,7 @@ impl Drop for Proxy {
 
 /// A port that was free a moment ago.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Proxy {
@@ -76,17 +73,10 @@ impl Proxy {
     fn caddy(appliance: &Appliance) -> Self {
         let address = free();
         let example = include_str!("../../examples/proxy/Caddyfile")
-            .replace(
-                "batchkeeper.example {",
-                &format!("http://:{} {{", address.port()),
-            )
+            .replace("batchkeeper.example {", &format!("http://:{} {{", address.port()))
             .replace("127.0.0.1:8080", host(&appliance.api));
         let path = appliance.path("Caddyfile");
-        std::fs::write(
-            &path,
-            format!("{{\n\tadmin off\n\tauto_https off\n}}\n{example}"),
-        )
-        .unwrap();
+        std::fs::write(&path, format!("{{\n\tadmin off\n\tauto_https off\n}}\n{example}")).unwrap();
         let mut command = Command::new("caddy");
         command
             .args(["run", "--adapter", "caddyfile", "--config"])
@@ -100,9 +90,7 @@ impl Proxy {
         bind(&socket, &SocketAddr::new(IpAddr::V4(CLIENT), 0)).unwrap();
         connect(&socket, &self.address).unwrap();
         let stream = TcpStream::from(socket);
-        stream
-            .set_read_timeout(Some(Duration::from_mins(2)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
         stream
     }
 
@@ -165,8 +153,7 @@ fn assert_common_behaviour(appliance: &Appliance, proxy: &Proxy) {
         body: b"",
     };
     let signature = signed.sign(&key());
-    let head =
-        format!("GET {target} HTTP/1.1\r\nX-Timestamp: {timestamp}\r\nX-Signature: {signature}");
+    let head = format!("GET {target} HTTP/1.1\r\nX-Timestamp: {timestamp}\r\nX-Signature: {signature}");
     let (status, results) = proxy.ask(&head, b"");
     assert_eq!(status, 200, "{results}");
     assert!(results.contains("LOT-0000") && results.contains("LOT-0039"));
@@ -175,11 +162,7 @@ fn assert_common_behaviour(appliance: &Appliance, proxy: &Proxy) {
     for (rest, body, refused) in [
         ("Content-Length: 100000000000", "", [413, 400]),
         ("Content-Length: 5, 5", "hello", [400, 400]),
-        (
-            "Content-Length: 5\r\nContent-Length: 6",
-            "hello!",
-            [400, 400],
-        ),
+        ("Content-Length: 5\r\nContent-Length: 6", "hello!", [400, 400]),
         ("Content-Length: +5", "hello", [400, 400]),
         (
             "Transfer-Encoding: identity\r\nContent-Length: 5",
@@ -200,7 +183,8 @@ fn behind_nginx() {
     let proxy = Proxy::nginx(&appliance);
     assert_common_behaviour(&appliance, &proxy);
     // nginx gives a chunked body a length, so only the signature is refused.
-    let chunked = "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
+    let chunked =
+        "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
     assert_eq!(proxy.ask(chunked, b"2\r\n{}\r\n0\r\n\r\n").0, 403);
 }
 
@@ -211,6 +195,7 @@ fn behind_caddy() {
     let proxy = Proxy::caddy(&appliance);
     assert_common_behaviour(&appliance, &proxy);
     // Caddy passes a chunked body on unchanged. It is refused, with a remedy.
-    let chunked = "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
+    let chunked =
+        "POST /api/v1/generate-descriptions HTTP/1.1\r\nX-Signature: 00\r\nTransfer-Encoding: chunked";
     assert_eq!(proxy.ask(chunked, b"2\r\n{}\r\n0\r\n\r\n").0, 411);
 }

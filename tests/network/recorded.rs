@@ -190,17 +190,9 @@ const RECORDED: &[Recorded] = &[
         file: "ellmer/state-name.json",
         form: Form::Ellmer,
         first: &[
-            (
-                "0",
-                Text("{\"name\":\"Des Moines\"}", GPT_54_NANO),
-                [54, 14, 0],
-            ),
+            ("0", Text("{\"name\":\"Des Moines\"}", GPT_54_NANO), [54, 14, 0]),
             ("1", Text("{\"name\":\"Albany\"}", GPT_54_NANO), [55, 14, 0]),
-            (
-                "2",
-                Text("{\"name\":\"Sacramento\"}", GPT_54_NANO),
-                [54, 14, 0],
-            ),
+            ("2", Text("{\"name\":\"Sacramento\"}", GPT_54_NANO), [54, 14, 0]),
             ("3", Text("{\"name\":\"Austin\"}", GPT_54_NANO), [54, 13, 0]),
         ],
         totals: (4, 217, 55),
@@ -235,11 +227,7 @@ const RECORDED: &[Recorded] = &[
     Recorded {
         file: "openai-api-rs/batch_result.json",
         form: Form::OneLine,
-        first: &[(
-            "request-1",
-            Text("2 + 2 equals 4.", GPT_4O_MINI),
-            [24, 8, 0],
-        )],
+        first: &[("request-1", Text("2 + 2 equals 4.", GPT_4O_MINI), [24, 8, 0])],
         totals: (1, 24, 8),
     },
     Recorded {
@@ -267,10 +255,7 @@ const RECORDED: &[Recorded] = &[
         form: Form::OneLine,
         first: &[(
             "a5c40dc0-bf53-42e6-bc76-ca8628791e69",
-            Text(
-                "{\"features\":[{\"details\":[\"Battery life of 10",
-                GPT_4O_MINI,
-            ),
+            Text("{\"features\":[{\"details\":[\"Battery life of 10", GPT_4O_MINI),
             [243, 114, 0],
         )],
         totals: (1, 243, 114),
@@ -286,10 +271,7 @@ const RECORDED: &[Recorded] = &[
         form: Form::Calls,
         first: &[(
             "0",
-            Text(
-                "For a tight, leak-resistant burrito:\n\n1. **W",
-                "gpt-5.6-sol",
-            ),
+            Text("For a tight, leak-resistant burrito:\n\n1. **W", "gpt-5.6-sol"),
             [30, 221, 56],
         )],
         totals: (1, 30, 221),
@@ -348,9 +330,7 @@ fn folder() -> PathBuf {
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 /// A line of a result file, rebuilt from the part that a recording kept.
@@ -413,10 +393,7 @@ fn every_recorded_answer_is_read() {
         }
         // All answers that are not listed are texts.
         for line in answers.iter().skip(recorded.first.len()) {
-            assert!(
-                matches!(line.answer, Answer::Text { .. }),
-                "{file}: {line:?}"
-            );
+            assert!(matches!(line.answer, Answer::Text { .. }), "{file}: {line:?}");
         }
         let sum = |tokens: fn(&ResultLine) -> u64| answers.iter().map(tokens).sum::<u64>();
         let totals = (

@@ -146,11 +146,7 @@ fn every_command_prints_json_and_returns_its_status() {
         for command in commands {
             let ran = appliance.run(command);
             assert_eq!(ran.status, status, "{command:?}: {}{}", ran.out, ran.err);
-            assert!(
-                ran.err.starts_with("batchkeeper: "),
-                "{command:?}: {}",
-                ran.err
-            );
+            assert!(ran.err.starts_with("batchkeeper: "), "{command:?}: {}", ran.err);
         }
     }
 }
@@ -201,10 +197,7 @@ fn commands_that_only_read_do_not_wait_for_a_writer() {
     // A command that writes names the file and the remedy.
     let ran = appliance.run(&["pause", "intake"]);
     assert_eq!(ran.status, 1, "{}", ran.out);
-    let told = format!(
-        "{} is locked by another process",
-        appliance.database().display()
-    );
+    let told = format!("{} is locked by another process", appliance.database().display());
     assert!(ran.err.contains(&told), "{}", ran.err);
     assert!(ran.err.contains("sqlite3"), "{}", ran.err);
     writer.execute_batch("COMMIT").unwrap();
@@ -384,24 +377,12 @@ fn sign_shows_each_signature_that_a_client_may_use() {
     let header = |name| (name, said["v1"][name].as_str().unwrap());
     let headers = ["X-Client-Id", "X-Timestamp", "X-Signature"].map(header);
     let url = format!("{}/api/v1/batch-status/{job}", appliance.api);
-    assert_eq!(
-        crate::appliance::call("GET", &url, &headers, b"").status,
-        200
-    );
+    assert_eq!(crate::appliance::call("GET", &url, &headers, b"").status, 200);
 
     let nobody = appliance.run(&["sign", file, "--client", "nobody"]);
     assert_eq!(nobody.status, 1);
-    assert!(
-        nobody.err.contains("--client: default, modern"),
-        "{}",
-        nobody.err
-    );
-    assert!(
-        appliance
-            .run(&["sign", "--help"])
-            .out
-            .contains("--client <NAME>")
-    );
+    assert!(nobody.err.contains("--client: default, modern"), "{}", nobody.err);
+    assert!(appliance.run(&["sign", "--help"]).out.contains("--client <NAME>"));
 }
 
 #[test]
@@ -428,9 +409,7 @@ fn commands_report_their_real_effect() {
     });
     std::fs::write(&dump, rows.to_string()).unwrap();
     assert_eq!(
-        appliance
-            .run(&["import-legacy", dump.to_str().unwrap()])
-            .status,
+        appliance.run(&["import-legacy", dump.to_str().unwrap()]).status,
         0
     );
     for _ in 0..2 {

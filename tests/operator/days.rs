@@ -94,13 +94,7 @@ fn the_metrics_show_the_current_state() {
         let name = format!("tokens_total{{model=\"{model}\",mode=\"batch\",kind=\"{kind}\"}}");
         assert_eq!(metric(&page, &name), u64::try_from(paid).ok(), "{name}");
     }
-    for thread in [
-        "submitter",
-        "poller",
-        "ingester",
-        "auditor",
-        "webhook_sender-1",
-    ] {
+    for thread in ["submitter", "poller", "ingester", "auditor", "webhook_sender-1"] {
         let ok = metric(&page, &format!("thread_ok{{thread=\"{thread}\"}}"));
         assert_eq!(ok, Some(1), "{thread}");
         let ticks = metric(&page, &format!("ticks_total{{thread=\"{thread}\"}}"));
@@ -151,8 +145,7 @@ fn the_log_shows_a_jobs_whole_life() {
     let sealed = one("sealed", "jobs", json!(job));
     let batch = || sealed["batch"].clone();
     assert!(batch().is_number());
-    let row =
-        appliance.row("SELECT submission_key, input_file_id, openai_batch_id FROM openai_batches");
+    let row = appliance.row("SELECT submission_key, input_file_id, openai_batch_id FROM openai_batches");
     assert_eq!(sealed["key"], row[0]);
     assert_eq!(one("uploaded", "batch", batch())["file"], row[1]);
     one("creating", "batch", batch());
@@ -164,10 +157,7 @@ fn the_log_shows_a_jobs_whole_life() {
     assert_eq!(one("completed", "job", json!(job))["failed_lots"], 0);
     let told = one("webhook", "job", json!(job));
     let host = appliance.sandbox.strip_prefix("http://").unwrap();
-    assert_eq!(
-        (&told["host"], &told["status"]),
-        (&json!(host), &json!(200))
-    );
+    assert_eq!((&told["host"], &told["status"]), (&json!(host), &json!(200)));
     one("stopping", "cause", json!("SIGTERM"));
     for record in &said {
         for member in ["time", "level", "message", "event"] {
@@ -218,11 +208,7 @@ fn an_unknown_log_level_is_refused() {
     let appliance = Appliance::without_daemon("log = \"loud\"");
     let checked = appliance.run(&["check-config"]);
     assert_eq!(checked.status, 1);
-    assert!(
-        checked.err.contains("\"loud\" is no level"),
-        "{}",
-        checked.err
-    );
+    assert!(checked.err.contains("\"loud\" is no level"), "{}", checked.err);
 }
 
 /// Runs Prometheus' own checker on a text, if it is installed.
@@ -242,11 +228,7 @@ fn checked_by_promtool(arguments: &[&str], text: &str) {
     drop(stdin);
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&said)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
 /// Every metric in the dashboard and in the rules exists on the page.
@@ -301,13 +283,7 @@ fn an_alert_is_shown_everywhere_until_its_cause_is_gone() {
     wait_for("the alert in the metrics", || {
         count(&metrics(&appliance)).filter(|number| *number >= 1)
     });
-    let alerts = call(
-        "GET",
-        &format!("{}/api/ops/alerts", appliance.ops),
-        &[],
-        b"",
-    )
-    .json();
+    let alerts = call("GET", &format!("{}/api/ops/alerts", appliance.ops), &[], b"").json();
     assert_eq!(alerts["alerts"][0]["kind"], "invariant");
     let shown = appliance.run(&["alerts"]);
     assert_eq!(shown.status, 1);
@@ -321,9 +297,7 @@ fn an_alert_is_shown_everywhere_until_its_cause_is_gone() {
     assert_eq!(appliance.run(&["alerts"]).status, 0);
     // Each alert is notified once when it opens and once when it closes.
     let opened = broken
-        .query_row("SELECT count(*) FROM alerts", [], |row| {
-            row.get::<_, usize>(0)
-        })
+        .query_row("SELECT count(*) FROM alerts", [], |row| row.get::<_, usize>(0))
         .unwrap();
     let told = appliance.delivered("alerts", 2 * opened);
     let key = Key::new("a key for alerts alone").unwrap();
@@ -454,9 +428,7 @@ fn systemds_watchdog_is_fed_once_all_is_well() {
     let mut appliance = Appliance::without_daemon("");
     let path = appliance.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd
-        .set_read_timeout(Some(Duration::from_mins(5)))
-        .unwrap();
+    systemd.set_read_timeout(Some(Duration::from_mins(5))).unwrap();
     appliance.start_daemon_with(&[
         ("NOTIFY_SOCKET", path.to_str().unwrap()),
         ("WATCHDOG_USEC", "300000"),
@@ -500,8 +472,7 @@ fn the_report_accounts_for_every_request_or_reports_a_difference() {
     let account = |report: &Value, what: &str| {
         let accounts = report["accounts"].as_array().unwrap();
         let found = accounts.iter().find(|it| it["what"] == what).unwrap();
-        ["accepted", "answered", "failed", "open", "unexplained"]
-            .map(|name| found[name].as_u64().unwrap())
+        ["accepted", "answered", "failed", "open", "unexplained"].map(|name| found[name].as_u64().unwrap())
     };
     assert_eq!(account(&whole, "jobs"), [1, 1, 0, 0, 0]);
     assert_eq!(account(&whole, "lots"), [4, 3, 1, 0, 0]);
@@ -532,9 +503,7 @@ fn the_report_accounts_for_every_request_or_reports_a_difference() {
 
     // The listing lags behind; the batch itself exists.
     let vision = batches.iter().find(|it| it["stage"] == "vision").unwrap();
-    appliance.fault(
-        &json!([{"fault": "list_lag", "value": 3_600_000, "match": vision["openai_batch_id"]}]),
-    );
+    appliance.fault(&json!([{"fault": "list_lag", "value": 3_600_000, "match": vision["openai_batch_id"]}]));
     let (status, lagging) = report(&appliance, &[]);
     assert_eq!((status, &lagging["batches"]), (0, &whole["batches"]));
 

@@ -113,11 +113,7 @@ fn each_question_of_the_document_is_answered() {
 #[test]
 fn an_open_reader_blocks_no_other_connection_and_its_space_is_reused() {
     let appliance = Appliance::start();
-    let wal = || {
-        fs::metadata(appliance.path("batchkeeper.db-wal"))
-            .unwrap()
-            .len()
-    };
+    let wal = || fs::metadata(appliance.path("batchkeeper.db-wal")).unwrap().len();
     let work = || {
         for _ in 0..3 {
             let job = appliance.job(&appliance.lots(60), &["en", "de", "ru"]);

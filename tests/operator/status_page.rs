@@ -157,13 +157,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     ] {
         assert!(of_batch.contains(part), "{part}: {of_batch}");
     }
-    picture(
-        &appliance,
-        &format!("/jobs/{ended}"),
-        "job.png",
-        DESK,
-        false,
-    );
+    picture(&appliance, &format!("/jobs/{ended}"), "job.png", DESK, false);
     picture(&appliance, "/batches/1", "batch.png", DESK, false);
     for path in ["/jobs", "/batches", "/webhooks", "/alerts"] {
         assert!(html(&appliance, path).contains(&format!("href=\"{path}\" aria-current=\"page\"")));
@@ -199,9 +193,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     });
     assert!(alert.contains("Open alerts"), "{alert}");
     wait_for("the alert in the head", || {
-        html(&appliance, "/")
-            .contains("One alert is open")
-            .then_some(())
+        html(&appliance, "/").contains("One alert is open").then_some(())
     });
     if let Some(seen) = seen_without_a_reload(&appliance, work) {
         assert!(

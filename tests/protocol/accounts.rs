@@ -38,11 +38,7 @@ fn attempts(world: &World) -> i64 {
 
 #[test]
 fn a_key_of_another_project_makes_no_second_batch() {
-    for state in [
-        BatchState::Creating,
-        BatchState::Submitted,
-        BatchState::Ended,
-    ] {
+    for state in [BatchState::Creating, BatchState::Submitted, BatchState::Ended] {
         let mut world = world();
         let job = world.submit(&["dented door"], &["en"]);
         if state == BatchState::Creating {
@@ -180,11 +176,7 @@ fn a_batch_refused_for_want_of_money_is_tried_again_and_counts_as_no_attempt() {
         let mut world = world();
         for _ in 0..3 {
             let refused = End::Refused(vec![error_entry(code, None)]);
-            world
-                .openai
-                .state()
-                .courses
-                .push_back(Course::ends(refused));
+            world.openai.state().courses.push_back(Course::ends(refused));
         }
         let job = world.submit(&["dented door", "cracked lamp"], &["en"]);
         world.run_to(BatchState::Failed);

@@ -45,10 +45,9 @@ fn what_openai_has_not_heard_of_moves_to_the_new_account() {
         let mut world = World::new();
         let job = world.submit(&["dented door"], &["en"]);
         world.run_to(state);
-        world.restart_with(
-            Arc::new(OpenAi::new("https://elsewhere.test/v1")),
-            |config| config.openai.base_url = "https://elsewhere.test/v1".into(),
-        );
+        world.restart_with(Arc::new(OpenAi::new("https://elsewhere.test/v1")), |config| {
+            config.openai.base_url = "https://elsewhere.test/v1".into()
+        });
         world.settle();
         world.assert_answered(&job);
     }

@@ -242,9 +242,7 @@ fn who_is_configured_later_is_told_what_is_open() {
     scene.open("open still");
     scene.run_for(2);
     let Scene {
-        mut world,
-        listener,
-        ..
+        mut world, listener, ..
     } = scene;
     assert!(listener.events().is_empty());
     let openai = world.openai.clone();

@@ -299,11 +299,7 @@ fn a_model_whose_last_batch_was_refused_is_not_told_of_for_ever() {
             }
         } else {
             let refused = End::Refused(vec![error_entry("model_not_found", Some(1))]);
-            world
-                .openai
-                .state()
-                .courses
-                .push_back(Course::ends(refused));
+            world.openai.state().courses.push_back(Course::ends(refused));
             let job = world.submit(&["dented door"], &["en"]);
             world.run_to(BatchState::Failed);
             assert_eq!(world.open_alerts(), [kind]);
@@ -444,9 +440,7 @@ fn an_id_under_which_openai_has_another_submission_is_told_of() {
     assert_eq!(open(&world, "wrong_link"), ["batch:1"]);
     let key = world.openai.state().batches[0].metadata["submission"].clone();
     world
-        .execute(&format!(
-            "UPDATE openai_batches SET submission_key = '{key}'"
-        ))
+        .execute(&format!("UPDATE openai_batches SET submission_key = '{key}'"))
         .unwrap();
     world.run_for(15 * MINUTE);
     assert!(world.open_alerts().is_empty());

@@ -7,11 +7,7 @@ use batchkeeper::domain::job::JobStatus;
 
 #[test]
 fn a_batch_that_nobody_wants_any_more_is_not_created() {
-    for state in [
-        BatchState::Sealed,
-        BatchState::Uploaded,
-        BatchState::Creating,
-    ] {
+    for state in [BatchState::Sealed, BatchState::Uploaded, BatchState::Creating] {
         let mut world = World::new();
         let job = world.submit(&["dented door"], &["en"]);
         world.openai.state().fail(Op::Create, Fault::Lost);

@@ -16,10 +16,7 @@ fn a_clock_that_is_set_delays_nothing_by_more_than_an_interval() {
             BatchState::Ended,
         ] {
             let mut world = World::with(|config| config.batch.max_requests = 2);
-            let job = world.submit(
-                &["one", "two", "three", "four", "five", "six"],
-                &["en", "de"],
-            );
+            let job = world.submit(&["one", "two", "three", "four", "five", "six"], &["en", "de"]);
             world.run_to(state);
             world.shift_clock(by);
             let settled = world.settle_within(60 * MINUTE);

@@ -31,17 +31,9 @@ const COLUMNS: [(&str, &str, &str); 15] = [
     ("once", "token", "key"),
     ("openai_batches", "error_taken", "error_ingested"),
     ("openai_batches", "output_taken", "output_ingested"),
-    (
-        "openai_batches",
-        "said_cached_tokens",
-        "openai_cached_tokens",
-    ),
+    ("openai_batches", "said_cached_tokens", "openai_cached_tokens"),
     ("openai_batches", "said_input_tokens", "openai_input_tokens"),
-    (
-        "openai_batches",
-        "said_output_tokens",
-        "openai_output_tokens",
-    ),
+    ("openai_batches", "said_output_tokens", "openai_output_tokens"),
     (
         "openai_batches",
         "said_reasoning_tokens",
@@ -63,8 +55,7 @@ fn as_schema_10(copy: &Path) -> PathBuf {
     old.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
         .unwrap();
     old.pragma_update(None, "foreign_keys", false).unwrap();
-    old.execute("ATTACH ? AS new", [copy.to_str().unwrap()])
-        .unwrap();
+    old.execute("ATTACH ? AS new", [copy.to_str().unwrap()]).unwrap();
     let names = |sql: &str| -> Vec<String> {
         let mut query = old.prepare(sql).unwrap();
         let names = query.query_map([], |row| row.get(0)).unwrap();
@@ -75,15 +66,11 @@ fn as_schema_10(copy: &Path) -> PathBuf {
     for table in names(tables) {
         let new_table = TABLES.iter().find(|(old, _)| *old == table);
         let new_table = new_table.map_or(table.as_str(), |(_, new)| *new);
-        let columns = names(&format!(
-            "SELECT name FROM pragma_table_info('{table}', 'main')"
-        ));
+        let columns = names(&format!("SELECT name FROM pragma_table_info('{table}', 'main')"));
         let new_columns: Vec<&str> = columns
             .iter()
             .map(|column| {
-                let renamed = COLUMNS
-                    .iter()
-                    .find(|(of, old, _)| *of == table && old == column);
+                let renamed = COLUMNS.iter().find(|(of, old, _)| *of == table && old == column);
                 renamed.map_or(column.as_str(), |(_, _, new)| *new)
             })
             .collect();
@@ -180,10 +167,6 @@ fn an_open_alert_names_the_commands_of_this_program() {
     let converted = Connection::open(&new).unwrap();
     let stale = "SELECT count(*) FROM alerts WHERE message LIKE '%give-up%'";
     let current = "SELECT count(*) FROM alerts WHERE message LIKE '% abandon 1'";
-    let count = |sql: &str| {
-        converted
-            .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .unwrap()
-    };
+    let count = |sql: &str| converted.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((count(stale), count(current)), (0, 2));
 }

@@ -18,7 +18,9 @@ fn a_second_batch_under_one_key_is_taken_in_too() {
     assert_eq!(world.made(), 2);
     assert_eq!(world.texts("SELECT kind FROM alerts"), ["duplicate_batch"]);
     assert_eq!(
-        world.number("SELECT count(*) FROM openai_batches WHERE duplicate_of IS NOT NULL AND state = 'ingested'"),
+        world.number(
+            "SELECT count(*) FROM openai_batches WHERE duplicate_of IS NOT NULL AND state = 'ingested'"
+        ),
         1
     );
 }
@@ -35,9 +37,7 @@ fn what_the_first_of_two_could_not_do_the_second_may() {
             ..Course::default()
         });
         openai.courses.push_back(Course::default());
-        openai
-            .fates
-            .push(("dented", Stage::Vision, Fate::Missing, 1));
+        openai.fates.push(("dented", Stage::Vision, Fate::Missing, 1));
     }
     world.run_to(BatchState::Submitted);
     world.crash();
@@ -64,7 +64,6 @@ fn a_second_batch_that_still_runs_is_cancelled() {
     world.settle();
     world.assert_answered(&job);
     let openai = world.openai.state();
-    let cancelled =
-        |batch: &&crate::world::openai::HeldBatch| batch.status == BatchStatus::Cancelled;
+    let cancelled = |batch: &&crate::world::openai::HeldBatch| batch.status == BatchStatus::Cancelled;
     assert_eq!(openai.batches.iter().filter(cancelled).count(), 1);
 }

@@ -123,11 +123,7 @@ fn an_input_that_openai_lost_is_uploaded_again() {
     let mut world = World::new();
     let job = world.submit(&["dented door"], &["en"]);
     let row = world.run_to(BatchState::Uploaded);
-    world
-        .openai
-        .state()
-        .always
-        .push((Op::Create, Fault::NotSent));
+    world.openai.state().always.push((Op::Create, Fault::NotSent));
     world.run_for(5 * MINUTE);
     let api: &dyn BatchApi = world.openai.as_ref();
     api.delete_file(&row.input_file_id.unwrap()).unwrap();

@@ -13,11 +13,7 @@ fn a_batch_past_its_window_that_cannot_be_polled_is_reported() {
     let mut world = World::new();
     world.submit(&["dented door"], &["en"]);
     world.run_to(BatchState::Submitted);
-    world
-        .openai
-        .state()
-        .always
-        .push((Op::Batch, Fault::Html(502)));
+    world.openai.state().always.push((Op::Batch, Fault::Html(502)));
     world.run_for(Duration::from_hours(23));
     assert!(world.open_alerts().is_empty());
     world.run_for(Duration::from_hours(2));
@@ -33,9 +29,7 @@ fn lines_missing_from_an_expired_batch_are_waited_for() {
     {
         let mut openai = world.openai.state();
         openai.courses.push_back(Course::ends(End::Expires(2)));
-        openai
-            .fates
-            .push(("dented", Stage::Vision, Fate::Missing, 1));
+        openai.fates.push(("dented", Stage::Vision, Fate::Missing, 1));
     }
     let job = world.submit(&["dented door", "cracked lamp", "worn seat"], &["en"]);
     world.run_to(BatchState::Submitted);

@@ -33,24 +33,15 @@ fn described_and_translated(world: &mut World) -> (String, PathBuf) {
 fn a_translation_that_is_linked_before_its_description_waits_for_it() {
     let mut world = World::new();
     let (job, backup) = described_and_translated(&mut world);
-    world
-        .openai
-        .state()
-        .always
-        .push((Op::Download, UNAVAILABLE));
+    world.openai.state().always.push((Op::Download, UNAVAILABLE));
     world.restore(&backup);
     world.run_for(MINUTE);
     // Also the input says what a batch asks for: that is read, once.
     world.openai.state().always.clear();
     assert_eq!(world.recover(), None);
-    world
-        .openai
-        .state()
-        .always
-        .push((Op::Download, UNAVAILABLE));
+    world.openai.state().always.push((Op::Download, UNAVAILABLE));
     world.run_for(30 * MINUTE);
-    let put_off =
-        "SELECT count(*) FROM requests WHERE stage = 'translation' AND state = 'cancelled'";
+    let put_off = "SELECT count(*) FROM requests WHERE stage = 'translation' AND state = 'cancelled'";
     assert_eq!(world.number(put_off), 1, "{}", world.dump());
     assert_eq!(world.made(), 2, "nothing is sent before there is a text");
     world.openai.state().always.clear();
@@ -71,12 +62,7 @@ fn a_translation_of_a_lot_that_cannot_be_described_is_sent_no_more() {
     world.openai.state().fates.push(refusal);
     world.give_up(vision);
     world.settle();
-    assert_eq!(
-        world.job(&job).status,
-        JobStatus::Failed,
-        "{}",
-        world.dump()
-    );
+    assert_eq!(world.job(&job).status, JobStatus::Failed, "{}", world.dump());
     let sent = "SELECT count(*) FROM batch_lines l JOIN requests r ON r.id = l.request_id WHERE r.stage = 'translation'";
     assert_eq!(world.number(sent), 1, "{}", world.dump());
 }
@@ -103,11 +89,7 @@ fn a_late_text_is_not_paid_again() {
     world.assert_answered(&job);
     let again = "SELECT count(*) FROM batch_lines l JOIN requests r ON r.id = l.request_id
                  WHERE r.stage = 'vision' AND r.lot = 1";
-    assert_eq!(
-        world.number(again),
-        1,
-        "its description is not asked for again"
-    );
+    assert_eq!(world.number(again), 1, "its description is not asked for again");
     assert_eq!(world.made(), made + 1, "its translation is");
 }
 
@@ -121,11 +103,7 @@ fn a_second_batch_comes_to_light_by_the_first_listing_that_succeeds() {
     world.openai.state().fail(Op::Create, Fault::Twice);
     world.submit(&["worn seat"], &["en"]);
     world.run_to(BatchState::Submitted);
-    world
-        .openai
-        .state()
-        .always
-        .push((Op::List, Fault::Html(502)));
+    world.openai.state().always.push((Op::List, Fault::Html(502)));
     for _ in 0..5 {
         let job = world.submit(&["dented door"], &["en"]);
         world.settle();

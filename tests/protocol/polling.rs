@@ -6,8 +6,7 @@ use crate::world::World;
 use crate::world::openai::{Course, Fault, Op};
 
 const LOTS: [&str; 12] = [
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve",
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 ];
 const HOUR: Duration = Duration::from_hours(1);
 const RUNNING: &str =

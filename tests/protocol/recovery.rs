@@ -63,10 +63,7 @@ fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason
         assert_eq!(lot.status, LotStatus::Completed);
         assert!(lot.translations["de"].is_ok() && lot.error_message.is_some());
         let results = LotJson::new(&["en".into(), "de".into()], lot).to_value();
-        assert_eq!(
-            results["descriptions"][0]["error"],
-            json!(lot.error_message)
-        );
+        assert_eq!(results["descriptions"][0]["error"], json!(lot.error_message));
     }
 }
 
@@ -89,10 +86,7 @@ fn a_language_that_was_not_asked_for_before_its_description_failed_has_its_reaso
     world.settle();
     world.assert_accounted_for();
     let lot = &world.lots(&job)[0];
-    assert_eq!(
-        (lot.status, lot.translations.len()),
-        (LotStatus::Completed, 1)
-    );
+    assert_eq!((lot.status, lot.translations.len()), (LotStatus::Completed, 1));
     assert!(lot.error_message.is_some());
 }
 
@@ -182,9 +176,7 @@ fn an_imported_job_is_kept_from_its_import_on() {
         .write(now, |tx| legacy::insert_job(tx, &dump.jobs[0]));
     assert!(inserted.unwrap());
     let old = |before| {
-        let next = world
-            .store()
-            .read(|view| retention::next_expired(view, before));
+        let next = world.store().read(|view| retention::next_expired(view, before));
         next.unwrap().is_some()
     };
     assert!(!old(now), "it ended long ago, and is here since now");

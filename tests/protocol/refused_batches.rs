@@ -25,17 +25,13 @@ fn a_batch_refused_without_a_line_is_halved_until_it_is_found() {
     let mut world = World::new();
     world.openai.state().rules.push(Rule::Poison("dented"));
     let job = world.submit(
-        &[
-            "one", "two", "three", "four", "dented", "six", "seven", "eight",
-        ],
+        &["one", "two", "three", "four", "dented", "six", "seven", "eight"],
         &["en"],
     );
     world.settle();
     world.assert_accounted_for();
     let lots = world.lots(&job);
-    let failed: Vec<usize> = (0..8)
-        .filter(|at| lots[*at].error_message.is_some())
-        .collect();
+    let failed: Vec<usize> = (0..8).filter(|at| lots[*at].error_message.is_some()).collect();
     assert_eq!(failed, [4]);
 }
 
@@ -43,10 +39,7 @@ fn a_batch_refused_without_a_line_is_halved_until_it_is_found() {
 fn a_full_queue_is_waited_for_with_smaller_batches() {
     let mut world = World::new();
     world.openai.state().rules.push(Rule::QueueOf(2));
-    let job = world.submit(
-        &["one", "two", "three", "four", "five", "six", "seven"],
-        &["en"],
-    );
+    let job = world.submit(&["one", "two", "three", "four", "five", "six", "seven"], &["en"]);
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT sum(attempts) FROM requests"), 0);

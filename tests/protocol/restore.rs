@@ -59,11 +59,7 @@ fn restore_to(state: BatchState) -> World {
 
 #[test]
 fn a_restored_backup_finds_the_batch_of_a_submission_that_it_has_under_way() {
-    for state in [
-        BatchState::Sealed,
-        BatchState::Uploaded,
-        BatchState::Submitted,
-    ] {
+    for state in [BatchState::Sealed, BatchState::Uploaded, BatchState::Submitted] {
         let world = restore_to(state);
         assert!(world.open_alerts().is_empty(), "{}", world.dump());
     }
@@ -85,10 +81,7 @@ fn another_databases_batches_are_left_alone() {
     let job = world.submit(&["dented door"], &["en"]);
     world.settle();
     world.assert_answered(&job);
-    let other = [
-        ("batchkeeper", "another database"),
-        ("submission", "theirs"),
-    ];
+    let other = [("batchkeeper", "another database"), ("submission", "theirs")];
     let other = other.map(|(key, value)| (key.to_owned(), value.to_owned()));
     world.is_restored = true; // Of theirs no row knows.
     let file = world.openai.upload_theirs();

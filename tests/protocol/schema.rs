@@ -45,10 +45,7 @@ fn the_database_refuses_what_would_lose_a_batch() {
             "INSERT INTO batch_lines (batch_id, request_id) SELECT batch_id, request_id FROM batch_lines",
             "UNIQUE constraint failed",
         ),
-        (
-            "DELETE FROM openai_batches",
-            "FOREIGN KEY constraint failed",
-        ),
+        ("DELETE FROM openai_batches", "FOREIGN KEY constraint failed"),
         (
             "UPDATE batch_jobs SET processed_lots = 2",
             "CHECK constraint failed",

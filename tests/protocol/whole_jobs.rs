@@ -39,10 +39,7 @@ fn jobs_of_several_clients_share_a_batch() {
 #[test]
 fn more_than_a_batch_holds_goes_into_several() {
     let mut world = World::with(|config| config.batch.max_requests = 3);
-    let job = world.submit(
-        &["one", "two", "three", "four", "five", "six", "seven"],
-        &["de"],
-    );
+    let job = world.submit(&["one", "two", "three", "four", "five", "six", "seven"], &["de"]);
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 6);

@@ -22,10 +22,7 @@ fn a_window_that_closes_leaves_partial_results() {
     world.wait(86_400);
     let slow = world.poll(&slow);
     assert_eq!(slow["status"], "expired");
-    assert_eq!(
-        slow["finalizing_at"],
-        slow["expires_at"].as_i64().unwrap() + 1
-    );
+    assert_eq!(slow["finalizing_at"], slow["expires_at"].as_i64().unwrap() + 1);
     assert_eq!(slow["output_file_id"], Value::Null);
     // Deleting the faults ends a stall that has no end of its own.
     let stalled = world.batch(&vision_lines(1), "slow");
@@ -58,10 +55,7 @@ fn lost_replies_and_broken_connections() {
     let found = world.get("/v1/batches").json()["data"][0].clone();
     assert_eq!(found["metadata"]["submission"], "t1");
     world.fault(json!({"fault": "reject_create", "times": 1, "value": {"status": 400, "code": "billing_hard_limit_reached"}}));
-    assert_eq!(
-        world.create(&file, "t2").error().1,
-        "billing_hard_limit_reached"
-    );
+    assert_eq!(world.create(&file, "t2").error().1, "billing_hard_limit_reached");
     world.fault(json!({"fault": "file_lag_create", "times": 1}));
     assert_eq!(
         world.create(&file, "t2").error(),
@@ -86,20 +80,11 @@ fn refused_and_cut_answers() {
     assert_eq!(world.get(&format!("/v1/batches/{id}")).status, 502);
     assert_eq!(world.get("/v1/models").status, 401);
     let limited = world.get("/v1/models");
-    assert!(
-        limited
-            .headers
-            .contains(&("Retry-After".into(), "7".into()))
-    );
+    assert!(limited.headers.contains(&("Retry-After".into(), "7".into())));
     world.wait(60);
     let done = world.poll(id);
-    let content = format!(
-        "/v1/files/{}/content",
-        done["output_file_id"].as_str().unwrap()
-    );
-    world.fault(
-        json!([{"fault": "content_502", "times": 1}, {"fault": "content_truncated", "times": 1}]),
-    );
+    let content = format!("/v1/files/{}/content", done["output_file_id"].as_str().unwrap());
+    world.fault(json!([{"fault": "content_502", "times": 1}, {"fault": "content_truncated", "times": 1}]));
     assert_eq!(world.get(&content).status, 502);
     let cut = world.get(&content);
     let whole = world.get(&content);
@@ -115,9 +100,7 @@ fn refused_and_cut_answers() {
         true
     );
     assert_eq!(
-        world
-            .post("/sandbox/faults", &json!({"fault": "party"}))
-            .status,
+        world.post("/sandbox/faults", &json!({"fault": "party"})).status,
         400
     );
 }
@@ -189,10 +172,7 @@ fn each_fault_of_a_line_has_its_effect() {
         text_of(of(16)[0]),
         expected_description("lot 16", &["http://h/images/truck.jpg"])
     );
-    assert_eq!(
-        of(16)[0]["response"]["body"]["output"][0]["phase"],
-        "commentary"
-    );
+    assert_eq!(of(16)[0]["response"]["body"]["output"][0]["phase"], "commentary");
     assert!(text_of(of(17)[0]).ends_with(batchkeeper::sandbox::ODD_UNICODE));
     assert!(
         content

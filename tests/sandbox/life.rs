@@ -59,10 +59,7 @@ fn a_batch_lives_through_its_states_and_answers_every_line() {
     let errors = world.results(&done, "error_file_id");
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0]["error"], Value::Null);
-    assert_eq!(
-        errors[0]["response"]["body"]["error"]["code"],
-        "invalid_value"
-    );
+    assert_eq!(errors[0]["response"]["body"]["error"]["code"], "invalid_value");
     assert_eq!(errors[0]["response"]["body"]["error"]["param"], "url");
     let state = world.state();
     assert_eq!(state["executed"], 21);
@@ -80,10 +77,7 @@ fn translations_come_in_their_language_and_reasoning_comes_first() {
     let id = world.batch(&line("t_1", &body), "t");
     world.wait(60);
     let output = world.results(&world.poll(&id), "output_file_id");
-    assert_eq!(
-        text_of(&output[0]),
-        expected_translation("The front door.", "ru")
-    );
+    assert_eq!(text_of(&output[0]), expected_translation("The front door.", "ru"));
     let body = &output[0]["response"]["body"];
     assert_eq!(body["output"][0]["type"], "reasoning");
     assert_eq!(body["model"], "o4-mini-2025-04-16");
@@ -103,11 +97,7 @@ fn translations_come_in_their_language_and_reasoning_comes_first() {
     short["max_output_tokens"] = json!(15);
     assert_eq!(
         world.post("/v1/responses", &short).error(),
-        (
-            400,
-            "integer_below_min_value".into(),
-            "max_output_tokens".into()
-        )
+        (400, "integer_below_min_value".into(), "max_output_tokens".into())
     );
     assert_eq!(world.state()["synchronous"], 3);
 }
@@ -129,9 +119,7 @@ fn listings_page_newest_first_and_cancels_take_their_time() {
         (&first["first_id"], &first["last_id"], &first["has_more"]),
         (&json!(ids[0]), &json!(ids[1]), &json!(true))
     );
-    let rest = world
-        .get(&format!("/v1/batches?limit=3&after={}", ids[1]))
-        .json();
+    let rest = world.get(&format!("/v1/batches?limit=3&after={}", ids[1])).json();
     assert_eq!(
         (&rest["last_id"], &rest["has_more"]),
         (&json!(ids[4]), &json!(false))
@@ -245,12 +233,7 @@ fn a_planted_batch_looks_as_if_it_had_run_long_ago() {
     let seed = json!({"id": id, "drop_input_file": true, "lines": lines,
         "metadata": {"description": "Vision processing for job 6908f1d2-39b9-4721-bb8a-dba18120df5f"}});
     let planted = world.post("/sandbox/batches/seed", &seed);
-    assert_eq!(
-        planted.status,
-        200,
-        "{}",
-        String::from_utf8_lossy(&planted.bytes)
-    );
+    assert_eq!(planted.status, 200, "{}", String::from_utf8_lossy(&planted.bytes));
     assert_eq!(world.post("/sandbox/batches/seed", &seed).status, 400);
     drop(world);
     let world = World::new(folder.path());
@@ -266,25 +249,15 @@ fn a_planted_batch_looks_as_if_it_had_run_long_ago() {
     assert_eq!(world.get(&format!("/v1/files/{input}/content")).status, 404);
     let output = world.results(&batch, "output_file_id");
     assert_eq!(output.len(), 3);
-    assert_eq!(
-        output[0]["response"]["body"]["output"][0]["type"],
-        "reasoning"
-    );
-    let number = output[0]["custom_id"]
-        .as_str()
-        .unwrap()
-        .replace("vision:LOT", "");
+    assert_eq!(output[0]["response"]["body"]["output"][0]["type"], "reasoning");
+    let number = output[0]["custom_id"].as_str().unwrap().replace("vision:LOT", "");
     assert_eq!(
         text_of(&output[0]),
         expected_description(&format!("lot {number}"), &[])
     );
     let state = world.state();
     assert_eq!(
-        (
-            &state["executed"],
-            &state["seeded_lines"],
-            &state["creates"]
-        ),
+        (&state["executed"], &state["seeded_lines"], &state["creates"]),
         (&json!(0), &json!(3), &json!(0))
     );
     for (status, ran) in [("expired", 1), ("cancelled", 1), ("failed", 0)] {

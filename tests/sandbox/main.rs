@@ -122,11 +122,7 @@ impl World {
             None => (target, None),
         };
         let mut all = vec![("authorization".to_owned(), format!("Bearer {}", self.key))];
-        all.extend(
-            headers
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
-        );
+        all.extend(headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let response = self.sandbox.handle(Request {
             method: method.into(),
             path: path.into(),
@@ -159,13 +155,13 @@ impl World {
         let mut body = Vec::new();
         for (name, value) in parts {
             body.extend(
-                format!(
-                    "--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-                )
-                .bytes(),
+                format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes(),
             );
         }
-        body.extend(format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\r\n").bytes());
+        body.extend(
+            format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\r\n")
+                .bytes(),
+        );
         body.extend(content);
         body.extend(b"\r\n--XX--\r\n");
         let kind = ("content-type", "multipart/form-data; boundary=XX");
@@ -234,8 +230,7 @@ fn vision_body(text: &str, images: &[&str]) -> Value {
 }
 
 fn line(custom_id: &str, body: &Value) -> String {
-    json!({"custom_id": custom_id, "method": "POST", "url": "/v1/responses", "body": body})
-        .to_string()
+    json!({"custom_id": custom_id, "method": "POST", "url": "/v1/responses", "body": body}).to_string()
 }
 
 fn vision_lines(count: usize) -> String {

@@ -33,9 +33,7 @@ fn keys_uploads_and_ids_are_checked() {
     assert_eq!(purpose.json()["detail"]["code"], Value::Null);
     for name in ["in.json", "in", ""] {
         assert_eq!(
-            world
-                .upload_parts(&[("purpose", "batch")], name, b"{}")
-                .status,
+            world.upload_parts(&[("purpose", "batch")], name, b"{}").status,
             400,
             "{name}"
         );
@@ -139,11 +137,7 @@ fn the_body_of_a_create_is_checked() {
             "invalid_value",
             "output_expires_after",
         ),
-        (
-            with(|b| b["input_file_id"] = json!("file-x")),
-            "",
-            "file_id",
-        ),
+        (with(|b| b["input_file_id"] = json!("file-x")), "", "file_id"),
     ] {
         assert_eq!(got, expected(code, param));
     }
@@ -156,10 +150,7 @@ fn creates_are_limited_and_oddities_are_flagged() {
     let mut world = limited(folder.path());
     let file = world.upload(&vision_lines(1));
     // The rate limit accepts three creates, refuses the fourth, and accepts it an hour later.
-    let first = world.create(&file, "a").json()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let first = world.create(&file, "a").json()["id"].as_str().unwrap().to_owned();
     assert_eq!(world.create(&file, "b").status, 200);
     // A second create with the same `submission` is accepted, but flagged.
     assert_eq!(world.create(&file, "b").status, 200);
@@ -177,17 +168,8 @@ fn creates_are_limited_and_oddities_are_flagged() {
         (409, String::new(), String::new())
     );
     // Limits, unknown query parameters, idempotency keys.
-    for (limit, status) in [
-        ("0", 400),
-        ("101", 400),
-        ("x", 400),
-        ("1", 200),
-        ("100", 200),
-    ] {
-        assert_eq!(
-            world.get(&format!("/v1/batches?limit={limit}")).status,
-            status
-        );
+    for (limit, status) in [("0", 400), ("101", 400), ("x", 400), ("1", 200), ("100", 200)] {
+        assert_eq!(world.get(&format!("/v1/batches?limit={limit}")).status, status);
     }
     assert_eq!(world.get("/v1/batches?status=completed").status, 200);
     world.send("POST", "/v1/batches", &[("idempotency-key", "k")], b"{}");
@@ -227,18 +209,8 @@ fn invalid_inputs() -> Vec<InvalidInput> {
     streaming["stream"] = json!(true);
     let first = line("a", &good);
     vec![
-        (
-            format!("\u{feff}{first}"),
-            "invalid_json_line",
-            None,
-            Some(1),
-        ),
-        (
-            format!("{first}\nnonsense\n"),
-            "invalid_json_line",
-            None,
-            Some(2),
-        ),
+        (format!("\u{feff}{first}"), "invalid_json_line", None, Some(1)),
+        (format!("{first}\nnonsense\n"), "invalid_json_line", None, Some(2)),
         (format!("{first}\n\n"), "invalid_json_line", None, Some(2)),
         (
             format!(

@@ -128,9 +128,7 @@ pub fn accept(
         if let Some(refusal) = exceeded_daily_limit(tx, config, checked)? {
             return Ok(SubmissionOutcome::Refused(refusal));
         }
-        let CheckedSubmission {
-            submission, mode, ..
-        } = *checked;
+        let CheckedSubmission { submission, mode, .. } = *checked;
         let estimate = estimate::estimate_submission(tx, config, submission, mode, tx.now)?;
         if let Some(refusal) = exceeded_budget(tx, config, checked, &estimate)? {
             return Ok(SubmissionOutcome::Refused(refusal));
@@ -156,11 +154,7 @@ pub fn accept(
 
 /// The replay of a submission that was sent before: with the same key, or without a key and with equal
 /// content within `limits.dedupe_window`.
-fn find_repeat(
-    tx: &Tx<'_>,
-    config: &Config,
-    checked: &CheckedSubmission<'_>,
-) -> Stored<Option<Replay>> {
+fn find_repeat(tx: &Tx<'_>, config: &Config, checked: &CheckedSubmission<'_>) -> Stored<Option<Replay>> {
     let CheckedSubmission { client, keys, .. } = *checked;
     if let Some(replay) = replay(tx, client, keys)? {
         return Ok(Some(replay));
@@ -170,8 +164,7 @@ fn find_repeat(
         return Ok(None);
     }
     let since = tx.now.before(window);
-    let Some((job, answer)) =
-        stored::accepted_with_content(tx, client, checked.content_sha256, since)?
+    let Some((job, answer)) = stored::accepted_with_content(tx, client, checked.content_sha256, since)?
     else {
         return Ok(None);
     };
@@ -199,8 +192,7 @@ fn exceeded_budget(
     estimate: &Estimate,
 ) -> Stored<Option<Refusal>> {
     let budgets = config.spending_limits();
-    let refuses =
-        config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
+    let refuses = config.budgets.on_exceeded == BudgetPolicy::Refuse || checked.mode == Mode::Synchronous;
     let Some(cost) = estimate.cost.filter(|_| refuses && !budgets.is_unlimited()) else {
         return Ok(None);
     };

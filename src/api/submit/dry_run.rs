@@ -25,9 +25,9 @@ impl Api {
         mode: Mode,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let estimate = self.store.read(|view| {
-            estimate::estimate_submission(view, &self.config, submission, mode, now)
-        })?;
+        let estimate = self
+            .store
+            .read(|view| estimate::estimate_submission(view, &self.config, submission, mode, now))?;
         let lots = submission.lots.iter();
         let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
         let unusable: usize = lots.map(|lot| lot.unusable_images.len()).sum();

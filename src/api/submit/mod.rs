@@ -32,11 +32,7 @@ mod dry_run;
 use accept::{CheckedSubmission, Refusal, SubmissionOutcome};
 
 impl Api {
-    pub(super) fn submit(
-        &self,
-        request: &Request,
-        now: Timestamp,
-    ) -> Result<Response, RequestError> {
+    pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
         let started = self.clock.now().steady;
         check_media_type(request)?;
         let permit = self.large_body_permit(&request.body)?;
@@ -55,8 +51,7 @@ impl Api {
         if dry_run {
             return self.dry_run(&check()?, mode, now);
         }
-        if let Some(replay) = idempotency::replay_unchecked(&self.store, &client.name, &keys, now)?
-        {
+        if let Some(replay) = idempotency::replay_unchecked(&self.store, &client.name, &keys, now)? {
             drop(permit);
             return self.answer_repeat(client, replay, mode, started);
         }
@@ -87,9 +82,7 @@ impl Api {
                     }
                 }
             }
-            SubmissionOutcome::Repeated(replay) => {
-                self.answer_repeat(client, replay, mode, started)
-            }
+            SubmissionOutcome::Repeated(replay) => self.answer_repeat(client, replay, mode, started),
             SubmissionOutcome::Refused(refusal) => {
                 Err(self.refusal_error(refusal, submission.lots.len(), now))
             }
@@ -103,10 +96,7 @@ impl Api {
             .headers("prefer")
             .flat_map(|line| line.split([',', ';']))
             .any(|it| it.trim().eq_ignore_ascii_case("respond-async"));
-        if self.config.synchronous.enabled
-            && lots.is_some_and(|lots| lots.len() == 1)
-            && !prefers_batch
-        {
+        if self.config.synchronous.enabled && lots.is_some_and(|lots| lots.len() == 1) && !prefers_batch {
             Mode::Synchronous
         } else {
             Mode::Batch
@@ -253,7 +243,6 @@ fn over_budget(standing: &BudgetUse, cost: Money) -> ApiError {
         "The job is estimated to cost {cost} USD, which {whose} of {period} (UTC) does not hold any more. Send fewer lots, \
          or send it again when the next one begins."
     );
-    let details =
-        json!({"estimated_cost_usd": cost.to_string(), "period": period, "left_usd": left});
+    let details = json!({"estimated_cost_usd": cost.to_string(), "period": period, "left_usd": left});
     ApiError::new(ErrorCode::BudgetExceeded, message).with(details)
 }

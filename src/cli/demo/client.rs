@@ -46,8 +46,7 @@ fn say(text: &str) -> Result<(), CommandError> {
 }
 
 fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, CommandError> {
-    let mut lots: Value =
-        serde_json::from_str(LOTS).map_err(|error| format!("the demo's lots: {error}"))?;
+    let mut lots: Value = serde_json::from_str(LOTS).map_err(|error| format!("the demo's lots: {error}"))?;
     let images = lots
         .as_array_mut()
         .into_iter()
@@ -68,12 +67,7 @@ fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, Comman
     let signature = sign(key, Message::Bytes(body.as_bytes()));
     let url = format!("{}/api/v1/generate-descriptions", demo.api);
     let (status, answer) = caller
-        .post(
-            &url,
-            &[("X-Signature", &signature)],
-            body.as_bytes(),
-            MAX_ANSWER,
-        )
+        .post(&url, &[("X-Signature", &signature)], body.as_bytes(), MAX_ANSWER)
         .map_err(|error| format!("the job was not taken: {error}"))?;
     let answer = parse(&answer)?;
     match (status, answer.get("job_id").and_then(Value::as_str)) {
@@ -92,11 +86,7 @@ fn parse(body: &[u8]) -> Result<Value, CommandError> {
     Ok(serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))?)
 }
 
-fn get(
-    caller: &LocalClient,
-    url: &str,
-    headers: &[(&str, &str)],
-) -> Result<(u16, Value), CommandError> {
+fn get(caller: &LocalClient, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), CommandError> {
     let (status, body) = caller
         .get(url, headers, MAX_ANSWER)
         .map_err(|error| format!("{url}: {error}"))?;
@@ -126,12 +116,7 @@ fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), 
     let mut shown = String::new();
     wait_for(demo, "the job's end", || {
         let (_, status) = get(caller, &url, &[("X-Signature", &signature)])?;
-        let text = |pointer: &str| {
-            status
-                .pointer(pointer)
-                .map(Value::to_string)
-                .unwrap_or_default()
-        };
+        let text = |pointer: &str| status.pointer(pointer).map(Value::to_string).unwrap_or_default();
         let batches = status
             .get("openai_batch_ids")
             .and_then(Value::as_array)
@@ -148,20 +133,13 @@ fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), 
         }
         match status.get("status").and_then(Value::as_str) {
             Some("completed") => Ok(Some(())),
-            Some("failed" | "cancelled") => {
-                Err(format!("the job came to nothing: {status}").into())
-            }
+            Some("failed" | "cancelled") => Err(format!("the job came to nothing: {status}").into()),
             _ => Ok(None),
         }
     })
 }
 
-fn verify_webhook(
-    demo: &Demo,
-    caller: &LocalClient,
-    key: &Key,
-    job: &str,
-) -> Result<(), CommandError> {
+fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), CommandError> {
     let url = format!("{}/sandbox/hooks/demo", demo.sandbox);
     let delivery = wait_for(demo, "the webhook", || {
         let (_, hooks) = get(caller, &url, &[])?;
@@ -173,18 +151,14 @@ fn verify_webhook(
             .and_then(Value::as_array)
             .into_iter()
             .flatten();
-        let found =
-            headers.filter_map(|pair| Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)));
+        let found = headers.filter_map(|pair| Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)));
         found
             .filter(|(key, _)| *key == name)
             .map(|(_, value)| value.to_owned())
             .next()
             .unwrap_or_default()
     };
-    let body = delivery
-        .get("body")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let body = delivery.get("body").and_then(Value::as_str).unwrap_or_default();
     if header("x-signature") != sign(key, Message::Bytes(body.as_bytes())) {
         return Err("the webhook's X-Signature does not hold".to_owned().into());
     }
@@ -201,14 +175,9 @@ fn verify_webhook(
     };
     received
         .verify(&webhook_secret(key), demo.clock.now().wall)
-        .map_err(|error| {
-            format!("the webhook's Standard Webhooks signature does not hold: {error}")
-        })?;
+        .map_err(|error| format!("the webhook's Standard Webhooks signature does not hold: {error}"))?;
     let notified = parse(body.as_bytes())?;
-    let lots = notified
-        .get("lots")
-        .and_then(Value::as_array)
-        .map_or(0, Vec::len);
+    let lots = notified.get("lots").and_then(Value::as_array).map_or(0, Vec::len);
     if notified.get("job_id").and_then(Value::as_str) != Some(job) || lots == 0 {
         return Err(format!("the webhook is about another job: {notified}").into());
     }
@@ -217,12 +186,7 @@ fn verify_webhook(
     ))
 }
 
-fn show_descriptions(
-    demo: &Demo,
-    caller: &LocalClient,
-    key: &Key,
-    job: &str,
-) -> Result<(), CommandError> {
+fn show_descriptions(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), CommandError> {
     let url = format!("{}/api/v1/batch-results/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
     let (_, results) = get(caller, &url, &[("X-Signature", &signature)])?;
@@ -259,9 +223,7 @@ fn show_descriptions(
     for lot in lots.iter().take(3) {
         say(&format!(
             "\n  lot {}",
-            lot.get("lot_id")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
+            lot.get("lot_id").and_then(Value::as_str).unwrap_or_default()
         ))?;
         for (language, text) in texts(lot) {
             let start: String = text.chars().take(150).collect();
@@ -279,8 +241,7 @@ fn show_descriptions(
 }
 
 fn show_queries(demo: &Demo, job: &str) -> Result<(), CommandError> {
-    let store =
-        Store::open(&demo.database, demo.clock.now().wall).map_err(|error| error.to_string())?;
+    let store = Store::open(&demo.database, demo.clock.now().wall).map_err(|error| error.to_string())?;
     for sql in inspect::operator_queries(job) {
         let table = store
             .read(|view| inspect::table(view, &sql, []))

@@ -37,10 +37,7 @@ pub(super) struct DemoOptions {
 pub(super) fn run(options: &DemoOptions) -> Outcome {
     logger::start("warn", LogFormat::Text);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let folder = std::env::temp_dir().join(format!(
-        "batchkeeper-demo-{}",
-        uuid::Uuid::new_v4().simple()
-    ));
+    let folder = std::env::temp_dir().join(format!("batchkeeper-demo-{}", uuid::Uuid::new_v4().simple()));
     let (group, _endings) = ThreadGroup::new();
     let sandbox = start_sandbox(&group, &clock, &folder)?;
     let openai = format!("http://{}", sandbox.address());
@@ -87,11 +84,7 @@ pub(super) fn run(options: &DemoOptions) -> Outcome {
     Ok(Verdict::Clean)
 }
 
-fn start_sandbox(
-    group: &ThreadGroup,
-    clock: &Arc<dyn Clock>,
-    folder: &Path,
-) -> Result<Server, CommandError> {
+fn start_sandbox(group: &ThreadGroup, clock: &Arc<dyn Clock>, folder: &Path) -> Result<Server, CommandError> {
     // A person can watch the stages, and does not wait long.
     let latencies = Latencies {
         validating: 500,
@@ -104,10 +97,9 @@ fn start_sandbox(
         pace: Pace::Fixed(latencies),
         ..SandboxSettings::default()
     };
-    let sandbox = Sandbox::open(&folder.join("sandbox"), settings, clock.clone())
-        .map_err(|error| error.to_string())?;
-    let listener =
-        TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port: {error}"))?;
+    let sandbox =
+        Sandbox::open(&folder.join("sandbox"), settings, clock.clone()).map_err(|error| error.to_string())?;
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port: {error}"))?;
     Server::start(
         group,
         clock.clone(),
@@ -135,8 +127,7 @@ fn write_config(folder: &Path, openai: &str) -> Result<Config, CommandError> {
         folder.join("batchkeeper.db"),
     );
     let path = config_path(folder);
-    let written =
-        std::fs::write(&key_file, "sk-sandbox\n").and_then(|()| std::fs::write(&path, text));
+    let written = std::fs::write(&key_file, "sk-sandbox\n").and_then(|()| std::fs::write(&path, text));
     written.map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(Config::load(&path)?)
 }

@@ -67,9 +67,7 @@ impl RunningBatch<'_> {
     /// created after that time (in seconds).
     pub fn compare(&self, listed: Option<ListingEntry<'_>>, lagging_since: i64) -> ListingDecision {
         match listed {
-            None if self.created_at.is_some_and(|time| time > lagging_since) => {
-                ListingDecision::AsExpected
-            }
+            None if self.created_at.is_some_and(|time| time > lagging_since) => ListingDecision::AsExpected,
             None => ListingDecision::NotListed,
             Some(listed) if self.is_made_as(listed) => ListingDecision::AsExpected,
             Some(_) => ListingDecision::WrongLink,
@@ -115,12 +113,7 @@ pub enum PauseState {
 /// Whether the alerts of a pause that is over are closed: no work waits that could show whether its cause is
 /// gone. A pause that ends later than in `longest_pause` was stored before the clock was set back; it is
 /// over.
-pub fn is_pause_idle(
-    pause: PauseState,
-    has_work: bool,
-    now: Timestamp,
-    longest_pause: Duration,
-) -> bool {
+pub fn is_pause_idle(pause: PauseState, has_work: bool, now: Timestamp, longest_pause: Duration) -> bool {
     let is_over = match pause {
         PauseState::Ended => true,
         PauseState::Unlimited => false,

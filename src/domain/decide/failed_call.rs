@@ -103,13 +103,12 @@ impl FailedCall<'_> {
             CallPurpose::Poll { .. } | CallPurpose::Download { .. } | CallPurpose::Compare => {
                 Some(PauseScope::OpenAi)
             }
-            CallPurpose::Upload
-            | CallPurpose::Create
-            | CallPurpose::FindCreated
-            | CallPurpose::Respond => match status(self.error) {
-                401 => Some(PauseScope::OpenAi),
-                _ => Some(PauseScope::Sending),
-            },
+            CallPurpose::Upload | CallPurpose::Create | CallPurpose::FindCreated | CallPurpose::Respond => {
+                match status(self.error) {
+                    401 => Some(PauseScope::OpenAi),
+                    _ => Some(PauseScope::Sending),
+                }
+            }
         }
     }
 
@@ -200,12 +199,7 @@ mod tests {
             (CallPurpose::Upload, 401, "", &all),
             (CallPurpose::Upload, 403, "", &sending),
             (CallPurpose::Create, 429, "insufficient_quota", &sending),
-            (
-                CallPurpose::Create,
-                400,
-                "billing_hard_limit_reached",
-                &sending,
-            ),
+            (CallPurpose::Create, 400, "billing_hard_limit_reached", &sending),
             (CallPurpose::FindCreated, 403, "", &sending),
             (CallPurpose::Respond, 403, "", &sending),
             (CallPurpose::Respond, 401, "", &all),

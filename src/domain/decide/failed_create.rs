@@ -22,16 +22,11 @@ pub enum FailedCreateDecision {
 }
 
 /// Decides what follows from a create that failed at `now`; its input was uploaded at `input_since`.
-pub fn decide(
-    error: &CallError,
-    input_since: Option<Timestamp>,
-    now: Timestamp,
-) -> FailedCreateDecision {
+pub fn decide(error: &CallError, input_since: Option<Timestamp>, now: Timestamp) -> FailedCreateDecision {
     if !error.had_no_effect() {
         return FailedCreateDecision::Unknown;
     }
-    let is_fresh =
-        input_since.is_some_and(|since| !(since + FILE_LAG).due_in(now, FILE_LAG).is_zero());
+    let is_fresh = input_since.is_some_and(|since| !(since + FILE_LAG).due_in(now, FILE_LAG).is_zero());
     FailedCreateDecision::NotCreated {
         forget_input: is_input_missing(error) && !is_fresh,
     }
@@ -60,9 +55,7 @@ mod tests {
             },
             CallError::Unknown { message },
         );
-        let kept = FailedCreateDecision::NotCreated {
-            forget_input: false,
-        };
+        let kept = FailedCreateDecision::NotCreated { forget_input: false };
         let forgotten = FailedCreateDecision::NotCreated { forget_input: true };
         for (error, input_since, expected) in [
             (not_sent, Some(old), kept),

@@ -88,12 +88,8 @@ impl FailedLine<'_> {
             Outcome::NotRun => (true, false),
             Outcome::Passing | Outcome::Unreadable | Outcome::Missing => (has_attempts, true),
             Outcome::Truncated => (!history.raised, true),
-            Outcome::ImageUnreachable => {
-                (history.image_rounds < IMAGE_ROUNDS && has_attempts, true)
-            }
-            Outcome::Answered | Outcome::Refused | Outcome::Filtered | Outcome::Wrong => {
-                (false, true)
-            }
+            Outcome::ImageUnreachable => (history.image_rounds < IMAGE_ROUNDS && has_attempts, true),
+            Outcome::Answered | Outcome::Refused | Outcome::Filtered | Outcome::Wrong => (false, true),
         };
         may_retry.then_some(FailedLineDecision::Retry {
             is_counted,
@@ -105,9 +101,7 @@ impl FailedLine<'_> {
     fn reason(&self) -> String {
         let what = match self.outcome {
             Outcome::Missing => "OpenAI's result files say nothing of it",
-            Outcome::Truncated => {
-                "the answer was cut short twice, the second time with a higher limit"
-            }
+            Outcome::Truncated => "the answer was cut short twice, the second time with a higher limit",
             Outcome::ImageUnreachable => "IMAGE_UNREACHABLE: OpenAI could not fetch its images",
             Outcome::Refused => "the model refused",
             Outcome::Filtered => "a content filter stopped the answer",
@@ -169,10 +163,7 @@ mod tests {
             assert!(fails(&line(outcome, 0)), "{outcome}");
         }
         // A line that OpenAI did not run is no attempt, however many there were.
-        assert_eq!(
-            line(Outcome::NotRun, 9).decide(),
-            retry(false, false, false)
-        );
+        assert_eq!(line(Outcome::NotRun, 9).decide(), retry(false, false, false));
     }
 
     #[test]
@@ -185,9 +176,7 @@ mod tests {
 
     #[test]
     fn a_lot_whose_image_openai_cannot_fetch_is_checked_and_sent_twice_more() {
-        for (image_rounds, attempts, is_sent) in
-            [(0, 0, true), (1, 1, true), (2, 0, false), (0, 2, false)]
-        {
+        for (image_rounds, attempts, is_sent) in [(0, 0, true), (1, 1, true), (2, 0, false), (0, 2, false)] {
             let mut line = line(Outcome::ImageUnreachable, attempts);
             line.history.image_rounds = image_rounds;
             if is_sent {

@@ -91,11 +91,7 @@ mod tests {
             (9_000, false, 1_200, 900),
         ] {
             let oldest = oldest_check(at(waiting_since), openai_failed, at(now));
-            assert_eq!(
-                oldest,
-                at(expected),
-                "{waiting_since} {openai_failed} {now}"
-            );
+            assert_eq!(oldest, at(expected), "{waiting_since} {openai_failed} {now}");
         }
     }
 }

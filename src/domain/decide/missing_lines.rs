@@ -126,9 +126,7 @@ mod tests {
             shortest: second * 60,
             longest: second * 200,
         };
-        let after = |wait| MissingLinesDecision::FetchAgain {
-            wait: second * wait,
-        };
+        let after = |wait| MissingLinesDecision::FetchAgain { wait: second * wait };
         for (waited, expected) in [
             (0, after(60)),
             (60, after(60)),

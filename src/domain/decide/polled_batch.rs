@@ -41,9 +41,7 @@ pub fn decide(
 ) -> PolledBatchDecision {
     let wait = interval(batch, now, base);
     if are_files_late(batch) && may_wait_for_files {
-        PolledBatchDecision::FilesLate {
-            wait: wait.min(base),
-        }
+        PolledBatchDecision::FilesLate { wait: wait.min(base) }
     } else if batch.status.is_some_and(BatchStatus::is_final) {
         PolledBatchDecision::Ended
     } else {
@@ -122,12 +120,7 @@ mod tests {
             (Some(BatchStatus::Cancelling), DAY + 1_801, 600, true),
             (None, DAY + 1_801, 600, true),
         ] {
-            let decision = decide(
-                &batch(status, age),
-                Timestamp::from_seconds(NOW),
-                BASE,
-                true,
-            );
+            let decision = decide(&batch(status, age), Timestamp::from_seconds(NOW), BASE, true);
             let expected = PolledBatchDecision::Running {
                 wait: Duration::from_secs(seconds),
                 is_overdue,
@@ -158,11 +151,7 @@ mod tests {
             batch.error_file_id = errors;
             let decide = |may_wait| decide(&batch, Timestamp::from_seconds(NOW), BASE, may_wait);
             let late = PolledBatchDecision::FilesLate { wait: BASE };
-            let expected = if is_late {
-                late
-            } else {
-                PolledBatchDecision::Ended
-            };
+            let expected = if is_late { late } else { PolledBatchDecision::Ended };
             assert_eq!(decide(true), expected, "{batch:?}");
             assert_eq!(decide(false), PolledBatchDecision::Ended, "{batch:?}");
         }

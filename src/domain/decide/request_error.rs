@@ -106,13 +106,7 @@ mod tests {
         for (place, code, kind, message, expected) in [
             (line, "a_new_code", "", "", Blame::Moment),
             (line, "invalid_image_url", "", "", Blame::Image),
-            (
-                line,
-                "",
-                "",
-                "timeout while downloading the image",
-                Blame::Image,
-            ),
+            (line, "", "", "timeout while downloading the image", Blame::Image),
             (
                 line,
                 "",
@@ -124,13 +118,7 @@ mod tests {
             (status(400), "invalid_image_url", "", "", Blame::Image),
             (status(400), "server_error", "", "", Blame::Moment),
             (status(400), "", "server_error", "", Blame::Moment),
-            (
-                status(400),
-                "a_new_code",
-                "server_error",
-                "",
-                Blame::Request,
-            ),
+            (status(400), "a_new_code", "server_error", "", Blame::Request),
             (status(400), "", "", "", Blame::Request),
             (status(500), "invalid_image_url", "", "", Blame::Moment),
             (status(302), "", "", "", Blame::Moment),

@@ -206,14 +206,7 @@ mod tests {
                 None,
                 PauseCalls(at(150)),
             ),
-            (
-                Outcome::Passing,
-                Some(unknown()),
-                3,
-                Outcome::Passing,
-                None,
-                Keep,
-            ),
+            (Outcome::Passing, Some(unknown()), 3, Outcome::Passing, None, Keep),
             (
                 Outcome::Passing,
                 Some(no_connection),

@@ -142,11 +142,7 @@ mod tests {
 
     const DELAYS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 
-    fn attempt(
-        status: Option<u16>,
-        earlier: u32,
-        retry_after: Option<u64>,
-    ) -> EndedAttempt<'static> {
+    fn attempt(status: Option<u16>, earlier: u32, retry_after: Option<u64>) -> EndedAttempt<'static> {
         EndedAttempt {
             id: 7,
             earlier,
@@ -162,9 +158,7 @@ mod tests {
     /// Seconds until the next attempt; `None` if there is none.
     fn wait(decision: DeliveryDecision) -> Option<u64> {
         match decision {
-            DeliveryDecision::RetryAt(at) => {
-                Some(at.since(Timestamp::from_seconds(1_700_000_000)).as_secs())
-            }
+            DeliveryDecision::RetryAt(at) => Some(at.since(Timestamp::from_seconds(1_700_000_000)).as_secs()),
             _ => None,
         }
     }
@@ -203,10 +197,7 @@ mod tests {
         ] {
             let (decision, _) = attempt(Some(503), earlier, retry_after).decide_delivery();
             let wait = wait(decision).unwrap_or_default();
-            assert!(
-                (from..=to).contains(&wait),
-                "{earlier} {retry_after:?}: {wait}"
-            );
+            assert!((from..=to).contains(&wait), "{earlier} {retry_after:?}: {wait}");
         }
     }
 
@@ -220,11 +211,7 @@ mod tests {
             (Some(429), 0, Some(86_400), Some(3_600)),
         ] {
             let decision = attempt(status, earlier, retry_after).decide_notification();
-            assert_eq!(
-                wait(decision),
-                expected,
-                "{status:?} {earlier} {retry_after:?}"
-            );
+            assert_eq!(wait(decision), expected, "{status:?} {earlier} {retry_after:?}");
         }
         let decision = attempt(Some(204), 0, None).decide_notification();
         assert_eq!(decision, DeliveryDecision::Delivered);

@@ -14,8 +14,7 @@ const MAX_WEBHOOK_CHARS: usize = 500;
 /// The member of this name.
 pub(super) fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, ApiError> {
     body.field(name).ok_or_else(|| {
-        ApiError::new(ErrorCode::MissingField, format!("`{name}` is missing."))
-            .with(json!({"field": name}))
+        ApiError::new(ErrorCode::MissingField, format!("`{name}` is missing.")).with(json!({"field": name}))
     })
 }
 
@@ -36,12 +35,9 @@ pub(super) fn check_webhook<'a>(
                 return Ok(None);
             }
             if url.chars().count() > MAX_WEBHOOK_CHARS {
-                return Err(refuse(&format!(
-                    "is longer than {MAX_WEBHOOK_CHARS} characters."
-                )));
+                return Err(refuse(&format!("is longer than {MAX_WEBHOOK_CHARS} characters.")));
             }
-            (rules.check_webhook_url)(&url)
-                .map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
+            (rules.check_webhook_url)(&url).map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
             Ok(Some(url))
         }
         Some(_) => Err(refuse("must be a text.")),

@@ -11,9 +11,8 @@ pub(super) fn is_language_tag(tag: &str) -> bool {
     tag.len() <= MAX_LANGUAGE_CHARS
         && (2..=8).contains(&primary.len())
         && primary.bytes().all(|b| b.is_ascii_alphabetic())
-        && subtags.all(|part| {
-            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
-        })
+        && subtags
+            .all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// Whether a language is English, `en` or `en-*`. Its text is the vision text, without a translation.

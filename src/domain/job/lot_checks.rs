@@ -46,8 +46,7 @@ pub(super) fn check_lots<'a>(
         let lot = check_lot(position, lot, rules)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
-            return Err(ApiError::new(ErrorCode::DuplicateLotId, message)
-                .with(json!({"lot_id": lot.lot_id})));
+            return Err(ApiError::new(ErrorCode::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id})));
         }
         checked.push(lot);
     }
@@ -57,10 +56,10 @@ pub(super) fn check_lots<'a>(
             .flat_map(|lot| &lot.unusable_images)
             .take(MAX_EXAMPLES)
             .collect();
-        let message =
-            "No lot has an image URL that can be used (http or https, no private address).";
-        return Err(ApiError::new(ErrorCode::InvalidImageUrls, message)
-            .with(json!({"invalid_urls": invalid_urls})));
+        let message = "No lot has an image URL that can be used (http or https, no private address).";
+        return Err(
+            ApiError::new(ErrorCode::InvalidImageUrls, message).with(json!({"invalid_urls": invalid_urls}))
+        );
     }
     Ok(checked)
 }
@@ -169,9 +168,7 @@ fn check_images<'a>(
                 _ => None,
             },
         };
-        let url = url
-            .map(|url| check_text(position, "images", *url))
-            .transpose()?;
+        let url = url.map(|url| check_text(position, "images", *url)).transpose()?;
         match url {
             Some(url) if (rules.check_image_url)(&url).is_ok() => usable.push(url),
             Some(url) => unusable.push(cut_listed_url(url)),
@@ -189,8 +186,6 @@ fn cut_listed_url(url: Cow<'_, str>) -> Cow<'_, str> {
     if url.chars().nth(MAX_LISTED_CHARS).is_none() {
         return url;
     }
-    let kept = url
-        .chars()
-        .take(MAX_LISTED_CHARS - CUT_MARK.chars().count());
+    let kept = url.chars().take(MAX_LISTED_CHARS - CUT_MARK.chars().count());
     kept.chain(CUT_MARK.chars()).collect()
 }

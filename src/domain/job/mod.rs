@@ -14,9 +14,7 @@ mod submission_checks;
 
 pub use language::is_english;
 pub use receiver::receiver;
-pub use submission::{
-    MAX_LOTS, NO_IMAGE, NewLot, Submission, SubmissionRules, UnusableUrl, VERSION,
-};
+pub use submission::{MAX_LOTS, NO_IMAGE, NewLot, Submission, SubmissionRules, UnusableUrl, VERSION};
 pub use submission_checks::check_submission;
 
 text_enum! {

@@ -27,8 +27,7 @@ pub fn check_submission<'a>(
         ));
     }
     if body.field("event").is_some() {
-        let message =
-            "A body with an `event` field is a webhook of this service, never a submission.";
+        let message = "A body with an `event` field is a webhook of this service, never a submission.";
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     check_version(body)?;
@@ -90,8 +89,9 @@ fn check_languages(body: &Json<'_>, rules: &SubmissionRules<'_>) -> Result<Vec<S
             let message = format!(
                 "`languages[{position}]` must be a BCP 47 tag of at most {MAX_LANGUAGE_CHARS} characters, such as \"en\" or \"pt-BR\"."
             );
-            return Err(ApiError::new(ErrorCode::InvalidLanguage, message)
-                .with(json!({"position": position})));
+            return Err(
+                ApiError::new(ErrorCode::InvalidLanguage, message).with(json!({"position": position}))
+            );
         };
         if languages.iter().any(|seen| seen.eq_ignore_ascii_case(&tag)) {
             return Err(ApiError::new(

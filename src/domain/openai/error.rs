@@ -62,9 +62,7 @@ impl CallError {
                 matches!(refusal.status, 401 | 403)
                     || matches!(
                         refusal.code.as_str(),
-                        "insufficient_quota"
-                            | "billing_hard_limit_reached"
-                            | "credit_balance_exhausted"
+                        "insufficient_quota" | "billing_hard_limit_reached" | "credit_balance_exhausted"
                     )
             }
             _ => false,

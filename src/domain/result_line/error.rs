@@ -81,9 +81,7 @@ fn read_body(body: &Json<'_>) -> RequestError {
     let detail = member(body, "detail");
     let mut found = read(error.or(detail).unwrap_or(body));
     if found.message.is_empty() {
-        found.message = detail
-            .map(|detail| read(detail).message)
-            .unwrap_or_default();
+        found.message = detail.map(|detail| read(detail).message).unwrap_or_default();
     }
     found
 }

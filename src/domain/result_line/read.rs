@@ -35,11 +35,7 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
     let body = response.and_then(|response| member(response, "body"));
     let status = response
         .and_then(|response| member(response, "status_code"))
-        .map(|status| {
-            status
-                .as_u64()
-                .and_then(|status| u16::try_from(status).ok())
-        });
+        .map(|status| status.as_u64().and_then(|status| u16::try_from(status).ok()));
     let (answer, usage) = match (body, member(&line, "error"), status) {
         (None, Some(_), Some(Some(status @ 400..))) => {
             (error::of_status(status, Some(&line)), TokenUsage::ZERO)
@@ -173,8 +169,7 @@ impl AnswerParts {
         for part in content.and_then(Json::as_array).unwrap_or_default() {
             match string(part, "type").as_deref() {
                 Some("output_text" | "text") => {
-                    self.text
-                        .push_str(&string(part, "text").unwrap_or_default());
+                    self.text.push_str(&string(part, "text").unwrap_or_default());
                 }
                 Some("refusal") => {
                     let refusal = string(part, "refusal").unwrap_or_default();
@@ -222,11 +217,7 @@ fn usage(body: &Json<'_>) -> TokenUsage {
     };
     TokenUsage {
         input: either("input_tokens", "prompt_tokens"),
-        cached: detail(
-            "input_tokens_details",
-            "prompt_tokens_details",
-            "cached_tokens",
-        ),
+        cached: detail("input_tokens_details", "prompt_tokens_details", "cached_tokens"),
         output: either("output_tokens", "completion_tokens"),
         reasoning: detail(
             "output_tokens_details",

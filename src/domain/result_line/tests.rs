@@ -17,8 +17,7 @@ fn body(status: u16, body: Value) -> Answer {
 }
 
 fn api_error(status: u16, code: Value, param: Value, message: &str) -> Answer {
-    let error =
-        json!({"message": message, "type": "invalid_request_error", "param": param, "code": code});
+    let error = json!({"message": message, "type": "invalid_request_error", "param": param, "code": code});
     body(status, json!({ "error": error }))
 }
 
@@ -132,13 +131,8 @@ fn errors_of_the_line_are_tried_again_unless_an_image_is_to_blame() {
     let answer = line(json!({}), json!({"code": "batch_expired", "message": {}}));
     assert_eq!(retry_code(answer), "batch_expired");
     assert_eq!(
-        line(
-            Value::Null,
-            json!({"code": "invalid_image_url", "message": "no"})
-        ),
-        Answer::ImageUnreachable {
-            message: "no".into()
-        }
+        line(Value::Null, json!({"code": "invalid_image_url", "message": "no"})),
+        Answer::ImageUnreachable { message: "no".into() }
     );
     assert_eq!(retry_code(line(Value::Null, Value::Null)), "no_answer");
     assert_eq!(retry_code(line(json!({}), json!({}))), "no_answer");
@@ -155,13 +149,8 @@ fn errors_of_the_line_are_tried_again_unless_an_image_is_to_blame() {
 
 #[test]
 fn statuses_that_blame_no_request_are_tried_again() {
-    for status in [
-        0, 100, 302, 408, 409, 429, 500, 502, 503, 504, 520, 530, 999,
-    ] {
-        assert_eq!(
-            retry_code(body(status, json!({}))),
-            format!("http_{status}")
-        );
+    for status in [0, 100, 302, 408, 409, 429, 500, 502, 503, 504, 520, 530, 999] {
+        assert_eq!(retry_code(body(status, json!({}))), format!("http_{status}"));
         let html = json!("<html>Bad gateway</html>");
         assert_eq!(
             body(status, html),
@@ -172,12 +161,7 @@ fn statuses_that_blame_no_request_are_tried_again() {
         );
     }
     assert_eq!(
-        retry_code(api_error(
-            429,
-            json!("insufficient_quota"),
-            Value::Null,
-            "m"
-        )),
+        retry_code(api_error(429, json!("insufficient_quota"), Value::Null, "m")),
         "insufficient_quota"
     );
     assert_eq!(
@@ -185,14 +169,10 @@ fn statuses_that_blame_no_request_are_tried_again() {
         "http_0"
     );
     for code in ["server_error", "rate_limit_exceeded"] {
-        assert_eq!(
-            retry_code(api_error(400, json!(code), Value::Null, "m")),
-            code
-        );
+        assert_eq!(retry_code(api_error(400, json!(code), Value::Null, "m")), code);
     }
     // The type stands in for a code that is null.
-    let typed =
-        json!({"error": {"message": "m", "type": "server_error", "param": null, "code": null}});
+    let typed = json!({"error": {"message": "m", "type": "server_error", "param": null, "code": null}});
     assert_eq!(retry_code(body(400, typed)), "server_error");
 }
 
@@ -218,33 +198,21 @@ fn other_client_errors_fail() {
         (404, "model_not_found"),
         (422, "unprocessable"),
     ] {
-        assert_eq!(
-            fail_code(api_error(status, json!(code), Value::Null, "m")),
-            code
-        );
+        assert_eq!(fail_code(api_error(status, json!(code), Value::Null, "m")), code);
     }
     assert_eq!(
         fail_code(api_error(400, Value::Null, json!("max_tokens"), "m")),
         "invalid_request_error"
     );
-    assert_eq!(
-        fail_code(api_error(403, json!(1010), Value::Null, "m")),
-        "1010"
-    );
+    assert_eq!(fail_code(api_error(403, json!(1010), Value::Null, "m")), "1010");
     assert_eq!(fail_code(body(403, json!({}))), "http_403");
     let detail = |body_: Value| match body(400, body_) {
         Answer::Fail { message, .. } => message,
         other => panic!("{other:?}"),
     };
     assert_eq!(detail(json!({"detail": "said here"})), "said here");
-    assert_eq!(
-        detail(json!({"detail": {"message": "said here"}})),
-        "said here"
-    );
-    assert_eq!(
-        detail(json!({"error": {"detail": "said here"}})),
-        "said here"
-    );
+    assert_eq!(detail(json!({"detail": {"message": "said here"}})), "said here");
+    assert_eq!(detail(json!({"error": {"detail": "said here"}})), "said here");
     assert_eq!(detail(json!({"error": "said here"})), "said here");
     // Clients read it: the account is not their affair.
     assert_eq!(
@@ -264,11 +232,7 @@ fn images_out_of_reach_are_known_by_code_parameter_or_message() {
         (json!("failed_to_download_image"), Value::Null, "m"),
         (json!("image_file_not_found"), Value::Null, "m"),
         (json!("invalid_value"), json!("url"), "m"),
-        (
-            Value::Null,
-            Value::Null,
-            "Timeout while downloading the image.",
-        ),
+        (Value::Null, Value::Null, "Timeout while downloading the image."),
         (
             json!("invalid_value"),
             json!("input"),
@@ -306,20 +270,14 @@ fn images_out_of_reach_are_known_by_code_parameter_or_message() {
 fn the_text_is_what_the_messages_say() {
     let reasoning = json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}],
                            "content": [{"type": "reasoning_text", "text": "hmm"}]});
-    let both = json!([
-        output_text(" The bumper "),
-        output_text("is dented.\u{0}\n")
-    ]);
+    let both = json!([output_text(" The bumper "), output_text("is dented.\u{0}\n")]);
     assert_eq!(
         responses(json!([reasoning, message(both)])),
         text("The bumper is dented.")
     );
     // Several messages: one text, as OpenAI's own libraries have it.
     let parts = |text| message(json!([output_text(text)]));
-    assert_eq!(
-        responses(json!([parts(""), parts("a"), parts("b")])),
-        text("ab")
-    );
+    assert_eq!(responses(json!([parts(""), parts("a"), parts("b")])), text("ab"));
     let phased = |phase: Value, text| {
         let mut item = parts(text);
         item["phase"] = phase;
@@ -342,10 +300,7 @@ fn the_text_is_what_the_messages_say() {
     );
     assert_eq!(chat("stop", json!({"content": " a "})), text("a"));
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
-    assert_eq!(
-        chat("stop", json!({"content": parts, "refusal": {}})),
-        text("ab")
-    );
+    assert_eq!(chat("stop", json!({"content": parts, "refusal": {}})), text("ab"));
     // A refusal beside a text does not undo the text.
     let refusal = json!({"type": "refusal", "refusal": "But not that."});
     assert_eq!(
@@ -409,15 +364,9 @@ fn half_a_text_is_truncated_and_a_filtered_one_filtered() {
         incomplete(json!({"reason": "max_output_tokens"})),
         Answer::Truncated
     );
-    assert_eq!(
-        incomplete(json!({"reason": "content_filter"})),
-        Answer::Filtered
-    );
+    assert_eq!(incomplete(json!({"reason": "content_filter"})), Answer::Filtered);
     assert_eq!(incomplete(Value::Null), Answer::Truncated);
-    assert_eq!(
-        chat("length", json!({"content": "half"})),
-        Answer::Truncated
-    );
+    assert_eq!(chat("length", json!({"content": "half"})), Answer::Truncated);
     assert_eq!(
         chat("content_filter", json!({"content": "half"})),
         Answer::Filtered
@@ -451,10 +400,7 @@ fn a_run_that_failed_inside_a_200_is_no_success() {
         fail_code(failed("completed", error("invalid_prompt"))),
         "invalid_prompt"
     );
-    assert_eq!(
-        retry_code(failed("failed", json!({"message": "m"}))),
-        "failed"
-    );
+    assert_eq!(retry_code(failed("failed", json!({"message": "m"}))), "failed");
     for status in ["failed", "queued", "in_progress", "cancelled", "new_status"] {
         assert_eq!(retry_code(failed(status, Value::Null)), status);
     }
@@ -533,10 +479,7 @@ fn odd_texts_are_kept() {
         "\u{1f697} л"
     );
     // A file may begin with a byte order mark.
-    assert_eq!(
-        said(format!("\u{feff}{}", line_saying("a")).as_bytes()),
-        "a"
-    );
+    assert_eq!(said(format!("\u{feff}{}", line_saying("a")).as_bytes()), "a");
     // What is no character is replaced: the rest was paid for.
     assert_eq!(said(line_saying(r"a\ud83db").as_bytes()), "a\u{fffd}b");
     assert_eq!(said(line_saying(r"a\u0000b").as_bytes()), "ab");

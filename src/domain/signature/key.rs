@@ -25,9 +25,7 @@ pub enum KeyError {
         bytes: usize,
     },
     /// The key is printed in the earlier service's documents.
-    #[error(
-        "this key is printed in the earlier service's documents, so anyone has it; make a new one"
-    )]
+    #[error("this key is printed in the earlier service's documents, so anyone has it; make a new one")]
     Published,
 }
 

@@ -27,9 +27,7 @@ mod webhook;
 pub use key::{Key, KeyError, MIN_KEY_BYTES};
 pub use message::{Message, sign, verify};
 pub use request::{SignedRequest, TOLERANCE, is_fresh, v1_hex};
-pub use webhook::{
-    ReceivedWebhook, WebhookError, webhook_headers, webhook_secret, webhook_signature,
-};
+pub use webhook::{ReceivedWebhook, WebhookError, webhook_headers, webhook_secret, webhook_signature};
 
 #[cfg(test)]
 mod tests;

@@ -25,24 +25,16 @@ fn weak_keys_are_refused() {
     assert!(Key::new("sixteen bytes !!").is_ok());
     for known in PUBLISHED_KEYS {
         assert_eq!(Key::new(known).unwrap_err(), KeyError::Published);
-        assert_eq!(
-            Key::new(format!("{known}\n")).unwrap_err(),
-            KeyError::Published
-        );
+        assert_eq!(Key::new(format!("{known}\n")).unwrap_err(), KeyError::Published);
     }
     let shown = format!("{:?}", Key::new("sixteen bytes !!").unwrap());
-    assert!(
-        !shown.contains("sixteen") && !shown.contains("115"),
-        "{shown}"
-    );
+    assert!(!shown.contains("sixteen") && !shown.contains("115"), "{shown}");
 }
 
 #[test]
 fn canonical_signatures_of_every_vector() {
-    let file: Value = serde_json::from_str(include_str!(
-        "../../../tests/fixtures/canonical_vectors.json"
-    ))
-    .unwrap();
+    let file: Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/canonical_vectors.json")).unwrap();
     let key = key(file["key"].as_str().unwrap());
     let mut checked = 0;
     for vector in file["vectors"].as_array().unwrap() {

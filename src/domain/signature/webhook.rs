@@ -60,10 +60,7 @@ pub fn webhook_headers(
         ("X-Delivery-Attempt", attempt.to_string()),
         ("webhook-id", id.to_owned()),
         ("webhook-timestamp", timestamp.to_string()),
-        (
-            "webhook-signature",
-            webhook_signature(keys, id, timestamp, body),
-        ),
+        ("webhook-signature", webhook_signature(keys, id, timestamp, body)),
     ]
 }
 

@@ -22,22 +22,14 @@ fn permits_are_counted_and_released() {
         assert!(permit.enter(Phase::Served));
     }
     assert!(limiter.acquire(&stream, peer("2001:db8::3")).is_none());
-    assert!(
-        limiter
-            .acquire_proxied(peer("2001:db8::3").unwrap())
-            .is_none()
-    );
+    assert!(limiter.acquire_proxied(peer("2001:db8::3").unwrap()).is_none());
     let c = limiter.acquire(&stream, peer("192.0.2.1")).unwrap();
     assert!(c.enter(Phase::Served));
     assert!(limiter.acquire(&stream, peer("192.0.2.2")).is_none());
     drop(c);
     let c = limiter.acquire(&stream, peer("::ffff:192.0.2.1")).unwrap();
     let proxied = limiter.acquire_proxied(peer("192.0.2.1").unwrap()).unwrap();
-    assert!(
-        limiter
-            .acquire_proxied(peer("192.0.2.1").unwrap())
-            .is_none()
-    );
+    assert!(limiter.acquire_proxied(peer("192.0.2.1").unwrap()).is_none());
     drop(proxied);
     assert!(!limiter.wait_until_empty(Duration::ZERO));
     drop((a, b));
@@ -69,10 +61,7 @@ fn a_connection_without_progress_is_evicted_for_a_new_one() {
     );
     assert!(c.enter(Phase::Served) && d.enter(Phase::Served));
     let e = acquire("192.0.2.3").unwrap();
-    assert!(
-        !b.enter(Phase::Served),
-        "an evicted connection is not served"
-    );
+    assert!(!b.enter(Phase::Served), "an evicted connection is not served");
     drop((a, b));
     assert!(e.enter(Phase::Served) && other.enter(Phase::Served));
     let f = acquire("192.0.2.3").unwrap();
@@ -95,9 +84,5 @@ fn a_peer_at_its_limit_displaces_its_own_connections() {
     let second = acquire("192.0.2.2");
     let third = acquire("192.0.2.2");
     assert!(!first.enter(Phase::Arriving));
-    assert!(
-        [other, second, third]
-            .iter()
-            .all(|it| it.enter(Phase::Arriving))
-    );
+    assert!([other, second, third].iter().all(|it| it.enter(Phase::Arriving)));
 }

@@ -102,11 +102,9 @@ pub fn parse(bytes: &[u8], max_headers: usize) -> Result<RequestHead, HttpError>
 
 fn parser_error(error: Error) -> HttpError {
     match error {
-        Error::TooManyHeaders => HttpError::new(
-            431,
-            "REQUEST_TOO_LARGE",
-            "the request has too many header fields",
-        ),
+        Error::TooManyHeaders => {
+            HttpError::new(431, "REQUEST_TOO_LARGE", "the request has too many header fields")
+        }
         Error::Version => HttpError::new(
             505,
             "INVALID_PARAMETER",
@@ -177,14 +175,10 @@ fn body_length(headers: &[(String, String)]) -> Result<u64, HttpError> {
         return Ok(0);
     };
     if lengths.next().is_some() {
-        return Err(HttpError::malformed(
-            "Content-Length is given more than once",
-        ));
+        return Err(HttpError::malformed("Content-Length is given more than once"));
     }
     if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(HttpError::malformed(
-            "Content-Length must be a plain number",
-        ));
+        return Err(HttpError::malformed("Content-Length must be a plain number"));
     }
     // A number of more than 64 bits is well-formed. It is refused later as too large.
     Ok(first.parse().unwrap_or(u64::MAX))

@@ -87,8 +87,8 @@ impl OpenAiClient {
         if api_key.0.is_empty() {
             return Err(SettingsError::ApiKey);
         }
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", api_key.0))
-            .map_err(|_| SettingsError::ApiKey)?;
+        let mut authorization =
+            HeaderValue::from_str(&format!("Bearer {}", api_key.0)).map_err(|_| SettingsError::ApiKey)?;
         authorization.set_sensitive(true);
         Ok(Self {
             organization: optional_header(&identity.organization, "organization")?,
@@ -146,10 +146,9 @@ impl BatchApi for OpenAiClient {
         let response = self.send(&self.upload, request, SendBody::from_reader(&mut form))?;
         let file = self.as_file(&self.json(response)?, None)?;
         match file.bytes {
-            Some(bytes) if bytes != length => Err(self.unknown(&format!(
-                "{length} bytes were sent, and {} has {bytes}",
-                file.id
-            ))),
+            Some(bytes) if bytes != length => {
+                Err(self.unknown(&format!("{length} bytes were sent, and {} has {bytes}", file.id)))
+            }
             _ => Ok(file),
         }
     }
@@ -180,9 +179,7 @@ impl BatchApi for OpenAiClient {
 
     fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
         let path = format!("/files/{}/content", self.encoded(id)?);
-        let request = self
-            .request(Method::GET, &path)
-            .header(header::ACCEPT, "*/*");
+        let request = self.request(Method::GET, &path).header(header::ACCEPT, "*/*");
         let response = self.send(&self.download, request, ())?;
         if let Some(coding) = response.headers().get(header::CONTENT_ENCODING)
             && coding != "identity"
@@ -238,9 +235,7 @@ impl BatchApi for OpenAiClient {
             .limit(MAX_LISTING_BYTES)
             .reader();
         let value = json_objects::batches_without_errors(BufReader::with_capacity(64 * 1024, body))
-            .map_err(|error| {
-                self.unknown(&format!("the listing broke off, or is malformed: {error}"))
-            })?;
+            .map_err(|error| self.unknown(&format!("the listing broke off, or is malformed: {error}")))?;
         self.as_page(&value, Batch::from_json)
     }
 

@@ -45,9 +45,7 @@ impl OpenAiClient {
         let request = request
             .body(body)
             .map_err(|error| self.not_sent(&format!("no request: {error}")))?;
-        let response = agent
-            .run(request)
-            .map_err(|error| self.transport_error(&error))?;
+        let response = agent.run(request).map_err(|error| self.transport_error(&error))?;
         if response.status().is_success() {
             Ok(response)
         } else {
@@ -87,12 +85,7 @@ impl OpenAiClient {
     }
 
     /// The query of a listing, with a limit of at most `max_limit`.
-    pub(super) fn query(
-        &self,
-        after: Option<&str>,
-        limit: u32,
-        max_limit: u32,
-    ) -> CallResult<String> {
+    pub(super) fn query(&self, after: Option<&str>, limit: u32, max_limit: u32) -> CallResult<String> {
         let mut query = format!("limit={}", limit.clamp(1, max_limit));
         if let Some(after) = after {
             query.push_str("&after=");
@@ -116,11 +109,7 @@ impl OpenAiClient {
     }
 
     /// Reads a page of a listing.
-    pub(super) fn as_page<T>(
-        &self,
-        value: &Value,
-        element: fn(&Value) -> Option<T>,
-    ) -> CallResult<Page<T>> {
+    pub(super) fn as_page<T>(&self, value: &Value, element: fn(&Value) -> Option<T>) -> CallResult<Page<T>> {
         json_objects::page(value, element)
             .ok_or_else(|| self.unknown(&format!("the answer is not that listing: {value}")))
     }

@@ -142,10 +142,7 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 /// The value of a header field; `None` if it is empty.
-pub(super) fn optional_header(
-    value: &str,
-    what: &'static str,
-) -> Result<Option<HeaderValue>, SettingsError> {
+pub(super) fn optional_header(value: &str, what: &'static str) -> Result<Option<HeaderValue>, SettingsError> {
     if value.is_empty() {
         return Ok(None);
     }

@@ -20,12 +20,7 @@ fn the_key_travels_in_the_clear_within_this_machine_only() {
     ] {
         assert_eq!(settings_error(url), None, "{url}");
     }
-    for host in [
-        "localhost.evil.test",
-        "10.0.0.1",
-        "[::2]",
-        "127.1.evil.test",
-    ] {
+    for host in ["localhost.evil.test", "10.0.0.1", "[::2]", "127.1.evil.test"] {
         let plain = SettingsError::PlainHttp(host.to_owned());
         assert_eq!(settings_error(&format!("http://{host}/v1")), Some(plain));
     }
@@ -55,8 +50,7 @@ fn odd_keys_and_identities_are_refused_without_showing_them() {
         project: String::new(),
     };
     for key in ["", " \n", "sk-\u{7f}secret", "sk-a\nb"] {
-        let error =
-            OpenAiClient::new(ClientSettings::new(identity(""), ApiKey::new(key))).unwrap_err();
+        let error = OpenAiClient::new(ClientSettings::new(identity(""), ApiKey::new(key))).unwrap_err();
         assert_eq!(error, SettingsError::ApiKey);
     }
     let settings = ClientSettings::new(identity("org\n"), ApiKey::new("sk-secret"));
@@ -65,10 +59,6 @@ fn odd_keys_and_identities_are_refused_without_showing_them() {
         OpenAiClient::new(settings).unwrap_err(),
         SettingsError::Identity("organization")
     );
-    let client = OpenAiClient::new(ClientSettings::new(
-        identity(""),
-        ApiKey::new("sk-secret\n"),
-    ))
-    .unwrap();
+    let client = OpenAiClient::new(ClientSettings::new(identity(""), ApiKey::new("sk-secret\n"))).unwrap();
     assert!(!format!("{client:?}").contains("secret"));
 }

@@ -83,13 +83,7 @@ mod tests {
     #[test]
     fn names_need_no_quoting() {
         assert!(is_upload_name("batchkeeper-0f.jsonl"));
-        for name in [
-            "a.json",
-            "a\".jsonl",
-            "a\r\nb.jsonl",
-            "a/b.jsonl",
-            "é.jsonl",
-        ] {
+        for name in ["a.json", "a\".jsonl", "a\r\nb.jsonl", "a/b.jsonl", "é.jsonl"] {
             assert!(!is_upload_name(name), "{name:?}");
         }
     }

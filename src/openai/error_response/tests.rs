@@ -71,9 +71,8 @@ fn messages_carry_no_secrets_no_control_characters_and_an_end() {
         .to_string(),
     );
     assert!(
-        got.message.starts_with(
-            "Incorrect API key provided: sk-…. ([key]) org-…, task-force disk-x [31m éé"
-        )
+        got.message
+            .starts_with("Incorrect API key provided: sk-…. ([key]) org-…, task-force disk-x [31m éé")
     );
     assert_eq!(got.message.chars().count(), 500);
     assert_eq!(got.request_id, "req_1");
@@ -86,10 +85,7 @@ fn waits_are_read_in_every_form_and_capped() {
     let cases: [(Headers<'_>, Option<u64>); 10] = [
         (&[("retry-after", "7")], Some(7000)),
         (&[("retry-after", "0.5")], Some(500)),
-        (
-            &[("retry-after-ms", "1500"), ("retry-after", "7")],
-            Some(1500),
-        ),
+        (&[("retry-after-ms", "1500"), ("retry-after", "7")], Some(1500)),
         (&[("retry-after", "86400")], Some(3_600_000)),
         (&[("retry-after", "-3")], Some(0)),
         (&[("retry-after", "soon")], None),
@@ -98,10 +94,7 @@ fn waits_are_read_in_every_form_and_capped() {
             &[("retry-after", "Mon, 23 Nov 2026 10:00:42 GMT"), date],
             Some(42_000),
         ),
-        (
-            &[("retry-after", "Mon, 23 Nov 2026 02:13:25 GMT")],
-            Some(5000),
-        ),
+        (&[("retry-after", "Mon, 23 Nov 2026 02:13:25 GMT")], Some(5000)),
         (&[], None),
     ];
     for (headers, millis) in cases {

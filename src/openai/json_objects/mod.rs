@@ -8,18 +8,13 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::api::Page;
-use crate::domain::openai::{
-    Batch, BatchError, BatchStatus, FileObject, RequestCounts, without_secrets,
-};
+use crate::domain::openai::{Batch, BatchError, BatchStatus, FileObject, RequestCounts, without_secrets};
 use crate::domain::usage::TokenUsage;
 
 /// A string that is not empty. `None` for null, an absent member, an empty string, and `{}`, which R writes
 /// for null.
 pub(super) fn text(value: &Value) -> Option<String> {
-    value
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned)
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// A string that is not empty, or a number as text: proxies in front of OpenAI write error codes as numbers.

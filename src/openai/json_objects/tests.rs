@@ -56,11 +56,7 @@ fn a_page_with_a_malformed_element_is_refused() {
     let read = |value: Value| page(&value, Batch::from_json);
     assert!(read(json!({"data": [good, {"id": "batch_2"}], "has_more": false})).is_none());
     assert!(read(json!({"data": null, "has_more": false})).is_none());
-    assert!(
-        !read(json!({"data": [good], "has_more": false}))
-            .unwrap()
-            .has_more
-    );
+    assert!(!read(json!({"data": [good], "has_more": false})).unwrap().has_more);
     assert!(read(json!({"data": [good]})).unwrap().has_more);
     assert!(!read(json!({"data": []})).unwrap().has_more);
 }

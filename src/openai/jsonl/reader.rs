@@ -146,9 +146,7 @@ impl<R: BufRead> LineReader<R> {
 pub(super) fn append_within(line: &mut Vec<u8>, part: &[u8], max_length: usize) {
     let needed = line.len() + part.len();
     if needed > line.capacity() {
-        let wanted = needed
-            .max(line.capacity().saturating_mul(2))
-            .min(max_length);
+        let wanted = needed.max(line.capacity().saturating_mul(2)).min(max_length);
         line.reserve_exact(wanted.max(needed) - line.len());
     }
     line.extend_from_slice(part);

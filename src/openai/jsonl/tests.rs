@@ -44,10 +44,7 @@ fn only_lf_ends_a_line_and_blank_lines_are_skipped() {
 #[test]
 fn a_line_of_the_maximum_length_is_read() {
     let (lines, _) = read(b"12345678\n123456789", 64, 8, 0);
-    assert_eq!(
-        lines,
-        [(9, true, Ok(b"12345678".into())), (18, false, Err(9))]
-    );
+    assert_eq!(lines, [(9, true, Ok(b"12345678".into())), (18, false, Err(9))]);
 }
 
 #[test]
@@ -56,16 +53,10 @@ fn a_file_is_read_from_an_offset_within_it() {
     std::fs::write(file.path(), b"one\ntwo\n").unwrap();
     let mut reader = LineReader::open(file.path(), 4).unwrap();
     let line = reader.next_line().unwrap().unwrap();
-    assert_eq!(
-        (line.next_offset, line.content),
-        (8, LineContent::Bytes(b"two"))
-    );
+    assert_eq!((line.next_offset, line.content), (8, LineContent::Bytes(b"two")));
     assert_eq!(reader.next_line().unwrap(), None);
     assert_eq!(
-        LineReader::open(file.path(), 8)
-            .unwrap()
-            .next_line()
-            .unwrap(),
+        LineReader::open(file.path(), 8).unwrap().next_line().unwrap(),
         None
     );
     assert!(LineReader::open(file.path(), 9).is_err());
@@ -80,11 +71,7 @@ fn a_file_is_read_from_an_offset_within_it() {
 
 #[test]
 fn a_request_line_has_exactly_these_bytes() {
-    let line = encode_request_line(
-        "v_1",
-        &json!({"input": "a\nb\u{2028}\u{85}é\u{2029}\u{2027}"}),
-    )
-    .unwrap();
+    let line = encode_request_line("v_1", &json!({"input": "a\nb\u{2028}\u{85}é\u{2029}\u{2027}"})).unwrap();
     assert_eq!(
         String::from_utf8(line).unwrap(),
         "{\"custom_id\":\"v_1\",\"method\":\"POST\",\"url\":\"/v1/responses\",\
@@ -110,26 +97,14 @@ fn recovery_reads_ids_and_metadata_and_names_bad_lines() {
     let first = lines[0].as_ref().unwrap();
     assert_eq!(first.custom_id, "a");
     assert_eq!(first.metadata, BTreeMap::from([("job".into(), "1".into())]));
-    assert!(
-        lines[1]
-            .as_ref()
-            .unwrap_err()
-            .to_string()
-            .starts_with("line 2: ")
-    );
+    assert!(lines[1].as_ref().unwrap_err().to_string().starts_with("line 2: "));
     assert_eq!(lines[2].as_ref().unwrap().custom_id, "b");
     assert_eq!(lines.len(), 3);
 }
 
 /// Bytes in which line ends, blanks and quotes are frequent.
 fn jsonl_like_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let byte = prop_oneof![
-        Just(b'\n'),
-        Just(b'\r'),
-        Just(b' '),
-        Just(b'"'),
-        any::<u8>(),
-    ];
+    let byte = prop_oneof![Just(b'\n'), Just(b'\r'), Just(b' '), Just(b'"'), any::<u8>(),];
     prop::collection::vec(byte, 0..200)
 }
 

@@ -129,10 +129,9 @@ fn bar(x: u64, width: u64, most: u64, interval: &Interval, (age, mean): (Duratio
 /// The figures in words, which are also the key of the colours.
 fn words(intervals: &[Interval], span: Span, most: u64, slowest: u64) -> Markup {
     let total = intervals.iter().fold(Interval::default(), Interval::plus);
-    let mean = total.mean().map_or_else(
-        || "–".to_owned(),
-        |mean| duration(Duration::from_millis(mean)),
-    );
+    let mean = total
+        .mean()
+        .map_or_else(|| "–".to_owned(), |mean| duration(Duration::from_millis(mean)));
     html! {
         span class="key good" {}
         (number(total.lots())) " lots finished in the last " (span.name) ", " (number(total.failed))

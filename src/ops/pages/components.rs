@@ -33,8 +33,7 @@ pub(super) fn number(value: u64) -> String {
 
 /// A large number, rounded down to a tenth of its unit.
 pub(super) fn brief(value: u64) -> String {
-    let tenths =
-        |unit: u64, name: &str| format!("{}.{}{name}", value / unit, value % unit * 10 / unit);
+    let tenths = |unit: u64, name: &str| format!("{}.{}{name}", value / unit, value % unit * 10 / unit);
     match value {
         0..10_000 => number(value),
         10_000..1_000_000 => tenths(1_000, "\u{202f}k"),
@@ -291,10 +290,7 @@ mod tests {
             Cell::Owned(nasty.to_owned()),
         ] {
             let shown = cell.render(now).0;
-            assert!(
-                !shown.contains("<script") && !shown.contains("\"><s"),
-                "{shown}"
-            );
+            assert!(!shown.contains("<script") && !shown.contains("\"><s"), "{shown}");
             assert!(!shown.contains('\u{202e}'), "{shown}");
         }
         let half = Progress { done: 5, all: 10 };

@@ -16,9 +16,8 @@ use crate::store::{Store, alerts, status};
 use chart::Span;
 use components::{Column, facts, table, text, time};
 use tables::{
-    ACTIVE_JOBS, ATTEMPTS, BATCH, BATCHES, CLOSED_ALERTS, COSTS, DELIVERIES, ENDED_JOBS,
-    EVENTS_OF_BATCH, EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_OF_BATCH, LINES_BY_OUTCOME,
-    WORKING_BATCHES,
+    ACTIVE_JOBS, ATTEMPTS, BATCH, BATCHES, CLOSED_ALERTS, COSTS, DELIVERIES, ENDED_JOBS, EVENTS_OF_BATCH,
+    EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_OF_BATCH, LINES_BY_OUTCOME, WORKING_BATCHES,
 };
 
 mod chart;
@@ -47,11 +46,7 @@ pub(super) fn file(path: &str) -> Option<Response> {
         "/status.svg" => ("image/svg+xml", include_str!("status.svg")),
         _ => return None,
     };
-    Some(Response::bytes(
-        200,
-        media_type,
-        content.as_bytes().to_vec(),
-    ))
+    Some(Response::bytes(200, media_type, content.as_bytes().to_vec()))
 }
 
 /// The status page at one moment.
@@ -76,10 +71,7 @@ impl StatusPage<'_> {
                 "/alerts" => ("Alerts".to_owned(), self.alerts()?),
                 _ => return Err(nothing().into()),
             },
-            Some(("jobs", id)) => (
-                format!("Job {}", text(id)),
-                self.job(id)?.ok_or_else(nothing)?,
-            ),
+            Some(("jobs", id)) => (format!("Job {}", text(id)), self.job(id)?.ok_or_else(nothing)?),
             Some(("batches", id)) => {
                 let id = id.parse().map_err(|_| nothing())?;
                 (format!("Batch {id}"), self.batch(id)?.ok_or_else(nothing)?)
@@ -208,18 +200,8 @@ impl StatusPage<'_> {
                 let events = status::events_of_batch(view, id)?;
                 Ok(Some(vec![
                     html! { h1 { "Batch " (id) } (facts(BATCH, &batch, self.wall())) },
-                    self.table(
-                        "Jobs it works for",
-                        JOBS_OF_BATCH,
-                        &jobs,
-                        "It works for no job.",
-                    ),
-                    self.table(
-                        "Lines by outcome",
-                        LINES_BY_OUTCOME,
-                        &lines,
-                        "It has no line.",
-                    ),
+                    self.table("Jobs it works for", JOBS_OF_BATCH, &jobs, "It works for no job."),
+                    self.table("Lines by outcome", LINES_BY_OUTCOME, &lines, "It has no line."),
                     self.costs(costs.as_ref()),
                     self.table(
                         "Events, newest first",
@@ -245,9 +227,7 @@ impl StatusPage<'_> {
         let late = self.health.late_threads(self.now.steady);
         match (open, late.first(), self.health.storage_error()) {
             (_, _, Some(error)) => ("bad", format!("Nothing can be stored: {}", text(&error))),
-            (_, Some((thread, reason)), _) => {
-                ("bad", format!("Thread {} {}", text(thread), text(reason)))
-            }
+            (_, Some((thread, reason)), _) => ("bad", format!("Thread {} {}", text(thread), text(reason))),
             (1, ..) => ("bad", "One alert is open".to_owned()),
             (2.., ..) => ("bad", format!("{open} alerts are open")),
             _ if !self.figures.pauses.is_empty() => {
@@ -265,8 +245,7 @@ impl StatusPage<'_> {
     /// The whole document around the parts of a page.
     fn document(&self, path: &str, title: &str, parts: &[Markup]) -> Response {
         let is_list = NAVIGATION.iter().any(|(place, _)| *place == path);
-        let is_here =
-            |place: &str| place == path || (place != "/" && path.starts_with(&format!("{place}/")));
+        let is_here = |place: &str| place == path || (place != "/" && path.starts_with(&format!("{place}/")));
         let (tone, verdict) = self.verdict();
         let page = html! {
             (DOCTYPE)

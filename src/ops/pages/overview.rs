@@ -75,20 +75,12 @@ impl StatusPage<'_> {
     }
 
     fn requests(&self, state: RequestState) -> u64 {
-        let found = self
-            .figures
-            .requests
-            .iter()
-            .find(|(known, _)| *known == state);
+        let found = self.figures.requests.iter().find(|(known, _)| *known == state);
         found.map_or(0, |(_, number)| *number)
     }
 
     fn deliveries(&self, state: &str) -> u64 {
-        let found = self
-            .figures
-            .deliveries
-            .iter()
-            .find(|(known, _)| known == state);
+        let found = self.figures.deliveries.iter().find(|(known, _)| known == state);
         found.map_or(0, |(_, number)| *number)
     }
 
@@ -148,11 +140,7 @@ impl StatusPage<'_> {
         let held = self.requests(RequestState::Held);
         let due = self.deliveries("due");
         if rows.images_due > 0 {
-            let most = if rows.images_due == 1000 {
-                " or more"
-            } else {
-                ""
-            };
+            let most = if rows.images_due == 1000 { " or more" } else { "" };
             add(
                 format!("{} requests{most}", number(rows.images_due)),
                 "the images of their lots are being checked",

@@ -3,8 +3,8 @@
 use super::components::{Cell, Column};
 use crate::store::alerts::AlertRow;
 use crate::store::status::{
-    BatchDetails, BatchSummary, Costs, Delivery, DeliveryAttempt, Event, FailedLot, JobDetails,
-    JobSummary, LineOutcome, Obstacle,
+    BatchDetails, BatchSummary, Costs, Delivery, DeliveryAttempt, Event, FailedLot, JobDetails, JobSummary,
+    LineOutcome, Obstacle,
 };
 
 pub(super) const ACTIVE_JOBS: &[Column<JobSummary>] = &[
@@ -42,9 +42,7 @@ pub(super) const JOB: &[Column<JobDetails>] = &[
     ("lots", |job| Cell::Progress(job.summary.lots)),
     ("failed lots", |job| Cell::Number(job.summary.failed_lots)),
     ("open descriptions", |job| Cell::Number(job.open_vision)),
-    ("open translations", |job| {
-        Cell::Number(job.open_translations)
-    }),
+    ("open translations", |job| Cell::Number(job.open_translations)),
     ("languages", |job| Cell::Text(&job.languages)),
     ("mode", |job| Cell::Text(job.mode.as_str())),
     ("origin", |job| Cell::Text(&job.origin)),
@@ -58,9 +56,7 @@ pub(super) const BATCHES: &[Column<BatchSummary>] = &[
     ("batch", |batch| Cell::Batch(batch.id)),
     ("stage", |batch| Cell::Text(batch.stage.as_str())),
     ("state", |batch| Cell::State(batch.state.as_str())),
-    ("at OpenAI", |batch| {
-        Cell::state(batch.openai_status.as_deref())
-    }),
+    ("at OpenAI", |batch| Cell::state(batch.openai_status.as_deref())),
     ("lines", |batch| Cell::Progress(batch.lines)),
     ("failed", |batch| Cell::Number(batch.failed_lines)),
     ("OpenAI's id", |batch| batch.openai_id.as_deref().into()),
@@ -73,9 +69,7 @@ pub(super) const WORKING_BATCHES: &[Column<BatchSummary>] = &[
     ("batch", |batch| Cell::Batch(batch.id)),
     ("stage", |batch| Cell::Text(batch.stage.as_str())),
     ("state", |batch| Cell::State(batch.state.as_str())),
-    ("at OpenAI", |batch| {
-        Cell::state(batch.openai_status.as_deref())
-    }),
+    ("at OpenAI", |batch| Cell::state(batch.openai_status.as_deref())),
     ("lines", |batch| Cell::Progress(batch.lines)),
     ("failed", |batch| Cell::Number(batch.failed_lines)),
     ("OpenAI's id", |batch| batch.openai_id.as_deref().into()),
@@ -90,12 +84,8 @@ pub(super) const BATCH: &[Column<BatchDetails>] = &[
         Cell::state(batch.summary.openai_status.as_deref())
     }),
     ("lines", |batch| Cell::Progress(batch.summary.lines)),
-    ("failed lines", |batch| {
-        Cell::Number(batch.summary.failed_lines)
-    }),
-    ("OpenAI's id", |batch| {
-        batch.summary.openai_id.as_deref().into()
-    }),
+    ("failed lines", |batch| Cell::Number(batch.summary.failed_lines)),
+    ("OpenAI's id", |batch| batch.summary.openai_id.as_deref().into()),
     ("submission key", |batch| Cell::Text(&batch.submission_key)),
     ("input file", |batch| batch.input_file.as_deref().into()),
     ("output file", |batch| batch.output_file.as_deref().into()),
@@ -160,9 +150,7 @@ pub(super) const FAILED_LOTS: &[Column<FailedLot>] = &[
 
 pub(super) const EVENTS_OF_JOB: &[Column<Event>] = &[
     ("at", |event| Cell::Time(event.at)),
-    ("batch", |event| {
-        event.batch.map_or(Cell::Absent, Cell::Batch)
-    }),
+    ("batch", |event| event.batch.map_or(Cell::Absent, Cell::Batch)),
     ("kind", |event| Cell::Text(&event.kind)),
     ("detail", |event| Cell::Text(&event.detail)),
 ];
@@ -187,9 +175,7 @@ pub(super) const COSTS: &[Column<Costs>] = &[
     ("input tokens", |costs| Cell::Number(costs.usage.input)),
     ("cached tokens", |costs| Cell::Number(costs.usage.cached)),
     ("output tokens", |costs| Cell::Number(costs.usage.output)),
-    ("reasoning tokens", |costs| {
-        Cell::Number(costs.usage.reasoning)
-    }),
+    ("reasoning tokens", |costs| Cell::Number(costs.usage.reasoning)),
     ("US dollars", |costs| Cell::Text(&costs.dollars)),
     ("estimated US dollars", |costs| {
         costs.estimated_dollars.as_deref().into()

@@ -92,9 +92,9 @@ const SPECIAL_V4: [([u8; 4], u32); 17] = [
 ];
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    !SPECIAL_V4.iter().any(|(network, bits)| {
-        Cidr::new(Ipv4Addr::from(*network).into(), *bits).contains(address.into())
-    })
+    !SPECIAL_V4
+        .iter()
+        .any(|(network, bits)| Cidr::new(Ipv4Addr::from(*network).into(), *bits).contains(address.into()))
 }
 
 /// Only global unicast, 2000::/3, is public, and some of its networks are not. Loopback, unique local,

@@ -125,17 +125,11 @@ fn one_bad_address_among_many_is_enough() {
         for address in addresses {
             resolved.push(address.parse().unwrap());
         }
-        resolver
-            .check(resolved)
-            .map_err(OutboundError::from)
-            .map(drop)
+        resolver.check(resolved).map_err(OutboundError::from).map(drop)
     };
     assert_eq!(check(&["8.8.8.8:80", "[2606:4700::1111]:80"]), Ok(()));
     for bad in ["127.0.0.1:80", "[::1]:80", "[::ffff:10.0.0.1]:80"] {
-        assert_eq!(
-            check(&["8.8.8.8:80", bad]),
-            Err(OutboundError::ForbiddenAddress)
-        );
+        assert_eq!(check(&["8.8.8.8:80", bad]), Err(OutboundError::ForbiddenAddress));
     }
 }
 

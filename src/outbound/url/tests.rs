@@ -82,11 +82,7 @@ fn each_bad_url_names_its_problem() {
         ("http://[fd00:ec2::254]/", ForbiddenAddress),
         ("http://[64:ff9b::7f00:1]/", ForbiddenAddress),
     ] {
-        assert_eq!(
-            SsrfGuard::DenyPrivate.check_url(url),
-            Err(problem),
-            "{url:?}"
-        );
+        assert_eq!(SsrfGuard::DenyPrivate.check_url(url), Err(problem), "{url:?}");
     }
     // A host name in other than ASCII characters must be written in its ASCII form.
     assert!(
@@ -94,11 +90,7 @@ fn each_bad_url_names_its_problem() {
             .check_url("http://b\u{fc}cher.example/")
             .is_err()
     );
-    assert!(
-        SsrfGuard::AllowAll
-            .check_url("http://localhost:8080/")
-            .is_ok()
-    );
+    assert!(SsrfGuard::AllowAll.check_url("http://localhost:8080/").is_ok());
 }
 
 #[test]

@@ -59,8 +59,7 @@ pub(super) fn read_job(row: &Map<String, Value>) -> Result<LegacyJob, String> {
         "openai_batch_id",
         "openai_translation_batch_id",
     ] {
-        if let Some(batch) =
-            text_of(row, column).filter(|batch| !batches.iter().any(|known| known == batch))
+        if let Some(batch) = text_of(row, column).filter(|batch| !batches.iter().any(|known| known == batch))
         {
             batches.push(batch.to_owned());
         }
@@ -92,10 +91,7 @@ pub(super) fn read_lot(row: &Map<String, Value>) -> Result<LegacyLot, String> {
         Value::Object(texts) => texts
             .into_iter()
             .filter_map(|(language, text)| {
-                Some((
-                    language,
-                    text.as_str().filter(|text| is_text(text))?.to_owned(),
-                ))
+                Some((language, text.as_str().filter(|text| is_text(text))?.to_owned()))
             })
             .collect(),
         _ => BTreeMap::new(),
@@ -135,8 +131,6 @@ fn is_text(text: &str) -> bool {
 /// A time of the earlier service's tables: in UTC, without a zone, with `T` or a space between date and time.
 fn time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim().replacen(' ', "T", 1);
-    let zoned = text
-        .parse()
-        .or_else(|_| format!("{text}Z").parse::<Timestamp>());
+    let zoned = text.parse().or_else(|_| format!("{text}Z").parse::<Timestamp>());
     zoned.map_err(|_| format!("{text:?} is no time"))
 }

@@ -2,9 +2,7 @@
 
 use super::{Sandbox, connection_faults, multipart, replies, unknown_url};
 use crate::http::{Request, Response};
-use crate::sandbox::model::{
-    ApiCall, BatchListQuery, CallingProject, ErrorReply, FileListQuery, FileUpload,
-};
+use crate::sandbox::model::{ApiCall, BatchListQuery, CallingProject, ErrorReply, FileListQuery, FileUpload};
 
 /// The fields of an upload that OpenAI knows.
 const UPLOAD_FIELDS: [&str; 4] = [
@@ -56,18 +54,14 @@ impl Sandbox {
                 openai.delete_file(caller, id)?;
                 replies::deleted_file(id)
             }
-            ("GET", ["files", id, "content"]) => {
-                Ok(replies::file_content(openai.file_content(caller, id)?))
-            }
+            ("GET", ["files", id, "content"]) => Ok(replies::file_content(openai.file_content(caller, id)?)),
             ("POST", ["batches"]) => replies::batch(&openai.create_batch(caller, &request.body)?),
             ("GET", ["batches"]) => {
                 let page = openai.list_batches(caller, &batch_list_query(request), call)?;
                 replies::batch_page(page)
             }
             ("GET", ["batches", id]) => replies::batch(&openai.poll_batch(caller, id)?),
-            ("POST", ["batches", id, "cancel"]) => {
-                replies::batch(&openai.cancel_batch(caller, id)?)
-            }
+            ("POST", ["batches", id, "cancel"]) => replies::batch(&openai.cancel_batch(caller, id)?),
             ("POST", ["responses"]) => Ok(replies::response(&openai.respond(&request.body)?)),
             ("GET", ["models"]) => replies::models(openai.model_names()),
             ("GET", ["models", name]) => {
@@ -104,18 +98,13 @@ impl Sandbox {
         for pair in request.query.iter().flat_map(|query| query.split('&')) {
             let name = pair.split('=').next().unwrap_or(pair);
             if !name.is_empty() && !known.contains(&name) {
-                self.openai
-                    .record_flag("unknown_query_parameter", &line, name)?;
+                self.openai.record_flag("unknown_query_parameter", &line, name)?;
             }
         }
         Ok(())
     }
 
-    fn upload_file(
-        &self,
-        caller: &CallingProject,
-        request: &Request,
-    ) -> Result<Response, ErrorReply> {
+    fn upload_file(&self, caller: &CallingProject, request: &Request) -> Result<Response, ErrorReply> {
         let content_type = request.header("content-type").unwrap_or("");
         let parts = multipart::parse(content_type, &request.body)
             .ok_or_else(|| ErrorReply::new(400, "Could not parse multipart form.").with_detail())?;
@@ -124,11 +113,9 @@ impl Sandbox {
             .map(|part| &part.name)
             .find(|name| !UPLOAD_FIELDS.contains(&name.as_str()));
         if let Some(name) = unknown {
-            return Err(
-                ErrorReply::new(400, format!("Unknown parameter: '{name}'."))
-                    .param(name)
-                    .with_detail(),
-            );
+            return Err(ErrorReply::new(400, format!("Unknown parameter: '{name}'."))
+                .param(name)
+                .with_detail());
         }
         let field = |name: &str| parts.iter().find(|part| part.name == name);
         let text = |name: &str| field(name).and_then(|part| std::str::from_utf8(part.content).ok());

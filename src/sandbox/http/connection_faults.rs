@@ -32,9 +32,7 @@ pub(super) fn apply(fault: ConnectionFault, response: Option<Response>) -> Respo
             wait(delay);
             response
         }
-        (ConnectionFault::Reset, _) | (_, None) => {
-            Response::stream(200, "application/json", BrokenBody)
-        }
+        (ConnectionFault::Reset, _) | (_, None) => Response::stream(200, "application/json", BrokenBody),
     }
 }
 

@@ -21,11 +21,7 @@ fn invalid_body(error: serde_json::Error) -> ErrorReply {
 }
 
 impl Sandbox {
-    pub(super) fn answer_control(
-        &self,
-        request: &Request,
-        path: &[&str],
-    ) -> Result<Response, ErrorReply> {
+    pub(super) fn answer_control(&self, request: &Request, path: &[&str]) -> Result<Response, ErrorReply> {
         if !request.peer.is_loopback() {
             return Err(ErrorReply::new(403, "From this machine only."));
         }

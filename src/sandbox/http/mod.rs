@@ -11,8 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::model::{
-    ApiCall, ErrorReply, SandboxSettings, SimulatedOpenAi, StateFolderError, request_id,
-    sample_image,
+    ApiCall, ErrorReply, SandboxSettings, SimulatedOpenAi, StateFolderError, request_id, sample_image,
 };
 use crate::base::clock::Clock;
 use crate::http::{Handler, Request, Response};
@@ -41,11 +40,7 @@ impl Sandbox {
     }
 
     fn answer(&self, request: &Request) -> Result<Response, ErrorReply> {
-        let path = request
-            .path
-            .trim_matches('/')
-            .split('/')
-            .collect::<Vec<_>>();
+        let path = request.path.trim_matches('/').split('/').collect::<Vec<_>>();
         if let ["sandbox", rest @ ..] = &path[..] {
             return self.answer_control(request, rest);
         }
@@ -62,10 +57,7 @@ impl Sandbox {
         }
         match (request.method.as_str(), &path[..]) {
             ("GET" | "HEAD", ["images", name]) => answer_image(name),
-            ("POST", ["hooks", name]) => {
-                self.webhook_sink
-                    .receive(&self.openai, request, name, &call)
-            }
+            ("POST", ["hooks", name]) => self.webhook_sink.receive(&self.openai, request, name, &call),
             (_, ["v1", rest @ ..]) => self.answer_api(request, rest, &call),
             _ => Err(unknown_url(request)),
         }
@@ -96,15 +88,12 @@ impl Handler for Sandbox {
 
 /// Answers `GET` and `HEAD` alike: the server leaves out the body of a response to `HEAD`.
 fn answer_image(name: &str) -> Result<Response, ErrorReply> {
-    let bytes = sample_image(name)
-        .ok_or_else(|| ErrorReply::new(404, format!("There is no image {name}.")))?;
+    let bytes =
+        sample_image(name).ok_or_else(|| ErrorReply::new(404, format!("There is no image {name}.")))?;
     Ok(Response::bytes(200, "image/jpeg", bytes.to_vec())
         .with_header("Cache-Control", "public, max-age=3600"))
 }
 
 fn unknown_url(request: &Request) -> ErrorReply {
-    ErrorReply::new(
-        404,
-        format!("Invalid URL ({} {})", request.method, request.path),
-    )
+    ErrorReply::new(404, format!("Invalid URL ({} {})", request.method, request.path))
 }

@@ -94,10 +94,7 @@ mod tests {
         assert_eq!(parts[0].content, b"batch");
         assert_eq!(parts[1].filename.as_deref(), Some("a.jsonl"));
         assert_eq!(parts[1].content, b"{\"a\":1}\n\xff--x y\n");
-        assert_eq!(
-            parse("multipart/form-data; boundary=\"x y\"", &body[..60]),
-            None
-        );
+        assert_eq!(parse("multipart/form-data; boundary=\"x y\"", &body[..60]), None);
         assert_eq!(parse("application/json", body), None);
     }
 }

@@ -7,9 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json as json_value};
 
 use crate::http::Response;
-use crate::sandbox::model::{
-    BatchView, ErrorReply, FileContent, FileView, ListPage, RequestResult,
-};
+use crate::sandbox::model::{BatchView, ErrorReply, FileContent, FileView, ListPage, RequestResult};
 
 /// A page of a listing.
 #[derive(Serialize)]
@@ -52,11 +50,7 @@ pub(super) fn batch(view: &BatchView) -> Result<Response, ErrorReply> {
 /// 200 with a page of batches.
 pub(super) fn batch_page(page: ListPage<BatchView>) -> Result<Response, ErrorReply> {
     let ids = page.items.iter().map(|view| view.id.clone()).collect();
-    let items = page
-        .items
-        .iter()
-        .map(batch_json)
-        .collect::<Result<Vec<_>, _>>()?;
+    let items = page.items.iter().map(batch_json).collect::<Result<Vec<_>, _>>()?;
     list(ids, items, page.has_more)
 }
 
@@ -107,11 +101,7 @@ fn model_object(name: &str) -> Value {
     json_value!({"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "system", "shutdown_date": null})
 }
 
-fn list<T: Serialize>(
-    ids: Vec<String>,
-    items: Vec<T>,
-    has_more: bool,
-) -> Result<Response, ErrorReply> {
+fn list<T: Serialize>(ids: Vec<String>, items: Vec<T>, has_more: bool) -> Result<Response, ErrorReply> {
     json(&ListObject {
         object: "list",
         first_id: ids.first().cloned(),

@@ -28,10 +28,7 @@ impl SimulatedOpenAi {
     ///
     /// # Errors
     /// The refusal that a fault demands.
-    pub fn trigger_fault_before(
-        &self,
-        call: &ApiCall<'_>,
-    ) -> Result<Option<ConnectionFault>, ErrorReply> {
+    pub fn trigger_fault_before(&self, call: &ApiCall<'_>) -> Result<Option<ConnectionFault>, ErrorReply> {
         if self.fault_rules.is_empty() {
             return Ok(None);
         }
@@ -41,9 +38,7 @@ impl SimulatedOpenAi {
             Ok(value.map(|_| suffered))
         };
         match (call.method, &call.segments()[..]) {
-            ("GET", ["v1", "batches", _]) => {
-                fault(Fault::Html502OnPoll, ConnectionFault::BadGateway)
-            }
+            ("GET", ["v1", "batches", _]) => fault(Fault::Html502OnPoll, ConnectionFault::BadGateway),
             ("POST", ["v1", "batches"]) => self.refuse_create(call).map(|()| None),
             ("POST", ["v1", "files"]) => {
                 if self.trigger_plain(Fault::FileTooLarge, call)? {
@@ -57,9 +52,7 @@ impl SimulatedOpenAi {
                 }
                 Ok(None)
             }
-            ("GET", ["v1", "files", _, "content"]) => {
-                fault(Fault::Content502, ConnectionFault::BadGateway)
-            }
+            ("GET", ["v1", "files", _, "content"]) => fault(Fault::Content502, ConnectionFault::BadGateway),
             _ => Ok(None),
         }
     }
@@ -160,10 +153,7 @@ impl SimulatedOpenAi {
         let line = format!("{} {}", call.method, call.target);
         let start = call.body.get(..BODY_START).unwrap_or(call.body);
         let body = String::from_utf8_lossy(start);
-        let filename = self
-            .files
-            .find_any(&call.file_id())
-            .map(|record| record.filename);
+        let filename = self.files.find_any(&call.file_id()).map(|record| record.filename);
         let names = [&line, &*body, filename.as_deref().unwrap_or("")];
         self.trigger_fault(fault, &names, call.id)
     }

@@ -85,11 +85,7 @@ impl ErrorReply {
 
     /// A 400 for a parameter that OpenAI does not know.
     pub fn unknown_parameter(name: &str) -> Self {
-        Self::invalid(
-            "unknown_parameter",
-            name,
-            format!("Unknown parameter: '{name}'."),
-        )
+        Self::invalid("unknown_parameter", name, format!("Unknown parameter: '{name}'."))
     }
 
     /// A 400 for a body that is not JSON.

@@ -14,14 +14,7 @@ use super::records::FileRecord;
 use super::simulated_openai::{CallingProject, SimulatedOpenAi};
 use crate::base::hex;
 
-const PURPOSES: [&str; 6] = [
-    "assistants",
-    "batch",
-    "fine-tune",
-    "vision",
-    "user_data",
-    "evals",
-];
+const PURPOSES: [&str; 6] = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"];
 
 /// A file as a caller sees it. Members in the order of recorded answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -173,9 +166,7 @@ impl SimulatedOpenAi {
     /// Seconds until the file expires; `None` if it does not.
     fn lifetime(&self, purpose: &str, upload: &FileUpload<'_>) -> Result<Option<i64>, ErrorReply> {
         match (upload.expires_anchor, upload.expires_seconds) {
-            (None, None) if purpose == "batch" => {
-                Ok(i64::try_from(self.settings.file_lifetime_seconds).ok())
-            }
+            (None, None) if purpose == "batch" => Ok(i64::try_from(self.settings.file_lifetime_seconds).ok()),
             (None, None) => Ok(None),
             (Some("created_at"), Some(seconds)) => match seconds.parse() {
                 Ok(seconds) if (3_600..=2_592_000).contains(&seconds) => Ok(Some(seconds)),
@@ -241,11 +232,7 @@ impl SimulatedOpenAi {
     ///
     /// # Errors
     /// 404 if the project has no such file.
-    pub fn file_content(
-        &self,
-        caller: &CallingProject,
-        id: &str,
-    ) -> Result<FileContent, ErrorReply> {
+    pub fn file_content(&self, caller: &CallingProject, id: &str) -> Result<FileContent, ErrorReply> {
         let record = self.find_file(caller, id)?;
         Ok(FileContent {
             content: File::open(self.files.content_path(id))?,

@@ -185,10 +185,7 @@ impl LedgerTotals {
                 request,
                 detail,
             } => {
-                let (number, newest) = self
-                    .flags
-                    .entry((flag.clone(), request.clone()))
-                    .or_default();
+                let (number, newest) = self.flags.entry((flag.clone(), request.clone())).or_default();
                 *number += 1;
                 newest.clone_from(detail);
             }
@@ -328,10 +325,7 @@ mod tests {
         drop(ledger);
         let ledger = Ledger::open(folder.path()).unwrap();
         ledger.totals(|totals| {
-            assert_eq!(
-                (totals.executed, totals.answered, totals.cancels),
-                (2, 2, 1)
-            );
+            assert_eq!((totals.executed, totals.answered, totals.cancels), (2, 2, 1));
             assert_eq!(totals.custom_ids["a"].executed, 1);
             assert!(totals.executed_batches.contains("batch_1"));
         });

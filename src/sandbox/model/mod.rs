@@ -35,12 +35,9 @@ pub use ids::request_id;
 pub use list_page::ListPage;
 pub use records::{LineCounts, LineError};
 pub use responses::{
-    ODD_UNICODE, RequestResult, expected_description, expected_translation, image_names,
-    sample_image,
+    ODD_UNICODE, RequestResult, expected_description, expected_translation, image_names, sample_image,
 };
-pub use settings::{
-    Latencies, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel, UnknownFile,
-};
+pub use settings::{Latencies, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel, UnknownFile};
 pub use simulated_openai::{CallingProject, SimulatedOpenAi};
 pub use state_summary::{DuplicateSubmission, FlagCount, StateSummary};
 pub use usage::{InputTokenDetails, OutputTokenDetails, UsageObject};

@@ -97,11 +97,8 @@ impl SimulatedOpenAi {
         }
         let found = match project {
             Some(named) => projects.find(|one| *one == named).ok_or_else(|| {
-                ErrorReply::new(
-                    401,
-                    "OpenAI-Project header should match project for API key",
-                )
-                .code("mismatched_project")
+                ErrorReply::new(401, "OpenAI-Project header should match project for API key")
+                    .code("mismatched_project")
             }),
             None => projects.next().ok_or_else(|| incorrect_key(key)),
         };
@@ -123,11 +120,9 @@ impl SimulatedOpenAi {
     pub fn check_model(&self, name: &str) -> Result<(), ErrorReply> {
         match self.settings.model(name) {
             Some(_) => Ok(()),
-            None => Err(
-                ErrorReply::new(404, format!("The model '{name}' does not exist"))
-                    .code("model_not_found")
-                    .param("model"),
-            ),
+            None => Err(ErrorReply::new(404, format!("The model '{name}' does not exist"))
+                .code("model_not_found")
+                .param("model")),
         }
     }
 

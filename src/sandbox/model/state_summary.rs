@@ -103,9 +103,8 @@ impl SimulatedOpenAi {
         let now = self.now();
         let (files, file_bytes) = self.files.totals(now);
         Ok(self.ledger.totals(|totals| {
-            let highest = |count: fn(&ExecutionCounts) -> u64| {
-                totals.custom_ids.values().map(count).max().unwrap_or(0)
-            };
+            let highest =
+                |count: fn(&ExecutionCounts) -> u64| totals.custom_ids.values().map(count).max().unwrap_or(0);
             let repeated = answered_more_than_once(totals);
             StateSummary {
                 now: now.to_string(),

@@ -71,10 +71,9 @@ pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Lis
                 unplan(tx, row.id)?;
                 Ok(ListedBatch::Unknown)
             }
-            BatchState::Submitted
-            | BatchState::Ended
-            | BatchState::Ingested
-            | BatchState::Failed => insert_duplicate(tx, &row, remote).map(ListedBatch::Duplicate),
+            BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
+                insert_duplicate(tx, &row, remote).map(ListedBatch::Duplicate)
+            }
         },
     }
 }
@@ -97,9 +96,7 @@ fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
          WHERE id = ? AND state IN ('sealed', 'uploaded')",
         params![remote.input_file_id, id],
     )?;
-    moved(changed, || {
-        format!("batch row {id} is not sealed or uploaded")
-    })
+    moved(changed, || format!("batch row {id} is not sealed or uploaded"))
 }
 
 /// Inserts a row for a second batch under one key.
@@ -148,12 +145,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
          is ingested. Look at both with: batchkeeper batches show {id}",
         remote.id, first.key
     );
-    alerts::open(
-        tx,
-        AlertKind::DuplicateBatch,
-        &AlertSubject::Batch(id),
-        &message,
-    )?;
+    alerts::open(tx, AlertKind::DuplicateBatch, &AlertSubject::Batch(id), &message)?;
     Ok(id)
 }
 
@@ -164,9 +156,8 @@ fn claim_again(tx: &Tx<'_>, batch: i64) -> Stored<()> {
     let lines: Vec<i64> = lines
         .query_map([batch], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let mut claim = tx.prepare_cached(
-        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'",
-    )?;
+    let mut claim =
+        tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?;
     for request in lines {
         claim.execute([request])?;
         requests::leave_planned(tx, request)?;

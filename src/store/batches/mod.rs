@@ -25,22 +25,13 @@ pub use row::*;
 
 /// The row that meets a condition.
 fn find_one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Option<BatchRow>> {
-    let mut query =
-        view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
-    query
-        .query_and_then([value], BatchRow::read)?
-        .next()
-        .transpose()
+    let mut query = view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
+    query.query_and_then([value], BatchRow::read)?.next().transpose()
 }
 
 /// The rows that meet a condition.
-pub(super) fn find_all(
-    view: &View,
-    condition: &str,
-    values: impl rusqlite::Params,
-) -> Stored<Vec<BatchRow>> {
-    let mut query =
-        view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
+pub(super) fn find_all(view: &View, condition: &str, values: impl rusqlite::Params) -> Stored<Vec<BatchRow>> {
+    let mut query = view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
     query.query_and_then(values, BatchRow::read)?.collect()
 }
 
@@ -127,10 +118,7 @@ pub fn next_due(
             return Ok(Due::Now(row));
         }
         if let Some(row) = read(&mut due, now)? {
-            if first
-                .as_ref()
-                .is_none_or(|first| row.next_at < first.next_at)
-            {
+            if first.as_ref().is_none_or(|first| row.next_at < first.next_at) {
                 first = Some(row);
             }
         } else if first.is_none() {
@@ -161,8 +149,7 @@ pub fn is_known_of(view: &View, second: i64) -> Stored<bool> {
 
 /// How many known batches OpenAI has made since `oldest` (OpenAI's clock, seconds).
 pub fn made_since(view: &View, oldest: Option<i64>) -> Stored<usize> {
-    let mut query =
-        view.prepare_cached("SELECT count(*) FROM openai_batches WHERE openai_time >= ?")?;
+    let mut query = view.prepare_cached("SELECT count(*) FROM openai_batches WHERE openai_time >= ?")?;
     Ok(query.query_row([oldest], |row| row.get(0))?)
 }
 

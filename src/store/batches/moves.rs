@@ -227,13 +227,7 @@ pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     moved(changed, || {
         format!("batch {id} is over, or not made yet; look at it: batchkeeper batches show {id}")
     })?;
-    events::record(
-        tx,
-        None,
-        Some(id),
-        "abandoned",
-        Fields::new().with_text(reason),
-    )
+    events::record(tx, None, Some(id), "abandoned", Fields::new().with_text(reason))
 }
 
 /// Marks a batch as failed that a recovery took up and of which OpenAI has no file any more.

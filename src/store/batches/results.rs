@@ -61,13 +61,7 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
 }
 
 /// Stores that a result file is whole in the spool.
-pub fn mark_spooled(
-    tx: &Tx<'_>,
-    id: i64,
-    kind: ResultKind,
-    bytes: u64,
-    sha256: &str,
-) -> Stored<()> {
+pub fn mark_spooled(tx: &Tx<'_>, id: i64, kind: ResultKind, bytes: u64, sha256: &str) -> Stored<()> {
     let name = kind.as_str();
     let changed = tx.execute(
         &format!(
@@ -103,13 +97,7 @@ pub fn mark_unspooled(tx: &Tx<'_>, id: i64, kind: ResultKind) -> Stored<()> {
 
 /// Stores that the first `bytes` of a result file are ingested. `unknown` more of its lines belong to no line
 /// of the batch.
-pub fn record_ingested(
-    tx: &Tx<'_>,
-    id: i64,
-    kind: ResultKind,
-    bytes: u64,
-    unknown: u32,
-) -> Stored<()> {
+pub fn record_ingested(tx: &Tx<'_>, id: i64, kind: ResultKind, bytes: u64, unknown: u32) -> Stored<()> {
     let name = kind.as_str();
     tx.prepare_cached(&format!(
         "UPDATE openai_batches SET {name}_ingested = ?, unknown_lines = unknown_lines + ? WHERE id = ? AND state = 'ended'"
@@ -203,12 +191,7 @@ pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Op
            AND (base_url, organization, project) = (?, ?, ?)
          ORDER BY ingested_at LIMIT 1",
     )?;
-    let of = params![
-        before,
-        identity.base_url,
-        identity.organization,
-        identity.project
-    ];
+    let of = params![before, identity.base_url, identity.organization, identity.project];
     query.query_and_then(of, BatchRow::read)?.next().transpose()
 }
 

@@ -132,10 +132,7 @@ fn every_row_is_copied_under_its_new_names() {
             "SELECT resend_number || host FROM webhook_deliveries",
             "2shop.test:443",
         ),
-        (
-            "SELECT outcome || request_id FROM synchronous_calls",
-            "passing7",
-        ),
+        ("SELECT outcome || request_id FROM synchronous_calls", "passing7"),
         ("SELECT client || lots FROM daily_lots", "shop8"),
         (
             "SELECT change || state || notified_at FROM alert_notices",
@@ -164,30 +161,20 @@ fn alerts_pauses_and_counters_are_those_of_the_new_program() {
     let scene = Scene::new();
     scene.convert().expect("converted");
     let store = Store::open(&scene.new, scene.now).expect("a store");
-    let open = store
-        .read(|view| alerts::list(view, true, 9))
-        .expect("alerts");
+    let open = store.read(|view| alerts::list(view, true, 9)).expect("alerts");
     assert_eq!(open[1].kind, AlertKind::NotificationFailed);
     assert_eq!(open[0].subject, AlertSubject::Batch(5));
     assert_eq!(open[0].message, "lost? batchkeeper batches abandon 5");
     let figures = store.read(figures::figures).expect("figures");
-    let scopes = [
-        PauseScope::Model("gpt-5-mini".into()),
-        PauseScope::Synchronous,
-    ];
+    let scopes = [PauseScope::Model("gpt-5-mini".into()), PauseScope::Synchronous];
     assert_eq!(figures.pauses, scopes);
     let batches: u64 = figures.batches.iter().map(|(_, number)| number).sum();
     assert_eq!(batches, 8);
     // The triggers count what comes after the conversion.
     let write = |sql: &str| store.write(scene.now, |tx| Ok(tx.execute(sql, [])?));
-    write("UPDATE openai_batches SET state = 'failed', error = 'x' WHERE id = 2")
-        .expect("a change");
-    let findings = store
-        .read(crate::store::invariants::findings)
-        .expect("findings");
-    let counts = findings
-        .iter()
-        .filter(|it| it.invariant == "v_bad_state_counts");
+    write("UPDATE openai_batches SET state = 'failed', error = 'x' WHERE id = 2").expect("a change");
+    let findings = store.read(crate::store::invariants::findings).expect("findings");
+    let counts = findings.iter().filter(|it| it.invariant == "v_bad_state_counts");
     assert_eq!(counts.count(), 0);
 }
 

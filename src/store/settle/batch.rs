@@ -77,9 +77,8 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored
     if blamed.is_empty() {
         return Ok(());
     }
-    let mut requests = tx.prepare_cached(
-        "SELECT request_id FROM batch_lines WHERE batch_id = ? ORDER BY request_id",
-    )?;
+    let mut requests =
+        tx.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ? ORDER BY request_id")?;
     let requests: Vec<i64> = requests
         .query_map([batch], |row| row.get(0))?
         .collect::<Result<_, _>>()?;

@@ -28,9 +28,7 @@ pub struct LineResult<'a> {
 /// Repeating it changes nothing: the first success of a line wins, and the first error until then.
 pub fn ingest_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored<bool> {
     let requests = match batch.scheme {
-        Scheme::Own => own_request(tx, batch, line.custom_id)?
-            .into_iter()
-            .collect(),
+        Scheme::Own => own_request(tx, batch, line.custom_id)?.into_iter().collect(),
         Scheme::Legacy => legacy_requests(tx, batch.id, line.custom_id)?,
     };
     let mut line = line.clone();
@@ -60,9 +58,8 @@ fn own_request(view: &View, batch: &BatchRow, custom_id: &str) -> Stored<Option<
 }
 
 fn legacy_requests(view: &View, batch: i64, custom_id: &str) -> Stored<Vec<i64>> {
-    let mut query = view.prepare_cached(
-        "SELECT request_id FROM batch_lines WHERE batch_id = ? AND custom_id = ?",
-    )?;
+    let mut query =
+        view.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ? AND custom_id = ?")?;
     let rows = query.query_map(params![batch, custom_id], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -82,14 +79,19 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
                     cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
              WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR (?3 AND outcome <> 'answered'))",
         )?
-        .execute(params![line.outcome, error, answered, input, cached, output, reasoning, batch, request])?;
+        .execute(params![
+            line.outcome,
+            error,
+            answered,
+            input,
+            cached,
+            output,
+            reasoning,
+            batch,
+            request
+        ])?;
     if first == 1 && answered {
-        succeed(
-            tx,
-            &get_request(tx, request)?,
-            line.text,
-            AnswerOrigin::Batch,
-        )?;
+        succeed(tx, &get_request(tx, request)?, line.text, AnswerOrigin::Batch)?;
     }
     Ok(())
 }

@@ -55,10 +55,8 @@ impl RequestRow {
 
     /// Gives the request its last state.
     pub(super) fn settle(&self, tx: &Tx<'_>, state: RequestState) -> Stored<()> {
-        tx.prepare_cached(
-            "UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?",
-        )?
-        .execute(params![state, self.id])?;
+        tx.prepare_cached("UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?")?
+            .execute(params![state, self.id])?;
         Ok(())
     }
 }
@@ -144,10 +142,9 @@ fn want_translations(tx: &Tx<'_>, vision: &RequestRow, origin: AnswerOrigin) -> 
     let mut made = 0;
     for language in languages.iter().filter(|language| !is_english(language)) {
         let new: Option<i64> = want
-            .query_row(
-                params![vision.lot, vision.job, language, state, tx.now],
-                |row| row.get(0),
-            )
+            .query_row(params![vision.lot, vision.job, language, state, tx.now], |row| {
+                row.get(0)
+            })
             .optional()?;
         if let Some(request) = new {
             made += 1;
@@ -175,10 +172,11 @@ fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Store
                     EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL)
              FROM batch_lots l, batch_jobs j WHERE l.id = ? AND j.seq = ?",
         )?
-        .query_row([request.lot, request.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row([request.lot, request.job], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     let languages: Vec<String> = serde_json::from_str(&languages)?;
-    let has_text =
-        translated || (described && languages.iter().any(|language| is_english(language)));
+    let has_text = translated || (described && languages.iter().any(|language| is_english(language)));
     let status = if has_text {
         LotStatus::Completed
     } else {
@@ -208,9 +206,8 @@ fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Store
 
 /// Whether a language of a lot has neither a text nor a reason of its own.
 fn lacks_outcome(view: &View, lot: i64, languages: &[String]) -> Stored<bool> {
-    let mut known = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM lot_translations WHERE lot = ? AND language = ?)",
-    )?;
+    let mut known =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM lot_translations WHERE lot = ? AND language = ?)")?;
     for language in languages {
         let is_known: bool = known.query_row(params![lot, language], |row| row.get(0))?;
         if !is_known {

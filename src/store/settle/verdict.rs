@@ -75,8 +75,7 @@ fn source(view: &View, request: &RequestRow) -> Stored<LineSource> {
                         WHERE lot = l.id AND stage = 'vision' AND {OPEN_REQUEST})
          FROM batch_lots l WHERE id = ?"
     ))?;
-    let (is_described, is_pending) =
-        query.query_row([request.lot], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (is_described, is_pending) = query.query_row([request.lot], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(match (is_described, is_pending) {
         (true, _) => LineSource::Present,
         (false, true) => LineSource::Pending,

@@ -137,34 +137,24 @@ pub struct Costs {
 
 /// What a batch has cost, as `v_costs` has it.
 pub fn costs_of_batch(view: &View, batch: i64) -> Stored<Option<Costs>> {
-    row(
-        view,
-        "SELECT * FROM v_costs WHERE batch_id = ?",
-        [batch],
-        |row| {
-            Ok(Costs {
-                answered: row.get("answered")?,
-                usage: token_usage(row, "")?,
-                dollars: row.get("cost_usd")?,
-                estimated_dollars: None,
-            })
-        },
-    )
+    row(view, "SELECT * FROM v_costs WHERE batch_id = ?", [batch], |row| {
+        Ok(Costs {
+            answered: row.get("answered")?,
+            usage: token_usage(row, "")?,
+            dollars: row.get("cost_usd")?,
+            estimated_dollars: None,
+        })
+    })
 }
 
 /// What a job has cost and its estimate, as `v_job_costs` has them.
 pub fn costs_of_job(view: &View, job: &str) -> Stored<Option<Costs>> {
-    row(
-        view,
-        "SELECT * FROM v_job_costs WHERE job_id = ?",
-        [job],
-        |row| {
-            Ok(Costs {
-                answered: row.get("answers")?,
-                usage: token_usage(row, "")?,
-                dollars: row.get("cost_usd")?,
-                estimated_dollars: row.get("estimated_usd")?,
-            })
-        },
-    )
+    row(view, "SELECT * FROM v_job_costs WHERE job_id = ?", [job], |row| {
+        Ok(Costs {
+            answered: row.get("answers")?,
+            usage: token_usage(row, "")?,
+            dollars: row.get("cost_usd")?,
+            estimated_dollars: row.get("estimated_usd")?,
+        })
+    })
 }

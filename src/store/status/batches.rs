@@ -114,26 +114,21 @@ pub struct BatchDetails {
 
 /// The batch of that id.
 pub fn batch(view: &View, id: i64) -> Stored<Option<BatchDetails>> {
-    row(
-        view,
-        "SELECT * FROM openai_batches WHERE id = ?",
-        [id],
-        |row| {
-            Ok(BatchDetails {
-                summary: BatchSummary::read(row)?,
-                model: row.get("model")?,
-                submission_key: row.get("submission_key")?,
-                input_file: row.get("input_file_id")?,
-                output_file: row.get("output_file_id")?,
-                error_file: row.get("error_file_id")?,
-                duplicate_of: row.get("duplicate_of")?,
-                ended_at: row.get("ended_at")?,
-                cleaned_at: row.get("cleaned_at")?,
-                failed_calls: row.get("failures")?,
-                error: row.get("error")?,
-            })
-        },
-    )
+    row(view, "SELECT * FROM openai_batches WHERE id = ?", [id], |row| {
+        Ok(BatchDetails {
+            summary: BatchSummary::read(row)?,
+            model: row.get("model")?,
+            submission_key: row.get("submission_key")?,
+            input_file: row.get("input_file_id")?,
+            output_file: row.get("output_file_id")?,
+            error_file: row.get("error_file_id")?,
+            duplicate_of: row.get("duplicate_of")?,
+            ended_at: row.get("ended_at")?,
+            cleaned_at: row.get("cleaned_at")?,
+            failed_calls: row.get("failures")?,
+            error: row.get("error")?,
+        })
+    })
 }
 
 /// The lines of a batch that have one outcome.

@@ -37,8 +37,7 @@ impl JobSummary {
             status: row.get("status")?,
             lots: lot_progress(row)?,
             failed_lots: row.get("failed_lots")?,
-            open_requests: row.get::<_, u64>("open_vision")?
-                + row.get::<_, u64>("open_translations")?,
+            open_requests: row.get::<_, u64>("open_vision")? + row.get::<_, u64>("open_translations")?,
             created_at: row.get("created_at")?,
             completed_at: row.get("completed_at")?,
         })

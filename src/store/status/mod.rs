@@ -12,17 +12,14 @@ use rusqlite::{OptionalExtension, Params, Row};
 use super::{Stored, View};
 
 pub use activity::{
-    Costs, Event, Obstacle, active_lines, closed_alerts, costs_of_batch, costs_of_job,
-    events_of_batch, events_of_job, images_due, obstacles,
+    Costs, Event, Obstacle, active_lines, closed_alerts, costs_of_batch, costs_of_job, events_of_batch,
+    events_of_job, images_due, obstacles,
 };
 pub use batches::{
-    BatchDetails, BatchSummary, LineOutcome, active_batches, batch, batches, batches_of_job,
-    lines_by_outcome,
+    BatchDetails, BatchSummary, LineOutcome, active_batches, batch, batches, batches_of_job, lines_by_outcome,
 };
 pub use intervals::{Interval, intervals};
-pub use jobs::{
-    FailedLot, JobDetails, JobSummary, active_jobs, ended_jobs, failed_lots, job, jobs_of_batch,
-};
+pub use jobs::{FailedLot, JobDetails, JobSummary, active_jobs, ended_jobs, failed_lots, job, jobs_of_batch};
 pub use webhooks::{Delivery, DeliveryAttempt, attempts_of_job, deliveries};
 
 /// A number of things that are done, and the number of all of them.

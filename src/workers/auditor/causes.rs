@@ -30,11 +30,7 @@ pub(super) fn low_disk(store: &Store, config: &Config) -> Stored<Vec<AlertCause>
 }
 
 /// The newest backup is too old, if backups are made at all.
-pub(super) fn late_backup(
-    view: &View,
-    config: &BackupConfig,
-    now: Timestamp,
-) -> Stored<Vec<AlertCause>> {
+pub(super) fn late_backup(view: &View, config: &BackupConfig, now: Timestamp) -> Stored<Vec<AlertCause>> {
     if !config.is_on() {
         return Ok(Vec::new());
     }
@@ -77,9 +73,7 @@ pub(super) fn used_budgets(standings: &[BudgetUse], percent: u64) -> Vec<AlertCa
 
 /// A row in a view that must be empty.
 pub(super) fn broken_invariant(view: &str, finding: Finding) -> AlertCause {
-    let Finding {
-        subject, finding, ..
-    } = finding;
+    let Finding { subject, finding, .. } = finding;
     AlertCause {
         message: format!("{subject} {finding}. See: batchkeeper doctor"),
         subject: AlertSubject::Finding {

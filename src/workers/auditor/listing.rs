@@ -33,8 +33,7 @@ impl Auditor {
                     failures: 0,
                     retry_interval: self.config.openai.retry_interval,
                 };
-                self.store
-                    .write(now.wall, |tx| call_failure::apply(tx, &call))?;
+                self.store.write(now.wall, |tx| call_failure::apply(tx, &call))?;
                 return Ok(());
             }
         };

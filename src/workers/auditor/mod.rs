@@ -71,12 +71,7 @@ impl Auditor {
             openai,
             ..
         } = self.config.as_ref();
-        let stalled = stalled_before(
-            now.wall,
-            alerts.stuck_after,
-            batch.max_wait,
-            openai.settling_time,
-        );
+        let stalled = stalled_before(now.wall, alerts.stuck_after, batch.max_wait, openai.settling_time);
         let overdue = overdue_before(now.wall);
         let reported = reported_after(now.wall);
         // While OpenAI refuses the account no batch moves, and that has an alert of its own.
@@ -93,10 +88,7 @@ impl Auditor {
             Ok(vec![
                 (AlertKind::StuckJob, stuck::stalled_jobs(view, stalled)?),
                 (AlertKind::StuckBatch, stalled_batches),
-                (
-                    AlertKind::BatchOverdue,
-                    stuck::overdue_batches(view, overdue)?,
-                ),
+                (AlertKind::BatchOverdue, stuck::overdue_batches(view, overdue)?),
                 (AlertKind::UsageDiffers, money::differences(view, reported)?),
                 (AlertKind::Budget80, causes::used_budgets(&standings, 80)),
                 (AlertKind::Budget100, causes::used_budgets(&standings, 100)),
@@ -104,10 +96,7 @@ impl Auditor {
                     AlertKind::NotificationFailed,
                     stuck::failed_notifications(view, stalled, reported)?,
                 ),
-                (
-                    AlertKind::DiskLow,
-                    causes::low_disk(&self.store, &self.config)?,
-                ),
+                (AlertKind::DiskLow, causes::low_disk(&self.store, &self.config)?),
                 (
                     AlertKind::BackupLate,
                     causes::late_backup(view, &self.config.backup, now.wall)?,

@@ -24,11 +24,7 @@ const ALIKE: u32 = 3;
 
 impl Ingester {
     /// Settles the next lines of a batch, or ends it once all are settled.
-    pub(super) fn settle(
-        &mut self,
-        row: &BatchRow,
-        now: Moment,
-    ) -> Result<TickOutcome, WorkerError> {
+    pub(super) fn settle(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let refused = refused_batch(row);
         if row.settled_to == 0 {
             if let Some(wait) = self.wait_for_missing_lines(row, now)? {
@@ -121,15 +117,9 @@ impl Ingester {
     }
 
     /// Pauses the model of a refused batch if the refusal passes, and stores the limit that OpenAI named.
-    fn pause_refused_model(
-        &self,
-        tx: &Tx<'_>,
-        row: &BatchRow,
-        refused: &RefusedBatch<'_>,
-    ) -> Stored<()> {
+    fn pause_refused_model(&self, tx: &Tx<'_>, row: &BatchRow, refused: &RefusedBatch<'_>) -> Stored<()> {
         let cause = refused.cause();
-        if !matches!(cause, RefusalCause::QueueFull | RefusalCause::Passing) || row.model.is_empty()
-        {
+        if !matches!(cause, RefusalCause::QueueFull | RefusalCause::Passing) || row.model.is_empty() {
             return Ok(());
         }
         if let Some(limit) = refused.queue_limit() {
@@ -171,13 +161,7 @@ impl Ingester {
     }
 }
 
-fn pause_model(
-    tx: &Tx<'_>,
-    row: &BatchRow,
-    kind: AlertKind,
-    message: &str,
-    wait: Duration,
-) -> Stored<()> {
+fn pause_model(tx: &Tx<'_>, row: &BatchRow, kind: AlertKind, message: &str, wait: Duration) -> Stored<()> {
     let scope = PauseScope::Model(row.model.clone());
     alerts::pause(tx, &scope, message, Some(tx.now + wait))?;
     alerts::open(tx, kind, &AlertSubject::Scope(scope), message).map(drop)
@@ -200,9 +184,7 @@ fn decide_refused(
     now: Timestamp,
 ) -> Stored<RefusedBatchDecision> {
     let is_our_own_queue = match refused.queue_limit() {
-        Some(limit) if refused.cause() == RefusalCause::QueueFull => {
-            queue::explains(view, row, limit, now)?
-        }
+        Some(limit) if refused.cause() == RefusalCause::QueueFull => queue::explains(view, row, limit, now)?,
         _ => false,
     };
     Ok(refused.decide(is_our_own_queue))

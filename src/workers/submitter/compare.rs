@@ -28,8 +28,7 @@ impl Submitter {
                     failures: 1,
                     retry_interval,
                 };
-                self.store
-                    .write(now.wall, |tx| call_failure::apply(tx, &call))?;
+                self.store.write(now.wall, |tx| call_failure::apply(tx, &call))?;
                 return Ok(TickOutcome::again());
             }
         };

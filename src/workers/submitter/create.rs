@@ -18,11 +18,7 @@ use crate::workers::{call_failure, pauses};
 
 impl Submitter {
     /// Creates an uploaded batch. The row says so before the call.
-    pub(super) fn create(
-        &mut self,
-        row: &BatchRow,
-        now: Moment,
-    ) -> Result<TickOutcome, WorkerError> {
+    pub(super) fn create(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         if self.abandon_if_unwanted(row, now)? {
             return Ok(TickOutcome::again());
         }
@@ -72,12 +68,7 @@ impl Submitter {
     }
 
     /// Stores that a create failed, and what follows.
-    fn fail_create(
-        &self,
-        row: &BatchRow,
-        now: Moment,
-        error: &CallError,
-    ) -> Result<(), WorkerError> {
+    fn fail_create(&self, row: &BatchRow, now: Moment, error: &CallError) -> Result<(), WorkerError> {
         let decision = failed_create::decide(error, row.input_file_since, now.wall);
         self.store.write(now.wall, |tx| match decision {
             FailedCreateDecision::NotCreated { forget_input } => {
@@ -98,11 +89,7 @@ impl Submitter {
     }
 
     /// Looks for the batch of a create whose answer was lost. Other batches go on meanwhile.
-    pub(super) fn find_created(
-        &mut self,
-        row: &BatchRow,
-        now: Moment,
-    ) -> Result<TickOutcome, WorkerError> {
+    pub(super) fn find_created(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let waited = self.lost_creates.waited(row.id, now);
         let from = row.input_file_time.unwrap_or(0);
         let listed = match batches_back_to(self.api.as_ref(), from) {

@@ -34,8 +34,8 @@ pub fn write(store: &Store, spool: &Spool, row: &BatchRow) -> Result<Input, Work
     }
     let sealed = writer.finish()?;
     file.finish()?;
-    let lines = u32::try_from(sealed.lines)
-        .map_err(|_| StoreError::Other("too many lines in a batch".into()))?;
+    let lines =
+        u32::try_from(sealed.lines).map_err(|_| StoreError::Other("too many lines in a batch".into()))?;
     Ok(Input {
         lines,
         bytes: sealed.bytes,

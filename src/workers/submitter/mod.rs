@@ -79,10 +79,9 @@ impl Submitter {
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
             BatchState::Creating => self.find_created(row, now),
-            BatchState::Submitted
-            | BatchState::Ended
-            | BatchState::Ingested
-            | BatchState::Failed => Ok(TickOutcome::idle(self.config.steps.idle)),
+            BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
+                Ok(TickOutcome::idle(self.config.steps.idle))
+            }
         }
     }
 
@@ -110,12 +109,7 @@ impl Submitter {
     }
 
     /// A failed call for a batch, ready to be decided on.
-    fn failed_call<'a>(
-        &self,
-        row: &BatchRow,
-        purpose: CallPurpose,
-        error: &'a CallError,
-    ) -> FailedCall<'a> {
+    fn failed_call<'a>(&self, row: &BatchRow, purpose: CallPurpose, error: &'a CallError) -> FailedCall<'a> {
         FailedCall {
             purpose,
             error,
@@ -139,13 +133,7 @@ impl Submitter {
     }
 
     /// Reports a batch that cannot go on before an operator has fixed something.
-    fn report_stuck(
-        &self,
-        tx: &Tx<'_>,
-        row: &BatchRow,
-        kind: AlertKind,
-        message: &str,
-    ) -> Stored<()> {
+    fn report_stuck(&self, tx: &Tx<'_>, row: &BatchRow, kind: AlertKind, message: &str) -> Stored<()> {
         if batches::is_abandoned(tx, row.id)? {
             return Ok(());
         }
@@ -223,11 +211,7 @@ impl Worker for Submitter {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         }
         let may_create = self.may_create()?;
-        let mut unsubmitted = vec![
-            BatchState::Sealed,
-            BatchState::Uploaded,
-            BatchState::Creating,
-        ];
+        let mut unsubmitted = vec![BatchState::Sealed, BatchState::Uploaded, BatchState::Creating];
         if may_create {
             unsubmitted.push(BatchState::Planned);
         }

@@ -63,9 +63,7 @@ impl Submitter {
         if most > 0 && self.store.read(batches::count_active)? >= most {
             return Ok(PackDecision::Wait(self.config.steps.idle));
         }
-        let wait = self
-            .store
-            .read(|view| queue::creates_wait(view, now.wall))?;
+        let wait = self.store.read(|view| queue::creates_wait(view, now.wall))?;
         if !wait.is_zero() {
             return Ok(PackDecision::Wait(wait));
         }
@@ -227,9 +225,9 @@ impl Submitter {
     ) -> Result<(), WorkerError> {
         let (mut left, mut after) = (share.min(space.lines), 0);
         while left > 0 {
-            let waiting = self.store.read(|view| {
-                requests::waiting(view, of.job, pack.stage, pack.cap, after, left.min(CHUNK))
-            })?;
+            let waiting = self
+                .store
+                .read(|view| requests::waiting(view, of.job, pack.stage, pack.cap, after, left.min(CHUNK)))?;
             let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
             let mut tokens = 0;
             for line in &waiting {

@@ -8,11 +8,7 @@ use crate::store::requests::JobQueue;
 
 /// Cuts each client's queues to what its budget pays for. Returns how many lines the budget of all clients
 /// pays for.
-pub fn limit_to_budgets(
-    queues: &mut Vec<JobQueue>,
-    allowance: &Allowance,
-    line_cost: Money,
-) -> u32 {
+pub fn limit_to_budgets(queues: &mut Vec<JobQueue>, allowance: &Allowance, line_cost: Money) -> u32 {
     let mut left: HashMap<String, u32> = allowance
         .clients
         .iter()
@@ -118,11 +114,7 @@ mod tests {
             (Some(Some(8)), [None, Some(1), Some(8)]),
             (Some(None), [Some(1), Some(8), None]),
         ] {
-            assert_eq!(
-                caps_in_turn(vec![1, 8], last.as_ref()),
-                expected,
-                "{last:?}"
-            );
+            assert_eq!(caps_in_turn(vec![1, 8], last.as_ref()), expected, "{last:?}");
         }
     }
 

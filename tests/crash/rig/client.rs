@@ -135,8 +135,7 @@ impl Rig {
     ) {
         let (job, body) = self.draft(lots, languages);
         let api = self.api.clone();
-        let client =
-            thread_group::spawn_ungrouped("client", move || post_job(&api, &body)).unwrap();
+        let client = thread_group::spawn_ungrouped("client", move || post_job(&api, &body)).unwrap();
         wait(&client);
         self.kill();
         self.start();
@@ -214,10 +213,6 @@ fn post_job(api: &str, body: &str) -> Reply {
     }
     assert_eq!(head.status, 503, "{answer}");
     assert_eq!(answer["code"], "STORAGE_UNAVAILABLE", "{answer}");
-    assert!(
-        head.headers.contains_key("retry-after"),
-        "{:?}",
-        head.headers
-    );
+    assert!(head.headers.contains_key("retry-after"), "{:?}", head.headers);
     Reply::Refused
 }

@@ -173,11 +173,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Connection {
 }
 
 fn holds(database: &Connection, condition: &str) -> bool {
-    database
-        .prepare_cached(condition)
-        .unwrap()
-        .exists([])
-        .unwrap()
+    database.prepare_cached(condition).unwrap().exists([]).unwrap()
 }
 
 fn number(database: &Connection, sql: &str) -> i64 {

@@ -207,11 +207,7 @@ impl Rig {
     /// Starts the daemon and waits until it serves.
     pub fn start(&mut self) {
         self.start_blindly();
-        self.api = self
-            .daemon
-            .as_mut()
-            .unwrap()
-            .word_after("what=api address=");
+        self.api = self.daemon.as_mut().unwrap().word_after("what=api address=");
     }
 
     /// Starts the daemon and waits until it serves, or returns its status if it ended by itself.
@@ -309,10 +305,7 @@ impl Rig {
             .output()
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     // The sandbox's controls.

@@ -105,13 +105,7 @@ impl Rig {
             assert_eq!(event["event"], "batch_job_completed");
             check_lots(job, &event["lots"]);
         }
-        assert_eq!(
-            ids.len(),
-            1,
-            "{} deliveries of {}",
-            deliveries.len(),
-            job.id
-        );
+        assert_eq!(ids.len(), 1, "{} deliveries of {}", deliveries.len(), job.id);
         assert!(deliveries.iter().any(|delivery| delivery["status"] == 200));
     }
 
@@ -128,10 +122,7 @@ impl Rig {
         let wanted = count("SELECT count(*) FROM requests");
         let cancelled = count("SELECT count(*) FROM requests WHERE state = 'cancelled'");
         let answered = of("answered");
-        assert!(
-            answered <= wanted && answered + cancelled >= wanted,
-            "{state}"
-        );
+        assert!(answered <= wanted && answered + cancelled >= wanted, "{state}");
         // OpenAI executes a line again only if a fault made the line fail.
         let struck = |fault: &str| state["faults_struck"][fault].as_u64().unwrap_or(0);
         let again = struck("line_500") + struck("line_429");
@@ -150,8 +141,7 @@ impl Rig {
         }
         let uploads = of("uploads");
         assert!(
-            uploads
-                <= of("creates") + self.kills + struck("lost_upload_reply") + struck("lost_reply"),
+            uploads <= of("creates") + self.kills + struck("lost_upload_reply") + struck("lost_reply"),
             "{uploads} uploads, {} kills: {state}",
             self.kills
         );

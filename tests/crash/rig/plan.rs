@@ -69,9 +69,7 @@ pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
     let made = folder.join(format!("shim-{}.so", std::process::id()));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crash/shim.c");
     let output = Command::new("cc")
-        .args([
-            "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o",
-        ])
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
         .args([made.as_os_str(), source.as_ref()])
         .output()
         .unwrap();
@@ -111,11 +109,9 @@ impl Plan {
             Strike::Commit(thread, nth, moment) => (COMMIT, [moment as u32, nth, 0, 0], thread),
             Strike::Hold(thread) => (HOLD, [0; 4], thread),
             Strike::KillAtFile(nth) => (FILES, [0, nth, 0, 0], files.as_str()),
-            Strike::FailFile {
-                nth,
-                error,
-                lasting,
-            } => (FILES, [0, nth, u32::from(lasting), error], files.as_str()),
+            Strike::FailFile { nth, error, lasting } => {
+                (FILES, [0, nth, u32::from(lasting), error], files.as_str())
+            }
         };
         self.lift();
         let mut bytes = [0; LENGTH];

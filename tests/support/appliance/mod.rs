@@ -305,11 +305,7 @@ impl Appliance {
             None => Command::new(program),
             Some(most) => {
                 let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    &format!("ulimit -S -n {most}; exec \"$0\" \"$@\""),
-                    program,
-                ]);
+                shell.args(["-c", &format!("ulimit -S -n {most}; exec \"$0\" \"$@\""), program]);
                 shell
             }
         };
@@ -409,8 +405,7 @@ impl Appliance {
         assert_eq!(self.run(&["pause", "submissions"]).status, 0);
         let submitted = submit();
         wait_for("the checks of the images", || {
-            let unchecked =
-                "SELECT count(*) FROM requests WHERE images_due = 1 AND state = 'waiting'";
+            let unchecked = "SELECT count(*) FROM requests WHERE images_due = 1 AND state = 'waiting'";
             (self.cell::<i64>(unchecked) == 0).then_some(())
         });
         assert_eq!(self.run(&["resume", "submissions"]).status, 0);
@@ -434,12 +429,7 @@ impl Appliance {
     }
 
     pub fn clear_faults(&self) {
-        call(
-            "DELETE",
-            &format!("{}/sandbox/faults", self.sandbox),
-            &[],
-            b"",
-        );
+        call("DELETE", &format!("{}/sandbox/faults", self.sandbox), &[], b"");
     }
 
     pub fn seed(&self, batch: &Value) {
@@ -526,8 +516,7 @@ impl Appliance {
     pub fn results(&self, job: &str) -> Value {
         let status = self.ended(job);
         assert_eq!(status["status"], "completed", "{status}");
-        self.read(&format!("/api/v1/batch-results/{job}"), job)
-            .json()
+        self.read(&format!("/api/v1/batch-results/{job}"), job).json()
     }
 
     // Reads of the database.
@@ -563,9 +552,7 @@ impl Appliance {
         let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut dump = String::new();
         for name in names.map(Result::unwrap) {
-            let mut query = tables
-                .prepare(&format!("SELECT * FROM \"{name}\""))
-                .unwrap();
+            let mut query = tables.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
             // The time of the daemon's last comparison with OpenAI changes after each start.
             let changing = query.column_names().position(|name| name == "compared_at");
             let columns = query.column_count();
@@ -573,10 +560,7 @@ impl Appliance {
             while let Some(row) = rows.next().unwrap() {
                 let columns = (0..columns).filter(|at| Some(*at) != changing);
                 let cells = columns.map(|at| format!("{:?}", row.get_ref(at).unwrap()));
-                dump.push_str(&format!(
-                    "{name}: {}\n",
-                    cells.collect::<Vec<_>>().join(" ")
-                ));
+                dump.push_str(&format!("{name}: {}\n", cells.collect::<Vec<_>>().join(" ")));
             }
         }
         dump

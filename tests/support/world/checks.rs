@@ -76,10 +76,9 @@ impl World {
 
     /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
     pub(super) fn no_batch_is_unheard_of(&self) {
-        let known = self
-            .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
-        let creating =
-            self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
+        let known =
+            self.texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
+        let creating = self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
         let is_known = |batch: &super::openai::HeldBatch| {
             let key = batch.metadata.get("submission");
             batch.is_twin
@@ -112,15 +111,11 @@ impl World {
         let mut alerts = self.open_alerts();
         // A budget that is used up stays so until its day is over.
         alerts.retain(|kind| !kind.starts_with("budget_"));
-        assert!(
-            alerts.is_empty(),
-            "{alerts:?} are still open\n{}",
-            self.dump()
-        );
+        assert!(alerts.is_empty(), "{alerts:?} are still open\n{}", self.dump());
         let open = self.texts("SELECT id FROM batch_jobs WHERE completed_at IS NULL");
         assert!(open.is_empty(), "{open:?} are not final\n{}", self.dump());
-        let known = self
-            .texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
+        let known =
+            self.texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
         let unknown: Vec<String> = self
             .openai
             .state()
@@ -148,7 +143,8 @@ impl World {
     /// Checks that retention leaves the header and the counts of a job, and opens no alert.
     pub fn assert_cleaned(&mut self) {
         let costs = "SELECT * FROM v_costs ORDER BY batch_id";
-        let headers = "SELECT id, status, total_lots, processed_lots, failed_lots FROM batch_jobs ORDER BY seq";
+        let headers =
+            "SELECT id, status, total_lots, processed_lots, failed_lots FROM batch_jobs ORDER BY seq";
         let before = (self.rows(costs), self.rows(headers), self.made());
         let openai = self.openai.clone();
         self.restart_with(openai, |config| {

@@ -21,9 +21,7 @@ impl World {
     }
 
     pub fn batch_in(&self, state: BatchState) -> Option<BatchRow> {
-        let rows = self
-            .store()
-            .read(|view| batches::in_states(view, &[state], 1));
+        let rows = self.store().read(|view| batches::in_states(view, &[state], 1));
         rows.expect("readable").into_iter().next()
     }
 

@@ -49,13 +49,11 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.translation.max_output_tokens = 100;
         config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
-        config.clients[0].budget.per_day =
-            of_client.pick(&[None, None, Money::parse(BUDGET_OF_ONE)]);
+        config.clients[0].budget.per_day = of_client.pick(&[None, None, Money::parse(BUDGET_OF_ONE)]);
         // A backup holds what it needs as long as OpenAI does.
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
-        config.retention.results =
-            random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
+        config.retention.results = random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
         if bug == Some(Bug::NoSettling) {
             config.openai.settling_time = Duration::ZERO;
         }
@@ -129,9 +127,7 @@ fn begin_faults(world: &mut World, random: &mut Random) {
         random: Random::new(random.next()),
     });
     let of_receiver = random.pick(&[0, 100, 700]);
-    world
-        .receiver
-        .fails(Random::new(random.next()), of_receiver);
+    world.receiver.fails(Random::new(random.next()), of_receiver);
     let of_commits = random.pick(&[0, 5, 30]);
     *world.commit_crashes.lock().unwrap() = (Random::new(random.next()), of_commits);
 }
@@ -202,12 +198,7 @@ fn submit(world: &mut World, random: &mut Random, job: u64) {
         })
         .collect();
     let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    let languages = random.pick(&[
-        &["en"][..],
-        &["de"],
-        &["en", "de", "fr"],
-        &["en-GB", "zh-Hant"],
-    ]);
+    let languages = random.pick(&[&["en"][..], &["de"], &["en", "de", "fr"], &["en-GB", "zh-Hant"]]);
     let client = random.pick(&["a", "b"]);
     let mode = if lots.len() == 1 && random.chance(700) {
         Mode::Synchronous

@@ -306,8 +306,7 @@ impl World {
         self.tell("crash");
         self.running = None;
         self.power_cut = false;
-        self.execute("DROP TRIGGER IF EXISTS power_cut")
-            .expect("dropped");
+        self.execute("DROP TRIGGER IF EXISTS power_cut").expect("dropped");
         self.clock.restart();
         self.start();
     }

@@ -88,9 +88,7 @@ impl Fault {
             Self::Lost => Some(CallError::Unknown {
                 message: "timed out".into(),
             }),
-            Self::Refused(status, code, param) => {
-                Some(refused(*status, code, param, "so it was scripted"))
-            }
+            Self::Refused(status, code, param) => Some(refused(*status, code, param, "so it was scripted")),
             Self::Html(status) => Some(refused(*status, "", "", "<html>Bad gateway</html>")),
             _ => None,
         }
@@ -199,10 +197,7 @@ impl Line {
             .as_array()
             .cloned()
             .unwrap_or_default();
-        content
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect()
+        content.iter().filter_map(|part| part["text"].as_str()).collect()
     }
 
     fn language(&self) -> Option<&str> {
@@ -566,11 +561,7 @@ impl State {
         let all = batch.lines.len();
         let (ends, status, lines) = match course.end {
             End::Completes | End::Refused(_) => (course.latency, BatchStatus::Completed, all),
-            End::Expires(lines) => (
-                WINDOW + Duration::from_mins(10),
-                BatchStatus::Expired,
-                lines,
-            ),
+            End::Expires(lines) => (WINDOW + Duration::from_mins(10), BatchStatus::Expired, lines),
             End::Cancelled(lines) => (course.latency + CANCEL, BatchStatus::Cancelled, lines),
         };
         let ends = begins + ends;
@@ -584,11 +575,10 @@ impl State {
         let lines = &self.batches[at].lines;
         let find = |needle: &str| lines.iter().position(|line| line.text().contains(needle));
         self.rules.iter().find_map(|rule| match rule {
-            Rule::Poison(needle) => {
-                find(needle).map(|_| vec![error_entry("invalid_request", None)])
+            Rule::Poison(needle) => find(needle).map(|_| vec![error_entry("invalid_request", None)]),
+            Rule::Blame(needle) => {
+                find(needle).map(|line| vec![error_entry("invalid_json_line", Some(line as u64 + 1))])
             }
-            Rule::Blame(needle) => find(needle)
-                .map(|line| vec![error_entry("invalid_json_line", Some(line as u64 + 1))]),
             Rule::TokensOf(most) => (self.queued(at) > *most).then(|| {
                 let mut error = error_entry("token_limit_exceeded", None);
                 error.message = Some(format!(
@@ -608,11 +598,7 @@ impl State {
     fn queued(&self, at: usize) -> u64 {
         let all = self.batches.iter().enumerate();
         let held = all.filter(|(number, batch)| {
-            *number == at
-                || matches!(
-                    batch.status,
-                    BatchStatus::InProgress | BatchStatus::Cancelling
-                )
+            *number == at || matches!(batch.status, BatchStatus::InProgress | BatchStatus::Cancelling)
         });
         let lines = held.flat_map(|(_, batch)| &batch.lines);
         lines
@@ -834,7 +820,8 @@ struct Files {
 }
 
 fn result(line: &Line, response: Value, error: Value) -> Vec<u8> {
-    let result = json!({"id": "batch_req_1", "custom_id": line.custom_id, "response": response, "error": error});
+    let result =
+        json!({"id": "batch_req_1", "custom_id": line.custom_id, "response": response, "error": error});
     // As OpenAI orders them: the custom id before the answer.
     let mut text = format!(
         r#"{{"id":"batch_req_1","custom_id":{},"response":{},"error":{}}}"#,
@@ -902,10 +889,7 @@ fn run_line(line: &Line, fate: Option<Fate>) -> Files {
         }
         Some(Fate::Reasoned) => {
             let output = json!([{"type": "reasoning", "id": "rs_1", "summary": []}, text]);
-            out(
-                vec![result(line, answered(line, output), Value::Null)],
-                true,
-            )
+            out(vec![result(line, answered(line, output), Value::Null)], true)
         }
         Some(Fate::Refused) => {
             let refusal = message(json!({"type": "refusal", "refusal": "I will not"}));
@@ -1117,8 +1101,5 @@ fn page<T>(
     }
     let has_more = rest.len() > limit;
     rest.truncate(limit);
-    Page {
-        data: rest,
-        has_more,
-    }
+    Page { data: rest, has_more }
 }

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::openai::{
-    Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, Page,
-};
+use batchkeeper::openai::{Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, Page};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -119,9 +117,7 @@ impl Sabotaged {
             return line.to_vec();
         };
         let model = line["response"]["body"]["model"].clone();
-        let of_translation = line["custom_id"]
-            .as_str()
-            .is_some_and(|id| id.starts_with("t_"));
+        let of_translation = line["custom_id"].as_str().is_some_and(|id| id.starts_with("t_"));
         let items = line["response"]["body"]["output"].as_array_mut();
         for text in items
             .into_iter()

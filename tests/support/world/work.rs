@@ -26,13 +26,7 @@ impl World {
     }
 
     /// The same, to be answered so.
-    pub fn submit_in(
-        &mut self,
-        mode: Mode,
-        client: &str,
-        lots: &[&str],
-        languages: &[&str],
-    ) -> String {
+    pub fn submit_in(&mut self, mode: Mode, client: &str, lots: &[&str], languages: &[&str]) -> String {
         let submission = Submission {
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             webhook_url: Some("https://client.test/hook".into()),
@@ -63,12 +57,7 @@ impl World {
     }
 
     /// A client sends a submission under its key until it has an answer; gives the job's id.
-    pub(super) fn send(
-        &mut self,
-        order: usize,
-        submission: &Submission<'_>,
-        mut mode: Mode,
-    ) -> String {
+    pub(super) fn send(&mut self, order: usize, submission: &Submission<'_>, mut mode: Mode) -> String {
         let Order { client, key, .. } = &self.orders[order];
         let (client, key) = (client.clone(), key.clone());
         let keys = IdempotencyKeys {
@@ -95,9 +84,7 @@ impl World {
                     return serde_json::from_str(&answer).expect("a job's id");
                 }
                 // A synchronous job over its budget is refused; as a batch job it may wait.
-                Some(SubmissionOutcome::Refused(Refusal::OverBudget { .. }))
-                    if mode == Mode::Synchronous =>
-                {
+                Some(SubmissionOutcome::Refused(Refusal::OverBudget { .. })) if mode == Mode::Synchronous => {
                     mode = Mode::Batch;
                 }
                 Some(other) => panic!("{other:?}"),

@@ -49,8 +49,7 @@ struct BatchParameters {
 
 impl BatchParameters {
     fn parse(body: &[u8]) -> Result<Self, ErrorReply> {
-        let body: Value =
-            serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
+        let body: Value = serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
         let body = body.as_object().ok_or_else(ErrorReply::body_is_no_object)?;
         let input_file_id = required_text(body, "input_file_id")?;
         let endpoint = required_text(body, "endpoint")?;
@@ -118,11 +117,7 @@ impl SimulatedOpenAi {
     ///
     /// # Errors
     /// The refusal.
-    pub fn create_batch(
-        &self,
-        caller: &CallingProject,
-        body: &[u8],
-    ) -> Result<BatchView, ErrorReply> {
+    pub fn create_batch(&self, caller: &CallingProject, body: &[u8]) -> Result<BatchView, ErrorReply> {
         let parameters = BatchParameters::parse(body)?;
         let now = self.now();
         self.check_create_rate(caller, now)?;
@@ -201,10 +196,7 @@ impl SimulatedOpenAi {
     /// The record with an id and a `seq` that no other batch has.
     pub(super) fn assign_new_id(&self, record: BatchRecord, now: Timestamp) -> BatchRecord {
         let seq = self.next_seq();
-        let id = ids::batch(
-            &[&self.settings.seed, "batch", &seq.to_string()],
-            now.seconds(),
-        );
+        let id = ids::batch(&[&self.settings.seed, "batch", &seq.to_string()], now.seconds());
         BatchRecord { id, seq, ..record }
     }
 

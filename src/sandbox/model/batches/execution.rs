@@ -53,8 +53,7 @@ impl SimulatedOpenAi {
         let is_counted = self
             .ledger
             .totals(|totals| totals.executed_batches.contains(&batch.id));
-        let before =
-            disk::read_json::<ExecutionSummary>(&self.batches.summary_path(&batch.id)).ok();
+        let before = disk::read_json::<ExecutionSummary>(&self.batches.summary_path(&batch.id)).ok();
         let summary = match before.filter(|_| is_counted) {
             Some(summary) => summary,
             None => self.execute_lines(batch, at, &ids)?,
@@ -117,11 +116,7 @@ impl SimulatedOpenAi {
     }
 
     /// Closes the result files, then writes the summary and the ledger's entries.
-    fn finish_execution(
-        &self,
-        execution: BatchExecution<'_>,
-        at: i64,
-    ) -> io::Result<ExecutionSummary> {
+    fn finish_execution(&self, execution: BatchExecution<'_>, at: i64) -> io::Result<ExecutionSummary> {
         let batch = execution.batch;
         let summary = ExecutionSummary {
             counts: execution.counts,
@@ -141,8 +136,7 @@ impl SimulatedOpenAi {
             batch: batch.id.clone(),
             count,
         });
-        self.ledger
-            .append_all(Timestamp::from_millis(at), &entries)?;
+        self.ledger.append_all(Timestamp::from_millis(at), &entries)?;
         Ok(summary)
     }
 

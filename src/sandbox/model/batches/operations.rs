@@ -77,11 +77,7 @@ impl SimulatedOpenAi {
         call: &ApiCall<'_>,
     ) -> Result<ListPage<BatchView>, ErrorReply> {
         let limit = page_limit(query.limit.as_deref(), 20, 100, || {
-            ErrorReply::invalid(
-                "invalid_value",
-                "limit",
-                "Invalid 'limit': expected 1 to 100.",
-            )
+            ErrorReply::invalid("invalid_value", "limit", "Invalid 'limit': expected 1 to 100.")
         })?;
         let mut listed = self.listed_batches(caller)?;
         listed.sort_by_key(|(place, _)| Reverse(*place));

@@ -127,7 +127,8 @@ impl SimulatedOpenAi {
             body.entry("model")
                 .or_insert_with(|| past.model.as_deref().unwrap_or("o4-mini").into());
             body.entry("input").or_insert_with(|| "".into());
-            let line = json!({"custom_id": line.custom_id, "method": "POST", "url": "/v1/responses", "body": body});
+            let line =
+                json!({"custom_id": line.custom_id, "method": "POST", "url": "/v1/responses", "body": body});
             writeln!(bytes, "{line}")?;
         }
         let file_id = &record.input_file_id;
@@ -149,11 +150,7 @@ impl SimulatedOpenAi {
 
     /// Executes a past batch and gives it its final status: it started after one second, was executed after
     /// 120 and ended after 121.
-    fn end_past_batch(
-        &self,
-        record: &mut BatchRecord,
-        status: BatchStatus,
-    ) -> Result<(), ErrorReply> {
+    fn end_past_batch(&self, record: &mut BatchRecord, status: BatchStatus) -> Result<(), ErrorReply> {
         let after = |seconds: i64| record.created_ms + seconds * 1_000;
         let (started, executed, ended) = (after(1), after(120), after(121));
         if status == BatchStatus::Failed {

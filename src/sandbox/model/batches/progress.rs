@@ -60,12 +60,8 @@ impl SimulatedOpenAi {
             let mut batch = lock(&shared);
             let latencies = self.latencies(&batch);
             let due = match batch.status {
-                BatchStatus::InProgress => batch
-                    .in_progress_ms
-                    .map(|at| later(at, latencies.in_progress)),
-                BatchStatus::Finalizing => batch
-                    .finalizing_ms
-                    .map(|at| later(at, latencies.finalizing)),
+                BatchStatus::InProgress => batch.in_progress_ms.map(|at| later(at, latencies.in_progress)),
+                BatchStatus::Finalizing => batch.finalizing_ms.map(|at| later(at, latencies.finalizing)),
                 _ => None,
             };
             let mut changed = false;
@@ -276,9 +272,7 @@ impl SimulatedOpenAi {
     pub(in crate::sandbox::model) fn complete_interrupted_writes(&self) -> io::Result<()> {
         for shared in self.batches.all() {
             let batch = lock(&shared);
-            let is_recorded = self
-                .ledger
-                .totals(|totals| totals.created.contains(&batch.id));
+            let is_recorded = self.ledger.totals(|totals| totals.created.contains(&batch.id));
             if !is_recorded {
                 let at = Timestamp::from_millis(batch.created_ms);
                 self.ledger.append(at, batch.create_entry("", false))?;

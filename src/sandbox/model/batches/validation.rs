@@ -31,13 +31,7 @@ pub struct InputReport<'a> {
 }
 
 impl InputReport<'_> {
-    fn add_error(
-        &mut self,
-        code: &str,
-        param: Option<&str>,
-        line: Option<u64>,
-        message: impl Into<String>,
-    ) {
+    fn add_error(&mut self, code: &str, param: Option<&str>, line: Option<u64>, message: impl Into<String>) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(LineError {
                 code: code.into(),
@@ -97,11 +91,7 @@ impl SimulatedOpenAi {
     }
 
     /// Puts the batch into its model's queue; the inner error is the limit that the batch would exceed.
-    fn enter_queue(
-        &self,
-        batch: &mut BatchRecord,
-        report: &InputReport<'_>,
-    ) -> io::Result<Result<(), u64>> {
+    fn enter_queue(&self, batch: &mut BatchRecord, report: &InputReport<'_>) -> io::Result<Result<(), u64>> {
         if let Some(value) = self.trigger_batch_fault(batch, Fault::TokenLimitAsync)? {
             return Ok(Err(value.as_u64().unwrap_or(5_000_000)));
         }
@@ -234,8 +224,7 @@ fn check_body<'a>(
     let output_limit = body.get("max_output_tokens").and_then(Value::as_u64);
     report.tokens += u64::try_from(bytes).unwrap_or(0) / 4 + output_limit.unwrap_or(0);
     let may_succeed = is_response
-        && ResponsesRequest::parse(body, settings)
-            .is_ok_and(|request| request.unreachable_image().is_none());
+        && ResponsesRequest::parse(body, settings).is_ok_and(|request| request.unreachable_image().is_none());
     report.failing_lines += u64::from(!may_succeed);
 }
 

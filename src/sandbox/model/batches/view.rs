@@ -59,9 +59,7 @@ impl SimulatedOpenAi {
     pub(super) fn view_batch(&self, batch: &mut BatchRecord) -> Result<BatchView, ErrorReply> {
         let request_counts = self.view_counts(batch)?;
         let (output_file_id, error_file_id) = self.view_file_ids(batch)?;
-        let omits_nulls = self
-            .trigger_batch_fault(batch, Fault::NullVsAbsent)?
-            .is_some();
+        let omits_nulls = self.trigger_batch_fault(batch, Fault::NullVsAbsent)?.is_some();
         let seconds = |millis: Option<i64>| millis.map(|millis| millis / 1000);
         Ok(BatchView {
             id: batch.id.clone(),
@@ -98,16 +96,11 @@ impl SimulatedOpenAi {
     }
 
     /// The ids of the output file and of the error file, which a batch shows once it is final.
-    fn view_file_ids(
-        &self,
-        batch: &mut BatchRecord,
-    ) -> io::Result<(Option<String>, Option<String>)> {
+    fn view_file_ids(&self, batch: &mut BatchRecord) -> io::Result<(Option<String>, Option<String>)> {
         let delay = self
             .trigger_batch_fault(batch, Fault::LateFileIds)?
             .map_or(0, |value| value.as_i64().unwrap_or(1_000));
-        let are_empty_texts = self
-            .trigger_batch_fault(batch, Fault::EmptyStringIds)?
-            .is_some();
+        let are_empty_texts = self.trigger_batch_fault(batch, Fault::EmptyStringIds)?.is_some();
         let now = self.now().millis();
         let are_shown = batch
             .ended_ms()
@@ -121,9 +114,7 @@ impl SimulatedOpenAi {
 
     fn view_counts(&self, batch: &mut BatchRecord) -> io::Result<LineCounts> {
         let mismatch = self.trigger_batch_fault(batch, Fault::CountsMismatch)?;
-        let are_zero = self
-            .trigger_batch_fault(batch, Fault::ZeroCounts)?
-            .is_some();
+        let are_zero = self.trigger_batch_fault(batch, Fault::ZeroCounts)?.is_some();
         let mut counts = self.counts_at(batch, self.now());
         if batch.ended_ms().is_some() {
             if let Some(value) = &mismatch {
@@ -180,9 +171,6 @@ fn rank(status: BatchStatus) -> u8 {
         BatchStatus::InProgress => 1,
         BatchStatus::Finalizing => 2,
         BatchStatus::Cancelling => 3,
-        BatchStatus::Failed
-        | BatchStatus::Completed
-        | BatchStatus::Expired
-        | BatchStatus::Cancelled => 4,
+        BatchStatus::Failed | BatchStatus::Completed | BatchStatus::Expired | BatchStatus::Cancelled => 4,
     }
 }

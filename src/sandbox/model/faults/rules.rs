@@ -147,8 +147,7 @@ impl FaultRules {
             list.rules.push(rule);
         }
         list.is_unsaved = true;
-        self.is_empty
-            .store(list.rules.is_empty(), Ordering::Relaxed);
+        self.is_empty.store(list.rules.is_empty(), Ordering::Relaxed);
     }
 
     /// Deletes every rule.
@@ -203,11 +202,7 @@ mod tests {
         assert!(rules.trigger(Fault::Line429, &["v_1"], "a").is_some());
         assert!(rules.trigger(Fault::Line429, &["v_1"], "a").is_none());
         let triggered = (0..1000)
-            .filter(|seed| {
-                rules
-                    .trigger(Fault::CutLine, &[], &seed.to_string())
-                    .is_some()
-            })
+            .filter(|seed| rules.trigger(Fault::CutLine, &[], &seed.to_string()).is_some())
             .count();
         assert!((230..370).contains(&triggered), "{triggered}");
         assert!(rule(r#"{"fault":"no_such"}"#).is_err());

@@ -95,12 +95,7 @@ pub struct BatchRecord {
 
 impl BatchRecord {
     /// A record with the defaults of what a create need not say. It has no id.
-    pub fn new(
-        project: &str,
-        input_file_id: &str,
-        input_name: Option<String>,
-        created: Timestamp,
-    ) -> Self {
+    pub fn new(project: &str, input_file_id: &str, input_name: Option<String>, created: Timestamp) -> Self {
         Self {
             id: String::new(),
             seq: 0,

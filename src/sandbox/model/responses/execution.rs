@@ -16,12 +16,8 @@ impl SimulatedOpenAi {
     /// # Errors
     /// If the body is not JSON. Other refusals are the result's status and body.
     pub fn respond(&self, body: &[u8]) -> Result<RequestResult, ErrorReply> {
-        let body: Value =
-            serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
-        let input = body
-            .get("input")
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let body: Value = serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
+        let input = body.get("input").map(ToString::to_string).unwrap_or_default();
         let names = ["/v1/responses", &input];
         let seed = self.next_seq().to_string();
         let mut entries = Vec::new();

@@ -37,11 +37,7 @@ pub fn parse_input(body: &Map<String, Value>) -> Result<(String, Vec<&str>), Err
     Ok((content.texts.join("\n"), content.images))
 }
 
-fn parse_item<'a>(
-    item: &'a Value,
-    at: &str,
-    content: &mut InputContent<'a>,
-) -> Result<(), ErrorReply> {
+fn parse_item<'a>(item: &'a Value, at: &str, content: &mut InputContent<'a>) -> Result<(), ErrorReply> {
     let role = item.get("role").and_then(Value::as_str).unwrap_or("");
     if !ROLES.contains(&role) {
         return Err(invalid_value(
@@ -66,16 +62,12 @@ fn parse_item<'a>(
     Ok(())
 }
 
-fn parse_part<'a>(
-    part: &'a Value,
-    at: &str,
-    content: &mut InputContent<'a>,
-) -> Result<(), ErrorReply> {
+fn parse_part<'a>(part: &'a Value, at: &str, content: &mut InputContent<'a>) -> Result<(), ErrorReply> {
     let text = |name: &str| part.get(name).and_then(Value::as_str);
     match text("type") {
         Some("input_text") => {
-            let text = text("text")
-                .ok_or_else(|| ErrorReply::invalid_type(&format!("{at}.text"), "a string"))?;
+            let text =
+                text("text").ok_or_else(|| ErrorReply::invalid_type(&format!("{at}.text"), "a string"))?;
             content.texts.push(text);
             Ok(())
         }

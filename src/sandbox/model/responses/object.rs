@@ -136,11 +136,7 @@ pub fn complete_request(
 }
 
 fn status(is_truncated: bool) -> &'static str {
-    if is_truncated {
-        "incomplete"
-    } else {
-        "completed"
-    }
+    if is_truncated { "incomplete" } else { "completed" }
 }
 
 fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> GeneratedText {
@@ -188,8 +184,7 @@ fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> Gen
 
 fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText) -> UsageObject {
     let images = u64::try_from(request.images.len()).unwrap_or(0);
-    let input_tokens =
-        tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
+    let input_tokens = tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
     UsageObject {
         input_tokens,
         input_tokens_details: InputTokenDetails::default(),

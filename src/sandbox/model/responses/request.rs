@@ -124,10 +124,7 @@ fn requested_model<'a>(
     })
 }
 
-fn optional_text<'a>(
-    body: &'a Map<String, Value>,
-    name: &str,
-) -> Result<Option<&'a str>, ErrorReply> {
+fn optional_text<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, ErrorReply> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -288,12 +285,7 @@ mod tests {
                 "missing_required_parameter",
                 "input",
             ),
-            (
-                with("model", json!("gpt-9")),
-                404,
-                "model_not_found",
-                "model",
-            ),
+            (with("model", json!("gpt-9")), 404, "model_not_found", "model"),
             (
                 with("max_output_tokens", json!(15)),
                 400,
@@ -306,12 +298,7 @@ mod tests {
                 "unknown_parameter",
                 "max_tokens",
             ),
-            (
-                with("stream", json!(true)),
-                400,
-                "unsupported_value",
-                "stream",
-            ),
+            (with("stream", json!(true)), 400, "unsupported_value", "stream"),
             (
                 with("metadata", json!({"a": 1})),
                 400,
@@ -331,10 +318,7 @@ mod tests {
                 "reasoning.effort",
             ),
             (
-                with(
-                    "input",
-                    json!([{"role": "user", "content": [{"type": "text"}]}]),
-                ),
+                with("input", json!([{"role": "user", "content": [{"type": "text"}]}])),
                 400,
                 "invalid_value",
                 "input[0].content[0].type",
@@ -363,7 +347,8 @@ mod tests {
                 .ok(),
             Some(Some("pt-BR".to_owned()))
         );
-        let body = json!({"model": "gpt-4.1-mini", "instructions": "Take the text into account.", "input": "x"});
+        let body =
+            json!({"model": "gpt-4.1-mini", "instructions": "Take the text into account.", "input": "x"});
         assert_eq!(
             ResponsesRequest::parse(&body, &settings)
                 .map(|request| request.language)

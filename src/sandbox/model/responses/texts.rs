@@ -11,13 +11,7 @@ const ZONES: [&str; 6] = [
     "windshield and roof",
     "left side of the vehicle",
 ];
-const KINDS: [&str; 5] = [
-    "dents",
-    "scratches",
-    "cracks",
-    "deformation",
-    "broken glass",
-];
+const KINDS: [&str; 5] = ["dents", "scratches", "cracks", "deformation", "broken glass"];
 const DEGREES: [&str; 4] = ["light", "moderate", "considerable", "severe"];
 const CONCLUSIONS: [&str; 4] = [
     "The airbags appear to be intact.",
@@ -36,9 +30,7 @@ pub fn expected_description(text: &str, images: &[&str]) -> String {
         list[chosen]
     };
     let about = match excerpt(text) {
-        excerpt if excerpt.is_empty() => {
-            "The lot came without a description of its own.".to_owned()
-        }
+        excerpt if excerpt.is_empty() => "The lot came without a description of its own.".to_owned(),
         excerpt => format!("The vehicle was described as follows: \"{excerpt}\"."),
     };
     let seen = match images.len() {
@@ -111,14 +103,7 @@ const WORDS: [[&str; 6]; 16] = [
     ["wheels", "колёса", "Räder", "roues", "ruedas", "koła"],
     ["engine", "двигатель", "Motor", "moteur", "motor", "silnik"],
     ["image", "фотография", "Bild", "image", "imagen", "zdjęcie"],
-    [
-        "images",
-        "фотографии",
-        "Bilder",
-        "images",
-        "imágenes",
-        "zdjęcia",
-    ],
+    ["images", "фотографии", "Bilder", "images", "imágenes", "zdjęcia"],
     ["and", "и", "und", "et", "y", "i"],
 ];
 
@@ -147,10 +132,7 @@ fn replace_words(text: &str, column: usize) -> String {
 
 /// The start of a text, without line breaks and double quotes.
 fn excerpt(text: &str) -> String {
-    let start = text
-        .char_indices()
-        .nth(400)
-        .map_or(text, |(end, _)| &text[..end]);
+    let start = text.char_indices().nth(400).map_or(text, |(end, _)| &text[..end]);
     let clean = start
         .split_whitespace()
         .collect::<Vec<_>>()
@@ -192,10 +174,7 @@ mod tests {
         let urls = ["http://x/images/truck.jpg?sig=1", "http://x/a/b.png"];
         let one = expected_description(text, &urls);
         assert_eq!(one, expected_description(text, &urls));
-        assert!(
-            one.contains("1994 TOYOTA COROLLA. AIR 'BAG' FAILED"),
-            "{one}"
-        );
+        assert!(one.contains("1994 TOYOTA COROLLA. AIR 'BAG' FAILED"), "{one}");
         assert!(one.contains("2 images: truck.jpg, b.png."), "{one}");
         assert_ne!(one, expected_description(text, &urls[..1]));
         assert_ne!(one, expected_description("other", &urls));
@@ -208,9 +187,6 @@ mod tests {
         assert!(expected_translation(text, "ru").starts_with("[ru] этот передний дверь"));
         assert!(expected_translation(text, "de-AT").contains("vorne Tür"));
         assert!(expected_translation(text, "ka").contains(text));
-        assert_ne!(
-            expected_translation(text, "fr"),
-            expected_translation(text, "es")
-        );
+        assert_ne!(expected_translation(text, "fr"), expected_translation(text, "es"));
     }
 }
