@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Add;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A point in wall-clock time: milliseconds since the Unix epoch, UTC.
@@ -136,28 +137,22 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Moment;
 }
 
+/// The start of the steady time: all clocks of a process share it, so that their times can be compared.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the only place that reads the machine's clocks"
+)]
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// The machine's own clocks.
-#[derive(Debug)]
-pub struct SystemClock {
-    origin: Instant,
-}
+#[derive(Debug, Default)]
+pub struct SystemClock(());
 
 impl SystemClock {
-    /// Creates a clock whose steady time starts now.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the only place that reads the machine's clocks"
-    )]
+    /// Creates a clock. The steady time starts with the first clock of the process.
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
+        LazyLock::force(&ORIGIN);
+        Self(())
     }
 }
 
@@ -172,7 +167,7 @@ impl Clock for SystemClock {
             .unwrap_or_default();
         Moment {
             wall: Timestamp::from_millis(whole_millis(wall)),
-            steady: self.origin.elapsed(),
+            steady: ORIGIN.elapsed(),
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct OpenAiConfig {
     pub project: String,
     /// Whether `base_url` may be plain HTTP to another machine, which sends the key unencrypted.
     pub allow_plain_http: bool,
+    /// Whether the `Date` of answers is OpenAI's time. A gateway in between may have a wrong clock.
+    pub trust_date: bool,
     /// The base of the polling interval.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
@@ -50,6 +52,7 @@ impl Default for OpenAiConfig {
             organization: String::new(),
             project: String::new(),
             allow_plain_http: false,
+            trust_date: true,
             poll_interval: Duration::from_secs(30),
             settling_time: Duration::from_mins(10),
             retry_interval: Duration::from_secs(5),

@@ -38,6 +38,7 @@ fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonErr
     };
     let mut settings = ClientSettings::new(identity, ApiKey::new(key));
     settings.allow_plain_http = openai.allow_plain_http;
+    settings.trust_date = openai.trust_date;
     settings.timeouts = Timeouts {
         create: openai.create_timeout,
         respond: config.synchronous.timeout,

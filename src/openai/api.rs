@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::domain::openai::{Batch, CallError, FileObject, Identity};
+use crate::base::clock::Timestamp;
+use crate::domain::openai::{Batch, CallError, FileObject, Identity, ServerDate};
 
 /// The variable parts of a `POST /batches`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Page<T> {
     pub data: Vec<T>,
     /// Whether another page follows. To get it, pass the last element's id as `after`.
     pub has_more: bool,
+    /// OpenAI's time when it sent the page; `None` if the answer has no `Date`, or it is not trusted.
+    pub date: Option<Timestamp>,
 }
 
 /// The result of a call.
@@ -37,6 +40,10 @@ pub type CallResult<T> = Result<T, CallError>;
 pub trait BatchApi: Send + Sync {
     /// The account of the calls.
     fn identity(&self) -> &Identity;
+
+    /// The `Date` of the newest answer with status 2xx. `None` if there is none yet, or it is not trusted. An
+    /// error may come from a proxy with a clock of its own.
+    fn newest_date(&self) -> Option<ServerDate>;
 
     /// `POST /files` with purpose `batch`: uploads the file at `path`. `name` must end in `.jsonl`.
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject>;

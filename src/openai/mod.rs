@@ -10,7 +10,7 @@
 //! null, absent or an empty string, it has no value: all three mean the same.
 
 pub use crate::domain::openai::{
-    Batch, BatchError, CallError, FileObject, Identity, OpenAiError, RequestCounts,
+    Batch, BatchError, CallError, FileObject, Identity, OpenAiError, RequestCounts, ServerDate,
 };
 
 mod api;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use batchkeeper::base::clock::{Clock, SystemClock, Timestamp};
 use batchkeeper::base::thread_group;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::client::{ApiKey, ClientSettings, OpenAiClient};
@@ -1036,4 +1037,38 @@ fn recorded_conversations_are_replayed() {
             ("validating", 16),
         ]
     );
+}
+
+#[test]
+fn the_date_of_an_answer_is_kept_unless_it_is_not_trusted() {
+    let dated = |status| {
+        let list = json!({"object": "list", "data": [], "has_more": false});
+        http(
+            status,
+            "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            list.to_string(),
+        )
+    };
+    let date = Timestamp::from_seconds(784_111_777);
+    for (status, trusts, expected) in [(200, true, Some(date)), (200, false, None), (503, true, None)] {
+        let (base, served) = answering(dated(status));
+        let mut settings = settings(&base);
+        settings.trust_date = trusts;
+        let client = OpenAiClient::new(settings).unwrap();
+        let page = client.batches(None, 1);
+        assert_eq!(
+            page.ok().and_then(|page| page.date),
+            expected,
+            "{status} {trusts}"
+        );
+        let newest = client.newest_date();
+        assert_eq!(newest.map(|newest| newest.date), expected, "{status} {trusts}");
+        served.join().unwrap();
+    }
+    let (base, served) = answering(dated(200));
+    let client = client(&base);
+    assert_eq!(client.input_files(None, 1).unwrap().date, Some(date));
+    let newest = client.newest_date().unwrap();
+    assert!(newest.received.steady <= SystemClock::new().now().steady);
+    served.join().unwrap();
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock::{Moment, Timestamp};
 use crate::base::text_enum::text_enum;
 use crate::domain::usage::TokenUsage;
 
@@ -24,6 +25,15 @@ pub struct Identity {
     pub organization: String,
     /// `OpenAI-Project`, or empty.
     pub project: String,
+}
+
+/// The time that OpenAI gave in the header `Date` of an answer (RFC 9110, 6.6.1).
+#[derive(Clone, Copy, Debug)]
+pub struct ServerDate {
+    /// OpenAI's time, in whole seconds.
+    pub date: Timestamp,
+    /// Our clocks when the answer arrived.
+    pub received: Moment,
 }
 
 /// A file at OpenAI (schema `OpenAIFile`).

@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -35,7 +36,7 @@ use super::api::{BatchApi, CallResult, ENDPOINT, NewBatch, Page, ResponsesApi};
 use super::json_objects;
 use super::redactor::Redactor;
 use crate::base::clock::SystemClock;
-use crate::domain::openai::{Batch, FileObject, Identity};
+use crate::domain::openai::{Batch, FileObject, Identity, ServerDate};
 
 /// The longest page of batches. Each of its hundred batches may have an error for each of its lines. The page
 /// is parsed while it arrives.
@@ -48,6 +49,8 @@ pub struct OpenAiClient {
     organization: Option<HeaderValue>,
     project: Option<HeaderValue>,
     timeouts: Timeouts,
+    trust_date: bool,
+    newest_date: Mutex<Option<ServerDate>>,
     max_download: u64,
     redactor: Redactor,
     clock: SystemClock,
@@ -79,6 +82,7 @@ impl OpenAiClient {
             api_key,
             allow_plain_http,
             timeouts,
+            trust_date,
             max_download,
         } = settings;
         let end = identity.base_url.trim_end_matches('/').len();
@@ -121,6 +125,8 @@ impl OpenAiClient {
                 config.timeout_global(Some(timeouts.respond))
             }),
             timeouts,
+            trust_date,
+            newest_date: Mutex::default(),
             max_download,
         })
     }
@@ -129,6 +135,10 @@ impl OpenAiClient {
 impl BatchApi for OpenAiClient {
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn newest_date(&self) -> Option<ServerDate> {
+        *self.lock_newest_date()
     }
 
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
@@ -160,8 +170,9 @@ impl BatchApi for OpenAiClient {
 
     fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
         let query = self.query(after, limit, 10_000)?;
-        let value = self.get(&format!("/files?purpose=batch&order=desc&{query}"))?;
-        self.as_page(&value, FileObject::from_json)
+        let response = self.get_response(&format!("/files?purpose=batch&order=desc&{query}"))?;
+        let date = self.date_of(&response);
+        self.as_page(&self.json(response)?, date, FileObject::from_json)
     }
 
     fn delete_file(&self, id: &str) -> CallResult<()> {
@@ -225,18 +236,16 @@ impl BatchApi for OpenAiClient {
 
     fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
         let path = format!("/batches?{}", self.query(after, limit, 100)?);
-        let request = self
-            .request(Method::GET, &path)
-            .header(header::ACCEPT, "application/json");
-        let body = self
-            .send(&self.small, request, ())?
+        let response = self.get_response(&path)?;
+        let date = self.date_of(&response);
+        let body = response
             .into_body()
             .into_with_config()
             .limit(MAX_LISTING_BYTES)
             .reader();
         let value = json_objects::batches_without_errors(BufReader::with_capacity(64 * 1024, body))
             .map_err(|error| self.unknown(&format!("the listing broke off, or is malformed: {error}")))?;
-        self.as_page(&value, Batch::from_json)
+        self.as_page(&value, date, Batch::from_json)
     }
 
     fn cancel_batch(&self, id: &str) -> CallResult<Batch> {

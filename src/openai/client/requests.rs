@@ -1,16 +1,18 @@
 //! Sends requests, and reads the JSON of their responses.
 
 use std::io::Read;
+use std::sync::{MutexGuard, PoisonError};
 
 use serde_json::Value;
 use ureq::http::{Method, Request, Response, header, request};
 use ureq::{Agent, AsSendBody, Body};
 
 use super::OpenAiClient;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::percent;
-use crate::domain::openai::{Batch, CallError, FileObject};
+use crate::domain::openai::{Batch, CallError, FileObject, ServerDate};
 use crate::openai::api::{CallResult, Page};
-use crate::openai::json_objects;
+use crate::openai::{error_response, json_objects};
 
 /// The longest JSON of a response. A failed batch may have an error of about 200 bytes for each of its 50,000
 /// lines.
@@ -47,18 +49,37 @@ impl OpenAiClient {
             .map_err(|error| self.not_sent(&format!("no request: {error}")))?;
         let response = agent.run(request).map_err(|error| self.transport_error(&error))?;
         if response.status().is_success() {
+            if let Some(date) = self.date_of(&response) {
+                let received = self.clock.now();
+                *self.lock_newest_date() = Some(ServerDate { date, received });
+            }
             Ok(response)
         } else {
             Err(CallError::Refused(self.read_error(response)))
         }
     }
 
-    /// Sends a GET and reads the JSON of the response.
-    pub(super) fn get(&self, path: &str) -> CallResult<Value> {
+    /// The `Date` of a response; `None` if it has none that can be read, or it is not trusted.
+    pub(super) fn date_of(&self, response: &Response<Body>) -> Option<Timestamp> {
+        let date = response.headers().get(header::DATE).filter(|_| self.trust_date)?;
+        error_response::http_date(date.to_str().ok()?)
+    }
+
+    pub(super) fn lock_newest_date(&self) -> MutexGuard<'_, Option<ServerDate>> {
+        self.newest_date.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a GET for JSON.
+    pub(super) fn get_response(&self, path: &str) -> CallResult<Response<Body>> {
         let request = self
             .request(Method::GET, path)
             .header(header::ACCEPT, "application/json");
-        self.json(self.send(&self.small, request, ())?)
+        self.send(&self.small, request, ())
+    }
+
+    /// Sends a GET and reads the JSON of the response.
+    pub(super) fn get(&self, path: &str) -> CallResult<Value> {
+        self.json(self.get_response(path)?)
     }
 
     /// Reads the JSON of a 2xx. If it is incomplete, too long or malformed, the call may have had its effect.
@@ -108,9 +129,15 @@ impl OpenAiClient {
             .ok_or_else(|| self.unknown(&format!("the answer is not that batch: {value}")))
     }
 
-    /// Reads a page of a listing.
-    pub(super) fn as_page<T>(&self, value: &Value, element: fn(&Value) -> Option<T>) -> CallResult<Page<T>> {
+    /// Reads a page of a listing that OpenAI sent at `date`.
+    pub(super) fn as_page<T>(
+        &self,
+        value: &Value,
+        date: Option<Timestamp>,
+        element: fn(&Value) -> Option<T>,
+    ) -> CallResult<Page<T>> {
         json_objects::page(value, element)
+            .map(|page| Page { date, ..page })
             .ok_or_else(|| self.unknown(&format!("the answer is not that listing: {value}")))
     }
 }

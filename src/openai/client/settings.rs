@@ -75,18 +75,21 @@ pub struct ClientSettings {
     pub allow_plain_http: bool,
     /// The timeouts of calls.
     pub timeouts: Timeouts,
+    /// Whether the `Date` of answers is OpenAI's time.
+    pub trust_date: bool,
     /// The longest file that may be downloaded, in bytes.
     pub max_download: u64,
 }
 
 impl ClientSettings {
-    /// Settings with the defaults of all other fields: no plain HTTP to other machines, files up to 4 GiB.
+    /// Settings with the defaults of all other fields: no plain HTTP to other machines, a `Date` that is trusted, files up to 4 GiB.
     pub fn new(identity: Identity, api_key: ApiKey) -> Self {
         Self {
             identity,
             api_key,
             allow_plain_http: false,
             timeouts: Timeouts::default(),
+            trust_date: true,
             max_download: 4 << 30,
         }
     }

@@ -139,6 +139,7 @@ pub(super) fn page<T>(value: &Value, element: impl Fn(&Value) -> Option<T>) -> O
         // Without `has_more`, only an empty page is the last one.
         has_more: value["has_more"].as_bool().unwrap_or(!data.is_empty()),
         data,
+        date: None,
     })
 }
 

@@ -225,6 +225,7 @@ impl World {
     }
 
     fn start(&mut self) {
+        self.openai.begin_process(self.clock.clone());
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {

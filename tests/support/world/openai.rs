@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use batchkeeper::base::clock::{Clock, Timestamp};
 use batchkeeper::domain::batch::Stage;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::domain::usage::TokenUsage;
 use batchkeeper::openai::{
     Batch, BatchApi, BatchError, CallError, CallResult, ENDPOINT, FileObject, Identity, NewBatch,
-    OpenAiError, Page, RequestCounts, ResponsesApi,
+    OpenAiError, Page, RequestCounts, ResponsesApi, ServerDate,
 };
 use serde_json::{Value, json};
 
@@ -275,6 +276,9 @@ pub enum Rule {
 /// What the world may look into and steer.
 pub struct State {
     pub now: Duration,
+    /// The program's clock, for [`BatchApi::newest_date`].
+    clock: Option<Arc<dyn Clock>>,
+    newest_date: Option<ServerDate>,
     pub batches: Vec<HeldBatch>,
     /// How each call went, in order.
     pub calls: Vec<(Op, Option<Fault>)>,
@@ -331,6 +335,8 @@ impl OpenAi {
             },
             state: Mutex::new(State {
                 now: Duration::from_secs(EPOCH),
+                clock: None,
+                newest_date: None,
                 batches: Vec::new(),
                 calls: Vec::new(),
                 faults: VecDeque::new(),
@@ -353,6 +359,12 @@ impl OpenAi {
     /// To look into it and to steer it.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process with that clock begins, and has no answer yet.
+    pub fn begin_process(&self, clock: Arc<dyn Clock>) {
+        let mut state = self.state();
+        (state.clock, state.newest_date) = (Some(clock), None);
     }
 
     /// How often a call was made.
@@ -386,6 +398,11 @@ impl OpenAi {
             resume_unwind(Box::new(Crash));
         }
         let done = effect(&mut state, fault.as_ref());
+        let received = state.clock.as_ref().map(|clock| clock.now());
+        if let Some(received) = received.filter(|_| done.is_ok() && fault.is_none()) {
+            let date = Timestamp::from_seconds(seconds(state.now));
+            state.newest_date = Some(ServerDate { date, received });
+        }
         drop(state);
         match fault {
             Some(Fault::CrashAfter) => resume_unwind(Box::new(Crash)),
@@ -925,6 +942,10 @@ impl BatchApi for OpenAi {
         &self.identity
     }
 
+    fn newest_date(&self) -> Option<ServerDate> {
+        self.state().newest_date
+    }
+
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         let bytes = std::fs::read(path).expect("the input file is there");
         self.call(Op::Upload, |state, _| {
@@ -1015,6 +1036,7 @@ impl BatchApi for OpenAi {
             for batch in page.data.iter_mut().filter(|_| state.without_times) {
                 batch.created_at = 0;
             }
+            page.date = Some(Timestamp::from_seconds(seconds(now)));
             Ok(page)
         })
     }
@@ -1101,5 +1123,9 @@ fn page<T>(
     }
     let has_more = rest.len() > limit;
     rest.truncate(limit);
-    Page { data: rest, has_more }
+    Page {
+        data: rest,
+        has_more,
+        date: None,
+    }
 }

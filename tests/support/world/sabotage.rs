@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::openai::{Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, Page};
+use batchkeeper::openai::{
+    Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, Page, ServerDate,
+};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -139,6 +141,10 @@ impl Sabotaged {
 impl BatchApi for Sabotaged {
     fn identity(&self) -> &Identity {
         self.openai.identity()
+    }
+
+    fn newest_date(&self) -> Option<ServerDate> {
+        self.openai.newest_date()
     }
 
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
