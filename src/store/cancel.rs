@@ -4,37 +4,13 @@
 use rusqlite::params;
 
 use super::jobs::JobRow;
-use super::predicates::{LIVE_JOB, OPEN_REQUEST};
-use super::{Stored, Tx, events, moved};
+use super::predicates::LIVE_JOB;
+use super::{Stored, Tx, events, moved, settle};
 use crate::base::fields::Fields;
 
 /// Cancels a job that is not final, and makes its webhook deliveries due. A batch that is not sealed loses
 /// the job's requests. A sealed one keeps them, and the poller cancels it at OpenAI if no other job needs it.
 pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
-    let planned = "batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')";
-    tx.execute(
-        &format!(
-            "DELETE FROM batch_lines WHERE {planned} AND request_id
-                IN (SELECT id FROM requests WHERE job = ?)"
-        ),
-        [job.seq],
-    )?;
-    tx.execute(
-        &format!("DELETE FROM batch_links WHERE {planned} AND job = ?"),
-        [job.seq],
-    )?;
-    let open = tx.execute(
-        &format!(
-            "UPDATE requests SET state = 'cancelled', images_due = 0, batch_cap = NULL
-             WHERE job = ? AND {OPEN_REQUEST}"
-        ),
-        [job.seq],
-    )?;
-    let lots = tx.execute(
-        "UPDATE batch_lots SET status = 'cancelled', processed_at = ? WHERE batch_job_id = ?
-             AND status = 'pending'",
-        params![tx.now, job.id],
-    )?;
     let changed = tx.execute(
         &format!(
             "UPDATE batch_jobs SET status = 'cancelled', error_message = ?, completed_at = ?, updated_at = ?,
@@ -44,6 +20,12 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         params![reason, tx.now, tx.now, job.seq],
     )?;
     moved(changed, || format!("job {} is final already", job.id))?;
+    let lots = settle::cancel_lots(tx, job)?;
+    tx.execute(
+        "DELETE FROM batch_links
+         WHERE job = ? AND batch_id IN (SELECT id FROM openai_batches WHERE state = 'planned')",
+        [job.seq],
+    )?;
     tx.execute(
         "UPDATE webhook_deliveries SET state = 'due', next_at = ? WHERE batch_job_id = ?
              AND state = 'scheduled'",
@@ -60,9 +42,6 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str) -> Stored<()> {
         Some(&job.id),
         None,
         "cancelled",
-        Fields::new()
-            .with("lots", lots)
-            .with("requests", open)
-            .with("reason", reason),
+        Fields::new().with("lots", lots).with("reason", reason),
     )
 }

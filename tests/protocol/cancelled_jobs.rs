@@ -1,9 +1,9 @@
 //! Batches of jobs that are cancelled.
 
 use crate::world::World;
-use crate::world::openai::{Fault, Op};
-use batchkeeper::domain::batch::BatchState;
-use batchkeeper::domain::job::JobStatus;
+use crate::world::openai::{Fate, Fault, Op};
+use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::domain::job::{JobStatus, LotStatus};
 
 #[test]
 fn a_batch_that_nobody_wants_any_more_is_not_created() {
@@ -33,4 +33,51 @@ fn a_batch_that_nobody_wants_any_more_is_cancelled_and_what_it_answered_is_kept(
     assert_eq!(world.job(&job).status, JobStatus::Cancelled);
     assert_eq!(world.openai.count(Op::Cancel), 1);
     assert_eq!(world.made(), 2);
+}
+
+/// The state of each lot of a job, and how many of its lots count as processed.
+fn states(world: &World, job: &str) -> (Vec<LotStatus>, u32) {
+    let lots = world.lots(job).iter().map(|lot| lot.status).collect();
+    (lots, world.job(job).processed_lots)
+}
+
+#[test]
+fn a_cancelled_lot_with_a_text_is_completed_and_late_texts_change_no_state() {
+    use LotStatus::{Cancelled, Completed};
+    let mut world = World::new();
+    let fate = ("dented", Stage::Vision, Fate::Status(500), 1);
+    world.openai.state().fates.push(fate);
+    let english = world.submit(&["dented door", "cracked lamp"], &["en", "de"]);
+    let german = world.submit(&["scratched roof"], &["de"]);
+    world.run_to(BatchState::Ingested);
+    world.cancel(&english);
+    world.cancel(&german);
+    // The description of the first lot waits to be asked for again. That of the third was not asked for.
+    assert_eq!(states(&world, &english), (vec![Cancelled, Completed], 1));
+    assert_eq!(states(&world, &german), (vec![Cancelled], 0));
+    assert_eq!(
+        world.lots(&english)[1].error_message.as_deref(),
+        Some("the job was cancelled before")
+    );
+    let late = world.submit(&["broken mirror"], &["de"]);
+    world.run_to(BatchState::Ended);
+    world.cancel(&late);
+    world.settle();
+    assert!(world.lots(&late)[0].vision_result.is_some());
+    assert_eq!(states(&world, &late), (vec![Cancelled], 0));
+}
+
+#[test]
+fn a_translation_that_comes_after_the_cancellation_changes_no_state() {
+    let mut world = World::new();
+    let job = world.submit(&["dented door"], &["de"]);
+    let vision = world.run_to(BatchState::Ingested);
+    let translation = world.run_to(BatchState::Ended);
+    assert_ne!(vision.id, translation.id);
+    world.cancel(&job);
+    let before = states(&world, &job);
+    world.settle();
+    assert!(world.lots(&job)[0].translations["de"].is_ok());
+    assert_eq!(states(&world, &job), before);
+    assert_eq!(before, (vec![LotStatus::Cancelled], 0));
 }

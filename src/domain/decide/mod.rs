@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod backoff;
+pub mod ended_lot;
 pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;

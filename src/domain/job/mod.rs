@@ -83,7 +83,7 @@ text_enum! {
         Completed = "completed",
         /// None of its languages has a text.
         Failed = "failed",
-        /// Its job was cancelled before the lot was completed.
+        /// Its job was cancelled before the lot had a text that was asked for.
         Cancelled = "cancelled",
     }
 }

@@ -5,12 +5,14 @@
 //! or held. `processed_lots` and `failed_lots` count its finished lots.
 
 mod batch;
+mod cancelled;
 mod lines;
 mod request;
 mod tally;
 mod verdict;
 
 pub use batch::*;
+pub(super) use cancelled::cancel_lots;
 pub use lines::*;
 pub(super) use request::{AnswerOrigin, RequestRow, get_request, settle_answered, succeed};
 pub use request::{fail_unsent, release_held};

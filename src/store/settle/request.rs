@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::tally::{count_finished_lot, count_settled};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
+use crate::domain::decide::ended_lot::LotTexts;
 use crate::domain::decide::failed_line::RequestHistory;
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 use crate::store::predicates::OPEN_REQUEST;
@@ -121,10 +122,7 @@ pub(in crate::store) fn settle_answered(
 
 /// Makes the translation requests of a lot that has its description. Returns how many are new.
 fn want_translations(tx: &Tx<'_>, vision: &RequestRow, origin: AnswerOrigin) -> Stored<i64> {
-    let languages: String = tx
-        .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
-        .query_row([vision.job], |row| row.get(0))?;
-    let languages: Vec<String> = serde_json::from_str(&languages)?;
+    let JobLanguages(languages) = JobLanguages::get(tx, vision.job)?;
     let state = match origin {
         AnswerOrigin::Batch => RequestState::Waiting,
         AnswerOrigin::Call => RequestState::Claimed,
@@ -166,25 +164,13 @@ fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Store
     if open {
         return Ok(());
     }
-    let (languages, described, translated): (String, bool, bool) = tx
-        .prepare_cached(
-            "SELECT j.languages, l.vision_result IS NOT NULL,
-                    EXISTS (SELECT 1 FROM lot_translations t WHERE t.lot = l.id AND t.text IS NOT NULL)
-             FROM batch_lots l, batch_jobs j WHERE l.id = ? AND j.seq = ?",
-        )?
-        .query_row([request.lot, request.job], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-    let languages: Vec<String> = serde_json::from_str(&languages)?;
-    let has_text = translated || (described && languages.iter().any(|language| is_english(language)));
-    let status = if has_text {
-        LotStatus::Completed
-    } else {
-        LotStatus::Failed
-    };
+    let job = JobLanguages::get(tx, request.job)?;
+    let texts = job.texts_of(tx, request.lot)?;
+    let status = texts.settled();
+    let has_text = status == LotStatus::Completed;
     // A recovered translation may be there without a description. The lot then holds the reason for the
     // languages that were never asked for.
-    let has_reason = !has_text || (!described && lacks_outcome(tx, request.lot, &languages)?);
+    let has_reason = !has_text || (!texts.is_described && lacks_outcome(tx, request.lot, &job.0)?);
     let finished = tx
         .prepare_cached(
             "UPDATE batch_lots SET status = ?1, processed_at = ?2,
@@ -204,8 +190,37 @@ fn finish_lot(tx: &Tx<'_>, request: &RequestRow, failure: Option<&str>) -> Store
     Ok(())
 }
 
+/// The languages that a job asks for.
+pub(in crate::store) struct JobLanguages(pub(in crate::store) Vec<String>);
+
+impl JobLanguages {
+    pub(in crate::store) fn get(view: &View, job: i64) -> Stored<Self> {
+        let languages: String = view
+            .prepare_cached("SELECT languages FROM batch_jobs WHERE seq = ?")?
+            .query_row([job], |row| row.get(0))?;
+        Ok(Self(serde_json::from_str(&languages)?))
+    }
+
+    /// What a lot of the job has.
+    pub(in crate::store) fn texts_of(&self, view: &View, lot: i64) -> Stored<LotTexts<'_>> {
+        let is_described = view
+            .prepare_cached("SELECT vision_result IS NOT NULL FROM batch_lots WHERE id = ?")?
+            .query_row([lot], |row| row.get(0))?;
+        let mut translated =
+            view.prepare_cached("SELECT language FROM lot_translations WHERE lot = ? AND text IS NOT NULL")?;
+        let translated: Vec<String> = translated
+            .query_map([lot], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        Ok(LotTexts {
+            languages: &self.0,
+            is_described,
+            is_translated: translated.iter().any(|language| self.0.contains(language)),
+        })
+    }
+}
+
 /// Whether a language of a lot has neither a text nor a reason of its own.
-fn lacks_outcome(view: &View, lot: i64, languages: &[String]) -> Stored<bool> {
+pub(super) fn lacks_outcome(view: &View, lot: i64, languages: &[String]) -> Stored<bool> {
     let mut known =
         view.prepare_cached("SELECT EXISTS (SELECT 1 FROM lot_translations WHERE lot = ? AND language = ?)")?;
     for language in languages {
