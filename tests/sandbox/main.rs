@@ -5,6 +5,7 @@
 )]
 
 mod faults;
+mod half_broken;
 mod life;
 mod strict;
 

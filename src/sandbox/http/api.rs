@@ -2,7 +2,9 @@
 
 use super::{Sandbox, connection_faults, multipart, replies, unknown_url};
 use crate::http::{Request, Response};
-use crate::sandbox::model::{ApiCall, BatchListQuery, CallingProject, ErrorReply, FileListQuery, FileUpload};
+use crate::sandbox::model::{
+    ApiCall, BatchListQuery, CallingProject, ConnectionFault, ErrorReply, FileListQuery, FileUpload,
+};
 
 /// The fields of an upload that OpenAI knows.
 const UPLOAD_FIELDS: [&str; 4] = [
@@ -20,7 +22,12 @@ impl Sandbox {
         path: &[&str],
         call: &ApiCall<'_>,
     ) -> Result<Response, ErrorReply> {
-        if let Some(fault) = self.openai.trigger_fault_before(call)? {
+        let fault = self.openai.trigger_fault_before(call)?;
+        if let Some(ConnectionFault::LateEffect(delay)) = fault {
+            let caller = self.authenticate(request)?;
+            self.openai.create_later(&caller, &request.body, delay);
+        }
+        if let Some(fault) = fault {
             return Ok(connection_faults::apply(fault, None));
         }
         let caller = self.authenticate(request)?;

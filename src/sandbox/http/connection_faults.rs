@@ -9,7 +9,13 @@ use crate::http::{Response, ResponseBody};
 use crate::sandbox::model::ConnectionFault;
 
 /// The page of a proxy that cannot reach OpenAI.
-const BAD_GATEWAY: &[u8] = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><center><h1>502 Bad Gateway</h1></center><hr><center>cloudflare</center></body>\r\n</html>\r\n";
+fn html_page(status: u16) -> Response {
+    let page = format!(
+        "<html>\r\n<head><title>{status} Error</title></head>\r\n<body><center><h1>{status} Error</h1></center>\
+         <hr><center>cloudflare</center></body>\r\n</html>\r\n"
+    );
+    Response::bytes(status, "text/html", page.into_bytes())
+}
 
 /// A body whose reading fails, so that the server breaks the connection.
 struct BrokenBody;
@@ -26,23 +32,26 @@ impl Read for BrokenBody {
 /// The response that the client gets with a fault. `response` is the one of the call, if it took effect.
 pub(super) fn apply(fault: ConnectionFault, response: Option<Response>) -> Response {
     match (fault, response) {
-        (ConnectionFault::BadGateway, _) => Response::bytes(502, "text/html", BAD_GATEWAY.to_vec()),
-        (ConnectionFault::Cut { bytes }, Some(response)) => cut(response, bytes),
+        (ConnectionFault::HtmlPage(status), _) => html_page(status),
+        (ConnectionFault::Cut { bytes }, Some(response)) => cut(response, bytes, BrokenBody),
+        (ConnectionFault::QuietCut { bytes }, Some(response)) => cut(response, bytes, io::empty()),
         (ConnectionFault::Late(delay), Some(response)) => {
             wait(delay);
             response
         }
-        (ConnectionFault::Reset, _) | (_, None) => Response::stream(200, "application/json", BrokenBody),
+        (ConnectionFault::Reset | ConnectionFault::LateEffect(_), _) | (_, None) => {
+            Response::stream(200, "application/json", BrokenBody)
+        }
     }
 }
 
-fn cut(response: Response, bytes: u64) -> Response {
+fn cut(response: Response, bytes: u64, end: impl Read + Send + 'static) -> Response {
     let (status, headers) = (response.status, response.headers.clone());
     let start = response.into_reader().take(bytes);
     Response {
         status,
         headers,
-        body: ResponseBody::Stream(Box::new(start.chain(BrokenBody))),
+        body: ResponseBody::Stream(Box::new(start.chain(end))),
     }
 }
 

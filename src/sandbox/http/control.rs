@@ -46,7 +46,7 @@ impl Sandbox {
             ("GET", ["hooks", name]) => self.webhook_sink.list(name),
             ("POST", ["batches", "seed"]) => {
                 let past = serde_json::from_slice(&request.body).map_err(invalid_body)?;
-                replies::batch(&self.openai.add_past_batch(&past)?)
+                replies::batch(&self.openai.add_past_batches(&past)?)
             }
             _ => Err(unknown_url(request)),
         }

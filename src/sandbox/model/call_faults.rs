@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::batches::cannot_find_file;
 use super::error_reply::ErrorReply;
-use super::faults::{ApiCall, ConnectionFault, Fault};
+use super::faults::{ApiCall, ConnectionFault, Fault, FaultTarget};
 use super::files::{no_such_file, too_large};
+use super::ids;
 use super::simulated_openai::{SimulatedOpenAi, incorrect_key};
 
 /// The bytes of a body that `match` is compared with. In an upload they hold the file's name.
@@ -21,7 +22,7 @@ impl SimulatedOpenAi {
     /// If the ledger cannot be written.
     pub fn trigger_delay(&self, call: &ApiCall<'_>) -> io::Result<Option<Duration>> {
         let value = self.trigger_call_fault(Fault::Delay, call)?;
-        Ok(value.map(|value| wait_time(&value)))
+        Ok(value.map(|value| wait_time(&value, 1_000)))
     }
 
     /// Triggers the faults that come before a call. After `Some`, the front end must not make the call.
@@ -29,17 +30,29 @@ impl SimulatedOpenAi {
     /// # Errors
     /// The refusal that a fault demands.
     pub fn trigger_fault_before(&self, call: &ApiCall<'_>) -> Result<Option<ConnectionFault>, ErrorReply> {
+        self.make_late_creates()?;
         if self.fault_rules.is_empty() {
             return Ok(None);
         }
         self.refuse_any_call(call)?;
+        if let Some(value) = self.trigger_call_fault(Fault::HtmlPage, call)? {
+            let status = value.as_u64().and_then(|status| u16::try_from(status).ok());
+            return Ok(Some(ConnectionFault::HtmlPage(status.unwrap_or(502))));
+        }
+        if self.trigger_plain(Fault::LostCall, call)? {
+            return Ok(Some(ConnectionFault::Reset));
+        }
         let fault = |fault, suffered| -> Result<_, ErrorReply> {
             let value = self.trigger_call_fault(fault, call)?;
             Ok(value.map(|_| suffered))
         };
         match (call.method, &call.segments()[..]) {
-            ("GET", ["v1", "batches", _]) => fault(Fault::Html502OnPoll, ConnectionFault::BadGateway),
-            ("POST", ["v1", "batches"]) => self.refuse_create(call).map(|()| None),
+            ("GET", ["v1", "batches", _]) => fault(Fault::Html502OnPoll, ConnectionFault::HtmlPage(502)),
+            ("POST", ["v1", "batches"]) => {
+                self.refuse_create(call)?;
+                let value = self.trigger_call_fault(Fault::LateCreate, call)?;
+                Ok(value.map(|value| ConnectionFault::LateEffect(wait_time(&value, 60_000))))
+            }
             ("POST", ["v1", "files"]) => {
                 if self.trigger_plain(Fault::FileTooLarge, call)? {
                     return Err(too_large(413, self.settings.max_upload_bytes));
@@ -52,7 +65,9 @@ impl SimulatedOpenAi {
                 }
                 Ok(None)
             }
-            ("GET", ["v1", "files", _, "content"]) => fault(Fault::Content502, ConnectionFault::BadGateway),
+            ("GET", ["v1", "files", _, "content"]) => {
+                fault(Fault::Content502, ConnectionFault::HtmlPage(502))
+            }
             _ => Ok(None),
         }
     }
@@ -60,18 +75,24 @@ impl SimulatedOpenAi {
     /// Triggers the faults that come after a call took effect.
     ///
     /// # Errors
-    /// If the ledger cannot be written.
-    pub fn trigger_fault_after(&self, call: &ApiCall<'_>) -> io::Result<Option<ConnectionFault>> {
+    /// The refusal that the caller gets although the call took effect.
+    pub fn trigger_fault_after(&self, call: &ApiCall<'_>) -> Result<Option<ConnectionFault>, ErrorReply> {
         if self.fault_rules.is_empty() {
             return Ok(None);
+        }
+        if let Some(value) = self.trigger_call_fault(Fault::RefuseLate, call)? {
+            return Err(fault_reply(&value, 500, "server_error", call.id));
         }
         let is_lost = match (call.method, &call.segments()[..]) {
             ("POST", ["v1", "batches"]) => self.trigger_plain(Fault::LostCreateReply, call)?,
             ("POST", ["v1", "files"]) => self.trigger_plain(Fault::LostUploadReply, call)?,
             ("GET", ["v1", "files", id, "content"]) => {
+                let bytes = self.files.find_any(id).map_or(0, |record| record.bytes) / 2;
                 if self.trigger_plain(Fault::ContentTruncated, call)? {
-                    let size = self.files.find_any(id).map_or(0, |record| record.bytes);
-                    return Ok(Some(ConnectionFault::Cut { bytes: size / 2 }));
+                    return Ok(Some(ConnectionFault::Cut { bytes }));
+                }
+                if self.trigger_plain(Fault::ContentCut, call)? {
+                    return Ok(Some(ConnectionFault::QuietCut { bytes }));
                 }
                 false
             }
@@ -80,8 +101,12 @@ impl SimulatedOpenAi {
         if is_lost || self.trigger_plain(Fault::LostReply, call)? {
             return Ok(Some(ConnectionFault::Reset));
         }
+        if let Some(value) = self.trigger_call_fault(Fault::CutReply, call)? {
+            let bytes = value.as_u64().unwrap_or(20);
+            return Ok(Some(ConnectionFault::Cut { bytes }));
+        }
         let value = self.trigger_call_fault(Fault::LateReply, call)?;
-        Ok(value.map(|value| ConnectionFault::Late(wait_time(&value))))
+        Ok(value.map(|value| ConnectionFault::Late(wait_time(&value, 1_000))))
     }
 
     /// Triggers the fault of a webhook delivery; gives the status of its answer.
@@ -111,14 +136,14 @@ impl SimulatedOpenAi {
             .code("insufficient_quota"));
         }
         match self.trigger_call_fault(Fault::Refuse, call)? {
-            Some(value) => Err(ErrorReply::from_fault_value(&value, 503, "")),
+            Some(value) => Err(fault_reply(&value, 503, "", call.id)),
             None => Ok(()),
         }
     }
 
     fn refuse_create(&self, call: &ApiCall<'_>) -> Result<(), ErrorReply> {
         if let Some(value) = self.trigger_call_fault(Fault::RejectCreate, call)? {
-            return Err(ErrorReply::from_fault_value(&value, 400, "invalid_request"));
+            return Err(fault_reply(&value, 400, "invalid_request", call.id));
         }
         let file_id = call.input_file_id();
         if self.trigger_lag(Fault::FileLagCreate, call, &file_id)? {
@@ -129,16 +154,17 @@ impl SimulatedOpenAi {
 
     /// Triggers a fault that hides a file; with a value, only for value milliseconds after its upload.
     fn trigger_lag(&self, fault: Fault, call: &ApiCall<'_>, file_id: &str) -> io::Result<bool> {
-        let Some(value) = self.trigger_call_fault(fault, call)? else {
-            return Ok(false);
-        };
+        let value = self.trigger_call_fault(fault, call)?;
+        Ok(value.is_some_and(|value| self.is_young_file(file_id, value.as_i64())))
+    }
+
+    /// Whether a file is younger than `lag` milliseconds; `None` stands for any age.
+    pub(super) fn is_young_file(&self, file_id: &str, lag: Option<i64>) -> bool {
         let created = self
             .files
             .find_any(file_id)
             .map_or(i64::MIN, |record| record.created_ms);
-        Ok(value
-            .as_i64()
-            .is_none_or(|lag| self.now().millis() < created.saturating_add(lag)))
+        lag.is_none_or(|lag| self.now().millis() < created.saturating_add(lag))
     }
 
     /// Triggers a fault that needs no value.
@@ -155,10 +181,21 @@ impl SimulatedOpenAi {
         let body = String::from_utf8_lossy(start);
         let filename = self.files.find_any(&call.file_id()).map(|record| record.filename);
         let names = [&line, &*body, filename.as_deref().unwrap_or("")];
-        self.trigger_fault(fault, &names, call.id)
+        let target = FaultTarget {
+            names: &names,
+            seed: call.id,
+        };
+        self.trigger_fault(fault, target)
     }
 }
 
-fn wait_time(value: &Value) -> Duration {
-    Duration::from_millis(value.as_u64().unwrap_or(1_000))
+/// A fault's value as a refusal. `seed` decides the request's id, which `{request_id}` in the message stands for.
+pub fn fault_reply(value: &Value, status: u16, code: &str, seed: &str) -> ErrorReply {
+    let mut reply = ErrorReply::from_fault_value(value, status, code);
+    reply.message = reply.message.replace("{request_id}", &ids::request_id(seed));
+    reply
+}
+
+fn wait_time(value: &Value, default_ms: u64) -> Duration {
+    Duration::from_millis(value.as_u64().unwrap_or(default_ms))
 }

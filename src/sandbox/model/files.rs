@@ -1,17 +1,18 @@
 //! The calls of the Files API.
 
-use std::fs::File;
+use std::io::{Read, Take};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::disk;
 use super::error_reply::ErrorReply;
+use super::faults::{Fault, FaultTarget};
 use super::ids;
 use super::ledger::LedgerEntry;
 use super::list_page::{ListPage, page_limit};
-use super::records::FileRecord;
+use super::records::{FileRecord, content_name};
 use super::simulated_openai::{CallingProject, SimulatedOpenAi};
+use super::storage::Content;
 use crate::base::hex;
 
 const PURPOSES: [&str; 6] = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"];
@@ -88,7 +89,7 @@ pub struct FileContent {
     /// The file's name.
     pub filename: String,
     /// The content, open for reading.
-    pub content: File,
+    pub content: Take<Content>,
 }
 
 impl SimulatedOpenAi {
@@ -117,7 +118,7 @@ impl SimulatedOpenAi {
         let now = self.now();
         let seq = self.next_seq();
         let id = ids::file(&[&self.settings.seed, "upload", &seq.to_string()]);
-        disk::write(&self.files.content_path(&id), content)?;
+        self.storage.write(&content_name(&id), content)?;
         let record = FileRecord {
             id,
             seq,
@@ -225,7 +226,11 @@ impl SimulatedOpenAi {
     /// # Errors
     /// 404 if the project has no such file.
     pub fn file(&self, caller: &CallingProject, id: &str) -> Result<FileView, ErrorReply> {
-        self.find_file(caller, id).map(FileView::from)
+        let mut record = self.find_file(caller, id)?;
+        if self.is_partial(&record, &[Fault::PartialFile])? {
+            record.bytes /= 2;
+        }
+        Ok(record.into())
     }
 
     /// `GET /files/{id}/content`.
@@ -234,10 +239,28 @@ impl SimulatedOpenAi {
     /// 404 if the project has no such file.
     pub fn file_content(&self, caller: &CallingProject, id: &str) -> Result<FileContent, ErrorReply> {
         let record = self.find_file(caller, id)?;
+        let partial = self.is_partial(&record, &[Fault::PartialFile, Fault::PartialContent])?;
+        let content = self.storage.open(&content_name(id))?;
         Ok(FileContent {
-            content: File::open(self.files.content_path(id))?,
+            content: content.take(if partial { record.bytes / 2 } else { u64::MAX }),
             filename: record.filename,
         })
+    }
+
+    /// Triggers the faults that show half of a file while it is young.
+    fn is_partial(&self, record: &FileRecord, faults: &[Fault]) -> Result<bool, ErrorReply> {
+        for fault in faults {
+            let target = FaultTarget {
+                names: &[&record.id, &record.filename],
+                seed: &record.id,
+            };
+            if let Some(value) = self.trigger_fault(*fault, target)?
+                && self.is_young_file(&record.id, Some(value.as_i64().unwrap_or(60_000)))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// `DELETE /files/{id}`.

@@ -4,19 +4,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Cursor, Write};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::StateFolderError;
 use super::lock::lock;
+use super::storage::{Content, StateFolderError, Storage};
 use crate::base::clock::Timestamp;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the members are those of the ledger's lines")]
 pub enum LedgerEntry {
     Upload {
         file: String,
@@ -133,7 +134,7 @@ pub struct LedgerTotals {
 }
 
 impl LedgerTotals {
-    fn add(&mut self, at: &str, entry: &LedgerEntry) {
+    fn add(&mut self, at: Timestamp, entry: &LedgerEntry) {
         match entry {
             LedgerEntry::Upload { .. } => self.uploads += 1,
             LedgerEntry::Cancel { .. } => self.cancels += 1,
@@ -151,8 +152,7 @@ impl LedgerTotals {
             } => {
                 self.created.insert(batch.clone());
                 if !by_fault {
-                    let millis = at.parse::<Timestamp>().map_or(0, Timestamp::millis);
-                    self.creates.push((project.clone(), millis));
+                    self.creates.push((project.clone(), at.millis()));
                     if let Some(token) = submission {
                         self.submissions
                             .entry((project.clone(), token.clone()))
@@ -195,20 +195,29 @@ impl LedgerTotals {
     }
 }
 
+/// The entries of a ledger.
+enum Entries {
+    Disk { path: PathBuf, file: File },
+    Memory(Vec<(Timestamp, LedgerEntry)>),
+}
+
 struct OpenLedger {
-    file: File,
+    entries: Entries,
     totals: LedgerTotals,
 }
 
-/// The ledger's file and its totals.
-pub struct Ledger {
-    path: PathBuf,
-    open: Mutex<OpenLedger>,
-}
+/// The ledger's entries and its totals.
+pub struct Ledger(Mutex<OpenLedger>);
 
 impl Ledger {
     /// Opens the ledger and reads it. The incomplete end that a killed process left is cut off.
-    pub fn open(folder: &Path) -> Result<Self, StateFolderError> {
+    pub fn open(storage: &Storage) -> Result<Self, StateFolderError> {
+        let Storage::Folder(folder) = storage else {
+            return Ok(Self(Mutex::new(OpenLedger {
+                entries: Entries::Memory(Vec::new()),
+                totals: LedgerTotals::default(),
+            })));
+        };
         let path = folder.join("ledger.jsonl");
         let failed = |error: io::Error| StateFolderError::new(&path, &error);
         let file = OpenOptions::new()
@@ -219,10 +228,10 @@ impl Ledger {
             .map_err(failed)?;
         let (totals, complete) = read(&file).map_err(failed)?;
         file.set_len(complete).map_err(failed)?;
-        Ok(Self {
-            open: Mutex::new(OpenLedger { file, totals }),
-            path,
-        })
+        Ok(Self(Mutex::new(OpenLedger {
+            entries: Entries::Disk { path, file },
+            totals,
+        })))
     }
 
     /// Appends one entry.
@@ -232,33 +241,52 @@ impl Ledger {
 
     /// Appends entries in one write. The entries of a batch's execution must end with its `executed_all`.
     pub fn append_all(&self, at: Timestamp, entries: &[LedgerEntry]) -> io::Result<()> {
-        let at = at.to_string();
-        let mut bytes = Vec::new();
-        for entry in entries {
-            let line = LedgerLine {
-                at: at.clone(),
-                entry,
-            };
-            serde_json::to_writer(&mut bytes, &line)?;
-            bytes.push(b'\n');
+        let mut open = lock(&self.0);
+        match &mut open.entries {
+            Entries::Disk { file, .. } => {
+                file.write_all(&encode(entries.iter().map(|entry| (at, entry)))?)?
+            }
+            Entries::Memory(all) => all.extend(entries.iter().map(|entry| (at, entry.clone()))),
         }
-        let mut open = lock(&self.open);
-        open.file.write_all(&bytes)?;
         for entry in entries {
-            open.totals.add(&at, entry);
+            open.totals.add(at, entry);
         }
         Ok(())
     }
 
-    /// Reads something from the totals.
-    pub fn totals<T>(&self, read: impl FnOnce(&LedgerTotals) -> T) -> T {
-        read(&lock(&self.open).totals)
+    /// The entries from the one of that number on. A ledger on disk has none in memory.
+    pub fn entries_from(&self, number: usize) -> Vec<LedgerEntry> {
+        match &lock(&self.0).entries {
+            Entries::Disk { .. } => Vec::new(),
+            Entries::Memory(all) => all.iter().skip(number).map(|(_, entry)| entry.clone()).collect(),
+        }
     }
 
-    /// Opens the ledger's file for reading.
-    pub fn reader(&self) -> io::Result<File> {
-        File::open(&self.path)
+    /// Reads something from the totals.
+    pub fn totals<T>(&self, read: impl FnOnce(&LedgerTotals) -> T) -> T {
+        read(&lock(&self.0).totals)
     }
+
+    /// Opens the entries for reading, one JSON object a line.
+    pub fn reader(&self) -> io::Result<Content> {
+        match &lock(&self.0).entries {
+            Entries::Disk { path, .. } => Ok(Content::Disk(File::open(path)?)),
+            Entries::Memory(all) => {
+                let bytes = encode(all.iter().map(|(at, entry)| (*at, entry)))?;
+                Ok(Content::Memory(Cursor::new(bytes.into())))
+            }
+        }
+    }
+}
+
+fn encode<'a>(entries: impl Iterator<Item = (Timestamp, &'a LedgerEntry)>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (at, entry) in entries {
+        let at = at.to_string();
+        serde_json::to_writer(&mut bytes, &LedgerLine { at, entry })?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 /// Adds up the complete entries; gives the totals and the length of the complete part in bytes. The
@@ -284,7 +312,8 @@ fn read(file: &File) -> io::Result<(LedgerTotals, u64)> {
         pending.push(line);
         if !awaits_end {
             for line in pending.drain(..) {
-                totals.add(&line.at, &line.entry);
+                let at = line.at.parse().unwrap_or(Timestamp::from_millis(0));
+                totals.add(at, &line.entry);
             }
             complete = position;
         }
@@ -307,8 +336,9 @@ mod tests {
     #[test]
     fn a_partly_written_batch_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::Folder(folder.path().to_owned());
         let now = Timestamp::from_seconds(1);
-        let ledger = Ledger::open(folder.path()).unwrap();
+        let ledger = Ledger::open(&storage).unwrap();
         ledger
             .append(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
@@ -321,9 +351,11 @@ mod tests {
             .unwrap();
         // A kill in the middle of the next append leaves this.
         ledger.append(now, executed("a")).unwrap();
-        lock(&ledger.open).file.write_all(b"{\"at\":\"19").unwrap();
+        if let Entries::Disk { file, .. } = &mut lock(&ledger.0).entries {
+            file.write_all(b"{\"at\":\"19").unwrap();
+        }
         drop(ledger);
-        let ledger = Ledger::open(folder.path()).unwrap();
+        let ledger = Ledger::open(&storage).unwrap();
         ledger.totals(|totals| {
             assert_eq!((totals.executed, totals.answered, totals.cancels), (2, 2, 1));
             assert_eq!(totals.custom_ids["a"].executed, 1);
@@ -332,7 +364,7 @@ mod tests {
         ledger
             .append(now, LedgerEntry::Cancel { batch: "b".into() })
             .unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
+        let ledger = Ledger::open(&storage).unwrap();
         ledger.totals(|totals| assert_eq!(totals.cancels, 2));
     }
 }

@@ -9,7 +9,6 @@
 
 mod batches;
 mod call_faults;
-mod disk;
 mod error_reply;
 mod faults;
 mod files;
@@ -23,15 +22,16 @@ mod responses;
 mod settings;
 mod simulated_openai;
 mod state_summary;
+mod storage;
 mod text_form;
 mod usage;
 
 pub use batches::{BatchErrors, BatchListQuery, BatchView, PastBatch, PastLine};
-pub use disk::StateFolderError;
 pub use error_reply::ErrorReply;
-pub use faults::{ApiCall, ConnectionFault, Fault, FaultRule};
+pub use faults::{ApiCall, ConnectionFault, Fault, FaultRule, NameParts};
 pub use files::{FileContent, FileListQuery, FileUpload, FileView};
 pub use ids::request_id;
+pub use ledger::LedgerEntry;
 pub use list_page::ListPage;
 pub use records::{LineCounts, LineError};
 pub use responses::{
@@ -40,4 +40,5 @@ pub use responses::{
 pub use settings::{Latencies, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel, UnknownFile};
 pub use simulated_openai::{CallingProject, SimulatedOpenAi};
 pub use state_summary::{DuplicateSubmission, FlagCount, StateSummary};
+pub use storage::{Content, StateFolderError};
 pub use usage::{InputTokenDetails, OutputTokenDetails, UsageObject};

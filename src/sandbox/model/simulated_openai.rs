@@ -2,22 +2,24 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::disk::StateFolderError;
+use super::batches::LateCreate;
 use super::error_reply::ErrorReply;
-use super::faults::{Fault, FaultRule, FaultRules};
+use super::faults::{Fault, FaultRule, FaultRules, FaultTarget};
 use super::ledger::{Ledger, LedgerEntry};
 use super::records::{BatchRecords, FileRecords, TokenQueue};
 use super::settings::SandboxSettings;
+use super::storage::{Content, StateFolderError, Storage};
 use crate::base::clock::{Clock, Timestamp};
 
 /// The simulated OpenAI.
 pub struct SimulatedOpenAi {
     pub(super) settings: SandboxSettings,
+    pub(super) storage: Storage,
     clock: Arc<dyn Clock>,
     next_seq: AtomicU64,
     pub(super) fault_rules: FaultRules,
@@ -25,6 +27,8 @@ pub struct SimulatedOpenAi {
     pub(super) files: FileRecords,
     pub(super) batches: BatchRecords,
     pub(super) token_queue: TokenQueue,
+    /// Creates that take effect later. They do not outlive the process.
+    pub(super) late_creates: Mutex<Vec<LateCreate>>,
 }
 
 /// The project, and the organization, that a call is made for.
@@ -46,23 +50,41 @@ impl SimulatedOpenAi {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StateFolderError> {
         let failed = |error: io::Error| StateFolderError::new(state_folder, &error);
-        std::fs::create_dir_all(state_folder).map_err(failed)?;
-        let ledger = Ledger::open(state_folder)?;
-        let files = FileRecords::open(state_folder)?;
-        let batches = BatchRecords::open(state_folder)?;
+        let storage = Storage::Folder(state_folder.to_owned());
+        storage.create_folder("").map_err(failed)?;
+        let openai = Self::on(storage, settings, clock)?;
+        openai.complete_interrupted_writes().map_err(failed)?;
+        Ok(openai)
+    }
+
+    /// An OpenAI whose state is in memory and ends with it.
+    ///
+    /// # Errors
+    /// Never, as no folder is used.
+    pub fn in_memory(settings: SandboxSettings, clock: Arc<dyn Clock>) -> Result<Self, StateFolderError> {
+        Self::on(Storage::Memory(Arc::default()), settings, clock)
+    }
+
+    fn on(
+        storage: Storage,
+        settings: SandboxSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StateFolderError> {
+        let files = FileRecords::open(storage.clone())?;
+        let batches = BatchRecords::open(storage.clone())?;
         let newest = files.newest_seq().max(batches.newest_seq());
-        let openai = Self {
+        Ok(Self {
             settings,
             clock,
             next_seq: AtomicU64::new(newest + 1),
-            fault_rules: FaultRules::open(state_folder)?,
-            ledger,
+            fault_rules: FaultRules::open(storage.clone())?,
+            ledger: Ledger::open(&storage)?,
             files,
             batches,
             token_queue: TokenQueue::default(),
-        };
-        openai.complete_interrupted_writes().map_err(failed)?;
-        Ok(openai)
+            late_creates: Mutex::default(),
+            storage,
+        })
     }
 
     /// The time of the clock that was handed in.
@@ -157,8 +179,13 @@ impl SimulatedOpenAi {
     ///
     /// # Errors
     /// If the ledger cannot be opened.
-    pub fn read_ledger(&self) -> io::Result<std::fs::File> {
+    pub fn read_ledger(&self) -> io::Result<Content> {
         self.ledger.reader()
+    }
+
+    /// The effects from the one of that number on. Only an OpenAI in memory has them.
+    pub fn ledger_from(&self, number: usize) -> Vec<LedgerEntry> {
+        self.ledger.entries_from(number)
     }
 
     /// The active fault rules; `times` is what is left.
@@ -166,13 +193,19 @@ impl SimulatedOpenAi {
         self.fault_rules.list()
     }
 
-    /// Adds fault rules.
+    /// Adds fault rules; gives their ids.
     ///
     /// # Errors
     /// If the rules cannot be written.
-    pub fn add_fault_rules(&self, rules: Vec<FaultRule>) -> io::Result<()> {
-        self.fault_rules.add(rules);
-        self.fault_rules.save()
+    pub fn add_fault_rules(&self, rules: Vec<FaultRule>) -> io::Result<Vec<u64>> {
+        let ids = self.fault_rules.add(rules, self.now());
+        self.fault_rules.save()?;
+        Ok(ids)
+    }
+
+    /// Deletes the fault rules with these ids.
+    pub fn remove_fault_rules(&self, ids: &[u64]) {
+        self.fault_rules.remove(ids);
     }
 
     /// Deletes all fault rules, and ends the stalls that have no end of their own.
@@ -194,16 +227,11 @@ impl SimulatedOpenAi {
     }
 
     /// Triggers a fault if a rule says so for a target of these names, and records it in the ledger.
-    pub(super) fn trigger_fault(
-        &self,
-        fault: Fault,
-        names: &[&str],
-        seed: &str,
-    ) -> io::Result<Option<Value>> {
-        let Some(value) = self.fault_rules.trigger(fault, names, seed) else {
+    pub(super) fn trigger_fault(&self, fault: Fault, target: FaultTarget<'_>) -> io::Result<Option<Value>> {
+        let Some(value) = self.fault_rules.trigger(fault, target, self.now()) else {
             return Ok(None);
         };
-        let entry = LedgerEntry::fault(fault.as_str(), names);
+        let entry = LedgerEntry::fault(fault.as_str(), target.names);
         self.ledger.append(self.now(), entry)?;
         Ok(Some(value))
     }

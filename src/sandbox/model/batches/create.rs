@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::view::BatchView;
 use crate::base::clock::Timestamp;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::Fault;
+use crate::sandbox::model::faults::{Fault, FaultTarget};
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::lock::lock;
 use crate::sandbox::model::metadata::check_metadata;
-use crate::sandbox::model::records::{BatchRecord, SharedBatch};
+use crate::sandbox::model::records::{BatchRecord, SharedBatch, content_name, input_name};
 use crate::sandbox::model::settings::UnknownFile;
 use crate::sandbox::model::simulated_openai::{CallingProject, SimulatedOpenAi};
 
@@ -37,6 +38,14 @@ const MEMBERS: [&str; 5] = [
 ];
 
 const HOUR_MS: i64 = 3_600_000;
+
+/// A create whose connection broke before it took effect.
+pub struct LateCreate {
+    due: Timestamp,
+    project: String,
+    organization: String,
+    body: Vec<u8>,
+}
 
 /// The parameters of a valid create.
 struct BatchParameters {
@@ -118,14 +127,63 @@ impl SimulatedOpenAi {
     /// # Errors
     /// The refusal.
     pub fn create_batch(&self, caller: &CallingProject, body: &[u8]) -> Result<BatchView, ErrorReply> {
-        let parameters = BatchParameters::parse(body)?;
+        self.create_batch_at(caller, body, self.now())
+    }
+
+    /// Notes a create that takes effect after a time, with no caller left to answer.
+    pub fn create_later(&self, caller: &CallingProject, body: &[u8], delay: Duration) {
+        let late = LateCreate {
+            due: self.now() + delay,
+            project: caller.project.clone(),
+            organization: caller.organization.clone(),
+            body: body.to_vec(),
+        };
+        lock(&self.late_creates).push(late);
+    }
+
+    /// Makes the late creates that are due. A create that is refused leaves nothing.
+    pub(in crate::sandbox::model) fn make_late_creates(&self) -> io::Result<()> {
         let now = self.now();
+        let due: Vec<LateCreate> = lock(&self.late_creates)
+            .extract_if(.., |late| late.due <= now)
+            .collect();
+        for late in due {
+            let caller = CallingProject {
+                project: late.project,
+                organization: late.organization,
+            };
+            if let Err(refusal) = self.create_batch_at(&caller, &late.body, late.due) {
+                let detail = refusal.message;
+                self.record_flag("late_create_refused", "POST /v1/batches", &detail)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_batch_at(
+        &self,
+        caller: &CallingProject,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<BatchView, ErrorReply> {
+        let parameters = BatchParameters::parse(body)?;
         self.check_create_rate(caller, now)?;
-        let record = self.new_batch_record(caller, parameters, now)?;
-        let duplicate = self
-            .trigger_fault(Fault::CreateTwice, &record.fault_names(), &record.id)
-            .is_ok_and(|value| value.is_some())
-            .then(|| record.clone());
+        let mut record = self.new_batch_record(caller, parameters, now)?;
+        // The record is not stored yet, so these faults are not kept with it.
+        let trigger = |fault, record: &BatchRecord| {
+            let names = record.fault_names();
+            let target = FaultTarget {
+                names: &names,
+                seed: &record.id,
+            };
+            self.trigger_fault(fault, target)
+        };
+        if let Some(value) = trigger(Fault::FileLagFail, &record)?
+            && self.is_young_file(&record.input_file_id, value.as_i64())
+        {
+            record.input_name = None;
+        }
+        let duplicate = trigger(Fault::CreateTwice, &record)?.map(|_| record.clone());
         let shared = self.add_batch(caller, record, now, false)?;
         if let Some(duplicate) = duplicate {
             let duplicate = self.assign_new_id(duplicate, now);
@@ -209,8 +267,8 @@ impl SimulatedOpenAi {
         by_fault: bool,
     ) -> io::Result<SharedBatch> {
         if record.input_name.is_some() {
-            let path = self.batches.input_path(&record.id);
-            self.files.link_content(&record.input_file_id, &path)?;
+            self.storage
+                .link(&content_name(&record.input_file_id), &input_name(&record.id))?;
         }
         let entry = record.create_entry(&caller.organization, by_fault);
         let earlier = self.same_submission(&record).filter(|_| !by_fault);

@@ -4,25 +4,23 @@
 //! the file records, the batch's record. The append makes the execution count. File ids follow from the
 //! batch's id, so that a repetition gives the same files.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::result_file::ResultFileWriter;
 use super::result_lines::{BatchExecution, SkipReason};
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
-use crate::sandbox::model::records::FileRecord;
-use crate::sandbox::model::records::{BatchRecord, LineCounts};
+use crate::sandbox::model::records::{
+    BatchRecord, FileRecord, LineCounts, content_name, input_name, summary_name,
+};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
+use crate::sandbox::model::storage::{Content, LineWriter};
 use crate::sandbox::model::usage::UsageObject;
 
 /// The summary of an execution.
@@ -53,8 +51,10 @@ impl SimulatedOpenAi {
         let is_counted = self
             .ledger
             .totals(|totals| totals.executed_batches.contains(&batch.id));
-        let before = disk::read_json::<ExecutionSummary>(&self.batches.summary_path(&batch.id)).ok();
-        let summary = match before.filter(|_| is_counted) {
+        let before = self
+            .storage
+            .read_record::<ExecutionSummary>(&summary_name(&batch.id));
+        let summary = match before.ok().flatten().filter(|_| is_counted) {
             Some(summary) => summary,
             None => self.execute_lines(batch, at, &ids)?,
         };
@@ -81,18 +81,19 @@ impl SimulatedOpenAi {
         at: i64,
         ids: &ResultFileIds,
     ) -> io::Result<ExecutionSummary> {
+        self.trigger_batch_fault(batch, Fault::UnendedFile)?;
         let error_of_all = self.trigger_error_of_all(batch)?;
         let snapshot = self.trigger_batch_fault(batch, Fault::SnapshotModel)?;
-        let path = self.batches.input_path(&batch.id);
-        let positions = self.order_lines(batch, &path)?;
+        let mut input = self.storage.open(&input_name(&batch.id))?;
+        let positions = self.order_lines(batch, &mut input)?;
         let mut execution = BatchExecution {
             openai: self,
             batch,
             error_of_all,
             names_alias: snapshot == Some(Value::Bool(false)),
             executed_at: at / 1000,
-            output_file: ResultFileWriter::new(self.files.content_path(&ids.output)),
-            error_file: ResultFileWriter::new(self.files.content_path(&ids.error)),
+            output_file: LineWriter::new(&self.storage, content_name(&ids.output)),
+            error_file: LineWriter::new(&self.storage, content_name(&ids.error)),
             counts: batch.initial_counts(),
             usage: UsageObject::default(),
             executed: Vec::with_capacity(positions.len() + 1),
@@ -100,14 +101,13 @@ impl SimulatedOpenAi {
         };
         let reason = skip_reason(batch);
         let limit = batch.executed_limit.unwrap_or(u64::MAX);
-        let mut input = File::open(&path)?;
         let mut line = Vec::new();
-        for (rank, (offset, length)) in (0_u64..).zip(positions) {
+        for (rank, (number, offset, length)) in (0_u64..).zip(positions) {
             line.resize(length, 0);
             input.seek(SeekFrom::Start(offset))?;
             input.read_exact(&mut line)?;
             if rank < limit {
-                execution.execute_line(&line)?;
+                execution.execute_line(number, &line)?;
             } else {
                 execution.skip_line(&line, reason)?;
             }
@@ -121,14 +121,16 @@ impl SimulatedOpenAi {
         let summary = ExecutionSummary {
             counts: execution.counts,
             usage: execution.usage,
-            output_bytes: execution.output_file.finish()?,
-            error_bytes: execution.error_file.finish()?,
+            output_bytes: execution
+                .output_file
+                .finish(!batch.has_fault(Fault::UnendedFile))?,
+            error_bytes: execution.error_file.finish(true)?,
         };
         if batch.past {
             // The ledger counts nothing for a batch that ran before the sandbox was started.
             return Ok(summary);
         }
-        disk::write_json(&self.batches.summary_path(&batch.id), &summary)?;
+        self.storage.write_record(&summary_name(&batch.id), &summary)?;
         let mut entries = execution.executed;
         let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
         entries.extend(execution.triggered);
@@ -157,10 +159,14 @@ impl SimulatedOpenAi {
         }))
     }
 
-    /// Puts the lines into the order of execution; gives offset and length of each.
-    fn order_lines(&self, batch: &mut BatchRecord, path: &Path) -> io::Result<Vec<(u64, usize)>> {
+    /// Puts the lines into the order of execution; gives number, offset and length of each.
+    fn order_lines(
+        &self,
+        batch: &mut BatchRecord,
+        input: &mut Content,
+    ) -> io::Result<Vec<(u64, u64, usize)>> {
         let shuffle = self.trigger_batch_fault(batch, Fault::ShuffleOutput)?;
-        let mut positions = line_positions(path)?;
+        let mut positions = line_positions(input)?;
         if self.settings.shuffle && shuffle != Some(Value::Bool(false)) {
             ids::shuffle(&mut positions, ids::number(&["shuffle", &batch.id]));
         }
@@ -201,17 +207,18 @@ fn skip_reason(batch: &BatchRecord) -> SkipReason {
     }
 }
 
-/// Offset and length of each line of the input.
-fn line_positions(path: &Path) -> io::Result<Vec<(u64, usize)>> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+/// Number, offset and length of each line of the input.
+fn line_positions(input: &mut Content) -> io::Result<Vec<(u64, u64, usize)>> {
+    let mut reader = BufReader::with_capacity(1 << 20, input);
     let mut positions = Vec::new();
     let mut offset = 0;
-    loop {
+    for number in 1.. {
         let length = reader.skip_until(b'\n')?;
         if length == 0 {
-            return Ok(positions);
+            break;
         }
-        positions.push((offset, length));
+        positions.push((number, offset, length));
         offset += u64::try_from(length).unwrap_or(0);
     }
+    Ok(positions)
 }

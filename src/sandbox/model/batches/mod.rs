@@ -5,12 +5,11 @@ mod execution;
 mod operations;
 mod past;
 mod progress;
-mod result_file;
 mod result_lines;
 mod validation;
 mod view;
 
-pub use create::cannot_find_file;
+pub use create::{LateCreate, cannot_find_file};
 pub use operations::BatchListQuery;
 pub use past::{PastBatch, PastLine};
 pub use view::{BatchErrors, BatchView};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::view::BatchView;
 use crate::domain::openai::BatchStatus;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::{ApiCall, Fault};
+use crate::sandbox::model::faults::{ApiCall, Fault, FaultTarget};
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::list_page::{ListPage, page_limit};
 use crate::sandbox::model::lock::lock;
@@ -81,9 +81,16 @@ impl SimulatedOpenAi {
         })?;
         let mut listed = self.listed_batches(caller)?;
         listed.sort_by_key(|(place, _)| Reverse(*place));
-        let is_endless = self
-            .trigger_fault(Fault::ListLoop, &[call.target], call.id)?
-            .is_some();
+        let target = FaultTarget {
+            names: &[call.target],
+            seed: call.id,
+        };
+        let is_endless = self.trigger_fault(Fault::ListLoop, target)?.is_some();
+        let shortest = self.trigger_fault(Fault::ShortPages, target)?;
+        let limit = shortest.map_or(limit, |value| {
+            let most = value.as_u64().and_then(|most| usize::try_from(most).ok());
+            limit.min(most.unwrap_or(2).max(1))
+        });
         let start = match &query.after {
             Some(after) if !is_endless => self.count_up_to(caller, after, &listed)?,
             _ => 0,
@@ -92,7 +99,14 @@ impl SimulatedOpenAi {
         for (_, shared) in listed.iter().skip(start).take(limit) {
             let mut batch = lock(shared);
             self.advance(&mut batch)?;
-            items.push(self.view_batch(&mut batch)?);
+            let mut view = self.view_batch(&mut batch)?;
+            if self
+                .trigger_batch_fault(&mut batch, Fault::NoCreatedAt)?
+                .is_some()
+            {
+                view.created_at = 0;
+            }
+            items.push(view);
         }
         Ok(ListPage {
             items,
@@ -135,11 +149,10 @@ impl SimulatedOpenAi {
     }
 
     fn find_batch(&self, caller: &CallingProject, id: &str) -> Result<SharedBatch, ErrorReply> {
-        let unknown = || ErrorReply::new(404, format!("No batch found with id '{id}'."));
-        let shared = self.batches.get(id).ok_or_else(unknown)?;
+        let shared = self.batches.get(id).ok_or_else(|| no_such_batch(id))?;
         let mut batch = lock(&shared);
         if batch.project != caller.project || self.make_gone(&mut batch)? {
-            return Err(unknown());
+            return Err(no_such_batch(id));
         }
         drop(batch);
         Ok(shared)
@@ -149,6 +162,20 @@ impl SimulatedOpenAi {
     fn make_gone(&self, batch: &mut BatchRecord) -> io::Result<bool> {
         let value = self.trigger_batch_fault(batch, Fault::BatchGone)?;
         Ok(value.is_some())
+    }
+
+    /// Gives a batch faults, as if it had triggered them.
+    ///
+    /// # Errors
+    /// 404 if there is no such batch.
+    pub fn put_faults_on(&self, id: &str, faults: &[(Fault, Value)]) -> Result<(), ErrorReply> {
+        let shared = self.batches.get(id).ok_or_else(|| no_such_batch(id))?;
+        let mut batch = lock(&shared);
+        let faults = faults
+            .iter()
+            .map(|(fault, value)| (fault.to_string(), value.clone()));
+        batch.faults.extend(faults);
+        Ok(self.batches.save(&batch)?)
     }
 
     /// Triggers a fault of a batch if a rule says so. A fault that was triggered stays with the batch, with
@@ -164,11 +191,20 @@ impl SimulatedOpenAi {
         if self.fault_rules.is_empty() {
             return Ok(None);
         }
-        let Some(value) = self.trigger_fault(fault, &batch.fault_names(), &batch.id)? else {
+        let names = batch.fault_names();
+        let target = FaultTarget {
+            names: &names,
+            seed: &batch.id,
+        };
+        let Some(value) = self.trigger_fault(fault, target)? else {
             return Ok(None);
         };
         batch.faults.insert(fault.to_string(), value.clone());
         self.batches.save(batch)?;
         Ok(Some(value))
     }
+}
+
+fn no_such_batch(id: &str) -> ErrorReply {
+    ErrorReply::new(404, format!("No batch found with id '{id}'."))
 }

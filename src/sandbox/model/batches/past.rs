@@ -10,13 +10,11 @@ use super::validation::read_input;
 use super::view::BatchView;
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::model::disk;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::lock::lock;
-use crate::sandbox::model::records::FileRecord;
-use crate::sandbox::model::records::{BatchRecord, LineError};
+use crate::sandbox::model::records::{BatchRecord, FileRecord, LineError, content_name, input_name};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
 /// A batch that ran before the sandbox was started.
@@ -40,6 +38,13 @@ pub struct PastBatch {
     pub model: Option<String>,
     /// The first key's project by default.
     pub project: Option<String>,
+    /// How many such batches are added; 1 by default. With an `id`, there can be only one.
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A line of a past batch's input.
@@ -54,11 +59,18 @@ pub struct PastLine {
 }
 
 impl SimulatedOpenAi {
-    /// Adds a batch as if it had run before the sandbox was started.
+    /// Adds batches as if they had run before the sandbox was started; gives the last of them.
     ///
     /// # Errors
     /// If its id is in use, its status is not final, or a line is invalid.
-    pub fn add_past_batch(&self, past: &PastBatch) -> Result<BatchView, ErrorReply> {
+    pub fn add_past_batches(&self, past: &PastBatch) -> Result<BatchView, ErrorReply> {
+        for _ in 1..past.count {
+            self.add_past_batch(past)?;
+        }
+        self.add_past_batch(past)
+    }
+
+    fn add_past_batch(&self, past: &PastBatch) -> Result<BatchView, ErrorReply> {
         let status: BatchStatus = past
             .status
             .as_deref()
@@ -81,7 +93,7 @@ impl SimulatedOpenAi {
         }
         let shared = self.batches.insert(record.clone())?;
         if status != BatchStatus::Validating {
-            disk::remove(&self.batches.input_path(&record.id))?;
+            self.storage.remove(&input_name(&record.id))?;
         }
         let entry = LedgerEntry::Seed {
             batch: record.id.clone(),
@@ -132,7 +144,7 @@ impl SimulatedOpenAi {
             writeln!(bytes, "{line}")?;
         }
         let file_id = &record.input_file_id;
-        disk::write(&self.files.content_path(file_id), &bytes)?;
+        self.storage.write(&content_name(file_id), &bytes)?;
         self.files.save(FileRecord {
             id: file_id.clone(),
             seq: record.seq,
@@ -144,8 +156,9 @@ impl SimulatedOpenAi {
             expires_at: None,
             deleted: false,
         })?;
-        let path = self.batches.input_path(&record.id);
-        Ok(self.files.link_content(file_id, &path)?)
+        Ok(self
+            .storage
+            .link(&content_name(file_id), &input_name(&record.id))?)
     }
 
     /// Executes a past batch and gives it its final status: it started after one second, was executed after
@@ -156,12 +169,12 @@ impl SimulatedOpenAi {
         if status == BatchStatus::Failed {
             record.failed_ms = Some(started);
             record.status = status;
-            record.errors = vec![LineError {
-                code: "invalid_request".into(),
-                message: "Planted as failed.".into(),
+            record.errors = Some(vec![LineError {
+                code: Some("invalid_request".into()),
+                message: Some("Planted as failed.".into()),
                 param: None,
                 line: None,
-            }];
+            }]);
             return Ok(());
         }
         self.validate_past_input(record)?;
@@ -193,10 +206,10 @@ impl SimulatedOpenAi {
     }
 
     fn validate_past_input(&self, record: &mut BatchRecord) -> Result<(), ErrorReply> {
-        let path = self.batches.input_path(&record.id);
-        let report = read_input(record, &path, &self.settings)?;
+        let input = self.storage.open(&input_name(&record.id))?;
+        let report = read_input(record, input, &self.settings)?;
         if let Some(error) = report.errors.first() {
-            return Err(refused(format!("line {:?}: {}", error.line, error.message)));
+            return Err(refused(format!("line {:?}: {:?}", error.line, error.message)));
         }
         record.model = report.model.map(|model| model.snapshot.clone());
         record.counts.total = report.total;

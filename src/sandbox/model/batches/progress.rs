@@ -8,16 +8,32 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::model::disk;
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::lock::lock;
-use crate::sandbox::model::records::BatchRecord;
+use crate::sandbox::model::records::{BatchRecord, LineError, input_name, summary_name};
 use crate::sandbox::model::settings::Latencies;
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
 fn later(millis: i64, by: u64) -> i64 {
     millis.saturating_add(i64::try_from(by).unwrap_or(i64::MAX))
+}
+
+/// The number of lines that a fault's value stands for: a whole number counts lines, any other number is the
+/// fraction of all (0.5).
+fn lines_of(value: &Value, total: u64) -> u64 {
+    if let Some(number) = value.as_u64() {
+        return number;
+    }
+    let fraction = value.as_f64().unwrap_or(0.5);
+    let executed = (0..total).take_while(|n| (*n as f64) < fraction * (total as f64));
+    u64::try_from(executed.count()).unwrap_or(total)
+}
+
+fn fail_validation(batch: &mut BatchRecord, at: i64, errors: Option<Vec<LineError>>) {
+    batch.errors = errors;
+    batch.failed_ms = Some(at);
+    batch.status = BatchStatus::Failed;
 }
 
 impl SimulatedOpenAi {
@@ -90,7 +106,9 @@ impl SimulatedOpenAi {
     }
 
     fn leave_validating(&self, batch: &mut BatchRecord, now: i64) -> io::Result<()> {
-        self.trigger_batch_fault(batch, Fault::FastBatch)?;
+        for fault in [Fault::FastBatch, Fault::RunTime] {
+            self.trigger_batch_fault(batch, fault)?;
+        }
         let due = later(batch.created_ms, self.latencies(batch).validating);
         let window_end = self.compute_window_end(batch)?;
         if due > window_end {
@@ -103,11 +121,13 @@ impl SimulatedOpenAi {
         if now < due {
             return Ok(());
         }
+        if let Some(value) = self.trigger_batch_fault(batch, Fault::FailedValidation)? {
+            fail_validation(batch, due, serde_json::from_value(value)?);
+            return Ok(());
+        }
         let report = self.validate_input(batch)?;
         if !report.errors.is_empty() {
-            batch.errors = report.errors;
-            batch.failed_ms = Some(due);
-            batch.status = BatchStatus::Failed;
+            fail_validation(batch, due, Some(report.errors));
             return Ok(());
         }
         batch.model = report.model.map(|model| model.snapshot.clone());
@@ -129,6 +149,12 @@ impl SimulatedOpenAi {
         let window_end = self.compute_window_end(batch)?;
         match due.filter(|due| *due <= window_end) {
             Some(due) if now >= due => {
+                if let Some(value) = self.trigger_batch_fault(batch, Fault::CancelledElsewhere)? {
+                    batch.executed_limit = Some(lines_of(&value, batch.counts.total));
+                    batch.cancelling_ms = Some(due);
+                    batch.status = BatchStatus::Cancelling;
+                    return Ok(());
+                }
                 self.trigger_expiry(batch)?;
                 self.start_finalizing(batch, due)
             }
@@ -145,10 +171,7 @@ impl SimulatedOpenAi {
     fn trigger_expiry(&self, batch: &mut BatchRecord) -> io::Result<()> {
         for fault in [Fault::ExpirePartial, Fault::ExpireServerError] {
             if let Some(value) = self.trigger_batch_fault(batch, fault)? {
-                let fraction = value.as_f64().unwrap_or(0.5);
-                let total = batch.counts.total;
-                let executed = (0..total).take_while(|n| (*n as f64) < fraction * (total as f64));
-                batch.executed_limit = u64::try_from(executed.count()).ok();
+                batch.executed_limit = Some(lines_of(&value, batch.counts.total));
                 batch.expiring = true;
             }
         }
@@ -218,8 +241,8 @@ impl SimulatedOpenAi {
         self.batches.save(batch)?;
         if batch.status.is_final() {
             self.token_queue.remove(&batch.id);
-            disk::remove(&self.batches.input_path(&batch.id))?;
-            disk::remove(&self.batches.summary_path(&batch.id))?;
+            self.storage.remove(&input_name(&batch.id))?;
+            self.storage.remove(&summary_name(&batch.id))?;
         }
         let entry = LedgerEntry::Status {
             batch: batch.id.clone(),
@@ -245,7 +268,10 @@ impl SimulatedOpenAi {
     }
 
     fn latencies(&self, batch: &BatchRecord) -> Latencies {
-        let latencies = self.settings.pace.latencies(&batch.id);
+        let mut latencies = self.settings.pace.latencies(&batch.id);
+        if let Some(value) = batch.fault_value(Fault::RunTime) {
+            latencies.in_progress = value.as_u64().unwrap_or(0);
+        }
         if batch.has_fault(Fault::FastBatch) {
             return Latencies {
                 validating: 0,

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::result_file::ResultFileWriter;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::{Fault, FaultTarget};
+use crate::sandbox::model::faults::{Fault, FaultTarget, RequestTarget};
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::records::{BatchRecord, LineCounts};
-use crate::sandbox::model::responses::{RequestResult, ResponseFaults};
+use crate::sandbox::model::responses::{RequestResult, ResponseFaults, request_names};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
+use crate::sandbox::model::storage::LineWriter;
 use crate::sandbox::model::usage::UsageObject;
 
 /// Why lines were not executed.
@@ -24,10 +24,20 @@ pub enum SkipReason {
     ServerError,
 }
 
+/// A line of a batch's input.
 #[derive(Deserialize)]
-struct BatchInputLine {
+pub struct BatchInputLine {
     custom_id: String,
     body: Value,
+}
+
+impl BatchInputLine {
+    /// The names that a fault's `match` is compared with.
+    pub fn names(&self, batch: &BatchRecord) -> [String; 5] {
+        let [kind, text] = request_names(&self.body);
+        let input_name = batch.input_name.clone().unwrap_or_default();
+        [self.custom_id.clone(), batch.id.clone(), input_name, kind, text]
+    }
 }
 
 /// Members in the order of recorded files.
@@ -62,8 +72,8 @@ pub struct BatchExecution<'a> {
     pub names_alias: bool,
     /// In seconds.
     pub executed_at: i64,
-    pub output_file: ResultFileWriter,
-    pub error_file: ResultFileWriter,
+    pub output_file: LineWriter,
+    pub error_file: LineWriter,
     pub counts: LineCounts,
     pub usage: UsageObject,
     /// The ledger's entries of the executed lines.
@@ -74,19 +84,21 @@ pub struct BatchExecution<'a> {
 
 impl BatchExecution<'_> {
     /// Executes a line and writes its result.
-    pub fn execute_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn execute_line(&mut self, number: u64, bytes: &[u8]) -> io::Result<()> {
         let line: BatchInputLine = serde_json::from_slice(bytes)?;
         let (batch, openai) = (self.batch, self.openai);
-        let seed = format!("{} {}", batch.id, line.custom_id);
-        let names = [
-            line.custom_id.as_str(),
-            batch.id.as_str(),
-            batch.input_name.as_deref().unwrap_or(""),
-        ];
+        let seed = format!("{} {number}", batch.id);
+        let names = match openai.fault_rules.is_empty() {
+            true => Default::default(),
+            false => line.names(batch),
+        };
         let mut triggered = std::mem::take(&mut self.triggered);
-        let mut target = FaultTarget {
-            names: &names,
-            seed: &seed,
+        let mut target = RequestTarget {
+            target: FaultTarget {
+                names: &names.each_ref().map(String::as_str),
+                seed: &seed,
+            },
+            at: openai.now(),
             triggered: &mut triggered,
         };
         let faults = ResponseFaults {
@@ -145,9 +157,10 @@ impl BatchExecution<'_> {
         &mut self,
         custom_id: &str,
         result: &RequestResult,
-        target: &mut FaultTarget<'_>,
+        target: &mut RequestTarget<'_>,
     ) -> io::Result<bool> {
         let rules = &self.openai.fault_rules;
+        let extra = target.trigger(rules, Fault::ExtraLines);
         let mut trigger = |fault| target.trigger(rules, fault).is_some();
         let (status, body) = if trigger(Fault::StatusZeroLines) {
             (0, None)
@@ -171,9 +184,15 @@ impl BatchExecution<'_> {
         if trigger(Fault::DuplicateLines) {
             lines.push(lines[0].clone());
         }
-        if trigger(Fault::ExtraLines) {
-            let extra_id = format!("{custom_id}-extra");
+        if let Some(value) = extra {
+            let extra_id = value.as_str().map(str::to_owned);
+            let extra_id = extra_id.unwrap_or_else(|| format!("{custom_id}-extra"));
             lines.push(self.encode_line(&extra_id, Some((status, body)), None)?);
+        }
+        if trigger(Fault::BothFiles) {
+            let failure = ErrorReply::server_error().envelope();
+            let line = self.encode_line(custom_id, Some((500, Some(&failure))), None)?;
+            self.error_file.write_line(&line)?;
         }
         let file = if status < 300 {
             &mut self.output_file

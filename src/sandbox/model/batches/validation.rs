@@ -1,18 +1,18 @@
 //! The validation of a batch's input when the batch leaves `validating`: one error for each problem.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::sandbox::model::faults::Fault;
-use crate::sandbox::model::records::{BatchRecord, LineError};
+use super::result_lines::BatchInputLine;
+use crate::sandbox::model::faults::{Fault, FaultTarget};
+use crate::sandbox::model::records::{BatchRecord, LineError, input_name};
 use crate::sandbox::model::responses::ResponsesRequest;
 use crate::sandbox::model::settings::{SandboxSettings, SimulatedModel};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
+use crate::sandbox::model::storage::Content;
 
 /// The most errors that a report holds.
 const MOST_ERRORS: usize = 10_000;
@@ -34,8 +34,8 @@ impl InputReport<'_> {
     fn add_error(&mut self, code: &str, param: Option<&str>, line: Option<u64>, message: impl Into<String>) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(LineError {
-                code: code.into(),
-                message: message.into(),
+                code: Some(code.into()),
+                message: Some(message.into()),
                 param: param.map(str::to_owned),
                 line,
             });
@@ -61,7 +61,10 @@ impl SimulatedOpenAi {
     /// Validates a batch's input. If there are no errors, the batch is in its model's queue afterwards.
     pub(super) fn validate_input(&self, batch: &mut BatchRecord) -> io::Result<InputReport<'_>> {
         let mut report = match batch.input_name {
-            Some(_) => read_input(batch, &self.batches.input_path(&batch.id), &self.settings)?,
+            Some(_) => {
+                let input = self.storage.open(&input_name(&batch.id))?;
+                read_input(batch, input, &self.settings)?
+            }
             None => {
                 let mut report = InputReport::default();
                 let message = format!("Cannot find file {}.", batch.input_file_id);
@@ -77,6 +80,9 @@ impl SimulatedOpenAi {
                 "A fault of the sandbox refuses this line.",
             );
         }
+        if !self.fault_rules.is_empty() && batch.input_name.is_some() {
+            self.refuse_lines(batch, &mut report)?;
+        }
         if report.errors.is_empty()
             && let Err(limit) = self.enter_queue(batch, &report)?
         {
@@ -90,20 +96,53 @@ impl SimulatedOpenAi {
         Ok(report)
     }
 
+    /// Triggers the faults that refuse a batch for one of its lines.
+    fn refuse_lines(&self, batch: &BatchRecord, report: &mut InputReport<'_>) -> io::Result<()> {
+        let input = self.storage.open(&input_name(&batch.id))?;
+        for (number, line) in (1_u64..).zip(BufReader::new(input).split(b'\n')) {
+            let Ok(line) = serde_json::from_slice::<BatchInputLine>(&line?) else {
+                continue;
+            };
+            let names = line.names(batch);
+            let names = names.each_ref().map(String::as_str);
+            let seed = format!("{} {number}", batch.id);
+            let target = FaultTarget {
+                names: &names,
+                seed: &seed,
+            };
+            let message = "A fault of the sandbox refuses this.";
+            if self.trigger_fault(Fault::PoisonLine, target)?.is_some() {
+                report.add_error("invalid_request", None, None, message);
+            }
+            if self.trigger_fault(Fault::BlameLine, target)?.is_some() {
+                report.add_error("invalid_json_line", None, Some(number), message);
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the batch into its model's queue; the inner error is the limit that the batch would exceed.
     fn enter_queue(&self, batch: &mut BatchRecord, report: &InputReport<'_>) -> io::Result<Result<(), u64>> {
         if let Some(value) = self.trigger_batch_fault(batch, Fault::TokenLimitAsync)? {
             return Ok(Err(value.as_u64().unwrap_or(5_000_000)));
         }
+        if let Some(value) = self.trigger_batch_fault(batch, Fault::QueueLines)?
+            && report.total > value.as_u64().unwrap_or(1)
+        {
+            return Ok(Err(900_000));
+        }
         let Some(model) = report.model else {
             return Ok(Ok(()));
         };
-        if model.enqueued_tokens.is_some() {
+        let limit = match self.trigger_batch_fault(batch, Fault::QueueTokens)? {
+            Some(value) => Some(value.as_u64().unwrap_or(5_000_000)),
+            None => model.enqueued_tokens,
+        };
+        if limit.is_some() {
             self.advance_queued(&batch.id)?;
         }
-        Ok(self
-            .token_queue
-            .try_add(&batch.id, &batch.project, model, report.tokens))
+        let held = (batch.id.as_str(), batch.project.as_str());
+        Ok(self.token_queue.try_add(held, model, report.tokens, limit))
     }
 
     /// Advances the other batches of the queue, so that those that have ended leave it.
@@ -124,10 +163,10 @@ impl SimulatedOpenAi {
 /// Reads an input and checks each line.
 pub fn read_input<'a>(
     batch: &BatchRecord,
-    path: &Path,
+    input: Content,
     settings: &'a SandboxSettings,
 ) -> io::Result<InputReport<'a>> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut reader = BufReader::with_capacity(1 << 20, input);
     let mut report = InputReport::default();
     let mut custom_ids = HashSet::new();
     let mut line = Vec::new();

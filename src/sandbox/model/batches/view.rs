@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
@@ -25,7 +26,7 @@ pub struct BatchView {
     pub errors: Option<BatchErrors>,
     pub input_file_id: String,
     pub completion_window: String,
-    pub status: &'static str,
+    pub status: String,
     pub output_file_id: Option<String>,
     pub error_file_id: Option<String>,
     pub created_at: i64,
@@ -66,13 +67,13 @@ impl SimulatedOpenAi {
             object: "batch",
             endpoint: batch.endpoint.clone(),
             model: batch.model.clone(),
-            errors: (batch.status == BatchStatus::Failed).then(|| BatchErrors {
-                object: "list",
-                data: batch.errors.clone(),
-            }),
+            errors: batch
+                .errors
+                .clone()
+                .map(|data| BatchErrors { object: "list", data }),
             input_file_id: batch.input_file_id.clone(),
             completion_window: batch.completion_window.clone(),
-            status: batch.status.as_str(),
+            status: self.view_status(batch)?,
             output_file_id,
             error_file_id,
             created_at: batch.created_ms / 1000,
@@ -85,11 +86,7 @@ impl SimulatedOpenAi {
             cancelling_at: seconds(batch.cancelling_ms),
             cancelled_at: seconds(batch.cancelled_ms),
             request_counts,
-            usage: if batch.ended_ms().is_some() {
-                batch.usage
-            } else {
-                UsageObject::default()
-            },
+            usage: self.view_usage(batch)?,
             metadata: batch.metadata.clone(),
             omits_nulls,
         })
@@ -100,16 +97,49 @@ impl SimulatedOpenAi {
         let delay = self
             .trigger_batch_fault(batch, Fault::LateFileIds)?
             .map_or(0, |value| value.as_i64().unwrap_or(1_000));
+        let output_delay = self
+            .trigger_batch_fault(batch, Fault::LateOutputId)?
+            .map_or(0, |value| value.as_i64().unwrap_or(1_000));
         let are_empty_texts = self.trigger_batch_fault(batch, Fault::EmptyStringIds)?.is_some();
         let now = self.now().millis();
-        let are_shown = batch
-            .ended_ms()
-            .is_some_and(|end| now >= end.saturating_add(delay));
-        let view = |id: &Option<String>| match id {
-            Some(id) if are_shown => Some(id.clone()),
-            _ => are_empty_texts.then(String::new),
+        let view = |id: &Option<String>, delay: i64| {
+            let ended = batch.ended_ms();
+            let is_shown = ended.is_some_and(|end| now >= end.saturating_add(delay));
+            let id = id.clone().filter(|_| is_shown);
+            id.or_else(|| are_empty_texts.then(String::new))
         };
-        Ok((view(&batch.output_file_id), view(&batch.error_file_id)))
+        let output = view(&batch.output_file_id, delay.max(output_delay));
+        Ok((output, view(&batch.error_file_id, delay)))
+    }
+
+    fn view_status(&self, batch: &mut BatchRecord) -> io::Result<String> {
+        let shown = batch.status.to_string();
+        let Some(value) = self.trigger_batch_fault(batch, Fault::UnknownStatus)? else {
+            return Ok(shown);
+        };
+        let also_final = value.get("final").and_then(Value::as_str);
+        Ok(match also_final {
+            Some(status) => status.to_owned(),
+            None if batch.status.is_final() => shown,
+            None => value.as_str().unwrap_or("paused").to_owned(),
+        })
+    }
+
+    fn view_usage(&self, batch: &mut BatchRecord) -> io::Result<UsageObject> {
+        if batch.ended_ms().is_none() {
+            return Ok(UsageObject::default());
+        }
+        let mut usage = batch.usage;
+        match self.trigger_batch_fault(batch, Fault::UsageDiffers)? {
+            Some(value) if value == "none" => usage = UsageObject::default(),
+            Some(value) => {
+                let more = value.as_u64().unwrap_or(1);
+                usage.input_tokens += more;
+                usage.total_tokens += more;
+            }
+            None => {}
+        }
+        Ok(usage)
     }
 
     fn view_counts(&self, batch: &mut BatchRecord) -> io::Result<LineCounts> {
@@ -118,8 +148,15 @@ impl SimulatedOpenAi {
         let mut counts = self.counts_at(batch, self.now());
         if batch.ended_ms().is_some() {
             if let Some(value) = &mismatch {
-                let difference = value.as_i64().unwrap_or(-1);
-                counts.completed = counts.completed.saturating_add_signed(difference);
+                let by = |name: &str| value.get(name).and_then(Value::as_i64).unwrap_or(0);
+                let completed = if value.is_object() {
+                    by("completed")
+                } else {
+                    value.as_i64().unwrap_or(-1)
+                };
+                counts.completed = counts.completed.saturating_add_signed(completed);
+                counts.failed = counts.failed.saturating_add_signed(by("failed"));
+                counts.total = counts.total.saturating_add_signed(by("total"));
             }
         } else if are_zero {
             counts = LineCounts::default();

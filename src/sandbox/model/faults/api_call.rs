@@ -21,12 +21,19 @@ pub struct ApiCall<'a> {
 /// What the connection of a call suffers. The front end carries it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionFault {
-    /// A proxy answers with 502 and HTML. The call has no effect.
-    BadGateway,
+    /// A proxy answers with this status and HTML. The call has no effect.
+    HtmlPage(u16),
     /// The connection breaks before the response.
     Reset,
+    /// The connection breaks; the call takes effect after this time. Only a create suffers it.
+    LateEffect(Duration),
     /// The connection breaks after these bytes of the response's body.
     Cut {
+        /// The number of bytes.
+        bytes: u64,
+    },
+    /// The response ends after these bytes of its body, as if they were all.
+    QuietCut {
         /// The number of bytes.
         bytes: u64,
     },

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +9,10 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::domain::openai::BatchStatus;
-use crate::sandbox::model::disk::{self, StateFolderError};
 use crate::sandbox::model::faults::Fault;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::lock::lock;
+use crate::sandbox::model::storage::{StateFolderError, Storage};
 use crate::sandbox::model::text_form;
 use crate::sandbox::model::usage::UsageObject;
 
@@ -21,9 +20,9 @@ use crate::sandbox::model::usage::UsageObject;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineError {
     /// Such as `invalid_json_line`.
-    pub code: String,
+    pub code: Option<String>,
     /// For people.
-    pub message: String,
+    pub message: Option<String>,
     /// The member that is wrong.
     pub param: Option<String>,
     /// The input's line, from 1.
@@ -59,7 +58,8 @@ pub struct BatchRecord {
     /// Seconds until the result files expire.
     pub output_lifetime: u64,
     pub model: Option<String>,
-    pub errors: Vec<LineError>,
+    /// `None` if OpenAI gives no reason.
+    pub errors: Option<Vec<LineError>>,
     pub output_file_id: Option<String>,
     pub error_file_id: Option<String>,
     pub created_ms: i64,
@@ -108,7 +108,7 @@ impl BatchRecord {
             metadata: None,
             output_lifetime: 2_592_000,
             model: None,
-            errors: Vec::new(),
+            errors: None,
             output_file_id: None,
             error_file_id: None,
             created_ms: created.millis(),
@@ -190,27 +190,37 @@ impl BatchRecord {
     }
 }
 
+/// The name of a batch's own copy of its input, which it needs even after the file was deleted.
+pub fn input_name(id: &str) -> String {
+    format!("batches/{id}.input")
+}
+
+/// The name of the execution's summary, which exists until the batch is final.
+pub fn summary_name(id: &str) -> String {
+    format!("batches/{id}.result")
+}
+
 /// A batch's record behind its own lock.
 pub type SharedBatch = Arc<Mutex<BatchRecord>>;
 
-/// The records of all batches, and their folder.
+/// The records of all batches, and where they are kept.
 ///
 /// A thread takes a batch's own lock only after it released the lock of the whole.
 pub struct BatchRecords {
-    folder: PathBuf,
+    storage: Storage,
     records: Mutex<BTreeMap<String, SharedBatch>>,
 }
 
 impl BatchRecords {
     /// Reads the records of a state folder.
-    pub fn open(folder: &Path) -> Result<Self, StateFolderError> {
-        let folder = folder.join("batches");
-        let records = disk::read_records::<BatchRecord>(&folder)?
+    pub fn open(storage: Storage) -> Result<Self, StateFolderError> {
+        let records = storage
+            .read_records::<BatchRecord>("batches")?
             .into_iter()
             .map(|record| (record.id.clone(), Arc::new(Mutex::new(record))))
             .collect();
         Ok(Self {
-            folder,
+            storage,
             records: Mutex::new(records),
         })
     }
@@ -226,17 +236,8 @@ impl BatchRecords {
 
     /// Writes a changed record to its file.
     pub fn save(&self, record: &BatchRecord) -> io::Result<()> {
-        disk::write_json(&self.folder.join(format!("{}.json", record.id)), record)
-    }
-
-    /// The path of the batch's own copy of the input.
-    pub fn input_path(&self, id: &str) -> PathBuf {
-        self.folder.join(format!("{id}.input"))
-    }
-
-    /// The path of the execution's summary, which exists until the batch is final.
-    pub fn summary_path(&self, id: &str) -> PathBuf {
-        self.folder.join(format!("{id}.result"))
+        self.storage
+            .write_record(&format!("batches/{}.json", record.id), record)
     }
 
     /// The highest `seq` of any record.

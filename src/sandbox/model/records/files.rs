@@ -1,16 +1,14 @@
-//! The records of files and their contents, on disk.
+//! The records of files and their contents.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::sandbox::model::disk::{self, StateFolderError};
 use crate::sandbox::model::lock::lock;
+use crate::sandbox::model::storage::{StateFolderError, Storage};
 
 /// The record of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,35 +33,35 @@ impl FileRecord {
     }
 }
 
-/// The records of all files, and their folder.
+/// The name of a file's content.
+pub fn content_name(id: &str) -> String {
+    format!("files/{id}.data")
+}
+
+/// The records of all files, and where they are kept.
 pub struct FileRecords {
-    folder: PathBuf,
+    storage: Storage,
     records: Mutex<BTreeMap<String, FileRecord>>,
 }
 
 impl FileRecords {
     /// Reads the records of a state folder.
-    pub fn open(folder: &Path) -> Result<Self, StateFolderError> {
-        let folder = folder.join("files");
-        let records = disk::read_records::<FileRecord>(&folder)?
+    pub fn open(storage: Storage) -> Result<Self, StateFolderError> {
+        let records = storage
+            .read_records::<FileRecord>("files")?
             .into_iter()
             .map(|record| (record.id.clone(), record))
             .collect();
         Ok(Self {
-            folder,
+            storage,
             records: Mutex::new(records),
         })
     }
 
-    /// The path of a file's content.
-    pub fn content_path(&self, id: &str) -> PathBuf {
-        self.folder.join(format!("{id}.data"))
-    }
-
-    /// Writes a record. The content must be on disk already.
+    /// Writes a record. The content must be stored already.
     pub fn save(&self, record: FileRecord) -> io::Result<()> {
-        let path = self.folder.join(format!("{}.json", record.id));
-        disk::write_json(&path, &record)?;
+        self.storage
+            .write_record(&format!("files/{}.json", record.id), &record)?;
         lock(&self.records).insert(record.id.clone(), record);
         Ok(())
     }
@@ -74,17 +72,7 @@ impl FileRecords {
             record.deleted = true;
             self.save(record)?;
         }
-        disk::remove(&self.content_path(id))
-    }
-
-    /// Gives a file's content a second name. A batch needs its input even after the file was deleted.
-    pub fn link_content(&self, id: &str, to: &Path) -> io::Result<()> {
-        let from = self.content_path(id);
-        match fs::hard_link(&from, to) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(_) => fs::copy(&from, to).map(|_| ()),
-        }
+        self.storage.remove(&content_name(id))
     }
 
     /// The highest `seq` of any record.

@@ -4,6 +4,6 @@ mod batches;
 mod files;
 mod token_queue;
 
-pub use batches::{BatchRecord, BatchRecords, LineCounts, LineError, SharedBatch};
-pub use files::{FileRecord, FileRecords};
+pub use batches::{BatchRecord, BatchRecords, LineCounts, LineError, SharedBatch, input_name, summary_name};
+pub use files::{FileRecord, FileRecords, content_name};
 pub use token_queue::TokenQueue;

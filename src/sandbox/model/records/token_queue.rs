@@ -33,19 +33,19 @@ impl TokenQueue {
         lock(&self.0).insert(batch.to_owned(), queued);
     }
 
-    /// Adds a batch unless the queue would then exceed the model's limit.
+    /// Adds a batch, which has an id and a project, unless the queue would then exceed the limit.
     ///
     /// # Errors
     /// The limit.
     pub fn try_add(
         &self,
-        batch: &str,
-        project: &str,
+        (batch, project): (&str, &str),
         model: &SimulatedModel,
         tokens: u64,
+        limit: Option<u64>,
     ) -> Result<(), u64> {
         let mut batches = lock(&self.0);
-        if let Some(limit) = model.enqueued_tokens {
+        if let Some(limit) = limit {
             let held = batches
                 .values()
                 .filter(|other| other.project == project && other.model == model.name)

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::faults::{ResponseFaults, Truncation};
 use super::object::{RequestResult, complete_request};
-use super::request::ResponsesRequest;
+use super::request::{ResponsesRequest, request_names};
+use crate::sandbox::model::call_faults::fault_reply;
 use crate::sandbox::model::error_reply::ErrorReply;
-use crate::sandbox::model::faults::{Fault, FaultTarget};
+use crate::sandbox::model::faults::{Fault, FaultTarget, RequestTarget};
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
@@ -18,15 +19,18 @@ impl SimulatedOpenAi {
     pub fn respond(&self, body: &[u8]) -> Result<RequestResult, ErrorReply> {
         let body: Value = serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
         let input = body.get("input").map(ToString::to_string).unwrap_or_default();
-        let names = ["/v1/responses", &input];
+        let [kind, text] = request_names(&body);
         let seed = self.next_seq().to_string();
         let mut entries = Vec::new();
-        let mut target = FaultTarget {
-            names: &names,
-            seed: &seed,
+        let now = self.now();
+        let mut target = RequestTarget {
+            target: FaultTarget {
+                names: &["/v1/responses", &input, &kind, &text],
+                seed: &seed,
+            },
+            at: now,
             triggered: &mut entries,
         };
-        let now = self.now();
         let faults = ResponseFaults::default();
         let result = self.execute_request(&body, &mut target, faults, now.seconds());
         entries.push(LedgerEntry::Executed {
@@ -43,7 +47,7 @@ impl SimulatedOpenAi {
     pub(in crate::sandbox::model) fn execute_request(
         &self,
         body: &Value,
-        target: &mut FaultTarget<'_>,
+        target: &mut RequestTarget<'_>,
         mut faults: ResponseFaults,
         now: i64,
     ) -> RequestResult {
@@ -51,7 +55,8 @@ impl SimulatedOpenAi {
             if let Some(error) = self.trigger_request_error(target) {
                 return RequestResult::from_error(&error);
             }
-            self.trigger_response_faults(target, &mut faults);
+            let cap = body.get("max_output_tokens").and_then(Value::as_u64);
+            self.trigger_response_faults(target, cap.unwrap_or(u64::MAX), &mut faults);
         }
         let request = match ResponsesRequest::parse(body, &self.settings) {
             Ok(request) => request,
@@ -60,11 +65,14 @@ impl SimulatedOpenAi {
         if let Some(url) = request.unreachable_image() {
             return RequestResult::from_error(&image_timeout(url));
         }
-        complete_request(&request, &faults, target.seed, now)
+        complete_request(&request, &faults, target.target.seed, now)
     }
 
-    fn trigger_request_error(&self, target: &mut FaultTarget<'_>) -> Option<ErrorReply> {
+    fn trigger_request_error(&self, target: &mut RequestTarget<'_>) -> Option<ErrorReply> {
         let rules = &self.fault_rules;
+        if let Some(value) = target.trigger(rules, Fault::LineError) {
+            return Some(fault_reply(&value, 500, "server_error", target.target.seed));
+        }
         let mut trigger = |fault| target.trigger(rules, fault).is_some();
         if trigger(Fault::ImageTimeout) {
             return Some(image_timeout("an image"));
@@ -95,15 +103,19 @@ impl SimulatedOpenAi {
         })
     }
 
-    fn trigger_response_faults(&self, target: &mut FaultTarget<'_>, faults: &mut ResponseFaults) {
+    fn trigger_response_faults(&self, target: &mut RequestTarget<'_>, cap: u64, faults: &mut ResponseFaults) {
         let rules = &self.fault_rules;
         if let Some(value) = target.trigger(rules, Fault::TruncatedLine) {
-            faults.truncation = Some(if value == "empty" {
-                Truncation::Empty
-            } else {
-                Truncation::Partial
-            });
+            faults.truncation = match value.as_u64() {
+                Some(least) if cap >= least => None,
+                _ if value == "empty" => Some(Truncation::Empty),
+                _ => Some(Truncation::Partial),
+            };
         }
+        faults.failure = target
+            .trigger(rules, Fault::FailedInside)
+            .map(|value| value.as_str().unwrap_or("server_error").to_owned());
+        faults.reasoning = target.trigger(rules, Fault::ReasoningItem).is_some();
         faults.refusal = target.trigger(rules, Fault::RefusalLine).is_some();
         faults.nested = target.trigger(rules, Fault::NestedParts).is_some();
         faults.odd_unicode = target.trigger(rules, Fault::OddUnicode).is_some();

@@ -3,6 +3,10 @@
 /// The faults of one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFaults {
+    /// The response is `failed` with this error code.
+    pub failure: Option<String>,
+    /// A reasoning item comes first.
+    pub reasoning: bool,
     /// A refusal takes the place of the text.
     pub refusal: bool,
     /// The text is cut off.

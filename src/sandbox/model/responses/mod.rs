@@ -10,6 +10,6 @@ mod texts;
 
 pub use faults::ResponseFaults;
 pub use object::{ODD_UNICODE, RequestResult};
-pub use request::ResponsesRequest;
+pub use request::{ResponsesRequest, request_names};
 pub use sample_images::{image_names, sample_image};
 pub use texts::{expected_description, expected_translation};

@@ -97,10 +97,16 @@ pub fn complete_request(
         id: format!("resp_{}", &hash[..48]),
         object: "response",
         created_at: now,
-        status: status(is_truncated),
+        status: match &faults.failure {
+            Some(_) => "failed",
+            None => status(is_truncated),
+        },
         background: false,
         completed_at: (!is_truncated).then_some(now),
-        error: None,
+        error: faults.failure.as_ref().map(|code| {
+            let message = format!("An error occurred while processing your request {}.", &hash[..16]);
+            json!({"code": code, "message": message})
+        }),
         incomplete_details: is_truncated.then(|| json!({"reason": "max_output_tokens"})),
         instructions: (!request.instructions.is_empty()).then_some(request.instructions),
         max_output_tokens: request.max_output_tokens,
@@ -131,7 +137,7 @@ pub fn complete_request(
         status: 200,
         body: to_raw_value(&response).unwrap_or_default(),
         usage,
-        is_complete: !is_truncated && !faults.refusal,
+        is_complete: !is_truncated && !faults.refusal && faults.failure.is_none(),
     }
 }
 
@@ -207,7 +213,10 @@ fn output_items(
     hash: &str,
 ) -> Vec<Value> {
     let mut items = Vec::new();
-    if request.has_reasoning {
+    if faults.failure.is_some() {
+        return items;
+    }
+    if request.has_reasoning || faults.reasoning {
         let id = format!("rs_{}", &hash[..48]);
         items.push(json!({"id": id, "type": "reasoning", "summary": []}));
     }

@@ -105,6 +105,23 @@ impl<'a> ResponsesRequest<'a> {
     }
 }
 
+/// The names that a fault's `match` is compared with, in a batch and in a synchronous request alike: what the
+/// request asks for, and its text.
+pub fn request_names(body: &Value) -> [String; 2] {
+    let is_translation = body.pointer("/metadata/language").is_some();
+    let kind = if is_translation {
+        "translation"
+    } else {
+        "description"
+    };
+    let text = body
+        .as_object()
+        .and_then(|body| parse_input(body).ok())
+        .map(|(text, _)| text)
+        .unwrap_or_default();
+    [format!("kind:{kind}"), format!("text:{text}")]
+}
+
 fn requested_model<'a>(
     body: &Map<String, Value>,
     settings: &'a SandboxSettings,
