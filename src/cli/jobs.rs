@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
+use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
 use crate::store::retry::{self, RetrySize};
@@ -51,7 +52,7 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
     let (config, store) = context.open()?;
     match command {
         JobsCommand::List => context.output.show_list(&store, &store.read(inspect::jobs)?),
-        JobsCommand::Show { job } => show(context, &store, &job),
+        JobsCommand::Show { job } => show(context, &config, &store, &job),
         JobsCommand::Cancel { job } => cancel(context, &store, &job),
         JobsCommand::Retry {
             job,
@@ -62,9 +63,14 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
     }
 }
 
-fn show(context: &Context, store: &Store, id: &str) -> Outcome {
+fn show(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
     let (job, events) = store.read(|view| Ok((inspect::job(view, id)?, inspect::job_events(view, id)?)))?;
-    let job = existing(job, id, "jobs")?;
+    let mut job = existing(job, id, "jobs")?;
+    let seq = find(store, id)?.seq;
+    let waits = store.read(|view| budget_waits(view, config, now()))?;
+    let budget = waits.budgets.iter().find(|wait| wait.has_job(seq));
+    job.columns.push("waits_for_budget".into());
+    job.rows[0].push(json!(budget.map(|wait| wait.budget.subject().to_string())));
     context.output.show_with(&job, "events", &events)
 }
 

@@ -1,6 +1,7 @@
 //! What a job is expected to cost, and the JSON of its results. Used by the API, the webhook sender, the
 //! submitter and the CLI.
 
+pub mod budget_waits;
 pub mod estimate;
 mod learned;
 pub mod lot_json;

@@ -3,16 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
-use crate::domain::budgets::Budgets;
+use crate::config::Config;
+use crate::jobs::budget_waits::budget_waits;
 use crate::store::{Store, Stored, money, queue};
 
 /// The answer.
-pub(super) fn answer(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored<Value> {
+pub(super) fn answer(store: &Store, config: &Config, now: Timestamp) -> Stored<Value> {
     store.read(|view| {
-        let standings = money::budget_uses(view, budgets, now)?;
-        let budgets: Value = standings
+        let budgets: Value = budget_waits(view, config, now)?
+            .budgets
             .iter()
-            .map(|it| {
+            .map(|wait| {
+                let it = &wait.budget;
                 json!({
                     "client": it.client,
                     "period": it.period,
@@ -20,6 +22,7 @@ pub(super) fn answer(store: &Store, budgets: &Budgets, now: Timestamp) -> Stored
                     "spent_usd": it.spent.to_string(),
                     "reserved_usd": it.reserved.to_string(),
                     "left_usd": it.left().to_string(),
+                    "waiting_requests": wait.requests,
                 })
             })
             .collect();

@@ -84,6 +84,7 @@ impl Ops {
         let page = StatusPage {
             store: &self.store,
             health: &self.health,
+            config: &self.config,
             figures: self.metrics.figures(&self.store, now.steady)?,
             now,
         };
@@ -116,8 +117,10 @@ impl Ops {
 
     fn costs(&self) -> Result<Response, RequestError> {
         let now = self.clock.now().wall;
-        let budgets = self.config.spending_limits();
-        Ok(Response::json(200, &costs::answer(&self.store, &budgets, now)?))
+        Ok(Response::json(
+            200,
+            &costs::answer(&self.store, &self.config, now)?,
+        ))
     }
 
     fn batches(&self) -> Result<Response, RequestError> {

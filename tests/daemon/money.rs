@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::appliance::{Appliance, call, sign_bytes, submission};
+use crate::appliance::{Appliance, call, sign_bytes, submission, wait_for};
 use crate::world::World;
 use crate::world::openai::{Course, Rule};
 use batchkeeper::config::BudgetPolicy;
@@ -151,8 +151,14 @@ fn a_job_over_its_budget_waits_for_the_next_day_and_no_other_job_does() {
     assert!(world.job(&large).completed_at.is_none());
     let spent = "SELECT sum(cost_picodollars) FROM v_spending WHERE client = 'a'";
     assert!(world.number(spent) <= Money::parse(TWENTY_LINES).unwrap().0);
+    // The rest of the budget does not pay for one more line.
+    world.tick("auditor");
+    assert!(world.open_alerts().contains(&"budget_100".to_owned()));
     world.settle();
     world.assert_answered(&large);
+    world.advance(Duration::from_mins(2));
+    world.tick("auditor");
+    assert!(world.open_alerts().is_empty());
 }
 
 #[test]
@@ -254,4 +260,36 @@ fn a_synchronous_job_does_not_wait_for_a_budget() {
     });
     world.settle();
     world.assert_answered(&job);
+}
+
+#[test]
+fn a_wait_for_a_budget_is_named_wherever_an_operator_looks() {
+    // A line reserves more than that, so nothing is spent and nothing is sent.
+    let config = "[budgets]\ntotal = { per_day = \"0.000010\" }\non_exceeded = \"wait\"";
+    let mut appliance = Appliance::with(config);
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    // The images are checked; the first audit comes with the start.
+    wait_for("the requests", || {
+        let due: i64 = appliance.cell("SELECT count(*) FROM requests WHERE images_due = 1");
+        (due == 0).then_some(())
+    });
+    appliance.kill_daemon();
+    appliance.start_daemon();
+    let alert = wait_for("the alert", || {
+        let alerts: Value = serde_json::from_str(&appliance.run(&["alerts", "--json"]).out).unwrap();
+        let opened = alerts.as_array().unwrap().iter();
+        opened.cloned().find(|alert| alert["kind"] == "budget_100")
+    });
+    let message = alert["message"].as_str().unwrap();
+    assert!(message.contains("2 requests wait"), "{message}");
+    let page = call("GET", &appliance.ops, &[], b"");
+    let page = String::from_utf8(page.body).unwrap();
+    assert!(page.contains("for the budget total "), "{page}");
+    assert!(!page.contains("to be packed"), "{page}");
+    let costs = call("GET", &format!("{}/api/ops/costs", appliance.ops), &[], b"").json();
+    assert_eq!(costs["budgets"][0]["waiting_requests"], 2, "{costs}");
+    let shown = appliance.run(&["jobs", "show", &job, "--json"]);
+    let shown: Value = serde_json::from_str(&shown.out).unwrap();
+    let budget = shown["waits_for_budget"].as_str().unwrap();
+    assert!(budget.starts_with("total "), "{budget}");
 }

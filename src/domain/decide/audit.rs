@@ -94,6 +94,11 @@ pub fn is_budget_used(percent: u64, limit: Money, spent: Money, reserved: Money)
     limit > Money::default() && used >= limit.times(percent)
 }
 
+/// Whether a budget does not pay for one more line, so that requests wait for it.
+pub fn is_budget_exhausted(left: Money, line_cost: Money) -> bool {
+    left.divided_into(line_cost) == 0
+}
+
 /// Whether the newest backup is too old, or missing. `late_after` of 0: backups are not watched.
 pub fn is_backup_late(now: Timestamp, newest: Option<Timestamp>, late_after: Duration) -> bool {
     !late_after.is_zero() && newest.is_none_or(|newest| newest <= now.before(late_after))
@@ -179,6 +184,14 @@ mod tests {
         ] {
             let used = is_budget_used(percent, Money(limit), Money(spent), Money(reserved));
             assert_eq!(used, expected, "{percent} {limit} {spent} {reserved}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_exhausted_when_it_pays_for_no_line() {
+        for (left, line_cost, expected) in [(14, 20, true), (20, 20, false), (0, 20, true), (0, 0, true)] {
+            let exhausted = is_budget_exhausted(Money(left), Money(line_cost));
+            assert_eq!(exhausted, expected, "{left} {line_cost}");
         }
     }
 

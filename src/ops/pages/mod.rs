@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::answers::{RequestError, no_such_path};
 use super::health::Health;
 use crate::base::clock::{Moment, Timestamp};
+use crate::config::Config;
 use crate::domain::alert::{AlertSubject, PauseScope};
 use crate::http::Response;
 use crate::store::figures::Figures;
@@ -53,6 +54,7 @@ pub(super) fn file(path: &str) -> Option<Response> {
 pub(super) struct StatusPage<'a> {
     pub(super) store: &'a Store,
     pub(super) health: &'a Health,
+    pub(super) config: &'a Config,
     /// The figures, which may be some seconds old.
     pub(super) figures: Figures,
     pub(super) now: Moment,

@@ -11,6 +11,7 @@ use super::{RequestError, StatusPage};
 use crate::base::clock::Timestamp;
 use crate::domain::job::RequestState;
 use crate::domain::money::Money;
+use crate::jobs::budget_waits::{BudgetWaits, budget_waits};
 use crate::store::money;
 use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary, Obstacle};
 
@@ -24,6 +25,7 @@ struct Rows {
     webhooks: Vec<Delivery>,
     obstacles: Vec<Obstacle>,
     images_due: u64,
+    budgets: BudgetWaits,
     lines: u64,
     today: Money,
     month: Money,
@@ -47,6 +49,7 @@ impl StatusPage<'_> {
                 webhooks: status::deliveries(view, 8)?,
                 obstacles: status::obstacles(view)?,
                 images_due: status::images_due(view)?,
+                budgets: budget_waits(view, self.config, now)?,
                 lines: status::active_lines(view)?,
                 today: money::spent(view, None, &today)?,
                 month: money::spent(view, None, month)?,
@@ -147,6 +150,16 @@ impl StatusPage<'_> {
                 None,
             );
         }
+        for wait in rows.budgets.budgets.iter().filter(|wait| wait.has_requests()) {
+            let why = format!(
+                "for the budget {}: {} USD are left of {}, which does not pay for one of them",
+                wait.budget.subject(),
+                wait.budget.left(),
+                wait.budget.limit
+            );
+            add(format!("{} requests", number(wait.requests)), &why, wait.since);
+        }
+        let waiting = waiting.saturating_sub(rows.budgets.requests);
         if waiting > 0 {
             let since = self.figures.waiting_since;
             let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited \

@@ -4,6 +4,7 @@ use crate::base::clock::Timestamp;
 use crate::config::{BackupConfig, Config};
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::decide::audit::{is_backup_late, is_budget_used};
+use crate::jobs::budget_waits::{BudgetWait, BudgetWaits};
 use crate::store::invariants::Finding;
 use crate::store::money::BudgetUse;
 use crate::store::{Store, Stored, View, backup};
@@ -51,24 +52,56 @@ pub(super) fn late_backup(view: &View, config: &BackupConfig, now: Timestamp) ->
     }])
 }
 
-/// The budgets of which at least `percent` percent are used.
-pub(super) fn used_budgets(standings: &[BudgetUse], percent: u64) -> Vec<AlertCause> {
-    let used = standings
-        .iter()
-        .filter(|it| is_budget_used(percent, it.limit, it.spent, it.reserved));
-    let cause = |it: &BudgetUse| AlertCause {
-        subject: it.subject(),
-        message: format!(
-            "{percent} % of the budget {} are used: {} USD spent and {} reserved of {}. Beyond it jobs are \
-             refused or wait, until the next one begins, or [budgets] allows more and systemctl restart \
-             batchkeeper has read it. Where it went: batchkeeper report",
-            it.subject(),
-            it.spent,
-            it.reserved,
-            it.limit
-        ),
-    };
+/// The budgets of which at least 80 percent are used.
+pub(super) fn mostly_used_budgets(waits: &BudgetWaits) -> Vec<AlertCause> {
+    let used = waits.budgets.iter().filter(|it| is_used(it, 80));
+    let cause = |it: &BudgetWait| budget_cause(&it.budget, "80 % of it are used");
     used.map(cause).collect()
+}
+
+/// The budgets that are used up, or for which requests wait.
+pub(super) fn used_up_budgets(waits: &BudgetWaits) -> Vec<AlertCause> {
+    let exhausted = waits
+        .budgets
+        .iter()
+        .filter(|it| it.has_requests() || is_used(it, 100));
+    let cause = |it: &BudgetWait| match it.requests {
+        0 => budget_cause(&it.budget, "it is used up"),
+        1 => budget_cause(
+            &it.budget,
+            "1 request waits, because the rest does not pay for it",
+        ),
+        many => {
+            let what = format!("{many} requests wait, because the rest does not pay for one of them");
+            budget_cause(&it.budget, &what)
+        }
+    };
+    exhausted.map(cause).collect()
+}
+
+fn is_used(wait: &BudgetWait, percent: u64) -> bool {
+    let BudgetUse {
+        limit,
+        spent,
+        reserved,
+        ..
+    } = wait.budget;
+    is_budget_used(percent, limit, spent, reserved)
+}
+
+fn budget_cause(budget: &BudgetUse, what: &str) -> AlertCause {
+    AlertCause {
+        subject: budget.subject(),
+        message: format!(
+            "budget {}: {what}; {} USD are spent and {} reserved of {}. Beyond it jobs are refused or wait, \
+             until the next one begins, or [budgets] allows more and systemctl restart batchkeeper has read \
+             it. Where it went: batchkeeper report",
+            budget.subject(),
+            budget.spent,
+            budget.reserved,
+            budget.limit
+        ),
+    }
 }
 
 /// A row in a view that must be empty.

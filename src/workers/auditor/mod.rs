@@ -15,6 +15,7 @@ use crate::domain::batch::Stage;
 use crate::domain::decide::audit::{
     PauseState, is_pause_idle, overdue_before, reported_after, stalled_before,
 };
+use crate::jobs::budget_waits::budget_waits;
 use crate::openai::BatchApi;
 use crate::store::{Store, Stored, View, alerts, batches, events, invariants, money, stuck};
 use crate::workers::pauses;
@@ -76,9 +77,8 @@ impl Auditor {
         let reported = reported_after(now.wall);
         // While OpenAI refuses the account no batch moves, and that has an alert of its own.
         let is_paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some();
-        let budgets = self.config.spending_limits();
         self.store.read(|view| {
-            let standings = money::budget_uses(view, &budgets, now.wall)?;
+            let budgets = budget_waits(view, &self.config, now.wall)?;
             let stalled_batches = match is_paused {
                 true => Vec::new(),
                 false => stuck::stalled_batches(view, stalled)?,
@@ -90,8 +90,8 @@ impl Auditor {
                 (AlertKind::StuckBatch, stalled_batches),
                 (AlertKind::BatchOverdue, stuck::overdue_batches(view, overdue)?),
                 (AlertKind::UsageDiffers, money::differences(view, reported)?),
-                (AlertKind::Budget80, causes::used_budgets(&standings, 80)),
-                (AlertKind::Budget100, causes::used_budgets(&standings, 100)),
+                (AlertKind::Budget80, causes::mostly_used_budgets(&budgets)),
+                (AlertKind::Budget100, causes::used_up_budgets(&budgets)),
                 (
                     AlertKind::NotificationFailed,
                     stuck::failed_notifications(view, stalled, reported)?,
