@@ -185,6 +185,7 @@ CREATE TABLE openai_batches (
     model                   TEXT NOT NULL,
     parameters              TEXT NOT NULL CHECK (json_valid(parameters)),   -- frozen
     lines                   INTEGER NOT NULL DEFAULT 0,
+    lines_without_job       INTEGER NOT NULL DEFAULT 0,   -- of a recovered batch: lines of jobs that are not here
     queue_tokens            INTEGER NOT NULL DEFAULT 0,   -- its estimated part of the model's queue
     input_bytes             INTEGER,
     input_sha256            TEXT,
@@ -247,6 +248,8 @@ CREATE INDEX openai_batches_usage ON openai_batches (ingested_at)
     WHERE openai_input_tokens IS NOT NULL
       AND (openai_input_tokens, openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens)
           <> (input_tokens, cached_tokens, output_tokens, reasoning_tokens);
+
+CREATE INDEX openai_batches_without_job ON openai_batches (id) WHERE lines_without_job > 0;
 
 -- The jobs that a batch works for.
 CREATE TABLE batch_links (

@@ -44,16 +44,36 @@ FROM (SELECT DISTINCT model, mode, day FROM client_usage) u JOIN prices p
   ON p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
 GROUP BY u.model, u.mode, u.day;
 
--- A batch.
+-- What recovered batches used for jobs that this database does not have, as after a restore: OpenAI's own usage
+-- of the batch, less the usage of its lines here. `is_known` is 0 if OpenAI answered lines and reports no usage.
+CREATE VIEW v_usage_without_job AS
+SELECT id AS batch_id, substr(created_at, 1, 10) AS day, model, lines_without_job AS lines,
+       openai_input_tokens IS NOT NULL OR openai_completed = 0 AS is_known,
+       max(0, coalesce(openai_input_tokens - input_tokens, 0)) AS input_tokens,
+       max(0, coalesce(openai_cached_tokens - cached_tokens, 0)) AS cached_tokens,
+       max(0, coalesce(openai_output_tokens - output_tokens, 0)) AS output_tokens,
+       max(0, coalesce(openai_reasoning_tokens - reasoning_tokens, 0)) AS reasoning_tokens
+FROM openai_batches WHERE lines_without_job > 0 AND state IN ('ingested', 'failed');
+
+-- A batch, with what it used for jobs that this database does not have.
 CREATE VIEW v_costs AS
-WITH costed AS (
-    SELECT b.*, (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached
+WITH used AS (
+    SELECT b.id, b.openai_batch_id, b.stage, b.model, b.job_id, b.state, b.lines, b.created_at,
+           coalesce(n.is_known, 1) AS is_known,
+           b.input_tokens + coalesce(n.input_tokens, 0) AS input_tokens,
+           b.cached_tokens + coalesce(n.cached_tokens, 0) AS cached_tokens,
+           b.output_tokens + coalesce(n.output_tokens, 0) AS output_tokens,
+           b.reasoning_tokens + coalesce(n.reasoning_tokens, 0) AS reasoning_tokens
+    FROM openai_batches b LEFT JOIN v_usage_without_job n ON n.batch_id = b.id),
+costed AS (
+    SELECT b.*, CASE WHEN b.is_known THEN
+                (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached
                         + b.output_tokens * p.output
                  FROM prices p
                  WHERE p.mode = 'batch' AND p.since <= substr(b.created_at, 1, 10)
                    AND (b.model = p.model OR b.model GLOB p.dated_models)
-                 ORDER BY p.since DESC LIMIT 1) AS cost
-    FROM openai_batches b)
+                 ORDER BY p.since DESC LIMIT 1) END AS cost
+    FROM used b)
 SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
        (SELECT count(*) FROM batch_lines l WHERE l.batch_id = costed.id AND l.outcome = 'answered')
        + (SELECT coalesce(sum(w.answered), 0) FROM cleaned_work w WHERE w.batch_id = costed.id) AS answered,
@@ -94,15 +114,24 @@ SELECT id AS job_id, client, status,
            AS estimated_usd
 FROM costed;
 
--- A client, by day and model.
+-- A client, by day and model. What was used for jobs that this database does not have is the client
+-- `without a job`.
 CREATE VIEW v_spending AS
-WITH costed AS (
-    SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
+WITH used AS (
+    SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+           1 AS is_known FROM client_usage
+    UNION ALL
+    SELECT 'without a job', day, model, 'batch', 0, sum(input_tokens), sum(cached_tokens), sum(output_tokens),
+           sum(reasoning_tokens), min(is_known) FROM v_usage_without_job GROUP BY day, model
+    HAVING min(is_known) = 0 OR sum(input_tokens + output_tokens) > 0),
+costed AS (
+    SELECT u.*, CASE WHEN u.is_known THEN
+                (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
                         + u.output_tokens * p.output
                  FROM prices p
                  WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
-                 ORDER BY p.since DESC LIMIT 1) AS cost
-    FROM client_usage u)
+                 ORDER BY p.since DESC LIMIT 1) END AS cost
+    FROM used u)
 SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
        cost AS cost_picodollars,
        CASE WHEN cost IS NULL THEN 'unknown'

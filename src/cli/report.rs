@@ -1,5 +1,5 @@
 //! `report`: the accounts of a period. They balance if everything accepted was answered or failed with a
-//! reason, and every batch that OpenAI made for this database has its owner here.
+//! reason, and every batch that OpenAI made for this database has its row here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,9 +48,6 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "it is no day (2026-11-24) and no time (2026-11-24T02:24:00Z)".into())
 }
 
-/// The owner of a batch that works for no job in this database.
-const NO_OWNER: &str = "0 jobs";
-
 /// A batch of the period, as OpenAI and the store have it.
 struct Entry {
     openai_batch_id: String,
@@ -84,8 +81,21 @@ impl PeriodReport {
         self.unexplained() == 0 && self.unowned() == 0
     }
 
+    /// The batches with lines of jobs that are not in this database, the number of these lines, and their cost.
+    fn without_job(&self) -> (usize, u64, Option<Money>) {
+        let paid = self.entries.iter().filter_map(|entry| entry.paid.as_ref());
+        let without: Vec<&BatchCost> = paid.filter(|paid| paid.lines_without_job > 0).collect();
+        let lines = without.iter().map(|paid| paid.lines_without_job).sum();
+        (
+            without.len(),
+            lines,
+            without.iter().map(|paid| paid.cost_without_job).sum(),
+        )
+    }
+
     fn to_json(&self) -> Value {
         let synchronous = self.synchronous;
+        let (batches, lines, cost) = self.without_job();
         json!({
             "from": self.from.to_string(),
             "to": self.to.to_string(),
@@ -97,6 +107,7 @@ impl PeriodReport {
                 "tokens": tokens_json(synchronous.tokens),
                 "cost_usd": cost_text(synchronous.cost),
             }),
+            "without_job": {"batches": batches, "lines": lines, "cost_usd": cost_text(cost)},
             "tokens": tokens_json(total(&self.entries, synchronous.tokens)),
             "cost_usd": cost_text(total_cost(&self.entries, synchronous)),
             "balances": self.balances(),
@@ -156,9 +167,17 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     context
         .output
         .show(&entries_table(&report.entries, report.synchronous))?;
+    if let (1.., lines, cost) = report.without_job() {
+        print(&format!(
+            "\nWithout a job: {lines} line{} of jobs that are not in this database, as after a restore. OpenAI billed \
+             {} USD for that. The clients must send these jobs again.\n",
+            if lines == 1 { "" } else { "s" },
+            cost_text(cost)
+        ))?;
+    }
     print(&match report.balances() {
         true => format!(
-            "\nIt balances: everything accepted is accounted for, and each of {} batches has its owner.\n",
+            "\nIt balances: everything accepted is accounted for, and each of {} batches has its row.\n",
             report.entries.len()
         ),
         false => format!(
@@ -204,10 +223,11 @@ fn listed_entry(store: &Store, batch: Batch, row: Option<BatchCost>) -> Result<E
         .metadata
         .get(META_DATABASE)
         .is_some_and(|id| id == store.database_id());
+    let lines_without_job = row.as_ref().map_or(0, |row| row.lines_without_job);
     let remark = match row.as_ref().and_then(|row| row.duplicate_of) {
         Some(first) => format!("a second batch under the key of row {first}"),
-        None if row.as_ref().is_some_and(|row| row.owner == NO_OWNER) => {
-            "of jobs that are not in this database, as after a restore".to_owned()
+        None if lines_without_job > 0 => {
+            format!("{lines_without_job} lines of jobs that are not in this database, as after a restore")
         }
         None if has_row => String::new(),
         None if is_ours => "OURS, AND NO ROW KNOWS IT: batchkeeper recover".to_owned(),
@@ -308,6 +328,7 @@ fn entry_json(entry: &Entry) -> Value {
         "model": paid.map(|paid| paid.model.clone()),
         "duplicate_of": paid.and_then(|paid| paid.duplicate_of),
         "lines": paid.map(|paid| paid.lines),
+        "lines_without_job": paid.map(|paid| paid.lines_without_job),
         "answered": paid.map(|paid| paid.answered),
         "tokens": paid.map(|paid| tokens_json(paid.tokens)),
         "cost_usd": paid.map(|paid| cost_text(paid.cost)),

@@ -87,6 +87,7 @@ fn requests_by_custom_id(
 pub fn link_own_batch(tx: &Tx<'_>, link: &BatchLink<'_>) -> Stored<usize> {
     let batch = insert_batch(tx, link, None)?;
     if link.custom_ids.is_empty() {
+        record_lost_lines(tx, batch, link.batch)?;
         batches::mark_lost(tx, batch, link.evidence)?;
         return Ok(0);
     }
@@ -94,9 +95,10 @@ pub fn link_own_batch(tx: &Tx<'_>, link: &BatchLink<'_>) -> Stored<usize> {
         "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ? AND l.position = ?",
     )?;
-    let mut lines = 0;
+    let (mut lines, mut without_job) = (0, 0_u32);
     for text in link.custom_ids {
         let Ok(id) = text.parse::<CustomId>() else {
+            without_job += 1;
             continue;
         };
         let found: Option<(i64, i64)> = lot
@@ -112,9 +114,29 @@ pub fn link_own_batch(tx: &Tx<'_>, link: &BatchLink<'_>) -> Stored<usize> {
                 language: id.language.as_deref().unwrap_or(""),
             };
             lines += claim_line(tx, batch, &request, None)?;
+        } else {
+            without_job += 1;
         }
     }
+    tx.execute(
+        "UPDATE openai_batches SET lines_without_job = ? WHERE id = ?",
+        params![without_job, batch],
+    )?;
     complete_link(tx, batch, link, lines)
+}
+
+/// Stores what OpenAI says of a batch that is over and whose lines are not known any more.
+fn record_lost_lines(tx: &Tx<'_>, id: i64, batch: &Batch) -> Stored<()> {
+    let counts = batch.counts;
+    tx.execute(
+        "UPDATE openai_batches SET lines_without_job = ?, openai_completed = ? WHERE id = ?",
+        params![
+            counts.total.clamp(1, batches::MOST_LINES),
+            counts.completed.min(batches::MOST_LINES),
+            id
+        ],
+    )?;
+    batches::record_usage(tx, id, batch)
 }
 
 fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stored<i64> {

@@ -273,12 +273,13 @@ pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()>
     Ok(())
 }
 
-/// The batches, ingested after `since`, whose token count at OpenAI differs from the sum of their lines.
+/// The batches, ingested after `since`, whose token count at OpenAI differs from the sum of their lines. A
+/// batch with lines of jobs that are not here is not compared: `v_usage_without_job` has the difference.
 pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
         "SELECT id, openai_batch_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, openai_input_tokens,
                 openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens FROM openai_batches
-         WHERE ingested_at > ? AND openai_input_tokens IS NOT NULL
+         WHERE ingested_at > ? AND openai_input_tokens IS NOT NULL AND lines_without_job = 0
            AND (openai_input_tokens, openai_cached_tokens, openai_output_tokens, openai_reasoning_tokens)
                <> (input_tokens, cached_tokens, output_tokens, reasoning_tokens) LIMIT 20",
     )?;

@@ -22,8 +22,12 @@ pub struct BatchCost {
     pub stage: String,
     /// Its model.
     pub model: String,
-    /// Its job, or the number of its jobs.
+    /// Its job, the number of its jobs, or `without a job`.
     pub owner: String,
+    /// Lines of jobs that this database does not have.
+    pub lines_without_job: u64,
+    /// The price of these lines, which is a part of `cost`; `None` if it is not known.
+    pub cost_without_job: Option<Money>,
     /// The batch whose submission key it shares.
     pub duplicate_of: Option<i64>,
     /// The account under which it was made.
@@ -42,8 +46,16 @@ pub struct BatchCost {
 pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
     let mut query = view.prepare(
         "SELECT b.id, b.openai_batch_id, b.state, b.stage, b.model,
-                coalesce(b.job_id, (SELECT CASE count(*) WHEN 1 THEN min(j.id) ELSE count(*) || ' jobs' END
+                coalesce(b.job_id, (SELECT CASE count(*) WHEN 0 THEN 'without a job' WHEN 1 THEN min(j.id) ELSE count(*) || ' jobs' END
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)) AS owner,
+                b.lines_without_job,
+                CASE b.lines_without_job WHEN 0 THEN 0 ELSE
+                    (SELECT CASE WHEN n.is_known THEN (n.input_tokens - n.cached_tokens) * p.input
+                                 + n.cached_tokens * p.cached + n.output_tokens * p.output END
+                     FROM v_usage_without_job n, prices p
+                     WHERE n.batch_id = b.id AND p.mode = 'batch' AND p.since <= n.day
+                       AND (n.model = p.model OR n.model GLOB p.dated_models)
+                     ORDER BY p.since DESC LIMIT 1) END AS cost_without_job,
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
                 coalesce(c.answered, 0) AS answered, c.cost_picodollars, coalesce(c.input_tokens, 0) AS input_tokens,
                 coalesce(c.cached_tokens, 0) AS cached_tokens, coalesce(c.output_tokens, 0) AS output_tokens,
@@ -60,6 +72,8 @@ pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
             stage: row.get("stage")?,
             model: row.get("model")?,
             owner: row.get("owner")?,
+            lines_without_job: row.get("lines_without_job")?,
+            cost_without_job: row.get::<_, Option<i64>>("cost_without_job")?.map(Money),
             duplicate_of: row.get("duplicate_of")?,
             identity: Identity {
                 base_url: row.get("base_url")?,

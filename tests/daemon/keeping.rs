@@ -82,6 +82,14 @@ fn a_backup_is_read_back_and_restored_with_one_recover() {
     appliance.wait_until_ingested();
     let doctor = appliance.run(&["doctor"]);
     assert_eq!(doctor.status, 0, "{}", doctor.out);
+    // What the lost job cost is counted, and the report says so.
+    let report = appliance.run(&["report"]);
+    assert_eq!(report.status, 0, "{}{}", report.out, report.err);
+    let line = "Without a job: 2 lines of jobs that are not in this database";
+    assert!(report.out.contains(line), "{}", report.out);
+    let billed: i64 = appliance.cell("SELECT sum(openai_input_tokens) FROM openai_batches");
+    let counted: i64 = appliance.cell("SELECT sum(input_tokens) FROM v_spending");
+    assert_eq!(counted, billed);
 }
 
 #[test]

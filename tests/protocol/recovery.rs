@@ -10,6 +10,7 @@ use batchkeeper::jobs::lot_json::LotJson;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::recovery::Recovery;
 use batchkeeper::recovery::import::read_dump;
+use batchkeeper::store::report::batch_costs;
 use batchkeeper::store::{Store, legacy, retention};
 use serde_json::json;
 use std::sync::Arc;
@@ -104,6 +105,82 @@ fn a_batch_that_was_taken_up_early_learns_its_model() {
     world.assert_answered(&job);
     let unknown = "SELECT count(*) FROM v_costs WHERE cost_usd = 'unknown'";
     assert_eq!(world.number(unknown), 0, "{}", world.dump());
+}
+
+/// A course whose batch has OpenAI's own usage.
+fn with_usage() -> Course {
+    Course {
+        usage_beyond: Some(0),
+        ..Course::default()
+    }
+}
+
+#[test]
+fn what_was_paid_for_jobs_that_a_backup_misses_is_counted_without_a_job() {
+    let mut world = World::new();
+    world
+        .openai
+        .state()
+        .courses
+        .extend([with_usage(), with_usage(), with_usage()]);
+    let early = world.submit(&["dented door"], &["en"]);
+    let backup = world.back_up();
+    // One batch for the early job and a later one, then two batches for the later one alone.
+    let later = world.submit(&["cracked lamp", "worn seat"], &["en"]);
+    world.settle();
+    world.submit(&["broken mirror"], &["en"]);
+    world.settle();
+    world.restore(&backup);
+    world.forget_jobs_that_are_gone();
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    world.assert_answered(&early);
+    assert_ne!(early, later);
+    world.advance(2 * MINUTE);
+    world.tick("auditor");
+    assert!(world.open_alerts().is_empty(), "{:?}", world.open_alerts());
+    // 100 input tokens at 0.05 dollars per million and 10 output tokens at 0.25 a line.
+    let line = 100 * 50_000 + 10 * 250_000;
+    let spent = |client: &str| {
+        world.number(&format!(
+            "SELECT sum(cost_picodollars) FROM v_spending WHERE client = '{client}'"
+        ))
+    };
+    assert_eq!((spent("without a job"), spent("a")), (3 * line, line));
+    assert_eq!(
+        world.number("SELECT sum(cost_picodollars) FROM v_costs"),
+        4 * line
+    );
+    let costs = world.store().read(|view| batch_costs(view, 0, i64::MAX)).unwrap();
+    let without_job: Vec<(String, u64, i64)> = costs
+        .iter()
+        .map(|it| {
+            (
+                it.owner.clone(),
+                it.lines_without_job,
+                it.cost_without_job.unwrap().0,
+            )
+        })
+        .collect();
+    let no_job = "without a job".to_owned();
+    assert_eq!(without_job, [(early, 2, 2 * line), (no_job, 1, line)]);
+}
+
+#[test]
+fn what_was_paid_is_unknown_if_openai_does_not_say() {
+    let mut world = World::new();
+    let backup = world.back_up();
+    world.submit(&["cracked lamp"], &["en"]);
+    world.settle();
+    world.restore(&backup);
+    world.forget_jobs_that_are_gone();
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.recover(), None);
+    world.settle();
+    let spent = world.texts("SELECT cost_usd FROM v_spending WHERE client = 'without a job'");
+    assert_eq!(spent, ["unknown"]);
+    assert_eq!(world.texts("SELECT cost_usd FROM v_costs"), ["unknown"]);
 }
 
 #[test]

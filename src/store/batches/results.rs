@@ -11,7 +11,7 @@ use crate::domain::openai::{Batch, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
 
 /// More lines than any batch has: a larger count means nothing.
-const MOST_LINES: u64 = 1 << 32;
+pub(in crate::store) const MOST_LINES: u64 = 1 << 32;
 
 /// Stores what OpenAI reports of a batch that still runs.
 pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &Batch, next_at: Timestamp) -> Stored<()> {
@@ -44,13 +44,7 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
          WHERE id = ? AND state = 'submitted'",
         params![remote.output_file_id, remote.error_file_id, errors, tx.now, id],
     )?;
-    if let Some(tokens) = remote.usage {
-        tx.execute(
-            "UPDATE openai_batches SET openai_input_tokens = ?, openai_cached_tokens = ?, openai_output_tokens = ?,
-                    openai_reasoning_tokens = ? WHERE id = ?",
-            params![tokens.input, tokens.cached, tokens.output, tokens.reasoning, id],
-        )?;
-    }
+    record_usage(tx, id, remote)?;
     let counts = remote.counts;
     let detail = Fields::new()
         .with("status", remote.status_text.as_str())
@@ -58,6 +52,18 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
         .with("completed", counts.completed)
         .with("failed", counts.failed);
     events::record(tx, None, Some(id), "ended", detail)
+}
+
+/// Stores OpenAI's own usage of a batch, if OpenAI reports it.
+pub fn record_usage(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
+    if let Some(tokens) = remote.usage {
+        tx.execute(
+            "UPDATE openai_batches SET openai_input_tokens = ?, openai_cached_tokens = ?, openai_output_tokens = ?,
+                    openai_reasoning_tokens = ? WHERE id = ?",
+            params![tokens.input, tokens.cached, tokens.output, tokens.reasoning, id],
+        )?;
+    }
+    Ok(())
 }
 
 /// Stores that a result file is whole in the spool.
