@@ -219,6 +219,10 @@ CREATE TABLE openai_batches (
     openai_output_tokens    INTEGER,
     openai_reasoning_tokens INTEGER,
     cancel_wanted           INTEGER NOT NULL DEFAULT 0 CHECK (cancel_wanted IN (0, 1)),
+    abandon_wanted          INTEGER NOT NULL DEFAULT 0 CHECK (abandon_wanted IN (0, 1)),  -- an operator's intent,
+                                                      -- which the daemon carries out
+    abandoned_at            TEXT,                     -- its unanswered requests were sent on; late answers are
+                                                      -- still ingested
     failures                INTEGER NOT NULL DEFAULT 0,   -- failed calls since the last good one
     next_at                 TEXT NOT NULL,            -- when a worker looks at it again
     error                   TEXT,
@@ -232,6 +236,7 @@ CREATE TABLE openai_batches (
     CHECK (state <> 'failed' OR error IS NOT NULL)
 ) STRICT;
 CREATE INDEX openai_batches_live ON openai_batches (state, next_at) WHERE state NOT IN ('ingested', 'failed');
+CREATE INDEX openai_batches_abandon ON openai_batches (state) WHERE abandon_wanted = 1;
 CREATE INDEX openai_batches_unclean ON openai_batches (ingested_at)
     WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL;
 CREATE INDEX openai_batches_job ON openai_batches (job_id);

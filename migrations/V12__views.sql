@@ -18,7 +18,8 @@ FROM batch_jobs j;
 CREATE VIEW v_batches AS
 SELECT b.id, b.submission_key, b.stage, b.state, b.openai_batch_id, b.openai_status, b.model, b.lines,
        b.openai_completed, b.openai_failed, b.input_file_id, b.output_file_id, b.error_file_id, b.job_id,
-       b.duplicate_of, b.created_at, b.submitted_at, b.ended_at, b.ingested_at, b.next_at, b.failures, b.error
+       b.duplicate_of, b.created_at, b.submitted_at, b.ended_at, b.ingested_at, b.next_at, b.failures, b.error,
+       b.abandon_wanted, b.abandoned_at
 FROM openai_batches b;
 
 -- One attempt at a request, in a batch or by a synchronous call.

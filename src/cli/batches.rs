@@ -8,11 +8,10 @@ use super::output::existing;
 use super::{CommandError, Outcome};
 use crate::config::Config;
 use crate::domain::batch::BatchState;
-use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, inspect, settle};
-
-/// The reason that is stored with an abandoned batch.
-const ABANDONED: &str = "abandoned by the operator";
+use crate::domain::decide::abandoned_batch::UnansweredBatch;
+use crate::domain::money::Money;
+use crate::jobs::reservation;
+use crate::store::{Store, batches, inspect};
 
 /// What `batches` does.
 #[derive(Subcommand, Default)]
@@ -25,10 +24,13 @@ pub(super) enum BatchesCommand {
         /// The id of the batch's row
         id: i64,
     },
-    /// Abandon a batch that OpenAI has lost; its unanswered requests are sent again
+    /// Abandon a batch that cannot be read: it is cancelled if possible, its unanswered requests are sent again
     Abandon {
         /// The id of the batch's row
         id: i64,
+        /// The number of lines that may be billed a second time, as this command said without it
+        #[arg(long, value_name = "LINES")]
+        bill_again: Option<u64>,
     },
 }
 
@@ -42,42 +44,57 @@ pub(super) fn run(context: &Context, command: BatchesCommand) -> Outcome {
             let batch = existing(batch, id, "batches")?;
             context.output.show_with(&batch, "events", &events)
         }
-        BatchesCommand::Abandon { id } => abandon(context, &config, &store, id),
+        BatchesCommand::Abandon { id, bill_again } => abandon(context, &config, &store, id, bill_again),
     }
 }
 
-fn abandon(context: &Context, config: &Config, store: &Store, id: i64) -> Outcome {
+/// Stores the intent to abandon a batch. The daemon, which alone has the files of the spool, carries it out.
+fn abandon(context: &Context, config: &Config, store: &Store, id: i64, bill_again: Option<u64>) -> Outcome {
     existing(store.read(|view| inspect::batch(view, id))?, id, "batches")?;
-    let row = store.read(|view| batches::get(view, id))?;
-    if may_be_answered(&row, config) {
-        return Err(CommandError::Failed(format!(
-            "batch {id} is not lost: OpenAI answers for it ({}), and bills its work. Cancel it there; \
-             requests that it has not answered are then sent again by themselves",
-            row.openai_status.as_deref().unwrap_or("being created")
-        )));
+    let stage = store.read(|view| batches::get(view, id))?.stage;
+    let (batch, is_confirmed) = store.write(now(), |tx| {
+        let batch = batches::unanswered(tx, id)?;
+        let lines = batch.lines_billed_again();
+        let is_confirmed = lines == 0 || bill_again == Some(lines);
+        if is_confirmed {
+            batches::request_abandonment(tx, id, lines)?;
+        }
+        Ok((batch, is_confirmed))
+    })?;
+    let lines = batch.lines_billed_again();
+    let cost = store
+        .read(|view| reservation::cost_of_requests(view, config, [(stage, lines), (stage, 0)], now()))?;
+    if !is_confirmed {
+        return Err(CommandError::Failed(refuse(id, &batch, cost)));
     }
-    let rules = settle::RetryRules {
-        max_attempts: config.batch.max_attempts,
-        check_images: config.images.check,
-        batch_cap: None,
-    };
-    store.write(now(), |tx| settle::abandon(tx, id, ABANDONED, rules))?;
     context.output.report(
-        &json!({"batch": id, "state": BatchState::Failed.as_str()}),
-        &format!("batch {id} is abandoned; its unanswered requests wait to be sent again\n"),
+        &json!({"batch": id, "abandon_wanted": true, "unanswered": batch.unanswered, "billed_again_at_most": lines,
+                "estimated_cost": cost.map(|cost| json!({"usd": cost.to_string()}))}),
+        &format!(
+            "the daemon abandons batch {id}: OpenAI is asked to cancel it, what is here is ingested, and at most {} \
+             requests wait to be sent again. Watch it: batchkeeper batches show {id}\n",
+            batch.unanswered
+        ),
     )
 }
 
-/// Whether OpenAI may still run a batch or have its results, as far as the last call tells. If its requests
-/// were sent again, they would be billed again.
-fn may_be_answered(row: &BatchRow, config: &Config) -> bool {
-    let openai = &config.openai;
-    let is_same_account = row.identity.base_url == openai.base_url.trim_end_matches('/')
-        && row.identity.organization == openai.organization
-        && row.identity.project == openai.project;
-    let is_at_openai = matches!(
-        row.state,
-        BatchState::Creating | BatchState::Submitted | BatchState::Ended
-    );
-    is_same_account && is_at_openai && row.failures == 0
+/// Why a batch is not abandoned without its number of lines, and the command that does it.
+fn refuse(id: i64, batch: &UnansweredBatch, cost: Option<Money>) -> String {
+    let lines = batch.lines_billed_again();
+    let what = match batch.state {
+        BatchState::Ended => format!(
+            "OpenAI has answered {} lines of batch {id}, and {lines} of these answers could not be fetched",
+            batch.completed
+        ),
+        _ => format!("batch {id} may still run at OpenAI"),
+    };
+    let cost = match cost {
+        Some(cost) => format!("at most some {cost} USD"),
+        None => "an unknown amount, as its model has no price".to_owned(),
+    };
+    format!(
+        "{what}. Abandoning it sends {} requests again, and OpenAI bills up to {lines} of them a second time: {cost}. If \
+         that is right: batchkeeper batches abandon {id} --bill-again {lines}",
+        batch.unanswered
+    )
 }

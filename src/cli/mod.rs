@@ -211,6 +211,7 @@ mod tests {
             "webhooks resend 1",
             "webhooks abandon 1 --json",
             "batches abandon 1",
+            "batches abandon 1 --bill-again 40",
             "pause intake",
             "batches show 1 --json",
             "recover --apply",

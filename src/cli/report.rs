@@ -12,7 +12,6 @@ use super::output::print;
 use super::{CommandError, Outcome, Verdict};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
-use crate::domain::batch::BatchState;
 use crate::domain::money::Money;
 use crate::domain::usage::TokenUsage;
 use crate::openai::listing::batches_back_to;
@@ -253,7 +252,7 @@ fn unlisted_entry(api: &dyn BatchApi, row: BatchCost) -> Result<Entry, CommandEr
     };
     if row.identity != *api.identity() {
         entry.remark = format!("of another account: {}", row.identity.base_url);
-    } else if row.state == BatchState::Failed.as_str() {
+    } else if row.is_abandoned {
         entry.remark = "abandoned; OpenAI does not list it".to_owned();
     } else {
         match api.batch(&entry.openai_batch_id) {

@@ -84,8 +84,12 @@ const VALUES: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// The columns that the old schema does not have. A NULL in them is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 1] = [("instance", "compared_at")];
+/// The columns that the old schema does not have. Their default is the value of a new database.
+const NEW_COLUMNS: [(&str, &str); 3] = [
+    ("instance", "compared_at"),
+    ("openai_batches", "abandon_wanted"),
+    ("openai_batches", "abandoned_at"),
+];
 
 /// A converted database.
 #[derive(Clone, Debug)]

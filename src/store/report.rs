@@ -18,6 +18,8 @@ pub struct BatchCost {
     pub openai_batch_id: String,
     /// Its state.
     pub state: String,
+    /// Whether it failed, or an operator abandoned it.
+    pub is_abandoned: bool,
     /// Its stage.
     pub stage: String,
     /// Its model.
@@ -57,6 +59,7 @@ pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
                        AND (n.model = p.model OR n.model GLOB p.dated_models)
                      ORDER BY p.since DESC LIMIT 1) END AS cost_without_job,
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
+                b.state = 'failed' OR b.abandoned_at IS NOT NULL AS is_abandoned,
                 coalesce(c.answered, 0) AS answered, c.cost_picodollars, coalesce(c.input_tokens, 0) AS input_tokens,
                 coalesce(c.cached_tokens, 0) AS cached_tokens, coalesce(c.output_tokens, 0) AS output_tokens,
                 coalesce(c.reasoning_tokens, 0) AS reasoning_tokens
@@ -69,6 +72,7 @@ pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
             id: row.get("id")?,
             openai_batch_id: row.get("openai_batch_id")?,
             state: row.get("state")?,
+            is_abandoned: row.get("is_abandoned")?,
             stage: row.get("stage")?,
             model: row.get("model")?,
             owner: row.get("owner")?,

@@ -44,7 +44,7 @@ pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
              ELSE coalesce(b.ended_at, b.created_at) END
                     AS since,
                 coalesce(b.error, 'no reason is stored') AS error
-         FROM openai_batches b WHERE b.{LIVE_BATCH} AND since < ? LIMIT ?"
+         FROM openai_batches b WHERE b.{LIVE_BATCH} AND b.abandoned_at IS NULL AND since < ? LIMIT ?"
     ))?;
     let cause = |row: &Row<'_>| {
         let (id, state): (i64, String) = (row.get("id")?, row.get("state")?);
@@ -70,7 +70,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
         "SELECT b.id, b.openai_batch_id, coalesce(b.openai_status, 'unknown') AS status,
                 coalesce(b.error, '') AS error
          FROM openai_batches b
-         WHERE b.state = 'submitted' AND b.{LIVE_BATCH}
+         WHERE b.state = 'submitted' AND b.{LIVE_BATCH} AND b.abandoned_at IS NULL
            AND NOT (coalesce(b.openai_status, '') IN ('completed', 'failed', 'expired', 'cancelled')
                AND b.failures = 0)
            AND coalesce(b.openai_expires, b.openai_time + ?) < ?"
@@ -97,7 +97,7 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
 pub fn batches_of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
     batches::find_all(
         view,
-        "state NOT IN ('ingested', 'failed') AND state NOT IN ('planned', 'sealed')
+        "state NOT IN ('ingested', 'failed') AND state NOT IN ('planned', 'sealed') AND abandoned_at IS NULL
          AND (base_url, organization, project) <> (?, ?, ?)
          AND (state <> 'ended' OR output_file_id IS NOT NULL AND output_bytes IS NULL
                                OR error_file_id IS NOT NULL AND error_bytes IS NULL)",

@@ -26,10 +26,6 @@ pub fn apply_to_batch(tx: &Tx<'_>, row: &BatchRow, call: &FailedCall<'_>) -> Sto
             pauses::pause_account(tx, scope, call.error, wait)
         }
         FailedCallDecision::Retry { wait, alert } => {
-            // An operator may have abandoned the batch during the call.
-            if batches::is_abandoned(tx, row.id)? {
-                return Ok(());
-            }
             if let Some(kind) = alert {
                 let message = alert_message(row, call, kind);
                 alerts::open(tx, kind, &AlertSubject::Batch(row.id), &message)?;

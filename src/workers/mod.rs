@@ -1,5 +1,6 @@
 //! The workers: each does one bounded piece of work a tick.
 
+pub mod abandonment;
 pub mod alert_notifier;
 pub mod auditor;
 pub mod call_failure;

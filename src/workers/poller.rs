@@ -11,16 +11,17 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
+use crate::domain::decide::abandoned_batch::{CancelledBatchDecision, decide_cancelled};
 use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
 use crate::domain::decide::polled_batch::{self, PolledBatchDecision};
 use crate::domain::due::Due;
 use crate::domain::openai::BatchStatus;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, Stored, Tx, alerts, settle};
+use crate::store::{Store, Stored, Tx, View, alerts, settle};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
-use crate::workers::{call_failure, pauses};
+use crate::workers::{abandonment, call_failure, pauses};
 
 /// A listing is asked for if at least this many batches are due.
 const MANY: usize = 4;
@@ -136,10 +137,12 @@ impl Poller {
     fn poll(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         let base = self.config.openai.poll_interval;
         if row.identity != *self.api.identity() {
-            let wait = polled_batch::longest_interval(base);
-            self.store.write(now.wall, |tx| {
-                pauses::report_other_identity(tx, row)?;
-                batches::set_next_check(tx, row.id, now.wall + wait)
+            self.store.write(now.wall, |tx| match row.abandoned_at {
+                Some(_) => self.watch(tx, row, None),
+                None => {
+                    pauses::report_other_identity(tx, row)?;
+                    batches::set_next_check(tx, row.id, now.wall + polled_batch::longest_interval(base))
+                }
             })?;
             return Ok(TickOutcome::again());
         }
@@ -168,9 +171,46 @@ impl Poller {
                     failures: row.failures,
                     retry_interval: self.config.openai.retry_interval,
                 };
-                self.store
-                    .write(now.wall, |tx| call_failure::apply_to_batch(tx, row, &call))?;
+                self.store.write(now.wall, |tx| match row.abandoned_at {
+                    Some(_) => self.watch(tx, row, Some(&error)),
+                    None => call_failure::apply_to_batch(tx, row, &call),
+                })?;
             }
+        }
+        Ok(TickOutcome::again())
+    }
+
+    /// Stores that a call for an abandoned batch failed, or could not be made: it is asked on for late answers,
+    /// or is over.
+    fn watch(&self, tx: &Tx<'_>, row: &BatchRow, error: Option<&CallError>) -> Stored<()> {
+        let wait = polled_batch::longest_interval(self.config.openai.poll_interval);
+        abandonment::watch(tx, row, error, wait)
+    }
+
+    /// Abandons a batch for an operator. OpenAI is asked to cancel it first: if OpenAI does, the batch ends with
+    /// what it has answered. If not, its unanswered requests are sent again now.
+    fn abandon(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
+        if row.settled_to == 0 && row.identity == *self.api.identity() {
+            let id = row.openai_batch_id.as_deref().unwrap_or_default();
+            match self.cancel(id) {
+                Ok(remote) if decide_cancelled(&remote, now.wall) == CancelledBatchDecision::AwaitEnd => {
+                    let decision =
+                        polled_batch::decide(&remote, now.wall, self.config.openai.poll_interval, true);
+                    let reason = format!("OpenAI answers that it is {}", remote.status_text);
+                    self.store.write(now.wall, |tx| {
+                        batches::withdraw_abandonment(tx, row.id, &reason)?;
+                        apply(tx, row, &remote, decision)
+                    })?;
+                    return Ok(TickOutcome::again());
+                }
+                Ok(_) => {}
+                Err(error) => log::info!(event = "not_cancelled", batch = row.id, error:%; ""),
+            }
+        }
+        if abandonment::release_lines(&self.store, &self.config, row, now)? {
+            let wait = polled_batch::longest_interval(self.config.openai.poll_interval);
+            self.store
+                .write(now.wall, |tx| abandonment::mark_watched(tx, row, wait))?;
         }
         Ok(TickOutcome::again())
     }
@@ -202,7 +242,7 @@ fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecis
     let subject = AlertSubject::Batch(row.id);
     pauses::clear_pause(tx, &PauseScope::OpenAi)?;
     alerts::close(tx, AlertKind::BatchGone, &subject)?;
-    if remote.status.is_none() {
+    if remote.status.is_none() && row.abandoned_at.is_none() {
         let message = format!(
             "OpenAI reports the unknown state {:?} of batch {}; it is asked on. Look at it: batchkeeper batches show {}; \
              if it is lost for good: batchkeeper batches abandon {}",
@@ -219,7 +259,7 @@ fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecis
         }
         PolledBatchDecision::FilesLate { wait } => batches::record_poll(tx, row.id, remote, tx.now + wait),
         PolledBatchDecision::Running { wait, is_overdue } => {
-            if is_overdue {
+            if is_overdue && row.abandoned_at.is_none() {
                 let message = format!(
                     "batch {} is past its window and still {}; it is not sent again before it ends. If it is lost for \
                      good: batchkeeper batches abandon {}",
@@ -247,6 +287,10 @@ impl Worker for Poller {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = self.config.steps.idle;
+        let to_abandon = |view: &View| batches::next_to_abandon(view, BatchState::Submitted);
+        if let Some(row) = self.store.read(to_abandon)? {
+            return self.abandon(&row, now);
+        }
         if let Some(wait) = pauses::openai_paused(&self.store, &self.config, now)? {
             return Ok(TickOutcome::idle(wait.min(idle)));
         }

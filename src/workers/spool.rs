@@ -53,13 +53,18 @@ impl Spool {
         self.folder.join(format!("{}.{kind}.jsonl", stem(key)))
     }
 
+    /// The path of a file that is being written, or whose download broke off.
+    pub fn part_path(&self, key: &str, kind: SpoolKind) -> PathBuf {
+        self.path(key, kind).with_extension("part")
+    }
+
     /// Begins a batch's file under another name; [`PartFile::finish`] gives it its own.
     ///
     /// # Errors
     /// When it cannot be created.
     pub fn create(&self, key: &str, kind: SpoolKind) -> io::Result<PartFile> {
         let path = self.path(key, kind);
-        let part = path.with_extension("part");
+        let part = self.part_path(key, kind);
         Ok(PartFile {
             writer: BufWriter::with_capacity(BUFFER, create_private(&part)?),
             part,
@@ -68,15 +73,18 @@ impl Spool {
         })
     }
 
-    /// Removes a batch's file, if it is there.
+    /// Removes a batch's file and what is left of a broken download of it, if they are there.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// When one is there and cannot be removed.
     pub fn remove(&self, key: &str, kind: SpoolKind) -> io::Result<()> {
-        match fs::remove_file(self.path(key, kind)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for path in [self.path(key, kind), self.part_path(key, kind)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Removes every file that is of no use any more: a killed process leaves one when its batch's row was

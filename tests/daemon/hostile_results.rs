@@ -318,8 +318,23 @@ fn a_lost_batch_is_abandoned_by_the_operator_only() {
         (appliance.run(&["alerts"]).out.contains("batch_gone")).then_some(())
     });
     assert_eq!(appliance.state()["creates"], 1);
-    let abandoned = appliance.run(&["batches", "abandon", "1"]);
+    let command = format!("batchkeeper batches abandon 1 --bill-again {LOTS}");
+    let refused = appliance.run(&["batches", "abandon", "1"]);
+    assert!(
+        refused.status == 1 && refused.err.contains(&command),
+        "{}",
+        refused.err
+    );
+    assert!(refused.err.contains(" USD"), "{}", refused.err);
+    let wrong = appliance.run(&["batches", "abandon", "1", "--bill-again", "1"]);
+    assert!(wrong.status == 1 && wrong.err.contains(&command), "{}", wrong.err);
+    let lines = LOTS.to_string();
+    let abandoned = appliance.run(&["batches", "abandon", "1", "--bill-again", &lines]);
     assert_eq!(abandoned.status, 0, "{}", abandoned.err);
+    wait_for("the end of the batch", || {
+        (appliance.cell::<i64>("SELECT count(*) FROM openai_batches WHERE abandoned_at IS NOT NULL") == 1)
+            .then_some(())
+    });
     let report = appliance.run(&["report"]).out;
     assert!(report.contains("abandoned; OpenAI does not list it"), "{report}");
     appliance.clear_faults();
@@ -332,7 +347,7 @@ fn a_lost_batch_is_abandoned_by_the_operator_only() {
 }
 
 #[test]
-fn a_batch_that_openai_still_knows_is_not_abandoned() {
+fn a_batch_that_openai_still_knows_is_cancelled_and_billed_once() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "match": "vision"}));
     let lots = appliance.lots(LOTS);
@@ -340,13 +355,17 @@ fn a_batch_that_openai_still_knows_is_not_abandoned() {
     wait_for("a batch at OpenAI", || {
         (!appliance.status(&job)["openai_batch_id"].is_null()).then_some(())
     });
+    let lines = appliance.cell::<i64>("SELECT lines FROM openai_batches WHERE id = 1");
+    let lines = lines.to_string();
     let refused = appliance.run(&["batches", "abandon", "1"]);
     assert!(
-        refused.status == 1 && refused.err.contains("is not lost"),
+        refused.status == 1 && refused.err.contains("may still run") && refused.err.contains(&lines),
         "{}{}",
         refused.out,
         refused.err
     );
+    let asked = appliance.run(&["batches", "abandon", "1", "--bill-again", &lines]);
+    assert_eq!(asked.status, 0, "{}", asked.err);
     let unknown = appliance.run(&["batches", "abandon", "99"]);
     assert!(unknown.err.contains("there is no 99 here"), "{}", unknown.err);
     appliance.clear_faults();

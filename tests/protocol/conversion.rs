@@ -132,7 +132,8 @@ fn a_batch_that_failed_and_a_job_that_ended_stay_as_they_are() {
     world.settle();
     let job = world.submit(&["dented door"], &["en"]);
     let batch = world.run_to(BatchState::Uploaded);
-    world.give_up(batch.id);
+    world.abandon(batch.id);
+    world.run_to(BatchState::Failed);
     let failed = "SELECT count(*) FROM openai_batches WHERE state = 'failed'";
     assert_eq!(world.number(failed), 1);
     convert_in_place(&mut world);

@@ -60,7 +60,14 @@ fn a_translation_of_a_lot_that_cannot_be_described_is_sent_no_more() {
     let vision = world.number("SELECT id FROM openai_batches WHERE stage = 'vision'");
     let refusal = ("dented", Stage::Vision, Fate::Refused, 9);
     world.openai.state().fates.push(refusal);
-    world.give_up(vision);
+    let gone = Fault::Refused(404, "", "");
+    let batch = world.texts("SELECT openai_batch_id FROM openai_batches WHERE stage = 'vision'");
+    world
+        .openai
+        .state()
+        .of_objects
+        .push((Op::Batch, batch[0].clone(), gone));
+    world.abandon(vision);
     world.settle();
     assert_eq!(world.job(&job).status, JobStatus::Failed, "{}", world.dump());
     let sent = "SELECT count(*) FROM batch_lines l JOIN requests r ON r.id = l.request_id WHERE r.stage = 'translation'";

@@ -3,6 +3,7 @@
 //! A worker reads what is due, asks the outside, hands both to one of these functions, and applies the
 //! decision in one transaction.
 
+pub mod abandoned_batch;
 pub mod audit;
 pub mod backoff;
 pub mod ended_lot;

@@ -11,12 +11,14 @@ use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
 use crate::store::predicates::{ACTIVE_BATCH, LIVE_BATCH, UNSUBMITTED_BATCH};
 
+mod abandoned;
 mod comparison;
 mod listed;
 mod moves;
 mod results;
 mod row;
 
+pub use abandoned::*;
 pub use comparison::*;
 pub use listed::*;
 pub use moves::*;

@@ -5,7 +5,7 @@ use rusqlite::{named_params, params};
 use super::{count_lines, get};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
-use crate::domain::batch::{BatchState, Stage};
+use crate::domain::batch::Stage;
 use crate::domain::openai::{Batch, FileObject, Identity};
 use crate::store::{Stored, Tx, View, events, moved};
 
@@ -220,7 +220,7 @@ pub fn set_next_check(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
 /// Marks a batch as failed because it is abandoned, with the reason.
 pub fn mark_abandoned(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     let changed = tx.execute(
-        "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?
+        "UPDATE openai_batches SET state = 'failed', error = ?, ingested_at = ?, abandon_wanted = 0
          WHERE id = ? AND state IN ('sealed', 'uploaded', 'creating', 'submitted', 'ended')",
         params![reason, tx.now, id],
     )?;
@@ -239,9 +239,4 @@ pub fn mark_lost(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
     )?;
     moved(changed, || format!("batch row {id} has lines"))?;
     events::record(tx, None, Some(id), "lost", Fields::new().with_text(reason))
-}
-
-/// Whether a batch was abandoned during a call for it. The call's result then does not matter any more.
-pub fn is_abandoned(view: &View, id: i64) -> Stored<bool> {
-    Ok(get(view, id)?.state == BatchState::Failed)
 }

@@ -114,7 +114,7 @@ pub fn record_ingested(tx: &Tx<'_>, id: i64, kind: ResultKind, bytes: u64, unkno
 
 /// Stores that the lines up to `request` have their verdict.
 pub fn record_settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
-    tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ? AND state = 'ended'")?
+    tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ?")?
         .execute(params![request, id])?;
     Ok(())
 }

@@ -62,6 +62,10 @@ pub struct BatchRow {
     pub settled_to: i64,
     /// Whether it is to be cancelled.
     pub cancel_wanted: bool,
+    /// Whether an operator wants it abandoned, which the daemon has yet to do.
+    pub abandon_wanted: bool,
+    /// When it was abandoned. It is watched since: late answers are ingested.
+    pub abandoned_at: Option<Timestamp>,
     /// Failed calls since the last good one.
     pub failures: u32,
     /// When a worker looks at it again.
@@ -85,6 +89,11 @@ impl ResultFile {
     /// Whether it is in the spool, or there is no such file.
     pub fn is_spooled(&self) -> bool {
         self.id.is_none() || self.bytes.is_some()
+    }
+
+    /// Whether it is in the spool, and some of its lines are not ingested.
+    pub fn is_unread(&self) -> bool {
+        self.bytes.is_some_and(|bytes| self.ingested < bytes)
     }
 }
 
@@ -144,6 +153,8 @@ impl BatchRow {
             },
             settled_to: row.get("settled_to")?,
             cancel_wanted: row.get("cancel_wanted")?,
+            abandon_wanted: row.get("abandon_wanted")?,
+            abandoned_at: row.get("abandoned_at")?,
             failures: row.get("failures")?,
             next_at: row.get("next_at")?,
             ended_at: row.get("ended_at")?,

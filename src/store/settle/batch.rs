@@ -12,12 +12,14 @@ use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View, alerts, batches};
 
 /// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of its input.
-/// Returns the last request seen; `None` if all are settled.
+/// `unread` is the outcome of a line that is in no file. Returns the last request seen; `None` if all are
+/// settled.
 pub fn settle_lines(
     tx: &Tx<'_>,
     batch: i64,
     after: i64,
     limit: u32,
+    unread: Outcome,
     rules: RetryRules,
 ) -> Stored<Option<i64>> {
     let mut query = tx.prepare_cached(
@@ -33,7 +35,7 @@ pub fn settle_lines(
         if !settled {
             let outcome: Option<Outcome> = row.get(1)?;
             let error: Option<String> = row.get(2)?;
-            let outcome = outcome.unwrap_or(Outcome::Missing);
+            let outcome = outcome.unwrap_or(unread);
             settle_line(tx, batch, request, outcome, error.as_deref(), rules)?;
         }
     }
@@ -94,12 +96,11 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored
     Ok(())
 }
 
-/// Abandons a batch that never reached OpenAI, or that an operator gives up hope of, and settles all its
-/// lines in this transaction.
+/// Abandons a batch that never reached OpenAI, or that is left to another database, and settles all its lines
+/// in this transaction.
 pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: RetryRules) -> Stored<()> {
-    mark_not_run(tx, batch, &[])?;
     let mut after = 0;
-    while let Some(last) = settle_lines(tx, batch, after, u32::MAX, rules)? {
+    while let Some(last) = settle_lines(tx, batch, after, u32::MAX, Outcome::NotRun, rules)? {
         after = last;
     }
     alerts::close_all(tx, &AlertSubject::Batch(batch))?;

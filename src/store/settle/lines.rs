@@ -25,7 +25,8 @@ pub struct LineResult<'a> {
 
 /// Ingests one line of a result file. False if it belongs to no line of this batch.
 ///
-/// Repeating it changes nothing: the first success of a line wins, and the first error until then.
+/// Repeating it changes nothing: the first success of a line wins, and the first error until then. The lines of
+/// an abandoned batch count as not run until then.
 pub fn ingest_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stored<bool> {
     let requests = match batch.scheme {
         Scheme::Own => own_request(tx, batch, line.custom_id)?.into_iter().collect(),
@@ -77,7 +78,7 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
         .prepare_cached(
             "UPDATE batch_lines SET outcome = ?1, error = ?2, settled = max(settled, ?3), input_tokens = ?4,
                     cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
-             WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR (?3 AND outcome <> 'answered'))",
+             WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR outcome = 'not_run' OR (?3 AND outcome <> 'answered'))",
         )?
         .execute(params![
             line.outcome,
@@ -100,7 +101,7 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
 /// and how many the model has answered, one way or another.
 pub fn unread_lines(view: &View, batch: i64) -> Stored<(u64, u64)> {
     let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(outcome IS NULL), 0),
+        "SELECT coalesce(sum(outcome IS NULL OR outcome = 'not_run'), 0),
                 coalesce(sum(outcome IN ('answered', 'refused', 'truncated', 'filtered')), 0)
          FROM batch_lines WHERE batch_id = ?",
     )?;

@@ -68,7 +68,7 @@ impl Auditor {
             let running = batches::in_states(view, &[BatchState::Submitted], BATCHES)?;
             Ok((running, reconcile::reach(view)?))
         })?;
-        running.retain(|row| row.identity == *self.api.identity());
+        running.retain(|row| row.identity == *self.api.identity() && row.abandoned_at.is_none());
         let oldest = running.iter().filter_map(|row| row.openai_time).min();
         let from = oldest.map_or(reach, |oldest| oldest.min(reach));
         Ok((running, from))

@@ -1,19 +1,21 @@
 //! A result file of a batch is fetched whole into the spool.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Ingester;
 use crate::base::clock::Moment;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::ResultKind;
+use crate::domain::decide::backoff::longest_backoff;
 use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
 use crate::openai::CallError;
 use crate::openai::jsonl::sha256_file;
 use crate::store::batches::{self, BatchRow};
-use crate::workers::spool::PartFile;
+use crate::workers::spool::{PartFile, Spool};
 use crate::workers::worker::{TickOutcome, WorkerError};
-use crate::workers::{call_failure, pauses};
+use crate::workers::{abandonment, call_failure, pauses};
 
 /// A batch of another account is looked at again after this time.
 const OTHER_IDENTITY: Duration = Duration::from_mins(5);
@@ -27,16 +29,19 @@ impl Ingester {
         now: Moment,
     ) -> Result<TickOutcome, WorkerError> {
         if row.identity != *self.api.identity() {
-            self.store.write(now.wall, |tx| {
-                pauses::report_other_identity(tx, row)?;
-                batches::set_next_check(tx, row.id, now.wall + OTHER_IDENTITY)
+            self.store.write(now.wall, |tx| match row.abandoned_at {
+                Some(_) => abandonment::watch(tx, row, None, OTHER_IDENTITY),
+                None => {
+                    pauses::report_other_identity(tx, row)?;
+                    batches::set_next_check(tx, row.id, now.wall + OTHER_IDENTITY)
+                }
             })?;
             return Ok(TickOutcome::again());
         }
         let id = row.file(kind).id.as_deref().unwrap_or_default();
         match self.download(row, kind, id)? {
-            Ok(file) => {
-                let (bytes, sha256) = sha256_file(&file.finish()?)?;
+            Ok(path) => {
+                let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
                     pauses::clear_pause(tx, &PauseScope::OpenAi)?;
                     batches::mark_spooled(tx, row.id, kind, bytes, &sha256)
@@ -49,8 +54,11 @@ impl Ingester {
                     failures: row.failures,
                     retry_interval: self.config.openai.retry_interval,
                 };
-                self.store
-                    .write(now.wall, |tx| call_failure::apply_to_batch(tx, row, &call))?;
+                let wait = longest_backoff(self.config.openai.retry_interval);
+                self.store.write(now.wall, |tx| match row.abandoned_at {
+                    Some(_) => abandonment::watch(tx, row, Some(&error), wait),
+                    None => call_failure::apply_to_batch(tx, row, &call),
+                })?;
             }
         }
         Ok(TickOutcome::again())
@@ -62,9 +70,12 @@ impl Ingester {
         row: &BatchRow,
         kind: ResultKind,
         id: &str,
-    ) -> Result<Result<PartFile, CallError>, WorkerError> {
+    ) -> Result<Result<PathBuf, CallError>, WorkerError> {
         let mut target = DownloadTarget {
-            file: self.spool.create(&row.key, kind.into())?,
+            spool: &self.spool,
+            key: &row.key,
+            kind,
+            file: None,
             disk_error: None,
         };
         let fetched = self
@@ -78,21 +89,38 @@ impl Ingester {
             Ok((Some(expected), arrived)) if expected != arrived => Err(CallError::Unknown {
                 message: format!("file {id} has {expected} bytes, {arrived} arrived"),
             }),
-            Ok(_) => Ok(target.file),
+            Ok(_) => Ok(match target.file {
+                Some(file) => file.finish()?,
+                None => self.spool.create(&row.key, kind.into())?.finish()?,
+            }),
             Err(error) => Err(error),
         })
     }
 }
 
-/// Where a download is written. It keeps the disk's error, as a failing disk is no failing download.
-struct DownloadTarget {
-    file: PartFile,
+/// Where a download is written. It keeps the disk's error, as a failing disk is no failing download. A file of
+/// the spool begins with the first byte, so that a refused download leaves what an earlier one brought.
+struct DownloadTarget<'a> {
+    spool: &'a Spool,
+    key: &'a str,
+    kind: ResultKind,
+    file: Option<PartFile>,
     disk_error: Option<io::Error>,
 }
 
-impl Write for DownloadTarget {
+impl DownloadTarget<'_> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(self.spool.create(self.key, self.kind.into())?),
+        };
+        file.write(bytes)
+    }
+}
+
+impl Write for DownloadTarget<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes).map_err(|error| {
+        self.try_write(bytes).map_err(|error| {
             let reported = io::Error::new(error.kind(), "the spool cannot be written");
             self.disk_error = Some(error);
             reported
@@ -100,6 +128,6 @@ impl Write for DownloadTarget {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_mut().map_or(Ok(()), Write::flush)
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::usage::TokenUsage;
 use crate::openai::jsonl::{LineContent, LineReader};
 use crate::store::batches::{self, BatchRow};
 use crate::store::settle::{self, LineResult};
-use crate::store::{StoreError, Tx, events};
+use crate::store::{Stored, Tx, events};
 use crate::workers::worker::{TickOutcome, WorkerError};
 
 /// Result lines in one transaction.
@@ -51,34 +51,65 @@ impl Ingester {
                 return Ok(TickOutcome::again());
             }
         };
-        let chunk = read_chunk(&mut reader)?;
-        self.store.write(now.wall, |tx| {
-            let (mut unknown, mut broken) = (0, Vec::new());
-            for line in &chunk.lines {
-                if !ingest_line(tx, row, line, &mut broken)? {
-                    unknown += 1;
-                }
-            }
-            if let Some(first) = broken.first() {
-                let detail = Fields::new()
-                    .with("file", kind.as_str())
-                    .with("lines", broken.len())
-                    .with("first", first.as_str());
-                events::record(tx, None, Some(row.id), "broken_lines", detail)?;
-            }
-            let ingested = if chunk.is_last {
-                file.bytes.unwrap_or(chunk.end)
-            } else {
-                chunk.end
-            };
-            batches::record_ingested(tx, row.id, kind, ingested, unknown)
-        })?;
+        let mut chunk = read_chunk(&mut reader, LastLine::MayBeUnterminated)?;
+        if chunk.is_last {
+            chunk.end = file.bytes.unwrap_or(chunk.end);
+        }
+        self.store
+            .write(now.wall, |tx| ingest_chunk(tx, row, kind, &chunk))?;
         Ok(TickOutcome::again())
+    }
+
+    /// Ingests the next complete lines of a file whose download broke off. Returns whether there were any.
+    pub(super) fn ingest_part(
+        &self,
+        row: &BatchRow,
+        kind: ResultKind,
+        now: Moment,
+    ) -> Result<bool, WorkerError> {
+        let path = self.spool.part_path(&row.key, kind.into());
+        let Ok(mut reader) = LineReader::open(&path, row.file(kind).ingested) else {
+            return Ok(false);
+        };
+        let chunk = read_chunk(&mut reader, LastLine::IsTerminated)?;
+        if chunk.lines.is_empty() {
+            return Ok(false);
+        }
+        self.store
+            .write(now.wall, |tx| ingest_chunk(tx, row, kind, &chunk))?;
+        Ok(true)
     }
 }
 
+/// Ingests some lines of a result file, and stores how far it is read.
+fn ingest_chunk(tx: &Tx<'_>, row: &BatchRow, kind: ResultKind, chunk: &Chunk) -> Stored<()> {
+    let (mut unknown, mut broken) = (0, Vec::new());
+    for line in &chunk.lines {
+        if !ingest_line(tx, row, line, &mut broken)? {
+            unknown += 1;
+        }
+    }
+    if let Some(first) = broken.first() {
+        let detail = Fields::new()
+            .with("file", kind.as_str())
+            .with("lines", broken.len())
+            .with("first", first.as_str());
+        events::record(tx, None, Some(row.id), "broken_lines", detail)?;
+    }
+    batches::record_ingested(tx, row.id, kind, chunk.end, unknown)
+}
+
+/// How the last line of a file may end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastLine {
+    /// The file is whole: its last line may have no LF.
+    MayBeUnterminated,
+    /// The file may be cut: a line without LF is incomplete, and is not read.
+    IsTerminated,
+}
+
 /// Reads as many of the next lines as one transaction may have.
-fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
+fn read_chunk(reader: &mut LineReader<impl io::BufRead>, last: LastLine) -> io::Result<Chunk> {
     let mut chunk = Chunk {
         lines: Vec::new(),
         end: reader.offset(),
@@ -90,6 +121,9 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
             chunk.is_last = true;
             break;
         };
+        if !line.is_terminated && last == LastLine::IsTerminated {
+            break;
+        }
         chunk.end = line.next_offset;
         match line.content {
             LineContent::Bytes(line) => {
@@ -105,12 +139,7 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>) -> io::Result<Chunk> {
 
 /// Ingests one line into its lot. False if it belongs to no line of this batch. A fault of the
 /// line is added to `broken`.
-fn ingest_line(
-    tx: &Tx<'_>,
-    row: &BatchRow,
-    line: &[u8],
-    broken: &mut Vec<String>,
-) -> Result<bool, StoreError> {
+fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], broken: &mut Vec<String>) -> Stored<bool> {
     let line = match result_line::read_line(line) {
         Ok(line) => line,
         Err(unreadable) => {

@@ -1,9 +1,9 @@
 //! The ingester: takes the result files of an ended batch into the spool, and from there to their lots.
 //!
-//! 1. Both files are fetched whole into the spool (`fetch`).
-//! 2. The lines of the output file are ingested, then those of the error file (`lines`).
-//! 3. Every line that brought no text gets its verdict (`settle`). No request is sent again and none fails
-//!    before both files were read.
+//! 1. The output file is fetched whole into the spool (`fetch`), and its lines are ingested (`lines`). The error
+//!    file follows. So answers reach their jobs although the error file cannot be fetched.
+//! 2. Every line that brought no text gets its verdict (`settle`). No request is sent again and none fails
+//!    before both files were read, or before an operator abandons the batch (`abandon`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,14 @@ use crate::config::Config;
 use crate::domain::batch::{BatchState, ResultKind};
 use crate::domain::due::Due;
 use crate::openai::BatchApi;
-use crate::store::Store;
 use crate::store::batches::{self, BatchRow};
+use crate::store::{Store, View};
 use crate::workers::pauses;
 use crate::workers::spool::Spool;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
 
+mod abandon;
 mod fetch;
 mod lines;
 mod settle;
@@ -50,13 +51,11 @@ impl Ingester {
     /// Does the next step of one batch.
     fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         for kind in [ResultKind::Output, ResultKind::Error] {
-            if !row.file(kind).is_spooled() {
+            let file = row.file(kind);
+            if !file.is_spooled() {
                 return self.fetch(row, kind, now);
             }
-        }
-        for kind in [ResultKind::Output, ResultKind::Error] {
-            let file = row.file(kind);
-            if file.bytes.is_some_and(|bytes| file.ingested < bytes) {
+            if file.is_unread() {
                 return self.ingest_lines(row, kind, now);
             }
         }
@@ -84,6 +83,10 @@ impl Worker for Ingester {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = self.config.steps.idle;
+        let to_abandon = |view: &View| batches::next_to_abandon(view, BatchState::Ended);
+        if let Some(row) = self.store.read(to_abandon)? {
+            return self.abandon(&row, now);
+        }
         if let Some(wait) = pauses::openai_paused(&self.store, &self.config, now)? {
             return Ok(TickOutcome::idle(wait.min(idle)));
         }

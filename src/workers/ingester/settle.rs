@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Ingester;
 use crate::base::clock::{Moment, Timestamp};
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
-use crate::domain::batch::ResultKind;
+use crate::domain::batch::{Outcome, ResultKind};
 use crate::domain::decide::backoff::{backoff, longest_backoff};
 use crate::domain::decide::missing_lines::{MissingLinesDecision, MissingLinesLimits, ReadFiles};
 use crate::domain::decide::refused_batch::{RefusalCause, RefusedBatch, RefusedBatchDecision};
@@ -52,14 +52,15 @@ impl Ingester {
             batch_cap: decision.and_then(|decision| decision.batch_cap),
         };
         let is_settled = self.store.write(now.wall, |tx| {
-            if let Some(last) = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, rules)? {
+            let last = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, Outcome::Missing, rules)?;
+            if let Some(last) = last {
                 batches::record_settled_to(tx, row.id, last)?;
                 return Ok(false);
             }
             let reason = refused.map(|refused| refused.reason());
             batches::mark_ingested(tx, row.id, reason.as_deref())?;
             alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
-            if reason.is_none() {
+            if reason.is_none() && row.abandoned_at.is_none() {
                 self.judge_model(tx, row)?;
             }
             Ok(true)

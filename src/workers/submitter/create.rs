@@ -79,7 +79,6 @@ impl Submitter {
                 let call = self.failed_call(row, CallPurpose::Create, error);
                 call_failure::apply_to_batch(tx, row, &call)
             }
-            FailedCreateDecision::Unknown if batches::is_abandoned(tx, row.id)? => Ok(()),
             FailedCreateDecision::Unknown => {
                 let at = now.wall + self.config.openai.retry_interval;
                 batches::postpone(tx, row.id, at, &error.to_string())

@@ -21,12 +21,12 @@ use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
 use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
-use crate::store::settle::{self, RetryRules};
+use crate::store::settle;
 use crate::store::{Store, Stored, Tx, View, alerts};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
-use crate::workers::{call_failure, pauses};
+use crate::workers::{abandonment, call_failure, pauses};
 
 mod compare;
 mod create;
@@ -134,9 +134,6 @@ impl Submitter {
 
     /// Reports a batch that cannot go on before an operator has fixed something.
     fn report_stuck(&self, tx: &Tx<'_>, row: &BatchRow, kind: AlertKind, message: &str) -> Stored<()> {
-        if batches::is_abandoned(tx, row.id)? {
-            return Ok(());
-        }
         let alert = format!("{message}. Look at it: batchkeeper batches show {}", row.id);
         alerts::open(tx, kind, &AlertSubject::Batch(row.id), &alert)?;
         batches::postpone(tx, row.id, tx.now + self.longest_wait(), message)
@@ -145,11 +142,7 @@ impl Submitter {
     /// Abandons a batch before it is created, if none of its requests is open any more. Returns whether it
     /// did.
     fn abandon_if_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, WorkerError> {
-        let rules = RetryRules {
-            max_attempts: self.config.batch.max_attempts,
-            check_images: self.config.images.check,
-            batch_cap: None,
-        };
+        let rules = abandonment::retry_rules(&self.config);
         let is_unwanted = self.store.write(now.wall, |tx| {
             let is_unwanted = settle::is_unwanted(tx, row.id)?;
             if is_unwanted {
@@ -162,6 +155,32 @@ impl Submitter {
             self.spool.remove(&row.key, SpoolKind::Input)?;
         }
         Ok(is_unwanted)
+    }
+
+    /// The batch on its way to OpenAI that an operator wants abandoned.
+    fn next_to_abandon(&self) -> Stored<Option<BatchRow>> {
+        self.store.read(|view| {
+            for state in [BatchState::Sealed, BatchState::Uploaded, BatchState::Creating] {
+                if let Some(row) = batches::next_to_abandon(view, state)? {
+                    return Ok(Some(row));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Abandons a batch for an operator. If OpenAI has it all the same, a listing shows it, and it gets a row
+    /// as a second batch of its submission.
+    fn abandon(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
+        if abandonment::release_lines(&self.store, &self.config, row, now)? {
+            self.store.write(now.wall, |tx| {
+                alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
+                batches::mark_abandoned(tx, row.id, "abandoned by the operator")
+            })?;
+            self.lost_creates.end(row.id);
+            self.spool.remove(&row.key, SpoolKind::Input)?;
+        }
+        Ok(TickOutcome::again())
     }
 
     fn longest_wait(&self) -> Duration {
@@ -195,6 +214,9 @@ impl Worker for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
+        if let Some(row) = self.next_to_abandon()? {
+            return self.abandon(&row, now);
+        }
         if let Some(wait) = pauses::sending_paused(&self.store, &self.config, now)? {
             return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }

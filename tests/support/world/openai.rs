@@ -286,6 +286,8 @@ pub struct State {
     pub faults: VecDeque<(Op, Fault)>,
     /// Faults of every call.
     pub always: Vec<(Op, Fault)>,
+    /// Faults of every call for one object: a batch's id, a file's id or name.
+    pub of_objects: Vec<(Op, String, Fault)>,
     /// Courses of the next batches.
     pub courses: VecDeque<Course>,
     /// A text that a line holds, its stage, what becomes of it, and how often still.
@@ -299,6 +301,8 @@ pub struct State {
     pub without_times: bool,
     /// Random faults, where on.
     pub chaos: Option<Chaos>,
+    /// Answers that an operator accepts to pay a second time.
+    pub billed_again: u64,
     /// What must never be asked of OpenAI.
     pub violations: Vec<String>,
     files: Vec<File>,
@@ -341,6 +345,7 @@ impl OpenAi {
                 calls: Vec::new(),
                 faults: VecDeque::new(),
                 always: Vec::new(),
+                of_objects: Vec::new(),
                 courses: VecDeque::new(),
                 fates: Vec::new(),
                 rules: Vec::new(),
@@ -348,6 +353,7 @@ impl OpenAi {
                 page: 100,
                 without_times: false,
                 chaos: None,
+                billed_again: 0,
                 violations: Vec::new(),
                 files: Vec::new(),
                 made_files: 0,
@@ -386,9 +392,26 @@ impl OpenAi {
         op: Op,
         effect: impl FnOnce(&mut State, Option<&Fault>) -> CallResult<T>,
     ) -> CallResult<T> {
+        self.call_on(op, "", effect)
+    }
+
+    /// A call for that object.
+    fn call_on<T>(
+        &self,
+        op: Op,
+        object: &str,
+        effect: impl FnOnce(&mut State, Option<&Fault>) -> CallResult<T>,
+    ) -> CallResult<T> {
         let mut state = self.state();
         state.advance();
-        let fault = state.fault(op);
+        let of_object = state
+            .of_objects
+            .iter()
+            .find(|(of, id, _)| *of == op && id == object);
+        let fault = match of_object {
+            Some((.., fault)) => Some(fault.clone()),
+            None => state.fault(op),
+        };
         state.calls.push((op, fault.clone()));
         if let Some(error) = fault.as_ref().and_then(Fault::error) {
             return Err(error);
@@ -659,7 +682,9 @@ impl State {
     fn note_answer(&mut self, custom_id: &str, batch: &str) {
         let batches = self.answered.entry(custom_id.to_owned()).or_default();
         batches.push(batch.to_owned());
-        if batches.len() > 1 {
+        if batches.len() > 1 && self.billed_again > 0 {
+            self.billed_again -= 1;
+        } else if batches.len() > 1 {
             let twice = format!("{custom_id} was answered whole in {batches:?}");
             self.violations.push(twice);
         }
@@ -948,7 +973,7 @@ impl BatchApi for OpenAi {
 
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         let bytes = std::fs::read(path).expect("the input file is there");
-        self.call(Op::Upload, |state, _| {
+        self.call_on(Op::Upload, name, |state, _| {
             if !name.ends_with(".jsonl") {
                 state.violations.push(format!("{name} is no .jsonl"));
             }
@@ -958,7 +983,7 @@ impl BatchApi for OpenAi {
     }
 
     fn file(&self, id: &str) -> CallResult<FileObject> {
-        self.call(Op::File, |state, _| state.find_file(id).map(File::remote))
+        self.call_on(Op::File, id, |state, _| state.find_file(id).map(File::remote))
     }
 
     fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
@@ -977,7 +1002,7 @@ impl BatchApi for OpenAi {
     }
 
     fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
-        self.call(Op::Download, |state, fault| {
+        self.call_on(Op::Download, id, |state, fault| {
             let bytes = &state.find_file(id)?.bytes;
             let half = &bytes[..bytes.len() / 2];
             let (bytes, cut) = match fault {
@@ -997,7 +1022,7 @@ impl BatchApi for OpenAi {
     }
 
     fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
-        self.call(Op::Create, |state, fault| {
+        self.call_on(Op::Create, &new.input_file_id, |state, fault| {
             if state.find_file(&new.input_file_id).is_err() {
                 return Err(CallError::Refused(OpenAiError {
                     status: 400,
@@ -1015,7 +1040,7 @@ impl BatchApi for OpenAi {
     }
 
     fn batch(&self, id: &str) -> CallResult<Batch> {
-        self.call(Op::Batch, |state, _| {
+        self.call_on(Op::Batch, id, |state, _| {
             let now = state.now;
             Ok(state.find_batch(id)?.remote(now))
         })
@@ -1042,7 +1067,7 @@ impl BatchApi for OpenAi {
     }
 
     fn cancel_batch(&self, id: &str) -> CallResult<Batch> {
-        self.call(Op::Cancel, |state, _| {
+        self.call_on(Op::Cancel, id, |state, _| {
             let now = state.now;
             let batch = state.find_batch(id)?;
             if batch.status.is_final() && batch.status != BatchStatus::Cancelled {

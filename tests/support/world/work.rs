@@ -9,7 +9,7 @@ use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::BatchState;
 use batchkeeper::domain::job::{Mode, NewLot, Submission};
 use batchkeeper::recovery::{Recovery, RecoveryError};
-use batchkeeper::store::batches::BatchRow;
+use batchkeeper::store::batches::{self, BatchRow};
 use batchkeeper::store::jobs::{self, JobRow};
 use batchkeeper::store::{StoreError, cancel, retry};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -172,22 +172,20 @@ impl World {
         done.and_then(Result::err)
     }
 
-    /// An operator's `batches abandon` of a batch that is on its way still.
-    pub fn give_up(&mut self, batch: i64) {
-        self.survive(|world| {
-            let rules = batchkeeper::store::settle::RetryRules {
-                max_attempts: world.config.batch.max_attempts,
-                check_images: world.config.images.check,
-                batch_cap: None,
-            };
-            let now = world.clock.now().wall;
-            let store = world.store();
-            store
-                .write(now, |tx| {
-                    batchkeeper::store::settle::abandon(tx, batch, "given up", rules)
-                })
-                .expect("given up");
+    /// An operator's `batches abandon` of a batch that is on its way still. Returns the number of lines that the
+    /// operator accepts to be billed again.
+    pub fn abandon(&mut self, batch: i64) -> u64 {
+        let now = self.clock.now().wall;
+        let abandoned = self.survive(|world| {
+            world.store().write(now, |tx| {
+                let lines = batches::unanswered(tx, batch)?.lines_billed_again();
+                batches::request_abandonment(tx, batch, lines)?;
+                Ok(lines)
+            })
         });
+        let lines = abandoned.map_or(0, |lines| lines.expect("abandoned"));
+        self.openai.state().billed_again += lines;
+        lines
     }
 
     /// Runs one tick of a worker, then checks the invariants.
