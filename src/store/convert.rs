@@ -85,10 +85,11 @@ const VALUES: [(&str, &str, &str); 5] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 3] = [
+const NEW_COLUMNS: [(&str, &str); 4] = [
     ("instance", "compared_at"),
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),
+    ("openai_batches", "lines_without_job"),
 ];
 
 /// A converted database.
