@@ -616,6 +616,40 @@ fn batches_with_an_error_on_every_line_can_be_read_and_listed() {
     served.join().unwrap();
 }
 
+#[test]
+fn a_page_may_take_longer_than_other_calls_but_must_keep_its_rate() {
+    let page = json!({"object": "list", "has_more": false,
+                      "data": [{"id": "batch_1", "status": "completed", "errors": "x".repeat(4000)}]});
+    // Each piece comes in time, all of them take longer than a whole other call may.
+    let slow = |pieces: usize| {
+        let page = ok(&page);
+        serve_one(move |mut stream| {
+            take_request(&mut stream);
+            for piece in page.chunks(page.len() / pieces + 1) {
+                drop(stream.write_all(piece));
+                pause(SHORT / 4);
+            }
+        })
+    };
+    let (base, served) = slow(10);
+    let mut patient = settings(&base);
+    patient.timeouts.small = SHORT;
+    let client = OpenAiClient::new(patient).unwrap();
+    assert_eq!(client.batches(None, 100).unwrap().data.len(), 1);
+    served.join().unwrap();
+
+    for (window, whole) in [(SHORT / 2, LONG), (LONG, SHORT)] {
+        let (base, served) = slow(12);
+        let mut strict = settings(&base);
+        strict.timeouts.rate_window = window;
+        strict.timeouts.min_rate = 1_000_000;
+        strict.timeouts.page = whole;
+        let message = unknown(OpenAiClient::new(strict).unwrap().batches(None, 100));
+        assert!(message.contains("too slow"), "{message}");
+        served.join().unwrap();
+    }
+}
+
 // Files up and down.
 
 /// Bytes without repetition.

@@ -1,4 +1,4 @@
-//! Downloads files.
+//! Downloads files, and reads long JSON. Both must keep a minimum rate.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -48,6 +48,41 @@ impl OpenAiClient {
             }
             into.write_all(&chunk[..read])
                 .map_err(|error| self.unknown(&format!("writing the download: {error}")))?;
+        }
+    }
+}
+
+/// JSON while it arrives: a batch with an error on each of its lines, or a page of them. A total timeout as short
+/// as that of other calls would break off each such answer.
+pub(super) struct PageReader<'a, R> {
+    from: R,
+    client: &'a OpenAiClient,
+    rate: DownloadRate,
+    ends_at: Duration,
+}
+
+impl<'a, R: Read> PageReader<'a, R> {
+    /// Reads from a response that has just begun.
+    pub(super) fn new(client: &'a OpenAiClient, from: R) -> Self {
+        Self {
+            from,
+            client,
+            rate: DownloadRate::default(),
+            ends_at: client.clock.now().steady + client.timeouts.page,
+        }
+    }
+}
+
+impl<R: Read> Read for PageReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let before = self.client.clock.now().steady;
+        let read = self.from.read(buffer)?;
+        let after = self.client.clock.now().steady;
+        let bytes = u64::try_from(read).unwrap_or(u64::MAX);
+        let timeouts = &self.client.timeouts;
+        match self.rate.record(bytes, after.saturating_sub(before), timeouts) && after < self.ends_at {
+            true => Ok(read),
+            false => Err(io::Error::new(io::ErrorKind::TimedOut, "too slow")),
         }
     }
 }

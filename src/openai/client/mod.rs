@@ -29,6 +29,7 @@ mod settings;
 mod upload_form;
 
 use self::agents::agent;
+use self::downloads::PageReader;
 pub use self::settings::{ApiKey, ClientSettings, SettingsError, Timeouts};
 use self::settings::{check_base_url, optional_header};
 use self::upload_form::{UploadForm, is_upload_name};
@@ -170,7 +171,7 @@ impl BatchApi for OpenAiClient {
 
     fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
         let query = self.query(after, limit, 10_000)?;
-        let response = self.get_response(&format!("/files?purpose=batch&order=desc&{query}"))?;
+        let response = self.get_long(&format!("/files?purpose=batch&order=desc&{query}"))?;
         let date = self.date_of(&response);
         self.as_page(&self.json(response)?, date, FileObject::from_json)
     }
@@ -230,19 +231,20 @@ impl BatchApi for OpenAiClient {
     }
 
     fn batch(&self, id: &str) -> CallResult<Batch> {
-        let value = self.get(&format!("/batches/{}", self.encoded(id)?))?;
-        self.as_batch(&value, Some(id))
+        let response = self.get_long(&format!("/batches/{}", self.encoded(id)?))?;
+        self.as_batch(&self.json(response)?, Some(id))
     }
 
     fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
         let path = format!("/batches?{}", self.query(after, limit, 100)?);
-        let response = self.get_response(&path)?;
+        let response = self.get_long(&path)?;
         let date = self.date_of(&response);
         let body = response
             .into_body()
             .into_with_config()
             .limit(MAX_LISTING_BYTES)
             .reader();
+        let body = PageReader::new(self, body);
         let value = json_objects::batches_without_errors(BufReader::with_capacity(64 * 1024, body))
             .map_err(|error| self.unknown(&format!("the listing broke off, or is malformed: {error}")))?;
         self.as_page(&value, date, Batch::from_json)

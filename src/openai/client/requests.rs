@@ -8,6 +8,7 @@ use ureq::http::{Method, Request, Response, header, request};
 use ureq::{Agent, AsSendBody, Body};
 
 use super::OpenAiClient;
+use super::downloads::PageReader;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::percent;
 use crate::domain::openai::{Batch, CallError, FileObject, ServerDate};
@@ -77,6 +78,15 @@ impl OpenAiClient {
         self.send(&self.small, request, ())
     }
 
+    /// Sends a GET for JSON that may be long. It has no total timeout as short as that of other calls: it must keep
+    /// a minimum rate ([`PageReader`]).
+    pub(super) fn get_long(&self, path: &str) -> CallResult<Response<Body>> {
+        let request = self
+            .request(Method::GET, path)
+            .header(header::ACCEPT, "application/json");
+        self.send(&self.download, request, ())
+    }
+
     /// Sends a GET and reads the JSON of the response.
     pub(super) fn get(&self, path: &str) -> CallResult<Value> {
         self.json(self.get_response(path)?)
@@ -85,11 +95,8 @@ impl OpenAiClient {
     /// Reads the JSON of a 2xx. If it is incomplete, too long or malformed, the call may have had its effect.
     pub(super) fn json(&self, response: Response<Body>) -> CallResult<Value> {
         let mut body = Vec::new();
-        response
-            .into_body()
-            .into_with_config()
-            .limit(MAX_JSON_BYTES)
-            .reader()
+        let from = response.into_body().into_with_config().limit(MAX_JSON_BYTES);
+        PageReader::new(self, from.reader())
             .read_to_end(&mut body)
             .map_err(|error| self.unknown(&format!("the answer broke off: {error}")))?;
         serde_json::from_slice(&body)

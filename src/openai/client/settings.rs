@@ -36,15 +36,18 @@ pub struct Timeouts {
     pub create: Duration,
     /// For a whole `POST /responses`.
     pub respond: Duration,
-    /// For a pause of an upload or a download, in which no byte moves.
+    /// For a whole batch, or a whole page of a listing. It is long enough for one batch with an error on each of its lines at
+    /// [`Timeouts::min_rate`].
+    pub page: Duration,
+    /// For a pause of an upload, a download or a page of a listing, in which no byte moves.
     pub stall: Duration,
     /// For sending a whole input file.
     pub upload: Duration,
     /// For the response to an upload, after it was sent.
     pub upload_answer: Duration,
-    /// The window in which a download must keep [`Timeouts::min_rate`].
+    /// The window in which a download or a page of a listing must keep [`Timeouts::min_rate`].
     pub rate_window: Duration,
-    /// The minimum rate of a download in bytes a second; 0 for no minimum.
+    /// The minimum rate of a download or a page of a listing in bytes a second; 0 for no minimum.
     pub min_rate: u64,
 }
 
@@ -55,6 +58,7 @@ impl Default for Timeouts {
             small: Duration::from_secs(60),
             create: Duration::from_secs(120),
             respond: Duration::from_secs(270),
+            page: Duration::from_hours(1),
             stall: Duration::from_secs(60),
             upload: Duration::from_secs(3600),
             upload_answer: Duration::from_secs(120),

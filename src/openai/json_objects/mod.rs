@@ -17,6 +17,27 @@ pub(super) fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// The longest id, name or word that is kept, in bytes.
+const MAX_WORD: usize = 256;
+/// The longest message that is kept, in characters.
+const MAX_MESSAGE: usize = 500;
+/// The most lines of a batch, so the most of its errors that are kept.
+const MAX_ERRORS: usize = 50_000;
+/// The most pairs of a batch's metadata.
+const MAX_METADATA: usize = 16;
+/// The longest value of a batch's metadata, in characters.
+const MAX_METADATA_VALUE: usize = 512;
+
+/// An id or a name. A longer one is not cut, since it would be another one then: it has no value.
+fn word(value: &Value) -> Option<String> {
+    text(value).filter(|word| word.len() <= MAX_WORD)
+}
+
+/// A text for people, cut to its longest length.
+fn cut(text: &str, longest: usize) -> String {
+    text.chars().take(longest).collect()
+}
+
 /// A string that is not empty, or a number as text: proxies in front of OpenAI write error codes as numbers.
 pub(super) fn text_or_number(value: &Value) -> Option<String> {
     match value {
@@ -44,7 +65,7 @@ impl FileObject {
             id: object_id(value, "file")?,
             bytes: count(&value["bytes"]),
             created_at: integer(&value["created_at"]).unwrap_or(0),
-            filename: text(&value["filename"]).unwrap_or_default(),
+            filename: word(&value["filename"]).unwrap_or_default(),
         })
     }
 }
@@ -53,17 +74,17 @@ impl Batch {
     /// Reads a Batch object. `None` if it has no id or no status, or `object` has another value. An unknown
     /// status is kept as text.
     pub fn from_json(value: &Value) -> Option<Self> {
-        let status_text = text(&value["status"])?;
+        let status_text = cut(&text(&value["status"])?, MAX_WORD);
         Some(Self {
             id: object_id(value, "batch")?,
             status: status(&status_text),
             status_text,
-            input_file_id: text(&value["input_file_id"]).unwrap_or_default(),
-            output_file_id: text(&value["output_file_id"]),
-            error_file_id: text(&value["error_file_id"]),
+            input_file_id: word(&value["input_file_id"]).unwrap_or_default(),
+            output_file_id: word(&value["output_file_id"]),
+            error_file_id: word(&value["error_file_id"]),
             created_at: integer(&value["created_at"]).unwrap_or(0),
             expires_at: integer(&value["expires_at"]),
-            model: text(&value["model"]),
+            model: word(&value["model"]),
             counts: counts(&value["request_counts"]),
             usage: usage(&value["usage"]),
             errors: batch_errors(&value["errors"]),
@@ -75,7 +96,7 @@ impl Batch {
 fn object_id(value: &Value, kind: &str) -> Option<String> {
     match text(&value["object"]) {
         Some(object) if object != kind => None,
-        _ => text(&value["id"]),
+        _ => word(&value["id"]),
     }
 }
 
@@ -113,20 +134,24 @@ fn batch_errors(value: &Value) -> Vec<BatchError> {
     list.into_iter()
         .flatten()
         .filter(|entry| entry.is_object())
+        .take(MAX_ERRORS)
         .map(|entry| BatchError {
-            code: text_or_number(&entry["code"]),
-            message: text(&entry["message"]).map(|message| without_secrets(&message)),
-            param: text(&entry["param"]),
+            code: text_or_number(&entry["code"]).map(|code| cut(&code, MAX_WORD)),
+            message: text(&entry["message"]).map(|message| without_secrets(&cut(&message, MAX_MESSAGE))),
+            param: text(&entry["param"]).map(|param| cut(&param, MAX_WORD)),
             line: count(&entry["line"]),
         })
         .collect()
 }
 
-/// The string values of a metadata object, which may be null.
+/// The string values of a metadata object, which may be null. Longer and further pairs than OpenAI allows are left
+/// out.
 pub(super) fn metadata(value: &Value) -> BTreeMap<String, String> {
     let pairs = value.as_object().into_iter().flatten();
     pairs
         .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .filter(|(key, value)| key.len() <= MAX_WORD && value.chars().count() <= MAX_METADATA_VALUE)
+        .take(MAX_METADATA)
         .collect()
 }
 

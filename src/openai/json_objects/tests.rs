@@ -60,3 +60,30 @@ fn a_page_with_a_malformed_element_is_refused() {
     assert!(read(json!({"data": [good]})).unwrap().has_more);
     assert!(!read(json!({"data": []})).unwrap().has_more);
 }
+
+#[test]
+fn what_is_kept_of_an_object_is_limited() {
+    let long = "x".repeat(600);
+    let errors: Vec<Value> = (0..60_000)
+        .map(|line| json!({"code": long, "param": long, "message": long, "line": line}))
+        .collect();
+    let mut metadata: serde_json::Map<String, Value> = (0..50)
+        .map(|number| (format!("key {number}"), json!("value")))
+        .collect();
+    metadata.insert("a long value".into(), json!(long));
+    let batch = Batch::from_json(&json!({
+        "id": "batch_1", "status": long, "input_file_id": long, "model": long, "errors": errors, "metadata": metadata,
+    }))
+    .unwrap();
+    assert_eq!(batch.status_text.len(), 256);
+    assert_eq!((batch.input_file_id.as_str(), batch.model), ("", None));
+    assert_eq!((batch.errors.len(), batch.metadata.len()), (50_000, 16));
+    assert!(!batch.metadata.contains_key("a long value"));
+    let error = &batch.errors[0];
+    let lengths = [&error.code, &error.param, &error.message].map(|text| text.as_deref().map(str::len));
+    assert_eq!(lengths, [Some(256), Some(256), Some(500)]);
+    assert_eq!(
+        Batch::from_json(&json!({"id": long, "status": "completed"})),
+        None
+    );
+}
