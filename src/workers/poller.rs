@@ -79,7 +79,8 @@ impl Poller {
             .filter_map(|row| Some((row.openai_batch_id.clone()?, row)))
             .collect();
         let mut after: Option<String> = None;
-        for _ in 0..most_pages {
+        let due = unseen.len();
+        for pages in 1..=most_pages {
             let page = match self.api.batches(after.as_deref(), PAGE) {
                 Ok(page) => page,
                 // Each batch is polled by its id then, and the error is dealt with there.
@@ -90,7 +91,9 @@ impl Poller {
             };
             self.record_running(&page.data, &mut unseen, now)?;
             after = page.data.last().map(|remote| remote.id.clone());
-            if unseen.is_empty() || !page.has_more || after.is_none() {
+            // Other programs' batches may fill the pages.
+            let has_saved_calls = due - unseen.len() >= pages;
+            if unseen.is_empty() || !page.has_more || after.is_none() || !has_saved_calls {
                 break;
             }
         }
