@@ -15,8 +15,8 @@ CREATE TABLE instance (
     database_id  TEXT NOT NULL,             -- written into the metadata of every batch: a database ignores
                                             -- the batches of others in the same OpenAI project
     created_at   TEXT NOT NULL,
-    listed_until INTEGER,                   -- OpenAI's time, in seconds, of the newest batch of this database
-                                            -- that a complete listing has shown
+    listed_until INTEGER,                   -- OpenAI's time, in seconds, up to which complete listings have
+                                            -- shown every batch of the project
     compared_at  TEXT                       -- when OpenAI's batches were last compared with this database
 ) STRICT;
 

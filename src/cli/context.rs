@@ -1,8 +1,10 @@
 //! What every command has: the configuration's file and the form of the output.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use crossbeam_channel::never;
 
 use super::CommandError;
 use super::output::Output;
@@ -62,4 +64,9 @@ pub(super) fn open_store(config: &Config) -> Result<Store, CommandError> {
 /// The wall clock's time.
 pub(super) fn now() -> Timestamp {
     SystemClock::new().now().wall
+}
+
+/// Waits between a failed call to OpenAI and the next one.
+pub(super) fn wait(time: Duration) {
+    never::<()>().recv_timeout(time).ok();
 }

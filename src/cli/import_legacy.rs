@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, now};
+use super::context::{Context, now, wait};
 use super::progress::Progress;
 use super::{CommandError, Outcome, Verdict};
 use crate::config::Config;
@@ -134,7 +134,7 @@ fn confirm_links(config: &Config, store: &Arc<Store>, links: &[(String, String)]
             return format!("links were not confirmed ({error}); run: batchkeeper recover\n");
         }
     };
-    let recovery = Recovery::new(store.clone(), Arc::new(client));
+    let recovery = Recovery::new(store.clone(), Arc::new(client), wait);
     let confirm = |(job, batch): &(String, String)| match recovery.adopt(job, batch, now()) {
         Ok(_) => format!("job {job}: its batch {batch} is confirmed and linked\n"),
         Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, now, open_store};
+use super::context::{Context, now, open_store, wait};
 use super::{CommandError, Outcome, Verdict};
 use crate::base::escape::escape_controls;
 use crate::daemon::openai_client;
@@ -50,7 +50,7 @@ pub(super) fn recovery(context: &Context) -> Result<Recovery, CommandError> {
     let config = context.config_with_keys()?;
     let store = open_store(&config)?;
     let client = openai_client(&config)?;
-    Ok(Recovery::new(Arc::new(store), Arc::new(client)))
+    Ok(Recovery::new(Arc::new(store), Arc::new(client), wait))
 }
 
 fn describe(findings: &[RecoveryFinding], linked: Option<usize>, are_creates_stopped: bool) -> String {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, open_store};
+use super::context::{Context, open_store, wait};
 use super::output::print;
 use super::{CommandError, Outcome, Verdict};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
 use crate::domain::money::Money;
 use crate::domain::usage::TokenUsage;
-use crate::openai::listing::batches_back_to;
+use crate::openai::listing::list_back_to;
 use crate::openai::{Batch, BatchApi};
 use crate::store::Store;
 use crate::store::batches::{META_DATABASE, by_openai_id};
@@ -132,7 +132,13 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
         ))
     })?;
     let api = openai_client(&config)?;
-    let listed = batches_back_to(&api, from.seconds()).map_err(|error| CommandError::OpenAi {
+    let mut listed = Vec::new();
+    let period = from.seconds()..to.seconds();
+    let in_period = |batch: &Batch| period.contains(&batch.created_at);
+    list_back_to(&api, from.seconds(), wait, |page| {
+        listed.extend(page.into_iter().filter(in_period));
+    })
+    .map_err(|error| CommandError::OpenAi {
         action: "OpenAI's batches cannot be listed".into(),
         error: Box::new(error),
     })?;
@@ -203,10 +209,8 @@ fn entries(
         .collect();
     let mut entries = Vec::new();
     for batch in listed {
-        if period.contains(&batch.created_at) {
-            let row = rows.remove(&batch.id);
-            entries.push(listed_entry(store, batch, row)?);
-        }
+        let row = rows.remove(&batch.id);
+        entries.push(listed_entry(store, batch, row)?);
     }
     for row in rows.into_values() {
         entries.push(unlisted_entry(api, row)?);

@@ -41,6 +41,8 @@ text_enum! {
         ModelRefused = "model_refused",
         /// Every line of the last batches of a model failed with one error.
         ModelFails = "model_fails",
+        /// Creates wait for OpenAI's list of batches, which cannot be read.
+        ListingFails = "listing_fails",
         /// OpenAI refuses an input file.
         UploadFailed = "upload_failed",
         /// OpenAI refuses to create a batch.

@@ -1,43 +1,189 @@
-//! Complete listings of batches: an incomplete listing is an error, since callers rely on the absence of a
-//! batch.
+//! Listings of batches that are read page by page and keep their place over failed calls.
+//!
+//! Callers rely on the absence of a batch, so a listing says whether it is complete
+//! ([`crate::domain::decide::listing`]).
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
-use super::api::{BatchApi, CallResult};
+use super::api::{BatchApi, CallResult, Page};
+use crate::base::clock::{Clock, Moment, SystemClock};
+use crate::domain::decide::backoff::backoff;
+use crate::domain::decide::listing::{LARGEST_PAGE, ListingProof, larger_page, smaller_page};
 use crate::domain::openai::{Batch, CallError};
 
-/// Batches on one page of a listing.
-const PAGE_SIZE: u32 = 100;
+/// How long a listing may be continued after a failed call. Then it begins again.
+const CURSOR_LIFE: Duration = Duration::from_mins(10);
+/// A command gives up after this many failed calls in a row.
+const MOST_FAILURES: u32 = 5;
+/// The first wait of a command after a failed call.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Lists the batches, newest first, back to the first one that was created before `until` (seconds on
-/// OpenAI's clock).
-///
-/// # Errors
-/// If a call fails, a batch has no time of creation, or a page has no new batch although more pages follow.
-pub fn batches_back_to(api: &dyn BatchApi, until: i64) -> CallResult<Vec<Batch>> {
-    let mut seen = HashSet::new();
-    let mut listed: Vec<Batch> = Vec::new();
-    loop {
-        let page = api.batches(listed.last().map(|batch| batch.id.as_str()), PAGE_SIZE)?;
-        if page.data.iter().any(|batch| batch.created_at <= 0) {
-            return Err(CallError::Unknown {
-                message: "the listing of batches does not say when each was made".into(),
-            });
-        }
-        let before = listed.len();
-        let reached = page.data.iter().any(|batch| batch.created_at < until);
-        listed.extend(
-            page.data
-                .into_iter()
-                .filter(|batch| seen.insert(batch.id.clone())),
-        );
-        if reached || !page.has_more {
-            return Ok(listed);
-        }
-        if listed.len() == before {
-            return Err(CallError::Unknown {
-                message: "the listing of batches brings nothing new and does not end".into(),
-            });
+/// A listing of batches, newest first, back to a time on OpenAI's clock.
+#[derive(Debug)]
+pub struct Listing {
+    proof: ListingProof,
+    began: Moment,
+    cursor: Option<Cursor>,
+    page_size: u32,
+    /// Whether the pages may grow. Not after a restart: the same long page would break off again.
+    may_grow: bool,
+    /// Hashes of the ids that were listed. Only a listing that goes in circles brings none that is new.
+    seen: HashSet<u64>,
+    failures: u32,
+}
+
+/// The place where a listing goes on.
+#[derive(Debug)]
+struct Cursor {
+    /// The id of the last batch that was listed.
+    after: String,
+    /// When the page after it was first asked for, on the steady clock.
+    asked_at: Option<Duration>,
+}
+
+impl Listing {
+    /// A listing back to `until`, in seconds, before its first page is asked for.
+    pub fn new(until: i64, now: Moment) -> Self {
+        Self {
+            proof: ListingProof::new(until),
+            began: now,
+            cursor: None,
+            page_size: LARGEST_PAGE,
+            may_grow: true,
+            seen: HashSet::new(),
+            failures: 0,
         }
     }
+
+    /// What the pages prove that were read.
+    pub fn proof(&self) -> &ListingProof {
+        &self.proof
+    }
+
+    /// A time before its first page was asked for.
+    pub fn began(&self) -> Moment {
+        self.began
+    }
+
+    /// The number of calls that failed since the last page.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The number of batches that were listed.
+    pub fn batches(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Reads the next page. After a failed call it is read again, as a smaller one if the call broke off.
+    ///
+    /// # Errors
+    /// If the call fails, a batch has no time of creation, or the page has no new batch although more pages
+    /// follow.
+    pub fn read_page(&mut self, api: &dyn BatchApi, now: Moment) -> CallResult<Vec<Batch>> {
+        let asked_at = self
+            .cursor
+            .as_mut()
+            .map(|it| *it.asked_at.get_or_insert(now.steady));
+        if asked_at.is_some_and(|at| now.steady >= at + CURSOR_LIFE) {
+            self.restart();
+        }
+        if self.cursor.is_none() {
+            self.began = now;
+        }
+        let after = self.cursor.as_ref().map(|cursor| cursor.after.as_str());
+        let page = api
+            .batches(after, self.page_size)
+            .and_then(|page| self.check(page));
+        match page {
+            Ok(page) => Ok(self.record(page, now)),
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                match &error {
+                    CallError::Unknown { .. } => self.page_size = smaller_page(self.page_size),
+                    // OpenAI does not know the cursor any more.
+                    CallError::Refused(refusal) if matches!(refusal.status, 400 | 404) => self.restart(),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn check(&mut self, page: Page<Batch>) -> CallResult<Page<Batch>> {
+        let unknown = |message: &str| {
+            Err(CallError::Unknown {
+                message: message.into(),
+            })
+        };
+        if page.data.iter().any(|batch| batch.created_at <= 0) {
+            return unknown("the listing of batches does not say when each was made");
+        }
+        let is_new = |batch: &Batch| !self.seen.contains(&hash(&batch.id));
+        if page.has_more && !page.data.iter().any(is_new) {
+            self.restart();
+            return unknown("the listing of batches brings nothing new and does not end");
+        }
+        Ok(page)
+    }
+
+    fn record(&mut self, page: Page<Batch>, now: Moment) -> Vec<Batch> {
+        self.failures = 0;
+        if self.may_grow {
+            self.page_size = larger_page(self.page_size);
+        }
+        let times: Vec<i64> = page.data.iter().map(|batch| batch.created_at).collect();
+        let date = page.date.unwrap_or(now.wall).seconds();
+        self.proof.record(date, &times, page.has_more);
+        self.seen.extend(page.data.iter().map(|batch| hash(&batch.id)));
+        if let Some(last) = page.data.last() {
+            self.cursor = Some(Cursor {
+                after: last.id.clone(),
+                asked_at: None,
+            });
+        }
+        page.data
+    }
+
+    /// Begins again with the first page.
+    fn restart(&mut self) {
+        if self.cursor.take().is_some() {
+            self.may_grow = false;
+        }
+        self.proof = ListingProof::new(self.proof.until());
+        self.seen.clear();
+    }
+}
+
+fn hash(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Hands each page of a complete listing back to `until` to `take`, for a command that waits for it. A failed
+/// call is made again a few times, after a `wait`.
+///
+/// # Errors
+/// The error of the last call, if too many fail in a row.
+pub fn list_back_to(
+    api: &dyn BatchApi,
+    until: i64,
+    wait: fn(Duration),
+    mut take: impl FnMut(Vec<Batch>),
+) -> CallResult<()> {
+    let clock = SystemClock::new();
+    let mut listing = Listing::new(until, clock.now());
+    while !listing.proof().is_complete() {
+        match listing.read_page(api, clock.now()) {
+            Ok(page) => take(page),
+            Err(error) if listing.failures() >= MOST_FAILURES || error.is_account_trouble() => {
+                return Err(error);
+            }
+            Err(error) => wait(backoff(FIRST_WAIT, listing.failures(), error.retry_after())),
+        }
+    }
+    Ok(())
 }

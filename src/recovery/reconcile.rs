@@ -1,25 +1,153 @@
-//! Compares OpenAI's listing with the store: links batches that carry a key of this database, and stops all
-//! creates if the listing has a batch of this database that the store does not know.
+//! Compares OpenAI's listing with the store, page by page: links batches that carry a key of this database, and
+//! stops all creates if the listing has a batch of this database that the store does not know.
 
+use std::time::Duration;
+
+use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
-use crate::domain::openai::Batch;
+use crate::openai::listing::Listing;
+use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, ListedBatch};
 use crate::store::{Store, Stored, Tx, View, alerts};
 
-/// How far a listing must reach behind the newest of our batches in the listing before it, in seconds: much
-/// longer than a listing lags.
-const LISTING_OVERLAP: i64 = 3600;
 /// How far the first listing must reach behind the creation of the database, in seconds: OpenAI's clock and
 /// ours may differ.
 const FIRST_LISTING_OVERLAP: i64 = 24 * 3600;
 
-/// What a comparison with a listing found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reconciled {
-    /// Number of listed batches of this database that the store does not know.
-    pub unknown_batches: usize,
-    /// Keys of the submissions whose batch was found.
-    pub linked: Vec<String>,
+/// A comparison with a listing that is read page by page, over failed calls.
+#[derive(Debug)]
+pub struct Reconciliation {
+    listing: Listing,
+    /// The time by which a listing may lag behind a create.
+    lag: Duration,
+    /// The listed batches of this database that the store does not know.
+    unknown: UnknownBatches,
+    /// Whether the listing has a batch of this database. A listing of another project has none.
+    has_own: bool,
+    /// The time of the batch that stopped the creates, once the listing has shown it.
+    listed_cause: Option<i64>,
+}
+
+/// What became of the next page.
+#[derive(Debug)]
+pub enum ListedPage {
+    /// It was compared with the store.
+    Compared {
+        /// Its batches.
+        batches: Vec<Batch>,
+        /// Keys of the submissions whose batch was found on it.
+        linked: Vec<String>,
+    },
+    /// The call failed. The next one goes on at the same place.
+    Failed(CallError),
+}
+
+impl Reconciliation {
+    /// A comparison back to `until`, before its first page is asked for.
+    pub fn new(until: i64, lag: Duration, now: Moment) -> Self {
+        Self {
+            listing: Listing::new(until, now),
+            lag,
+            unknown: UnknownBatches::default(),
+            has_own: false,
+            listed_cause: None,
+        }
+    }
+
+    /// The listing, as far as it was read.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Whether the listing is complete, so that the absence of a batch proves something.
+    pub fn is_complete(&self) -> bool {
+        self.listing.proof().is_complete()
+    }
+
+    /// The number of listed batches of this database that the store does not know.
+    pub fn unknown_batches(&self) -> usize {
+        self.unknown.number
+    }
+
+    /// Reads one page and compares it with the store, in one transaction. What the page shows is used even if
+    /// no later page can be read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn read_page(&mut self, api: &dyn BatchApi, store: &Store, now: Moment) -> Stored<ListedPage> {
+        let page = match self.listing.read_page(api, now) {
+            Ok(page) => page,
+            Err(error) => return Ok(ListedPage::Failed(error)),
+        };
+        let cause = store.read(cause_of_stop)?;
+        let listed_cause = cause.filter(|time| page.iter().any(|batch| batch.created_at == *time));
+        self.listed_cause = listed_cause.or(self.listed_cause);
+        let may_mark = self.has_own || self.is_complete() && is_own_project(api, store)?;
+        let (has_own, unknown, linked) = store.write(now.wall, |tx| {
+            alerts::clear_pause(tx, &PauseScope::OpenAi)?;
+            let (mut has_own, mut unknown, mut linked) = (false, self.unknown.clone(), Vec::new());
+            for batch in &page {
+                let known = batches::link_listed(tx, store.database_id(), batch)?;
+                has_own |= known != ListedBatch::Foreign;
+                match known {
+                    ListedBatch::Linked(row) => linked.push(batches::get(tx, row)?.key),
+                    ListedBatch::Unknown => unknown.add(batch),
+                    ListedBatch::Known | ListedBatch::Duplicate(_) | ListedBatch::Foreign => {}
+                }
+            }
+            self.apply(tx, &unknown, may_mark || has_own)?;
+            Ok((has_own, unknown, linked))
+        })?;
+        self.has_own |= has_own;
+        self.unknown = unknown;
+        Ok(ListedPage::Compared {
+            batches: page,
+            linked,
+        })
+    }
+
+    /// Stops the creates for batches that the store does not know. A complete listing without such batches ends
+    /// the stop, and moves the mark.
+    fn apply(&self, tx: &Tx<'_>, unknown: &UnknownBatches, may_mark: bool) -> Stored<()> {
+        let is_complete = self.is_complete() && self.listing.proof().until() <= reach(tx)?;
+        if let Some(mark) = self
+            .listing
+            .proof()
+            .mark(self.lag)
+            .filter(|_| is_complete && may_mark)
+        {
+            batches::mark_listed(tx, mark)?;
+        }
+        if let Some((id, created_at)) = &unknown.oldest {
+            stop_creates(tx, id, *created_at, unknown.number)
+        } else if is_complete && cause_of_stop(tx)?.is_none_or(|time| Some(time) == self.listed_cause) {
+            // A listing of another project does not have that batch, and proves nothing.
+            alerts::clear_pause(tx, &PauseScope::Creates)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Listed batches of this database that the store does not know.
+#[derive(Clone, Debug, Default)]
+struct UnknownBatches {
+    number: usize,
+    /// The id of the oldest one, and when OpenAI made it.
+    oldest: Option<(String, i64)>,
+}
+
+impl UnknownBatches {
+    fn add(&mut self, batch: &Batch) {
+        self.number += 1;
+        if self
+            .oldest
+            .as_ref()
+            .is_none_or(|(_, time)| batch.created_at < *time)
+        {
+            self.oldest = Some((batch.id.clone(), batch.created_at));
+        }
+    }
 }
 
 /// The time (OpenAI's clock, in seconds) back to which a listing must go. Such a listing shows every second
@@ -29,51 +157,23 @@ pub struct Reconciled {
 /// # Errors
 /// The store's.
 pub fn reach(view: &View) -> Stored<i64> {
-    let after_last_listing = batches::listed_until(view)?.map(|time| time - LISTING_OVERLAP);
-    let reach =
-        after_last_listing.unwrap_or(batches::database_made_at(view)?.seconds() - FIRST_LISTING_OVERLAP);
-    let unknown_batch = alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
-    Ok(reach.min(unknown_batch.unwrap_or(reach)))
+    let reach = match batches::listed_until(view)? {
+        Some(time) => time,
+        None => batches::database_made_at(view)?.seconds() - FIRST_LISTING_OVERLAP,
+    };
+    Ok(reach.min(cause_of_stop(view)?.unwrap_or(reach)))
 }
 
-/// Compares every batch of a listing that goes back to `from` with the store, in one transaction.
-///
-/// # Errors
-/// The store's.
-pub fn compare_with_listing(tx: &Tx<'_>, store: &Store, listed: &[Batch], from: i64) -> Stored<Reconciled> {
-    alerts::clear_pause(tx, &PauseScope::OpenAi)?;
-    let is_complete = from <= reach(tx)?;
-    let mut linked = Vec::new();
-    let mut unknown = Vec::new();
-    let mut newest = None;
-    for batch in listed {
-        match batches::link_listed(tx, store.database_id(), batch)? {
-            ListedBatch::Foreign => continue,
-            ListedBatch::Unknown => unknown.push(batch),
-            ListedBatch::Linked(row) => linked.push(batches::get(tx, row)?.key),
-            ListedBatch::Known | ListedBatch::Duplicate(_) => {}
-        }
-        newest = newest.max(Some(batch.created_at));
-    }
-    if let Some(newest) = newest.filter(|_| is_complete) {
-        batches::mark_listed(tx, newest)?;
-    }
-    if let Some(oldest) = unknown.iter().min_by_key(|batch| batch.created_at) {
-        stop_creates(tx, oldest, unknown.len())?;
-    } else if is_complete && has_cause_of_stop(tx, listed)? {
-        alerts::clear_pause(tx, &PauseScope::Creates)?;
-    }
-    Ok(Reconciled {
-        unknown_batches: unknown.len(),
-        linked,
-    })
+/// OpenAI's time of the batch that stopped the creates; `None` if they are not stopped.
+fn cause_of_stop(view: &View) -> Stored<Option<i64>> {
+    Ok(alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time))
 }
 
-/// Whether a listing has the batch that stopped the creates; true if creates are not stopped. The listing of
-/// another project does not have it, and proves nothing.
-fn has_cause_of_stop(view: &View, listed: &[Batch]) -> Stored<bool> {
-    let cause = alerts::paused(view, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
-    Ok(cause.is_none_or(|time| listed.iter().any(|batch| batch.created_at == time)))
+/// Whether the key sees the newest batch of this database; true if there is no batch yet. A listing of another
+/// project must not move the mark.
+fn is_own_project(api: &dyn BatchApi, store: &Store) -> Stored<bool> {
+    let newest = store.read(|view| batches::newest_openai_id(view, api.identity()))?;
+    Ok(newest.is_none_or(|id| api.batch(&id).is_ok()))
 }
 
 /// Ends the stop of creates if the batch that caused it has its row. A recovery under a key of another
@@ -82,22 +182,20 @@ fn has_cause_of_stop(view: &View, listed: &[Batch]) -> Stored<bool> {
 /// # Errors
 /// The store's.
 pub fn resume_creates(tx: &Tx<'_>) -> Stored<()> {
-    let cause = alerts::paused(tx, &PauseScope::Creates)?.and_then(|pause| pause.openai_time);
-    match cause {
+    match cause_of_stop(tx)? {
         Some(time) if !batches::is_known_of(tx, time)? => Ok(()),
         _ => alerts::clear_pause(tx, &PauseScope::Creates),
     }
 }
 
-fn stop_creates(tx: &Tx<'_>, oldest: &Batch, number: usize) -> Stored<()> {
+fn stop_creates(tx: &Tx<'_>, oldest: &str, created_at: i64, number: usize) -> Stored<()> {
     let reason = format!(
-        "OpenAI has {number} batches of this database that it does not know ({} among them): OpenAI has \
+        "OpenAI has {number} batches of this database that it does not know ({oldest} among them): OpenAI has \
          moved on since the backup was taken from which it was restored. Nothing is created until \
          `batchkeeper recover --apply` has linked them; if this is a copy that is to live beside the \
-         original, make it another one with `batchkeeper recover --new-identity`",
-        oldest.id
+         original, make it another one with `batchkeeper recover --new-identity`"
     );
-    alerts::pause_since(tx, &PauseScope::Creates, &reason, oldest.created_at)?;
+    alerts::pause_since(tx, &PauseScope::Creates, &reason, created_at)?;
     let subject = AlertSubject::Scope(PauseScope::Creates);
     alerts::open(tx, AlertKind::RestoredDatabase, &subject, &reason).map(drop)
 }

@@ -11,7 +11,7 @@ use super::{RecoveryError, reconcile};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::{Scheme, Stage};
-use crate::openai::listing::batches_back_to;
+use crate::openai::listing::list_back_to;
 use crate::openai::{Batch, BatchApi};
 use crate::store::batch_links::{BatchLink, link_legacy_batch, link_own_batch};
 use crate::store::batches::{self, ListedBatch, META_SUBMISSION};
@@ -92,12 +92,13 @@ impl RecoveryFinding {
 pub struct Recovery {
     pub(super) store: Arc<Store>,
     pub(super) api: Arc<dyn BatchApi>,
+    wait: fn(Duration),
 }
 
 impl Recovery {
-    /// Works on this store and this account at OpenAI.
-    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>) -> Self {
-        Self { store, api }
+    /// Works on this store and this account at OpenAI. `wait` waits between a failed call and the next one.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, wait: fn(Duration)) -> Self {
+        Self { store, api, wait }
     }
 
     /// Lists orphaned jobs and batches, with the evidence for each match. Changes nothing.
@@ -113,7 +114,8 @@ impl Recovery {
             .map(|orphan| orphan.created_at.before(LISTING_MARGIN).seconds())
             .min();
         let from = oldest.map_or(reach, |oldest| oldest.min(reach));
-        let listed = batches_back_to(self.api.as_ref(), from)
+        let mut listed = Vec::new();
+        list_back_to(self.api.as_ref(), from, self.wait, |page| listed.extend(page))
             .map_err(|error| RecoveryError::Listing(Box::new(error)))?;
         let mut findings = Vec::new();
         for batch in listed {

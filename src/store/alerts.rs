@@ -67,14 +67,18 @@ pub fn set_open(tx: &Tx<'_>, kind: AlertKind, causes: &[AlertCause]) -> Stored<(
     for cause in causes {
         open(tx, kind, &cause.subject, &cause.message)?;
     }
-    let mut query = tx.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
-    let subjects: Vec<AlertSubject> = query
-        .query_map([kind], |row| row.get("subject"))?
-        .collect::<Result<_, _>>()?;
+    let subjects = open_subjects(tx, kind)?;
     let mut gone = subjects
         .iter()
         .filter(|subject| !causes.iter().any(|cause| cause.subject == **subject));
     gone.try_for_each(|subject| close(tx, kind, subject))
+}
+
+/// The subjects of the open alerts of a kind.
+pub fn open_subjects(view: &View, kind: AlertKind) -> Stored<Vec<AlertSubject>> {
+    let mut query = view.prepare_cached("SELECT subject FROM alerts WHERE kind = ? AND closed_at IS NULL")?;
+    let subjects = query.query_map([kind], |row| row.get("subject"))?;
+    Ok(subjects.collect::<Result<_, _>>()?)
 }
 
 /// Closes every alert of a subject, whose causes are gone.

@@ -56,7 +56,7 @@ const COLUMNS: [(&str, &str, &str); 15] = [
 ];
 
 /// The columns in which stored words change: the new table, the new column, the value from the old row.
-const VALUES: [(&str, &str, &str); 5] = [
+const VALUES: [(&str, &str, &str); 6] = [
     (
         "alert_notices",
         "state",
@@ -77,6 +77,8 @@ const VALUES: [(&str, &str, &str); 5] = [
         "subject",
         "replace(subject, 'v_bad_totals:', 'v_bad_state_counts:')",
     ),
+    // Less the time by which the new program's listings may lag.
+    ("instance", "listed_until", "listed_to - 3600"),
     (
         "pauses",
         "scope",

@@ -63,7 +63,9 @@ fn a_create_that_is_not_found_is_made_again_once_after_the_settling_time() {
     world.run_to(BatchState::Uploaded);
     world.openai.state().fail(Op::Create, Fault::Lost);
     world.run_to(BatchState::Creating);
-    world.run_for(world.config.openai.settling_time - MINUTE);
+    // Listings count once the create cannot take effect any more.
+    let openai = world.config.openai.clone();
+    world.run_for(openai.create_timeout + openai.settling_time - MINUTE);
     assert_eq!(world.openai.count(Op::Create), 1);
     world.run_for(2 * MINUTE);
     assert_eq!(world.openai.count(Op::Create), 2);

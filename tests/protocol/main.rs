@@ -25,6 +25,7 @@ mod recovery;
 mod refused_batches;
 mod restore;
 mod schema;
+mod shared_projects;
 mod simulation;
 mod whole_jobs;
 #[path = "../support/world/mod.rs"]

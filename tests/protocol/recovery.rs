@@ -286,7 +286,7 @@ fn recover_may_be_run_again_while_a_job_is_an_orphan_still() {
     let store = Arc::new(Store::open(&world.config.database, now).unwrap());
     let taken = store.write(now, |tx| legacy::insert_job(tx, &dump.jobs[0]));
     assert!(taken.unwrap());
-    let recovery = Recovery::new(store, api);
+    let recovery = Recovery::new(store, api, |_| {});
     let linked = [1, 2].map(|_| recovery.apply(&recovery.survey().unwrap(), now));
     assert_eq!(linked.map(Result::unwrap), [1, 0]);
 }

@@ -10,6 +10,7 @@ pub mod ended_lot;
 pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;
+pub mod listing;
 pub mod lost_create;
 pub mod missing_images;
 pub mod missing_lines;

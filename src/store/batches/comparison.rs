@@ -1,15 +1,15 @@
-//! How far OpenAI's listings have shown this database's batches, and whether they were compared with the
+//! How far OpenAI's listings have shown the project's batches, and whether they were compared with the
 //! database since the daemon started.
 
 use crate::base::clock::Timestamp;
 use crate::store::{Stored, Tx, View};
 
-/// OpenAI's time, in seconds, of the newest batch of this database that a whole listing has shown.
+/// The time (OpenAI's clock, in seconds) up to which complete listings have shown every batch of the project.
 pub fn listed_until(view: &View) -> Stored<Option<i64>> {
     Ok(view.query_row("SELECT listed_until FROM instance", [], |row| row.get(0))?)
 }
 
-/// Stores that a whole listing has shown this database's batches up to that time of OpenAI's.
+/// Stores that a complete listing has shown every batch of the project up to that time of OpenAI's.
 pub fn mark_listed(tx: &Tx<'_>, to: i64) -> Stored<()> {
     tx.execute(
         "UPDATE instance SET listed_until = ?1 WHERE listed_until IS NULL OR listed_until < ?1",

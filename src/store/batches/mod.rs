@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::BatchState;
 use crate::domain::due::Due;
+use crate::domain::openai::Identity;
 use crate::store::predicates::{ACTIVE_BATCH, LIVE_BATCH, UNSUBMITTED_BATCH};
 
 mod abandoned;
@@ -147,6 +148,17 @@ pub fn is_known_of(view: &View, second: i64) -> Stored<bool> {
     let mut query =
         view.prepare_cached("SELECT EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?)")?;
     Ok(query.query_row([second], |row| row.get(0))?)
+}
+
+/// The OpenAI id of the newest batch that has one under that account.
+pub fn newest_openai_id(view: &View, identity: &Identity) -> Stored<Option<String>> {
+    let mut query = view.prepare_cached(
+        "SELECT openai_batch_id FROM openai_batches
+         WHERE openai_batch_id IS NOT NULL AND (base_url, organization, project) = (?, ?, ?)
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    let values = params![identity.base_url, identity.organization, identity.project];
+    Ok(query.query_row(values, |row| row.get(0)).optional()?)
 }
 
 /// How many known batches OpenAI has made since `oldest` (OpenAI's clock, seconds).

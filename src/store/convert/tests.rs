@@ -144,7 +144,7 @@ fn every_row_is_copied_under_its_new_names() {
         ),
         (
             "SELECT listed_until || (compared_at IS NULL) FROM instance",
-            "17954000001",
+            "17953964001",
         ),
         (
             "SELECT openai_input_tokens || '' FROM openai_batches WHERE id = 7",

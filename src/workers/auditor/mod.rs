@@ -32,6 +32,8 @@ pub struct Auditor {
     /// When the next comparison with OpenAI's listing is due, on the steady clock. The submitter makes the
     /// first one.
     reconcile_at: Option<Duration>,
+    /// The comparison that is not finished yet.
+    listing: Option<listing::ListingAudit>,
 }
 
 impl Auditor {
@@ -43,6 +45,7 @@ impl Auditor {
             config,
             audit_at: Duration::ZERO,
             reconcile_at: None,
+            listing: None,
         }
     }
 
@@ -190,6 +193,11 @@ impl Worker for Auditor {
         Some(Topic::Audited)
     }
 
+    fn longest_tick(&self) -> Duration {
+        // A page of a listing is bounded by the least rate of a transfer.
+        Duration::from_hours(2)
+    }
+
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         if now.steady >= self.audit_at {
             self.audit(now)?;
@@ -199,8 +207,14 @@ impl Worker for Auditor {
             .reconcile_at
             .get_or_insert(now.steady + self.config.steps.reconcile);
         if now.steady >= due && pauses::openai_paused(&self.store, &self.config, now)?.is_none() {
-            self.compare_listing(now)?;
-            self.reconcile_at = Some(now.steady + self.config.steps.reconcile);
+            let wait = self.compare_listing(now)?;
+            self.reconcile_at = Some(now.steady + wait);
+            if wait.is_zero() {
+                return Ok(TickOutcome {
+                    worked: false,
+                    after: wait,
+                });
+            }
         }
         let wait = self
             .audit_at

@@ -3,13 +3,10 @@
 use super::Submitter;
 use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject};
-use crate::domain::batch::BatchState;
 use crate::domain::decide::failed_call::CallPurpose;
 use crate::domain::decide::failed_create::{self, FailedCreateDecision};
-use crate::domain::decide::lost_create::{LostCreate, LostCreateDecision};
-use crate::openai::listing::batches_back_to;
+use crate::domain::decide::lost_create::LostCreateDecision;
 use crate::openai::{CallError, NewBatch};
-use crate::recovery::reconcile;
 use crate::store::alerts;
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
 use crate::workers::spool::SpoolKind;
@@ -36,7 +33,7 @@ impl Submitter {
 
     /// Sends the create whose intent is committed.
     fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
-        self.lost_creates.end(row.id);
+        self.lost_creates.remove(&row.id);
         match self.api.create_batch(&self.new_batch(row)) {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
@@ -87,44 +84,14 @@ impl Submitter {
         Ok(())
     }
 
-    /// Looks for the batch of a create whose answer was lost. Other batches go on meanwhile.
-    pub(super) fn find_created(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let waited = self.lost_creates.waited(row.id, now);
-        let from = row.input_file_time.unwrap_or(0);
-        let listed = match batches_back_to(self.api.as_ref(), from) {
-            Ok(listed) => listed,
-            Err(error) => return self.fail_call(row, now, CallPurpose::FindCreated, &error),
-        };
-        // Other batches that the listing shows are linked too: their answers were lost as well.
-        let (reconciled, state) = self.store.write(now.wall, |tx| {
-            let reconciled = reconcile::compare_with_listing(tx, &self.store, &listed, from)?;
-            Ok((reconciled, batches::get(tx, row.id)?.state))
-        })?;
-        self.remove_inputs(&reconciled)?;
-        let mut lost = LostCreate {
-            is_found: state != BatchState::Creating,
-            waited,
-            has_input: None,
-            settling_time: self.config.openai.settling_time,
-            retry_interval: self.config.openai.retry_interval,
-        };
-        if lost.decide() == LostCreateDecision::AskForInput {
-            match self.has_input(row) {
-                Ok(has_input) => lost.has_input = Some(has_input),
-                Err(error) => return self.fail_call(row, now, CallPurpose::FindCreated, &error),
-            }
-        }
-        self.apply_lost(row, now, lost.decide())
-    }
-
-    fn apply_lost(
+    /// Applies the decision on a lost create whose batch is not listed.
+    pub(super) fn apply_lost(
         &mut self,
         row: &BatchRow,
         now: Moment,
         decision: LostCreateDecision,
-    ) -> Result<TickOutcome, WorkerError> {
+    ) -> Result<(), WorkerError> {
         match decision {
-            LostCreateDecision::Found => self.lost_creates.end(row.id),
             LostCreateDecision::LookAgain { wait } => self.store.write(now.wall, |tx| {
                 batches::set_next_check(tx, row.id, now.wall + wait)
             })?,
@@ -132,10 +99,11 @@ impl Submitter {
                 log::warn!(
                     event = "not_found", batch = row.id; "not found at OpenAI after the settling time"
                 );
-                self.store
-                    .write(now.wall, |tx| batches::mark_not_created(tx, row.id))?;
-                self.lost_creates.end(row.id);
-                return self.create(row, now);
+                self.store.write(now.wall, |tx| {
+                    batches::mark_not_created(tx, row.id)?;
+                    batches::set_next_check(tx, row.id, now.wall)
+                })?;
+                self.lost_creates.remove(&row.id);
             }
             LostCreateDecision::AskForInput | LostCreateDecision::OtherProject => {
                 let message = format!(
@@ -152,12 +120,12 @@ impl Submitter {
                 })?;
             }
         }
-        Ok(TickOutcome::again())
+        Ok(())
     }
 
     /// Whether OpenAI has the input file of a batch under the present key. If it does not, a listing without
     /// the batch proves nothing either.
-    fn has_input(&self, row: &BatchRow) -> Result<bool, CallError> {
+    pub(super) fn has_input(&self, row: &BatchRow) -> Result<bool, CallError> {
         let id = row.input_file_id.as_deref().unwrap_or_default();
         match self.api.file(id) {
             Ok(_) => Ok(true),

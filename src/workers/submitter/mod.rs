@@ -2,13 +2,13 @@
 //!
 //! A tick does one step of one batch: `planned → sealed → uploaded → creating → submitted`.
 //!
-//! 1. After a start, OpenAI's batches are compared with the database before anything is created (`compare`).
+//! 1. After a start, OpenAI's batches are compared with the database before anything is created (`listing`).
 //! 2. Waiting requests are claimed for a new batch, in fair shares (`pack`, `shares`).
 //! 3. The batch's input file is written and sealed (`input`), and uploaded (`upload`).
 //! 4. The batch is created (`create`). A committed row says so before the call. If the answer is lost, the
 //!    batch is looked for before it is created again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +18,21 @@ use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::decide::backoff::longest_backoff;
 use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
+use crate::domain::decide::lost_create::LostCreate;
 use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError};
+use crate::recovery::reconcile::Reconciliation;
 use crate::store::batches::{self, BatchRow};
 use crate::store::settle;
 use crate::store::{Store, Stored, Tx, View, alerts};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
+use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 use crate::workers::{abandonment, call_failure, pauses};
 
-mod compare;
 mod create;
 mod input;
+mod listing;
 mod pack;
 mod shares;
 mod upload;
@@ -43,10 +45,16 @@ pub struct Submitter {
     api: Arc<dyn BatchApi>,
     config: Arc<Config>,
     spool: Spool,
-    /// When OpenAI's batches are next compared with the store, on the steady clock.
-    compare_at: Duration,
-    /// Since when the batch of each create whose answer was lost is looked for.
-    lost_creates: WaitTimes,
+    /// The unfinished comparison with OpenAI's listing.
+    listing: Option<Reconciliation>,
+    /// Since when creates wait for a complete listing.
+    listing_since: Option<Moment>,
+    /// Why the last call of it failed.
+    listing_error: Option<String>,
+    /// When the next page of the listing may be asked for, on the steady clock.
+    list_at: Duration,
+    /// The creates whose answers were lost, by row.
+    lost_creates: HashMap<i64, LostCreate>,
     /// The stage whose requests were packed last.
     last_stage: Stage,
     /// The cap of the requests that were packed last, by stage.
@@ -62,8 +70,11 @@ impl Submitter {
             api,
             config,
             spool,
-            compare_at: Duration::ZERO,
-            lost_creates: WaitTimes::default(),
+            listing: None,
+            listing_since: None,
+            listing_error: None,
+            list_at: Duration::ZERO,
+            lost_creates: HashMap::new(),
             last_stage: Stage::Vision,
             last_caps: BTreeMap::new(),
         }
@@ -177,7 +188,7 @@ impl Submitter {
                 alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
                 batches::mark_abandoned(tx, row.id, "abandoned by the operator")
             })?;
-            self.lost_creates.end(row.id);
+            self.lost_creates.remove(&row.id);
             self.spool.remove(&row.key, SpoolKind::Input)?;
         }
         Ok(TickOutcome::again())
@@ -221,7 +232,7 @@ impl Worker for Submitter {
             return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
         if !self.store.read(batches::is_compared)? {
-            let wait = self.compare_at.saturating_sub(now.steady);
+            let wait = self.list_at.saturating_sub(now.steady);
             return if wait.is_zero() {
                 self.compare(now)
             } else {
@@ -232,6 +243,7 @@ impl Worker for Submitter {
         if self.store.read(stopped)?.is_some() {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         }
+        self.drop_unneeded_listing(now)?;
         let may_create = self.may_create()?;
         let mut unsubmitted = vec![BatchState::Sealed, BatchState::Uploaded, BatchState::Creating];
         if may_create {

@@ -284,6 +284,12 @@ impl World {
         self.crash();
     }
 
+    /// From now on the program sees OpenAI through `api`.
+    pub fn look_through(&mut self, api: Arc<dyn BatchApi>) {
+        self.api = api;
+        self.crash();
+    }
+
     /// Runs `act`; `None` if the process ended in it and was started again.
     pub fn survive<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| act(self))) {

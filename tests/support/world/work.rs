@@ -158,7 +158,7 @@ impl World {
     pub fn recover(&mut self) -> Option<String> {
         let done = self.survive(|world| {
             let store = world.running.as_ref().expect("it runs").store.clone();
-            let recovery = Recovery::new(store, world.api.clone());
+            let recovery = Recovery::new(store, world.api.clone(), |_| {});
             let said = |error: RecoveryError| error.to_string();
             let findings = recovery.survey().map_err(said)?;
             let found = findings.iter().map(|it| it.evidence.clone()).collect();
