@@ -81,12 +81,12 @@ mod signature_of_a_parsed_submission {
     fn ours(bencher: Bencher) {
         let body = submission();
         let (key, parsed) = (Key::new(KEY).unwrap(), python_json::parse(&body).unwrap());
-        let signature = sign(&key, Message::Canonical(&parsed));
+        let signature = sign(&key, Message::Canonical(parsed.root()));
         bencher.counter(BytesCount::of_slice(&body)).bench(|| {
             verify(
                 &signature,
                 std::slice::from_ref(&key),
-                &[Message::Canonical(divan::black_box(&parsed))],
+                &[Message::Canonical(divan::black_box(parsed.root()))],
             )
         });
     }

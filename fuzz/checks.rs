@@ -13,7 +13,7 @@ use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign
 use batchkeeper::http::request_head::{end_of_head, parse};
 use batchkeeper::openai::jsonl::{LineContent, LineReader};
 use batchkeeper::outbound::SsrfGuard;
-use batchkeeper::python_json::{self, Json};
+use batchkeeper::python_json::{self, Document};
 
 /// A request head: however the bytes are split, an accepted head has no forbidden bytes.
 pub fn request_head(data: &[u8]) {
@@ -45,7 +45,7 @@ pub fn request_head(data: &[u8]) {
 
 /// A submission's body: an accepted submission keeps the contract's limits.
 pub fn submission(data: &[u8]) {
-    let Ok(body) = python_json::parse_within(data, 100_000) else {
+    let Ok(document) = python_json::parse_within(data, 100_000) else {
         return;
     };
     let url = |url: &str| match SsrfGuard::DenyPrivate.check_url(url) {
@@ -58,7 +58,7 @@ pub fn submission(data: &[u8]) {
         check_image_url: &url,
         check_webhook_url: &url,
     };
-    let Ok(submission) = check_submission(&body, &rules) else {
+    let Ok(submission) = check_submission(document.root(), &rules) else {
         return;
     };
     assert!((1..=10).contains(&submission.languages.len()));
@@ -74,9 +74,9 @@ pub fn submission(data: &[u8]) {
     }
 }
 
-fn form(json: &Json<'_>) -> Vec<u8> {
+fn form(document: &Document<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    python_json::write_canonical(json, &mut |piece| out.extend_from_slice(piece));
+    python_json::write_canonical(document.root(), &mut |piece| out.extend_from_slice(piece));
     out
 }
 

@@ -27,7 +27,7 @@ impl Api {
     pub(super) fn authenticate_submission(
         &self,
         request: &Request,
-        body: &Json<'_>,
+        body: Json<'_>,
         now: Timestamp,
     ) -> Result<AuthenticatedClient<'_>, ApiError> {
         let header = request.header("x-signature");

@@ -81,7 +81,7 @@ impl Api {
             return Ok(());
         }
         let _permit = self.large_body_permit(body)?;
-        if parse_body(body)?.field("event").is_some() {
+        if parse_body(body)?.root().field("event").is_some() {
             let message = "A body with an `event` field is a webhook of this service, never a request.";
             return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
         }

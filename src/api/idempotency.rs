@@ -173,7 +173,7 @@ pub fn remember(
 }
 
 /// The SHA-256 of lots, languages and webhooks in hex. Equal submissions have the same.
-pub fn content_sha256(body: &Json<'_>, submission: &Submission<'_>) -> String {
+pub fn content_sha256(body: Json<'_>, submission: &Submission<'_>) -> String {
     let mut hash = Sha256::new();
     for text in [
         submission.languages.join("\n").as_str(),

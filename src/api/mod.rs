@@ -12,7 +12,7 @@ use crate::http::{Handler, Request, Response};
 use crate::ops::answers::{RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal};
 use crate::ops::{Health, RequestMetrics};
 use crate::outbound::SsrfGuard;
-use crate::python_json::{self, Json};
+use crate::python_json::{self, Document};
 use crate::store::Store;
 use crate::workers::wakeups::Wakeups;
 
@@ -138,7 +138,7 @@ fn overloaded(message: &str, retry_after: &str) -> RequestError {
 /// The most JSON values in a body. The largest job of the contract has far fewer.
 const MAX_VALUES: usize = 12_000_000;
 
-fn parse_body(body: &[u8]) -> Result<Json<'_>, ApiError> {
+fn parse_body(body: &[u8]) -> Result<Document<'_>, ApiError> {
     python_json::parse_within(body, MAX_VALUES)
         .map_err(|error| ApiError::new(ErrorCode::InvalidJson, format!("The body is no JSON: {error}.")))
 }

@@ -86,7 +86,10 @@ fn sign_submission(context: &Context, client: &ClientConfig, key: &Key, body: &[
     if !client.legacy() {
         return show_forms(context, None, None, &v1);
     }
-    let lots = parsed.field("lots").filter(|lots| matches!(lots, Json::Array(_)));
+    let lots = parsed
+        .root()
+        .field("lots")
+        .filter(|lots| matches!(lots, Json::Array(_)));
     let header = sign(key, Message::Bytes(body));
     let field = lots.map(|lots| sign(key, Message::Canonical(lots)));
     show_forms(context, Some(header), field, &v1)

@@ -3,47 +3,86 @@
 //! The text goes piece by piece to a function, such as the update of a hash, so no copy of a large body is
 //! needed.
 
+use super::document::Span;
 use super::text::CodePoints;
-use super::{Json, Text};
+use super::{Json, Members, Text};
 
 /// The function that gets the pieces in their order.
 type Sink<'s> = &'s mut dyn FnMut(&[u8]);
 
 /// Writes a value in canonical form: the names are sorted by code point, and of duplicates the last one
 /// counts.
-pub fn write_canonical(json: &Json<'_>, sink: Sink<'_>) {
-    match json {
-        Json::Null => sink(b"null"),
-        Json::Bool(true) => sink(b"true"),
-        Json::Bool(false) => sink(b"false"),
-        Json::Number(text) => write_number(text, sink),
-        Json::String(text) => write_text(*text, sink),
-        Json::Array(elements) => {
-            sink(b"[");
-            for (index, element) in elements.iter().enumerate() {
-                write_comma(index, sink);
-                write_canonical(element, sink);
-            }
-            sink(b"]");
-        }
-        Json::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            // The sort is stable, so the last of several equal names stays the last.
-            sorted.sort_by_key(|(name, _)| *name);
-            sink(b"{");
-            let mut written = 0;
-            for (index, (name, value)) in sorted.iter().enumerate() {
-                if sorted.get(index + 1).is_some_and(|next| next.0 == *name) {
-                    continue;
+pub fn write_canonical(json: Json<'_>, sink: Sink<'_>) {
+    Writer {
+        members: Vec::new(),
+        sink,
+    }
+    .value(json);
+}
+
+/// Where a member's name and value begin in the text.
+type MemberSpan = Span;
+
+/// Writes values from the text. It holds the members of the objects that are open, 8 bytes each.
+struct Writer<'s> {
+    members: Vec<MemberSpan>,
+    sink: Sink<'s>,
+}
+
+impl Writer<'_> {
+    fn value(&mut self, json: Json<'_>) {
+        match json {
+            Json::Null => (self.sink)(b"null"),
+            Json::Bool(true) => (self.sink)(b"true"),
+            Json::Bool(false) => (self.sink)(b"false"),
+            Json::Number(text) => write_number(text, self.sink),
+            Json::String(text) => write_text(text, self.sink),
+            Json::Array(elements) => {
+                (self.sink)(b"[");
+                for (index, element) in elements.enumerate() {
+                    write_comma(index, self.sink);
+                    self.value(element);
                 }
-                write_comma(written, sink);
-                write_text(*name, sink);
-                sink(b":");
-                write_canonical(value, sink);
-                written += 1;
+                (self.sink)(b"]");
             }
-            sink(b"}");
+            Json::Object(members) => self.object(members),
         }
+    }
+
+    fn object(&mut self, mut members: Members<'_>) {
+        let document = members.document();
+        let first = self.members.len();
+        while let Some((name, value)) = members.next_span() {
+            self.members.push(Span::new(name, value));
+        }
+        let name_of = |member: &MemberSpan| document.string(member.start());
+        // Equal names keep their order, so the last of them stays the last.
+        self.members
+            .get_mut(first..)
+            .unwrap_or_default()
+            .sort_unstable_by(|one, other| {
+                let by_name = name_of(one).cmp(&name_of(other));
+                by_name.then(one.start().cmp(&other.start()))
+            });
+        (self.sink)(b"{");
+        let (end, mut written) = (self.members.len(), 0);
+        for index in first..end {
+            let Some(member) = self.members.get(index).copied() else {
+                break;
+            };
+            let name = name_of(&member);
+            let next = self.members.get(index + 1).filter(|_| index + 1 < end);
+            if next.is_some_and(|next| name_of(next) == name) {
+                continue;
+            }
+            write_comma(written, self.sink);
+            write_text(name, self.sink);
+            (self.sink)(b":");
+            self.value(document.value(member.end()));
+            written += 1;
+        }
+        (self.sink)(b"}");
+        self.members.truncate(first);
     }
 }
 
@@ -205,37 +244,32 @@ fn float(number: f64) -> String {
 }
 
 /// The fewest digits that parse to this number, which must be finite and not negative, and the exponent of
-/// the first digit.
-///
-/// If two texts of that length are equally near, such as for 2159256500185022.25 and 2⁻²⁵, Rust writes the
-/// greater one, and Python the one that ends in an even digit. Rust rounds to even if the number of digits is
-/// given, so this function tries that, too, and uses the result if it parses to the same number.
+/// the first digit. Of two texts of that length which are equally near, as for 2⁻²⁵, it is the one that ends
+/// in an even digit, as in Python.
 fn shortest(number: f64) -> (String, i32) {
-    let shortest = format!("{number:e}");
-    let precision = shortest
-        .bytes()
-        .take_while(|byte| *byte != b'e')
-        .filter(u8::is_ascii_digit)
-        .count()
-        .saturating_sub(1);
-    let even = format!("{number:.precision$e}");
-    let text = match even.parse::<f64>() {
-        Ok(parsed) if parsed.to_bits() == number.to_bits() => even,
-        _ => shortest,
-    };
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    (mantissa.replace('.', ""), exponent.parse().unwrap_or(0))
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(number);
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let leading_zeros = digits.len() - digits.trim_start_matches('0').len();
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let before_point = i32::try_from(whole.len()).unwrap_or(0) - i32::try_from(leading_zeros).unwrap_or(0);
+    match digits.trim_matches('0') {
+        "" => ("0".into(), 0),
+        digits => (digits.into(), exponent + before_point - 1),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python_json::parse;
+    use crate::python_json::{Document, parse};
     use proptest::prelude::*;
 
-    fn text_of(json: &Json<'_>) -> String {
+    fn text_of(document: &Document<'_>) -> String {
         let mut bytes = Vec::new();
-        write_canonical(json, &mut |piece| bytes.extend_from_slice(piece));
+        write_canonical(document.root(), &mut |piece| bytes.extend_from_slice(piece));
         String::from_utf8(bytes).unwrap()
     }
 

@@ -1,6 +1,6 @@
-//! Parses JSON without recursion, so deep nesting cannot overflow the stack.
+//! Checks JSON without recursion, so deep nesting cannot overflow the stack.
 
-use super::{Json, Text};
+use super::document::{Document, Span};
 
 /// The deepest nesting that is allowed. Python raises `RecursionError` at 1,000 stack frames, a few of which
 /// belong to its caller. This number is near that.
@@ -61,110 +61,102 @@ pub enum JsonProblem {
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// The text has 4 GiB or more.
+    #[error("a text of 4 GiB or more")]
+    TooLong,
     /// The text has more values than the caller allows.
     #[error("too many values")]
     TooManyValues,
 }
 
-/// Parses one JSON text. It accepts exactly the UTF-8 texts that Python 3.11's `json.loads` accepts.
+/// Checks one JSON text. It accepts exactly the UTF-8 texts that Python 3.11's `json.loads` accepts.
 ///
 /// # Errors
 ///
 /// The first problem, with its offset.
-pub fn parse(text: &[u8]) -> Result<Json<'_>, JsonError> {
+pub fn parse(text: &[u8]) -> Result<Document<'_>, JsonError> {
     parse_within(text, usize::MAX)
 }
 
-/// Parses one JSON text from outside, with at most `max_values` values. A hostile text such as `[1,1,…]` has
-/// two bytes for each value, and its tree is twelve times as large.
+/// Checks one JSON text from outside, with at most `max_values` values.
 ///
 /// # Errors
 ///
 /// The first problem, with its offset.
-pub fn parse_within(text: &[u8], max_values: usize) -> Result<Json<'_>, JsonError> {
+pub fn parse_within(text: &[u8], max_values: usize) -> Result<Document<'_>, JsonError> {
     let text = std::str::from_utf8(text).map_err(|error| JsonError {
         offset: error.valid_up_to(),
         problem: JsonProblem::NotUtf8,
     })?;
-    let mut parser = Parser {
-        text,
+    let mut checker = Checker {
         bytes: text.as_bytes(),
         at: 0,
         values_left: max_values,
     };
-    if text.starts_with('\u{feff}') {
-        return parser.fail(JsonProblem::ByteOrderMark);
+    if u32::try_from(text.len()).is_err() {
+        return checker.fail(JsonProblem::TooLong);
     }
-    parser.document()
+    if text.starts_with('\u{feff}') {
+        return checker.fail(JsonProblem::ByteOrderMark);
+    }
+    let long = checker.document()?;
+    Ok(Document::new(text, long))
 }
 
-struct Parser<'a> {
-    text: &'a str,
+struct Checker<'a> {
     bytes: &'a [u8],
     at: usize,
     values_left: usize,
 }
 
-/// An array or object that is not closed yet. Its children are in a list that all open containers share, so a
-/// closed container is allocated once, in its exact size. `start` is the position of its first child in that
-/// list.
-enum OpenContainer<'a> {
-    Array { start: usize },
-    Object { start: usize, name: Text<'a> },
+/// An array or object that is not closed yet.
+struct OpenContainer {
+    is_object: bool,
+    /// Its place in the list of spans.
+    span: usize,
 }
 
-/// The beginning of a value: a whole value, or the beginning of a container with children.
-enum ValueStart<'a> {
-    Whole(Json<'a>),
-    Array,
-    Object(Text<'a>),
-}
-
-impl<'a> Parser<'a> {
-    fn document(&mut self) -> Result<Json<'a>, JsonError> {
-        let mut open: Vec<OpenContainer<'a>> = Vec::new();
-        let mut elements: Vec<Json<'a>> = Vec::new();
-        let mut members: Vec<(Text<'a>, Json<'a>)> = Vec::new();
+impl Checker<'_> {
+    /// Checks the whole text. Returns the spans of its long containers, in the order of their beginnings.
+    fn document(&mut self) -> Result<Vec<Span>, JsonError> {
+        let mut open: Vec<OpenContainer> = Vec::new();
+        let mut spans: Vec<Span> = Vec::new();
         loop {
-            let mut value = match self.value_start(open.len())? {
-                ValueStart::Whole(value) => value,
-                ValueStart::Array => {
-                    let start = elements.len();
-                    open.push(OpenContainer::Array { start });
-                    continue;
-                }
-                ValueStart::Object(name) => {
-                    let start = members.len();
-                    open.push(OpenContainer::Object { start, name });
-                    continue;
-                }
-            };
-            // The value is complete: add it to its container, and close each container that ends here.
+            self.skip_space();
+            let start = self.at;
+            if let Some(is_object) = self.value_start(open.len())? {
+                let span = spans.len();
+                spans.push(Span::new(start, start));
+                open.push(OpenContainer { is_object, span });
+                continue;
+            }
+            // The value is complete: go on in its container, and close each container that ends here.
             loop {
                 self.skip_space();
-                match open.last_mut() {
-                    None if self.at == self.bytes.len() => return Ok(value),
-                    None => return self.fail(JsonProblem::TrailingData),
-                    Some(OpenContainer::Array { start }) => {
-                        elements.push(value);
-                        if self.take(b',') {
-                            break;
-                        }
-                        if !self.take(b']') {
-                            return self.fail(JsonProblem::ExpectedCommaOrBracket);
-                        }
-                        value = Json::Array(elements.drain(*start..).collect());
+                let Some(container) = open.last() else {
+                    if self.at == self.bytes.len() {
+                        return Ok(spans);
                     }
-                    Some(OpenContainer::Object { start, name }) => {
-                        members.push((*name, value));
-                        if self.take(b',') {
-                            *name = self.name()?;
-                            break;
-                        }
-                        if !self.take(b'}') {
-                            return self.fail(JsonProblem::ExpectedCommaOrBrace);
-                        }
-                        value = Json::Object(members.drain(*start..).collect());
+                    return self.fail(JsonProblem::TrailingData);
+                };
+                if self.take(b',') {
+                    if container.is_object {
+                        self.name()?;
+                    }
+                    break;
+                }
+                let (closing, problem) = match container.is_object {
+                    true => (b'}', JsonProblem::ExpectedCommaOrBrace),
+                    false => (b']', JsonProblem::ExpectedCommaOrBracket),
+                };
+                if !self.take(closing) {
+                    return self.fail(problem);
+                }
+                // A short container holds short ones only, so it is the last of the list.
+                if let Some(span) = spans.get_mut(container.span) {
+                    *span = Span::new(span.start(), self.at);
+                    if !span.is_long() {
+                        spans.truncate(container.span);
                     }
                 }
                 open.pop();
@@ -172,8 +164,9 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn value_start(&mut self, depth: usize) -> Result<ValueStart<'a>, JsonError> {
-        self.skip_space();
+    /// Checks a whole value, or the beginning of a container with children: `Some` says whether that is an
+    /// object.
+    fn value_start(&mut self, depth: usize) -> Result<Option<bool>, JsonError> {
         self.values_left = match self.values_left.checked_sub(1) {
             Some(left) => left,
             None => return self.fail(JsonProblem::TooManyValues),
@@ -184,35 +177,33 @@ impl<'a> Parser<'a> {
         if matches!(byte, b'[' | b'{') && depth >= MAX_DEPTH {
             return self.fail(JsonProblem::TooDeep);
         }
-        Ok(match byte {
+        match byte {
             b'[' => {
                 self.at += 1;
                 self.skip_space();
                 if !self.take(b']') {
-                    return Ok(ValueStart::Array);
+                    return Ok(Some(false));
                 }
-                ValueStart::Whole(Json::Array(Box::default()))
             }
             b'{' => {
                 self.at += 1;
                 self.skip_space();
                 if !self.take(b'}') {
-                    return Ok(ValueStart::Object(self.name()?));
+                    self.name()?;
+                    return Ok(Some(true));
                 }
-                ValueStart::Whole(Json::Object(Box::default()))
             }
-            b'"' => ValueStart::Whole(Json::String(self.string()?)),
-            b'n' => ValueStart::Whole(self.word("null", Json::Null)?),
-            b't' => ValueStart::Whole(self.word("true", Json::Bool(true))?),
-            b'f' => ValueStart::Whole(self.word("false", Json::Bool(false))?),
-            b'N' => ValueStart::Whole(self.word("NaN", Json::Number("NaN"))?),
-            b'I' => ValueStart::Whole(self.word("Infinity", Json::Number("Infinity"))?),
-            b'-' if self.bytes.get(self.at + 1) == Some(&b'I') => {
-                ValueStart::Whole(self.word("-Infinity", Json::Number("-Infinity"))?)
-            }
-            b'-' | b'0'..=b'9' => ValueStart::Whole(Json::Number(self.number()?)),
+            b'"' => self.string()?,
+            b'n' => self.word("null")?,
+            b't' => self.word("true")?,
+            b'f' => self.word("false")?,
+            b'N' => self.word("NaN")?,
+            b'I' => self.word("Infinity")?,
+            b'-' if self.bytes.get(self.at + 1) == Some(&b'I') => self.word("-Infinity")?,
+            b'-' | b'0'..=b'9' => self.number()?,
             _ => return self.fail(JsonProblem::ExpectedValue),
-        })
+        }
+        Ok(None)
     }
 
     fn fail<T>(&self, problem: JsonProblem) -> Result<T, JsonError> {
@@ -232,31 +223,31 @@ impl<'a> Parser<'a> {
         is_next
     }
 
-    fn word(&mut self, word: &str, value: Json<'a>) -> Result<Json<'a>, JsonError> {
+    fn word(&mut self, word: &str) -> Result<(), JsonError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
             return self.fail(JsonProblem::ExpectedValue);
         }
         self.at += word.len();
-        Ok(value)
+        Ok(())
     }
 
     /// A member's name and its colon.
-    fn name(&mut self) -> Result<Text<'a>, JsonError> {
+    fn name(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         if self.bytes.get(self.at) != Some(&b'"') {
             return self.fail(JsonProblem::ExpectedName);
         }
-        let name = self.string()?;
+        self.string()?;
         self.skip_space();
         if !self.take(b':') {
             return self.fail(JsonProblem::ExpectedColon);
         }
-        Ok(name)
+        Ok(())
     }
 
     /// A string, from its opening quote.
-    fn string(&mut self) -> Result<Text<'a>, JsonError> {
+    fn string(&mut self) -> Result<(), JsonError> {
         let opening = self.at;
         self.at += 1;
         loop {
@@ -271,9 +262,8 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        let raw = self.text.get(opening + 1..self.at).unwrap_or_default();
         self.at += 1;
-        Ok(Text::checked(raw))
+        Ok(())
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
@@ -289,7 +279,7 @@ impl<'a> Parser<'a> {
 
     /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?`. It does not read an incomplete part, such as
     /// the point of `1.`, and the caller fails there.
-    fn number(&mut self) -> Result<&'a str, JsonError> {
+    fn number(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         let digits_start = start + usize::from(self.take(b'-'));
         let integer = self.digits(digits_start);
@@ -323,7 +313,7 @@ impl<'a> Parser<'a> {
             return self.fail(JsonProblem::IntegerTooLong);
         }
         self.at = end;
-        Ok(self.text.get(start..end).unwrap_or_default())
+        Ok(())
     }
 
     /// How many digits stand there.

@@ -185,7 +185,7 @@ fn json_that_only_python_accepts_is_verified_and_then_refused() {
     // Signed over the canonical `lots`. NaN, 1e400 and half a surrogate pair have a canonical form.
     let sent = |lots: &str| {
         let parsed = batchkeeper::python_json::parse(lots.as_bytes()).unwrap();
-        let message = batchkeeper::domain::signature::Message::Canonical(&parsed);
+        let message = batchkeeper::domain::signature::Message::Canonical(parsed.root());
         let signature = batchkeeper::domain::signature::sign(&crate::appliance::key(), message);
         let body = format!(
             "{{\"version\": \"1.0.0\", \"languages\": [\"en\"], \"lots\": {lots}, \"signature\": \"{signature}\"}}"

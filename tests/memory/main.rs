@@ -10,7 +10,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[path = "../support/appliance/mod.rs"]
+mod appliance;
+
 mod readers;
+mod strangers;
 mod transfers;
 
 /// The running test holds this lock: the figures are those of the whole process.

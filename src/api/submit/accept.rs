@@ -23,7 +23,7 @@ use crate::store::{Store, StoreError, Stored, Tx};
 /// # Errors
 /// The contract's error for the first thing that is wrong.
 pub fn check<'a>(
-    body: &Json<'a>,
+    body: Json<'a>,
     client: &ClientConfig,
     mode: Mode,
     config: &Config,

@@ -36,18 +36,19 @@ impl Api {
         let started = self.clock.now().steady;
         check_media_type(request)?;
         let permit = self.large_body_permit(&request.body)?;
-        let body = parse_body(&request.body)?;
-        let caller = self.authenticate_submission(request, &body, now)?;
+        let document = parse_body(&request.body)?;
+        let body = document.root();
+        let caller = self.authenticate_submission(request, body, now)?;
         let client = caller.client;
         let dry_run = is_dry_run(request)?;
-        let mode = self.mode(request, &body);
+        let mode = self.mode(request, body);
         let rate = match mode {
             Mode::Synchronous if !dry_run => RateLimit::Synchronous,
             _ => RateLimit::Submissions,
         };
         self.count_request(&client.name, rate)?;
         let keys = IdempotencyKeys::of_request(request, caller.signature)?;
-        let check = || accept::check(&body, client, mode, &self.config, &self.guard);
+        let check = || accept::check(body, client, mode, &self.config, &self.guard);
         if dry_run {
             return self.dry_run(&check()?, mode, now);
         }
@@ -57,8 +58,7 @@ impl Api {
         }
         self.check_pauses()?;
         let submission = check()?;
-        let content_sha256 = idempotency::content_sha256(&body, &submission);
-        drop(body);
+        let content_sha256 = idempotency::content_sha256(body, &submission);
         let checked = CheckedSubmission {
             client: &client.name,
             submission: &submission,
@@ -90,13 +90,16 @@ impl Api {
     }
 
     /// How a submission is answered: one lot synchronously, unless the client prefers not to wait.
-    fn mode(&self, request: &Request, body: &Json<'_>) -> Mode {
+    fn mode(&self, request: &Request, body: Json<'_>) -> Mode {
         let lots = body.field("lots").and_then(Json::as_array);
         let prefers_batch = request
             .headers("prefer")
             .flat_map(|line| line.split([',', ';']))
             .any(|it| it.trim().eq_ignore_ascii_case("respond-async"));
-        if self.config.synchronous.enabled && lots.is_some_and(|lots| lots.len() == 1) && !prefers_batch {
+        if self.config.synchronous.enabled
+            && lots.is_some_and(|lots| lots.take(2).count() == 1)
+            && !prefers_batch
+        {
             Mode::Synchronous
         } else {
             Mode::Batch

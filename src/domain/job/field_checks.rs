@@ -12,7 +12,7 @@ use crate::python_json::Json;
 const MAX_WEBHOOK_CHARS: usize = 500;
 
 /// The member of this name.
-pub(super) fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Json<'a>, ApiError> {
+pub(super) fn required<'a>(body: Json<'a>, name: &str) -> Result<Json<'a>, ApiError> {
     body.field(name).ok_or_else(|| {
         ApiError::new(ErrorCode::MissingField, format!("`{name}` is missing.")).with(json!({"field": name}))
     })
@@ -20,12 +20,12 @@ pub(super) fn required<'j, 'a>(body: &'j Json<'a>, name: &str) -> Result<&'j Jso
 
 /// Checks a webhook URL. `None` if it is absent or empty.
 pub(super) fn check_webhook<'a>(
-    object: &Json<'a>,
+    value: Option<Json<'a>>,
     name: &str,
     rules: &SubmissionRules<'_>,
 ) -> Result<Option<Cow<'a, str>>, ApiError> {
     let refuse = |why: &str| ApiError::new(ErrorCode::InvalidWebhookUrl, format!("`{name}` {why}"));
-    match object.field(name) {
+    match value {
         None => Ok(None),
         Some(Json::String(text)) => {
             let url = text

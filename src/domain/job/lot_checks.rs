@@ -8,7 +8,7 @@ use serde_json::json;
 use super::field_checks::check_webhook;
 use super::submission::{MAX_LOTS, NewLot, SubmissionRules};
 use crate::domain::api_error::{ApiError, ErrorCode};
-use crate::python_json::{Json, Text};
+use crate::python_json::{Elements, Json, Text};
 
 /// The most bytes of a lot's text.
 const MAX_INFO_BYTES: usize = 16 * 1024;
@@ -23,26 +23,24 @@ const MAX_EXAMPLES: usize = 20;
 
 /// Checks all lots.
 pub(super) fn check_lots<'a>(
-    lots: &[Json<'a>],
+    lots: Elements<'a>,
     rules: &SubmissionRules<'_>,
 ) -> Result<Vec<NewLot<'a>>, ApiError> {
-    if lots.is_empty() {
+    let number = lots.count();
+    if number == 0 {
         return Err(ApiError::new(
             ErrorCode::InvalidParameter,
             "`lots` is empty; send at least one lot.",
         ));
     }
-    if lots.len() > MAX_LOTS {
-        let message = format!(
-            "A job may hold {MAX_LOTS} lots; split this one of {}.",
-            lots.len()
-        );
-        let details = json!({"provided_lots": lots.len(), "max_allowed": MAX_LOTS});
+    if number > MAX_LOTS {
+        let message = format!("A job may hold {MAX_LOTS} lots; split this one of {number}.");
+        let details = json!({"provided_lots": number, "max_allowed": MAX_LOTS});
         return Err(ApiError::new(ErrorCode::BatchSizeExceeded, message).with(details));
     }
-    let mut seen = HashSet::with_capacity(lots.len());
-    let mut checked = Vec::with_capacity(lots.len());
-    for (position, lot) in lots.iter().enumerate() {
+    let mut seen = HashSet::with_capacity(number);
+    let mut checked = Vec::with_capacity(number);
+    for (position, lot) in lots.enumerate() {
         let lot = check_lot(position, lot, rules)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
@@ -66,17 +64,18 @@ pub(super) fn check_lots<'a>(
 
 fn check_lot<'a>(
     position: usize,
-    lot: &Json<'a>,
+    lot: Json<'a>,
     rules: &SubmissionRules<'_>,
 ) -> Result<NewLot<'a>, ApiError> {
     if !matches!(lot, Json::Object(_)) {
         return Err(invalid_lot(position, "must be an object."));
     }
-    let lot_id = check_lot_id(position, lot)?;
-    let additional_info = check_additional_info(position, lot)?;
-    let (images, unusable_images) = match lot.field("images") {
+    let [lot_id, info, images, webhook] = lot.fields(["lot_id", "additional_info", "images", "webhook"]);
+    let lot_id = check_lot_id(position, lot_id)?;
+    let additional_info = check_additional_info(position, info)?;
+    let (images, unusable_images) = match images {
         None => (Vec::new(), Vec::new()),
-        Some(Json::Array(images)) if images.len() <= rules.max_images => {
+        Some(Json::Array(images)) if images.count() <= rules.max_images => {
             check_images(position, images, rules)?
         }
         Some(Json::Array(_)) => {
@@ -85,7 +84,7 @@ fn check_lot<'a>(
         }
         Some(_) => return Err(invalid_lot(position, "`images` must be a list.")),
     };
-    let webhook_url = check_webhook(lot, "webhook", rules).map_err(|error| {
+    let webhook_url = check_webhook(webhook, "webhook", rules).map_err(|error| {
         ApiError::new(error.code, format!("Lot {position}: {}", error.message))
             .with(json!({"position": position}))
     })?;
@@ -98,10 +97,10 @@ fn check_lot<'a>(
     })
 }
 
-fn check_lot_id<'a>(position: usize, lot: &Json<'a>) -> Result<Cow<'a, str>, ApiError> {
-    let lot_id = match lot.field("lot_id") {
-        Some(Json::String(id)) => check_text(position, "lot_id", *id)?,
-        Some(Json::Number(id)) if !id.contains(['.', 'e', 'E', 'N', 'I']) => Cow::Borrowed(*id),
+fn check_lot_id<'a>(position: usize, lot_id: Option<Json<'a>>) -> Result<Cow<'a, str>, ApiError> {
+    let lot_id = match lot_id {
+        Some(Json::String(id)) => check_text(position, "lot_id", id)?,
+        Some(Json::Number(id)) if !id.contains(['.', 'e', 'E', 'N', 'I']) => Cow::Borrowed(id),
         Some(_) => {
             let problem = "`lot_id` must be a text or an integer.";
             return Err(invalid_lot(position, problem));
@@ -119,10 +118,10 @@ fn check_lot_id<'a>(position: usize, lot: &Json<'a>) -> Result<Cow<'a, str>, Api
     Ok(lot_id)
 }
 
-fn check_additional_info<'a>(position: usize, lot: &Json<'a>) -> Result<Cow<'a, str>, ApiError> {
-    let info = match lot.field("additional_info") {
+fn check_additional_info<'a>(position: usize, info: Option<Json<'a>>) -> Result<Cow<'a, str>, ApiError> {
+    let info = match info {
         None => Cow::Borrowed(""),
-        Some(Json::String(info)) => check_text(position, "additional_info", *info)?,
+        Some(Json::String(info)) => check_text(position, "additional_info", info)?,
         Some(_) => return Err(invalid_lot(position, "`additional_info` must be a text.")),
     };
     if info.len() > MAX_INFO_BYTES {
@@ -155,10 +154,10 @@ type Urls<'a> = Vec<Cow<'a, str>>;
 /// Separates a lot's image URLs into the usable and the unusable ones.
 fn check_images<'a>(
     position: usize,
-    images: &[Json<'a>],
+    images: Elements<'a>,
     rules: &SubmissionRules<'_>,
 ) -> Result<(Urls<'a>, Urls<'a>), ApiError> {
-    let mut usable = Vec::with_capacity(images.len());
+    let mut usable = Vec::new();
     let mut unusable = Vec::new();
     for image in images {
         let url = match image {
@@ -168,7 +167,7 @@ fn check_images<'a>(
                 _ => None,
             },
         };
-        let url = url.map(|url| check_text(position, "images", *url)).transpose()?;
+        let url = url.map(|url| check_text(position, "images", url)).transpose()?;
         match url {
             Some(url) if (rules.check_image_url)(&url).is_ok() => usable.push(url),
             Some(url) => unusable.push(cut_listed_url(url)),

@@ -16,10 +16,7 @@ const MAX_WEBHOOKS: usize = 100;
 ///
 /// # Errors
 /// The contract's error for the first problem.
-pub fn check_submission<'a>(
-    body: &Json<'a>,
-    rules: &SubmissionRules<'_>,
-) -> Result<Submission<'a>, ApiError> {
+pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Result<Submission<'a>, ApiError> {
     if !matches!(body, Json::Object(_)) {
         return Err(ApiError::new(
             ErrorCode::InvalidParameter,
@@ -32,7 +29,7 @@ pub fn check_submission<'a>(
     }
     check_version(body)?;
     let languages = check_languages(body, rules)?;
-    let webhook_url = check_webhook(body, "webhook_url", rules)?;
+    let webhook_url = check_webhook(body.field("webhook_url"), "webhook_url", rules)?;
     let lots = match required(body, "lots")? {
         Json::Array(lots) => check_lots(lots, rules)?,
         _ => {
@@ -54,7 +51,7 @@ pub fn check_submission<'a>(
     Ok(submission)
 }
 
-fn check_version(body: &Json<'_>) -> Result<(), ApiError> {
+fn check_version(body: Json<'_>) -> Result<(), ApiError> {
     match required(body, "version")? {
         Json::String(text) if text.is(VERSION) => Ok(()),
         _ => Err(ApiError::new(
@@ -64,23 +61,23 @@ fn check_version(body: &Json<'_>) -> Result<(), ApiError> {
     }
 }
 
-fn check_languages(body: &Json<'_>, rules: &SubmissionRules<'_>) -> Result<Vec<String>, ApiError> {
+fn check_languages(body: Json<'_>, rules: &SubmissionRules<'_>) -> Result<Vec<String>, ApiError> {
     let Json::Array(tags) = required(body, "languages")? else {
         return Err(ApiError::new(
             ErrorCode::InvalidParameter,
             "`languages` must be a list of language tags.",
         ));
     };
-    if tags.is_empty() || tags.len() > rules.max_languages {
+    let number = tags.count();
+    if number == 0 || number > rules.max_languages {
         let message = format!(
-            "`languages` must hold 1 to {} tags; it holds {}.",
-            rules.max_languages,
-            tags.len()
+            "`languages` must hold 1 to {} tags; it holds {number}.",
+            rules.max_languages
         );
         return Err(ApiError::new(ErrorCode::InvalidLanguage, message));
     }
-    let mut languages: Vec<String> = Vec::with_capacity(tags.len());
-    for (position, tag) in tags.iter().enumerate() {
+    let mut languages: Vec<String> = Vec::with_capacity(number);
+    for (position, tag) in tags.enumerate() {
         let tag = match tag {
             Json::String(text) => text.decode().ok().filter(|tag| is_language_tag(tag)),
             _ => None,

@@ -9,18 +9,18 @@ use crate::domain::decide::request_error::{Blame, ErrorPlace, RequestError};
 use crate::python_json::Json;
 
 /// The answer of a line whose request had no HTTP answer.
-pub(super) fn of_line(error: &Json<'_>) -> Answer {
+pub(super) fn of_line(error: Json<'_>) -> Answer {
     answer(read(error), ErrorPlace::Line, "line_error")
 }
 
 /// The answer with a status other than 2xx.
-pub(super) fn of_status(status: u16, body: Option<&Json<'_>>) -> Answer {
+pub(super) fn of_status(status: u16, body: Option<Json<'_>>) -> Answer {
     let error = body.map(read_body).unwrap_or_default();
     answer(error, ErrorPlace::Status(status), &format!("http_{status}"))
 }
 
 /// The answer with a status of 2xx and an error in its body.
-pub(super) fn inside_success(error: &Json<'_>) -> Answer {
+pub(super) fn inside_success(error: Json<'_>) -> Answer {
     answer(read(error), ErrorPlace::Success, "failed")
 }
 
@@ -51,7 +51,7 @@ fn answer(error: RequestError, place: ErrorPlace, unnamed: &str) -> Answer {
 }
 
 /// Reads an error object, or the bare text that some servers send.
-fn read(error: &Json<'_>) -> RequestError {
+fn read(error: Json<'_>) -> RequestError {
     if let Some(text) = error.as_text() {
         let message = cut(&text.decode_lossy());
         return RequestError {
@@ -76,7 +76,7 @@ fn read(error: &Json<'_>) -> RequestError {
 }
 
 /// Reads the error of a whole body: its `error`, else its `detail`, else the body itself.
-fn read_body(body: &Json<'_>) -> RequestError {
+fn read_body(body: Json<'_>) -> RequestError {
     let error = member(body, "error");
     let detail = member(body, "detail");
     let mut found = read(error.or(detail).unwrap_or(body));

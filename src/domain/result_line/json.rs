@@ -7,19 +7,19 @@ use crate::python_json::Json;
 const MESSAGE_CHARS: usize = 500;
 
 /// A member that is present: not null and not `{}`.
-pub(super) fn member<'j, 'a>(json: &'j Json<'a>, name: &str) -> Option<&'j Json<'a>> {
+pub(super) fn member<'a>(json: Json<'a>, name: &str) -> Option<Json<'a>> {
     json.field(name)
         .filter(|value| value.as_object().is_none_or(|members| !members.is_empty()))
 }
 
 /// A member that is a string and not empty.
-pub(super) fn string(json: &Json<'_>, name: &str) -> Option<String> {
+pub(super) fn string(json: Json<'_>, name: &str) -> Option<String> {
     let text = member(json, name)?.as_text()?.decode_lossy();
     (!text.is_empty()).then(|| text.into_owned())
 }
 
 /// Whether a member is that text.
-pub(super) fn is(json: &Json<'_>, name: &str, value: &str) -> bool {
+pub(super) fn is(json: Json<'_>, name: &str, value: &str) -> bool {
     member(json, name)
         .and_then(Json::as_text)
         .is_some_and(|text| text.is(value))

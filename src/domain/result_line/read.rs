@@ -18,11 +18,12 @@ const MOST_TOKENS: u64 = 1 << 32;
 pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
     // A file may begin with a byte order mark. The answer behind it is billed like any other.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let line = parse(bytes).map_err(|error| BrokenLine {
+    let document = parse(bytes).map_err(|error| BrokenLine {
         message: format!("not a line of JSON: {error}"),
         custom_id: find_custom_id(bytes),
     })?;
-    let Some(custom_id) = string(&line, "custom_id") else {
+    let line = document.root();
+    let Some(custom_id) = string(line, "custom_id") else {
         return Err(BrokenLine {
             message: match line {
                 Json::Object(_) => "the line has no custom_id".into(),
@@ -31,14 +32,14 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
             custom_id: None,
         });
     };
-    let response = member(&line, "response");
+    let response = member(line, "response");
     let body = response.and_then(|response| member(response, "body"));
     let status = response
         .and_then(|response| member(response, "status_code"))
         .map(|status| status.as_u64().and_then(|status| u16::try_from(status).ok()));
-    let (answer, usage) = match (body, member(&line, "error"), status) {
+    let (answer, usage) = match (body, member(line, "error"), status) {
         (None, Some(_), Some(Some(status @ 400..))) => {
-            (error::of_status(status, Some(&line)), TokenUsage::ZERO)
+            (error::of_status(status, Some(line)), TokenUsage::ZERO)
         }
         // Else an error of the line itself means that there was no HTTP answer.
         (None, Some(error), _) => (error::of_line(error), TokenUsage::ZERO),
@@ -64,7 +65,10 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
 pub fn read_body(status: u16, body: &serde_json::Value) -> (Answer, TokenUsage) {
     let text = body.to_string();
     match parse(text.as_bytes()) {
-        Ok(body) => (of_http(status, Some(&body)), usage(&body)),
+        Ok(document) => {
+            let body = document.root();
+            (of_http(status, Some(body)), usage(body))
+        }
         // Not reached: `body` is JSON.
         Err(error) => (
             Answer::retry("malformed_body", &error.to_string()),
@@ -73,7 +77,7 @@ pub fn read_body(status: u16, body: &serde_json::Value) -> (Answer, TokenUsage) 
     }
 }
 
-fn of_http(status: u16, body: Option<&Json<'_>>) -> Answer {
+fn of_http(status: u16, body: Option<Json<'_>>) -> Answer {
     if !(200..300).contains(&status) {
         return error::of_status(status, body);
     }
@@ -93,7 +97,7 @@ fn of_http(status: u16, body: Option<&Json<'_>>) -> Answer {
 }
 
 /// A body of `/v1/responses`. Its `text` member is the format that was asked for, never the answer.
-fn of_response(body: &Json<'_>) -> Answer {
+fn of_response(body: Json<'_>) -> Answer {
     let status = string(body, "status");
     match status.as_deref() {
         Some("completed") | None => {}
@@ -110,12 +114,8 @@ fn of_response(body: &Json<'_>) -> Answer {
         }
     }
     let output = member(body, "output").and_then(Json::as_array);
-    let messages = || {
-        output
-            .unwrap_or_default()
-            .iter()
-            .filter(|item| is(item, "type", "message"))
-    };
+    let items = || output.into_iter().flatten();
+    let messages = || items().filter(|item| is(*item, "type", "message"));
     // Newer models may send a commentary before the answer, and mark both.
     let any_final = messages().any(|item| is(item, "phase", "final_answer"));
     let mut parts = AnswerParts::default();
@@ -133,9 +133,9 @@ fn of_response(body: &Json<'_>) -> Answer {
 }
 
 /// A body of `/v1/chat/completions`.
-fn of_chat(body: &Json<'_>) -> Answer {
+fn of_chat(body: Json<'_>) -> Answer {
     let choices = member(body, "choices").and_then(Json::as_array);
-    let Some(choice) = choices.and_then(<[_]>::first) else {
+    let Some(choice) = choices.and_then(|mut choices| choices.next()) else {
         return Answer::retry("malformed_body", "the answer has no choices");
     };
     match string(choice, "finish_reason").as_deref() {
@@ -162,11 +162,11 @@ struct AnswerParts {
 
 impl AnswerParts {
     /// Adds a message's content: a string, or parts.
-    fn add_content(&mut self, content: Option<&Json<'_>>) {
+    fn add_content(&mut self, content: Option<Json<'_>>) {
         if let Some(text) = content.and_then(Json::as_text) {
             self.text.push_str(&text.decode_lossy());
         }
-        for part in content.and_then(Json::as_array).unwrap_or_default() {
+        for part in content.and_then(Json::as_array).into_iter().flatten() {
             match string(part, "type").as_deref() {
                 Some("output_text" | "text") => {
                     self.text.push_str(&string(part, "text").unwrap_or_default());
@@ -180,7 +180,7 @@ impl AnswerParts {
         }
     }
 
-    fn into_answer(self, body: &Json<'_>) -> Answer {
+    fn into_answer(self, body: Json<'_>) -> Answer {
         let text = self.text.replace('\0', "");
         let text = text.trim();
         if !text.is_empty() {
@@ -197,11 +197,11 @@ impl AnswerParts {
 }
 
 /// Reads the tokens in the words of either endpoint.
-fn usage(body: &Json<'_>) -> TokenUsage {
+fn usage(body: Json<'_>) -> TokenUsage {
     let Some(usage) = member(body, "usage") else {
         return TokenUsage::ZERO;
     };
-    let count = |of: Option<&Json<'_>>, name| {
+    let count = |of: Option<Json<'_>>, name| {
         let count = of.and_then(|of| member(of, name));
         count.and_then(Json::as_u64)
     };
@@ -248,6 +248,6 @@ fn find_custom_id(bytes: &[u8]) -> Option<String> {
             _ => {}
         }
     }
-    let json = parse(value.get(..=end?)?.as_bytes()).ok()?;
-    json.as_text().map(Text::decode_lossy).map(Into::into)
+    let document = parse(value.get(..=end?)?.as_bytes()).ok()?;
+    document.root().as_text().map(Text::decode_lossy).map(Into::into)
 }

@@ -15,7 +15,7 @@ pub enum Message<'a> {
     /// These bytes, one after the other.
     Parts(&'a [&'a [u8]]),
     /// The canonical form of this value. It is hashed while it is written, so it needs no memory.
-    Canonical(&'a Json<'a>),
+    Canonical(Json<'a>),
 }
 
 impl Message<'_> {

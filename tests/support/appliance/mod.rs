@@ -362,6 +362,11 @@ impl Appliance {
         self.process_status("VmHWM:")
     }
 
+    /// The daemon's resident memory, in kB.
+    pub fn resident_memory(&self) -> u64 {
+        self.process_status("VmRSS:")
+    }
+
     /// The number of the daemon's threads.
     pub fn threads(&self) -> u64 {
         self.process_status("Threads:")
