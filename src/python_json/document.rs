@@ -7,7 +7,7 @@
 use super::text::Text;
 
 /// A container of fewer bytes is read to find its end.
-const LONG: usize = 64;
+const LONG: usize = 256;
 
 /// Where a container stands in the text. The text has less than 4 GiB.
 #[derive(Clone, Copy, Debug)]

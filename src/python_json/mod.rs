@@ -11,7 +11,9 @@ mod text;
 
 pub use canonical::{write_canonical, write_canonical_value, write_number, write_string};
 pub use document::{Document, Elements, Json, Members};
-pub use parse::{JsonError, JsonProblem, MAX_DEPTH, MAX_INTEGER_DIGITS, parse, parse_within};
+pub use parse::{
+    JsonError, JsonProblem, MAX_DEPTH, MAX_INTEGER_DIGITS, MAX_OPEN_MEMBERS, parse, parse_within,
+};
 pub use text::{LoneSurrogate, Text};
 
 #[cfg(test)]

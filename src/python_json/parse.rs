@@ -9,6 +9,14 @@ pub const MAX_DEPTH: usize = 990;
 /// The most digits of an integer (`sys.int_info.default_max_str_digits` of Python 3.11).
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
+/// The most members of all objects that are open at one place of the text. Python has no such limit; here it
+/// bounds the memory of [`write_canonical`](super::write_canonical), which sorts them.
+pub const MAX_OPEN_MEMBERS: usize = 1_000_000;
+
+/// The most containers of 256 bytes or more. The largest job of the contract has some five million, if its image
+/// URLs are long; each takes 8 bytes in the [`Document`].
+const MAX_LONG_CONTAINERS: usize = 6_000_000;
+
 /// Why a text is refused, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset}")]
@@ -61,6 +69,9 @@ pub enum JsonProblem {
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// An object, with those around it, has more than [`MAX_OPEN_MEMBERS`] members.
+    #[error("an object of more than {MAX_OPEN_MEMBERS} members")]
+    TooManyMembers,
     /// The text has 4 GiB or more.
     #[error("a text of 4 GiB or more")]
     TooLong,
@@ -92,6 +103,7 @@ pub fn parse_within(text: &[u8], max_values: usize) -> Result<Document<'_>, Json
         bytes: text.as_bytes(),
         at: 0,
         values_left: max_values,
+        open_members: 0,
     };
     if u32::try_from(text.len()).is_err() {
         return checker.fail(JsonProblem::TooLong);
@@ -107,11 +119,15 @@ struct Checker<'a> {
     bytes: &'a [u8],
     at: usize,
     values_left: usize,
+    /// The members so far of the objects that are open.
+    open_members: usize,
 }
 
 /// An array or object that is not closed yet.
 struct OpenContainer {
     is_object: bool,
+    /// Its members so far.
+    members: usize,
     /// Its place in the list of spans.
     span: usize,
 }
@@ -126,14 +142,23 @@ impl Checker<'_> {
             let start = self.at;
             if let Some(is_object) = self.value_start(open.len())? {
                 let span = spans.len();
+                if span >= MAX_LONG_CONTAINERS {
+                    return self.fail(JsonProblem::TooManyValues);
+                }
                 spans.push(Span::new(start, start));
-                open.push(OpenContainer { is_object, span });
+                let members = usize::from(is_object);
+                self.open_members += members;
+                open.push(OpenContainer {
+                    is_object,
+                    members,
+                    span,
+                });
                 continue;
             }
             // The value is complete: go on in its container, and close each container that ends here.
             loop {
                 self.skip_space();
-                let Some(container) = open.last() else {
+                let Some(container) = open.last_mut() else {
                     if self.at == self.bytes.len() {
                         return Ok(spans);
                     }
@@ -141,6 +166,11 @@ impl Checker<'_> {
                 };
                 if self.take(b',') {
                     if container.is_object {
+                        if self.open_members >= MAX_OPEN_MEMBERS {
+                            return self.fail(JsonProblem::TooManyMembers);
+                        }
+                        self.open_members += 1;
+                        container.members += 1;
                         self.name()?;
                     }
                     break;
@@ -159,6 +189,7 @@ impl Checker<'_> {
                         spans.truncate(container.span);
                     }
                 }
+                self.open_members -= container.members;
                 open.pop();
             }
         }
@@ -387,6 +418,20 @@ mod tests {
             problem(format!("{digits}1").as_bytes()).1,
             JsonProblem::IntegerTooLong
         );
+    }
+
+    #[test]
+    fn members_are_counted_while_their_objects_are_open() {
+        let closed = format!("[{}{{}}]", "{\"a\":1},".repeat(10));
+        assert!(parse(closed.as_bytes()).is_ok());
+        let object = |members: usize| format!("{{{}\"a\":1}}", "\"a\":1,".repeat(members - 1));
+        assert!(parse(object(MAX_OPEN_MEMBERS).as_bytes()).is_ok());
+        assert_eq!(
+            problem(object(MAX_OPEN_MEMBERS + 1).as_bytes()).1,
+            JsonProblem::TooManyMembers
+        );
+        let around = format!("{{\"o\":{}}}", object(MAX_OPEN_MEMBERS));
+        assert_eq!(problem(around.as_bytes()).1, JsonProblem::TooManyMembers);
     }
 
     #[test]
