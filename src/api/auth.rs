@@ -76,19 +76,28 @@ impl Api {
         })
     }
 
-    /// The client of a request that cancels a job. The legacy signature is over the job id or the body.
+    /// The client of a request that cancels a job. The legacy signature is over the job id, or over a body
+    /// that names the job: any other signed body of the client would cancel every job of it.
     pub(super) fn authenticate_cancel(
         &self,
         request: &Request,
+        body: Option<Json<'_>>,
         job_id: &str,
         now: Timestamp,
     ) -> Result<AuthenticatedClient<'_>, ApiError> {
         let presented = request.header("x-signature").ok_or_else(missing_signature)?;
         let mut legacy = vec![Message::Bytes(job_id.as_bytes())];
-        if !request.body.is_empty() {
+        let named = body.and_then(|body| body.field("job_id").or_else(|| body.field("id")));
+        if named.and_then(Json::as_text).is_some_and(|id| id.is(job_id)) {
             legacy.push(Message::Bytes(&request.body));
         }
-        self.verify(request, presented, &legacy, now)
+        self.verify(request, presented, &legacy, now).map_err(|error| ApiError {
+            message: format!(
+                "{} A cancel is signed with signature v1, over the job id, or over a body whose `job_id` is that id.",
+                error.message
+            ),
+            ..error
+        })
     }
 
     /// The client of a request that lists its jobs. The legacy signature is over path and query as sent.

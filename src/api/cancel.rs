@@ -11,6 +11,7 @@ use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
 use crate::ops::answers::RequestError;
+use crate::python_json::{Document, Json};
 use crate::store::cancel;
 use crate::store::jobs::{self, JobRow};
 use crate::workers::wakeups::Topic;
@@ -34,10 +35,17 @@ impl Api {
         id: &str,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let caller = self.authenticate_cancel(request, id, now)?;
+        let permit = self.large_body_permit(request)?;
+        let document = match request.body.as_slice() {
+            [] => None,
+            body => Some(parse_body(body)?),
+        };
+        let body = document.as_ref().map(Document::root);
+        let caller = self.authenticate_cancel(request, body, id, now)?;
         let client = caller.client.name.as_str();
         self.count_request(client, RateLimit::Reads)?;
-        self.refuse_webhook_body(&request.body)?;
+        refuse_webhook_body(body)?;
+        drop(permit);
         // A second cancellation changes nothing, so the header is not needed.
         let keys = IdempotencyKeys::of_request(request, caller.signature)?.without_header();
         let outcome = self.store.write(now, |tx| {
@@ -73,20 +81,16 @@ impl Api {
             }
         }
     }
+}
 
-    /// Refuses a body that is not JSON or that is one of our own webhooks. A webhook is signed with the
-    /// client's key, and its signature must not cancel a job.
-    fn refuse_webhook_body(&self, body: &[u8]) -> Result<(), RequestError> {
-        if body.is_empty() {
-            return Ok(());
-        }
-        let _permit = self.large_body_permit(body)?;
-        if parse_body(body)?.root().field("event").is_some() {
-            let message = "A body with an `event` field is a webhook of this service, never a request.";
-            return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
-        }
-        Ok(())
+/// Refuses a body that is one of our own webhooks. A webhook is signed with the client's key, and its signature
+/// must not cancel a job.
+fn refuse_webhook_body(body: Option<Json<'_>>) -> Result<(), ApiError> {
+    if body.is_some_and(|body| body.field("event").is_some()) {
+        let message = "A body with an `event` field is a webhook of this service, never a request.";
+        return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
+    Ok(())
 }
 
 fn cancelled(job: &JobRow, cancelled_at: Timestamp) -> String {

@@ -34,6 +34,7 @@ mod response_writer;
 mod server;
 mod worker;
 
+pub use connection_limiter::peer_network;
 pub use handler::Handler;
 pub use http_error::HttpError;
 pub use limits::HttpLimits;

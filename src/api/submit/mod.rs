@@ -35,7 +35,7 @@ impl Api {
     pub(super) fn submit(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
         let started = self.clock.now().steady;
         check_media_type(request)?;
-        let permit = self.large_body_permit(&request.body)?;
+        let permit = self.large_body_permit(request)?;
         let document = parse_body(&request.body)?;
         let body = document.root();
         let caller = self.authenticate_submission(request, body, now)?;

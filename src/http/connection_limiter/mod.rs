@@ -224,7 +224,7 @@ fn shut_down(connection: &OpenConnection) {
 
 /// The addresses that count as one peer: an IPv4 address, or the /64 that a provider gives to one IPv6
 /// customer.
-fn peer_network(peer: IpAddr) -> IpAddr {
+pub fn peer_network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
