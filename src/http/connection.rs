@@ -129,6 +129,11 @@ impl ConnectionHandler {
         let head = self.read_head(client)?;
         context.is_head = head.method == "HEAD";
         let _proxied_permit = self.identify_peer(&head, context)?;
+        if head.body_length > 0 && matches!(head.method.as_str(), "GET" | "HEAD" | "DELETE") {
+            // Signature v1 does not say where the target ends and the body begins.
+            let message = format!("a {} request must not have a body", head.method);
+            return Err(HttpError::new(400, "INVALID_PARAMETER", message).into());
+        }
         if head.body_length > self.limits.max_body_bytes {
             return Err(HttpError::new(
                 413,

@@ -163,20 +163,65 @@ fn the_list_is_signed_over_path_and_query_as_sent() {
         let answer = appliance.ask("GET", path, &legacy(message));
         refused(&answer, 403, "INVALID_SIGNATURE");
     }
-    // A cancel is signed over the job's id or over the body that is sent, never over an empty body.
-    let path = format!("/api/v1/batch-jobs/{job}/cancel");
+}
+
+/// The client has signed many bodies: its submissions, or `1`, `null` and the empty text for other services.
+/// None of them may cancel a job that it does not name.
+#[test]
+fn a_cancel_is_signed_over_the_job_id_or_over_a_body_that_names_the_job() {
+    let appliance = Appliance::with("[images]\ncheck = false\n[batch]\nmax_wait = \"1h\"");
+    let [first, second] = [(); 2].map(|()| {
+        let lots = appliance.lots(2);
+        accepted(&appliance.submit(&submission(&lots, &["en"])))
+    });
+    let cancel = |job: &str, signed: &str, body: &str| {
+        let url = format!("{}/api/v1/batch-jobs/{job}/cancel", appliance.api);
+        let signature = sign_with(KEY, signed.as_bytes());
+        call("POST", &url, &[("X-Signature", &signature)], body.as_bytes())
+    };
+    let named = |member: &str, job: &str| json!({member: job, "reason": "sold"}).to_string();
+    let lots = submission(&appliance.lots(2), &["en"])["lots"].to_string();
+    for body in [
+        "1",
+        "null",
+        "\"\"",
+        "{}",
+        "{\"reason\": \"sold\"}",
+        &lots,
+        &format!("[\"{second}\"]"),
+        &named("job_id", &first),
+        &named("id", &first),
+    ] {
+        let answer = cancel(&second, body, body);
+        let error = refused(&answer, 403, "INVALID_SIGNATURE");
+        assert!(error["message"].as_str().unwrap().contains("`job_id`"), "{error}");
+    }
+    refused(&cancel(&second, "", ""), 403, "INVALID_SIGNATURE");
     refused(
-        &appliance.ask("POST", &path, &legacy("")),
+        &cancel(&second, &named("job_id", &second), "{}"),
         403,
         "INVALID_SIGNATURE",
     );
-    let url = format!("{}{path}", appliance.api);
-    let body = b"{\"reason\": \"sold\"}";
-    let signature = sign_with(KEY, body);
-    let wrong = call("POST", &url, &[("X-Signature", &signature)], b"{}");
-    refused(&wrong, 403, "INVALID_SIGNATURE");
-    let answer = call("POST", &url, &[("X-Signature", &signature)], body);
-    assert!(matches!(answer.status, 200 | 409), "{}", answer.json());
+    assert_eq!(appliance.status(&second)["status"], "pending");
+
+    let body = named("job_id", &second);
+    assert_eq!(cancel(&second, &body, &body).status, 200);
+    let body = named("id", &first);
+    assert_eq!(cancel(&first, &body, &body).status, 200);
+}
+
+#[test]
+fn a_request_that_has_no_body_by_its_method_is_refused_with_one() {
+    let appliance = Appliance::start();
+    let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    // The end of the target could be read as the beginning of the body.
+    let target = format!("/api/v1/batch-status/{job}?x=1.");
+    let headers = v1(KEY, "GET", &target, b"more");
+    let url = format!("{}{target}", appliance.api);
+    for method in ["GET", "DELETE"] {
+        let answer = call(method, &url, &borrowed(&headers), b"more");
+        refused(&answer, 400, "INVALID_PARAMETER");
+    }
 }
 
 #[test]
