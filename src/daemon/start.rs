@@ -1,12 +1,10 @@
 //! Starts the daemon: the database, the workers, the listeners, the watchdog.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
-
-use std::os::unix::fs::PermissionsExt;
 
 use crossbeam_channel::{Receiver, bounded, never};
 
@@ -18,6 +16,7 @@ use super::worker_thread::WorkerThread;
 use super::{Daemon, DaemonError};
 use crate::api::Api;
 use crate::base::clock::Clock;
+use crate::base::private_file::make_private_folder;
 use crate::base::thread_group::ThreadGroup;
 use crate::config::Config;
 use crate::http::Server;
@@ -201,9 +200,9 @@ impl Shared {
             self.health.clone(),
             clock.clone(),
             config.clone(),
-            requests,
+            requests.clone(),
         );
-        let pages = Arc::new(OperatorAuth::new(config, pages));
+        let pages = Arc::new(OperatorAuth::new(config, clock.clone(), requests, pages));
         // A synchronous job may have one repeat that waits with it.
         let waiting = 2 * synchronous_callers(config);
         let servers = [
@@ -276,15 +275,14 @@ fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<()
     Ok(())
 }
 
-/// Makes the spool's folder, and removes files that a killed process left in it. No worker uses it yet.
+/// Makes the spool's folder, and removes files that a killed process left in it. No worker uses it yet. A link,
+/// or a folder of another user, is refused: its files are not the spool's.
 fn prepare_spool(store: &Store, folder: &Path) -> Result<(), DaemonError> {
     let failed = |error: io::Error| DaemonError::Spool {
         path: folder.to_owned(),
         error,
     };
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))
-        .map_err(failed)?;
+    make_private_folder(folder).map_err(failed)?;
     let live = store.read(batches::live_keys)?;
     Spool::new(folder.to_owned()).sweep(&live).map_err(failed)
 }

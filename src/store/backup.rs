@@ -12,7 +12,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::error::{StoreError, Stored, cannot};
-use super::files::{APPLICATION_ID, beside, make_private_folder_of, private, sync_folder_of};
+use super::files::{APPLICATION_ID, beside, create_partial, make_private_folder_of, sync_folder_of};
 
 use super::{Store, Tx, View};
 use crate::base::clock::Timestamp;
@@ -64,14 +64,7 @@ pub(super) fn copy(source: &Connection, to: &Path, progress: Progress<'_>) -> St
     }
     make_private_folder_of(to)?;
     let partial = beside(to, PARTIAL);
-    let file = private()
-        .create(true)
-        .truncate(true)
-        .open(&partial)
-        .map_err(|error| cannot("make", &partial, &error))?;
-    // Another process may be writing a copy to the same file.
-    file.try_lock()
-        .map_err(|error| cannot("lock", &partial, &error.into()))?;
+    let file = create_partial(&partial)?;
     let copied = write_and_verify(source, &partial, progress).and_then(|contents| {
         file.sync_all()
             .map_err(|error| cannot("sync", &partial, &error))?;

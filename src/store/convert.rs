@@ -10,7 +10,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored, cannot};
-use super::files::{APPLICATION_ID, DaemonLock, beside, make_private_folder_of, private, sync_folder_of};
+use super::files::{
+    APPLICATION_ID, DaemonLock, beside, create_partial, make_private_folder_of, sync_folder_of,
+};
 use super::invariants::INVARIANTS;
 use super::migrate::migrate;
 use crate::base::clock::Timestamp;
@@ -127,13 +129,7 @@ pub fn convert(old: &Path, new: &Path, now: Timestamp) -> Stored<Converted> {
     check_schema(old)?;
     make_private_folder_of(new)?;
     let partial = beside(new, PARTIAL);
-    let file = private()
-        .create(true)
-        .truncate(true)
-        .open(&partial)
-        .map_err(|error| cannot("make", &partial, &error))?;
-    file.try_lock()
-        .map_err(|error| cannot("lock", &partial, &error.into()))?;
+    let file = create_partial(&partial)?;
     let converted = fill(&partial, old, new, now).and_then(|converted| {
         file.sync_all()
             .map_err(|error| cannot("sync", &partial, &error))?;

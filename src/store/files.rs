@@ -1,10 +1,12 @@
 //! The database's file and the files beside it: mark, names, modes, and the lock of the daemon.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, Stored, cannot};
+use crate::base::private_file::private;
 
 /// Marks a file as a database of batchkeeper: "bkpr", SQLite's `application_id`.
 pub(super) const APPLICATION_ID: i64 = 0x626b_7072;
@@ -48,11 +50,30 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Options that open a file for its owner alone.
-pub(super) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
+/// Creates the file of an unfinished copy, and locks it. The leftover of a killed process is replaced, so that
+/// no other process holds the new file open.
+///
+/// # Errors
+/// If the path is a symbolic link, or another process writes a copy there.
+pub(super) fn create_partial(path: &Path) -> Stored<File> {
+    let lock = |file: &File| {
+        file.try_lock()
+            .map_err(|error| cannot("lock", path, &error.into()))
+    };
+    match private().open(path) {
+        Ok(leftover) => {
+            lock(&leftover)?;
+            fs::remove_file(path).map_err(|error| cannot("remove", path, &error))?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot("open", path, &error)),
+    }
+    let file = private()
+        .create_new(true)
+        .open(path)
+        .map_err(|error| cannot("make", path, &error))?;
+    lock(&file)?;
+    Ok(file)
 }
 
 /// Makes the folder of a file, if it is not there, for its owner alone.

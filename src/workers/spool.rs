@@ -87,7 +87,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes every file that is of no use any more: a killed process leaves one when its batch's row was
+    /// Removes every file of the spool that is of no use any more: a killed process leaves one when its batch's row was
     /// settled first. `live` holds the key of each batch that is not over, with whether its input may still
     /// be sent. No worker may use the spool meanwhile.
     ///
@@ -101,20 +101,32 @@ impl Spool {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((stem, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            let Some((stem, kind)) = name.to_str().and_then(parse_name) else {
                 continue;
             };
-            let is_input = kind.starts_with("input.");
             let is_of_use = live
                 .get(stem)
-                .is_some_and(|may_be_sent| *may_be_sent || !is_input);
-            if !is_of_use {
+                .is_some_and(|may_be_sent| *may_be_sent || kind != SpoolKind::Input);
+            if !is_of_use && entry.file_type()?.is_file() {
                 fs::remove_file(entry.path())?;
                 log::info!(event = "swept", file:% = name.display(); "");
             }
         }
         Ok(())
     }
+}
+
+/// The stem and the kind of a file with a name of the spool's.
+fn parse_name(name: &str) -> Option<(&str, SpoolKind)> {
+    let (stem, rest) = name.split_once('.')?;
+    let kind = rest
+        .strip_suffix(".jsonl")
+        .or_else(|| rest.strip_suffix(".part"))?;
+    let is_key = !stem.is_empty()
+        && stem
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    Some((stem, kind.parse().ok().filter(|_| is_key)?))
 }
 
 /// The beginning of a file's name, up to its first dot. The key of a second batch of one submission holds
@@ -184,6 +196,10 @@ mod tests {
             "sent.input.jsonl",
             "sent.output.part",
             "over.error.jsonl",
+            "over.output.part",
+            "notes.txt",
+            "over.error.jsonl.bak",
+            ".hidden.input.jsonl",
         ] {
             fs::write(folder.path().join(name), "").expect("written");
         }
@@ -194,6 +210,8 @@ mod tests {
             .map(|entry| entry.expect("a file").file_name())
             .collect();
         left.sort();
-        assert_eq!(left, ["sent.output.part", "unsent.input.jsonl"]);
+        let ours = ["sent.output.part", "unsent.input.jsonl"];
+        let others = [".hidden.input.jsonl", "notes.txt", "over.error.jsonl.bak"];
+        assert_eq!(left, [others[0], others[1], others[2], ours[0], ours[1]]);
     }
 }

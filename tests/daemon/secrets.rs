@@ -2,7 +2,7 @@
 //! verbose log, and searches everything that the program wrote.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::appliance::{Appliance, KEY, call, sign_bytes, submission, wait_for};
@@ -198,4 +198,41 @@ fn new_files_are_private_and_open_files_are_reported_at_start() {
     let key = appliance.path("openai.key").display().to_string();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].starts_with(&key) && told[0].contains("chmod 0640"));
+}
+
+/// Files that another user has prepared are not used, and what is not the program's own stays.
+#[test]
+fn prepared_files_and_foreign_ones_are_left_alone() {
+    let mut appliance = Appliance::without_daemon("");
+    let (folder, spool) = (appliance.path("elsewhere"), appliance.path("spool"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("old.input.jsonl"), "theirs").unwrap();
+    symlink(&folder, &spool).unwrap();
+    let ran = appliance.run(&["serve"]);
+    assert_eq!(ran.status, 1, "{}", ran.err);
+    assert!(ran.err.contains("no symbolic link"), "{}", ran.err);
+
+    fs::remove_file(&spool).unwrap();
+    fs::create_dir(&spool).unwrap();
+    fs::set_permissions(&spool, fs::Permissions::from_mode(0o750)).unwrap();
+    fs::write(spool.join("notes.txt"), "theirs").unwrap();
+    appliance.start_daemon();
+    assert_eq!(fs::read(spool.join("notes.txt")).unwrap(), b"theirs");
+    assert_eq!(fs::metadata(&spool).unwrap().permissions().mode() & 0o7777, 0o750);
+    assert!(folder.join("old.input.jsonl").exists());
+
+    let target = appliance.path("target");
+    fs::write(&target, "kept").unwrap();
+    let copy = appliance.path("copy.db");
+    let partial = appliance.path("copy.db.partial");
+    symlink(&target, &partial).unwrap();
+    let ran = appliance.run(&["backup", copy.to_str().unwrap()]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    assert_eq!(fs::read(&target).unwrap(), b"kept");
+    fs::remove_file(&partial).unwrap();
+    fs::write(&partial, "").unwrap();
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).unwrap();
+    let ran = appliance.run(&["backup", copy.to_str().unwrap()]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o600);
 }
