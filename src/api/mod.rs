@@ -102,6 +102,9 @@ impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         let started = self.clock.now().steady;
         let response = self.answer(&request).unwrap_or_else(RequestError::into_response);
+        if response.status == ErrorCode::InvalidSignature.status() {
+            self.metrics.wrong_signatures.record(request.peer, started);
+        }
         // Monitoring asks for `/health` every few seconds.
         let level = match request.path.as_str() {
             "/health" => log::Level::Debug,

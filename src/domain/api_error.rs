@@ -19,6 +19,8 @@ text_enum! {
         MissingSignature = "MISSING_SIGNATURE",
         /// The signature is wrong, the client unknown, or the timestamp stale.
         InvalidSignature = "INVALID_SIGNATURE",
+        /// The operator's token is missing or wrong. Only the operators' listener answers with it.
+        InvalidOperatorToken = "INVALID_OPERATOR_TOKEN",
         /// The client has no such job.
         JobNotFound = "JOB_NOT_FOUND",
         /// The path does not exist.
@@ -75,7 +77,7 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidJson | Self::MissingField | Self::UnsupportedVersion | Self::InvalidParameter => 400,
-            Self::MissingSignature => 401,
+            Self::MissingSignature | Self::InvalidOperatorToken => 401,
             Self::BudgetExceeded => 402,
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,

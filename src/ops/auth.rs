@@ -3,11 +3,14 @@
 //! token, the request must carry it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::answers::server_refusal;
+use super::request_metrics::RequestMetrics;
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::domain::signature::{Key, Message, sign, verify};
 use crate::http::{Handler, Request, Response};
@@ -18,6 +21,8 @@ const CHALLENGE: &str = "Basic realm=\"batchkeeper\", charset=\"UTF-8\"";
 /// Passes the operators' requests on to another handler, and refuses all others.
 pub struct OperatorAuth<H> {
     inner: H,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<RequestMetrics>,
     address: Option<IpAddr>,
     hosts: Vec<String>,
     token: Option<Token>,
@@ -32,7 +37,8 @@ struct Token {
 
 impl<H: Handler> OperatorAuth<H> {
     /// Authentication in front of `inner`, with the host names and the token of the configuration.
-    pub fn new(config: &Config, inner: H) -> Self {
+    /// `metrics` counts wrong tokens.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<RequestMetrics>, inner: H) -> Self {
         let address: Option<SocketAddr> = config.ops_listen.parse().ok();
         let secret = config.ops_token().reveal();
         // The configuration refuses a token that is too short for a key.
@@ -42,6 +48,8 @@ impl<H: Handler> OperatorAuth<H> {
         });
         Self {
             inner,
+            clock,
+            metrics,
             address: address.map(|address| address.ip()),
             hosts: config.ops_hosts.iter().map(|host| normalize(host)).collect(),
             token,
@@ -65,20 +73,36 @@ impl<H: Handler> OperatorAuth<H> {
         }
     }
 
-    /// Whether a request carries the token, if there is one.
-    fn has_token(&self, request: &Request) -> bool {
+    /// Refuses a request without the token, if there is one.
+    fn check_token(&self, request: &Request) -> Result<(), Response> {
         let Some(token) = &self.token else {
-            return true;
+            return Ok(());
         };
-        let sent = request.header("authorization").and_then(token_of);
-        sent.is_some_and(|sent| {
-            verify(
-                &token.signature,
-                std::slice::from_ref(&token.key),
-                &[Message::Bytes(sent.as_bytes())],
-            )
-        })
+        let now = self.clock.now().steady;
+        let wrong = &self.metrics.wrong_tokens;
+        if let Some(wait) = wrong.must_wait(request.peer, now) {
+            let message = "Too many wrong tokens came from this address: try again in a minute.";
+            let seconds = wait.as_secs() + 1;
+            return Err(
+                server_refusal(429, "RATE_LIMITED", message).with_header("Retry-After", &seconds.to_string())
+            );
+        }
+        let Some(sent) = request.header("authorization").and_then(token_of) else {
+            return Err(no_token("The operator's pages need their token"));
+        };
+        let message = Message::Bytes(sent.as_bytes());
+        if verify(&token.signature, std::slice::from_ref(&token.key), &[message]) {
+            return Ok(());
+        }
+        wrong.record(request.peer, now);
+        Err(no_token("This is not the token of the operator's pages"))
     }
+}
+
+/// The answer to a request without the token, or with another one.
+fn no_token(problem: &str) -> Response {
+    let message = format!("{problem}: send it as Authorization: Bearer, or as the password of Basic.");
+    server_refusal(401, "INVALID_OPERATOR_TOKEN", &message).with_header("WWW-Authenticate", CHALLENGE)
 }
 
 /// A host name for comparison: in lower case, without port and final dot.
@@ -113,11 +137,8 @@ impl<H: Handler> Handler for OperatorAuth<H> {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
             return server_refusal(421, "INVALID_PARAMETER", message);
         }
-        if !self.has_token(&request) {
-            let message =
-                "The operator's pages need their token: Authorization: Bearer, or Basic's password.";
-            return server_refusal(401, "MISSING_SIGNATURE", message)
-                .with_header("WWW-Authenticate", CHALLENGE);
+        if let Err(refused) = self.check_token(&request) {
+            return refused;
         }
         self.inner
             .handle(request)
@@ -133,6 +154,7 @@ impl<H: Handler> Handler for OperatorAuth<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::SystemClock;
 
     struct Inner;
 
@@ -149,10 +171,15 @@ mod tests {
     fn auth(config: &str) -> OperatorAuth<Inner> {
         let clients = "[[clients]]\nname = \"default\"\nkeys = [\"0123456789abcdef0123\"]\n";
         let config = Config::parse(&format!("{config}{clients}")).unwrap();
-        OperatorAuth::new(&config, Inner)
+        let clock = Arc::new(SystemClock::new());
+        OperatorAuth::new(&config, clock, Arc::default(), Inner)
     }
 
     fn status(auth: &OperatorAuth<Inner>, host: &str, authorization: &str) -> u16 {
+        status_from(IpAddr::from([127, 0, 0, 1]), auth, host, authorization)
+    }
+
+    fn status_from(peer: IpAddr, auth: &OperatorAuth<Inner>, host: &str, authorization: &str) -> u16 {
         let request = Request {
             method: "GET".into(),
             path: "/".into(),
@@ -161,7 +188,7 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             body: Vec::new(),
-            peer: IpAddr::from([127, 0, 0, 1]),
+            peer,
             id: String::new(),
         };
         auth.handle(request).status
@@ -233,6 +260,28 @@ mod tests {
                 "{authorization}"
             );
         }
+    }
+
+    #[test]
+    fn a_peer_that_guesses_is_closed_out_even_with_the_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "0123456789abcdef\n").unwrap();
+        let auth = auth(&format!("ops_token_file = {token:?}\n"));
+        let from = |last, authorization| {
+            let peer = IpAddr::from([192, 0, 2, last]);
+            status_from(peer, &auth, "localhost", authorization)
+        };
+        let (wrong, right) = ("Bearer 0123456789abcdeF", "Bearer 0123456789abcdef");
+        // A request without a token is no guess: browsers ask without one first.
+        for _ in 0..20 {
+            assert_eq!(from(1, ""), 401);
+        }
+        for _ in 0..10 {
+            assert_eq!(from(1, wrong), 401);
+        }
+        assert_eq!((from(1, wrong), from(1, right)), (429, 429));
+        assert_eq!((from(2, wrong), from(2, right)), (401, 200));
     }
 
     #[test]

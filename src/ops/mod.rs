@@ -12,6 +12,7 @@ mod metrics;
 mod pages;
 mod prometheus_text;
 mod request_metrics;
+mod wrong_credentials;
 
 pub use auth::OperatorAuth;
 pub use health::{Health, ThreadHealth};

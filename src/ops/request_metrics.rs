@@ -6,16 +6,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::prometheus_text::{Histogram, MetricsText};
+use super::wrong_credentials::WrongCredentials;
 
 /// Upper bounds of the times to an answer, in seconds. Polls take milliseconds, synchronous jobs up to half a
 /// minute.
 const BOUNDS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0];
 
 /// Counters of the client API.
-#[derive(Default)]
 pub struct RequestMetrics {
     answers: Mutex<Answers>,
     unsigned_reads: AtomicU64,
+    /// Signatures of clients that did not hold.
+    pub(crate) wrong_signatures: WrongCredentials,
+    /// Tokens of operators that were not the configured one.
+    pub(super) wrong_tokens: WrongCredentials,
+}
+
+impl Default for RequestMetrics {
+    fn default() -> Self {
+        Self {
+            answers: Mutex::default(),
+            unsigned_reads: AtomicU64::new(0),
+            wrong_signatures: WrongCredentials::new("client_signature"),
+            wrong_tokens: WrongCredentials::new("operator_token"),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -63,6 +78,12 @@ impl RequestMetrics {
         page.head("unsigned_reads_total", help, "counter");
         let unsigned_reads = self.unsigned_reads.load(Ordering::Relaxed);
         page.sample("unsigned_reads_total", &[], unsigned_reads);
+        let help = "Wrong signatures of clients and wrong tokens of operators since the start.";
+        page.head("wrong_credentials_total", help, "counter");
+        for wrong in [&self.wrong_signatures, &self.wrong_tokens] {
+            let (kind, total) = wrong.figures();
+            page.sample("wrong_credentials_total", &[("kind", kind)], total);
+        }
         let answers = self.lock();
         let help =
             "Answered requests of clients since the start, by status and route (empty for an unknown path).";
