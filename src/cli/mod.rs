@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod adopt;
 mod alerts;
+mod allocator;
 mod backup;
 mod batches;
 mod check_config;

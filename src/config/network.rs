@@ -61,7 +61,7 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(60),
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
-            body_memory: 256_000_000,
+            body_memory: 200_000_000,
             workers: 8,
             downloads: 8,
         }

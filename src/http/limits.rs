@@ -46,7 +46,7 @@ impl Default for HttpLimits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             max_body_bytes: 100_000_000,
-            body_budget: 256_000_000,
+            body_budget: 200_000_000,
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
             connections: 1024,
