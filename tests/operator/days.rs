@@ -38,7 +38,7 @@ fn metric(page: &str, name: &str) -> Option<u64> {
 #[test]
 fn the_metrics_show_the_current_state() {
     let appliance = Appliance::start();
-    let job = appliance.job(&appliance.lots(3), &["en", "de"]);
+    let job = appliance.in_one_batch(|| appliance.job(&appliance.lots(3), &["en", "de"]));
     appliance.results(&job);
     appliance.wait_until_ingested();
     let page = wait_for("the metrics of a finished job", || {
