@@ -11,6 +11,14 @@ use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
 use crate::store::orphans::{OrphanedJob, count_lines_without_job};
 
 impl Recovery {
+    /// Whether a listed batch may be identified. Thousands of other programs' batches are not kept.
+    pub(super) fn may_matter(&self, batch: &Batch, orphans: &[OrphanedJob]) -> bool {
+        let description = batch.metadata.get("description");
+        self.is_own(batch)
+            || description.is_some_and(|text| legacy::described(text).is_some())
+            || batch.metadata.is_empty() && !orphans.is_empty()
+    }
+
     /// What a listed batch is; `None` if it has its row, or belongs to another database or program.
     pub(super) fn identify(
         &self,

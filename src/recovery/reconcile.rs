@@ -75,10 +75,16 @@ impl Reconciliation {
     /// # Errors
     /// The store's.
     pub fn read_page(&mut self, api: &dyn BatchApi, store: &Store, now: Moment) -> Stored<ListedPage> {
+        let began = self.listing.began().steady;
         let page = match self.listing.read_page(api, now) {
             Ok(page) => page,
             Err(error) => return Ok(ListedPage::Failed(error)),
         };
+        if self.listing.began().steady != began {
+            // It began again.
+            self.unknown = UnknownBatches::default();
+            (self.has_own, self.listed_cause) = (false, None);
+        }
         let cause = store.read(cause_of_stop)?;
         let listed_cause = cause.filter(|time| page.iter().any(|batch| batch.created_at == *time));
         self.listed_cause = listed_cause.or(self.listed_cause);
@@ -118,9 +124,14 @@ impl Reconciliation {
         {
             batches::mark_listed(tx, mark)?;
         }
-        if let Some((id, created_at)) = &unknown.oldest {
+        // A batch of an earlier page may have got its row meanwhile, by `recover`.
+        let is_new = unknown.number > self.unknown.number;
+        if let Some((id, created_at)) = unknown.oldest.as_ref().filter(|_| is_new) {
             stop_creates(tx, id, *created_at, unknown.number)
-        } else if is_complete && cause_of_stop(tx)?.is_none_or(|time| Some(time) == self.listed_cause) {
+        } else if is_complete
+            && unknown.number == 0
+            && cause_of_stop(tx)?.is_none_or(|time| Some(time) == self.listed_cause)
+        {
             // A listing of another project does not have that batch, and proves nothing.
             alerts::clear_pause(tx, &PauseScope::Creates)
         } else {

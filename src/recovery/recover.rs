@@ -115,7 +115,10 @@ impl Recovery {
             .min();
         let from = oldest.map_or(reach, |oldest| oldest.min(reach));
         let mut listed = Vec::new();
-        list_back_to(self.api.as_ref(), from, self.wait, |page| listed.extend(page))
+        let take = |page: Vec<Batch>| {
+            listed.extend(page.into_iter().filter(|batch| self.may_matter(batch, &orphans)));
+        };
+        list_back_to(self.api.as_ref(), from, self.wait, take)
             .map_err(|error| RecoveryError::Listing(Box::new(error)))?;
         let mut findings = Vec::new();
         for batch in listed {

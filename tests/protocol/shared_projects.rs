@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::MINUTE;
 use crate::world::World;
-use crate::world::openai::{Fault, Op, OpenAi};
+use crate::world::openai::{Course, Fault, Op, OpenAi};
 use batchkeeper::domain::batch::BatchState;
 use batchkeeper::domain::openai::{BatchStatus, RequestCounts, ServerDate};
 use batchkeeper::openai::{
@@ -32,6 +32,8 @@ struct Behaviour {
     longest_page: u32,
     /// Pages after the first one fail.
     fails_after_first: bool,
+    /// Our batches are not listed.
+    hides_ours: bool,
     /// A foreign batch is said to be made in the year 2099.
     has_future_batch: bool,
 }
@@ -41,6 +43,7 @@ const WELL: Behaviour = Behaviour {
     refused_every: usize::MAX,
     longest_page: 100,
     fails_after_first: false,
+    hides_ours: false,
     has_future_batch: false,
 };
 
@@ -160,7 +163,7 @@ impl BatchApi for SharedProject {
         let mut data: Vec<(Place, Batch)> = own
             .data
             .into_iter()
-            .filter(is_next)
+            .filter(|batch| is_next(batch) && !behaviour.hides_ours)
             .map(|batch| (own_place(&batch), batch))
             .chain(foreign.into_iter().map(|place| (place, foreign_batch(place))))
             .collect();
@@ -262,7 +265,10 @@ fn a_batch_on_a_page_that_was_read_is_linked_although_later_pages_fail() {
     let mut world = World::new();
     let project = SharedProject::over(&mut world, 20_000, 5_000);
     let job = world.submit(&["dented door"], &["en"]);
-    world.run_to(BatchState::Uploaded);
+    world.openai.state().always.push((Op::Create, Fault::NotSent));
+    // More than a page of others is made after the input file.
+    world.run_for(3 * MINUTE);
+    world.openai.state().always.clear();
     world.openai.state().fail(Op::Create, Fault::ReplyLost);
     project.behave(Behaviour {
         fails_after_first: true,
@@ -276,7 +282,7 @@ fn a_batch_on_a_page_that_was_read_is_linked_although_later_pages_fail() {
 #[test]
 fn a_listing_goes_on_where_a_page_failed() {
     let mut world = World::new();
-    SharedProject::over(&mut world, 20_000, 0).behave(Behaviour {
+    SharedProject::over(&mut world, 20_000, 5_000).behave(Behaviour {
         refused_every: 3,
         ..WELL
     });
@@ -284,7 +290,10 @@ fn a_listing_goes_on_where_a_page_failed() {
     world.run_for(30 * MINUTE);
     world.assert_answered(&job);
     let calls = world.openai.count(Op::List);
-    assert!(calls < 320, "{calls} calls for 201 pages");
+    assert!(
+        calls < 330,
+        "{calls} calls for 200 pages, of which every third is refused"
+    );
 }
 
 #[test]
@@ -356,9 +365,31 @@ fn a_restored_database_compares_all_of_a_list_that_has_the_oldest_batch_first() 
 }
 
 #[test]
+fn a_batch_that_recover_links_during_a_listing_stops_nothing_again() {
+    let mut world = World::new();
+    SharedProject::over(&mut world, 2_000, 600);
+    let job = world.submit(&["dented door"], &["en"]);
+    let backup = world.back_up();
+    world.settle();
+    world.restore(&backup);
+    // The first page has the batch.
+    world.tick("submitter");
+    assert_eq!(world.open_alerts(), ["restored_database"]);
+    assert_eq!(world.recover(), None);
+    assert!(world.open_alerts().is_empty());
+    while world.number("SELECT compared_at IS NULL FROM instance") == 1 {
+        world.tick("submitter");
+        assert!(world.open_alerts().is_empty(), "{}", world.dump());
+    }
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 1);
+}
+
+#[test]
 fn smaller_pages_are_asked_for_after_one_that_breaks_off() {
     let mut world = World::new();
-    let project = SharedProject::over(&mut world, 40, 0);
+    let project = SharedProject::over(&mut world, 40, 60);
     project.behave(Behaviour {
         longest_page: 1,
         ..WELL
@@ -389,6 +420,35 @@ fn an_alert_says_why_creates_wait_for_the_list() {
     world.settle();
     world.assert_answered(&job);
     assert!(world.open_alerts().is_empty());
+}
+
+#[test]
+fn a_running_batch_that_is_not_listed_is_reported_until_it_is() {
+    let mut world = World::new();
+    world.turns = WITH_AUDITOR;
+    let project = SharedProject::over(&mut world, 2_000, 600);
+    world.openai.state().courses.push_back(Course {
+        latency: Duration::from_hours(5),
+        ..Course::default()
+    });
+    world.submit(&["dented door"], &["en"]);
+    world.run_to(BatchState::Submitted);
+    project.behave(Behaviour {
+        hides_ours: true,
+        ..WELL
+    });
+    world.run_for(25 * MINUTE);
+    assert_eq!(world.open_alerts(), ["batch_not_listed"]);
+    world.run_for(HOUR);
+    assert_eq!(world.open_alerts(), ["batch_not_listed"]);
+    project.behave(WELL);
+    world.run_for(11 * MINUTE);
+    assert!(world.open_alerts().is_empty());
+    // The batch still runs, and no listing goes back to it any more.
+    let calls = world.openai.count(Op::List);
+    world.run_for(HOUR);
+    let calls = world.openai.count(Op::List) - calls;
+    assert!(calls <= 24, "{calls} list calls in an hour of 600 batches");
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl LostCreate {
         let left = settled.saturating_sub(self.latest);
         if self.first.is_none() || !left.is_zero() || self.counted <= LISTINGS_BEFORE {
             let wait = backoff(rules.retry_interval, self.listings.saturating_sub(1), None)
-                .min(rules.settling_time / LOOKS);
+                .min(rules.retry_interval.max(rules.settling_time / LOOKS));
             let wait = if left.is_zero() { wait } else { wait.min(left) };
             return LostCreateDecision::LookAgain { wait };
         }
