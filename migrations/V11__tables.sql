@@ -224,6 +224,8 @@ CREATE TABLE openai_batches (
     abandoned_at            TEXT,                     -- its unanswered requests were sent on; late answers are
                                                       -- still ingested
     failures                INTEGER NOT NULL DEFAULT 0,   -- failed calls since the last good one
+    refused_after           INTEGER,                  -- successful calls of the kind in call_kinds when OpenAI
+                                                      -- began to refuse this batch; NULL if it does not
     next_at                 TEXT NOT NULL,            -- when a worker looks at it again
     error                   TEXT,
     created_at              TEXT NOT NULL,
@@ -280,6 +282,13 @@ CREATE TABLE batch_lines (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_lines_request ON batch_lines (request_id);
 CREATE INDEX batch_lines_custom ON batch_lines (batch_id, custom_id) WHERE custom_id IS NOT NULL;
+
+-- The calls of one kind: the evidence of whether a refusal is of one object or of the account.
+CREATE TABLE call_kinds (
+    kind          TEXT PRIMARY KEY CHECK (kind IN ('upload', 'create', 'poll', 'download')),
+    successes     INTEGER NOT NULL DEFAULT 0,
+    refused_batch INTEGER                   -- the batch row that was refused last since the last success
+) STRICT, WITHOUT ROWID;
 
 -- The tokens of a model's queue at OpenAI, learned from what OpenAI refused.
 CREATE TABLE queue_limits (

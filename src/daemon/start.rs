@@ -25,7 +25,9 @@ use crate::openai::client::OpenAiClient;
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probe_pool::ProbePool;
 use crate::outbound::{GuardedClient, SsrfGuard};
-use crate::store::{DaemonLock, Store, batches, money, requests, synchronous_calls, webhook_deliveries};
+use crate::store::{
+    DaemonLock, Store, batches, calls, money, requests, synchronous_calls, webhook_deliveries,
+};
 use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
 use crate::workers::finisher::Finisher;
@@ -264,6 +266,7 @@ fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<()
     store.write(clock.now().wall, |tx| {
         money::set_prices(tx, &config.prices())?;
         batches::clear_compared(tx)?;
+        calls::forget_refusals(tx)?;
         webhook_deliveries::release_unfinished(tx)?;
         synchronous_calls::release_unfinished(tx)?;
         if !config.images.check {

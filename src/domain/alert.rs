@@ -23,6 +23,8 @@ text_enum! {
         BatchNotListed = "batch_not_listed",
         /// OpenAI answers 404 for a running batch.
         BatchGone = "batch_gone",
+        /// OpenAI refuses to show one batch, and shows others.
+        BatchRefused = "batch_refused",
         /// OpenAI reports a state that this program does not know.
         UnknownState = "unknown_state",
         /// OpenAI has another submission under the id of a batch.

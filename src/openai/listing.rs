@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::api::{BatchApi, CallResult, Page};
 use crate::base::clock::{Clock, Moment, SystemClock};
 use crate::domain::decide::backoff::backoff;
+use crate::domain::decide::failed_call::is_account_refused;
 use crate::domain::decide::listing::{LARGEST_PAGE, ListingProof, larger_page, smaller_page};
 use crate::domain::openai::{Batch, CallError};
 
@@ -179,7 +180,7 @@ pub fn list_back_to(
     while !listing.proof().is_complete() {
         match listing.read_page(api, clock.now()) {
             Ok(page) => take(page),
-            Err(error) if listing.failures() >= MOST_FAILURES || error.is_account_trouble() => {
+            Err(error) if listing.failures() >= MOST_FAILURES || is_account_refused(&error) => {
                 return Err(error);
             }
             Err(error) => wait(backoff(FIRST_WAIT, listing.failures(), error.retry_after())),

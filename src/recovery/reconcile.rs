@@ -8,7 +8,7 @@ use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::openai::listing::Listing;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, ListedBatch};
-use crate::store::{Store, Stored, Tx, View, alerts};
+use crate::store::{Store, Stored, Tx, View, alerts, calls};
 
 /// How far the first listing must reach behind the creation of the database, in seconds: OpenAI's clock and
 /// ours may differ.
@@ -90,7 +90,7 @@ impl Reconciliation {
         self.listed_cause = listed_cause.or(self.listed_cause);
         let may_mark = self.has_own || self.is_complete() && is_own_project(api, store)?;
         let (has_own, unknown, linked) = store.write(now.wall, |tx| {
-            alerts::clear_pause(tx, &PauseScope::OpenAi)?;
+            calls::clear_account_pause(tx, &PauseScope::OpenAi)?;
             let (mut has_own, mut unknown, mut linked) = (false, self.unknown.clone(), Vec::new());
             for batch in &page {
                 let known = batches::link_listed(tx, store.database_id(), batch)?;

@@ -6,6 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertChange, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
+use crate::domain::decide::failed_call::CallKind;
 use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState};
 use crate::domain::usage::TokenUsage;
 
@@ -54,6 +55,7 @@ text_columns!(
     AlertChange,
     AlertKind,
     BatchState,
+    CallKind,
     JobStatus,
     LotStatus,
     Mode,

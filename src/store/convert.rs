@@ -89,11 +89,12 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 4] = [
+const NEW_COLUMNS: [(&str, &str); 5] = [
     ("instance", "compared_at"),
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),
     ("openai_batches", "lines_without_job"),
+    ("openai_batches", "refused_after"),
 ];
 
 /// A converted database.
@@ -208,12 +209,12 @@ fn read_only_uri(path: &Path) -> String {
     uri + "?mode=ro"
 }
 
-/// The tables that are copied. The history of the migrations is the new file's own, and each start of the
-/// daemon writes the prices.
+/// The tables that are copied. The history of the migrations is the new file's own, each start of the daemon
+/// writes the prices, and the old schema has no counts of calls.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {
     let mut query = connection.prepare(
         "SELECT name FROM main.sqlite_schema
-         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices') AND name NOT LIKE 'sqlite_%'
+         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices', 'call_kinds') AND name NOT LIKE 'sqlite_%'
          ORDER BY name",
     )?;
     let names = query.query_map([], |row| row.get("name"))?;

@@ -20,6 +20,7 @@ pub mod alerts;
 pub mod backup;
 pub mod batch_links;
 pub mod batches;
+pub mod calls;
 pub mod cancel;
 mod columns;
 mod connection;

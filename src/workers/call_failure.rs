@@ -2,16 +2,16 @@
 //! alert.
 
 use crate::domain::alert::{AlertKind, AlertSubject};
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall, FailedCallDecision};
+use crate::domain::decide::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::openai::CallError;
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Stored, Tx, alerts};
+use crate::store::{Stored, Tx, alerts, calls};
 use crate::workers::pauses;
 
 /// Applies what follows from a failed call that was made for no single batch.
 pub fn apply(tx: &Tx<'_>, call: &FailedCall<'_>) -> Stored<()> {
-    match call.decide() {
-        FailedCallDecision::PauseAccount { scope, wait } => {
+    match call.decide(CallEvidence::default()) {
+        FailedCallDecision::PauseAccount { scope, wait, .. } => {
             pauses::pause_account(tx, scope, call.error, wait)
         }
         FailedCallDecision::Retry { .. } => Ok(()),
@@ -20,14 +20,25 @@ pub fn apply(tx: &Tx<'_>, call: &FailedCall<'_>) -> Stored<()> {
 
 /// Applies what follows from a failed call for a batch: the batch is looked at again later.
 pub fn apply_to_batch(tx: &Tx<'_>, row: &BatchRow, call: &FailedCall<'_>) -> Stored<()> {
-    match call.decide() {
-        FailedCallDecision::PauseAccount { scope, wait } => {
-            batches::set_next_check(tx, row.id, tx.now + wait)?;
+    let evidence = match call.purpose.kind() {
+        Some(kind) => calls::evidence(tx, kind, row.id)?,
+        None => CallEvidence::default(),
+    };
+    if let Some(kind) = call.purpose.kind().filter(|_| call.is_refused()) {
+        calls::record_refusal(tx, kind, row.id, call.may_be_accounts())?;
+    }
+    match call.decide(evidence) {
+        FailedCallDecision::PauseAccount {
+            scope,
+            wait,
+            batch_wait,
+        } => {
+            batches::postpone(tx, row.id, tx.now + batch_wait, &reason(row, call))?;
             pauses::pause_account(tx, scope, call.error, wait)
         }
         FailedCallDecision::Retry { wait, alert } => {
             if let Some(kind) = alert {
-                let message = alert_message(row, call, kind);
+                let message = alert_message(row, call, evidence, kind);
                 alerts::open(tx, kind, &AlertSubject::Batch(row.id), &message)?;
             }
             batches::postpone(tx, row.id, tx.now + wait, &reason(row, call))
@@ -50,10 +61,19 @@ fn reason(row: &BatchRow, call: &FailedCall<'_>) -> String {
 }
 
 /// The text of the alert.
-fn alert_message(row: &BatchRow, call: &FailedCall<'_>, kind: AlertKind) -> String {
+fn alert_message(row: &BatchRow, call: &FailedCall<'_>, evidence: CallEvidence, kind: AlertKind) -> String {
     let (id, error) = (row.id, call.error);
     let openai_id = row.openai_batch_id.as_deref().unwrap_or_default();
     match (kind, call.purpose) {
+        (AlertKind::BatchGone, _) if !evidence.has_other_succeeded => format!(
+            "OpenAI says that there is no batch {openai_id}: {error}. No other batch could be read since, so the key may be \
+             of another project: check openai.api_key_file first. It is asked again; if it is lost for good, \
+             `batchkeeper batches abandon {id}` sends its requests again"
+        ),
+        (AlertKind::BatchRefused, _) => format!(
+            "OpenAI refuses to show batch {openai_id}, and shows others: {error}. It is asked again, and may run meanwhile; \
+             if it is lost for good, `batchkeeper batches abandon {id}` sends its requests again"
+        ),
         (AlertKind::BatchGone, _) => format!(
             "OpenAI says that there is no batch {openai_id}: {error}. It is asked again; if it is lost for good, \
              `batchkeeper batches abandon {id}` sends its requests again"

@@ -6,12 +6,13 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::{AlertCause, AlertKind, AlertSubject, PauseScope};
 use crate::domain::decide::backoff::longest_backoff;
+use crate::domain::decide::failed_call::CallKind;
 use crate::domain::decide::polled_batch::longest_interval;
 use crate::openai::CallError;
 pub use crate::store::alerts::clear_pause;
 use crate::store::alerts::{self, Pause};
 use crate::store::batches::BatchRow;
-use crate::store::{Store, Stored, Tx};
+use crate::store::{Store, Stored, Tx, View, calls};
 
 /// Pauses `scope` because OpenAI refuses the account. The work goes on with the first call that succeeds;
 /// the next one is tried after `wait`.
@@ -29,16 +30,23 @@ pub fn pause_account(tx: &Tx<'_>, scope: PauseScope, error: &CallError, wait: Du
     alerts::open(tx, AlertKind::OpenAiAccount, &subject, &message).map(drop)
 }
 
+/// Counts a call that succeeded for a batch, and ends the pause of all work at OpenAI.
+pub fn record_success(tx: &Tx<'_>, kind: CallKind, batch: i64) -> Stored<()> {
+    calls::record_success(tx, kind, batch)?;
+    calls::clear_account_pause(tx, &PauseScope::OpenAi)
+}
+
 /// Ends the pauses of the account, because OpenAI accepted something that was sent.
 pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
-    clear_pause(tx, &PauseScope::OpenAi)?;
-    clear_pause(tx, &PauseScope::Sending)
+    calls::clear_account_pause(tx, &PauseScope::OpenAi)?;
+    calls::clear_account_pause(tx, &PauseScope::Sending)
 }
 
 /// The longest time until a batch's next check, or until a pause ends. A time further away than that is from a
 /// clock that was set back since.
 pub fn longest_wait(config: &Config) -> Duration {
-    let retry = longest_backoff(config.openai.retry_interval);
+    // The batch of a refused account waits twice as long as the account.
+    let retry = longest_backoff(config.openai.retry_interval) * 2;
     let poll = longest_interval(config.openai.poll_interval);
     retry.max(poll).max(MOST_RETRY_AFTER)
 }
@@ -50,6 +58,12 @@ const MOST_RETRY_AFTER: Duration = Duration::from_hours(1);
 pub fn openai_paused(store: &Store, config: &Config, now: Moment) -> Stored<Option<Duration>> {
     let pause = store.read(|view| alerts::paused(view, &PauseScope::OpenAi))?;
     Ok(left(pause, config, now))
+}
+
+/// Whether OpenAI refused the account, and no call has shown since that it does not any more.
+pub fn is_account_refused(view: &View) -> Stored<bool> {
+    let all = alerts::paused(view, &PauseScope::OpenAi)?;
+    Ok(all.is_some() || alerts::paused(view, &PauseScope::Sending)?.is_some())
 }
 
 /// How long sending to OpenAI still waits; `None` if it does not wait.

@@ -12,13 +12,13 @@ use crate::config::Config;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::BatchState;
 use crate::domain::decide::abandoned_batch::{CancelledBatchDecision, decide_cancelled};
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
+use crate::domain::decide::failed_call::{CallKind, CallPurpose, FailedCall};
 use crate::domain::decide::polled_batch::{self, PolledBatchDecision};
 use crate::domain::due::Due;
 use crate::domain::openai::BatchStatus;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, Stored, Tx, View, alerts, settle};
+use crate::store::{Store, Stored, Tx, View, alerts, calls, settle};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
 use crate::workers::{abandonment, call_failure, pauses};
@@ -125,10 +125,10 @@ impl Poller {
             }
         }
         self.store.write(now.wall, |tx| {
-            pauses::clear_pause(tx, &PauseScope::OpenAi)?;
+            calls::clear_account_pause(tx, &PauseScope::OpenAi)?;
             for (row, remote, wait) in &running {
                 let subject = AlertSubject::Batch(row.id);
-                alerts::close(tx, AlertKind::BatchGone, &subject)?;
+                close_unread(tx, &subject)?;
                 alerts::close(tx, AlertKind::UnknownState, &subject)?;
                 batches::record_poll(tx, row.id, remote, now.wall + *wait)?;
             }
@@ -219,7 +219,7 @@ impl Poller {
     }
 
     /// Asks OpenAI to cancel a batch, unless it has ended or is being cancelled. OpenAI refuses with 409 to
-    /// cancel a batch that has ended.
+    /// cancel a batch that has ended. A batch that OpenAI shows and refuses to cancel runs on.
     fn cancel(&self, id: &str) -> Result<Batch, CallError> {
         let remote = self.api.batch(id)?;
         let is_done = remote
@@ -230,6 +230,10 @@ impl Poller {
         }
         match self.api.cancel_batch(id) {
             Err(CallError::Refused(refusal)) if refusal.status == 409 => self.api.batch(id),
+            Err(CallError::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {
+                log::warn!(event = "cancel_refused", openai_batch:% = id, error:% = refusal; "");
+                Ok(remote)
+            }
             answer => answer,
         }
     }
@@ -240,11 +244,17 @@ impl Poller {
     }
 }
 
+/// Closes the alerts about a batch that could not be read.
+fn close_unread(tx: &Tx<'_>, subject: &AlertSubject) -> Stored<()> {
+    alerts::close(tx, AlertKind::BatchGone, subject)?;
+    alerts::close(tx, AlertKind::BatchRefused, subject)
+}
+
 /// Stores what OpenAI reported of a batch, and what follows.
 fn apply(tx: &Tx<'_>, row: &BatchRow, remote: &Batch, decision: PolledBatchDecision) -> Stored<()> {
     let subject = AlertSubject::Batch(row.id);
-    pauses::clear_pause(tx, &PauseScope::OpenAi)?;
-    alerts::close(tx, AlertKind::BatchGone, &subject)?;
+    pauses::record_success(tx, CallKind::Poll, row.id)?;
+    close_unread(tx, &subject)?;
     if remote.status.is_none() && row.abandoned_at.is_none() {
         let message = format!(
             "OpenAI reports the unknown state {:?} of batch {}; it is asked on. Look at it: batchkeeper batches show {}; \

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall, FailedCallDecision};
+use crate::domain::decide::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::domain::decide::remote_cleanup::{Backups, BatchFiles, ingested_before};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
@@ -60,7 +60,7 @@ impl RemoteCleanup {
             failures: 0,
             retry_interval: self.config.openai.retry_interval,
         };
-        match call.decide() {
+        match call.decide(CallEvidence::default()) {
             FailedCallDecision::Retry { wait, .. } | FailedCallDecision::PauseAccount { wait, .. } => wait,
         }
     }

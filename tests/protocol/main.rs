@@ -23,6 +23,7 @@ mod out_of_order;
 mod polling;
 mod recovery;
 mod refused_batches;
+mod refused_objects;
 mod restore;
 mod schema;
 mod shared_projects;

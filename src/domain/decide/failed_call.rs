@@ -1,11 +1,21 @@
 //! A call to OpenAI failed: whether the account waits, when the call is made again, and which alert opens.
 //!
+//! | OpenAI refuses with | a GET or download of one object | an upload or a create | any other call |
+//! |---|---|---|---|
+//! | 401, quota, billing | the account | the account | the account |
+//! | 403 | the object, if a call of this kind succeeded for another one since the refusal began; else the account | the same, if moreover no other object was refused last | the account |
+//! | 404 | the object; without such a success the alert names the key as well | the object | the object |
+//!
+//! A refused account pauses. The object of the call waits twice as long, so that another object is the next one
+//! that is tried. A refused object waits alone.
+//!
 //! No failed call abandons a batch. It is made again until it succeeds, or until an operator abandons the
 //! batch.
 
 use std::time::Duration;
 
 use super::backoff::{backoff, longest_backoff};
+use crate::base::text_enum::text_enum;
 use crate::domain::alert::{AlertKind, PauseScope};
 use crate::domain::batch::ResultKind;
 use crate::domain::openai::CallError;
@@ -14,6 +24,13 @@ use crate::domain::openai::CallError;
 const EARLY_NOT_FOUND: u32 = 2;
 /// A result file that cannot be fetched is reported after this many failures.
 const DOWNLOAD_FAILURES: u32 = 5;
+
+/// Error codes that speak of the account's money.
+const ACCOUNT_CODES: [&str; 3] = [
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "credit_balance_exhausted",
+];
 
 /// What a call was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +59,52 @@ pub enum CallPurpose {
     Respond,
 }
 
+text_enum! {
+    /// A kind of call for one object. Its successes are counted: they are the evidence against an object that is
+    /// refused.
+    CallKind {
+        /// The upload of an input file.
+        Upload = "upload",
+        /// The create of a batch.
+        Create = "create",
+        /// The poll of a batch.
+        Poll = "poll",
+        /// The download of a result file.
+        Download = "download",
+    }
+}
+
+impl CallPurpose {
+    /// The kind of a call for one object; `None` for any other call.
+    pub fn kind(self) -> Option<CallKind> {
+        match self {
+            Self::Upload => Some(CallKind::Upload),
+            Self::Create => Some(CallKind::Create),
+            Self::Poll { .. } => Some(CallKind::Poll),
+            Self::Download { .. } => Some(CallKind::Download),
+            Self::FindCreated | Self::Compare | Self::RemoveFiles | Self::Respond => None,
+        }
+    }
+}
+
+/// What other calls of the same kind say of a refused object. Without any, the account is to blame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallEvidence {
+    /// Whether a call of the kind has succeeded since the object's refusal began: for another object.
+    pub has_other_succeeded: bool,
+    /// Whether another object was the last one that was refused, and no call of the kind has succeeded since.
+    pub was_other_refused: bool,
+}
+
+/// Whose refusal an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Account,
+    Object,
+    /// It is no refusal of either: it passes, or the call itself is wrong.
+    Neither,
+}
+
 /// A call that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedCall<'a> {
@@ -62,9 +125,10 @@ pub enum FailedCallDecision {
     PauseAccount {
         /// The work that waits.
         scope: PauseScope,
-        /// How long. The batch of this call waits as long, so that others are tried first: OpenAI may refuse
-        /// this one alone.
+        /// How long.
         wait: Duration,
+        /// How long the batch of this call waits: longer, so that another one is tried first.
+        batch_wait: Duration,
     },
     /// The call is made again.
     Retry {
@@ -76,28 +140,58 @@ pub enum FailedCallDecision {
 }
 
 impl FailedCall<'_> {
-    /// Decides what follows.
-    pub fn decide(&self) -> FailedCallDecision {
-        match self.paused_scope() {
+    /// Decides what follows, by what other calls of the same kind have shown.
+    pub fn decide(&self, evidence: CallEvidence) -> FailedCallDecision {
+        let refused = self.refused(evidence);
+        match self.paused_scope().filter(|_| refused == Refused::Account) {
             Some(scope) => FailedCallDecision::PauseAccount {
                 scope,
                 wait: longest_backoff(self.retry_interval),
+                batch_wait: longest_backoff(self.retry_interval) * 2,
             },
             None => FailedCallDecision::Retry {
                 wait: self.wait(),
-                alert: self.alert(),
+                alert: self.alert(refused),
             },
         }
     }
 
-    /// The scope that is paused if OpenAI refuses the account; `None` if it does not.
+    /// Whether OpenAI refuses the object of the call or the account with it. The refusal is stored as evidence.
+    pub fn is_refused(&self) -> bool {
+        self.may_be_accounts() || self.error.is_not_found()
+    }
+
+    /// Whether the refusal may be the account's: only calls of its own kind show the contrary.
+    pub fn may_be_accounts(&self) -> bool {
+        self.refused(CallEvidence::default()) == Refused::Account
+    }
+
+    /// Whose refusal the error is.
+    fn refused(&self, evidence: CallEvidence) -> Refused {
+        if is_key_or_money_refused(self.error) {
+            return Refused::Account;
+        }
+        if !is_account_refused(self.error) {
+            return Refused::Neither;
+        }
+        let is_objects = match self.purpose.kind() {
+            Some(CallKind::Poll | CallKind::Download) => evidence.has_other_succeeded,
+            Some(CallKind::Upload | CallKind::Create) => {
+                evidence.has_other_succeeded && !evidence.was_other_refused
+            }
+            None => false,
+        };
+        match is_objects {
+            true => Refused::Object,
+            false => Refused::Account,
+        }
+    }
+
+    /// The scope that is paused if OpenAI refuses the account; `None` if no work waits for this call.
     ///
     /// A missing right or insufficient quota stops what is sent, and says nothing of what is only read:
     /// results that are paid for are still fetched.
     fn paused_scope(&self) -> Option<PauseScope> {
-        if !self.error.is_account_trouble() {
-            return None;
-        }
         match self.purpose {
             CallPurpose::RemoveFiles => None,
             CallPurpose::Poll { .. } | CallPurpose::Download { .. } | CallPurpose::Compare => {
@@ -121,16 +215,17 @@ impl FailedCall<'_> {
         backoff(self.retry_interval, failures, self.error.retry_after())
     }
 
-    fn alert(&self) -> Option<AlertKind> {
+    fn alert(&self, refused: Refused) -> Option<AlertKind> {
         let is_refused = (400..429).contains(&status(self.error));
+        let is_object_refused = refused == Refused::Object;
         let is_not_found = self.error.is_not_found();
         let is_reported = match self.purpose {
             CallPurpose::Upload => is_refused,
             CallPurpose::Create => is_refused && !is_input_missing(self.error),
             CallPurpose::Poll { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
-            CallPurpose::Poll { is_overdue } => is_overdue,
+            CallPurpose::Poll { is_overdue } => is_overdue || is_object_refused,
             CallPurpose::Download { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
-            CallPurpose::Download { .. } => self.failures >= DOWNLOAD_FAILURES,
+            CallPurpose::Download { .. } => self.failures >= DOWNLOAD_FAILURES || is_object_refused,
             CallPurpose::FindCreated
             | CallPurpose::Compare
             | CallPurpose::RemoveFiles
@@ -140,6 +235,7 @@ impl FailedCall<'_> {
             CallPurpose::Upload => AlertKind::UploadFailed,
             CallPurpose::Create => AlertKind::CreateRefused,
             CallPurpose::Poll { .. } if is_not_found => AlertKind::BatchGone,
+            CallPurpose::Poll { .. } if is_object_refused => AlertKind::BatchRefused,
             CallPurpose::Poll { .. } => AlertKind::BatchOverdue,
             _ => AlertKind::ResultsUnavailable,
         };
@@ -152,6 +248,17 @@ pub(super) fn is_input_missing(error: &CallError) -> bool {
     matches!(error, CallError::Refused(refusal)
         if matches!(refusal.status, 400 | 404)
             && matches!(refusal.param.as_str(), "file_id" | "input_file_id"))
+}
+
+/// Whether OpenAI refuses the account by a call that is for no single object, such as a listing.
+pub fn is_account_refused(error: &CallError) -> bool {
+    status(error) == 403 || is_key_or_money_refused(error)
+}
+
+/// Whether OpenAI refuses the key (401), or the account lacks money: whatever the call was made for.
+fn is_key_or_money_refused(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(refusal)
+        if refusal.status == 401 || ACCOUNT_CODES.contains(&refusal.code.as_str()))
 }
 
 /// The HTTP status of a refusal; 0 if there was no answer.
@@ -188,7 +295,57 @@ mod tests {
             failures,
             retry_interval: FIRST,
         }
-        .decide()
+        .decide(CallEvidence::default())
+    }
+
+    #[test]
+    fn a_refusal_is_the_objects_if_others_of_its_kind_succeed() {
+        use AlertKind::{BatchRefused, CreateRefused, ResultsUnavailable, UploadFailed};
+        let poll = CallPurpose::Poll { is_overdue: false };
+        let (upload, create) = (CallPurpose::Upload, CallPurpose::Create);
+        for (purpose, status, code, has_other_succeeded, was_other_refused, expected) in [
+            (poll, 403, "", false, false, None),
+            (poll, 403, "", true, false, Some(BatchRefused)),
+            (poll, 403, "", true, true, Some(BatchRefused)),
+            (poll, 401, "", true, false, None),
+            (poll, 429, "insufficient_quota", true, false, None),
+            (poll, 403, "billing_hard_limit_reached", true, false, None),
+            (DOWNLOAD, 403, "", false, false, None),
+            (DOWNLOAD, 403, "", true, false, Some(ResultsUnavailable)),
+            (DOWNLOAD, 401, "", true, false, None),
+            (upload, 403, "", false, false, None),
+            (upload, 403, "", false, true, None),
+            (upload, 403, "", true, false, Some(UploadFailed)),
+            (upload, 403, "", true, true, None),
+            (create, 403, "", false, false, None),
+            (create, 403, "", true, false, Some(CreateRefused)),
+            (create, 403, "", true, true, None),
+            (CallPurpose::Respond, 403, "", true, false, None),
+            (CallPurpose::Compare, 403, "", true, false, None),
+        ] {
+            let evidence = CallEvidence {
+                has_other_succeeded,
+                was_other_refused,
+            };
+            let error = refused(status, code, "");
+            let call = FailedCall {
+                purpose,
+                error: &error,
+                failures: 0,
+                retry_interval: FIRST,
+            };
+            let alert = match call.decide(evidence) {
+                FailedCallDecision::PauseAccount { wait, batch_wait, .. } => {
+                    assert!(batch_wait > wait, "another object is tried first");
+                    None
+                }
+                FailedCallDecision::Retry { alert, wait } => {
+                    assert_eq!(wait, FIRST);
+                    alert
+                }
+            };
+            assert_eq!(alert, expected, "{purpose:?} {status} {code} {evidence:?}");
+        }
     }
 
     #[test]
@@ -212,7 +369,7 @@ mod tests {
         ] {
             let decision = decide(purpose, &refused(status, code, ""), 0);
             let paused = match decision {
-                FailedCallDecision::PauseAccount { scope, wait } => {
+                FailedCallDecision::PauseAccount { scope, wait, .. } => {
                     assert_eq!(wait, FIRST * 32);
                     Some(scope)
                 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::backoff::backoff;
-use super::failed_call::{CallPurpose, FailedCall, FailedCallDecision};
+use super::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::Outcome;
@@ -87,8 +87,8 @@ impl EndedSynchronousCall<'_> {
             failures: self.earlier,
             retry_interval: self.retry_interval,
         };
-        match failed.decide() {
-            FailedCallDecision::PauseAccount { scope, wait } => SynchronousDecision {
+        match failed.decide(CallEvidence::default()) {
+            FailedCallDecision::PauseAccount { scope, wait, .. } => SynchronousDecision {
                 outcome: Outcome::NotRun,
                 next_call: None,
                 pause: PauseDecision::PauseAccount { scope, wait },

@@ -55,20 +55,6 @@ impl CallError {
         }
     }
 
-    /// Whether OpenAI refuses the whole account: 401, 403, or insufficient quota.
-    pub fn is_account_trouble(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => {
-                matches!(refusal.status, 401 | 403)
-                    || matches!(
-                        refusal.code.as_str(),
-                        "insufficient_quota" | "billing_hard_limit_reached" | "credit_balance_exhausted"
-                    )
-            }
-            _ => false,
-        }
-    }
-
     /// Whether OpenAI has no such object under this identity.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.status == 404)

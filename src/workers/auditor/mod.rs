@@ -78,11 +78,11 @@ impl Auditor {
         let stalled = stalled_before(now.wall, alerts.stuck_after, batch.max_wait, openai.settling_time);
         let overdue = overdue_before(now.wall);
         let reported = reported_after(now.wall);
-        // While OpenAI refuses the account no batch moves, and that has an alert of its own.
-        let is_paused = pauses::sending_paused(&self.store, &self.config, now)?.is_some();
         self.store.read(|view| {
             let budgets = budget_waits(view, &self.config, now.wall)?;
-            let stalled_batches = match is_paused {
+            // While OpenAI refuses the account no batch moves, and that has an alert of its own. Between two probes
+            // its pause is over, and still there.
+            let stalled_batches = match pauses::is_account_refused(view)? {
                 true => Vec::new(),
                 false => stuck::stalled_batches(view, stalled)?,
             };

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::Ingester;
 use crate::base::clock::Moment;
-use crate::domain::alert::PauseScope;
 use crate::domain::batch::ResultKind;
 use crate::domain::decide::backoff::longest_backoff;
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
+use crate::domain::decide::failed_call::{CallKind, CallPurpose, FailedCall};
 use crate::openai::CallError;
 use crate::openai::jsonl::sha256_file;
 use crate::store::batches::{self, BatchRow};
@@ -43,7 +42,7 @@ impl Ingester {
             Ok(path) => {
                 let (bytes, sha256) = sha256_file(&path)?;
                 self.store.write(now.wall, |tx| {
-                    pauses::clear_pause(tx, &PauseScope::OpenAi)?;
+                    pauses::record_success(tx, CallKind::Download, row.id)?;
                     batches::mark_spooled(tx, row.id, kind, bytes, &sha256)
                 })?;
             }

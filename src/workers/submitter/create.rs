@@ -3,12 +3,12 @@
 use super::Submitter;
 use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject};
-use crate::domain::decide::failed_call::CallPurpose;
+use crate::domain::decide::failed_call::{CallKind, CallPurpose};
 use crate::domain::decide::failed_create::{self, FailedCreateDecision};
 use crate::domain::decide::lost_create::LostCreateDecision;
 use crate::openai::{CallError, NewBatch};
-use crate::store::alerts;
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
+use crate::store::{alerts, calls};
 use crate::workers::spool::SpoolKind;
 use crate::workers::worker::{TickOutcome, WorkerError};
 use crate::workers::{call_failure, pauses};
@@ -37,6 +37,7 @@ impl Submitter {
         match self.api.create_batch(&self.new_batch(row)) {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
+                    calls::record_success(tx, CallKind::Create, row.id)?;
                     pauses::clear_sending_pauses(tx)?;
                     alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
                     batches::mark_submitted(tx, row.id, &remote)

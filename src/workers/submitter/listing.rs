@@ -6,7 +6,7 @@ use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::decide::backoff::backoff;
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
+use crate::domain::decide::failed_call::{CallPurpose, FailedCall, is_account_refused};
 use crate::domain::decide::lost_create::{LostCreate, LostCreateDecision, SearchRules};
 use crate::openai::CallError;
 use crate::recovery::reconcile::{self, ListedPage, Reconciliation};
@@ -120,7 +120,7 @@ impl Submitter {
     ) -> Result<(), WorkerError> {
         log::warn!(event = "listing_put_off", listed = listing.listing().batches(), error:%; "");
         // A refused account has an alert of its own.
-        self.listing_error = (!error.is_account_trouble()).then(|| error.to_string());
+        self.listing_error = (!is_account_refused(error)).then(|| error.to_string());
         let retry_interval = self.config.openai.retry_interval;
         let failures = listing.listing().failures().saturating_sub(1);
         self.list_at = now.steady + backoff(retry_interval, failures, error.retry_after());
@@ -139,7 +139,7 @@ impl Submitter {
                     }
                 }
             }
-            match error.is_account_trouble() {
+            match is_account_refused(error) {
                 true => Ok(()),
                 false => self.report_long_listing(tx, listing, now),
             }

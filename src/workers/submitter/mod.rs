@@ -17,14 +17,14 @@ use crate::config::Config;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::decide::backoff::longest_backoff;
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall};
+use crate::domain::decide::failed_call::{CallKind, CallPurpose, FailedCall};
 use crate::domain::decide::lost_create::LostCreate;
 use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError};
 use crate::recovery::reconcile::Reconciliation;
 use crate::store::batches::{self, BatchRow};
 use crate::store::settle;
-use crate::store::{Store, Stored, Tx, View, alerts};
+use crate::store::{Store, Stored, Tx, View, alerts, calls};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -38,6 +38,9 @@ mod shares;
 mod upload;
 
 use pack::PackDecision;
+
+/// Two batches that are refused one after another show that the account is refused.
+const PROBES: u32 = 2;
 
 /// The worker that submits batches.
 pub struct Submitter {
@@ -168,6 +171,18 @@ impl Submitter {
         Ok(is_unwanted)
     }
 
+    fn count_refused(&self, kind: CallKind, state: BatchState) -> Stored<u32> {
+        self.store.read(|view| calls::count_refused(view, kind, state))
+    }
+
+    /// Whether enough batches were refused an upload or a create, with no success since: they are the probes, and
+    /// no further batch is packed or uploaded.
+    fn is_probing(&self) -> Stored<bool> {
+        let uploads = self.count_refused(CallKind::Upload, BatchState::Sealed)?;
+        let creates = self.count_refused(CallKind::Create, BatchState::Uploaded)?;
+        Ok(uploads >= PROBES || creates >= PROBES)
+    }
+
     /// The batch on its way to OpenAI that an operator wants abandoned.
     fn next_to_abandon(&self) -> Stored<Option<BatchRow>> {
         self.store.read(|view| {
@@ -244,9 +259,13 @@ impl Worker for Submitter {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         }
         self.drop_unneeded_listing(now)?;
-        let may_create = self.may_create()?;
-        let mut unsubmitted = vec![BatchState::Sealed, BatchState::Uploaded, BatchState::Creating];
-        if may_create {
+        let may_send_new = !self.is_probing()?;
+        let may_pack = may_send_new && self.may_create()?;
+        let mut unsubmitted = vec![BatchState::Uploaded, BatchState::Creating];
+        if may_send_new || self.count_refused(CallKind::Create, BatchState::Uploaded)? == 0 {
+            unsubmitted.push(BatchState::Sealed);
+        }
+        if may_pack {
             unsubmitted.push(BatchState::Planned);
         }
         let longest = pauses::longest_wait(&self.config);
@@ -259,7 +278,7 @@ impl Worker for Submitter {
             Due::At(at) => idle = idle.min(at.since(now.wall)),
             Due::Never => {}
         }
-        if !may_create {
+        if !may_pack {
             return Ok(TickOutcome::idle(idle));
         }
         match self.decide_packing(now)? {

@@ -2,8 +2,8 @@
 
 use super::{Submitter, input};
 use crate::base::clock::Moment;
-use crate::domain::alert::{AlertKind, PauseScope};
-use crate::domain::decide::failed_call::CallPurpose;
+use crate::domain::alert::AlertKind;
+use crate::domain::decide::failed_call::{CallKind, CallPurpose};
 use crate::openai::{CallError, FileObject};
 use crate::store::batches::{self, BatchRow};
 use crate::workers::pauses;
@@ -57,7 +57,7 @@ impl Submitter {
         };
         match file {
             Ok(file) => self.store.write(now.wall, |tx| {
-                pauses::clear_pause(tx, &PauseScope::OpenAi)?;
+                pauses::record_success(tx, CallKind::Upload, row.id)?;
                 batches::mark_uploaded(tx, row.id, &file)
             })?,
             Err(error) => return self.fail_call(row, now, CallPurpose::Upload, &error),

@@ -29,7 +29,7 @@ use batchkeeper::config::Config;
 
 use batchkeeper::openai::BatchApi;
 
-use batchkeeper::store::{Store, Watcher, batches, money, synchronous_calls, webhook_deliveries};
+use batchkeeper::store::{Store, Watcher, batches, calls, money, synchronous_calls, webhook_deliveries};
 use batchkeeper::workers::auditor::Auditor;
 use batchkeeper::workers::finisher::Finisher;
 use batchkeeper::workers::ingester::Ingester;
@@ -231,6 +231,7 @@ impl World {
         let released = store.write(now, |tx| {
             money::set_prices(tx, &self.config.prices())?;
             batches::clear_compared(tx)?;
+            calls::forget_refusals(tx)?;
             webhook_deliveries::release_unfinished(tx)?;
             synchronous_calls::release_unfinished(tx)
         });
