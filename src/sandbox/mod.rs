@@ -12,6 +12,6 @@ pub mod model;
 
 pub use http::Sandbox;
 pub use model::{
-    Fault, Latencies, ODD_UNICODE, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel,
+    Fault, FaultRule, Latencies, ODD_UNICODE, Pace, ProjectKey, Reasoning, SandboxSettings, SimulatedModel,
     StateFolderError, UnknownFile, expected_description, expected_translation, image_names,
 };

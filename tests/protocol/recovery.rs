@@ -23,8 +23,8 @@ fn a_restored_backup_goes_on_when_what_it_missed_is_gone_for_good() {
     world.settle();
     // The files are removed a week after they were ingested. The batch stays listed.
     let api: &dyn BatchApi = world.openai.as_ref();
-    for file in ["file-0001", "file-0002"] {
-        api.delete_file(file).unwrap();
+    for file in world.openai.files() {
+        api.delete_file(&file).unwrap();
     }
     world.restore(&backup);
     let job = world.submit(&["worn seat"], &["en"]);
@@ -45,7 +45,7 @@ fn a_description_that_fails_after_its_translations_were_recovered_has_its_reason
         world.settle();
         // What the descriptions' batch held is gone from OpenAI; the translations' is there to be found.
         let api: &dyn BatchApi = world.openai.as_ref();
-        for file in ["file-0001", "file-0002"] {
+        for file in &world.openai.files()[..2] {
             api.delete_file(file).unwrap();
         }
         world.restore(&backup);
@@ -76,8 +76,9 @@ fn a_language_that_was_not_asked_for_before_its_description_failed_has_its_reaso
     world.settle();
     // The batches of the description and of the second translation have no lines left to ingest.
     let api: &dyn BatchApi = world.openai.as_ref();
-    for file in [1, 2, 4, 6] {
-        api.delete_file(&format!("file-000{file}")).unwrap();
+    let files = world.openai.files();
+    for file in [0, 1, 3, 5] {
+        api.delete_file(&files[file]).unwrap();
     }
     world.restore(&backup);
     world.run_for(5 * MINUTE);

@@ -33,6 +33,8 @@ pub struct SandboxSettings {
     pub file_lifetime_seconds: u64,
     /// Whether result lines come in another order than the input lines.
     pub shuffle: bool,
+    /// The input and output tokens of every answer; `None` if they follow from the texts.
+    pub answer_tokens: Option<[u64; 2]>,
     /// Text that goes into every id, so that two sandboxes make different ids.
     pub seed: String,
 }
@@ -180,6 +182,7 @@ impl Default for SandboxSettings {
             allow_no_extension: false,
             file_lifetime_seconds: 2_592_000,
             shuffle: true,
+            answer_tokens: None,
             seed: "sandbox".into(),
         }
     }

@@ -13,7 +13,8 @@ use batchkeeper::config::BudgetPolicy;
 use batchkeeper::domain::job::Mode;
 use batchkeeper::domain::money::Money;
 
-use super::openai::{Chaos, Rule};
+use super::chaos::Chaos;
+use super::openai::Rule;
 use super::random::Random;
 use super::sabotage::Bug;
 use super::{ALL_WORKERS, Ticked, World};
@@ -23,9 +24,9 @@ const TICKS: u64 = 600;
 /// Jobs in a life, at most.
 const JOBS: u64 = 6;
 /// What a life may cost a day, where that is limited: some eighty lines.
-const BUDGET: &str = "0.0006";
+const BUDGET: &str = "0.0012";
 /// What one client may cost a day, where that is limited: some twenty lines.
-const BUDGET_OF_ONE: &str = "0.00015";
+const BUDGET_OF_ONE: &str = "0.0003";
 /// How long two lots of a client take at most that come when everybody waits: the rest of a day whose
 /// budget is used up, and half a day until an operator comes where one is needed.
 const NO_LONGER: Duration = Duration::from_hours(48);
@@ -38,15 +39,15 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
     let mut random = Random::new(seed);
     let restores = random.chance(250);
     let mut of_client = Random::new(!seed);
-    let mut world = World::with(|config| {
+    let mut world = World::seeded(seed, |config| {
         config.batch.max_requests = random.pick(&[3, 10, 1000]);
         config.steps.idle = Duration::from_mins(30);
         config.steps.audit = Duration::from_mins(30);
         config.steps.reconcile = Duration::from_hours(1);
         config.openai.poll_interval = Duration::from_mins(5);
         config.batch.max_active = random.pick(&[0, 0, 2]);
-        config.vision.max_output_tokens = 100;
-        config.translation.max_output_tokens = 100;
+        config.vision.max_output_tokens = 200;
+        config.translation.max_output_tokens = 200;
         config.budgets.on_exceeded = BudgetPolicy::Wait;
         config.budgets.total.per_day = random.pick(&[None, None, Money::parse(BUDGET)]);
         config.clients[0].budget.per_day = of_client.pick(&[None, None, Money::parse(BUDGET_OF_ONE)]);

@@ -3,12 +3,14 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "each test file uses its part; a test that cannot go on has failed"
 )]
 
 mod backups;
+mod chaos;
 mod checks;
 mod inspection;
 pub mod life;
@@ -16,6 +18,7 @@ pub mod openai;
 pub mod random;
 pub mod receiver;
 pub mod sabotage;
+mod script;
 mod work;
 
 use std::collections::BTreeMap;
@@ -174,6 +177,11 @@ impl World {
 
     /// With a configuration that differs from the usual one.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::seeded(0, change)
+    }
+
+    /// The same with another chance at OpenAI.
+    pub fn seeded(seed: u64, change: impl FnOnce(&mut Config)) -> Self {
         // In memory where that can be had: each commit waits for the disk.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.expect("a folder");
@@ -194,7 +202,7 @@ impl World {
         let clock = Arc::new(HandClock::new());
         std::fs::write(&config.database, new_database(clock.now().wall)).expect("a database");
         let sql = look_into(&config.database);
-        let openai = Arc::new(OpenAi::new(&config.openai.base_url));
+        let openai = Arc::new(OpenAi::seeded(&config.openai.base_url, seed));
         let mut world = Self {
             api: openai.clone(),
             openai,

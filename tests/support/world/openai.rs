@@ -1,188 +1,50 @@
-//! An OpenAI in memory: files with their bytes, batches that move with the simulated time, and
-//! faults where the script says so. It is strict: what a real one might let pass is noted as a
-//! violation.
+//! The simulated OpenAI in this process: the sandbox's model behind the traits that the workers use. It is
+//! strict: what a real one might let pass is noted as a violation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchkeeper::base::clock::{Clock, Timestamp};
+use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::domain::batch::Stage;
 use batchkeeper::domain::openai::BatchStatus;
-use batchkeeper::domain::usage::TokenUsage;
 use batchkeeper::openai::{
-    Batch, BatchApi, BatchError, CallError, CallResult, ENDPOINT, FileObject, Identity, NewBatch,
-    OpenAiError, Page, RequestCounts, ResponsesApi, ServerDate,
+    Batch, BatchApi, CallError, CallResult, ENDPOINT, FileObject, Identity, NewBatch, OpenAiError, Page,
+    ResponsesApi, ServerDate,
+};
+use batchkeeper::sandbox::model::{
+    ApiCall, BatchListQuery, BatchView, CallingProject, ConnectionFault, ErrorReply, FileListQuery,
+    FileUpload, LedgerEntry, SimulatedOpenAi,
+};
+use batchkeeper::sandbox::{
+    Fault as Listed, FaultRule, Latencies, Pace, SandboxSettings, expected_description, expected_translation,
 };
 use serde_json::{Value, json};
 
-use super::random::Random;
+use super::HandClock;
+use super::chaos::Chaos;
+pub use super::script::{Course, End, Fate, Fault, Ids, Op, Rule, WINDOW, error_entry, refusal};
 
 /// OpenAI's clock at the beginning, seconds.
 const EPOCH: u64 = 1_795_400_000;
-/// How long a cancel takes.
-const CANCEL: Duration = Duration::from_secs(605);
-/// A batch's window.
-pub const WINDOW: Duration = Duration::from_hours(24);
+/// The image of every lot of the world.
+pub const IMAGE: &str = "https://images.test/1.jpg";
 
 /// Thrown through a worker to end the process there.
 pub struct Crash;
 
-/// The calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Op {
-    Upload,
-    File,
-    Files,
-    Delete,
-    Download,
-    Create,
-    Batch,
-    List,
-    Cancel,
-    Respond,
+/// The right description of a lot.
+pub fn described(info: &str) -> String {
+    expected_description(info, &[IMAGE])
 }
 
-/// What goes wrong with a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Fails before a byte is sent.
-    NotSent,
-    /// Never arrives; the caller cannot know.
-    Lost,
-    /// Arrives and takes effect; its answer is lost.
-    ReplyLost,
-    /// Refused with that status, code and param.
-    Refused(u16, &'static str, &'static str),
-    /// An HTML page with that status.
-    Html(u16),
-    /// The process ends before the call is sent.
-    CrashBefore,
-    /// The process ends when the call has had its effect.
-    CrashAfter,
-    /// A create makes two batches.
-    Twice,
-    /// A download breaks off after half of the bytes.
-    Cut,
-    /// A download ends after half of the bytes as if that were all.
-    QuietCut,
-}
-
-impl Fault {
-    fn error(&self) -> Option<CallError> {
-        let refused = |status, code: &str, param: &str, message: &str| {
-            CallError::Refused(OpenAiError {
-                status,
-                code: code.into(),
-                param: param.into(),
-                message: message.into(),
-                ..OpenAiError::default()
-            })
-        };
-        match self {
-            Self::NotSent => Some(CallError::NotSent {
-                message: "connection refused".into(),
-            }),
-            Self::Lost => Some(CallError::Unknown {
-                message: "timed out".into(),
-            }),
-            Self::Refused(status, code, param) => Some(refused(*status, code, param, "so it was scripted")),
-            Self::Html(status) => Some(refused(*status, "", "", "<html>Bad gateway</html>")),
-            _ => None,
-        }
-    }
-}
-
-/// What becomes of one line when it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// In neither file, though OpenAI counts it.
-    Missing,
-    /// Twice in the output.
-    Repeated,
-    /// In both files.
-    InBoth,
-    /// Its bytes are no UTF-8.
-    Garbled,
-    /// Cut in the middle.
-    Torn,
-    /// A reasoning item comes first.
-    Reasoned,
-    /// The model refuses.
-    Refused,
-    /// The cap is too low; with a higher one it is well.
-    Incomplete,
-    /// The cap is always too low.
-    Endless,
-    /// OpenAI cannot fetch an image.
-    ImageGone,
-    /// An HTTP error.
-    Status(u16),
-    /// HTTP 200 around a failed answer.
-    FailedInside,
-}
-
-/// How a batch ends.
-#[derive(Clone, Debug)]
-pub enum End {
-    Completes,
-    /// The window closes when so many lines are answered.
-    Expires(usize),
-    /// Somebody cancels it when so many lines are answered.
-    Cancelled(usize),
-    /// Validation fails.
-    Refused(Vec<BatchError>),
-}
-
-/// When the ids of the result files are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ids {
-    AtOnce,
-    Never,
-    /// Both so long after the end.
-    Late(Duration),
-    /// That of the output so long after the end.
-    OutputLate(Duration),
-}
-
-/// What a batch goes through.
-#[derive(Clone, Debug)]
-pub struct Course {
-    pub latency: Duration,
-    pub end: End,
-    pub ids: Ids,
-    /// A line that nobody sent is in the output.
-    pub stranger: bool,
-    /// What OpenAI says of the tokens of the whole is so much more than its lines say; none: it says
-    /// nothing.
-    pub usage_beyond: Option<u64>,
-    /// The output's last line has no LF.
-    pub unended: bool,
-}
-
-impl Default for Course {
-    fn default() -> Self {
-        Self {
-            latency: Duration::from_mins(2),
-            end: End::Completes,
-            ids: Ids::AtOnce,
-            stranger: false,
-            usage_beyond: None,
-            unended: false,
-        }
-    }
-}
-
-impl Course {
-    pub fn ends(end: End) -> Self {
-        Self {
-            end,
-            ..Self::default()
-        }
-    }
+/// The right translation of a text.
+pub fn translated(language: &str, text: &str) -> String {
+    expected_translation(text, language)
 }
 
 /// One line of an input file.
@@ -190,52 +52,6 @@ impl Course {
 pub struct Line {
     pub custom_id: String,
     pub body: Value,
-}
-
-impl Line {
-    fn text(&self) -> String {
-        let content = self.body["input"][0]["content"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        content.iter().filter_map(|part| part["text"].as_str()).collect()
-    }
-
-    fn language(&self) -> Option<&str> {
-        self.body["metadata"]["language"].as_str()
-    }
-
-    fn stage(&self) -> Stage {
-        if self.language().is_some() {
-            Stage::Translation
-        } else {
-            Stage::Vision
-        }
-    }
-
-    fn answer(&self) -> String {
-        match self.language() {
-            Some(language) => translated(language, &self.text()),
-            None => described(&self.text()),
-        }
-    }
-}
-
-/// The right description of a lot.
-pub fn described(info: &str) -> String {
-    format!("Seen: {info}")
-}
-
-/// The right translation of a text.
-pub fn translated(language: &str, text: &str) -> String {
-    format!("[{language}] {text}")
-}
-
-struct File {
-    id: String,
-    name: String,
-    bytes: Vec<u8>,
-    created: Duration,
 }
 
 /// A batch at OpenAI.
@@ -246,39 +62,33 @@ pub struct HeldBatch {
     pub lines: Vec<Line>,
     /// The second of a create that made two.
     pub is_twin: bool,
-    model: Option<String>,
-    input: String,
-    created: Duration,
-    course: Course,
-    cancelling_since: Option<Duration>,
-    ended: Option<Duration>,
-    output: Option<String>,
-    error: Option<String>,
-    counts: RequestCounts,
-    usage: Option<TokenUsage>,
-    errors: Vec<BatchError>,
+    /// Its answers cannot be had for good, so they are asked for again.
+    is_unreadable: bool,
 }
 
-/// A rule that a batch is held against when it is validated.
-#[derive(Clone, Debug)]
-pub enum Rule {
-    /// Refused without saying which line, when a line's text holds this.
-    Poison(&'static str),
-    /// Refused, naming the line whose text holds this.
-    Blame(&'static str),
-    /// More lines than this are more than the queue takes.
-    QueueOf(usize),
-    /// Batches that have not ended hold so many tokens together at most: a quarter of each line's
-    /// bytes, and the cap of its answer.
-    TokensOf(u64),
+impl HeldBatch {
+    /// Another program's, in the same project.
+    pub fn is_theirs(&self) -> bool {
+        self.lines.iter().all(|line| line.custom_id == "theirs")
+    }
+}
+
+/// OpenAI's own clock.
+struct RemoteClock(AtomicI64);
+
+impl Clock for RemoteClock {
+    fn now(&self) -> Moment {
+        let millis = self.0.load(Ordering::Relaxed);
+        Moment {
+            wall: Timestamp::from_millis(millis),
+            steady: Duration::from_millis(u64::try_from(millis).unwrap_or(0)),
+        }
+    }
 }
 
 /// What the world may look into and steer.
 pub struct State {
     pub now: Duration,
-    /// The program's clock, for [`BatchApi::newest_date`].
-    clock: Option<Arc<dyn Clock>>,
-    newest_date: Option<ServerDate>,
     pub batches: Vec<HeldBatch>,
     /// How each call went, in order.
     pub calls: Vec<(Op, Option<Fault>)>,
@@ -305,42 +115,70 @@ pub struct State {
     pub billed_again: u64,
     /// What must never be asked of OpenAI.
     pub violations: Vec<String>,
-    files: Vec<File>,
-    /// Files ever made: an id is never given twice.
-    made_files: u32,
+    model: Arc<SimulatedOpenAi>,
+    time: Arc<RemoteClock>,
+    /// The program's clock.
+    clock: Option<Arc<HandClock>>,
+    newest_date: Option<ServerDate>,
+    caller: CallingProject,
+    /// Calls so far; their numbers decide their chance.
+    made_calls: u64,
+    /// Entries of the ledger that were read.
+    read_entries: usize,
+    /// The lines of each uploaded input, and what is wrong with them.
+    inputs: BTreeMap<String, (Vec<Line>, Vec<String>)>,
+    /// The rules that stand for `rules`, `list_lag` and the like: how they were written, and their ids.
+    standing: (String, Vec<u64>),
     /// By custom id: the batches in which it was answered whole.
     answered: BTreeMap<String, Vec<String>>,
-}
-
-/// Faults by chance.
-pub struct Chaos {
-    pub random: Random,
-    /// Of a thousand calls so many go wrong.
-    pub calls: u64,
-    /// Of a thousand lines so many go wrong.
-    pub lines: u64,
-    /// Of a thousand batches so many go wrong.
-    pub batches: u64,
 }
 
 /// OpenAI under one account.
 pub struct OpenAi {
     identity: Identity,
+    seed: u64,
     state: Mutex<State>,
+}
+
+/// The pace at which a batch without a [`Course`] of its own would run; every batch gets one.
+fn settings(seed: u64) -> SandboxSettings {
+    SandboxSettings {
+        pace: Pace::Fixed(Latencies {
+            validating: 1_000,
+            in_progress: 120_000,
+            finalizing: 0,
+            cancel: 605_000,
+            expire: 605_000,
+        }),
+        // No life is this long, and OpenAI keeps result files for ever.
+        file_lifetime_seconds: 10_000_000_000,
+        creates_per_hour: usize::MAX,
+        // So that a test can tell what its lines cost.
+        answer_tokens: Some([100, 10]),
+        seed: format!("world {seed}"),
+        ..SandboxSettings::default()
+    }
 }
 
 impl OpenAi {
     pub fn new(base_url: &str) -> Self {
+        Self::seeded(base_url, 0)
+    }
+
+    /// The same with other ids, and other chance.
+    pub fn seeded(base_url: &str, seed: u64) -> Self {
+        let time = Arc::new(RemoteClock(AtomicI64::new(0)));
+        let model = SimulatedOpenAi::in_memory(settings(seed), time.clone()).expect("no folder");
+        let caller = model.authenticate("sk-sandbox", None, "").expect("a key");
         Self {
             identity: Identity {
                 base_url: base_url.into(),
                 organization: String::new(),
                 project: String::new(),
             },
+            seed,
             state: Mutex::new(State {
                 now: Duration::from_secs(EPOCH),
-                clock: None,
-                newest_date: None,
                 batches: Vec::new(),
                 calls: Vec::new(),
                 faults: VecDeque::new(),
@@ -355,8 +193,15 @@ impl OpenAi {
                 chaos: None,
                 billed_again: 0,
                 violations: Vec::new(),
-                files: Vec::new(),
-                made_files: 0,
+                model: Arc::new(model),
+                time,
+                clock: None,
+                newest_date: None,
+                caller,
+                made_calls: 0,
+                read_entries: 0,
+                inputs: BTreeMap::new(),
+                standing: Default::default(),
                 answered: BTreeMap::new(),
             }),
         }
@@ -368,7 +213,7 @@ impl OpenAi {
     }
 
     /// A process with that clock begins, and has no answer yet.
-    pub fn begin_process(&self, clock: Arc<dyn Clock>) {
+    pub fn begin_process(&self, clock: Arc<HandClock>) {
         let mut state = self.state();
         (state.clock, state.newest_date) = (Some(clock), None);
     }
@@ -382,57 +227,108 @@ impl OpenAi {
     /// An input file that another program uploaded.
     pub fn upload_theirs(&self) -> String {
         let line = json!({"custom_id": "theirs", "method": "POST", "url": ENDPOINT,
-                          "body": {"model": "m", "input": []}});
-        self.state()
-            .add_file("theirs.jsonl", format!("{line}\n").into_bytes())
+                          "body": {"model": "gpt-4.1-mini", "input": "theirs"}});
+        let mut state = self.state();
+        state.advance();
+        let id = state.add_file("theirs.jsonl", format!("{line}\n").as_bytes());
+        id.expect("taken").id
     }
 
+    /// The ids of all files that are there, oldest first.
+    pub fn files(&self) -> Vec<String> {
+        let state = self.state();
+        let oldest_first = FileListQuery {
+            order: Some("asc".into()),
+            ..FileListQuery::default()
+        };
+        let page = state.model.list_files(&state.caller, &oldest_first);
+        page.expect("a list")
+            .items
+            .into_iter()
+            .map(|file| file.id)
+            .collect()
+    }
+
+    /// Makes a call with the fault that is due; `effect` asks the model, `arrive` reads the answer.
     fn call<T>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut State, Option<&Fault>) -> CallResult<T>,
-    ) -> CallResult<T> {
-        self.call_on(op, "", effect)
-    }
-
-    /// A call for that object.
-    fn call_on<T>(
-        &self,
-        op: Op,
-        object: &str,
-        effect: impl FnOnce(&mut State, Option<&Fault>) -> CallResult<T>,
+        sent: &Sent,
+        effect: impl FnOnce(&mut State, &ApiCall<'_>) -> Result<T, ErrorReply>,
+        arrive: impl FnOnce(T, Option<ConnectionFault>) -> CallResult<T>,
     ) -> CallResult<T> {
         let mut state = self.state();
         state.advance();
-        let of_object = state
-            .of_objects
-            .iter()
-            .find(|(of, id, _)| *of == op && id == object);
-        let fault = match of_object {
-            Some((.., fault)) => Some(fault.clone()),
-            None => state.fault(op),
-        };
+        let fault = state.fault(op, &sent.object);
         state.calls.push((op, fault.clone()));
-        if let Some(error) = fault.as_ref().and_then(Fault::error) {
-            return Err(error);
+        state.made_calls += 1;
+        match fault {
+            Some(Fault::NotSent) => {
+                return Err(CallError::NotSent {
+                    message: "connection refused".into(),
+                });
+            }
+            Some(Fault::CrashBefore) => {
+                drop(state);
+                resume_unwind(Box::new(Crash));
+            }
+            _ => {}
         }
-        if fault == Some(Fault::CrashBefore) {
-            drop(state);
-            resume_unwind(Box::new(Crash));
-        }
-        let done = effect(&mut state, fault.as_ref());
-        let received = state.clock.as_ref().map(|clock| clock.now());
-        if let Some(received) = received.filter(|_| done.is_ok() && fault.is_none()) {
+        let rules = fault.as_ref().and_then(Fault::rule).into_iter().collect();
+        let rules = state.model.add_fault_rules(rules).expect("in memory");
+        let id = format!("{} {}", self.seed, state.made_calls);
+        let done = state.make(&sent.call(&id), effect, arrive);
+        state.model.remove_fault_rules(&rules);
+        state.read_ledger();
+        if let (Ok(_), Some(clock)) = (&done, &state.clock) {
             let date = Timestamp::from_seconds(seconds(state.now));
+            let received = clock.now();
             state.newest_date = Some(ServerDate { date, received });
         }
         drop(state);
-        match fault {
-            Some(Fault::CrashAfter) => resume_unwind(Box::new(Crash)),
-            Some(Fault::ReplyLost) => Err(CallError::Unknown {
-                message: "the connection broke".into(),
-            }),
-            _ => done,
+        if fault == Some(Fault::CrashAfter) {
+            resume_unwind(Box::new(Crash));
+        }
+        done
+    }
+}
+
+/// A call as HTTP would carry it.
+struct Sent {
+    method: &'static str,
+    path: String,
+    target: String,
+    body: Vec<u8>,
+    /// The id or name that the call is about; empty if there is none.
+    object: String,
+}
+
+impl Sent {
+    fn new(method: &'static str, path: impl Into<String>) -> Self {
+        let path = path.into();
+        Self {
+            method,
+            target: path.clone(),
+            path,
+            body: Vec::new(),
+            object: String::new(),
+        }
+    }
+
+    fn on(method: &'static str, path: impl Into<String>, object: &str) -> Self {
+        Self {
+            object: object.to_owned(),
+            ..Self::new(method, path)
+        }
+    }
+
+    fn call<'a>(&'a self, id: &'a str) -> ApiCall<'a> {
+        ApiCall {
+            method: self.method,
+            path: &self.path,
+            target: &self.target,
+            body: &self.body,
+            id,
         }
     }
 }
@@ -443,57 +339,80 @@ impl State {
         self.faults.push_back((op, fault));
     }
 
-    fn fault(&mut self, op: Op) -> Option<Fault> {
+    /// The model, for faults of its list that last.
+    pub fn model(&self) -> &SimulatedOpenAi {
+        &self.model
+    }
+
+    fn fault(&mut self, op: Op, object: &str) -> Option<Fault> {
+        let mut of_objects = self.of_objects.iter();
+        if let Some((.., fault)) = of_objects.find(|(of, id, _)| *of == op && id == object) {
+            return Some(fault.clone());
+        }
         if let Some(at) = self.faults.iter().position(|(call, _)| *call == op) {
             return self.faults.remove(at).map(|(_, fault)| fault);
         }
         if let Some((_, fault)) = self.always.iter().find(|(call, _)| *call == op) {
             return Some(fault.clone());
         }
-        let chaos = self.chaos.as_mut()?;
-        if !chaos.random.chance(chaos.calls) {
-            return None;
+        self.chaos.as_mut()?.fault(op)
+    }
+
+    /// Asks the model, with the faults before and after the effect.
+    fn make<T>(
+        &mut self,
+        call: &ApiCall<'_>,
+        effect: impl FnOnce(&mut State, &ApiCall<'_>) -> Result<T, ErrorReply>,
+        arrive: impl FnOnce(T, Option<ConnectionFault>) -> CallResult<T>,
+    ) -> CallResult<T> {
+        let model = self.model.clone();
+        let failed = |error: ErrorReply| refused(error, call.id);
+        if let Some(delay) = model.trigger_delay(call).expect("in memory") {
+            self.pass(delay);
         }
-        let mut faults = vec![
-            Fault::NotSent,
-            Fault::Lost,
-            Fault::ReplyLost,
-            Fault::ReplyLost,
-            Fault::Refused(429, "rate_limit_exceeded", ""),
-            Fault::Refused(500, "server_error", ""),
-            Fault::Refused(401, "invalid_api_key", ""),
-            Fault::Html(502),
-            Fault::CrashBefore,
-            Fault::CrashAfter,
-        ];
-        match op {
-            Op::Download => faults.extend([Fault::Cut, Fault::QuietCut]),
-            Op::Create => faults.extend([Fault::Twice, Fault::Refused(400, "", "file_id")]),
-            _ => {}
+        match model.trigger_fault_before(call).map_err(failed)? {
+            None => {}
+            Some(ConnectionFault::HtmlPage(status)) => {
+                let page = ErrorReply::new(status, "<html>Bad gateway</html>");
+                return Err(refused(page, call.id));
+            }
+            Some(fault) => {
+                if let ConnectionFault::LateEffect(delay) = fault {
+                    model.create_later(&self.caller, call.body, delay);
+                }
+                return Err(lost());
+            }
         }
-        Some(chaos.random.pick(&faults))
+        let done = effect(self, call).map_err(failed)?;
+        match model.trigger_fault_after(call).map_err(failed)? {
+            Some(ConnectionFault::Late(delay)) => {
+                self.pass(delay);
+                arrive(done, None)
+            }
+            fault => arrive(done, fault),
+        }
     }
 
-    fn add_file(&mut self, name: &str, bytes: Vec<u8>) -> String {
-        self.made_files += 1;
-        let id = format!("file-{:04}", self.made_files);
-        self.files.push(File {
-            id: id.clone(),
-            name: name.into(),
-            bytes,
-            created: self.now,
-        });
-        id
+    /// Time goes on within a call, for both sides.
+    fn pass(&mut self, time: Duration) {
+        if let Some(clock) = &self.clock {
+            clock.advance(time);
+        }
+        self.now += time;
+        self.advance();
     }
 
-    fn find_file(&self, id: &str) -> CallResult<&File> {
-        let found = self.files.iter().find(|file| file.id == id);
-        found.ok_or_else(|| not_found("No such File object"))
-    }
-
-    fn find_batch(&mut self, id: &str) -> CallResult<&mut HeldBatch> {
-        let found = self.batches.iter_mut().find(|batch| batch.id == id);
-        found.ok_or_else(|| not_found("No such Batch"))
+    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<FileObject, ErrorReply> {
+        let upload = FileUpload {
+            purpose: Some("batch"),
+            filename: Some(name),
+            content: Some(bytes),
+            ..FileUpload::default()
+        };
+        let file = self.model.upload_file(&self.caller, &upload)?;
+        let text = String::from_utf8(bytes.to_vec()).expect("an input file is UTF-8");
+        self.inputs.insert(file.id.clone(), parse_lines(&text));
+        Ok(FileObject::from_json(&json!(file)).expect("a file"))
     }
 
     /// A batch that this program did not make.
@@ -503,179 +422,105 @@ impl State {
         metadata: BTreeMap<String, String>,
         is_twin: bool,
     ) -> CallResult<Batch> {
-        let file = self.find_file(input)?;
-        let text = String::from_utf8(file.bytes.clone()).expect("an input file is UTF-8");
-        let lines = parse_lines(&text, &mut self.violations);
-        let course = self.courses.pop_front().unwrap_or_default();
-        let course = self.chaotic(course, lines.len());
-        let batch = HeldBatch {
-            id: format!("batch_{:04}", self.batches.len() + 1),
-            metadata,
-            status: BatchStatus::Validating,
-            lines,
-            is_twin,
-            model: model_of(&text),
-            input: input.into(),
-            created: self.now,
-            course,
-            cancelling_since: None,
-            ended: None,
-            output: None,
-            error: None,
-            counts: RequestCounts::default(),
-            usage: None,
-            errors: Vec::new(),
-        };
-        let remote = batch.remote(self.now);
-        self.batches.push(batch);
-        Ok(remote)
-    }
-
-    fn chaotic(&mut self, mut course: Course, lines: usize) -> Course {
-        let Some(chaos) = &mut self.chaos else {
-            return course;
-        };
-        let random = &mut chaos.random;
-        course.latency = Duration::from_secs(random.below(1200));
-        if random.chance(chaos.batches) {
-            let some = usize::try_from(random.below(lines as u64 + 1)).unwrap_or(0);
-            course.end = match random.below(5) {
-                0 => End::Expires(some),
-                1 => End::Cancelled(some),
-                2 => End::Refused(vec![error_entry("server_error", None)]),
-                3 => End::Refused(vec![error_entry("token_limit_exceeded", None)]),
-                _ => End::Completes,
-            };
-            course.ids = random.pick(&[
-                Ids::AtOnce,
-                Ids::AtOnce,
-                Ids::Late(Duration::from_mins(5)),
-                Ids::OutputLate(Duration::from_mins(5)),
-            ]);
-            course.stranger = random.chance(200);
-            course.unended = random.chance(200);
+        self.advance();
+        let body = create_body(input, &metadata);
+        let made = self.model.create_batch(&self.caller, &body);
+        self.read_ledger();
+        if let Some(batch) = self.batches.last_mut() {
+            batch.is_twin |= is_twin;
         }
-        course
+        made.map(|view| to_batch(&view))
+            .map_err(|error| refused(error, ""))
     }
 
     /// Moves the batches to where they stand now.
     pub fn advance(&mut self) {
-        for at in 0..self.batches.len() {
-            self.advance_one(at);
+        let millis = i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX);
+        self.time.0.store(millis, Ordering::Relaxed);
+        for (text, stage, fate, times) in self.fates.split_off(0) {
+            let rules = vec![fate.rule_for(text, stage, times)];
+            self.model.add_fault_rules(rules).expect("in memory");
+        }
+        self.set_standing_rules();
+        self.model.advance_all().expect("in memory");
+        self.read_ledger();
+    }
+
+    fn set_standing_rules(&mut self) {
+        let mut rules: Vec<FaultRule> = self.rules.iter().map(Rule::rule).collect();
+        if !self.list_lag.is_zero() {
+            let lag = u64::try_from(self.list_lag.as_millis()).unwrap_or(u64::MAX);
+            rules.push(FaultRule::new(Listed::ListLag).value(lag));
+        }
+        if self.page < 100 {
+            rules.push(FaultRule::new(Listed::ShortPages).value(self.page));
+        }
+        if self.without_times {
+            rules.push(FaultRule::new(Listed::NoCreatedAt));
+        }
+        rules.extend(self.chaos.iter().flat_map(Chaos::line_rules));
+        let written = format!("{rules:?}");
+        if self.standing.0 != written {
+            self.model.remove_fault_rules(&self.standing.1);
+            self.standing = (written, self.model.add_fault_rules(rules).expect("in memory"));
         }
     }
 
-    fn advance_one(&mut self, at: usize) {
-        let now = self.now;
-        let batch = &mut self.batches[at];
-        if batch.status.is_final() {
-            return;
-        }
-        if let Some(since) = batch.cancelling_since {
-            if now >= since + CANCEL {
-                self.finish(at, BatchStatus::Cancelled, 0, since + CANCEL);
+    /// Takes note of what OpenAI has done.
+    fn read_ledger(&mut self) {
+        let entries = self.model.ledger_from(self.read_entries);
+        self.read_entries += entries.len();
+        for entry in entries {
+            match entry {
+                LedgerEntry::Create {
+                    batch,
+                    input_file,
+                    by_fault,
+                    ..
+                } => self.hold(batch, &input_file, by_fault),
+                LedgerEntry::Status { batch, status } => {
+                    let held = self.batches.iter_mut().rev().find(|held| held.id == batch);
+                    held.expect("held").status = status.parse().expect("a status");
+                }
+                LedgerEntry::Executed {
+                    batch: Some(batch),
+                    custom_id,
+                    answered: true,
+                    ..
+                } => {
+                    let held = self.batches.iter().rev().find(|held| held.id == batch);
+                    let counts = held.is_some_and(|it| !it.is_twin && !it.is_unreadable && !it.is_theirs());
+                    if counts {
+                        self.note_answer(&custom_id, &batch);
+                    }
+                }
+                LedgerEntry::Flag { flag, detail, .. } => {
+                    self.violations.push(format!("{flag}: {detail}"));
+                }
+                _ => {}
             }
-            return;
-        }
-        let begins = batch.created + Duration::from_secs(1);
-        if now < begins {
-            return;
-        }
-        if batch.status == BatchStatus::Validating {
-            let refused = match &batch.course.end {
-                End::Refused(errors) => Some(errors.clone()),
-                _ => self.judge(at),
-            };
-            let batch = &mut self.batches[at];
-            if let Some(errors) = refused {
-                batch.status = BatchStatus::Failed;
-                batch.ended = Some(begins);
-                batch.errors = errors;
-                return;
-            }
-            batch.status = BatchStatus::InProgress;
-            batch.counts.total = batch.lines.len() as u64;
-        }
-        let batch = &self.batches[at];
-        let course = &batch.course;
-        let all = batch.lines.len();
-        let (ends, status, lines) = match course.end {
-            End::Completes | End::Refused(_) => (course.latency, BatchStatus::Completed, all),
-            End::Expires(lines) => (WINDOW + Duration::from_mins(10), BatchStatus::Expired, lines),
-            End::Cancelled(lines) => (course.latency + CANCEL, BatchStatus::Cancelled, lines),
-        };
-        let ends = begins + ends;
-        if now >= ends {
-            self.finish(at, status, lines.min(all), ends);
         }
     }
 
-    /// Why validation refuses a batch.
-    fn judge(&self, at: usize) -> Option<Vec<BatchError>> {
-        let lines = &self.batches[at].lines;
-        let find = |needle: &str| lines.iter().position(|line| line.text().contains(needle));
-        self.rules.iter().find_map(|rule| match rule {
-            Rule::Poison(needle) => find(needle).map(|_| vec![error_entry("invalid_request", None)]),
-            Rule::Blame(needle) => {
-                find(needle).map(|line| vec![error_entry("invalid_json_line", Some(line as u64 + 1))])
-            }
-            Rule::TokensOf(most) => (self.queued(at) > *most).then(|| {
-                let mut error = error_entry("token_limit_exceeded", None);
-                error.message = Some(format!(
-                    "Enqueued token limit reached. Limit: {most} enqueued tokens."
-                ));
-                vec![error]
-            }),
-            Rule::QueueOf(most) => (lines.len() > *most).then(|| {
-                let mut error = error_entry("token_limit_exceeded", None);
-                error.message = Some("Enqueued token limit reached. Limit: 900,000".into());
-                vec![error]
-            }),
-        })
-    }
-
-    /// The tokens of a batch and of those that run beside it.
-    fn queued(&self, at: usize) -> u64 {
-        let all = self.batches.iter().enumerate();
-        let held = all.filter(|(number, batch)| {
-            *number == at || matches!(batch.status, BatchStatus::InProgress | BatchStatus::Cancelling)
+    /// A batch was made: it gets its course.
+    fn hold(&mut self, id: String, input: &str, is_twin: bool) {
+        let (lines, wrong) = self.inputs.get(input).cloned().unwrap_or_default();
+        self.violations.extend(wrong);
+        let mut course = self.courses.pop_front().unwrap_or_default();
+        if let Some(chaos) = &mut self.chaos {
+            chaos.change(&mut course, lines.len());
+        }
+        self.model.put_faults_on(&id, &course.faults()).expect("there");
+        let rules = course.line_rule(&id).into_iter().collect();
+        self.model.add_fault_rules(rules).expect("in memory");
+        self.batches.push(HeldBatch {
+            metadata: self.model.batch_metadata(&id),
+            status: BatchStatus::Validating,
+            lines,
+            is_twin,
+            is_unreadable: course.ids == Ids::Never,
+            id,
         });
-        let lines = held.flat_map(|(_, batch)| &batch.lines);
-        lines
-            .map(|line| {
-                let cap = line.body["max_output_tokens"].as_u64().unwrap_or(0);
-                line.body.to_string().len() as u64 / 4 + cap
-            })
-            .sum()
-    }
-
-    fn fate(&mut self, line: &Line) -> Option<Fate> {
-        let text = line.text();
-        for (needle, stage, fate, times) in &mut self.fates {
-            if *times > 0 && *stage == line.stage() && text.contains(*needle) {
-                *times -= 1;
-                return Some(*fate);
-            }
-        }
-        let chaos = self.chaos.as_mut()?;
-        let fates = [
-            Fate::Missing,
-            Fate::Repeated,
-            Fate::InBoth,
-            Fate::Garbled,
-            Fate::Torn,
-            Fate::Reasoned,
-            Fate::Refused,
-            Fate::Incomplete,
-            Fate::Endless,
-            Fate::ImageGone,
-            Fate::Status(400),
-            Fate::Status(429),
-            Fate::Status(500),
-            Fate::FailedInside,
-        ];
-        let goes_wrong = chaos.random.chance(chaos.lines);
-        goes_wrong.then(|| chaos.random.pick(&fates))
     }
 
     /// A whole answer is paid: there is one of each.
@@ -689,146 +534,58 @@ impl State {
             self.violations.push(twice);
         }
     }
-
-    /// Runs the first lines of a batch, writes its files and ends it.
-    fn finish(&mut self, at: usize, status: BatchStatus, run: usize, ended: Duration) {
-        let lines = self.batches[at].lines.clone();
-        let is_twin = self.batches[at].is_twin;
-        let never = self.batches[at].course.ids == Ids::Never;
-        let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let mut counts = RequestCounts {
-            total: lines.len() as u64,
-            ..RequestCounts::default()
-        };
-        for (number, line) in lines.iter().enumerate() {
-            if number >= run {
-                let code = match status {
-                    BatchStatus::Expired => "batch_expired",
-                    _ => "batch_cancelled",
-                };
-                errors.push(result(
-                    line,
-                    Value::Null,
-                    json!({"code": code, "message": "not run"}),
-                ));
-                continue;
-            }
-            let fate = self.fate(line);
-            let files = run_line(line, fate);
-            if files.is_whole && !never && !is_twin && line.custom_id != "theirs" {
-                let id = self.batches[at].id.clone();
-                self.note_answer(&line.custom_id, &id);
-            }
-            if files.counts_as_completed {
-                counts.completed += 1;
-            } else {
-                counts.failed += 1;
-            }
-            output.extend(files.output);
-            errors.extend(files.error);
-        }
-        let course = self.batches[at].course.clone();
-        if course.stranger {
-            let mut line = lines[0].clone();
-            line.custom_id = "v_00000000000000000000000000000000_7".into();
-            output.extend(run_line(&line, None).output);
-        }
-        let mut random = Random::new(at as u64);
-        random.shuffle(&mut output);
-        random.shuffle(&mut errors);
-        let file = |mut lines: Vec<Vec<u8>>, unended: bool| {
-            if unended && let Some(last) = lines.last_mut() {
-                last.pop();
-            }
-            lines.concat()
-        };
-        let output = file(output, course.unended);
-        let errors = file(errors, false);
-        let output = (!output.is_empty()).then(|| self.add_file("output.jsonl", output));
-        let error = (!errors.is_empty()).then(|| self.add_file("error.jsonl", errors));
-        let batch = &mut self.batches[at];
-        batch.status = status;
-        batch.ended = Some(ended);
-        batch.counts = counts;
-        // As every answer of this world says.
-        batch.usage = course.usage_beyond.map(|more| TokenUsage {
-            input: 100 * counts.completed + more,
-            output: 10 * counts.completed,
-            ..TokenUsage::ZERO
-        });
-        batch.output = output;
-        batch.error = error;
-    }
 }
 
-impl HeldBatch {
-    /// Another program's, in the same project.
-    pub fn is_theirs(&self) -> bool {
-        self.lines.iter().all(|line| line.custom_id == "theirs")
-    }
-
-    fn remote(&self, now: Duration) -> Batch {
-        let since_end = self.ended.map(|ended| now.saturating_sub(ended));
-        let shown = |late: bool| {
-            since_end.is_some_and(|since| match self.course.ids {
-                Ids::AtOnce => true,
-                Ids::Never => false,
-                Ids::Late(lag) => since >= lag,
-                Ids::OutputLate(lag) => !late || since >= lag,
-            })
-        };
-        Batch {
-            id: self.id.clone(),
-            status_text: self.status.as_str().into(),
-            status: Some(self.status),
-            input_file_id: self.input.clone(),
-            output_file_id: self.output.clone().filter(|_| shown(true)),
-            error_file_id: self.error.clone().filter(|_| shown(false)),
-            created_at: seconds(self.created),
-            expires_at: Some(seconds(self.created + WINDOW)),
-            model: self
-                .model
-                .clone()
-                .filter(|_| self.status != BatchStatus::Validating),
-            counts: self.counts,
-            usage: self.usage,
-            errors: self.errors.clone(),
-            metadata: self.metadata.clone(),
-        }
-    }
-}
-
-/// The model that an input's first line asks.
-fn model_of(input: &str) -> Option<String> {
-    let line: serde_json::Value = serde_json::from_str(input.lines().next()?).ok()?;
-    Some(line["body"]["model"].as_str()?.to_owned())
+fn create_body(input: &str, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    json!({"input_file_id": input, "endpoint": ENDPOINT, "completion_window": "24h", "metadata": metadata})
+        .to_string()
+        .into_bytes()
 }
 
 fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn not_found(message: &str) -> CallError {
-    CallError::Refused(OpenAiError {
-        status: 404,
-        message: message.into(),
-        ..OpenAiError::default()
-    })
-}
-
-/// One entry of `errors.data`.
-pub fn error_entry(code: &str, line: Option<u64>) -> BatchError {
-    BatchError {
-        code: Some(code.into()),
-        message: Some("so it was scripted".into()),
-        param: None,
-        line,
+fn lost() -> CallError {
+    CallError::Unknown {
+        message: "the connection broke".into(),
     }
 }
 
-/// The lines of an input file, each of which must be as OpenAI wants it.
-fn parse_lines(text: &str, violations: &mut Vec<String>) -> Vec<Line> {
-    let mut lines = Vec::new();
+/// A refusal as the client reads it.
+fn refused(error: ErrorReply, call: &str) -> CallError {
+    let kind = (!error.kind.ends_with("_error")).then(|| error.kind.to_owned());
+    let seconds = error.retry_after.and_then(|text| text.parse().ok());
+    CallError::Refused(OpenAiError {
+        status: error.status,
+        code: error.code.or(kind).unwrap_or_default(),
+        param: error.param.unwrap_or_default(),
+        message: error.message,
+        retry_after: seconds.map(Duration::from_secs),
+        request_id: batchkeeper::sandbox::model::request_id(call),
+    })
+}
+
+fn to_batch(view: &BatchView) -> Batch {
+    let mut value = json!(view);
+    if view.omits_nulls {
+        let members = value.as_object_mut().expect("an object");
+        members.retain(|_, member| !member.is_null());
+    }
+    Batch::from_json(&value).expect("a batch")
+}
+
+/// An answer that is whole, or not there at all.
+fn whole<T>(done: T, fault: Option<ConnectionFault>) -> CallResult<T> {
+    match fault {
+        None => Ok(done),
+        Some(_) => Err(lost()),
+    }
+}
+
+/// The lines of an input file, each of which must be as OpenAI wants it, and what is wrong.
+fn parse_lines(text: &str) -> (Vec<Line>, Vec<String>) {
+    let (mut lines, mut violations) = (Vec::new(), Vec::new());
     let (mut ids, mut models) = (BTreeSet::new(), BTreeSet::new());
     for (number, line) in text.lines().enumerate() {
         let value: Value = serde_json::from_str(line).unwrap_or_default();
@@ -838,7 +595,7 @@ fn parse_lines(text: &str, violations: &mut Vec<String>) -> Vec<Line> {
             && value["url"] == ENDPOINT
             && (1..=64).contains(&custom_id.len())
             && ids.insert(custom_id.clone())
-            && value["body"]["input"].is_array();
+            && !value["body"]["input"].is_null();
         if !is_well {
             violations.push(format!("line {number} of an input is wrong: {line}"));
         }
@@ -850,116 +607,7 @@ fn parse_lines(text: &str, violations: &mut Vec<String>) -> Vec<Line> {
     if lines.is_empty() || models.len() != 1 || !text.ends_with('\n') {
         violations.push("an input is empty, unended, or names several models".into());
     }
-    lines
-}
-
-struct Files {
-    output: Vec<Vec<u8>>,
-    error: Vec<Vec<u8>>,
-    /// The text can be had from what is written.
-    is_whole: bool,
-    counts_as_completed: bool,
-}
-
-fn result(line: &Line, response: Value, error: Value) -> Vec<u8> {
-    let result =
-        json!({"id": "batch_req_1", "custom_id": line.custom_id, "response": response, "error": error});
-    // As OpenAI orders them: the custom id before the answer.
-    let mut text = format!(
-        r#"{{"id":"batch_req_1","custom_id":{},"response":{},"error":{}}}"#,
-        result["custom_id"], result["response"], result["error"]
-    );
-    text.push('\n');
-    text.into_bytes()
-}
-
-fn answered(line: &Line, output: Value) -> Value {
-    json!({"status_code": 200, "request_id": "r", "body": {
-        "id": "resp_1", "object": "response", "status": "completed", "error": null, "incomplete_details": null,
-        "model": line.body["model"], "output": output,
-        "usage": {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}}})
-}
-
-fn run_line(line: &Line, fate: Option<Fate>) -> Files {
-    let message = |part: Value| json!({"type": "message", "role": "assistant", "status": "completed", "content": [part]});
-    let text = message(json!({"type": "output_text", "text": line.answer(), "annotations": []}));
-    let good = result(line, answered(line, json!([text])), Value::Null);
-    let out = |output: Vec<Vec<u8>>, is_whole| Files {
-        output,
-        error: Vec::new(),
-        is_whole,
-        counts_as_completed: true,
-    };
-    let failed = |status: u16, error: Value| {
-        let response = json!({"status_code": status, "request_id": "r", "body": {"error": error}});
-        Files {
-            output: Vec::new(),
-            error: vec![result(line, response, Value::Null)],
-            is_whole: false,
-            counts_as_completed: false,
-        }
-    };
-    let cut_short = |text: Value| {
-        let mut response = answered(line, json!([text]));
-        response["body"]["status"] = json!("incomplete");
-        response["body"]["incomplete_details"] = json!({"reason": "max_output_tokens"});
-        result(line, response, Value::Null)
-    };
-    match fate {
-        None => out(vec![good], true),
-        Some(Fate::Missing) => out(Vec::new(), false),
-        Some(Fate::Repeated) => out(vec![good.clone(), good], true),
-        Some(Fate::InBoth) => {
-            let mut files = failed(500, json!({"message": "oops", "code": "server_error"}));
-            files.output.push(good);
-            files.is_whole = true;
-            // Counted by its text: were it not, nobody could know of an output file that is named late.
-            files.counts_as_completed = true;
-            files
-        }
-        Some(Fate::Garbled) => {
-            let mut bytes = good;
-            let at = bytes.len() - 30;
-            bytes[at] = 0xff;
-            out(vec![bytes], false)
-        }
-        Some(Fate::Torn) => {
-            let mut bytes = good;
-            bytes.truncate(bytes.len() / 2);
-            bytes.push(b'\n');
-            out(vec![bytes], false)
-        }
-        Some(Fate::Reasoned) => {
-            let output = json!([{"type": "reasoning", "id": "rs_1", "summary": []}, text]);
-            out(vec![result(line, answered(line, output), Value::Null)], true)
-        }
-        Some(Fate::Refused) => {
-            let refusal = message(json!({"type": "refusal", "refusal": "I will not"}));
-            out(
-                vec![result(line, answered(line, json!([refusal])), Value::Null)],
-                false,
-            )
-        }
-        Some(Fate::Incomplete) if line.body["max_output_tokens"].as_u64() > Some(2048) => {
-            out(vec![good], true)
-        }
-        Some(Fate::Incomplete | Fate::Endless) => out(vec![cut_short(text)], false),
-        Some(Fate::ImageGone) => failed(
-            400,
-            json!({"message": "Timeout while downloading the image", "type": "invalid_request_error",
-                   "param": "url", "code": "invalid_value"}),
-        ),
-        Some(Fate::Status(status)) => failed(
-            status,
-            json!({"message": "so it was scripted", "type": "some_error", "param": null, "code": null}),
-        ),
-        Some(Fate::FailedInside) => {
-            let mut response = answered(line, json!([]));
-            response["body"]["status"] = json!("failed");
-            response["body"]["error"] = json!({"code": "server_error", "message": "oops"});
-            out(vec![result(line, response, Value::Null)], false)
-        }
-    }
+    (lines, violations)
 }
 
 impl BatchApi for OpenAi {
@@ -973,184 +621,146 @@ impl BatchApi for OpenAi {
 
     fn upload(&self, name: &str, path: &Path) -> CallResult<FileObject> {
         let bytes = std::fs::read(path).expect("the input file is there");
-        self.call_on(Op::Upload, name, |state, _| {
-            if !name.ends_with(".jsonl") {
-                state.violations.push(format!("{name} is no .jsonl"));
-            }
-            let id = state.add_file(name, bytes);
-            state.find_file(&id).map(File::remote)
-        })
+        let mut sent = Sent::on("POST", "/v1/files", name);
+        sent.body = format!("filename=\"{name}\"").into_bytes();
+        self.call(Op::Upload, &sent, |state, _| state.add_file(name, &bytes), whole)
     }
 
     fn file(&self, id: &str) -> CallResult<FileObject> {
-        self.call_on(Op::File, id, |state, _| state.find_file(id).map(File::remote))
+        let sent = Sent::on("GET", format!("/v1/files/{id}"), id);
+        let file = |state: &mut State, _: &ApiCall<'_>| {
+            let file = state.model.file(&state.caller, id)?;
+            Ok(FileObject::from_json(&json!(file)).expect("a file"))
+        };
+        self.call(Op::File, &sent, file, whole)
     }
 
     fn input_files(&self, after: Option<&str>, limit: u32) -> CallResult<Page<FileObject>> {
-        self.call(Op::Files, |state, _| {
-            let newest_first = state.files.iter().rev().map(File::remote);
-            Ok(page(newest_first, |file| &file.id, after, limit as usize))
-        })
+        let sent = Sent::new("GET", "/v1/files");
+        let files = |state: &mut State, _: &ApiCall<'_>| {
+            let query = FileListQuery {
+                after: after.map(str::to_owned),
+                limit: Some(limit.to_string()),
+                order: Some("desc".into()),
+                purpose: Some("batch".into()),
+            };
+            let page = state.model.list_files(&state.caller, &query)?;
+            let data = page.items.iter().map(|file| FileObject::from_json(&json!(file)));
+            Ok(Page {
+                data: data.map(|file| file.expect("a file")).collect(),
+                has_more: page.has_more,
+                date: None,
+            })
+        };
+        self.call(Op::Files, &sent, files, whole)
     }
 
     fn delete_file(&self, id: &str) -> CallResult<()> {
-        self.call(Op::Delete, |state, _| {
-            state.find_file(id)?;
-            state.files.retain(|file| file.id != id);
-            Ok(())
-        })
+        let sent = Sent::new("DELETE", format!("/v1/files/{id}"));
+        let delete = |state: &mut State, _: &ApiCall<'_>| state.model.delete_file(&state.caller, id);
+        self.call(Op::Delete, &sent, delete, whole)
     }
 
     fn download(&self, id: &str, into: &mut dyn Write) -> CallResult<u64> {
-        self.call_on(Op::Download, id, |state, fault| {
-            let bytes = &state.find_file(id)?.bytes;
-            let half = &bytes[..bytes.len() / 2];
-            let (bytes, cut) = match fault {
-                Some(Fault::Cut) => (half, true),
-                Some(Fault::QuietCut) => (half, false),
-                _ => (bytes.as_slice(), false),
+        let sent = Sent::on("GET", format!("/v1/files/{id}/content"), id);
+        let read = |state: &mut State, _: &ApiCall<'_>| {
+            let mut bytes = Vec::new();
+            let mut file = state.model.file_content(&state.caller, id)?;
+            file.content.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let write = |mut bytes: Vec<u8>, fault: Option<ConnectionFault>| {
+            let kept = match fault {
+                Some(ConnectionFault::Cut { bytes } | ConnectionFault::QuietCut { bytes }) => bytes,
+                Some(_) => 0,
+                None => u64::MAX,
             };
-            let lost = |message: &str| CallError::Unknown {
-                message: message.into(),
-            };
-            into.write_all(bytes).map_err(|_| lost("the disk failed"))?;
-            if cut {
-                return Err(lost("the connection broke"));
+            bytes.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+            into.write_all(&bytes).map_err(|_| lost())?;
+            match fault {
+                None | Some(ConnectionFault::QuietCut { .. }) => Ok(bytes),
+                Some(_) => Err(lost()),
             }
-            Ok(bytes.len() as u64)
-        })
+        };
+        self.call(Op::Download, &sent, read, write)
+            .map(|bytes| bytes.len() as u64)
     }
 
     fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
-        self.call_on(Op::Create, &new.input_file_id, |state, fault| {
-            if state.find_file(&new.input_file_id).is_err() {
-                return Err(CallError::Refused(OpenAiError {
-                    status: 400,
-                    param: "file_id".into(),
-                    message: "cannot find the file".into(),
-                    ..OpenAiError::default()
-                }));
-            }
-            let made = state.add_batch(&new.input_file_id, new.metadata.clone(), false)?;
-            if fault == Some(&Fault::Twice) {
-                state.add_batch(&new.input_file_id, new.metadata.clone(), true)?;
-            }
-            Ok(made)
-        })
+        let mut sent = Sent::on("POST", "/v1/batches", &new.input_file_id);
+        sent.body = create_body(&new.input_file_id, &new.metadata);
+        let create = |state: &mut State, call: &ApiCall<'_>| {
+            let view = state.model.create_batch(&state.caller, call.body)?;
+            Ok(to_batch(&view))
+        };
+        self.call(Op::Create, &sent, create, whole)
     }
 
     fn batch(&self, id: &str) -> CallResult<Batch> {
-        self.call_on(Op::Batch, id, |state, _| {
-            let now = state.now;
-            Ok(state.find_batch(id)?.remote(now))
-        })
+        let sent = Sent::on("GET", format!("/v1/batches/{id}"), id);
+        let poll = |state: &mut State, _: &ApiCall<'_>| {
+            let view = state.model.poll_batch(&state.caller, id)?;
+            Ok(to_batch(&view))
+        };
+        self.call(Op::Batch, &sent, poll, whole)
     }
 
     fn batches(&self, after: Option<&str>, limit: u32) -> CallResult<Page<Batch>> {
-        self.call(Op::List, |state, _| {
-            let now = state.now;
-            let shown = |batch: &&HeldBatch| batch.created + state.list_lag <= now;
-            let newest_first = state
-                .batches
-                .iter()
-                .rev()
-                .filter(shown)
-                .map(|batch| batch.remote(now));
-            let limit = state.page.min(limit as usize);
-            let mut page = page(newest_first, |batch| &batch.id, after, limit);
-            for batch in page.data.iter_mut().filter(|_| state.without_times) {
-                batch.created_at = 0;
-            }
-            page.date = Some(Timestamp::from_seconds(seconds(now)));
-            Ok(page)
-        })
+        let mut sent = Sent::new("GET", "/v1/batches");
+        sent.target = match after {
+            Some(after) => format!("/v1/batches?limit={limit}&after={after}"),
+            None => format!("/v1/batches?limit={limit}"),
+        };
+        let list = |state: &mut State, call: &ApiCall<'_>| {
+            let query = BatchListQuery {
+                after: after.map(str::to_owned),
+                limit: Some(limit.to_string()),
+            };
+            let page = state.model.list_batches(&state.caller, &query, call)?;
+            Ok(Page {
+                data: page.items.iter().map(to_batch).collect(),
+                has_more: page.has_more,
+                date: Some(Timestamp::from_seconds(seconds(state.now))),
+            })
+        };
+        self.call(Op::List, &sent, list, whole)
     }
 
     fn cancel_batch(&self, id: &str) -> CallResult<Batch> {
-        self.call_on(Op::Cancel, id, |state, _| {
-            let now = state.now;
-            let batch = state.find_batch(id)?;
-            if batch.status.is_final() && batch.status != BatchStatus::Cancelled {
-                return Err(CallError::Refused(OpenAiError {
-                    status: 409,
-                    message: "cannot cancel".into(),
-                    ..OpenAiError::default()
-                }));
-            }
-            if !batch.status.is_final() {
-                batch.status = BatchStatus::Cancelling;
-                batch.cancelling_since.get_or_insert(now);
-            }
-            Ok(batch.remote(now))
-        })
+        let sent = Sent::on("POST", format!("/v1/batches/{id}/cancel"), id);
+        let cancel = |state: &mut State, _: &ApiCall<'_>| {
+            let view = state.model.cancel_batch(&state.caller, id)?;
+            Ok(to_batch(&view))
+        };
+        self.call(Op::Cancel, &sent, cancel, whole)
     }
 }
 
 impl ResponsesApi for OpenAi {
     fn respond(&self, body: &Value) -> CallResult<Value> {
-        self.call(Op::Respond, |state, fault| {
-            let mut line = Line {
-                custom_id: String::new(),
-                body: body.clone(),
-            };
-            line.custom_id = format!("directly {} {:?}", line.text(), line.language());
-            let fate = state.fate(&line);
-            let files = run_line(&line, fate);
-            // Whose answer is lost is asked for again; no other is.
-            if files.is_whole && fault.is_none() {
-                state.note_answer(&line.custom_id, "an answer that arrived");
+        let mut sent = Sent::new("POST", "/v1/responses");
+        sent.body = body.to_string().into_bytes();
+        let mut is_complete = false;
+        let respond = |state: &mut State, call: &ApiCall<'_>| {
+            let result = state.model.respond(call.body)?;
+            is_complete = result.is_complete;
+            let body: Value = serde_json::from_str(result.body.get()).expect("JSON");
+            if result.status == 200 {
+                return Ok(body);
             }
-            let written = files.output.into_iter().chain(files.error).next();
-            let written = serde_json::from_slice::<Value>(&written.unwrap_or_default());
-            let response = written.map(|mut line| line["response"].take());
-            let response = response.map_err(|_| CallError::Unknown {
-                message: "the answer is no JSON".into(),
-            })?;
-            match response["status_code"].as_u64() {
-                Some(200) => Ok(response["body"].clone()),
-                status => Err(CallError::Refused(OpenAiError {
-                    status: u16::try_from(status.unwrap_or(0)).expect("a status"),
-                    param: text_of(&response["body"]["error"]["param"]),
-                    code: text_of(&response["body"]["error"]["code"]),
-                    message: text_of(&response["body"]["error"]["message"]),
-                    ..OpenAiError::default()
-                })),
-            }
-        })
-    }
-}
-
-fn text_of(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-impl File {
-    fn remote(&self) -> FileObject {
-        FileObject {
-            id: self.id.clone(),
-            bytes: Some(self.bytes.len() as u64),
-            created_at: seconds(self.created),
-            filename: self.name.clone(),
+            Err(ErrorReply {
+                code: body["error"]["code"].as_str().map(str::to_owned),
+                param: body["error"]["param"].as_str().map(str::to_owned),
+                ..ErrorReply::new(result.status, body["error"]["message"].as_str().unwrap_or(""))
+            })
+        };
+        let answer = self.call(Op::Respond, &sent, respond, whole);
+        // An answer that is lost is asked for again; no other is.
+        if answer.is_ok() && is_complete {
+            let language = &body["metadata"]["language"];
+            let name = format!("directly {} {language}", body["input"]);
+            self.state().note_answer(&name, "an answer that arrived");
         }
-    }
-}
-
-fn page<T>(
-    newest_first: impl Iterator<Item = T>,
-    id: impl Fn(&T) -> &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Page<T> {
-    let mut rest: Vec<T> = newest_first.collect();
-    if let Some(after) = after {
-        let at = rest.iter().position(|one| id(one) == after);
-        rest.drain(..at.map_or(rest.len(), |at| at + 1));
-    }
-    let has_more = rest.len() > limit;
-    rest.truncate(limit);
-    Page {
-        data: rest,
-        has_more,
-        date: None,
+        answer
     }
 }

@@ -1,6 +1,6 @@
 //! What a client and an operator do in the world, and how its workers tick.
 
-use super::openai::Crash;
+use super::openai::{Crash, IMAGE};
 use super::random::Random;
 use super::{ALL_WORKERS, MOST_ROUNDS, Order, Ticked, WORKERS, World};
 use batchkeeper::api::idempotency::{IdempotencyKeys, Replay};
@@ -36,7 +36,7 @@ impl World {
                 .map(|(number, text)| NewLot {
                     lot_id: format!("lot-{number}").into(),
                     additional_info: (*text).into(),
-                    images: vec!["https://images.test/1.jpg".into()],
+                    images: vec![IMAGE.into()],
                     unusable_images: Vec::new(),
                     webhook_url: None,
                 })

@@ -1,6 +1,7 @@
 //! The calls that poll, list and cancel batches.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::Value;
@@ -86,6 +87,7 @@ impl SimulatedOpenAi {
             seed: call.id,
         };
         let is_endless = self.trigger_fault(Fault::ListLoop, target)?.is_some();
+        let has_no_times = self.trigger_fault(Fault::NoCreatedAt, target)?.is_some();
         let shortest = self.trigger_fault(Fault::ShortPages, target)?;
         let limit = shortest.map_or(limit, |value| {
             let most = value.as_u64().and_then(|most| usize::try_from(most).ok());
@@ -100,10 +102,7 @@ impl SimulatedOpenAi {
             let mut batch = lock(shared);
             self.advance(&mut batch)?;
             let mut view = self.view_batch(&mut batch)?;
-            if self
-                .trigger_batch_fault(&mut batch, Fault::NoCreatedAt)?
-                .is_some()
-            {
+            if has_no_times {
                 view.created_at = 0;
             }
             items.push(view);
@@ -162,6 +161,27 @@ impl SimulatedOpenAi {
     fn make_gone(&self, batch: &mut BatchRecord) -> io::Result<bool> {
         let value = self.trigger_batch_fault(batch, Fault::BatchGone)?;
         Ok(value.is_some())
+    }
+
+    /// Makes every late create and every change of status that is due by now.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    pub fn advance_all(&self) -> io::Result<()> {
+        self.make_late_creates()?;
+        for shared in self.batches.all() {
+            self.advance(&mut lock(&shared))?;
+        }
+        Ok(())
+    }
+
+    /// The metadata of a batch; empty if there is none.
+    pub fn batch_metadata(&self, id: &str) -> BTreeMap<String, String> {
+        let metadata = self
+            .batches
+            .get(id)
+            .and_then(|shared| lock(&shared).metadata.clone());
+        metadata.unwrap_or_default()
     }
 
     /// Gives a batch faults, as if it had triggered them.

@@ -80,7 +80,7 @@ text_enum! {
         ListLoop = "list_loop",
         /// A page of a listing holds at most value batches (2). `match` as in `list_loop`.
         ShortPages = "short_pages",
-        /// Listings show the batch with 0 as the time of its creation.
+        /// A listing shows 0 as the time of every batch's creation. `match` as in `list_loop`.
         NoCreatedAt = "no_created_at",
         /// The batch shows the status value ("paused") until it is final; with the value
         /// `{"final": STATUS}`, also then.

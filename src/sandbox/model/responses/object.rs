@@ -190,15 +190,18 @@ fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> Gen
 
 fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText) -> UsageObject {
     let images = u64::try_from(request.images.len()).unwrap_or(0);
-    let input_tokens = tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
+    let counted = tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
+    let [input_tokens, output_tokens] = request
+        .answer_tokens
+        .unwrap_or([counted, generated.output_tokens]);
     UsageObject {
         input_tokens,
         input_tokens_details: InputTokenDetails::default(),
-        output_tokens: generated.output_tokens,
+        output_tokens,
         output_tokens_details: OutputTokenDetails {
             reasoning_tokens: generated.reasoning_tokens,
         },
-        total_tokens: input_tokens + generated.output_tokens,
+        total_tokens: input_tokens + output_tokens,
     }
 }
 

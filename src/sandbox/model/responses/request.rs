@@ -57,6 +57,8 @@ pub struct ResponsesRequest<'a> {
     /// Whether a reasoning item comes first.
     pub has_reasoning: bool,
     pub metadata: Value,
+    /// See [`SandboxSettings::answer_tokens`].
+    pub answer_tokens: Option<[u64; 2]>,
 }
 
 impl<'a> ResponsesRequest<'a> {
@@ -96,6 +98,7 @@ impl<'a> ResponsesRequest<'a> {
             max_output_tokens,
             has_reasoning,
             metadata,
+            answer_tokens: settings.answer_tokens,
         })
     }
 
