@@ -59,6 +59,8 @@ CREATE TABLE batch_jobs (
     completed_at                TEXT,       -- when it became final
     cleaning_since              TEXT,       -- its lots, texts, requests and lines are being deleted in chunks
     cleaned_at                  TEXT,       -- they are deleted; this row and its usage stay
+    pending_change              TEXT CHECK (pending_change IN ('cancel', 'release', 'retry')),  -- its lots are
+    changed_to                  INTEGER NOT NULL DEFAULT 0,   -- being changed in chunks, up to this position
     CHECK ((completed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
 CREATE INDEX batch_jobs_active ON batch_jobs (status)
@@ -71,6 +73,7 @@ CREATE INDEX batch_jobs_settled ON batch_jobs (seq)
     WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0;
 CREATE INDEX batch_jobs_kept ON batch_jobs (completed_at)
     WHERE completed_at IS NOT NULL AND cleaning_since IS NULL;
+CREATE INDEX batch_jobs_changing ON batch_jobs (seq) WHERE pending_change IS NOT NULL;
 CREATE INDEX batch_jobs_cleaning ON batch_jobs (seq) WHERE cleaning_since IS NOT NULL AND cleaned_at IS NULL;
 
 CREATE TABLE batch_lots (

@@ -264,7 +264,8 @@ SELECT j.id AS subject, j.status,
        'counts ' || j.open_vision || ' open vision and ' || j.open_translations
        || ' open translation requests, has other rows' AS finding
 FROM batch_jobs j
-WHERE (j.open_vision, j.open_translations) <>
+-- The counters of a job that is being changed are right once all of its lots are.
+WHERE j.pending_change IS NULL AND (j.open_vision, j.open_translations) <>
       (SELECT coalesce(sum(r.stage = 'vision'), 0), coalesce(sum(r.stage = 'translation'), 0) FROM requests r
        WHERE r.job = j.seq AND r.state IN ('waiting', 'claimed', 'held'));
 
@@ -286,7 +287,7 @@ WHERE j.cleaning_since IS NULL
 CREATE VIEW v_bad_final_jobs AS
 SELECT j.id AS subject, j.status, 'is final, and some of its requests are open' AS finding
 FROM batch_jobs j
-WHERE j.completed_at IS NOT NULL
+WHERE j.completed_at IS NOT NULL AND j.pending_change IS NULL
   AND (j.open_vision > 0 OR j.open_translations > 0
        OR EXISTS (SELECT 1 FROM requests r WHERE r.job = j.seq AND r.state IN ('waiting', 'claimed', 'held')))
 UNION ALL
@@ -359,7 +360,7 @@ WHERE j.webhook_url IS NOT NULL AND j.processing_mode = 'batch' AND (j.origin = 
 CREATE VIEW v_bad_deliveries AS
 SELECT j.id AS subject, j.status, 'the webhook to ' || d.url || ' is ' || d.state AS finding
 FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
-WHERE CASE WHEN j.completed_at IS NOT NULL THEN d.state = 'scheduled'
+WHERE CASE WHEN j.completed_at IS NOT NULL THEN d.state = 'scheduled' AND j.pending_change IS NULL
            WHEN d.state = 'due' THEN 1
            ELSE d.state <> 'scheduled'
                 AND NOT EXISTS (SELECT 1 FROM webhook_deliveries later

@@ -12,8 +12,8 @@ use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
 use crate::ops::answers::RequestError;
 use crate::python_json::{Document, Json};
-use crate::store::cancel;
 use crate::store::jobs::{self, JobRow};
+use crate::store::{cancel, job_changes};
 use crate::workers::wakeups::Topic;
 
 /// The `error_message` of a cancelled job.
@@ -58,7 +58,7 @@ impl Api {
             match job.status {
                 JobStatus::Cancelled => {}
                 status if status.is_final() => return Ok(CancelOutcome::AlreadyFinal(status)),
-                _ => cancel::cancel(tx, &job, REASON)?,
+                _ => cancel::cancel(tx, &job, REASON, job_changes::LOTS)?,
             }
             let cancelled_at = job.completed_at.unwrap_or(tx.now);
             let answer = cancelled(&job, cancelled_at);

@@ -14,7 +14,7 @@ use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
 use crate::store::retry::{self, RetrySize};
-use crate::store::{Store, cancel, inspect, settle};
+use crate::store::{Store, cancel, inspect, job_changes, settle};
 
 /// The reason that is stored with a cancelled job.
 const CANCELLED: &str = "cancelled by the operator";
@@ -76,7 +76,7 @@ fn show(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome 
 
 fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    store.write(now(), |tx| cancel::cancel(tx, &job, CANCELLED))?;
+    store.write(now(), |tx| cancel::cancel(tx, &job, CANCELLED, job_changes::LOTS))?;
     context.output.report(
         &json!({"job": job.id, "status": JobStatus::Cancelled.as_str()}),
         &format!("job {} is cancelled\n", job.id),

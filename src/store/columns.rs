@@ -7,7 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertChange, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::domain::decide::failed_call::CallKind;
-use crate::domain::job::{JobStatus, LotStatus, Mode, RequestState};
+use crate::domain::job::{JobChange, JobStatus, LotStatus, Mode, RequestState};
 use crate::domain::usage::TokenUsage;
 
 impl ToSql for Timestamp {
@@ -61,6 +61,7 @@ text_columns!(
     Mode,
     Outcome,
     RequestState,
+    JobChange,
     Scheme,
     Stage
 );

@@ -89,7 +89,9 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 5] = [
+const NEW_COLUMNS: [(&str, &str); 7] = [
+    ("batch_jobs", "pending_change"),
+    ("batch_jobs", "changed_to"),
     ("instance", "compared_at"),
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),

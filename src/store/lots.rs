@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use rusqlite::{Row, params};
 
+use super::settle::CANCELLED;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
+use crate::domain::decide::ended_lot::LotTexts;
 use crate::domain::job::LotStatus;
 
 /// A lot with its results.
@@ -38,6 +40,18 @@ impl LotRow {
         images
             .filter(|image| !self.missing_images.contains(image))
             .count()
+    }
+
+    /// Shows a pending lot of a cancelled job as it will be once its turn has come.
+    fn cancel(&mut self, languages: &[String]) {
+        let has_text = |language: &String| self.translations.get(language).is_some_and(Result::is_ok);
+        let texts = LotTexts {
+            languages,
+            is_described: self.vision_result.is_some(),
+            is_translated: languages.iter().any(has_text),
+        };
+        self.status = texts.cancelled();
+        self.error_message.get_or_insert_with(|| CANCELLED.to_owned());
     }
 
     /// The number of images from which its text was made. The description of an imported lot may be lost.
@@ -73,8 +87,7 @@ pub fn page(
     };
     let mut lots = view.prepare_cached(
         "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images,
-             l.missing_images,
-                l.processed_at
+             l.missing_images, l.processed_at, j.languages, j.pending_change IS 'cancel' AS is_cancelled
          FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ?1 AND l.position >= ?2
              AND (?3 IS NULL OR coalesce(l.webhook_url, j.webhook_url) = ?3)
@@ -93,7 +106,13 @@ pub fn page(
             };
             Ok((row.get("language")?, outcome))
         })?;
-        page.push(lot_row(row, texts.collect::<Result<_, _>>()?)?);
+        let mut lot = lot_row(row, texts.collect::<Result<_, _>>()?)?;
+        if lot.status == LotStatus::Pending && row.get("is_cancelled")? {
+            lot.cancel(&serde_json::from_str::<Vec<String>>(
+                &row.get::<_, String>("languages")?,
+            )?);
+        }
+        page.push(lot);
     }
     Ok(page)
 }

@@ -35,6 +35,7 @@ pub mod identity;
 pub mod images;
 pub mod inspect;
 pub mod invariants;
+pub mod job_changes;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;

@@ -160,8 +160,11 @@ pub fn lines(view: &View, batch: i64, after: i64, limit: u32) -> Stored<Vec<Inpu
 
 /// Claims for a planned batch those of `requests` that still wait. Returns how many.
 pub fn claim(tx: &Tx<'_>, batch: i64, requests: &[i64]) -> Stored<usize> {
-    let mut take =
-        tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?;
+    // A job may have been cancelled since its queue was read.
+    let mut take = tx.prepare_cached(&format!(
+        "UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'
+            AND EXISTS (SELECT 1 FROM batch_jobs j WHERE j.seq = requests.job AND j.{LIVE_JOB})"
+    ))?;
     let mut attempt = tx.prepare_cached("INSERT INTO batch_lines (batch_id, request_id) VALUES (?, ?)")?;
     let mut link = tx.prepare_cached(
         "INSERT OR IGNORE INTO batch_links (batch_id, job) SELECT ?, job FROM requests WHERE id = ?",

@@ -21,7 +21,7 @@ pub struct ExpiredJob {
 /// the operator has decided over each webhook that did not arrive.
 fn is_over() -> String {
     format!(
-        "j.completed_at IS NOT NULL
+        "j.completed_at IS NOT NULL AND j.pending_change IS NULL
     AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
                     WHERE k.job = j.seq AND b.{LIVE_BATCH})
     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d

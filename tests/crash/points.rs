@@ -133,6 +133,13 @@ fn points() -> Vec<Point> {
         point("cancel", ANSWERED, At::Call(CANCEL, Answered, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
         point("cancel", READ, At::Call(CANCEL, Read, 0), "job.status = 'cancelled' AND batch.state = 'submitted'"),
 
+        // Thirty lots are cancelled with the mark, and thirty with each transaction of the finisher.
+        point("cancel chunks", "marked", once("finisher", 1, Ahead), "job.status = 'cancelled' AND job.changed_to = 30 AND delivery.state = 'scheduled'"),
+        point("cancel chunks", "second half written", once("finisher", 1, Torn), "job.status = 'cancelled' AND job.changed_to = 30 AND delivery.state = 'scheduled'"),
+        point("cancel chunks", "second committed", once("finisher", 1, Done), "job.status = 'cancelled' AND job.changed_to = 60 AND delivery.state = 'scheduled'"),
+        point("cancel chunks", "last half written", once("finisher", 2, Torn), "job.status = 'cancelled' AND job.changed_to = 60 AND delivery.state = 'scheduled'"),
+        point("cancel chunks", "last committed", once("finisher", 2, Done), "job.status = 'cancelled' AND job.pending_change IS NULL AND delivery.state = 'due'"),
+
         point("delete", "before it is sent", delete(Before), "batch.cleaned_at IS NULL"),
         point("delete", ANSWERED, delete(Answered), "batch.cleaned_at IS NULL"),
         point("delete", READ, delete(Read), "batch.cleaned_at IS NULL"),
@@ -172,9 +179,11 @@ impl Point {
             };
             let first = rig.jobs.len();
             let left = self.left(&rig, STAGES[stage as usize]);
-            if self.effect == "cancel" {
+            let cancels = self.effect.starts_with("cancel");
+            if cancels {
                 rig.faults(&json!([{"fault": "stall_in_progress"}]));
-                rig.submit(2, &["en", "ru"]);
+                let lots = if self.effect == "cancel" { 2 } else { 80 };
+                rig.submit(lots, &["en", "ru"]);
                 rig.wait_for("SELECT 1 FROM openai_batches WHERE openai_status = 'in_progress'");
                 rig.strike(strike);
                 rig.cancel_and_be_killed();
@@ -184,7 +193,7 @@ impl Point {
             }
             assert_eq!(rig.number(&left), 1, "killed elsewhere: {left}");
             rig.start();
-            if self.effect == "cancel" {
+            if cancels {
                 // The client repeats a submission that was not answered.
                 assert!(rig.cancel());
                 rig.no_faults();

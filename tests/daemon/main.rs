@@ -15,6 +15,7 @@ mod incident;
 mod injection;
 mod keeping;
 mod large;
+mod large_changes;
 mod money;
 mod queue;
 mod refusals;

@@ -106,3 +106,15 @@ text_enum! {
         Cancelled = "cancelled",
     }
 }
+
+text_enum! {
+    /// A change of all lots of a job. The job is marked with it, and its lots are worked off in chunks.
+    JobChange {
+        /// The job is cancelled: its pending lots end.
+        Cancel = "cancel",
+        /// An operator releases the job's held requests.
+        Release = "release",
+        /// An operator reopens the job's failed lots.
+        Retry = "retry",
+    }
+}

@@ -75,10 +75,19 @@ pub struct Input {
     pub sha256: String,
 }
 
+/// Whether a job is being cancelled that has requests in a batch.
+pub fn loses_lines(view: &View, id: i64) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
+                        WHERE k.batch_id = ? AND j.pending_change = 'cancel')",
+    )?;
+    Ok(query.query_row([id], |row| row.get(0))?)
+}
+
 /// Fixes the lines of a planned batch: no request leaves it any more. False if a request left it while the
 /// input was written; the input is then written again.
 pub fn seal(tx: &Tx<'_>, id: i64, input: &Input) -> Stored<bool> {
-    if count_lines(tx, id)? != input.lines {
+    if count_lines(tx, id)? != input.lines || loses_lines(tx, id)? {
         return Ok(false);
     }
     let changed = tx.execute(

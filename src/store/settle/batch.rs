@@ -8,7 +8,7 @@ use super::verdict::{RetryRules, judge};
 use crate::domain::alert::AlertSubject;
 use crate::domain::batch::Outcome;
 use crate::domain::job::RequestState;
-use crate::store::predicates::OPEN_REQUEST;
+use crate::store::predicates::{LIVE_JOB, OPEN_REQUEST};
 use crate::store::{Stored, Tx, View, alerts, batches};
 
 /// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of its input.
@@ -96,8 +96,7 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored
     Ok(())
 }
 
-/// Abandons a batch that never reached OpenAI, or that is left to another database, and settles all its lines
-/// in this transaction.
+/// Abandons a batch that is left to another database, and settles all its lines in this transaction.
 pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: RetryRules) -> Stored<()> {
     let mut after = 0;
     while let Some(last) = settle_lines(tx, batch, after, u32::MAX, Outcome::NotRun, rules)? {
@@ -107,12 +106,15 @@ pub fn abandon(tx: &Tx<'_>, batch: i64, reason: &str, rules: RetryRules) -> Stor
     batches::mark_abandoned(tx, batch, reason)
 }
 
-/// Whether no request of a batch is open any more: its jobs were cancelled, or another batch under an earlier
+/// Whether no request of a batch is wanted any more: its jobs were cancelled, or another batch under an earlier
 /// key answered them after all.
 pub fn is_unwanted(view: &View, batch: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
-                            WHERE l.batch_id = ? AND r.{OPEN_REQUEST})"
+        "SELECT NOT EXISTS (SELECT 1 FROM batch_links k JOIN batch_jobs j ON j.seq = k.job AND j.{LIVE_JOB}
+                            WHERE k.batch_id = ?1)
+             OR NOT EXISTS (SELECT 1 FROM batch_lines l JOIN requests r ON r.id = l.request_id
+                                JOIN batch_jobs j ON j.seq = r.job AND j.{LIVE_JOB}
+                            WHERE l.batch_id = ?1 AND r.{OPEN_REQUEST})"
     ))?;
     Ok(query.query_row([batch], |row| row.get(0))?)
 }

@@ -5,32 +5,14 @@ use rusqlite::params;
 use super::request::{JobLanguages, lacks_outcome};
 use super::tally::count_finished_lot;
 use crate::domain::job::LotStatus;
-use crate::store::jobs::JobRow;
 use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx};
 
 /// Why a lot of a cancelled job has no text in a language.
-const CANCELLED: &str = "the job was cancelled before";
-
-/// Ends the pending lots of a cancelled job. Returns how many of them have no text that was asked for.
-pub(in crate::store) fn cancel_lots(tx: &Tx<'_>, job: &JobRow) -> Stored<usize> {
-    let languages = JobLanguages::get(tx, job.seq)?;
-    let mut pending =
-        tx.prepare_cached("SELECT id FROM batch_lots WHERE batch_job_id = ? AND status = 'pending'")?;
-    let pending: Vec<i64> = pending
-        .query_map([&job.id], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut cancelled = 0;
-    for lot in pending {
-        if cancel_lot(tx, job.seq, lot, &languages)? == LotStatus::Cancelled {
-            cancelled += 1;
-        }
-    }
-    Ok(cancelled)
-}
+pub(in crate::store) const CANCELLED: &str = "the job was cancelled before";
 
 /// Cancels the open requests of a lot, which leave every batch that is not sealed, and ends the lot.
-fn cancel_lot(tx: &Tx<'_>, job: i64, lot: i64, languages: &JobLanguages) -> Stored<LotStatus> {
+pub(in crate::store) fn cancel_lot(tx: &Tx<'_>, job: i64, lot: i64, languages: &JobLanguages) -> Stored<()> {
     tx.prepare_cached(
         "DELETE FROM batch_lines WHERE request_id IN (SELECT id FROM requests WHERE lot = ?)
             AND (SELECT state FROM openai_batches b WHERE b.id = batch_id) = 'planned'",
@@ -52,5 +34,5 @@ fn cancel_lot(tx: &Tx<'_>, job: i64, lot: i64, languages: &JobLanguages) -> Stor
     if is_completed {
         count_finished_lot(tx, job, false);
     }
-    Ok(status)
+    Ok(())
 }

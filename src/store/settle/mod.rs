@@ -12,9 +12,9 @@ mod tally;
 mod verdict;
 
 pub use batch::*;
-pub(super) use cancelled::cancel_lots;
+pub(super) use cancelled::{CANCELLED, cancel_lot};
 pub use lines::*;
-pub(super) use request::{AnswerOrigin, RequestRow, get_request, settle_answered, succeed};
+pub(super) use request::{AnswerOrigin, JobLanguages, RequestRow, get_request, settle_answered, succeed};
 pub use request::{fail_unsent, release_held};
 pub(super) use tally::{Tallies, write_tallies};
 pub use verdict::RetryRules;

@@ -3,6 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::cancelled::cancel_lot;
 use super::tally::{count_finished_lot, count_settled};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
@@ -23,13 +24,16 @@ pub(in crate::store) struct RequestRow {
     pub(super) history: RequestHistory,
 }
 
-/// The request of that row.
-pub(in crate::store) fn get_request(view: &View, id: i64) -> Stored<RequestRow> {
-    let mut query = view.prepare_cached(
-        "SELECT id, lot, job, stage, language, state, attempts, cap_raised, image_failures FROM requests WHERE id = ?",
+/// The request of that row, for a change of it. If its job is being cancelled and the turn of its lot has not
+/// come, the lot is cancelled first: what comes after the mark is late.
+pub(in crate::store) fn get_request(tx: &Tx<'_>, id: i64) -> Stored<RequestRow> {
+    let mut query = tx.prepare_cached(
+        "SELECT r.id, r.lot, r.job, r.stage, r.language, r.state, r.attempts, r.cap_raised, r.image_failures,
+                j.pending_change IS 'cancel' AS is_cancelled
+         FROM requests r JOIN batch_jobs j ON j.seq = r.job WHERE r.id = ?",
     )?;
-    Ok(query.query_row([id], |row| {
-        Ok(RequestRow {
+    let (mut request, is_cancelled): (RequestRow, bool) = query.query_row([id], |row| {
+        let request = RequestRow {
             id: row.get(0)?,
             lot: row.get(1)?,
             job: row.get(2)?,
@@ -41,8 +45,15 @@ pub(in crate::store) fn get_request(view: &View, id: i64) -> Stored<RequestRow> 
                 raised: row.get(7)?,
                 image_rounds: row.get(8)?,
             },
-        })
-    })?)
+        };
+        Ok((request, row.get(9)?))
+    })?;
+    if is_cancelled && request.is_open() {
+        let languages = JobLanguages::get(tx, request.job)?;
+        cancel_lot(tx, request.job, request.lot, &languages)?;
+        request.state = RequestState::Cancelled;
+    }
+    Ok(request)
 }
 
 impl RequestRow {

@@ -153,19 +153,15 @@ impl Submitter {
         batches::postpone(tx, row.id, tx.now + self.longest_wait(), message)
     }
 
-    /// Abandons a batch before it is created, if none of its requests is open any more. Returns whether it
-    /// did.
+    /// Abandons a batch before it is created, if none of its requests is wanted any more: one chunk of its
+    /// lines a tick. Returns whether it is unwanted.
     fn abandon_if_unwanted(&self, row: &BatchRow, now: Moment) -> Result<bool, WorkerError> {
-        let rules = abandonment::retry_rules(&self.config);
-        let is_unwanted = self.store.write(now.wall, |tx| {
-            let is_unwanted = settle::is_unwanted(tx, row.id)?;
-            if is_unwanted {
-                let reason = "not wanted any more before it was created";
-                settle::abandon(tx, row.id, reason, rules)?;
-            }
-            Ok(is_unwanted)
-        })?;
-        if is_unwanted {
+        let is_unwanted = self.store.read(|view| settle::is_unwanted(view, row.id))?;
+        if is_unwanted && abandonment::release_lines(&self.store, &self.config, row, now)? {
+            self.store.write(now.wall, |tx| {
+                alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
+                batches::mark_abandoned(tx, row.id, "not wanted any more before it was created")
+            })?;
             self.spool.remove(&row.key, SpoolKind::Input)?;
         }
         Ok(is_unwanted)

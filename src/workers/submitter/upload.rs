@@ -1,5 +1,7 @@
 //! A batch's input file is written, sealed and uploaded.
 
+use std::time::Duration;
+
 use super::{Submitter, input};
 use crate::base::clock::Moment;
 use crate::domain::alert::AlertKind;
@@ -13,9 +15,18 @@ use crate::workers::worker::{TickOutcome, WorkerError};
 /// This many of the newest input files at OpenAI are searched for one of ours.
 const RECENT_FILES: u32 = 100;
 
+/// How long a planned batch waits for a job that is being cancelled to leave it.
+const CANCELLATION: Duration = Duration::from_secs(1);
+
 impl Submitter {
     /// Writes the input of a planned batch and fixes its lines. A batch without a line is dropped.
     pub(super) fn seal(&self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
+        if self.store.read(|view| batches::loses_lines(view, row.id))? {
+            self.store.write(now.wall, |tx| {
+                batches::set_next_check(tx, row.id, now.wall + CANCELLATION)
+            })?;
+            return Ok(TickOutcome::again());
+        }
         let input = input::write(&self.store, &self.spool, row)?;
         self.store.write(now.wall, |tx| {
             if input.lines == 0 {

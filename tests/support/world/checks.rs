@@ -286,7 +286,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "counters that differ from what they count",
         "SELECT j.id, j.open_vision, j.open_translations, j.processed_lots, j.failed_lots FROM batch_jobs j
-         WHERE j.cleaning_since IS NULL AND (j.open_vision <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'vision'
+         WHERE j.cleaning_since IS NULL AND j.pending_change IS NULL AND (j.open_vision <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'vision'
                                  AND r.state IN ('waiting', 'claimed', 'held'))
             OR j.open_translations <> (SELECT count(*) FROM requests r WHERE r.job = j.seq AND r.stage = 'translation'
                                        AND r.state IN ('waiting', 'claimed', 'held'))
@@ -309,18 +309,18 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "final jobs with open requests",
         "SELECT j.id, r.id FROM batch_jobs j JOIN requests r ON r.job = j.seq
-         WHERE j.completed_at IS NOT NULL AND r.state IN ('waiting', 'claimed', 'held')",
+         WHERE j.completed_at IS NOT NULL AND j.pending_change IS NULL AND r.state IN ('waiting', 'claimed', 'held')",
     ),
     (
         "final jobs whose webhooks are not due",
         "SELECT j.id FROM batch_jobs j JOIN webhook_deliveries d ON d.batch_job_id = j.id
          WHERE d.resend_number = (SELECT max(resend_number) FROM webhook_deliveries n WHERE n.batch_job_id = j.id AND n.url = d.url)
-           AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
+           AND j.pending_change IS NULL AND (j.completed_at IS NULL) <> (d.state = 'scheduled')",
     ),
     (
         "open lots of final jobs, or finished lots without text and reason",
         "SELECT l.id FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
-         WHERE (j.completed_at IS NOT NULL AND l.status = 'pending')
+         WHERE (j.completed_at IS NOT NULL AND j.pending_change IS NULL AND l.status = 'pending')
             OR (l.status = 'failed' AND l.error_message IS NULL)",
     ),
 ];

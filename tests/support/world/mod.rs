@@ -92,6 +92,8 @@ impl Clock for HandClock {
     }
 }
 
+/// Lots of one chunk of a cancellation: the daemon's are larger.
+const CHUNK: u32 = 1;
 /// The workers that take a stored job to its final state.
 pub const WORKERS: &[&str] = &["submitter", "poller", "ingester", "finisher"];
 /// Every worker of the daemon, apart from the image checker.
@@ -251,7 +253,7 @@ impl World {
             Box::new(Submitter::new(store.clone(), api(), config())),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
-            Box::new(Finisher::new(store.clone(), config())),
+            Box::new(Finisher::with_chunks(store.clone(), config(), CHUNK)),
             Box::new(SynchronousCaller::new(
                 store.clone(),
                 self.openai.clone(),

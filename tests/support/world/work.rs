@@ -1,5 +1,6 @@
 //! What a client and an operator do in the world, and how its workers tick.
 
+use super::CHUNK;
 use super::openai::{Crash, IMAGE};
 use super::random::Random;
 use super::{ALL_WORKERS, MOST_ROUNDS, Order, Ticked, WORKERS, World};
@@ -117,7 +118,7 @@ impl World {
             let store = world.store();
             store
                 .write(now, |tx| match jobs::by_id(tx, job)? {
-                    Some(job) if !job.status.is_final() => cancel::cancel(tx, &job, "taken back"),
+                    Some(job) if !job.status.is_final() => cancel::cancel(tx, &job, "taken back", CHUNK),
                     _ => Ok(()),
                 })
                 .expect("cancelled");
@@ -310,7 +311,7 @@ impl World {
     /// Every job final, and nothing on its way.
     pub fn is_settled(&self) -> bool {
         let open = self.number(
-            "SELECT (SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL)
+            "SELECT (SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL OR pending_change IS NOT NULL)
                   + (SELECT count(*) FROM openai_batches WHERE state NOT IN ('ingested', 'failed'))",
         );
         open == 0
