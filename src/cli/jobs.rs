@@ -14,7 +14,7 @@ use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
 use crate::store::retry::{self, RetrySize};
-use crate::store::{Store, cancel, inspect, job_changes, settle};
+use crate::store::{Store, cancel, inspect, job_changes};
 
 /// The reason that is stored with a cancelled job.
 const CANCELLED: &str = "cancelled by the operator";
@@ -85,7 +85,7 @@ fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
 
 fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    let sent = store.write(now(), |tx| settle::release_held(tx, &job.id, config.images.check))?;
+    let sent = store.write(now(), |tx| job_changes::release(tx, &job, config.images.check))?;
     if sent == 0 {
         return Err(CommandError::Failed(format!(
             "job {} has no held requests: nothing to send (of its failed lots: --failed-lots)",

@@ -30,5 +30,5 @@ pub fn cancel(tx: &Tx<'_>, job: &JobRow, reason: &str, lots: u32) -> Stored<()> 
     )?;
     let detail = Fields::new().with("lots", job.total_lots).with("reason", reason);
     events::record(tx, Some(&job.id), None, "cancelled", detail)?;
-    job_changes::begin(tx, job.seq, JobChange::Cancel, lots)
+    job_changes::begin(tx, job.seq, JobChange::Cancel, lots, false)
 }

@@ -3,8 +3,11 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::jobs::JobRow;
+use super::predicates::LIVE_JOB;
 use super::settle::{self, JobLanguages};
-use super::{Stored, Tx, View};
+use super::{Stored, Tx, View, events};
+use crate::base::fields::Fields;
 use crate::domain::job::{JobChange, LotStatus};
 
 /// Lots of one transaction: some 10 ms if each has ten translations.
@@ -49,17 +52,35 @@ pub fn next(view: &View) -> Stored<Option<ChangingJob>> {
     Ok(query.query_row([], ChangingJob::read).optional()?)
 }
 
+/// Releases the held requests of an orphan, as an operator demands. Returns their number. The images of their
+/// lots are checked first if `check_images`. A lot without an image fails, as at its submission.
+pub fn release(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<usize> {
+    let held: usize = tx
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM requests r JOIN batch_jobs j ON j.seq = r.job
+             WHERE r.job = ? AND r.state = 'held' AND j.{LIVE_JOB}"
+        ))?
+        .query_row([job.seq], |row| row.get(0))?;
+    if held > 0 {
+        let detail = Fields::new().with("requests", held);
+        events::record(tx, Some(&job.id), None, "released", detail)?;
+        begin(tx, job.seq, JobChange::Release, LOTS, check_images)?;
+    }
+    Ok(held)
+}
+
 /// Marks a job with a change, and changes its first lots.
-pub(super) fn begin(tx: &Tx<'_>, job: i64, change: JobChange, lots: u32) -> Stored<()> {
+pub(super) fn begin(tx: &Tx<'_>, job: i64, change: JobChange, lots: u32, check_images: bool) -> Stored<()> {
     tx.execute(
         "UPDATE batch_jobs SET pending_change = ?, changed_to = 0 WHERE seq = ?",
         params![change, job],
     )?;
-    advance(tx, job, lots)
+    advance(tx, job, lots, check_images)
 }
 
-/// Changes up to `lots` more lots of a marked job. The last chunk ends the mark.
-pub fn advance(tx: &Tx<'_>, job: i64, lots: u32) -> Stored<()> {
+/// Changes up to `lots` more lots of a marked job. The last chunk ends the mark. The images of released lots are
+/// checked if `check_images`.
+pub fn advance(tx: &Tx<'_>, job: i64, lots: u32, check_images: bool) -> Stored<()> {
     let job = tx
         .prepare_cached(
             "SELECT seq, id, pending_change, changed_to FROM batch_jobs
@@ -72,7 +93,12 @@ pub fn advance(tx: &Tx<'_>, job: i64, lots: u32) -> Stored<()> {
     let last = chunk.last().map(|lot| lot.position);
     match job.change {
         JobChange::Cancel => cancel_lots(tx, &job, &chunk)?,
-        JobChange::Release | JobChange::Retry => {}
+        JobChange::Retry => {}
+        JobChange::Release => {
+            for lot in &chunk {
+                settle::release_lot(tx, lot.id, check_images)?;
+            }
+        }
     }
     match last {
         Some(last) if chunk.len() >= lots as usize => tx.execute(

@@ -42,8 +42,9 @@ impl Finisher {
         let Some(job) = self.store.read(job_changes::next)? else {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         };
-        self.store
-            .write(now.wall, |tx| job_changes::advance(tx, job.seq, self.lots))?;
+        self.store.write(now.wall, |tx| {
+            job_changes::advance(tx, job.seq, self.lots, self.config.images.check)
+        })?;
         Ok(TickOutcome::worked(WAIT))
     }
 }

@@ -14,8 +14,10 @@ mod verdict;
 pub use batch::*;
 pub(super) use cancelled::{CANCELLED, cancel_lot};
 pub use lines::*;
-pub(super) use request::{AnswerOrigin, JobLanguages, RequestRow, get_request, settle_answered, succeed};
-pub use request::{fail_unsent, release_held};
+pub use request::fail_unsent;
+pub(super) use request::{
+    AnswerOrigin, JobLanguages, RequestRow, get_request, release_lot, settle_answered, succeed,
+};
 pub(super) use tally::{Tallies, write_tallies};
 pub use verdict::RetryRules;
 pub(super) use verdict::judge;

@@ -5,13 +5,12 @@ use rusqlite::{OptionalExtension, params};
 
 use super::cancelled::cancel_lot;
 use super::tally::{count_finished_lot, count_settled};
-use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::decide::ended_lot::LotTexts;
 use crate::domain::decide::failed_line::RequestHistory;
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 use crate::store::predicates::OPEN_REQUEST;
-use crate::store::{Stored, Tx, View, events, planned_calls, requests};
+use crate::store::{Stored, Tx, View, planned_calls, requests};
 
 /// A request with the lot and job that it belongs to.
 pub(in crate::store) struct RequestRow {
@@ -275,30 +274,27 @@ pub fn fail_unsent(tx: &Tx<'_>, request: i64, reason: &str) -> Stored<()> {
     }
 }
 
-/// Releases the held requests of an orphan, as an operator demands. Their lots' images are checked first if
-/// `check_images`. A lot without an image fails, as at its submission. Returns how many were released.
-pub fn release_held(tx: &Tx<'_>, job_id: &str, check_images: bool) -> Stored<usize> {
-    let released = tx.execute(
-        "UPDATE requests SET state = 'waiting', images_due = (?1 AND stage = 'vision'), since = ?2
-         WHERE state = 'held' AND job = (SELECT seq FROM batch_jobs WHERE id = ?3)",
-        params![check_images, tx.now, job_id],
-    )?;
-    let mut without_image = tx.prepare(
-        "SELECT r.id FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE l.batch_job_id = ? AND r.state = 'waiting' AND r.stage = 'vision' AND json_array_length(l.images) = 0",
-    )?;
-    let without_image: Vec<i64> = without_image
-        .query_map([job_id], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for request in without_image {
-        fail_unsent(tx, request, NO_IMAGE)?;
+/// Releases the held requests of a lot. Its images are checked first if `check_images`. A lot without an image
+/// fails, as at its submission.
+pub(in crate::store) fn release_lot(tx: &Tx<'_>, lot: i64, check_images: bool) -> Stored<()> {
+    let released = tx
+        .prepare_cached(
+            "UPDATE requests SET state = 'waiting', images_due = (?1 AND stage = 'vision'), since = ?2
+             WHERE lot = ?3 AND state = 'held'",
+        )?
+        .execute(params![check_images, tx.now, lot])?;
+    if released == 0 {
+        return Ok(());
     }
-    events::record(
-        tx,
-        Some(job_id),
-        None,
-        "released",
-        Fields::new().with("requests", released),
-    )?;
-    Ok(released)
+    let without_image: Option<i64> = tx
+        .prepare_cached(
+            "SELECT r.id FROM requests r JOIN batch_lots l ON l.id = r.lot
+             WHERE r.lot = ? AND r.state = 'waiting' AND r.stage = 'vision' AND json_array_length(l.images) = 0",
+        )?
+        .query_row([lot], |row| row.get(0))
+        .optional()?;
+    match without_image {
+        Some(request) => fail_unsent(tx, request, NO_IMAGE),
+        None => Ok(()),
+    }
 }
