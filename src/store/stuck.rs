@@ -13,6 +13,8 @@ use crate::domain::openai::Identity;
 /// The most stalled jobs, and stalled batches, that are reported: a person reads them. Kinds of alerts that
 /// other workers open as well have no such limit: the auditor would close what they opened.
 const MOST_REPORTED: u32 = 20;
+/// The most alerts that one message repeats.
+const MOST_OBSTACLES: u32 = 3;
 /// The time that OpenAI has for a batch whose row does not say when its window closes, in seconds.
 const WINDOW: i64 = 24 * 3600;
 
@@ -23,11 +25,13 @@ pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
          FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
          WHERE j.{LIVE_JOB} AND r.since < ? GROUP BY j.seq LIMIT ?"
     ))?;
+    let obstacle = obstacle(view)?;
     let cause = |row: &Row<'_>| {
         let id: String = row.get("id")?;
         let (since, number): (String, u64) = (row.get("since")?, row.get("number")?);
         let message = format!(
-            "{number} requests of job {id} have waited since {since}; what holds them: batchkeeper alerts"
+            "{number} requests of job {id} have waited since {since}. What they wait for: {obstacle}. Look at it: \
+             batchkeeper jobs show {id}"
         );
         let subject = AlertSubject::Named(id);
         Ok(AlertCause { subject, message })
@@ -37,18 +41,44 @@ pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
         .collect::<Result<_, _>>()?)
 }
 
+/// What keeps requests and batches from being sent: the open alerts that stop them, or what else the database says.
+fn obstacle(view: &View) -> Stored<String> {
+    let mut query = view.prepare_cached(
+        "SELECT message FROM alerts WHERE closed_at IS NULL
+           AND (kind IN ('openai_account', 'restored_database', 'listing_fails', 'model_refused', 'model_fails', 'disk_low',
+                         'budget_100') OR kind = 'paused' AND subject = 'submissions')
+         ORDER BY id LIMIT ?",
+    )?;
+    let stopped: Vec<String> = query
+        .query_map([MOST_OBSTACLES], |row| row.get("message"))?
+        .collect::<Result<_, _>>()?;
+    Ok(match stopped.is_empty() {
+        false => stopped.join("; "),
+        true if !batches::is_compared(view)? => "OpenAI's list of batches, which is not compared with the \
+            database since the start. Why: journalctl -u batchkeeper"
+            .to_owned(),
+        true => {
+            "another batch of the model, or the check of images; no alert explains it. Look at all batches: \
+            batchkeeper batches"
+                .to_owned()
+        }
+    })
+}
+
 /// Batches that have not moved since before `before`: on their way to OpenAI, not polled, or not ingested.
 pub fn stalled_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT b.id, b.state, CASE b.state WHEN 'submitted' THEN b.next_at
              ELSE coalesce(b.ended_at, b.created_at) END
                     AS since,
-                coalesce(b.error, 'no reason is stored') AS error
+                b.error
          FROM openai_batches b WHERE b.{LIVE_BATCH} AND b.abandoned_at IS NULL AND since < ? LIMIT ?"
     ))?;
+    let obstacle = obstacle(view)?;
     let cause = |row: &Row<'_>| {
         let (id, state): (i64, String) = (row.get("id")?, row.get("state")?);
-        let (since, error): (String, String) = (row.get("since")?, row.get("error")?);
+        let (since, error): (String, Option<String>) = (row.get("since")?, row.get("error")?);
+        let error = error.as_ref().unwrap_or(&obstacle);
         let what = match state.as_str() {
             "submitted" => "should have been polled at",
             _ => "has not moved on since",

@@ -174,3 +174,23 @@ fn a_key_that_may_not_read_batches_is_the_accounts_trouble() {
     world.run_for(10 * MINUTE);
     assert!(world.open_alerts().is_empty(), "{}", world.dump());
 }
+
+#[test]
+fn a_stalled_job_names_what_it_waits_for() {
+    for (fault, cause) in [
+        (Fault::Refused(404, "", ""), "HTTP 404"),
+        (Fault::Refused(401, "invalid_api_key", ""), "invalid_api_key"),
+    ] {
+        let mut world = world();
+        world.openai.state().always.push((Op::List, fault));
+        world.submit(&["dented door"], &["en"]);
+        world.run_for(4 * HOUR);
+        let stalled = world.texts(&texts_of("stuck_job"));
+        assert!(stalled.len() == 1 && stalled[0].contains(cause), "{stalled:?}");
+        assert_eq!(world.openai.count(Op::Upload), 0);
+        world.openai.state().always.clear();
+        world.settle();
+        world.run_for(10 * MINUTE);
+        assert!(world.open_alerts().is_empty(), "{}", world.dump());
+    }
+}
