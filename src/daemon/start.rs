@@ -39,7 +39,7 @@ use crate::workers::retention::Retention;
 use crate::workers::spool::Spool;
 use crate::workers::submitter::Submitter;
 use crate::workers::synchronous::SynchronousCaller;
-use crate::workers::wakeups::Wakeups;
+use crate::workers::wakeups::{Topic, Wakeups};
 use crate::workers::webhook_sender::WebhookSender;
 use crate::workers::worker::Worker;
 
@@ -145,11 +145,17 @@ impl Shared {
     }
 
     fn start_probes(&self) -> Result<ProbePool, DaemonError> {
-        ProbePool::start(&self.group, &self.outbound, self.config.images.concurrency).map_err(|error| {
-            DaemonError::Thread {
-                name: "of an image check".into(),
-                error,
-            }
+        let wakeups = self.wakeups.clone();
+        let notify = move || wakeups.notify(Topic::ImageProbed);
+        ProbePool::start(
+            &self.group,
+            &self.outbound,
+            self.config.images.concurrency,
+            notify,
+        )
+        .map_err(|error| DaemonError::Thread {
+            name: "of an image check".into(),
+            error,
         })
     }
 

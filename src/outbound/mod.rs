@@ -17,4 +17,4 @@ pub use client::{GuardedClient, HttpPost, OutboundError, PostResponse};
 pub use image_probe::{ImageLimits, ImageProblem};
 pub use local_client::LocalClient;
 pub use ssrf_guard::SsrfGuard;
-pub use url::{ParsedUrl, UrlProblem};
+pub use url::{ParsedUrl, UrlProblem, host_and_port};

@@ -22,39 +22,62 @@ pub struct DueLot {
     pub openai_failed: bool,
 }
 
-/// Lots whose images wait to be checked, of the jobs after row `after`: at most `each` lots of a job, and
-/// about `limit` in all. Gives the last of those jobs as well, `None` if there is no job after it.
-pub fn due(view: &View, after: i64, limit: usize, each: u32) -> Stored<(Vec<DueLot>, Option<i64>)> {
-    let mut next_job = view.prepare_cached(
-        "SELECT min(job) FROM requests WHERE images_due = 1 AND state IN ('waiting', 'claimed') AND job > ?",
+/// A job with lots whose images wait to be checked.
+#[derive(Clone, Debug)]
+pub struct DueJob {
+    /// Its row.
+    pub row: i64,
+    /// Its client's name.
+    pub client: String,
+    /// Whether its client waits for the answer.
+    pub is_synchronous: bool,
+}
+
+/// Every job with lots whose images wait to be checked, by row.
+pub fn due_jobs(view: &View) -> Stored<Vec<DueJob>> {
+    // One look into the index for each job, instead of reading all of its lots.
+    let mut next = view.prepare_cached(
+        "SELECT seq, client, processing_mode = 'synchronous' AS is_synchronous, completed_at IS NULL AS is_open
+         FROM batch_jobs WHERE seq = (SELECT min(job) FROM requests WHERE images_due = 1 AND job > ?)",
     )?;
+    let (mut jobs, mut after) = (Vec::new(), 0);
+    loop {
+        let found = next.query_row([after], |row| {
+            let job = DueJob {
+                row: row.get("seq")?,
+                client: row.get("client")?,
+                is_synchronous: row.get("is_synchronous")?,
+            };
+            Ok((job, row.get("is_open")?))
+        });
+        let Some((job, is_open)) = found.optional()? else {
+            return Ok(jobs);
+        };
+        after = job.row;
+        if is_open {
+            jobs.push(job);
+        }
+    }
+}
+
+/// The next `limit` lots of a job whose images wait to be checked, after the request `after`.
+pub fn due(view: &View, job: i64, after: i64, limit: usize) -> Stored<Vec<DueLot>> {
     let mut query = view.prepare_cached(
         "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0 AS openai_failed
          FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? ORDER BY r.id LIMIT ?",
+         WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? AND r.id > ?
+         ORDER BY r.id LIMIT ?",
     )?;
-    let mut due = Vec::new();
-    let mut after = after;
-    while due.len() < limit {
-        let job: Option<i64> = next_job.query_row([after], |row| row.get(0))?;
-        let Some(job) = job else {
-            return Ok((due, None));
-        };
-        let rows = query.query_and_then(params![job, each], |row| {
-            Ok::<_, super::StoreError>(DueLot {
-                request: row.get("id")?,
-                lot: row.get("lot")?,
-                images: text_list(row.get("images")?)?,
-                since: row.get("since")?,
-                openai_failed: row.get("openai_failed")?,
-            })
-        })?;
-        for row in rows {
-            due.push(row?);
-        }
-        after = job;
-    }
-    Ok((due, Some(after)))
+    let rows = query.query_and_then(params![job, after, limit], |row| {
+        Ok(DueLot {
+            request: row.get("id")?,
+            lot: row.get("lot")?,
+            images: text_list(row.get("images")?)?,
+            since: row.get("since")?,
+            openai_failed: row.get("openai_failed")?,
+        })
+    })?;
+    rows.collect()
 }
 
 /// The result of a probe.

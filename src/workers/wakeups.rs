@@ -15,6 +15,8 @@ pub enum Topic {
     SynchronousJobStored,
     /// A job was cancelled.
     JobCancelled,
+    /// A probe of an image has ended.
+    ImageProbed,
     /// Images of a lot were checked.
     ImagesChecked,
     /// A batch was packed, uploaded or created.

@@ -152,6 +152,11 @@ fn number(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok().filter(|_| is_plain)
 }
 
+/// The host and the port of a URL, as `host:port`. It is empty if the URL cannot be used.
+pub fn host_and_port(url: &str) -> String {
+    parse(url).map_or_else(|_| String::new(), |url| format!("{}:{}", url.host, url.port))
+}
+
 /// The URL to which a `Location` in the response from `base` leads (RFC 3986, 5.2). Dot segments stay as they
 /// are.
 pub fn join(base: &str, location: &str) -> String {

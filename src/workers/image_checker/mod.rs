@@ -1,8 +1,10 @@
 //! The image checker: probes the images of waiting lots before OpenAI is paid to look at them.
 //!
-//! A tick stores the results of the probes, decides over the lots whose images are all checked, and requests
-//! probes of the others. The results are in the database: a restart does not repeat them.
+//! A tick stores the results of the probes, decides over the lots whose images are all checked, and starts
+//! probes of the others in turns (`turns`). What waits is read from the database, and some of it at a time is in
+//! memory. The results are in the database, too: a restart does not repeat them.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,25 +15,35 @@ use crate::domain::decide::missing_images::{
     self, KEPT, LotImagesDecision, has_too_few_images, oldest_check,
 };
 use crate::outbound::probe_pool::{ProbePool, ProbeResult};
-use crate::store::images::{self, DueLot, ImageCheck};
+use crate::store::images::{self, DueJob, DueLot, ImageCheck};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
+mod turns;
+
+use turns::{Lane, ProbeTurns};
+
 /// Lots read in one tick.
 const LOTS: usize = 500;
 /// Of these, lots of one job: a large job does not hold up the others.
-const LOTS_OF_A_JOB: u32 = 50;
-/// How long a tick waits for results of the probes.
-const WAIT: Duration = Duration::from_millis(100);
+const LOTS_OF_A_JOB: usize = 50;
+/// How long the checker waits after a tick that read lots and found nothing to do, and how long at most after
+/// many of them in a row.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The image checker.
 pub struct ImageChecker {
     store: Arc<Store>,
     probes: ProbePool,
     config: Arc<Config>,
-    /// The last job whose lots were read; 0 at the beginning of a round through all jobs.
-    last_job: i64,
+    turns: ProbeTurns,
+    /// The last job of each lane whose lots were read.
+    last_jobs: BTreeMap<Lane, i64>,
+    /// The last request that was read of a job whose first lots all wait for their hosts.
+    positions: HashMap<i64, i64>,
+    pause: Duration,
 }
 
 /// A lot whose images are all checked.
@@ -47,24 +59,27 @@ impl CheckedLot {
     }
 }
 
-/// The lots that a tick has read.
+/// What a tick has read.
 #[derive(Default)]
 struct ReadLots {
     checked: Vec<CheckedLot>,
-    /// Images of the other lots that must be probed.
-    unchecked: Vec<String>,
-    /// The last job read; `None` if the round through all jobs is complete.
-    last_job: Option<i64>,
+    /// Lots that were read.
+    lots: usize,
+    /// Images that were queued for a probe.
+    queued: usize,
 }
 
 impl ImageChecker {
-    /// A checker that has read no lot yet.
+    /// A checker that has read no lot yet. `probes` has as many threads as the configuration says.
     pub fn new(store: Arc<Store>, probes: ProbePool, config: Arc<Config>) -> Self {
         Self {
             store,
             probes,
+            turns: ProbeTurns::new(config.images.concurrency),
             config,
-            last_job: 0,
+            last_jobs: BTreeMap::new(),
+            positions: HashMap::new(),
+            pause: PAUSE,
         }
     }
 
@@ -73,7 +88,7 @@ impl ImageChecker {
             return Ok(());
         }
         self.store.write(now.wall, |tx| {
-            for ProbeResult { url, outcome } in results {
+            for ProbeResult { url, outcome, .. } in results {
                 let problem = outcome.as_ref().err().map(ToString::to_string);
                 images::record_check(tx, url, problem.as_deref())?;
             }
@@ -81,21 +96,61 @@ impl ImageChecker {
         })
     }
 
-    fn read_lots(&self, now: Moment) -> Stored<ReadLots> {
-        self.store.read(|view| {
-            let (lots, last_job) = images::due(view, self.last_job, LOTS, LOTS_OF_A_JOB)?;
-            let mut read = ReadLots {
-                last_job,
-                ..ReadLots::default()
+    /// Reads the lots that wait, lane by lane where a lane has a place for images, and queues their images.
+    fn read_lots(&mut self, jobs: &[DueJob], now: Moment) -> Stored<ReadLots> {
+        let mut lanes: BTreeMap<Lane, Vec<i64>> = BTreeMap::new();
+        for job in jobs {
+            let lane = Lane {
+                is_batch: !job.is_synchronous,
+                client: job.client.clone(),
             };
-            for lot in lots {
-                match check_lot(view, lot, now)? {
-                    Ok(lot) => read.checked.push(lot),
-                    Err(urls) => read.unchecked.extend(urls),
+            lanes.entry(lane).or_default().push(job.row);
+        }
+        self.last_jobs.retain(|lane, _| lanes.contains_key(lane));
+        let most = LOTS / lanes.len().max(1);
+        let mut read = ReadLots::default();
+        for (lane, mut jobs) in lanes {
+            let last = self.last_jobs.get(&lane).copied().unwrap_or(0);
+            let first = jobs.partition_point(|job| *job <= last) % jobs.len();
+            jobs.rotate_left(first);
+            let before = read.lots;
+            for job in jobs {
+                if !self.turns.has_place(&lane) || read.lots - before > most {
+                    break;
+                }
+                self.read_job(&lane, job, &mut read, now)?;
+                self.last_jobs.insert(lane.clone(), job);
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads some lots of a job: the first ones, or those behind them if all of these wait for their hosts.
+    fn read_job(&mut self, lane: &Lane, job: i64, read: &mut ReadLots, now: Moment) -> Stored<()> {
+        let after = self.positions.get(&job).copied().unwrap_or(0);
+        let (found, last) = self.store.read(|view| {
+            let lots = images::due(view, job, after, LOTS_OF_A_JOB)?;
+            let last = lots.last().map(|lot| lot.request);
+            let found: Stored<Vec<_>> = lots.into_iter().map(|lot| check_lot(view, lot, now)).collect();
+            Ok((found?, last))
+        })?;
+        let (lots, before) = (found.len(), read.checked.len() + read.queued);
+        for lot in found {
+            match lot {
+                Ok(lot) => read.checked.push(lot),
+                Err(urls) => {
+                    let queued = urls.iter().filter(|url| self.turns.offer(lane, job, url));
+                    read.queued += queued.count();
                 }
             }
-            Ok(read)
-        })
+        }
+        read.lots += lots;
+        let is_stuck = read.checked.len() + read.queued == before && self.turns.has_place(lane);
+        match last.filter(|_| is_stuck && lots == LOTS_OF_A_JOB) {
+            Some(last) => self.positions.insert(job, last),
+            None => self.positions.remove(&job),
+        };
+        Ok(())
     }
 
     /// Whether OpenAI may have answered a request that waits here, as after a restore.
@@ -180,38 +235,45 @@ impl Worker for ImageChecker {
             Topic::BatchJobStored,
             Topic::SynchronousJobStored,
             Topic::ResultsIngested,
+            Topic::ImageProbed,
+            Topic::JobCancelled,
         ]
     }
 
-    fn longest_tick(&self) -> Duration {
-        // The time limits of the probes bound a tick.
-        Duration::from_hours(2)
-    }
-
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let is_first_of_round = self.last_job == 0;
-        // A tick waits for results once a round: the lots of all jobs are read before the next wait.
-        let wait = match is_first_of_round {
-            true => WAIT,
-            false => Duration::ZERO,
-        };
-        let results = self.probes.take_results(wait);
-        self.store_results(&results, now)?;
-        let lots = self.read_lots(now)?;
-        let is_whole_round = is_first_of_round && lots.last_job.is_none();
-        self.last_job = lots.last_job.unwrap_or(0);
-        for url in &lots.unchecked {
-            self.probes.request(url);
+        let results = self.probes.take_results();
+        for ProbeResult { url, took, .. } in &results {
+            if let Some(job) = self.turns.finish(url, *took) {
+                self.positions.remove(&job);
+            }
         }
-        if self.decide(&lots.checked, now)? {
+        self.store_results(&results, now)?;
+        let jobs = self.store.read(images::due_jobs)?;
+        let rows: HashSet<i64> = jobs.iter().map(|job| job.row).collect();
+        self.turns.keep_jobs(&rows);
+        self.positions.retain(|job, _| rows.contains(job));
+        let read = self.read_lots(&jobs, now)?;
+        let is_decided = self.decide(&read.checked, now)?;
+        while let Some(url) = self.turns.start_next() {
+            self.probes.start_probe(url);
+        }
+        if is_decided || read.queued > 0 || !results.is_empty() {
+            self.pause = PAUSE;
+        }
+        if is_decided {
             return Ok(TickOutcome::again());
         }
-        Ok(TickOutcome::idle(
-            match lots.unchecked.is_empty() && is_whole_round {
-                true => self.config.steps.idle,
-                false => Duration::ZERO,
-            },
-        ))
+        // A result wakes the checker. Without one, it reads on if there may be images for an idle probe.
+        Ok(TickOutcome::idle(match (read.lots, read.queued) {
+            (0, _) => self.config.steps.idle,
+            (_, 0) => {
+                let pause = self.pause;
+                self.pause = (pause * 2).min(LONGEST_PAUSE);
+                pause
+            }
+            _ if self.turns.has_idle_probe() => Duration::ZERO,
+            _ => self.config.steps.idle,
+        }))
     }
 }
 
