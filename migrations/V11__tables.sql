@@ -17,7 +17,9 @@ CREATE TABLE instance (
     created_at   TEXT NOT NULL,
     listed_until INTEGER,                   -- OpenAI's time, in seconds, up to which complete listings have
                                             -- shown every batch of the project
-    compared_at  TEXT                       -- when OpenAI's batches were last compared with this database
+    compared_at  TEXT,                      -- when OpenAI's batches were last compared with this database
+    clock_confirmed_at             TEXT,    -- when the machine's clock was last known to be right
+    clock_confirmed_by_operator_at TEXT     -- when an operator last said so
 ) STRICT;
 
 -- Backups that were made and read back.

@@ -189,8 +189,3 @@ WHEN NEW.ended_at IS NOT NULL AND OLD.ended_at IS NULL BEGIN
                                               WHEN NEW.response_status IS NOT NULL THEN 'refused' ELSE 'unreachable' END, 1)
         ON CONFLICT DO UPDATE SET number = number + 1;
 END;
-
--- minute_stats is kept for eight days.
-CREATE TRIGGER minute_stats_expire AFTER INSERT ON minute_stats BEGIN
-    DELETE FROM minute_stats WHERE minute < strftime('%Y-%m-%dT%H:%M', NEW.minute, '-8 days');
-END;

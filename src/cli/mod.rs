@@ -10,6 +10,7 @@ mod allocator;
 mod backup;
 mod batches;
 mod check_config;
+mod clock;
 mod context;
 mod convert_database;
 mod demo;
@@ -89,6 +90,11 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Copy a database of the program before this one into a new file
     ConvertDatabase(convert_database::ConvertOptions),
+    /// Confirm the machine's clock, where OpenAI's answers do not
+    Clock {
+        #[command(subcommand)]
+        action: clock::ClockCommand,
+    },
     /// List open alerts, or show one; exit status 1 if one is open
     Alerts {
         #[command(subcommand)]
@@ -160,6 +166,7 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Resume(options) => resume::run(context, &options),
         Command::Backup(options) => backup::run(context, options),
         Command::ConvertDatabase(options) => convert_database::run(context, &options),
+        Command::Clock { action } => clock::run(context, &action),
         Command::Alerts { action } => alerts::run(context, action.unwrap_or_default()),
         Command::Doctor => doctor::run(context),
         Command::Report(options) => report::run(context, &options),
@@ -214,6 +221,7 @@ mod tests {
             "batches abandon 1",
             "batches abandon 1 --bill-again 40",
             "pause intake",
+            "clock confirm",
             "batches show 1 --json",
             "recover --apply",
             "sign job.json --client a",
@@ -230,6 +238,7 @@ mod tests {
             "adopt --job J --batch B --dry-run",
             "recover --dry-run",
             "jobs frob",
+            "clock",
             "jobs list J",
             "demo all",
             "serve --keep",

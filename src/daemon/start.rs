@@ -75,7 +75,7 @@ impl Daemon {
             config,
         };
         shared.start_workers(shared.workers(&client)?)?;
-        let servers = shared.start_listeners()?;
+        let servers = shared.start_listeners(client)?;
         shared.start_watchdog(&servers)?;
         log::info!(
             event = "started", version = env!("CARGO_PKG_VERSION"),
@@ -116,9 +116,9 @@ impl Shared {
         workers.add(Poller::new(store.clone(), api.clone(), config.clone()));
         workers.add(Ingester::new(store.clone(), api.clone(), config.clone()));
         workers.add(Auditor::new(store.clone(), api.clone(), config.clone()));
-        workers.add(RemoteCleanup::new(store.clone(), api, config.clone()));
+        workers.add(RemoteCleanup::new(store.clone(), api.clone(), config.clone()));
         workers.add(Finisher::new(store.clone(), config.clone()));
-        workers.add(Retention::new(store.clone(), config.clone()));
+        workers.add(Retention::new(store.clone(), api, config.clone()));
         workers.add(AlertNotifier::new(
             store.clone(),
             outbound.clone(),
@@ -191,7 +191,7 @@ impl Shared {
             .map_err(|error| DaemonError::Thread { name, error })
     }
 
-    fn start_listeners(&self) -> Result<Vec<Server>, DaemonError> {
+    fn start_listeners(&self, client: Arc<OpenAiClient>) -> Result<Vec<Server>, DaemonError> {
         let (store, clock, config) = (&self.store, &self.clock, &self.config);
         let requests = Arc::new(RequestMetrics::default());
         let api = Arc::new(Api::new(
@@ -209,6 +209,7 @@ impl Shared {
             clock.clone(),
             config.clone(),
             requests.clone(),
+            Box::new(move |now| client.newest_date().map(|newest| newest.skew(now))),
         );
         let pages = Arc::new(OperatorAuth::new(config, clock.clone(), requests, pages));
         // A synchronous job may have one repeat that waits with it.

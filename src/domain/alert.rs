@@ -69,6 +69,10 @@ text_enum! {
         DiskLow = "disk_low",
         /// The newest backup is too old.
         BackupLate = "backup_late",
+        /// OpenAI's `Date` contradicts the machine's clock.
+        ClockSkew = "clock_skew",
+        /// The machine's clock has not been confirmed for a week.
+        ClockUnconfirmed = "clock_unconfirmed",
         /// Alerts could not be sent to `alerts.webhook_url`.
         NotificationFailed = "notification_failed",
         /// A thread does not tick.
@@ -121,6 +125,8 @@ pub enum AlertSubject {
     Disk,
     /// The backups.
     Backup,
+    /// The machine's clock.
+    Clock,
     /// The notifications to `alerts.webhook_url`.
     Notifications,
 }
@@ -149,6 +155,7 @@ impl fmt::Display for AlertSubject {
             Self::ClientApi => f.write_str("api"),
             Self::Disk => f.write_str("disk"),
             Self::Backup => f.write_str("backup"),
+            Self::Clock => f.write_str("clock"),
             Self::Notifications => f.write_str("alerts.webhook_url"),
         }
     }
@@ -162,6 +169,7 @@ impl FromStr for AlertSubject {
             "api" => Self::ClientApi,
             "disk" => Self::Disk,
             "backup" => Self::Backup,
+            "clock" => Self::Clock,
             "alerts.webhook_url" => Self::Notifications,
             _ => text
                 .parse()
@@ -304,6 +312,7 @@ mod tests {
             AlertSubject::ClientApi,
             AlertSubject::Disk,
             AlertSubject::Backup,
+            AlertSubject::Clock,
             AlertSubject::Notifications,
         ]);
         for subject in subjects {

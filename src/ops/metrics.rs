@@ -71,16 +71,22 @@ const COUNTERS: [(&str, &str, &str, &str); 7] = [
 pub(super) struct Metrics(Mutex<Option<(Duration, Figures)>>);
 
 impl Metrics {
-    /// The answer.
+    /// The answer. `skew`: milliseconds by which the machine's clock is ahead of OpenAI's; `None` if unknown.
     pub(super) fn answer(
         &self,
         store: &Store,
         health: &Health,
         requests: &RequestMetrics,
+        skew: Option<i64>,
         now: Moment,
     ) -> Stored<Response> {
         let figures = self.figures(store, now.steady)?;
         let mut page = page(&figures, store.bytes(), health, now);
+        if let Some(skew) = skew {
+            let help = "Seconds by which the machine's clock is ahead of the Date of OpenAI's answers.";
+            page.head("clock_skew_seconds", help, "gauge");
+            page.sample("clock_skew_seconds", &[], skew / 1000);
+        }
         requests.write(&mut page);
         let text = page.0;
         let media_type = "text/plain; version=0.0.4; charset=utf-8";

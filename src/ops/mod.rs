@@ -21,10 +21,13 @@ pub use request_metrics::RequestMetrics;
 use self::answers::{RequestError, method_not_allowed, openapi_document, server_refusal};
 use self::metrics::Metrics;
 use self::pages::StatusPage;
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
 use crate::http::{Handler, Request, Response};
 use crate::store::{Store, alerts, batches, figures, status};
+
+/// Gives the milliseconds by which the machine's clock is ahead of OpenAI's; `None` if unknown.
+pub type ClockSkew = Box<dyn Fn(Moment) -> Option<i64> + Send + Sync>;
 
 /// What operators may read.
 pub struct Ops {
@@ -33,6 +36,7 @@ pub struct Ops {
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
     requests: Arc<RequestMetrics>,
+    clock_skew: ClockSkew,
     metrics: Metrics,
 }
 
@@ -44,6 +48,7 @@ impl Ops {
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
         requests: Arc<RequestMetrics>,
+        clock_skew: ClockSkew,
     ) -> Self {
         Self {
             store,
@@ -51,6 +56,7 @@ impl Ops {
             clock,
             config,
             requests,
+            clock_skew,
             metrics: Metrics::default(),
         }
     }
@@ -63,9 +69,10 @@ impl Ops {
             "/health" => Ok(self.health.operator_response()),
             "/metrics" => {
                 let now = self.clock.now();
+                let skew = (self.clock_skew)(now);
                 Ok(self
                     .metrics
-                    .answer(&self.store, &self.health, &self.requests, now)?)
+                    .answer(&self.store, &self.health, &self.requests, skew, now)?)
             }
             "/api/ops/summary" => self.summary(),
             "/api/ops/alerts" => self.alerts(),

@@ -89,10 +89,12 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 7] = [
+const NEW_COLUMNS: [(&str, &str); 9] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("instance", "compared_at"),
+    ("instance", "clock_confirmed_at"),
+    ("instance", "clock_confirmed_by_operator_at"),
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),
     ("openai_batches", "lines_without_job"),

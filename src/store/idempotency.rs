@@ -1,17 +1,11 @@
 //! `idempotency_keys`, `acceptances` and `daily_lots`: the first answer to a request, which its repeats get
 //! again, and the number of lots that a client has sent on a day.
 
-use std::time::Duration;
-
 use rusqlite::{OptionalExtension, params};
 
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::base::text_enum::text_enum;
-
-/// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is
-/// set back by less than this, no old signature is accepted again.
-const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
 
 text_enum! {
     /// The kind of an idempotency key.
@@ -96,7 +90,7 @@ pub fn record_acceptance(
 }
 
 /// Stores the first use of a key. `answer` is `None` if the answer is that to the accepted job. A client's
-/// key is kept as long as the job, a signature for [`SIGNATURE_RETENTION`].
+/// key is kept as long as the job; retention deletes old signatures.
 pub fn record_use(
     tx: &Tx<'_>,
     client: &str,
@@ -118,12 +112,6 @@ pub fn record_use(
             tx.now
         ],
     )?;
-    if key.kind == KeyKind::Signature {
-        tx.execute(
-            "DELETE FROM idempotency_keys WHERE kind = 'signature' AND used_at < ?",
-            [tx.now.before(SIGNATURE_RETENTION)],
-        )?;
-    }
     Ok(())
 }
 

@@ -109,17 +109,6 @@ pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()>
     Ok(())
 }
 
-/// Deletes up to `limit` checks from before `since`. Checks from the future are deleted, too: the clock was
-/// set back.
-pub fn forget(tx: &Tx<'_>, since: Timestamp, limit: usize) -> Stored<()> {
-    tx.prepare_cached(
-        "DELETE FROM image_checks WHERE url IN
-             (SELECT url FROM image_checks WHERE checked_at < ? OR checked_at > ? LIMIT ?)",
-    )?
-    .execute(params![since, tx.now, limit])?;
-    Ok(())
-}
-
 /// The missing images of a lot whose URLs cannot be used: no later check changes them.
 pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images)
      WHERE value NOT IN (SELECT value FROM json_each(images))";

@@ -22,6 +22,7 @@ pub mod batch_links;
 pub mod batches;
 pub mod calls;
 pub mod cancel;
+pub mod clock;
 mod columns;
 mod connection;
 pub mod convert;

@@ -1,12 +1,15 @@
 //! Removes the lots, texts, requests and lines of expired jobs, a chunk at a time. The job's row and the sums
 //! of its lines stay.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use super::predicates::LIVE_BATCH;
 use super::{Stored, Tx, View, events};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
+use crate::domain::decide::missing_images::KEPT as IMAGE_CHECK_RETENTION;
 
 /// A final job whose retention time is over.
 #[derive(Clone, Debug)]
@@ -37,10 +40,13 @@ fn is_over() -> String {
 /// Cleaning has begun, and is not complete.
 const IS_BEING_CLEANED: &str = "j.cleaning_since IS NOT NULL AND j.cleaned_at IS NULL ORDER BY j.seq";
 
-/// The job ended before `?1`, and was imported before `?1` if it was imported.
+/// The job ended before `?1`, and was imported before `?1` if it was imported. OpenAI made its batches before
+/// `?1`, too: our clock may have been behind when the job ended.
 const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1
     AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e
                                              WHERE e.job_id = j.id AND e.kind = 'imported' AND e.at >= ?1))
+    AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
+                    WHERE k.job = j.seq AND b.openai_time >= unixepoch(?1))
     ORDER BY j.completed_at";
 
 /// The next job to clean: one whose cleaning has begun, or else the one that ended first before `before`.
@@ -61,6 +67,56 @@ pub fn next_expired(view: &View, before: Timestamp) -> Stored<Option<ExpiredJob>
         }
     }
     Ok(None)
+}
+
+/// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is
+/// set back by less than this, no old signature is accepted again.
+const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
+/// How long the figures of a minute are kept.
+const FIGURES_RETENTION: Duration = Duration::from_hours(8 * 24);
+
+/// Rows that are older than `?1`: their table, their condition, and how long they are kept.
+const OLD_ROWS: [(&str, &str, Duration); 3] = [
+    (
+        "idempotency_keys",
+        "kind = 'signature' AND used_at < ?1",
+        SIGNATURE_RETENTION,
+    ),
+    ("image_checks", "checked_at < ?1", IMAGE_CHECK_RETENTION),
+    ("minute_stats", "minute < substr(?1, 1, 16)", FIGURES_RETENTION),
+];
+/// The most rows of a table that one transaction deletes.
+const CHUNK_ROWS: u32 = 500;
+
+/// Whether [`delete_old_rows`] has something to delete.
+pub fn has_old_rows(view: &View, now: Timestamp) -> Stored<bool> {
+    for (table, condition, age) in OLD_ROWS {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})");
+        if view
+            .prepare_cached(&sql)?
+            .query_row([now.before(age)], |row| row.get(0))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Deletes old signatures, image checks and figures, a chunk of each.
+pub fn delete_old_rows(tx: &Tx<'_>) -> Stored<()> {
+    for (table, condition, age) in OLD_ROWS {
+        let key = match table {
+            "idempotency_keys" => "client, kind, key",
+            "image_checks" => "url",
+            _ => "minute, what",
+        };
+        let chunk = format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {CHUNK_ROWS}");
+        tx.execute(
+            &format!("DELETE FROM {table} WHERE ({key}) IN ({chunk})"),
+            [tx.now.before(age)],
+        )?;
+    }
+    Ok(())
 }
 
 /// The lots of a chunk: of job `?1` up to position `?2`.

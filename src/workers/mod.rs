@@ -4,6 +4,7 @@ pub mod abandonment;
 pub mod alert_notifier;
 pub mod auditor;
 pub mod call_failure;
+pub mod clock;
 pub mod finisher;
 pub mod image_checker;
 pub mod ingester;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
+use crate::domain::decide::clock_confirmation::ClockVerdict;
 use crate::domain::decide::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::domain::decide::remote_cleanup::{Backups, BatchFiles, ingested_before};
 use crate::openai::{BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, Stored, backup};
-use crate::workers::pauses;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
+use crate::workers::{clock, pauses};
 
 /// Remote cleanup.
 pub struct RemoteCleanup {
@@ -94,6 +95,9 @@ impl Worker for RemoteCleanup {
             return Ok(TickOutcome::idle(idle.max(self.rest_until - now.steady)));
         }
         if pauses::openai_paused(&self.store, &self.config, now)?.is_some() {
+            return Ok(TickOutcome::idle(idle));
+        }
+        if clock::verdict(&self.store, self.api.as_ref(), now)? != ClockVerdict::Confirmed {
             return Ok(TickOutcome::idle(idle));
         }
         let Some(row) = self.next_batch(now)? else {

@@ -1,13 +1,19 @@
 //! Retention: removes the texts, lots, requests and lines of jobs that ended long ago, a chunk at a time, so
 //! that no other write waits long. A job is cleaned only after its batches are ingested and its webhooks are
-//! delivered or abandoned. Its row stays. When nothing is left to remove, free pages go back to the disk.
+//! delivered or abandoned. Its row stays. Old signatures, image checks and figures are removed, too. When
+//! nothing is left to remove, free pages go back to the disk.
+//!
+//! Nothing is removed unless the machine's clock is confirmed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Moment;
+use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
-use crate::store::{Store, free_space, retention};
+use crate::domain::decide::clock_confirmation::ClockVerdict;
+use crate::openai::BatchApi;
+use crate::store::{Store, Stored, View, free_space, retention};
+use crate::workers::clock;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
 
 /// Lots of one transaction: about 20 ms if each has a description and ten translations.
@@ -18,13 +24,35 @@ const WAIT: Duration = Duration::from_millis(50);
 /// Retention.
 pub struct Retention {
     store: Arc<Store>,
+    api: Arc<dyn BatchApi>,
     config: Arc<Config>,
 }
 
 impl Retention {
-    /// Cleans this store.
-    pub fn new(store: Arc<Store>, config: Arc<Config>) -> Self {
-        Self { store, config }
+    /// Cleans this store. The answers of `api` confirm the clock.
+    pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        Self { store, api, config }
+    }
+
+    /// Removes a chunk of what is old; gives whether there was anything.
+    fn remove_old(&self, now: Timestamp) -> Stored<bool> {
+        let age = self.config.retention.results;
+        let expired = match age.is_zero() {
+            true => None,
+            false => {
+                let before = now.before(age);
+                self.store.read(|view| retention::next_expired(view, before))?
+            }
+        };
+        if let Some(job) = expired {
+            self.store.write(now, |tx| retention::clean(tx, &job, LOTS))?;
+            return Ok(true);
+        }
+        let is_old = |view: &View| retention::has_old_rows(view, now);
+        match self.store.read(is_old)? {
+            true => self.store.write(now, retention::delete_old_rows).map(|()| true),
+            false => Ok(false),
+        }
     }
 }
 
@@ -35,18 +63,11 @@ impl Worker for Retention {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = TickOutcome::idle(self.config.steps.idle);
-        let age = self.config.retention.results;
-        let expired = match age.is_zero() {
-            true => None,
-            false => {
-                let before = now.wall.before(age);
-                self.store.read(|view| retention::next_expired(view, before))?
-            }
-        };
-        if let Some(job) = expired {
-            self.store
-                .write(now.wall, |tx| retention::clean(tx, &job, LOTS))?;
-        } else if self.store.read(free_space::has_surplus_pages)? {
+        let clock = clock::verdict(&self.store, self.api.as_ref(), now)?;
+        if clock == ClockVerdict::Confirmed && self.remove_old(now.wall)? {
+            return Ok(TickOutcome::idle(WAIT));
+        }
+        if self.store.read(free_space::has_surplus_pages)? {
             self.store.write(now.wall, free_space::give_back_pages)?;
         } else {
             return Ok(idle);

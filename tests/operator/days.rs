@@ -61,6 +61,9 @@ fn the_metrics_show_the_current_state() {
         assert_eq!(page.matches(&typed).count(), 1, "{line}");
     }
     checked_by_promtool(&["check", "metrics"], &page);
+    // The sandbox runs on this machine's clock, and sends whole seconds.
+    let skew = metric(&page, "clock_skew_seconds");
+    assert!(skew.is_some_and(|skew| skew <= 1), "{skew:?}");
     assert_contrib_metrics_exist(&page);
     assert_eq!(metric(&page, "batches{state=\"ingested\"}"), Some(2));
     assert_eq!(metric(&page, "jobs{status=\"failed\"}"), Some(0));

@@ -1,9 +1,16 @@
 //! Wall clocks that are set forward and back.
 
 use crate::MINUTE;
-use crate::world::World;
-use crate::world::openai::{Course, Fate};
+use crate::world::openai::{Course, Fate, Fault, Op};
+use crate::world::{ALL_WORKERS, World};
 use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::store::clock;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+/// The number of milliseconds of a day.
+const DAY_MILLIS: i64 = 24 * 3_600_000;
 
 #[test]
 fn a_clock_that_is_set_delays_nothing_by_more_than_an_interval() {
@@ -54,4 +61,115 @@ fn a_clock_set_back_delays_missing_lines_by_their_patience_at_most() {
     let settled = world.settle_within(world.config.openai.results_timeout * 2);
     assert!(settled, "{}", world.dump());
     world.assert_answered(&job);
+}
+
+/// A world in which a job of two stages is finished and ingested, and its webhook delivered.
+fn finished_job() -> World {
+    let mut world = World::with(|config| {
+        config.backup.late_after = Duration::ZERO;
+        config.retention.results = DAY * 30;
+        config.retention.remote_files = DAY * 7;
+    });
+    world.turns = ALL_WORKERS;
+    let job = world.submit(&["dented door", "cracked lamp"], &["en", "de"]);
+    world.settle();
+    world.assert_answered(&job);
+    world.run_for(HOUR);
+    world
+}
+
+/// The rows and files that deletions by age remove.
+fn kept(world: &World) -> [i64; 3] {
+    let lots = world.number("SELECT count(*) FROM batch_lots");
+    let uncleaned = world.number("SELECT count(*) FROM openai_batches WHERE cleaned_at IS NULL");
+    [lots, uncleaned, world.number("SELECT count(*) FROM minute_stats")]
+}
+
+fn has_alert(world: &World, kind: &str) -> bool {
+    world.number(&format!(
+        "SELECT count(*) FROM alerts WHERE kind = '{kind}' AND closed_at IS NULL"
+    )) == 1
+}
+
+#[test]
+fn nothing_is_deleted_while_openai_contradicts_the_clock() {
+    for days in [40, -40] {
+        let mut world = finished_job();
+        let before = kept(&world);
+        assert_eq!(before[..2], [2, 2], "{}", world.dump());
+        world.shift_clock(days * DAY_MILLIS);
+        // The next comparison with OpenAI's list brings a Date.
+        world.run_for(HOUR / 2);
+        assert!(has_alert(&world, "clock_skew"), "{}", world.dump());
+        world.shift_clock(-days * DAY_MILLIS);
+        world.run_for(2 * MINUTE);
+        assert!(!has_alert(&world, "clock_skew"), "{}", world.dump());
+        assert_eq!(kept(&world), before, "{}", world.dump());
+        assert_eq!(world.openai.count(Op::Delete), 0);
+        world.advance(DAY * 31);
+        world.run_for(HOUR);
+        assert_eq!(kept(&world), [0; 3], "{}", world.dump());
+        assert_eq!(world.openai.count(Op::Delete), 4);
+    }
+}
+
+#[test]
+fn nothing_is_deleted_by_a_clock_that_was_set_and_not_confirmed() {
+    let mut world = finished_job();
+    let before = kept(&world);
+    // No worker calls OpenAI: its last answer was before the jump, or in another process.
+    world.turns = &["remote_cleanup", "retention"];
+    for restarts in [false, true] {
+        world.shift_clock(40 * DAY_MILLIS);
+        if restarts {
+            world.crash();
+        }
+        world.run_for(2 * HOUR);
+        assert_eq!(kept(&world), before, "{}", world.dump());
+        world.shift_clock(-40 * DAY_MILLIS);
+    }
+    // The operator says that the clock is right.
+    world.advance(DAY * 31);
+    world.run_for(HOUR);
+    assert_eq!(kept(&world), before, "{}", world.dump());
+    let now = world.now();
+    let confirm = world.store().write(now, clock::confirm_by_operator);
+    confirm.expect("confirmed");
+    world.run_for(HOUR);
+    assert_eq!(kept(&world), [0; 3], "{}", world.dump());
+}
+
+#[test]
+fn a_job_that_ended_by_a_clock_that_was_behind_keeps_its_texts() {
+    let mut world = World::with(|config| {
+        config.backup.late_after = Duration::ZERO;
+        config.retention.results = DAY * 30;
+        config.retention.remote_files = DAY * 7;
+    });
+    world.turns = ALL_WORKERS;
+    world.shift_clock(-40 * DAY_MILLIS);
+    world.submit(&["dented door"], &["en"]);
+    world.settle();
+    world.run_for(HOUR);
+    let before = kept(&world);
+    world.shift_clock(40 * DAY_MILLIS);
+    world.run_for(HOUR);
+    assert_eq!(kept(&world)[..2], before[..2], "{}", world.dump());
+    assert_eq!(world.openai.count(Op::Delete), 0);
+}
+
+#[test]
+fn a_clock_that_is_not_confirmed_for_a_week_is_reported() {
+    let mut world = finished_job();
+    world.openai.state().always.push((Op::List, Fault::Lost));
+    world.crash();
+    world.advance(DAY * 6);
+    world.run_for(2 * MINUTE);
+    assert!(!has_alert(&world, "clock_unconfirmed"), "{}", world.dump());
+    world.advance(DAY);
+    world.run_for(2 * MINUTE);
+    assert!(has_alert(&world, "clock_unconfirmed"), "{}", world.dump());
+    world.openai.state().always.clear();
+    world.run_for(HOUR);
+    assert!(!has_alert(&world, "clock_unconfirmed"), "{}", world.dump());
 }

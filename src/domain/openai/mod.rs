@@ -36,6 +36,15 @@ pub struct ServerDate {
     pub received: Moment,
 }
 
+impl ServerDate {
+    /// Milliseconds by which our wall clock is ahead of OpenAI's now: OpenAI's is at `date` and the steady
+    /// time since then.
+    pub fn skew(&self, now: Moment) -> i64 {
+        let since = now.steady.saturating_sub(self.received.steady);
+        now.wall.millis() - (self.date + since).millis()
+    }
+}
+
 /// A file at OpenAI (schema `OpenAIFile`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileObject {

@@ -189,12 +189,14 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     Ok(query.query_row([model], |row| row.get(0))?)
 }
 
-/// A batch of our own that was settled before `before` and whose files OpenAI still has.
+/// A batch of our own that was settled before `before` and whose files OpenAI still has. OpenAI made it before
+/// then, too: our clock may have been behind when it was settled.
 pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Option<BatchRow>> {
     let mut query = view.prepare_cached(
         "SELECT * FROM openai_batches
-         WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ? AND scheme = 'own'
-           AND (base_url, organization, project) = (?, ?, ?)
+         WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ?1 AND scheme = 'own'
+           AND coalesce(openai_time, 0) < unixepoch(?1)
+           AND (base_url, organization, project) = (?2, ?3, ?4)
          ORDER BY ingested_at LIMIT 1",
     )?;
     let of = params![before, identity.base_url, identity.organization, identity.project];

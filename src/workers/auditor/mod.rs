@@ -15,12 +15,15 @@ use crate::domain::batch::Stage;
 use crate::domain::decide::audit::{
     PauseState, is_pause_idle, overdue_before, reported_after, stalled_before,
 };
+use crate::domain::decide::clock_confirmation::ClockVerdict;
 use crate::jobs::budget_waits::budget_waits;
 use crate::openai::BatchApi;
-use crate::store::{Store, Stored, View, alerts, batches, events, invariants, money, stuck};
-use crate::workers::pauses;
+use crate::store::{
+    Store, Stored, View, alerts, batches, clock as store_clock, events, invariants, money, stuck,
+};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
+use crate::workers::{clock, pauses};
 
 /// The auditor.
 pub struct Auditor {
@@ -54,12 +57,21 @@ impl Auditor {
         self.link_jobs(now)?;
         let mut found = self.find_causes(now)?;
         found.push((AlertKind::Invariant, self.broken_invariants()?));
+        let clock = clock::verdict(&self.store, self.api.as_ref(), now)?;
+        found.push((AlertKind::ClockSkew, clock::skew(clock)));
+        let unconfirmed = self
+            .store
+            .read(|view| clock::unconfirmed(view, clock, now.wall))?;
+        found.push((AlertKind::ClockUnconfirmed, unconfirmed));
         let idle_pauses = self.idle_pauses(now)?;
         self.store.write(now.wall, |tx| {
             for (kind, causes) in &found {
                 alerts::set_open(tx, *kind, causes)?;
             }
             alerts::close_outlived(tx)?;
+            if clock == ClockVerdict::Confirmed {
+                store_clock::mark_confirmed(tx)?;
+            }
             idle_pauses
                 .iter()
                 .try_for_each(|scope| pauses::clear_pause(tx, scope))

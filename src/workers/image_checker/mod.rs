@@ -11,9 +11,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
-use crate::domain::decide::missing_images::{
-    self, KEPT, LotImagesDecision, has_too_few_images, oldest_check,
-};
+use crate::domain::decide::missing_images::{self, LotImagesDecision, has_too_few_images, oldest_check};
 use crate::outbound::probe_pool::{ProbePool, ProbeResult};
 use crate::store::images::{self, DueJob, DueLot, ImageCheck};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
@@ -92,7 +90,7 @@ impl ImageChecker {
                 let problem = outcome.as_ref().err().map(ToString::to_string);
                 images::record_check(tx, url, problem.as_deref())?;
             }
-            images::forget(tx, now.wall.before(KEPT), results.len() * 2)
+            Ok(())
         })
     }
 
@@ -305,10 +303,7 @@ mod tests {
         let store = Store::open(&folder.path().join("a.db"), at(0).wall).expect("a store");
         let find = |url: &str, now: Moment| {
             store
-                .write(now.wall, |tx| {
-                    images::record_check(tx, url, Some("it hangs"))?;
-                    images::forget(tx, now.wall.before(KEPT), 10)
-                })
+                .write(now.wall, |tx| images::record_check(tx, url, Some("it hangs")))
                 .expect("a write");
         };
         let unchecked = |lot: DueLot, now: Moment| {

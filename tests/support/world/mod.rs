@@ -268,7 +268,7 @@ impl World {
             )),
             Box::new(Auditor::new(store.clone(), api(), config())),
             Box::new(RemoteCleanup::new(store.clone(), api(), config())),
-            Box::new(Retention::new(store.clone(), config())),
+            Box::new(Retention::new(store.clone(), api(), config())),
         ];
         self.running = Some(Running { store, workers });
         self.unchecked = self.check_every;
@@ -351,6 +351,9 @@ impl World {
         let mut config = Config::clone(&self.config);
         change(&mut config);
         self.config = Arc::new(config);
+        // It is the same time everywhere.
+        let time = self.openai.state().now;
+        openai.state().now = time;
         self.api = openai.clone();
         self.openai = openai;
         self.clock.restart();
@@ -370,6 +373,11 @@ impl World {
         let mut openai = self.openai.state();
         openai.now += by;
         openai.advance();
+    }
+
+    /// Our wall clock's time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().wall
     }
 
     /// Moves our wall clock by `millis`. OpenAI's clock and the steady one stay.

@@ -1,0 +1,44 @@
+//! The machine's clock: whether it may decide that something is old, and the alerts about it.
+
+use crate::base::clock::{Moment, Timestamp};
+use crate::domain::alert::{AlertCause, AlertSubject};
+use crate::domain::decide::clock_confirmation::{ClockVerdict, is_reported, judge};
+use crate::openai::BatchApi;
+use crate::store::{Store, Stored, View, clock};
+
+/// Judges the machine's clock. Nothing is deleted by its age unless the clock is confirmed.
+pub fn verdict(store: &Store, api: &dyn BatchApi, now: Moment) -> Stored<ClockVerdict> {
+    let operator = store.read(clock::confirmed_by_operator)?;
+    Ok(judge(now, api.newest_date(), operator))
+}
+
+/// The cause of the alert that OpenAI contradicts the clock.
+pub fn skew(verdict: ClockVerdict) -> Vec<AlertCause> {
+    let ClockVerdict::Contradicted { skew } = verdict else {
+        return Vec::new();
+    };
+    let direction = if skew > 0 { "ahead of" } else { "behind" };
+    cause(format!(
+        "this machine's clock is {} s {direction} the Date of OpenAI's answers. Nothing is deleted by its age \
+         meanwhile. Set the clock (timedatectl; chronyc tracking). If a gateway in between has the wrong clock: \
+         openai.trust_date = false and systemctl restart batchkeeper",
+        skew.unsigned_abs() / 1000
+    ))
+}
+
+/// The cause of the alert that the clock has not been confirmed for a week.
+pub fn unconfirmed(view: &View, verdict: ClockVerdict, now: Timestamp) -> Stored<Vec<AlertCause>> {
+    let last = clock::last_confirmed(view)?;
+    if verdict != ClockVerdict::Unconfirmed || !is_reported(now, last) {
+        return Ok(Vec::new());
+    }
+    Ok(cause(format!(
+        "this machine's clock has not been confirmed since {last}: no answer of OpenAI had a Date that agrees with it. \
+         Nothing is deleted by its age meanwhile. If `date` is right, allow it for a day: batchkeeper clock confirm"
+    )))
+}
+
+fn cause(message: String) -> Vec<AlertCause> {
+    let subject = AlertSubject::Clock;
+    vec![AlertCause { subject, message }]
+}
