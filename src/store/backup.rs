@@ -6,6 +6,7 @@
 //! built again.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -20,7 +21,10 @@ use crate::base::clock::Timestamp;
 /// Pages that are copied between two reports of progress.
 const PAGES: i32 = 4096;
 /// The ending of a copy that is not verified yet.
-const PARTIAL: &str = ".partial";
+pub(super) const PARTIAL: &str = ".partial";
+/// The first bytes of a file in which a copy differs from its database: the journal's mode, counters and
+/// SQLite's version (<https://www.sqlite.org/fileformat2.html#the_database_header>).
+const HEADER: usize = 100;
 
 /// A verified copy.
 #[derive(Clone, Debug)]
@@ -108,6 +112,42 @@ fn write_and_verify(source: &Connection, partial: &Path, progress: Progress<'_>)
     }
 }
 
+/// Whether a file is a copy of the database at `path` as it is now, to the byte.
+pub(super) fn is_copy_of(copy: &Path, database: &Connection, path: &Path) -> Stored<bool> {
+    // Then everything is in the main file.
+    let is_busy: bool = database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy {
+        return Ok(false);
+    }
+    let read = |path: &Path| fs::File::open(path).map_err(|error| cannot("open", path, &error));
+    let (mut ours, mut theirs) = (read(path)?, read(copy)?);
+    let mut buffers = [vec![0; 1 << 16], vec![0; 1 << 16]];
+    let mut skip = HEADER;
+    loop {
+        let [left, right] = &mut buffers;
+        let read = |file: &mut fs::File, buffer: &mut [u8]| {
+            let mut length = 0;
+            while length < buffer.len() {
+                match file.read(&mut buffer[length..])? {
+                    0 => break,
+                    read => length += read,
+                }
+            }
+            Ok(length)
+        };
+        let failed = |error: io::Error| cannot("read", copy, &error);
+        let ours = read(&mut ours, left).map_err(failed)?;
+        let theirs = read(&mut theirs, right).map_err(failed)?;
+        if left[..ours].get(skip..) != right[..theirs].get(skip..) {
+            return Ok(false);
+        }
+        if ours == 0 {
+            return Ok(true);
+        }
+        skip = 0;
+    }
+}
+
 fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
@@ -186,6 +226,7 @@ pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
 
 /// The time of the newest backup's snapshot; `None` if there is no backup.
 pub fn newest(view: &View) -> Stored<Option<Timestamp>> {
-    let mut query = view.prepare_cached("SELECT max(snapshot_at) AS newest FROM backups")?;
-    Ok(query.query_row([], |row| row.get("newest"))?)
+    let mut query = view.prepare_cached("SELECT snapshot_at FROM backups ORDER BY snapshot_at DESC")?;
+    let times = query.query_and_then([], |row| Ok(row.get("snapshot_at")?))?;
+    view.readable(times).next().transpose()
 }
