@@ -13,6 +13,8 @@ text_enum! {
     AlertKind {
         /// A view that must be empty has a row.
         Invariant = "invariant",
+        /// A value of a row cannot be read.
+        UnreadableRow = "unreadable_row",
         /// A request of a job waits for too long.
         StuckJob = "stuck_job",
         /// A batch has not moved for too long.

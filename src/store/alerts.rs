@@ -126,6 +126,13 @@ fn is_outlived(kind: AlertKind, batch: Option<BatchState>) -> bool {
     }
 }
 
+/// Whether an alert of a kind is open.
+pub fn is_any_open(view: &View, kind: AlertKind) -> Stored<bool> {
+    let mut query =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alerts WHERE kind = ? AND closed_at IS NULL)")?;
+    Ok(query.query_row([kind], |row| row.get(0))?)
+}
+
 /// The scopes that open alerts are about.
 pub fn open_scopes(view: &View) -> Stored<Vec<PauseScope>> {
     let mut query = view.prepare_cached("SELECT DISTINCT subject FROM alerts WHERE closed_at IS NULL")?;
@@ -144,8 +151,8 @@ pub fn count_open(view: &View) -> Stored<Vec<(AlertKind, u64)>> {
     let mut query = view.prepare_cached(
         "SELECT kind, count(*) AS number FROM alerts WHERE closed_at IS NULL GROUP BY kind",
     )?;
-    let rows = query.query_map([], |row| Ok((row.get("kind")?, row.get("number")?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let rows = query.query_and_then([], |row| Ok((row.get("kind")?, row.get("number")?)))?;
+    view.readable(rows).collect()
 }
 
 /// An alert, open or closed.
@@ -182,8 +189,8 @@ pub fn list(view: &View, open_only: bool, limit: u32) -> Stored<Vec<AlertRow>> {
         "SELECT kind, subject, message, opened_at, closed_at FROM alerts WHERE closed_at IS NULL OR NOT ?
          ORDER BY id DESC LIMIT ?",
     )?;
-    let rows = query.query_map(params![open_only, limit], AlertRow::read)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let rows = query.query_and_then(params![open_only, limit], |row| Ok(AlertRow::read(row)?))?;
+    view.readable(rows).collect()
 }
 
 /// A pause of one scope.
@@ -232,11 +239,16 @@ pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
 pub fn paused(view: &View, scope: &PauseScope) -> Stored<Option<Pause>> {
     let mut query = view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
     let pause = query.query_row([scope], |row| {
-        Ok(Pause {
-            reason: row.get("reason")?,
-            until: row.get("until")?,
-            openai_time: row.get("openai_time")?,
-        })
+        Ok((row.get("reason")?, row.get("until"), row.get("openai_time")?))
     });
-    Ok(pause.optional()?)
+    let Some((reason, until, openai_time)) = pause.optional()? else {
+        return Ok(None);
+    };
+    // Without an end, the pause of a scope that waits for a probe is over.
+    let until = view.readable_value(until)?;
+    Ok(Some(Pause {
+        reason,
+        until,
+        openai_time,
+    }))
 }

@@ -9,13 +9,13 @@ use crate::base::fields::Fields;
 /// When an operator last confirmed the clock; `None` if no operator has.
 pub fn confirmed_by_operator(view: &View) -> Stored<Option<Timestamp>> {
     let mut query = view.prepare_cached("SELECT clock_confirmed_by_operator_at FROM instance")?;
-    Ok(query.query_row([], |row| row.get(0))?)
+    view.readable_value(query.query_row([], |row| row.get(0)))
 }
 
-/// When the clock was confirmed last, or else when the database was made.
-pub fn last_confirmed(view: &View) -> Stored<Timestamp> {
+/// When the clock was confirmed last, or else when the database was made; `None` if that cannot be read.
+pub fn last_confirmed(view: &View) -> Stored<Option<Timestamp>> {
     let mut query = view.prepare_cached("SELECT coalesce(clock_confirmed_at, created_at) FROM instance")?;
-    Ok(query.query_row([], |row| row.get(0))?)
+    view.readable_value(query.query_row([], |row| row.get(0)))
 }
 
 /// Stores that the clock is confirmed, once an hour.

@@ -30,6 +30,9 @@ pub enum StoreError {
     /// An I/O error or a corrupt file: the process must stop using it.
     #[error("the database cannot be relied on: {0}")]
     Broken(String),
+    /// A value of a row cannot be read. The auditor finds the row, and everything else goes on.
+    #[error("a row cannot be read: {0}")]
+    Unreadable(String),
     /// A row was not in the state that the change starts from, because something else changed it.
     #[error("{0}")]
     Conflict(String),
@@ -46,7 +49,7 @@ impl StoreError {
     pub fn passes(&self) -> bool {
         matches!(
             self,
-            Self::Full | Self::Busy(_) | Self::Unreachable(_) | Self::Conflict(_)
+            Self::Full | Self::Busy(_) | Self::Unreachable(_) | Self::Unreadable(_) | Self::Conflict(_)
         )
     }
 
@@ -76,6 +79,20 @@ pub(super) fn moved(changed: usize, what: impl FnOnce() -> String) -> Stored<()>
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+        };
+        if let FromSqlConversionFailure(..)
+        | IntegralValueOutOfRange(..)
+        | InvalidColumnType(..)
+        | Utf8Error(..) = error
+        {
+            return Self::Unreadable(error.to_string());
+        }
+        // SQLite has no code of its own for what its JSON functions cannot read.
+        if error.to_string().contains("malformed JSON") {
+            return Self::Unreadable(error.to_string());
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::CannotOpen) => Self::Unreachable(error.to_string()),
@@ -91,6 +108,6 @@ impl From<rusqlite::Error> for StoreError {
 
 impl From<serde_json::Error> for StoreError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Broken(format!("a JSON column does not parse: {error}"))
+        Self::Unreadable(format!("a JSON column does not parse: {error}"))
     }
 }

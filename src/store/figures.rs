@@ -87,13 +87,13 @@ fn waiting_since(view: &View) -> Stored<Option<Timestamp>> {
         "SELECT min((SELECT r.since FROM requests r WHERE r.job = j.seq AND r.state = 'waiting' LIMIT 1)) AS since
          FROM batch_jobs j WHERE j.{LIVE_JOB}"
     ))?;
-    Ok(query.query_row([], |row| row.get("since"))?)
+    view.readable_value(query.query_row([], |row| row.get("since")))
 }
 
 fn due_since(view: &View) -> Stored<Option<Timestamp>> {
     let mut query =
         view.prepare_cached("SELECT min(next_at) AS since FROM webhook_deliveries WHERE state = 'due'")?;
-    Ok(query.query_row([], |row| row.get("since"))?)
+    view.readable_value(query.query_row([], |row| row.get("since")))
 }
 
 fn pauses(view: &View) -> Stored<Vec<PauseScope>> {

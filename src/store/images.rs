@@ -66,9 +66,9 @@ pub fn due(view: &View, job: i64, after: i64, limit: usize) -> Stored<Vec<DueLot
         "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0 AS openai_failed
          FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? AND r.id > ?
-         ORDER BY r.id LIMIT ?",
+         ORDER BY r.id",
     )?;
-    let rows = query.query_and_then(params![job, after, limit], |row| {
+    let rows = query.query_and_then(params![job, after], |row| {
         Ok(DueLot {
             request: row.get("id")?,
             lot: row.get("lot")?,
@@ -77,7 +77,7 @@ pub fn due(view: &View, job: i64, after: i64, limit: usize) -> Stored<Vec<DueLot
             openai_failed: row.get("openai_failed")?,
         })
     })?;
-    rows.collect()
+    view.readable(rows).take(limit).collect()
 }
 
 /// The result of a probe.

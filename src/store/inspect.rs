@@ -45,7 +45,7 @@ pub fn table(view: &View, sql: &str, params: impl Params) -> Stored<Table> {
     Ok(Table { columns, rows })
 }
 
-fn cell(value: ValueRef<'_>) -> Value {
+pub(super) fn cell(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => number.into(),

@@ -267,9 +267,11 @@ pub fn count_webhooks(view: &View, id: &str) -> Stored<u32> {
 pub fn settled(view: &View, limit: u32) -> Stored<Vec<JobRow>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs
-         WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0 ORDER BY seq LIMIT ?"
+         WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0 ORDER BY seq"
     ))?;
-    query.query_and_then([limit], job_row)?.collect()
+    let rows = query.query_and_then([], job_row)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    view.readable(rows).take(limit).collect()
 }
 
 /// Makes a settled job final, and its webhook deliveries due.

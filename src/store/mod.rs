@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -56,7 +57,9 @@ pub mod settle;
 pub mod status;
 pub mod stuck;
 pub mod synchronous_calls;
+pub mod times;
 mod transaction;
+pub mod unreadable;
 pub mod webhook_deliveries;
 
 use connection::{Readers, connect, guard};
@@ -87,6 +90,11 @@ pub struct Store {
     database_id: String,
     watcher: Option<Watcher>,
     alarm: (Sender<String>, Receiver<String>),
+    /// The latest time that was written, in milliseconds; the maximum if an earlier process may have written
+    /// later ones.
+    latest_write: AtomicI64,
+    /// Whether a row could not be read.
+    has_unreadable_rows: AtomicBool,
 }
 
 impl Store {
@@ -121,6 +129,8 @@ impl Store {
             database_id,
             watcher: None,
             alarm: bounded(1),
+            latest_write: AtomicI64::new(i64::MAX),
+            has_unreadable_rows: AtomicBool::new(false),
         })
     }
 
@@ -151,11 +161,29 @@ impl Store {
     /// Reports an error after which the database cannot be relied on.
     fn report_broken<T>(&self, result: Stored<T>) -> Stored<T> {
         let result = result.map_err(|error| error.of_file(&self.path));
-        if let Err(StoreError::Broken(what)) = &result {
+        match &result {
             // One report is enough.
-            self.alarm.0.try_send(what.clone()).ok();
+            Err(StoreError::Broken(what)) => drop(self.alarm.0.try_send(what.clone())),
+            Err(StoreError::Unreadable(_)) => self.has_unreadable_rows.store(true, Ordering::Relaxed),
+            _ => {}
         }
         result
+    }
+
+    /// Whether a row could not be read since [`Store::forget_unreadable_rows`].
+    pub fn has_unreadable_rows(&self) -> bool {
+        self.has_unreadable_rows.load(Ordering::Relaxed)
+    }
+
+    /// Stores that every row can be read, as far as is known.
+    pub fn forget_unreadable_rows(&self) {
+        self.has_unreadable_rows.store(false, Ordering::Relaxed);
+    }
+
+    fn note_skipped_rows(&self, view: &View<'_>) {
+        if view.has_skipped_rows() {
+            self.has_unreadable_rows.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The database's file.
@@ -174,8 +202,10 @@ impl Store {
     fn transaction<T>(&self, now: Timestamp, change: impl FnOnce(&Tx<'_>) -> Stored<T>) -> Stored<T> {
         let mut writer = guard(&self.writer);
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.latest_write.fetch_max(now.millis(), Ordering::Relaxed);
         let tx = Tx::new(transaction, now);
         let done = change(&tx)?;
+        self.note_skipped_rows(&tx);
         settle::write_tallies(&tx)?;
         self.call_watcher(Commit::Ahead);
         tx.commit()?;
@@ -206,7 +236,9 @@ impl Store {
         let mut reader = self.readers.take();
         let snapshot = View::new(reader.open(&self.path)?.unchecked_transaction()?);
         // A reader that cannot be opened says nothing of the file: a descriptor may be missing.
-        self.report_broken(look(&snapshot))
+        let result = self.report_broken(look(&snapshot));
+        self.note_skipped_rows(&snapshot);
+        result
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::alerts::AlertRow;
 use super::{Stored, Tx, View, moved};
@@ -38,9 +38,9 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
          WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
            AND (n.change = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
                 WHERE o.alert = n.alert AND o.change = 'opened' AND o.state = 'due'))
-         ORDER BY +n.id LIMIT 1",
+         ORDER BY +n.id",
     )?;
-    let notice = due.query_row(params![now, now + longest], |row| {
+    let notices = due.query_and_then(params![now, now + longest], |row| {
         Ok(Notice {
             id: row.get("id")?,
             change: row.get("change")?,
@@ -48,15 +48,15 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
             alert_id: row.get("alert")?,
             alert: AlertRow::read(row)?,
         })
-    });
-    if let Some(notice) = notice.optional()? {
-        return Ok(Due::Now(notice));
+    })?;
+    if let Some(notice) = view.readable(notices).next() {
+        return Ok(Due::Now(notice?));
     }
     let mut later = view.prepare_cached(
-        "SELECT min(next_at) AS next_at FROM alert_notices WHERE state = 'due' AND next_at > ?",
+        "SELECT next_at FROM alert_notices WHERE state = 'due' AND next_at > ? ORDER BY next_at",
     )?;
-    let at: Option<Timestamp> = later.query_row([now], |row| row.get("next_at"))?;
-    Ok(Due::new(None, at))
+    let times = later.query_and_then([now], |row| Ok(row.get("next_at")?))?;
+    Ok(Due::new(None, view.readable(times).next().transpose()?))
 }
 
 /// Stores that an attempt begins; returns whether the notice was still due. There is no other attempt before

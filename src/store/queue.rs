@@ -51,13 +51,14 @@ struct QueueUse {
     is_admitting: bool,
 }
 
-/// What an account's batches of a model take. A batch whose call failed, or whose create is in doubt, keeps no
-/// other batch waiting.
+/// What an account's batches of a model take. A batch whose call failed, whose create is in doubt, or that is set
+/// aside because its due time cannot be read, keeps no other batch waiting.
 fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
         &format!("SELECT coalesce(sum(queue_tokens), 0),
                 coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
-                                        WHEN 'creating' THEN 0 ELSE failures = 0 END), 0)
+                                        WHEN 'creating' THEN 0
+                                        ELSE failures = 0 AND next_at GLOB '????-??-??T*Z' END), 0)
          FROM openai_batches
          WHERE {ACTIVE_BATCH} AND {LIVE_BATCH}
            AND model = ? AND (base_url, organization, project) = (?, ?, ?)"),
@@ -134,7 +135,9 @@ pub fn creates_wait(view: &View, now: Timestamp) -> Stored<Duration> {
     let mut query = view.prepare_cached(
         "SELECT created_at FROM openai_batches WHERE scheme = 'own' ORDER BY id DESC LIMIT 1 OFFSET ?",
     )?;
-    let first: Option<Timestamp> = query.query_row([CREATES - 1], |row| row.get(0)).optional()?;
+    let first: Option<rusqlite::Result<_>> =
+        query.query_row([CREATES - 1], |row| Ok(row.get(0))).optional()?;
+    let first: Option<Timestamp> = first.map_or(Ok(None), |first| view.readable_value(first))?;
     Ok(first.map_or(Duration::ZERO, |first| (first + HOUR).due_in(now, HOUR)))
 }
 

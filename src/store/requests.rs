@@ -1,6 +1,6 @@
 //! `requests`: requests that wait, and how a batch claims them.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::lots::text_list;
 use super::{StoreError, Stored, Tx, View};
@@ -28,7 +28,7 @@ pub struct JobQueue {
 pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<JobQueue>> {
     let mut first = view.prepare_cached(
         "SELECT since FROM requests
-         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT 1",
+         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ?",
     )?;
     let mut count = view.prepare_cached(
         "SELECT count(*) FROM (SELECT 1 FROM requests
@@ -41,9 +41,8 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
     let mut rows = jobs.query([])?;
     while let Some(row) = rows.next()? {
         let job = row.get(0)?;
-        let since: Option<Timestamp> = first
-            .query_row(params![job, stage, cap], |row| row.get(0))
-            .optional()?;
+        let times = first.query_and_then(params![job, stage, cap], |row| Ok(row.get(0)?))?;
+        let since: Option<Timestamp> = view.readable(times).next().transpose()?;
         if let Some(since) = since {
             let length = count.query_row(params![job, stage, cap, count_to], |row| row.get(0))?;
             queues.push(JobQueue {
@@ -117,6 +116,22 @@ fn line(row: &rusqlite::Row<'_>) -> Stored<InputLine> {
     })
 }
 
+/// Leaves out the queues of a stage in which no request can be read.
+pub fn retain_readable(
+    view: &View,
+    stage: Stage,
+    cap: Option<u32>,
+    queues: Vec<JobQueue>,
+) -> Stored<Vec<JobQueue>> {
+    let mut readable = Vec::with_capacity(queues.len());
+    for queue in queues {
+        if !waiting(view, queue.job, stage, cap, 0, 1)?.is_empty() {
+            readable.push(queue);
+        }
+    }
+    Ok(readable)
+}
+
 /// Up to `limit` waiting requests of a queue whose row comes after `after`.
 pub fn waiting(
     view: &View,
@@ -129,11 +144,11 @@ pub fn waiting(
     let mut query = view.prepare_cached(&format!(
         "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.job = ? AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS ? AND r.id > ?
-         ORDER BY r.id LIMIT ?"
+         ORDER BY r.id"
     ))?;
-    query
-        .query_and_then(params![job, stage, cap, after, limit], line)?
-        .collect()
+    let lines = query.query_and_then(params![job, stage, cap, after], line)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    view.readable(lines).take(limit).collect()
 }
 
 /// The line of one request.

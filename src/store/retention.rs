@@ -43,6 +43,7 @@ const IS_BEING_CLEANED: &str = "j.cleaning_since IS NOT NULL AND j.cleaned_at IS
 /// The job ended before `?1`, and was imported before `?1` if it was imported. OpenAI made its batches before
 /// `?1`, too: our clock may have been behind when the job ended.
 const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1
+    AND j.completed_at GLOB '????-??-??T*Z'
     AND (j.origin <> 'import' OR NOT EXISTS (SELECT 1 FROM events e
                                              WHERE e.job_id = j.id AND e.kind = 'imported' AND e.at >= ?1))
     AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
@@ -79,7 +80,7 @@ const FIGURES_RETENTION: Duration = Duration::from_hours(8 * 24);
 const OLD_ROWS: [(&str, &str, Duration); 3] = [
     (
         "idempotency_keys",
-        "kind = 'signature' AND used_at < ?1",
+        "kind = 'signature' AND used_at < ?1 AND used_at GLOB '????-??-??T*Z'",
         SIGNATURE_RETENTION,
     ),
     ("image_checks", "checked_at < ?1", IMAGE_CHECK_RETENTION),

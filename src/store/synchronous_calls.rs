@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::planned_calls::plan;
 use super::settle::{self, AnswerOrigin, RequestRow, RetryRules};
@@ -54,23 +54,30 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Sy
                     AS earlier
          FROM synchronous_calls d JOIN requests r ON r.id = d.request_id AND r.state = 'claimed'
              AND r.images_due = 0
-         WHERE d.ended_at IS NULL AND d.started_at IS NULL ORDER BY d.next_at LIMIT 1",
+         WHERE d.ended_at IS NULL AND d.started_at IS NULL ORDER BY d.next_at",
     )?;
-    let first = query
-        .query_row([], |row| {
-            let call = SynchronousCall {
-                id: row.get("id")?,
-                request: row.get("request_id")?,
-                earlier: row.get("earlier")?,
-            };
-            Ok((call, row.get::<_, Timestamp>("next_at")?))
-        })
-        .optional()?;
-    Ok(match first {
+    let calls = query.query_and_then([], |row| {
+        let call = SynchronousCall {
+            id: row.get("id")?,
+            request: row.get("request_id")?,
+            earlier: row.get("earlier")?,
+        };
+        Ok((call, row.get::<_, Timestamp>("next_at")?))
+    })?;
+    Ok(match view.readable(calls).next().transpose()? {
         Some((call, at)) if at.due_in(now, longest).is_zero() => Due::Now(call),
         Some((_, at)) => Due::At(at),
         None => Due::Never,
     })
+}
+
+/// Sets a planned call aside until `at`, because its request cannot be read.
+pub fn set_aside(tx: &Tx<'_>, call: &SynchronousCall, at: Timestamp) -> Stored<()> {
+    tx.execute(
+        "UPDATE synchronous_calls SET next_at = ? WHERE id = ? AND started_at IS NULL",
+        params![at, call.id],
+    )?;
+    Ok(())
 }
 
 /// Stores that a call begins. False if another worker makes it, or its request is not claimed any more.

@@ -1,7 +1,7 @@
 //! A read snapshot and a write transaction. Outside of the store they are opaque: every statement is inside
 //! it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
 use log::Level;
@@ -15,11 +15,25 @@ use crate::base::fields::Fields;
 /// A consistent snapshot of the database, to read from.
 pub struct View<'c> {
     transaction: Transaction<'c>,
+    has_skipped_rows: Cell<bool>,
 }
 
 impl<'c> View<'c> {
     pub(super) fn new(transaction: Transaction<'c>) -> Self {
-        Self { transaction }
+        Self {
+            transaction,
+            has_skipped_rows: Cell::new(false),
+        }
+    }
+
+    /// Notes that a row was set aside because it cannot be read.
+    pub(super) fn note_skipped_row(&self) {
+        self.has_skipped_rows.set(true);
+    }
+
+    /// Whether a row was set aside.
+    pub(super) fn has_skipped_rows(&self) -> bool {
+        self.has_skipped_rows.get()
     }
 
     /// A statement that its connection plans once.

@@ -49,8 +49,7 @@ const IN_FLIGHT_TO_FAILING: &str =
 /// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver
 /// once: a dead one with a long queue costs no more than another.
 pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<DueDelivery>> {
-    let mut first = view.prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due'")?;
-    let first: Option<Timestamp> = first.query_row([], |row| row.get(0))?;
+    let first = next_time(view, "")?;
     if first.is_none_or(|first| first > now) {
         return Ok(Due::new(None, first));
     }
@@ -85,10 +84,16 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
     }
     // The deliveries that are due wait for other attempts to their receivers; the end of one wakes this
     // worker.
-    let mut later = view
-        .prepare_cached("SELECT min(next_at) FROM webhook_deliveries WHERE state = 'due' AND next_at > ?")?;
-    let later: Option<Timestamp> = later.query_row([now], |row| row.get(0))?;
-    Ok(Due::new(None, later))
+    Ok(Due::new(None, next_time(view, &now.to_string())?))
+}
+
+/// The first due time after `after`.
+fn next_time(view: &View, after: &str) -> Stored<Option<Timestamp>> {
+    let mut query = view.prepare_cached(
+        "SELECT next_at FROM webhook_deliveries WHERE state = 'due' AND next_at > ? ORDER BY next_at",
+    )?;
+    let times = query.query_and_then([after], |row| Ok(row.get(0)?))?;
+    view.readable(times).next().transpose()
 }
 
 /// Makes deliveries due whose due time is further away than the longest wait: the clock was set back.
@@ -96,6 +101,15 @@ pub fn correct_due_times(tx: &Tx<'_>, longest: Duration) -> Stored<()> {
     tx.execute(
         "UPDATE webhook_deliveries SET next_at = ?1 WHERE state = 'due' AND next_at > ?2",
         [tx.now, tx.now + longest],
+    )?;
+    Ok(())
+}
+
+/// Sets a delivery aside until `at`, because its job cannot be read.
+pub fn set_aside(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
+    tx.execute(
+        "UPDATE webhook_deliveries SET next_at = ? WHERE id = ? AND state = 'due'",
+        params![at, id],
     )?;
     Ok(())
 }
@@ -197,11 +211,12 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> 
          ON CONFLICT DO UPDATE SET failures = failures + 1",
         params![host, tx.now],
     )?;
-    let (failures, since): (u32, Timestamp) = tx.query_row(
+    let (failures, since): (u32, _) = tx.query_row(
         "SELECT failures, since FROM failing_receivers WHERE host = ?",
         [host],
-        |row| Ok((row.get("failures")?, row.get("since")?)),
+        |row| Ok((row.get("failures")?, row.get("since"))),
     )?;
+    let since = tx.readable_value(since)?.unwrap_or(tx.now);
     if tx.now.since(since) >= alert_after {
         let message = format!(
             "no webhook has reached {host} since {since} ({failures} attempts): its client should look into \

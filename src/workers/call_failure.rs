@@ -1,12 +1,14 @@
 //! Applies the decision on a failed call to OpenAI: pauses the account, or puts the batch off and opens the
 //! alert.
 
+use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::decide::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::openai::CallError;
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Stored, Tx, alerts, calls};
+use crate::store::{Store, StoreError, Stored, Tx, alerts, calls};
 use crate::workers::pauses;
+use crate::workers::worker::{SET_ASIDE, TickOutcome, WorkerError};
 
 /// Applies what follows from a failed call that was made for no single batch.
 pub fn apply(tx: &Tx<'_>, call: &FailedCall<'_>) -> Stored<()> {
@@ -44,6 +46,23 @@ pub fn apply_to_batch(tx: &Tx<'_>, row: &BatchRow, call: &FailedCall<'_>) -> Sto
             batches::postpone(tx, row.id, tx.now + wait, &reason(row, call))
         }
     }
+}
+
+/// Sets a batch aside if a row of it cannot be read, so that the other batches go on.
+pub fn set_aside_unreadable(
+    store: &Store,
+    row: &BatchRow,
+    now: Moment,
+    tick: Result<TickOutcome, WorkerError>,
+) -> Result<TickOutcome, WorkerError> {
+    let Err(WorkerError::Store(StoreError::Unreadable(error))) = tick else {
+        return tick;
+    };
+    let reason = format!("a row of it cannot be read: {error}. See: batchkeeper doctor");
+    store.write(now.wall, |tx| {
+        batches::postpone(tx, row.id, tx.now + SET_ASIDE, &reason)
+    })?;
+    Ok(TickOutcome::again())
 }
 
 /// The text that is stored with the batch.

@@ -6,7 +6,14 @@ use crate::domain::decide::clock_confirmation::{ClockVerdict, is_reported, judge
 use crate::openai::BatchApi;
 use crate::store::{Store, Stored, View, clock};
 
-/// Judges the machine's clock. Nothing is deleted by its age unless the clock is confirmed.
+/// Whether rows and files may be deleted by their age: the clock is confirmed, and no row has a time from a
+/// clock that was ahead.
+pub fn may_delete_by_age(store: &Store, api: &dyn BatchApi, now: Moment) -> Stored<bool> {
+    let is_confirmed = verdict(store, api, now)? == ClockVerdict::Confirmed;
+    Ok(is_confirmed && !store.may_have_future_times(now.wall))
+}
+
+/// Judges the machine's clock.
 pub fn verdict(store: &Store, api: &dyn BatchApi, now: Moment) -> Stored<ClockVerdict> {
     let operator = store.read(clock::confirmed_by_operator)?;
     Ok(judge(now, api.newest_date(), operator))
@@ -28,7 +35,7 @@ pub fn skew(verdict: ClockVerdict) -> Vec<AlertCause> {
 
 /// The cause of the alert that the clock has not been confirmed for a week.
 pub fn unconfirmed(view: &View, verdict: ClockVerdict, now: Timestamp) -> Stored<Vec<AlertCause>> {
-    let last = clock::last_confirmed(view)?;
+    let last = clock::last_confirmed(view)?.unwrap_or(now);
     if verdict != ClockVerdict::Unconfirmed || !is_reported(now, last) {
         return Ok(Vec::new());
     }

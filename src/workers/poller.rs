@@ -314,7 +314,10 @@ impl Worker for Poller {
         match due {
             Due::Now(row) => match self.batches_to_list(now)? {
                 Some(rows) => self.poll_by_listing(rows, now),
-                None => self.poll(&row, now),
+                None => {
+                    let tick = self.poll(&row, now);
+                    call_failure::set_aside_unreadable(&self.store, &row, now, tick)
+                }
             },
             Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
             Due::Never => Ok(TickOutcome::idle(idle)),

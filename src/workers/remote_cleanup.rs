@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::base::clock::Moment;
 use crate::config::Config;
-use crate::domain::decide::clock_confirmation::ClockVerdict;
 use crate::domain::decide::failed_call::{CallEvidence, CallPurpose, FailedCall, FailedCallDecision};
 use crate::domain::decide::remote_cleanup::{Backups, BatchFiles, ingested_before};
 use crate::openai::{BatchApi, CallError};
@@ -97,7 +96,7 @@ impl Worker for RemoteCleanup {
         if pauses::openai_paused(&self.store, &self.config, now)?.is_some() {
             return Ok(TickOutcome::idle(idle));
         }
-        if clock::verdict(&self.store, self.api.as_ref(), now)? != ClockVerdict::Confirmed {
+        if !clock::may_delete_by_age(&self.store, self.api.as_ref(), now)? {
             return Ok(TickOutcome::idle(idle));
         }
         let Some(row) = self.next_batch(now)? else {

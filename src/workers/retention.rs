@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
-use crate::domain::decide::clock_confirmation::ClockVerdict;
 use crate::openai::BatchApi;
 use crate::store::{Store, Stored, View, free_space, retention};
 use crate::workers::clock;
@@ -63,8 +62,8 @@ impl Worker for Retention {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = TickOutcome::idle(self.config.steps.idle);
-        let clock = clock::verdict(&self.store, self.api.as_ref(), now)?;
-        if clock == ClockVerdict::Confirmed && self.remove_old(now.wall)? {
+        let may_delete = clock::may_delete_by_age(&self.store, self.api.as_ref(), now)?;
+        if may_delete && self.remove_old(now.wall)? {
             return Ok(TickOutcome::idle(WAIT));
         }
         if self.store.read(free_space::has_surplus_pages)? {

@@ -23,7 +23,7 @@ use crate::store::synchronous_calls::{self, SynchronousCall, SynchronousResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{TickOutcome, Worker, WorkerError};
+use crate::workers::worker::{SET_ASIDE, TickOutcome, Worker, WorkerError};
 
 /// The synchronous worker.
 pub struct SynchronousCaller {
@@ -103,7 +103,19 @@ impl SynchronousCaller {
     }
 
     fn make(&mut self, call: SynchronousCall, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let line = self.store.read(|view| requests::input_line(view, call.request))?;
+        let line = match self.store.read(|view| requests::input_line(view, call.request)) {
+            Err(StoreError::Unreadable(_)) => {
+                self.store.write(now.wall, |tx| {
+                    synchronous_calls::set_aside(
+                        tx,
+                        &call,
+                        tx.now + SET_ASIDE.min(self.config.synchronous.timeout),
+                    )
+                })?;
+                return Ok(TickOutcome::again());
+            }
+            line => line?,
+        };
         let begun = self
             .store
             .write(now.wall, |tx| synchronous_calls::begin(tx, &call))?;

@@ -21,7 +21,7 @@ use crate::store::jobs::{self, JobRow};
 use crate::store::webhook_deliveries::{self, DeliveryLimits, DueDelivery};
 use crate::store::{Store, StoreError, Stored, Tx, alerts};
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{TickOutcome, Worker, WorkerError};
+use crate::workers::worker::{SET_ASIDE, TickOutcome, Worker, WorkerError};
 
 /// Attempts to one receiver at the same time.
 const PER_RECEIVER: u32 = 8;
@@ -76,7 +76,15 @@ impl WebhookSender {
     }
 
     fn deliver(&mut self, delivery: DueDelivery, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let job = self.store.read(|view| jobs::by_id(view, &delivery.job_id))?;
+        let job = match self.store.read(|view| jobs::by_id(view, &delivery.job_id)) {
+            Err(StoreError::Unreadable(_)) => {
+                let wait = SET_ASIDE.min(longest_delivery_wait(&self.config.webhooks.retry_delays));
+                let set_aside = |tx: &Tx<'_>| webhook_deliveries::set_aside(tx, delivery.id, tx.now + wait);
+                self.store.write(now.wall, set_aside)?;
+                return Ok(TickOutcome::again());
+            }
+            job => job?,
+        };
         let job = job.ok_or_else(|| StoreError::Conflict(format!("job {} is gone", delivery.job_id)))?;
         let lease = now.wall + self.config.webhooks.timeout + LEASE_MARGIN;
         if !self.store.write(now.wall, |tx| {

@@ -38,6 +38,9 @@ impl TickOutcome {
     }
 }
 
+/// How long a row is set aside that cannot be worked on because a row of it cannot be read.
+pub const SET_ASIDE: Duration = Duration::from_mins(10);
+
 /// `ENFILE` and `EMFILE`: clients of the listeners may hold all descriptors for a while.
 const NO_DESCRIPTOR: [i32; 2] = [23, 24];
 

@@ -4,7 +4,10 @@ use crate::MINUTE;
 use crate::world::openai::{Course, Fate, Fault, Op};
 use crate::world::{ALL_WORKERS, World};
 use batchkeeper::domain::batch::{BatchState, Stage};
-use batchkeeper::store::clock;
+use batchkeeper::openai::BatchApi;
+use batchkeeper::store::idempotency::{self, IdempotencyKey, KeyKind};
+use batchkeeper::store::queue::{self, QueueSpace};
+use batchkeeper::store::{View, clock};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -117,8 +120,9 @@ fn nothing_is_deleted_while_openai_contradicts_the_clock() {
 fn nothing_is_deleted_by_a_clock_that_was_set_and_not_confirmed() {
     let mut world = finished_job();
     let before = kept(&world);
-    // No worker calls OpenAI: its last answer was before the jump, or in another process.
-    world.turns = &["remote_cleanup", "retention"];
+    // OpenAI's last answer was before the jump, or in another process.
+    world.openai.state().always.push((Op::List, Fault::Lost));
+    world.turns = &["auditor", "remote_cleanup", "retention"];
     for restarts in [false, true] {
         world.shift_clock(40 * DAY_MILLIS);
         if restarts {
@@ -172,4 +176,46 @@ fn a_clock_that_is_not_confirmed_for_a_week_is_reported() {
     world.openai.state().always.clear();
     world.run_for(HOUR);
     assert!(!has_alert(&world, "clock_unconfirmed"), "{}", world.dump());
+}
+
+#[test]
+fn a_clock_that_was_a_year_ahead_leaves_no_trace() {
+    let mut world = World::with(|config| config.backup.late_after = Duration::ZERO);
+    world.turns = ALL_WORKERS;
+    world.shift_clock(365 * DAY_MILLIS);
+    let job = world.submit(&["dented door"], &["en"]);
+    let seq = world.job(&job).seq;
+    let signature = IdempotencyKey {
+        kind: KeyKind::Signature,
+        text: "5e",
+    };
+    let stored = world.store().write(world.now(), |tx| {
+        queue::learn(tx, "a model", 1_000)?;
+        idempotency::record_use(tx, "a", signature, "", seq, None)
+    });
+    stored.expect("stored");
+    world.settle();
+    world.shift_clock(-365 * DAY_MILLIS);
+    world.run_for(2 * MINUTE);
+    let limits = |world: &World| {
+        let space = |view: &View| queue::space(view, world.openai.identity(), "a model", world.now());
+        world.store().read(space).expect("a space")
+    };
+    // The client sends the same again: windows run from the correction on.
+    let repeat = |world: &mut World| world.send_again_without_a_key(0);
+    assert_eq!(repeat(&mut world).as_deref(), Some(job.as_str()));
+    assert_ne!(limits(&world), QueueSpace::Unlimited);
+    world.advance(HOUR - 4 * MINUTE);
+    assert_eq!(repeat(&mut world).as_deref(), Some(job.as_str()));
+    world.advance(5 * MINUTE);
+    assert_eq!(repeat(&mut world), None, "{}", world.dump());
+    let signatures = "SELECT count(*) FROM idempotency_keys WHERE kind = 'signature' AND key = '5e'";
+    world.advance(HOUR * 22);
+    world.run_for(2 * MINUTE);
+    assert_eq!(world.number(signatures), 1);
+    world.advance(HOUR);
+    world.run_for(20 * MINUTE);
+    assert_eq!(world.number(signatures), 0, "{}", world.dump());
+    world.advance(DAY * 6);
+    assert_eq!(limits(&world), QueueSpace::Unlimited);
 }

@@ -28,6 +28,7 @@ mod restore;
 mod schema;
 mod shared_projects;
 mod simulation;
+mod unreadable_rows;
 mod whole_jobs;
 #[path = "../support/world/mod.rs"]
 mod world;

@@ -26,16 +26,18 @@ pub use moves::*;
 pub use results::*;
 pub use row::*;
 
-/// The row that meets a condition.
+/// The row that meets a condition. It is found whatever its times are: a listing shows its batch.
 fn find_one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Option<BatchRow>> {
     let mut query = view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
-    query.query_and_then([value], BatchRow::read)?.next().transpose()
+    let mut rows = query.query_and_then([value], |row| BatchRow::read_with(row, ReadTimes::IfReadable))?;
+    rows.next().transpose()
 }
 
 /// The rows that meet a condition.
 pub(super) fn find_all(view: &View, condition: &str, values: impl rusqlite::Params) -> Stored<Vec<BatchRow>> {
     let mut query = view.prepare_cached(&format!("SELECT * FROM openai_batches WHERE {condition}"))?;
-    query.query_and_then(values, BatchRow::read)?.collect()
+    let rows = query.query_and_then(values, BatchRow::read)?;
+    view.readable(rows).collect()
 }
 
 /// The batch of that row.
@@ -71,10 +73,8 @@ pub fn in_states(view: &View, states: &[BatchState], limit: u32) -> Stored<Vec<B
         let mut query = view.prepare_cached(&format!(
             "SELECT * FROM openai_batches WHERE state = ? AND {indexed} ORDER BY next_at LIMIT ?"
         ))?;
-        let found: Stored<Vec<_>> = query
-            .query_and_then(params![state, limit], BatchRow::read)?
-            .collect();
-        rows.extend(found?);
+        let found = query.query_and_then(params![state, limit], BatchRow::read)?;
+        rows.extend(view.readable(found).collect::<Stored<Vec<_>>>()?);
     }
     rows.sort_by_key(|row: &BatchRow| row.next_at);
     Ok(rows)
@@ -103,19 +103,19 @@ pub fn next_due(
     let of = |condition: &str| {
         view.prepare_cached(&format!(
             "SELECT * FROM openai_batches
-             WHERE state = ? AND next_at {condition} ? AND {LIVE_BATCH} ORDER BY next_at LIMIT 1"
+             WHERE state = ? AND next_at {condition} ? AND {LIVE_BATCH} ORDER BY next_at"
         ))
     };
     let (mut due, mut set_back) = (of("<=")?, of(">")?);
     let mut later = view.prepare_cached(&format!(
-        "SELECT min(next_at) FROM openai_batches WHERE state = ? AND {LIVE_BATCH}"
+        "SELECT next_at FROM openai_batches WHERE state = ? AND next_at > ? AND {LIVE_BATCH} ORDER BY next_at"
     ))?;
     let mut first: Option<BatchRow> = None;
     let mut next: Option<Timestamp> = None;
     for state in states {
         let read = |query: &mut rusqlite::CachedStatement<'_>, bound: Timestamp| {
-            let mut found = query.query_and_then(params![state, bound], BatchRow::read)?;
-            found.next().transpose()
+            let found = query.query_and_then(params![state, bound], BatchRow::read)?;
+            view.readable(found).next().transpose()
         };
         if let Some(row) = read(&mut set_back, now + longest)? {
             return Ok(Due::Now(row));
@@ -125,7 +125,8 @@ pub fn next_due(
                 first = Some(row);
             }
         } else if first.is_none() {
-            let at: Option<Timestamp> = later.query_row([state], |row| row.get(0))?;
+            let times = later.query_and_then(params![state, now], |row| Ok(row.get(0)?))?;
+            let at: Option<Timestamp> = view.readable(times).next().transpose()?;
             next = next.into_iter().chain(at).min();
         }
     }
@@ -138,9 +139,8 @@ pub fn due(view: &View, state: BatchState, until: Timestamp) -> Stored<Vec<Batch
         "SELECT * FROM openai_batches
          WHERE state = ? AND next_at <= ? AND {LIVE_BATCH}"
     ))?;
-    query
-        .query_and_then(params![state, until], BatchRow::read)?
-        .collect()
+    let rows = query.query_and_then(params![state, until], BatchRow::read)?;
+    view.readable(rows).collect()
 }
 
 /// Whether a batch that OpenAI made in that second of its clock has a row.

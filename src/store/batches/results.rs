@@ -195,12 +195,13 @@ pub fn unclean(view: &View, before: Timestamp, identity: &Identity) -> Stored<Op
     let mut query = view.prepare_cached(
         "SELECT * FROM openai_batches
          WHERE ingested_at IS NOT NULL AND cleaned_at IS NULL AND ingested_at < ?1 AND scheme = 'own'
-           AND coalesce(openai_time, 0) < unixepoch(?1)
+           AND ingested_at GLOB '????-??-??T*Z' AND coalesce(openai_time, 0) < unixepoch(?1)
            AND (base_url, organization, project) = (?2, ?3, ?4)
-         ORDER BY ingested_at LIMIT 1",
+         ORDER BY ingested_at",
     )?;
     let of = params![before, identity.base_url, identity.organization, identity.project];
-    query.query_and_then(of, BatchRow::read)?.next().transpose()
+    let rows = query.query_and_then(of, BatchRow::read)?;
+    view.readable(rows).next().transpose()
 }
 
 /// Stores that a batch's files at OpenAI are removed.

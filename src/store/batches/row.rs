@@ -74,6 +74,15 @@ pub struct BatchRow {
     pub ended_at: Option<Timestamp>,
 }
 
+/// How the times of a row are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReadTimes {
+    /// The row is unreadable if one of them is.
+    Strictly,
+    /// Those that cannot be read count as missing.
+    IfReadable,
+}
+
 /// One of a batch's two result files, as far as it was ingested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResultFile {
@@ -108,6 +117,15 @@ impl BatchRow {
 
     /// Reads a row that has all columns of the table.
     pub(super) fn read(row: &Row<'_>) -> Stored<Self> {
+        Self::read_with(row, ReadTimes::Strictly)
+    }
+
+    /// Reads such a row.
+    pub(super) fn read_with(row: &Row<'_>, times: ReadTimes) -> Stored<Self> {
+        let time = |column: &str| match (row.get(column), times) {
+            (Err(rusqlite::Error::FromSqlConversionFailure(..)), ReadTimes::IfReadable) => Ok(None),
+            (time, _) => time,
+        };
         let errors: Option<String> = row.get("openai_errors")?;
         let errors = errors.map(|errors| serde_json::from_str(&errors));
         Ok(Self {
@@ -131,7 +149,7 @@ impl BatchRow {
             input_sha256: row.get("input_sha256")?,
             input_file_id: row.get("input_file_id")?,
             input_file_time: row.get("input_file_time")?,
-            input_file_since: row.get("input_file_since")?,
+            input_file_since: time("input_file_since")?,
             openai_time: row.get("openai_time")?,
             openai_expires: row.get("openai_expires")?,
             openai_status: row.get("openai_status")?,
@@ -156,8 +174,8 @@ impl BatchRow {
             abandon_wanted: row.get("abandon_wanted")?,
             abandoned_at: row.get("abandoned_at")?,
             failures: row.get("failures")?,
-            next_at: row.get("next_at")?,
-            ended_at: row.get("ended_at")?,
+            next_at: time("next_at")?.unwrap_or(Timestamp::from_millis(0)),
+            ended_at: time("ended_at")?,
         })
     }
 }

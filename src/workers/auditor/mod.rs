@@ -20,6 +20,7 @@ use crate::jobs::budget_waits::budget_waits;
 use crate::openai::BatchApi;
 use crate::store::{
     Store, Stored, View, alerts, batches, clock as store_clock, events, invariants, money, stuck,
+    unreadable::{self, UnreadableValue},
 };
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError, backoff};
@@ -57,8 +58,14 @@ impl Auditor {
         self.link_jobs(now)?;
         let mut found = self.find_causes(now)?;
         found.push((AlertKind::Invariant, self.broken_invariants()?));
+        if let Some(unreadable) = self.unreadable_rows()? {
+            found.push((AlertKind::UnreadableRow, unreadable));
+        }
         let clock = clock::verdict(&self.store, self.api.as_ref(), now)?;
         found.push((AlertKind::ClockSkew, clock::skew(clock)));
+        if clock == ClockVerdict::Confirmed && self.store.may_have_future_times(now.wall) {
+            self.store.rewrite_future_times(now.wall)?;
+        }
         let unconfirmed = self
             .store
             .read(|view| clock::unconfirmed(view, clock, now.wall))?;
@@ -181,6 +188,18 @@ impl Auditor {
             .filter(|(_, configured)| model.is_none_or(|model| model == *configured));
         let stages: Vec<Stage> = stages.map(|(stage, _)| stage).collect();
         stuck::has_work(view, model, &stages)
+    }
+
+    /// The values that cannot be read, if any was met; `None` if none was since the last were repaired.
+    fn unreadable_rows(&self) -> Stored<Option<Vec<AlertCause>>> {
+        let is_open = |view: &View| alerts::is_any_open(view, AlertKind::UnreadableRow);
+        if !self.store.has_unreadable_rows() && !self.store.read(is_open)? {
+            return Ok(None);
+        }
+        // A row that becomes unreadable meanwhile is met again.
+        self.store.forget_unreadable_rows();
+        let found = self.store.read(unreadable::find)?;
+        Ok(Some(found.iter().map(UnreadableValue::cause).collect()))
     }
 
     fn broken_invariants(&self) -> Stored<Vec<AlertCause>> {

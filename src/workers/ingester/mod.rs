@@ -15,6 +15,7 @@ use crate::domain::due::Due;
 use crate::openai::BatchApi;
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, View};
+use crate::workers::call_failure;
 use crate::workers::pauses;
 use crate::workers::spool::Spool;
 use crate::workers::wakeups::Topic;
@@ -95,7 +96,10 @@ impl Worker for Ingester {
             .store
             .read(|view| batches::next_due(view, &[BatchState::Ended], now.wall, longest))?;
         match due {
-            Due::Now(row) => self.advance(&row, now),
+            Due::Now(row) => {
+                let tick = self.advance(&row, now);
+                call_failure::set_aside_unreadable(&self.store, &row, now, tick)
+            }
             Due::At(at) => Ok(TickOutcome::idle(at.since(now.wall).min(idle))),
             Due::Never => Ok(TickOutcome::idle(idle)),
         }

@@ -270,7 +270,10 @@ impl Worker for Submitter {
             .read(|view| batches::next_due(view, &unsubmitted, now.wall, longest))?;
         let mut idle = self.config.steps.idle;
         match due {
-            Due::Now(row) => return self.advance(&row, now),
+            Due::Now(row) => {
+                let tick = self.advance(&row, now);
+                return call_failure::set_aside_unreadable(&self.store, &row, now, tick);
+            }
             Due::At(at) => idle = idle.min(at.since(now.wall)),
             Due::Never => {}
         }

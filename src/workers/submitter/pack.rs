@@ -125,7 +125,10 @@ impl Submitter {
         let parameters = self.config.parameters(stage);
         let budgets = self.config.spending_limits();
         let (mut queues, line_cost, allowance) = self.store.read(|view| {
-            let queues = requests::queues(view, stage, cap, full)?;
+            let mut queues = requests::queues(view, stage, cap, full)?;
+            if self.store.has_unreadable_rows() {
+                queues = requests::retain_readable(view, stage, cap, queues)?;
+            }
             let line_cost = if queues.is_empty() {
                 None
             } else {

@@ -106,6 +106,31 @@ impl World {
         assert_eq!(id, self.orders[order].job, "a repeat is another job");
     }
 
+    /// A client sends an order's content again without a key; gives the job that it is a repeat of, and stores
+    /// nothing if it is a new one.
+    pub fn send_again_without_a_key(&mut self, order: usize) -> Option<String> {
+        let Order { client, key, .. } = &self.orders[order];
+        let nothing = Submission {
+            languages: vec!["en".into()],
+            webhook_url: None,
+            lots: Vec::new(),
+        };
+        let checked = CheckedSubmission {
+            client,
+            submission: &nothing,
+            keys: &IdempotencyKeys::default(),
+            content_sha256: key,
+            mode: Mode::Batch,
+        };
+        let answer = |job: &JobRow| serde_json::json!(job.id);
+        let now = self.clock.now().wall;
+        let outcome = accept(self.store(), &self.config, &checked, |_| false, answer, now);
+        match outcome.expect("an outcome") {
+            SubmissionOutcome::Repeated(Replay::Answer(answer)) => serde_json::from_str(&answer).ok(),
+            _ => None,
+        }
+    }
+
     /// What clients have sent so far.
     pub fn orders(&self) -> usize {
         self.orders.len()
