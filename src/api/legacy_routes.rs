@@ -68,8 +68,9 @@ impl Api {
             serde_json::to_writer(to, &lot_json(job, row))
         });
         let most = job.cleaning_since.map_or(u32::MAX, |_| 0);
+        let client = job.client.clone();
         let body = ResultsStream::new(self.store.clone(), job, template, 0, most);
-        Ok(Response::stream(200, "application/json", body))
+        Ok(Response::stream(200, "application/json", body).owned_by(&client))
     }
 }
 

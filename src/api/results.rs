@@ -68,8 +68,9 @@ impl Api {
             }
         };
         let template = ResultsTemplate::results(&head);
+        let client = job.client.clone();
         let body = ResultsStream::new(self.store.clone(), job, template, offset, limit);
-        Ok(Response::stream(status, "application/json", body))
+        Ok(Response::stream(status, "application/json", body).owned_by(&client))
     }
 
     /// What the results of a completed job begin with.

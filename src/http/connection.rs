@@ -155,6 +155,7 @@ impl ConnectionHandler {
         if !permit.enter(Phase::Served) {
             return Err(RequestFailure::ConnectionLost);
         }
+        permit.set_request(&context.id);
         let inner = self.pass_to_worker(&head, context, body).map_err(|error| {
             log::error!(event = "http_hand_over_failed", request:% = context.id, error:%; "");
             HttpError::overloaded("the request could not be taken: try again later")

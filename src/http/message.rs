@@ -82,6 +82,8 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: ResponseBody,
+    /// The client to which the response counts if it is long; `None` for the peer.
+    pub owner: Option<String>,
 }
 
 impl Response {
@@ -96,6 +98,7 @@ impl Response {
             status,
             headers: vec![("Content-Type".into(), media_type.into())],
             body: ResponseBody::Bytes(body),
+            owner: None,
         }
     }
 
@@ -105,6 +108,7 @@ impl Response {
             status,
             headers: vec![("Content-Type".into(), media_type.into())],
             body: ResponseBody::Stream(Box::new(body)),
+            owner: None,
         }
     }
 
@@ -113,6 +117,13 @@ impl Response {
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers
             .push((name.to_owned(), value.replace(['\r', '\n'], "")));
+        self
+    }
+
+    /// Counts the response to a client, if it is long.
+    #[must_use]
+    pub fn owned_by(mut self, client: &str) -> Self {
+        self.owner = Some(client.to_owned());
         self
     }
 

@@ -18,6 +18,7 @@
 mod client_stream;
 mod connection;
 mod connection_limiter;
+mod downloads;
 mod forwarded;
 mod handler;
 mod http_error;

@@ -11,17 +11,18 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::connection::ConnectionHandler;
 use super::connection_limiter::ConnectionLimiter;
+use super::downloads::Downloads;
 use super::handler::Handler;
 use super::inner_server::InnerServer;
 use super::limits::HttpLimits;
 use super::listener::Listener;
 use super::memory_budget::MemoryBudget;
 use super::response_writer::ResponseWriter;
-use super::worker::{OutgoingResponse, RequestWorker};
+use super::worker::RequestWorker;
 use crate::base::clock::Clock;
 use crate::base::thread_group::ThreadGroup;
 
@@ -29,6 +30,7 @@ use crate::base::thread_group::ThreadGroup;
 pub struct Server {
     limiter: Arc<ConnectionLimiter>,
     inner: Arc<InnerServer>,
+    downloads: Arc<Downloads>,
     address: SocketAddr,
     /// A second descriptor of the listening socket, through which `stop` shuts it down.
     listening: TcpStream,
@@ -55,28 +57,30 @@ impl Server {
             limits.connections,
             limits.connections_per_peer,
         ));
+        let downloads = Arc::new(Downloads::new(
+            limits.downloads,
+            Arc::clone(&limiter),
+            Arc::clone(&clock),
+        ));
         let (running, stopped) = bounded(0);
         // From here on, an early return drops the server, which ends the threads started so far.
         let server = Self {
             limiter: Arc::clone(&limiter),
             inner: Arc::clone(&inner),
+            downloads: Arc::clone(&downloads),
             address: socket.local_addr()?,
             listening: TcpStream::from(OwnedFd::from(socket.try_clone()?)),
             running: Mutex::new(Some(running)),
         };
-        let (downloads, waiting) = unbounded();
         for number in 1..=limits.downloads {
-            let waiting: Receiver<OutgoingResponse> = waiting.clone();
-            group.spawn(&format!("{name}-long-{number}"), move || {
-                waiting.iter().for_each(OutgoingResponse::write);
-            })?;
+            let downloads = Arc::clone(&downloads);
+            group.spawn(&format!("{name}-long-{number}"), move || downloads.run())?;
         }
         for number in 1..=limits.workers {
             let worker = RequestWorker {
                 inner: Arc::clone(&inner),
                 handler: Arc::clone(&handler),
-                downloads: downloads.clone(),
-                max_waiting: limits.downloads,
+                downloads: Arc::clone(&downloads),
             };
             group.spawn(&format!("{name}-{number}"), move || worker.run())?;
         }
@@ -112,6 +116,7 @@ impl Server {
             self.limiter.close_all();
         }
         self.inner.close();
+        self.downloads.close();
     }
 }
 

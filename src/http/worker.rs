@@ -1,10 +1,12 @@
 //! The threads that call the handler and write its responses to the inner server.
 
 use std::io::{self, Cursor, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::Sender;
-
+use super::connection_limiter::peer_network;
+use super::downloads::Downloads;
 use super::handler::Handler;
 use super::inner_protocol::{read_request, write_response};
 use super::inner_server::InnerServer;
@@ -21,10 +23,8 @@ pub struct RequestWorker {
     pub inner: Arc<InnerServer>,
     /// The program that answers requests.
     pub handler: Arc<dyn Handler>,
-    /// The queue of the threads for long responses.
-    pub downloads: Sender<OutgoingResponse>,
-    /// The most long responses that may wait for such a thread.
-    pub max_waiting: usize,
+    /// The threads for long responses.
+    pub downloads: Arc<Downloads>,
 }
 
 impl RequestWorker {
@@ -44,7 +44,7 @@ impl RequestWorker {
                 return;
             }
         };
-        let id = request.id.clone();
+        let (id, peer) = (request.id.clone(), request.peer);
         let is_head = request.method == "HEAD";
         let mut response = self.handler.handle(request);
         if !(200..=599).contains(&response.status) {
@@ -56,30 +56,21 @@ impl RequestWorker {
         if !is_head {
             response.body = buffer_short_stream(response.body);
         }
-        let is_stream = matches!(response.body, ResponseBody::Stream(_)) && !is_head;
-        if is_stream && self.downloads.len() >= self.max_waiting {
-            // Only a stream is refused: the client can request it again. Bytes may be the only report of what
-            // the request did, so they wait for their turn without a limit.
-            log::info!(
-                event = "http_refused", request:% = id, status = 503, code = "OVERLOADED"; ""
-            );
-            let message = "too many downloads are running: try again later";
-            let refusal = self.handler.refuse(503, "OVERLOADED", message);
-            OutgoingResponse::new(id, inner_request, with_retry_after(refusal), is_head).write();
-            return;
-        }
         let is_long = match &response.body {
-            ResponseBody::Stream(_) => is_stream,
+            ResponseBody::Stream(_) => !is_head,
             ResponseBody::Bytes(bytes) => {
                 u64::try_from(bytes.len()).is_ok_and(|it| it > BUFFERED_RESPONSE_BYTES)
             }
         };
-        let outgoing = OutgoingResponse::new(id, inner_request, response, is_head);
-        if !is_long {
-            outgoing.write();
-        } else if let Err(unsent) = self.downloads.send(outgoing) {
-            // The server was started without threads for long responses.
-            unsent.into_inner().write();
+        let outgoing = OutgoingResponse::new(id, peer, inner_request, response, is_head);
+        let unsent = match is_long {
+            true => self.downloads.push(outgoing),
+            false => Some(outgoing),
+        };
+        match unsent {
+            Some(refused) if is_long && refused.is_stream() => refused.refuse(&*self.handler),
+            Some(short) => short.write(),
+            None => {}
         }
     }
 }
@@ -116,22 +107,77 @@ impl Read for FailedStream {
     }
 }
 
+/// A stream whose bytes are counted.
+struct CountedStream {
+    stream: Box<dyn Read + Send>,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for CountedStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.count
+            .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
 /// A response that is to be written to the inner server.
 pub struct OutgoingResponse {
-    id: String,
+    /// The request's id.
+    pub id: String,
+    /// The client to which it counts: its name, or its address.
+    pub owner: String,
     to: Box<dyn Write + Send>,
     response: Response,
     is_head: bool,
 }
 
 impl OutgoingResponse {
-    fn new(id: String, request: tiny_http::Request, response: Response, is_head: bool) -> Self {
+    fn new(
+        id: String,
+        peer: IpAddr,
+        request: tiny_http::Request,
+        mut response: Response,
+        is_head: bool,
+    ) -> Self {
+        let owner = response.owner.take();
         Self {
             id,
+            owner: owner.unwrap_or_else(|| peer_network(peer).to_string()),
             to: request.into_writer(),
             response,
             is_head,
         }
+    }
+
+    /// Whether the body is a stream.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.response.body, ResponseBody::Stream(_)) && !self.is_head
+    }
+
+    /// Counts the bytes of the stream from now on as they are read.
+    pub fn count_bytes(&mut self) -> Arc<AtomicU64> {
+        let count = Arc::new(AtomicU64::new(0));
+        let body = std::mem::replace(&mut self.response.body, ResponseBody::Bytes(Vec::new()));
+        self.response.body = match body {
+            ResponseBody::Stream(stream) => ResponseBody::Stream(Box::new(CountedStream {
+                stream,
+                count: Arc::clone(&count),
+            })),
+            bytes @ ResponseBody::Bytes(_) => bytes,
+        };
+        count
+    }
+
+    /// Answers 503 in place of the stream.
+    fn refuse(mut self, handler: &dyn Handler) {
+        log::info!(
+            event = "http_refused", request:% = self.id, status = 503, code = "OVERLOADED"; ""
+        );
+        let message = "too many downloads are running: try again later";
+        self.response = with_retry_after(handler.refuse(503, "OVERLOADED", message));
+        self.write();
     }
 
     /// Writes the response, and logs a failure.

@@ -8,8 +8,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, assert_results, sign_bytes, submission, wait_for};
-use crate::{accepted, refused};
+use crate::appliance::{Appliance, KEY, assert_results, call, sign_bytes, submission, wait_for};
+use crate::{accepted, refused, sign_with};
+
+const OTHER_KEY: &str = "a key that only the other client has";
 
 fn members(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -238,6 +240,51 @@ fn small_results_do_not_wait_for_large_ones() {
     });
     assert_eq!(appliance.read(&older, &small).status, 200);
     assert_eq!(appliance.read(&path(&large), &large).status, 503);
+}
+
+#[test]
+fn slow_readers_of_one_client_keep_no_other_client_from_its_results() {
+    let appliance = Appliance::with(&format!(
+        "clients = [{{name = \"default\", keys = [{KEY:?}]}}, {{name = \"other\", keys = [{OTHER_KEY:?}]}}]\n\
+         [http]\ndownloads = 3\nwrite_stall = \"10m\""
+    ));
+    let body = submission(&appliance.lots(20), &["en"]).to_string();
+    let signature = sign_with(OTHER_KEY, body.as_bytes());
+    let headers = [("X-Client-Id", "other"), ("X-Signature", signature.as_str())];
+    let other = accepted(&appliance.post(&headers, body.as_bytes()));
+    let own = appliance.job(&appliance.lots(20), &["en"]);
+    appliance.results(&own);
+    let completed = format!("SELECT count(*) FROM batch_jobs WHERE id = '{other}' AND status = 'completed'");
+    wait_for("the other client's job", || {
+        (appliance.cell::<i64>(&completed) == 1).then_some(())
+    });
+    rusqlite::Connection::open(appliance.database())
+        .unwrap()
+        .execute(
+            "UPDATE batch_lots SET vision_result = printf('%.*c', 1000000, 'x')",
+            [],
+        )
+        .unwrap();
+    let address = appliance.api.strip_prefix("http://").unwrap();
+    let head = format!(
+        "GET /api/v1/batch-results/{own} HTTP/1.1\r\nHost: {address}\r\nX-Signature: {}\r\n\r\n",
+        sign_bytes(own.as_bytes())
+    );
+    // Each is being sent, and reads no more than its beginning.
+    let slow: Vec<_> = (0..3)
+        .map(|_| {
+            let mut reader = TcpStream::connect(address).unwrap();
+            reader.write_all(head.as_bytes()).unwrap();
+            reader.read_exact(&mut [0; 100]).unwrap();
+            reader
+        })
+        .collect();
+    let signature = sign_with(OTHER_KEY, other.as_bytes());
+    let headers = [("X-Client-Id", "other"), ("X-Signature", signature.as_str())];
+    let url = format!("{}/api/v1/batch-results/{other}?limit=5", appliance.api);
+    let answer = call("GET", &url, &headers, b"");
+    assert_eq!((answer.status, answer.body.len() > 5_000_000), (200, true));
+    drop(slow);
 }
 
 #[test]

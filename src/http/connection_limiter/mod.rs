@@ -40,6 +40,8 @@ struct OpenConnection {
     stream: Arc<TcpStream>,
     peer: Option<IpAddr>,
     phase: Phase,
+    /// The id of the request that is being served.
+    request: Option<String>,
     /// The tick of its last progress.
     last_progress: u64,
 }
@@ -100,6 +102,7 @@ impl ConnectionLimiter {
             stream: Arc::clone(stream),
             peer,
             phase: Phase::Idle,
+            request: None,
             last_progress: id,
         };
         connections.open.insert(id, connection);
@@ -148,6 +151,13 @@ impl ConnectionLimiter {
         let mut connections = self.lock();
         connections.is_closing = true;
         connections.open.values().for_each(shut_down);
+    }
+
+    /// Closes the connection whose request has this id, if it is still open.
+    pub fn close_request(&self, id: &str) {
+        let connections = self.lock();
+        let is_it = |it: &&OpenConnection| it.request.as_deref() == Some(id);
+        connections.open.values().filter(is_it).for_each(shut_down);
     }
 
     /// Whether the server is stopping.
@@ -239,6 +249,13 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
+    /// Sets the id of the request that is being served, for [`ConnectionLimiter::close_request`].
+    pub fn set_request(&self, id: &str) {
+        if let Some(connection) = self.limiter.lock().open.get_mut(&self.id) {
+            connection.request = Some(id.to_owned());
+        }
+    }
+
     /// Sets the connection's phase. To enter [`Phase::Arriving`] again records that more has arrived. Returns
     /// false if the connection must end: it was evicted, or the server is stopping.
     pub fn enter(&self, phase: Phase) -> bool {

@@ -52,6 +52,7 @@ fn cut(response: Response, bytes: u64, end: impl Read + Send + 'static) -> Respo
         status,
         headers,
         body: ResponseBody::Stream(Box::new(start.chain(end))),
+        owner: None,
     }
 }
 
