@@ -5,6 +5,7 @@
 //! `cargo run --release --example simulate -- --seeds N --from S`.
 
 use crate::world::life;
+use crate::world::pairs;
 use crate::world::sabotage::Bug;
 
 /// Worlds in an ordinary run.
@@ -41,4 +42,20 @@ fn each_seeded_bug_is_found() {
         let found = life::run(0..MOST, 2, Some(bug), true, |_, _| {});
         assert!(!found.is_empty(), "{bug:?} is not found in {MOST} seeds");
     }
+}
+
+/// One first fault of so many, and with each one second of so many, in an ordinary run.
+const EVERY: usize = 61;
+
+#[test]
+fn pairs_of_faults_end_well() {
+    let places = pairs::run(&[]).expect("the job without faults passes");
+    let firsts = pairs::points_after(&places, None);
+    let some: Vec<_> = firsts.into_iter().step_by(EVERY).enumerate().collect();
+    let (_, failed) = pairs::explore_all(&some, 2, EVERY, 2, |_, _| {});
+    for failure in &failed {
+        let points = pairs::describe(&places, &failure.points);
+        eprintln!("{points} fail:\n{}", failure.why);
+    }
+    assert!(failed.is_empty(), "{} runs fail", failed.len());
 }

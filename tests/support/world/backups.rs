@@ -35,6 +35,7 @@ impl World {
         self.clock.restart();
         self.forget_jobs_that_are_gone();
         self.is_restored = true;
+        self.restores += 1;
         self.seen_version = -1;
         self.start();
     }

@@ -3,6 +3,7 @@
 //! everything must be accounted for.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -13,7 +14,7 @@ use batchkeeper::config::BudgetPolicy;
 use batchkeeper::domain::job::Mode;
 use batchkeeper::domain::money::Money;
 
-use super::chaos::Chaos;
+use super::chaos::{Chaos, is_on, outage};
 use super::openai::Rule;
 use super::random::Random;
 use super::sabotage::Bug;
@@ -79,6 +80,17 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         if random.chance(5) {
             world.crash();
         }
+        if is_on("clock_year") && random.chance(1) {
+            let days = random.pick(&[-365, 365]);
+            world.shift_clock(days * 24 * 3_600_000);
+        }
+        if random.chance(4) {
+            let batch = world.openai.state().batches.last().map(|batch| batch.id.clone());
+            if let Some(rule) = outage(&mut random, batch.as_deref()) {
+                let added = world.openai.state().model().add_fault_rules(vec![rule]);
+                added.expect("in memory");
+            }
+        }
         if random.chance(3) {
             let hours = i64::try_from(random.below(60)).unwrap_or(0) - 30;
             world.shift_clock(hours * 3_600_000);
@@ -138,13 +150,16 @@ fn end_faults(world: &mut World) {
         let mut openai = world.openai.state();
         openai.chaos = None;
         openai.faults.clear();
+        openai.model().clear_fault_rules().expect("in memory");
+        // These hold on: they are what OpenAI is like.
+        openai.forget_standing_rules();
     }
     world.receiver.fails(Random::new(0), 0);
     world.commit_crashes.lock().unwrap().1 = 0;
 }
 
 /// Everything comes to its end; where the program says that it needs an operator, one comes.
-fn rest(world: &mut World) {
+pub fn rest(world: &mut World) {
     for _ in 0..2 {
         for _ in 0..8 {
             let creates = "SELECT count(*) FROM pauses WHERE scope = 'creates'";
@@ -213,12 +228,22 @@ fn submit(world: &mut World, random: &mut Random, job: u64) {
 fn another_program(world: &World, random: &mut Random) {
     let file = world.openai.upload_theirs();
     let metadata = random.pick(&[&[][..], &[("app", "another")]]);
-    let metadata = metadata
+    let metadata: BTreeMap<String, String> = metadata
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
-    let made = world.openai.state().add_batch(&file, metadata, false);
-    assert!(made.is_ok());
+    let many = if is_on("many_foreign") { 150 } else { 1 };
+    for _ in 0..random.pick(&[1, 1, 1, many]) {
+        let made = world.openai.state().add_batch(&file, metadata.clone(), false);
+        assert!(made.is_ok());
+    }
+    if is_on("hostile_batch") && random.chance(100) {
+        let id = world.texts("SELECT database_id FROM instance").remove(0);
+        let hostile = [("batchkeeper", id), ("submission", format!("stolen {file}"))];
+        let hostile = hostile.map(|(key, value)| (key.to_owned(), value));
+        let made = world.openai.state().add_batch(&file, hostile.into(), false);
+        assert!(made.is_ok());
+    }
 }
 
 /// One seed is looked at: every change of the database is.
@@ -268,7 +293,7 @@ pub fn run(
     failures
 }
 
-fn said(thrown: &(dyn Any + Send)) -> String {
+pub fn said(thrown: &(dyn Any + Send)) -> String {
     let text = thrown.downcast_ref::<String>().cloned();
     let text = text.or_else(|| thrown.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     text.unwrap_or_else(|| "it panicked".to_owned())

@@ -10,11 +10,12 @@
 )]
 
 mod backups;
-mod chaos;
+pub mod chaos;
 mod checks;
 mod inspection;
 pub mod life;
 pub mod openai;
+pub mod pairs;
 pub mod random;
 pub mod receiver;
 pub mod sabotage;
@@ -46,6 +47,7 @@ use batchkeeper::workers::worker::{TickOutcome, Worker};
 use rusqlite::Connection;
 
 use openai::{Crash, OpenAi};
+use pairs::Place;
 use random::Random;
 use receiver::Receiver;
 use sabotage::Bug;
@@ -138,6 +140,10 @@ pub struct World {
     pub receiver: Arc<Receiver>,
     /// Commits in a thousand at which the process ends by chance.
     pub commit_crashes: Arc<Mutex<(Random, u64)>>,
+    /// The faults of a run of [`pairs`].
+    plan: Option<Arc<Mutex<pairs::Plan>>>,
+    /// How often a backup was put back.
+    restores: usize,
     /// OpenAI as the program sees it.
     api: Arc<dyn BatchApi>,
     bug: Option<Bug>,
@@ -217,6 +223,8 @@ impl World {
             check_every: 1,
             receiver: Arc::default(),
             commit_crashes: Arc::new(Mutex::new((Random::new(0), 0))),
+            plan: None,
+            restores: 0,
             bug: None,
             story: Vec::new(),
             unchecked: 0,
@@ -277,8 +285,12 @@ impl World {
     /// Ends the process at a commit, before or after it.
     fn watcher(&self) -> Watcher {
         let chance = self.commit_crashes.clone();
+        let plan = self.plan.clone();
         Box::new(move |_| {
-            let ends = {
+            let strike = plan
+                .as_ref()
+                .and_then(|plan| plan.lock().unwrap().reach(Place::Commit));
+            let ends = strike.is_some() || {
                 let (random, permille) = &mut *chance.lock().unwrap();
                 *permille > 0 && random.chance(*permille)
             };
@@ -286,6 +298,13 @@ impl World {
                 resume_unwind(Box::new(Crash));
             }
         })
+    }
+
+    /// From now on the faults of a plan strike.
+    pub fn follow(&mut self, plan: Arc<Mutex<pairs::Plan>>) {
+        self.openai.state().plan = Some(plan.clone());
+        self.plan = Some(plan);
+        self.crash();
     }
 
     /// From now on the program has that bug.

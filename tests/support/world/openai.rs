@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::HandClock;
 use super::chaos::Chaos;
+use super::pairs::{Place, Plan, Strike};
 pub use super::script::{Course, End, Fate, Fault, Ids, Op, Rule, WINDOW, error_entry, refusal};
 
 /// OpenAI's clock at the beginning, seconds.
@@ -113,6 +114,8 @@ pub struct State {
     pub chaos: Option<Chaos>,
     /// Answers that an operator accepts to pay a second time.
     pub billed_again: u64,
+    /// The faults of a run of [`super::pairs`].
+    pub plan: Option<Arc<Mutex<Plan>>>,
     /// What must never be asked of OpenAI.
     pub violations: Vec<String>,
     model: Arc<SimulatedOpenAi>,
@@ -131,6 +134,8 @@ pub struct State {
     standing: (String, Vec<u64>),
     /// By custom id: the batches in which it was answered whole.
     answered: BTreeMap<String, Vec<String>>,
+    /// By custom id: the newest batch that asks for it, as a number in `batches`.
+    asked: BTreeMap<String, usize>,
 }
 
 /// OpenAI under one account.
@@ -192,6 +197,7 @@ impl OpenAi {
                 without_times: false,
                 chaos: None,
                 billed_again: 0,
+                plan: None,
                 violations: Vec::new(),
                 model: Arc::new(model),
                 time,
@@ -203,6 +209,7 @@ impl OpenAi {
                 inputs: BTreeMap::new(),
                 standing: Default::default(),
                 answered: BTreeMap::new(),
+                asked: BTreeMap::new(),
             }),
         }
     }
@@ -355,7 +362,24 @@ impl State {
         if let Some((_, fault)) = self.always.iter().find(|(call, _)| *call == op) {
             return Some(fault.clone());
         }
+        if let Some(plan) = self.plan.clone() {
+            return self.strike(plan.lock().unwrap().reach(Place::Call(op))?);
+        }
         self.chaos.as_mut()?.fault(op)
+    }
+
+    /// Lets a strike of a plan come; gives what goes wrong with the call itself.
+    fn strike(&mut self, strike: Strike) -> Option<Fault> {
+        match strike {
+            Strike::Call(fault) => return Some(fault),
+            Strike::Crash => return Some(Fault::CrashBefore),
+            Strike::Batch(course) => self.courses.push_front(course),
+            Strike::Line(fate) => {
+                let rules = vec![fate.rule().times(1)];
+                self.model.add_fault_rules(rules).expect("in memory");
+            }
+        }
+        None
     }
 
     /// Asks the model, with the faults before and after the effect.
@@ -466,6 +490,11 @@ impl State {
         }
     }
 
+    /// The model has no rules any more; those that stand are added again.
+    pub fn forget_standing_rules(&mut self) {
+        self.standing = Default::default();
+    }
+
     /// Takes note of what OpenAI has done.
     fn read_ledger(&mut self) {
         let entries = self.model.ledger_from(self.read_entries);
@@ -521,6 +550,30 @@ impl State {
             is_unreadable: course.ids == Ids::Never,
             id,
         });
+        if !is_twin {
+            self.note_lines(self.batches.len() - 1);
+        }
+    }
+
+    /// No line is sent while another batch may still answer it.
+    fn note_lines(&mut self, number: usize) {
+        if self.batches[number].is_theirs() {
+            return;
+        }
+        let ids = self.batches[number]
+            .lines
+            .iter()
+            .map(|line| line.custom_id.clone());
+        for id in ids.collect::<Vec<_>>() {
+            let Some(before) = self.asked.insert(id.clone(), number) else {
+                continue;
+            };
+            let before = &self.batches[before];
+            if !before.status.is_final() && self.billed_again == 0 {
+                let twice = format!("{id} was sent again while {} is {}", before.id, before.status);
+                self.violations.push(twice);
+            }
+        }
     }
 
     /// A whole answer is paid: there is one of each.
