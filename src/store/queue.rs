@@ -51,12 +51,13 @@ struct QueueUse {
     is_admitting: bool,
 }
 
-/// What an account's batches of a model take. A batch whose call failed, whose create is in doubt, or that is set
-/// aside because its due time cannot be read, keeps no other batch waiting.
+/// What an account's batches of a model take. A batch whose call failed, whose create is in doubt, or that was
+/// abandoned keeps no other batch waiting.
 fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
         &format!("SELECT coalesce(sum(queue_tokens), 0),
-                coalesce(max(CASE state WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
+                coalesce(max(abandoned_at IS NULL AND CASE state
+                                        WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
                                         WHEN 'creating' THEN 0
                                         ELSE failures = 0 AND next_at GLOB '????-??-??T*Z' END), 0)
          FROM openai_batches
