@@ -44,7 +44,7 @@ fn each_seeded_bug_is_found() {
     }
 }
 
-/// One first fault of so many, and with each one second of so many, in an ordinary run.
+/// An ordinary run takes every 61st first fault, and every 61st second fault of each.
 const EVERY: usize = 61;
 
 #[test]

@@ -73,7 +73,7 @@ impl Plan {
 /// The job with these faults; gives the places that it has passed.
 ///
 /// # Errors
-/// What is not as it must be.
+/// The check that failed.
 pub fn run(points: &[Point]) -> Result<Vec<Place>, String> {
     let plan = Arc::new(Mutex::new(Plan {
         points: points.to_vec(),
@@ -146,8 +146,8 @@ fn explore(points: &[Point], depth: u32, every: usize, runs: &AtomicUsize, faile
     }
 }
 
-/// Every set of up to `faults` faults whose first is one of the numbered ones, on so many threads. `every` takes
-/// one point of so many. `tell` hears of each first fault that is done, with the failures so far.
+/// Every set of up to `faults` faults whose first is one of the numbered ones. Of the faults that follow, each `every`th
+/// is taken. `tell` hears of each first fault that is done, with the number of runs so far.
 pub fn explore_all(
     firsts: &[(usize, Point)],
     faults: u32,
