@@ -119,9 +119,13 @@ CREATE TABLE requests (
     image_failures INTEGER NOT NULL DEFAULT 0,  -- how often OpenAI could not fetch one of its images
     batch_cap      INTEGER,                     -- the most lines of the next batch that holds it
     since          TEXT NOT NULL,               -- waiting since
+    retry_at       TEXT,                        -- not sent before, after a transient failure; NULL if it is due
+    transient_failures INTEGER NOT NULL DEFAULT 0,
+    transient_wait_ms  INTEGER NOT NULL DEFAULT 0,  -- the sum of its waits after transient failures
     UNIQUE (lot, stage, language)
 ) STRICT;
-CREATE INDEX requests_queue ON requests (job, state, stage, images_due, batch_cap);
+CREATE INDEX requests_queue ON requests (job, state, stage, images_due, retry_at, batch_cap);
+CREATE INDEX requests_retry ON requests (retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX requests_images ON requests (job) WHERE images_due = 1;
 
 -- The results of image checks. They save a second check after a restart.
@@ -214,7 +218,8 @@ CREATE TABLE openai_batches (
     error_ingested          INTEGER NOT NULL DEFAULT 0,
     settled_to              INTEGER NOT NULL DEFAULT 0,   -- the lines up to this request have their verdict
     unknown_lines           INTEGER NOT NULL DEFAULT 0,   -- result lines that belong to no line of the batch
-    uniform_error           TEXT,                     -- the error that every line failed with
+    verdict                 TEXT,                     -- what its lines say together: sound, outage, recovered,
+                                                      -- misconfigured; NULL until both files are read
     input_tokens            INTEGER NOT NULL DEFAULT 0,   -- the sums of its lines; they stay when the lines
     cached_tokens           INTEGER NOT NULL DEFAULT 0,   -- are deleted
     output_tokens           INTEGER NOT NULL DEFAULT 0,
@@ -278,6 +283,7 @@ CREATE TABLE batch_lines (
     custom_id        TEXT,                  -- NULL if it follows our own scheme
     outcome          TEXT,                  -- answered, refused, truncated, …; NULL if it was not read yet
     error            TEXT,
+    setting          TEXT,                  -- the setting that the error blames: model, reasoning_effort, …
     settled          INTEGER NOT NULL DEFAULT 0,
     input_tokens     INTEGER NOT NULL DEFAULT 0,
     cached_tokens    INTEGER NOT NULL DEFAULT 0,
@@ -373,11 +379,14 @@ CREATE TABLE failing_receivers (
 -- Scopes of work that are stopped.
 CREATE TABLE pauses (
     scope       TEXT PRIMARY KEY,           -- openai, openai:sending, creates, synchronous, model:<name>,
-                                            -- intake, submissions, webhooks
+                                            -- stage:<name>, intake, submissions, webhooks
     reason      TEXT NOT NULL,
     since       TEXT NOT NULL,
     until       TEXT,                       -- NULL if it lasts until something resumes the scope
-    openai_time INTEGER                     -- OpenAI's time, in seconds, of the oldest batch that caused it
+    openai_time INTEGER,                    -- OpenAI's time, in seconds, of the oldest batch that caused it
+    probe_lines INTEGER,                    -- the most lines of the batch that tests whether the cause is gone;
+                                            -- NULL if it is sent whole
+    after_batch INTEGER                     -- only a batch after this row ends the pause
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE alerts (

@@ -221,8 +221,8 @@ WHERE d.ended_at IS NULL
 UNION ALL
 SELECT j.id, j.status, 'call ' || d.id || ' of request ' || r.id || ' has the outcome ' || d.outcome
 FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
-WHERE d.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_unreachable', 'passing', 'wrong',
-                        'unreadable', 'missing', 'not_run');
+WHERE d.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_unreachable', 'passing',
+                        'misconfigured', 'wrong', 'unreadable', 'missing', 'not_run');
 
 -- The state of a lot does not fit its requests or its text.
 CREATE VIEW v_bad_lots AS
@@ -393,8 +393,8 @@ WHERE r.state NOT IN ('waiting', 'claimed', 'done', 'failed', 'held', 'cancelled
 UNION ALL
 SELECT CAST(l.batch_id AS TEXT), '', 'the line of request ' || l.request_id || ' has the outcome ' || l.outcome
 FROM batch_lines l
-WHERE l.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_unreachable', 'passing', 'wrong',
-                        'unreadable', 'missing', 'not_run');
+WHERE l.outcome NOT IN ('answered', 'refused', 'truncated', 'filtered', 'image_unreachable', 'passing',
+                        'misconfigured', 'wrong', 'unreadable', 'missing', 'not_run');
 
 -- `state_counts` differs from the rows.
 CREATE VIEW v_bad_state_counts AS

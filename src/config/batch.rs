@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::error::{check_longer_than_zero, check_not_empty, check_range, refuse};
 use super::units::{duration, size};
 use super::{Config, ConfigError};
+use crate::domain::decide::failed_line::RetryRules;
 
 /// Values of `detail` that OpenAI accepts for an image. Another value fails every request.
 const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
@@ -27,7 +28,14 @@ pub struct BatchConfig {
     pub max_active: u32,
     /// How often one request is sent before it fails.
     pub max_attempts: u32,
-    /// The first wait when OpenAI accepts no batch of a model. Each further refusal doubles it.
+    /// The time over which these attempts are spread if they fail transiently.
+    #[serde(with = "duration")]
+    pub retry_period: Duration,
+    /// How long a request waits, in all, while its model fails, before it fails too.
+    #[serde(with = "duration")]
+    pub transient_timeout: Duration,
+    /// The first wait when OpenAI accepts no batch of a model, or the model fails. Each further one doubles
+    /// it.
     #[serde(with = "duration")]
     pub queue_backoff: Duration,
 }
@@ -40,6 +48,8 @@ impl Default for BatchConfig {
             max_bytes: 190_000_000,
             max_active: 0,
             max_attempts: 5,
+            retry_period: Duration::from_hours(6),
+            transient_timeout: Duration::from_hours(3 * 24),
             queue_backoff: Duration::from_mins(5),
         }
     }
@@ -144,6 +154,18 @@ impl StepsConfig {
 }
 
 impl Config {
+    /// What follows from requests that brought no text.
+    pub fn retry_rules(&self) -> RetryRules {
+        RetryRules {
+            max_attempts: self.batch.max_attempts,
+            retry_period: self.batch.retry_period,
+            first_wait: self.batch.queue_backoff,
+            transient_timeout: self.batch.transient_timeout,
+            check_images: self.images.check,
+            batch_cap: None,
+        }
+    }
+
     /// Checks what the lines of both stages are made with.
     pub(super) fn check_stages(&self) -> Result<(), ConfigError> {
         let (vision, translation) = (&self.vision, &self.translation);

@@ -206,10 +206,11 @@ impl Config {
 
     /// What the lines of a stage are made with.
     pub fn parameters(&self, stage: Stage) -> Parameters {
-        match stage {
+        let parameters = match stage {
             Stage::Vision => Parameters::Vision(self.vision.clone()),
             Stage::Translation => Parameters::Translation(self.translation.clone()),
-        }
+        };
+        parameters.for_model()
     }
 
     /// The token that every request to the operator's pages must have. It is empty if none is needed.

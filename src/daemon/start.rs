@@ -26,7 +26,7 @@ use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probe_pool::ProbePool;
 use crate::outbound::{GuardedClient, SsrfGuard};
 use crate::store::{
-    DaemonLock, Store, batches, calls, money, requests, synchronous_calls, webhook_deliveries,
+    DaemonLock, Store, alerts, batches, calls, money, requests, synchronous_calls, webhook_deliveries,
 };
 use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
@@ -274,6 +274,7 @@ fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<()
         money::set_prices(tx, &config.prices())?;
         batches::clear_compared(tx)?;
         calls::forget_refusals(tx)?;
+        alerts::probe_stages(tx)?;
         webhook_deliveries::release_unfinished(tx)?;
         synchronous_calls::release_unfinished(tx)?;
         if !config.images.check {

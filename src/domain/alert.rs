@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::base::text_enum::{UnknownText, text_enum};
+use crate::domain::batch::Stage;
 
 text_enum! {
     /// The kind of a problem. `docs/reliability.md` says when an alert of each kind opens and closes.
@@ -43,10 +44,12 @@ text_enum! {
         OpenAiAccount = "openai_account",
         /// OpenAI refuses a batch of a model.
         ModelRefused = "model_refused",
-        /// Every line of the last batches of a model failed with one error.
+        /// Too many lines of a model fail transiently.
         ModelFails = "model_fails",
         /// Creates wait for OpenAI's list of batches, which cannot be read.
         ListingFails = "listing_fails",
+        /// Every line of a batch failed because of a setting.
+        Misconfigured = "misconfigured",
         /// OpenAI refuses an input file.
         UploadFailed = "upload_failed",
         /// OpenAI refuses to create a batch.
@@ -220,6 +223,8 @@ pub enum PauseScope {
     Synchronous,
     /// Batches of one model.
     Model(String),
+    /// Batches of one stage: a setting of it is wrong.
+    Stage(Stage),
     /// New jobs; paused by the operator.
     Intake,
     /// All that is sent to OpenAI for the first time; paused by the operator.
@@ -241,6 +246,7 @@ impl fmt::Display for PauseScope {
             Self::Creates => f.write_str("creates"),
             Self::Synchronous => f.write_str("synchronous"),
             Self::Model(name) => write!(f, "model:{name}"),
+            Self::Stage(stage) => write!(f, "stage:{stage}"),
             Self::Intake => f.write_str("intake"),
             Self::Submissions => f.write_str("submissions"),
             Self::Webhooks => f.write_str("webhooks"),
@@ -260,13 +266,16 @@ impl FromStr for PauseScope {
             "intake" => Self::Intake,
             "submissions" => Self::Submissions,
             "webhooks" => Self::Webhooks,
-            _ => {
-                let model = text.strip_prefix("model:").ok_or_else(|| UnknownText {
-                    what: "PauseScope",
-                    text: text.to_owned(),
-                })?;
-                Self::Model(model.to_owned())
-            }
+            _ => match text.split_once(':') {
+                Some(("model", model)) => Self::Model(model.to_owned()),
+                Some(("stage", stage)) => Self::Stage(stage.parse()?),
+                _ => {
+                    return Err(UnknownText {
+                        what: "PauseScope",
+                        text: text.to_owned(),
+                    });
+                }
+            },
         })
     }
 }
@@ -294,6 +303,7 @@ mod tests {
                 PauseScope::Creates,
                 PauseScope::Synchronous,
                 PauseScope::Model("gpt-5:mini".into()),
+                PauseScope::Stage(Stage::Vision),
             ])
             .map(AlertSubject::Scope);
         let budget = |client: Option<&str>| AlertSubject::Budget {

@@ -70,11 +70,14 @@ text_enum! {
         Filtered = "filtered",
         /// OpenAI could not fetch an image.
         ImageUnreachable = "image_unreachable",
-        /// An error that passes: 429, 5xx, a time-out, `batch_expired`, `batch_cancelled`.
+        /// A transient failure, known by its status or code: 429, 5xx, a time-out, `batch_expired`,
+        /// `batch_cancelled`, a run that failed inside an answer with 200.
         Passing = "passing",
+        /// A setting is wrong: the model's name, a parameter that it does not take, the key.
+        Misconfigured = "misconfigured",
         /// The request itself is wrong.
         Wrong = "wrong",
-        /// The line cannot be read.
+        /// The line, or the answer in it, cannot be read.
         Unreadable = "unreadable",
         /// The line is in neither file.
         Missing = "missing",

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::domain::batch::Stage;
 use crate::domain::decide::audit::is_budget_exhausted;
 use crate::store::money::{self, BudgetUse};
-use crate::store::requests::{self, JobQueue};
+use crate::store::requests::{self, JobQueue, QueueFilter};
 use crate::store::{Stored, View};
 
 /// Requests of a job are counted up to this number.
@@ -106,7 +106,12 @@ fn add_stage(
     }
     let caps = requests::caps(view, stage)?.into_iter().map(Some);
     for cap in caps.chain([None]) {
-        for queue in requests::queues(view, stage, cap, COUNT_TO)? {
+        let filter = QueueFilter {
+            stage,
+            cap,
+            unfailed: false,
+        };
+        for queue in requests::queues(view, filter, COUNT_TO)? {
             let mut is_stopped = false;
             for (wait, exhausted) in waits.budgets.iter_mut().zip(&exhausted) {
                 if wait.stops(&queue, *exhausted) {

@@ -200,8 +200,21 @@ pub struct Pause {
     pub reason: String,
     /// When it ends; `None` if it lasts until something resumes the scope.
     pub until: Option<Timestamp>,
+    /// When it began; `None` if that cannot be read.
+    pub since: Option<Timestamp>,
     /// OpenAI's creation time, in seconds, of the oldest batch that caused it.
     pub openai_time: Option<i64>,
+    /// The batch that ends it; `None` if any batch that runs does.
+    pub probe: Option<PauseProbe>,
+}
+
+/// A small batch that tests whether the cause of a pause is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseProbe {
+    /// The most lines that it may have.
+    pub lines: u32,
+    /// It is a batch after this row.
+    pub after_batch: i64,
 }
 
 /// Pauses a scope; a scope that is paused already gets the new reason and end.
@@ -224,6 +237,33 @@ pub fn pause_since(tx: &Tx<'_>, scope: &PauseScope, reason: &str, openai_time: i
     Ok(())
 }
 
+/// Pauses a scope until a probe of at most `lines` lines, which is sent from `until` on, shows that the cause is
+/// gone.
+pub fn pause_for_probe(
+    tx: &Tx<'_>,
+    scope: &PauseScope,
+    reason: &str,
+    until: Timestamp,
+    lines: u32,
+) -> Stored<()> {
+    pause(tx, scope, reason, Some(until))?;
+    tx.execute(
+        "UPDATE pauses SET probe_lines = ?, after_batch = (SELECT coalesce(max(id), 0) FROM openai_batches)
+         WHERE scope = ?",
+        params![lines, scope],
+    )?;
+    Ok(())
+}
+
+/// Makes the probes of paused stages due: the configuration may have been changed. Called at the start.
+pub fn probe_stages(tx: &Tx<'_>) -> Stored<()> {
+    tx.execute(
+        "UPDATE pauses SET until = ? WHERE scope LIKE 'stage:%' AND probe_lines IS NOT NULL",
+        [tx.now],
+    )?;
+    Ok(())
+}
+
 /// Ends the pause of a scope; returns whether there was one.
 pub fn resume(tx: &Tx<'_>, scope: &PauseScope) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
@@ -237,11 +277,21 @@ pub fn clear_pause(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
 
 /// The pause of a scope; `None` if the scope is not paused.
 pub fn paused(view: &View, scope: &PauseScope) -> Stored<Option<Pause>> {
-    let mut query = view.prepare_cached("SELECT reason, until, openai_time FROM pauses WHERE scope = ?")?;
+    let mut query = view.prepare_cached(
+        "SELECT reason, until, since, openai_time, probe_lines, coalesce(after_batch, 0) AS after_batch
+         FROM pauses WHERE scope = ?",
+    )?;
     let pause = query.query_row([scope], |row| {
-        Ok((row.get("reason")?, row.get("until"), row.get("openai_time")?))
+        let probe: (Option<u32>, i64) = (row.get("probe_lines")?, row.get("after_batch")?);
+        Ok((
+            row.get("reason")?,
+            row.get("until"),
+            row.get("since"),
+            row.get("openai_time")?,
+            probe,
+        ))
     });
-    let Some((reason, until, openai_time)) = pause.optional()? else {
+    let Some((reason, until, since, openai_time, (lines, after_batch))) = pause.optional()? else {
         return Ok(None);
     };
     // Without an end, the pause of a scope that waits for a probe is over.
@@ -249,6 +299,8 @@ pub fn paused(view: &View, scope: &PauseScope) -> Stored<Option<Pause>> {
     Ok(Some(Pause {
         reason,
         until,
+        since: view.readable_value(since)?,
         openai_time,
+        probe: lines.map(|lines| PauseProbe { lines, after_batch }),
     }))
 }

@@ -6,8 +6,10 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertChange, AlertKind, AlertSubject, PauseScope};
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
+use crate::domain::decide::batch_verdict::BatchVerdict;
 use crate::domain::decide::failed_call::CallKind;
 use crate::domain::job::{JobChange, JobStatus, LotStatus, Mode, RequestState};
+use crate::domain::parameters::Setting;
 use crate::domain::usage::TokenUsage;
 
 impl ToSql for Timestamp {
@@ -55,6 +57,7 @@ text_columns!(
     AlertChange,
     AlertKind,
     BatchState,
+    BatchVerdict,
     CallKind,
     JobStatus,
     LotStatus,
@@ -63,6 +66,7 @@ text_columns!(
     RequestState,
     JobChange,
     Scheme,
+    Setting,
     Stage
 );
 

@@ -89,9 +89,10 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 9] = [
+const NEW_COLUMNS: [(&str, &str); 16] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
+    ("batch_lines", "setting"),
     ("instance", "compared_at"),
     ("instance", "clock_confirmed_at"),
     ("instance", "clock_confirmed_by_operator_at"),
@@ -99,7 +100,16 @@ const NEW_COLUMNS: [(&str, &str); 9] = [
     ("openai_batches", "abandoned_at"),
     ("openai_batches", "lines_without_job"),
     ("openai_batches", "refused_after"),
+    ("openai_batches", "verdict"),
+    ("pauses", "after_batch"),
+    ("pauses", "probe_lines"),
+    ("requests", "retry_at"),
+    ("requests", "transient_failures"),
+    ("requests", "transient_wait_ms"),
 ];
+
+/// The columns that this schema does not have: the new table, the column.
+const DROPPED_COLUMNS: [(&str, &str); 1] = [("openai_batches", "uniform_error")];
 
 /// A converted database.
 #[derive(Clone, Debug)]
@@ -260,6 +270,7 @@ fn copy_table(connection: &Connection, table: &str) -> Stored<usize> {
         values.push(value.map_or_else(|| format!("\"{old_column}\""), |(.., sql)| (*sql).to_owned()));
         targets.push(format!("\"{column}\""));
     }
+    left.retain(|column| !DROPPED_COLUMNS.contains(&(table, column)));
     if let Some(column) = left.first() {
         return Err(StoreError::Other(format!(
             "the old column {old_table}.{column} has no place in the new schema"

@@ -15,11 +15,7 @@ pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
         "UPDATE instance SET database_id = ?, created_at = ?",
         params![id, tx.now],
     )?;
-    let rules = RetryRules {
-        max_attempts: u32::MAX,
-        check_images: false,
-        batch_cap: None,
-    };
+    let rules = RetryRules::default();
     let is_live = |state: &BatchState| !matches!(state, BatchState::Ingested | BatchState::Failed);
     let live: Vec<BatchState> = BatchState::ALL.iter().copied().filter(is_live).collect();
     for row in batches::in_states(tx, &live, u32::MAX)? {

@@ -1,5 +1,7 @@
 //! `requests`: requests that wait, and how a batch claims them.
 
+use std::time::Duration;
+
 use rusqlite::params;
 
 use super::lots::text_list;
@@ -23,17 +25,41 @@ pub struct JobQueue {
     pub length: u32,
 }
 
-/// The queues of a stage, oldest job first. Only requests count whose next batch may have at most `cap` lines;
-/// `None` stands for requests without such a limit.
-pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Stored<Vec<JobQueue>> {
-    let mut first = view.prepare_cached(
-        "SELECT since FROM requests
-         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ?",
-    )?;
-    let mut count = view.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM requests
-         WHERE job = ? AND state = 'waiting' AND stage = ? AND images_due = 0 AND batch_cap IS ? LIMIT ?)",
-    )?;
+/// The condition of a request that may be packed. The index `requests_queue` finds it.
+const QUEUED: &str = "state = 'waiting' AND stage = ? AND images_due = 0 AND retry_at IS NULL";
+
+/// Some of the waiting requests.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueFilter {
+    /// Their stage.
+    pub stage: Stage,
+    /// The most lines that their next batch may have; `None` stands for requests without such a limit.
+    pub cap: Option<u32>,
+    /// Whether only those count that have not failed transiently.
+    pub unfailed: bool,
+}
+
+impl QueueFilter {
+    fn sql(&self) -> String {
+        let unfailed = if self.unfailed {
+            " AND transient_failures = 0"
+        } else {
+            ""
+        };
+        format!("{QUEUED} AND batch_cap IS ?{unfailed}")
+    }
+}
+
+/// The queues of a stage, oldest job first; counting stops at `count_to`.
+pub fn queues(view: &View, filter: QueueFilter, count_to: u32) -> Stored<Vec<JobQueue>> {
+    let QueueFilter { stage, cap, .. } = filter;
+    let condition = filter.sql();
+    let mut first = view.prepare_cached(&format!(
+        "SELECT since FROM requests WHERE job = ? AND {condition}"
+    ))?;
+    let mut count = view.prepare_cached(&format!(
+        "SELECT count(*) FROM (SELECT 1 FROM requests WHERE job = ? AND {condition} LIMIT ?)"
+    ))?;
     let mut jobs = view.prepare_cached(&format!(
         "SELECT seq, client FROM batch_jobs WHERE {LIVE_JOB} ORDER BY seq"
     ))?;
@@ -56,13 +82,32 @@ pub fn queues(view: &View, stage: Stage, cap: Option<u32>, count_to: u32) -> Sto
     Ok(queues)
 }
 
+/// Lets up to `limit` requests be packed again whose time after a transient failure has come. A time further
+/// away than `longest` is from a clock that was set back since. Returns how many.
+pub fn release_due(tx: &Tx<'_>, longest: Duration, limit: u32) -> Stored<usize> {
+    let mut release = tx.prepare_cached(
+        "UPDATE requests SET retry_at = NULL, since = ?1
+         WHERE id IN (SELECT id FROM requests WHERE retry_at <= ?1 OR retry_at > ?2 LIMIT ?3)",
+    )?;
+    Ok(release.execute(params![tx.now, tx.now + longest, limit])?)
+}
+
+/// Whether [`release_due`] would find a request.
+pub fn has_due(view: &View, now: Timestamp, longest: Duration) -> Stored<bool> {
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM requests WHERE retry_at <= ?) OR EXISTS (SELECT 1 FROM requests WHERE retry_at > ?)",
+    )?;
+    Ok(query.query_row([now, now + longest], |row| row.get(0))?)
+}
+
 /// The caps of the waiting requests of a stage, the smallest first. Requests with different caps go into
 /// different batches.
 pub fn caps(view: &View, stage: Stage) -> Stored<Vec<u32>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT DISTINCT r.batch_cap FROM batch_jobs j JOIN requests r ON r.job = j.seq
          WHERE j.{LIVE_JOB}
-           AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS NOT NULL
+           AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.retry_at IS NULL
+           AND r.batch_cap IS NOT NULL
          ORDER BY r.batch_cap"
     ))?;
     let caps = query.query_map([stage], |row| row.get(0))?;
@@ -116,37 +161,26 @@ fn line(row: &rusqlite::Row<'_>) -> Stored<InputLine> {
     })
 }
 
-/// Leaves out the queues of a stage in which no request can be read.
-pub fn retain_readable(
-    view: &View,
-    stage: Stage,
-    cap: Option<u32>,
-    queues: Vec<JobQueue>,
-) -> Stored<Vec<JobQueue>> {
+/// Leaves out the queues in which no request can be read.
+pub fn retain_readable(view: &View, filter: QueueFilter, queues: Vec<JobQueue>) -> Stored<Vec<JobQueue>> {
     let mut readable = Vec::with_capacity(queues.len());
     for queue in queues {
-        if !waiting(view, queue.job, stage, cap, 0, 1)?.is_empty() {
+        if !waiting(view, queue.job, filter, 0, 1)?.is_empty() {
             readable.push(queue);
         }
     }
     Ok(readable)
 }
 
-/// Up to `limit` waiting requests of a queue whose row comes after `after`.
-pub fn waiting(
-    view: &View,
-    job: i64,
-    stage: Stage,
-    cap: Option<u32>,
-    after: i64,
-    limit: u32,
-) -> Stored<Vec<InputLine>> {
+/// Up to `limit` waiting requests of a job's queue whose row comes after `after`.
+pub fn waiting(view: &View, job: i64, filter: QueueFilter, after: i64, limit: u32) -> Stored<Vec<InputLine>> {
+    let condition = filter.sql();
     let mut query = view.prepare_cached(&format!(
-        "SELECT {LINE} FROM requests r JOIN batch_lots l ON l.id = r.lot
-         WHERE r.job = ? AND r.state = 'waiting' AND r.stage = ? AND r.images_due = 0 AND r.batch_cap IS ? AND r.id > ?
+        "SELECT {LINE} FROM (SELECT * FROM requests WHERE job = ? AND {condition} AND id > ?) r
+            JOIN batch_lots l ON l.id = r.lot
          ORDER BY r.id"
     ))?;
-    let lines = query.query_and_then(params![job, stage, cap, after], line)?;
+    let lines = query.query_and_then(params![job, filter.stage, filter.cap, after], line)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     view.readable(lines).take(limit).collect()
 }

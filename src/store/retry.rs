@@ -202,8 +202,8 @@ fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) ->
          WHERE id = ? AND status = 'failed'",
     ))?;
     let mut request_row = tx.prepare_cached(
-        "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, since = ?,
-             images_due = ?
+        "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, transient_failures = 0,
+             transient_wait_ms = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {

@@ -22,7 +22,7 @@ const WINDOW: i64 = 24 * 3600;
 pub fn stalled_jobs(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT j.id, min(r.since) AS since, count(*) AS number
-         FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting'
+         FROM batch_jobs j JOIN requests r ON r.job = j.seq AND r.state = 'waiting' AND r.retry_at IS NULL
          WHERE j.{LIVE_JOB} AND r.since < ? GROUP BY j.seq LIMIT ?"
     ))?;
     let obstacle = obstacle(view)?;

@@ -12,6 +12,7 @@ use super::settle::{self, AnswerOrigin, RequestRow, RetryRules};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::Outcome;
+use crate::domain::decide::failed_line::LineOrigin;
 use crate::domain::due::Due;
 use crate::domain::job::RequestState;
 use crate::domain::usage::TokenUsage;
@@ -36,6 +37,8 @@ pub struct SynchronousResult<'a> {
     pub text: &'a str,
     /// OpenAI's error, if it was not answered.
     pub error: &'a str,
+    /// Whether OpenAI may bill it.
+    pub may_be_billed: bool,
     /// The model.
     pub model: &'a str,
     /// OpenAI's id of the response.
@@ -137,7 +140,14 @@ pub fn end(
     if request.state != RequestState::Claimed {
         return Ok(());
     }
-    settle::judge(tx, &request, result.outcome, Some(result.error), rules)?;
+    let failure = settle::Failure {
+        outcome: result.outcome,
+        error: Some(result.error),
+        may_be_billed: result.may_be_billed,
+        origin: LineOrigin::Call,
+        row: call.id,
+    };
+    settle::judge(tx, &request, &failure, rules)?;
     match next_call {
         Some(at) => claim_again(tx, &request, rules.max_attempts, at),
         None => Ok(()),

@@ -44,7 +44,7 @@ pub(super) const TIMES: [Times; 19] = [
         &["cleaning_since", "cleaned_at"],
     ),
     times("batch_lots", "t.id", &[], &["processed_at"]),
-    times("requests", "t.id", &["since"], &[]),
+    times("requests", "t.id", &["since"], &["retry_at"]),
     times("image_checks", "t.url", &["checked_at"], &[]),
     times("acceptances", "t.job", &["accepted_at"], &[]),
     times("idempotency_keys", "t.client || ' ' || t.key", &["used_at"], &[]),

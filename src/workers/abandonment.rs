@@ -9,25 +9,15 @@ use crate::domain::batch::Outcome;
 use crate::domain::decide::abandoned_batch::WatchedBatch;
 use crate::openai::CallError;
 use crate::store::batches::{self, BatchRow};
-use crate::store::settle::{self, RetryRules};
-use crate::store::{Store, Stored, Tx, alerts};
+use crate::store::{Store, Stored, Tx, alerts, settle};
 
 /// Requests that are released in one transaction.
 const CHUNK: u32 = 200;
 
-/// What the configuration says of requests that are sent again.
-pub fn retry_rules(config: &Config) -> RetryRules {
-    RetryRules {
-        max_attempts: config.batch.max_attempts,
-        check_images: config.images.check,
-        batch_cap: None,
-    }
-}
-
 /// Releases the next requests of a batch that is abandoned: those without an answer wait to be sent again.
 /// Returns whether all are released. The last chunk is followed by a call that finds none.
 pub fn release_lines(store: &Store, config: &Config, row: &BatchRow, now: Moment) -> Stored<bool> {
-    let rules = retry_rules(config);
+    let rules = config.retry_rules();
     store.write(now.wall, |tx| {
         let last = settle::settle_lines(tx, row.id, row.settled_to, CHUNK, Outcome::NotRun, rules)?;
         match last {

@@ -36,6 +36,25 @@ pub fn record_success(tx: &Tx<'_>, kind: CallKind, batch: i64) -> Stored<()> {
     calls::clear_account_pause(tx, &PauseScope::OpenAi)
 }
 
+/// Pauses a model and opens the alert about it. The next batch is sent after `wait`; it is a probe of at most
+/// `probe` lines if that is given.
+pub fn pause_model(
+    tx: &Tx<'_>,
+    model: &str,
+    kind: AlertKind,
+    message: &str,
+    wait: Duration,
+    probe: Option<u32>,
+) -> Stored<()> {
+    let scope = PauseScope::Model(model.to_owned());
+    let until = tx.now + wait;
+    match probe {
+        Some(lines) => alerts::pause_for_probe(tx, &scope, message, until, lines)?,
+        None => alerts::pause(tx, &scope, message, Some(until))?,
+    }
+    alerts::open(tx, kind, &AlertSubject::Scope(scope), message).map(drop)
+}
+
 /// Ends the pauses of the account, because OpenAI accepted something that was sent.
 pub fn clear_sending_pauses(tx: &Tx<'_>) -> Stored<()> {
     calls::clear_account_pause(tx, &PauseScope::OpenAi)?;

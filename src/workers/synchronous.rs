@@ -18,7 +18,6 @@ use crate::domain::due::Due;
 use crate::domain::result_line;
 use crate::domain::usage::TokenUsage;
 use crate::openai::{CallError, ResponsesApi};
-use crate::store::settle::RetryRules;
 use crate::store::synchronous_calls::{self, SynchronousCall, SynchronousResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
 use crate::workers::pauses;
@@ -159,11 +158,9 @@ impl SynchronousCaller {
         };
         let (outcome, text, error) = answer.outcome();
         let response_id = response.as_ref().ok().and_then(|body| body["id"].as_str());
-        let rules = RetryRules {
-            max_attempts: self.config.batch.max_attempts,
-            check_images: self.config.images.check,
-            batch_cap: None,
-        };
+        let rules = self.config.retry_rules();
+        // OpenAI may have done the work although its answer was lost.
+        let may_be_billed = matches!(response, Err(CallError::Unknown { .. })) || tokens != TokenUsage::ZERO;
         let stored = self.store.write(now, |tx| {
             let ended = EndedSynchronousCall {
                 outcome,
@@ -179,6 +176,7 @@ impl SynchronousCaller {
                 outcome: decision.outcome,
                 text,
                 error: &error,
+                may_be_billed,
                 model,
                 response_id,
                 tokens,

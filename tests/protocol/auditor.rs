@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::world::openai::{Course, End, Fate, Fault, Op, OpenAi, error_entry};
+use crate::world::openai::{Course, End, Fault, Op, OpenAi, Outage, error_entry};
 use crate::world::{OPENAI, World};
 use batchkeeper::base::clock::Clock;
-use batchkeeper::domain::batch::{BatchState, Stage};
+use batchkeeper::domain::batch::BatchState;
 use batchkeeper::domain::openai::Identity;
 use batchkeeper::openai::BatchApi;
 use batchkeeper::store::{Store, invariants};
@@ -291,12 +291,10 @@ fn a_model_whose_last_batch_was_refused_is_not_told_of_for_ever() {
     for (fails, kind) in [(false, "model_refused"), (true, "model_fails")] {
         let mut world = audited(|_| {});
         if fails {
-            let fate = ("lot", Stage::Vision, Fate::Status(404), 99);
-            world.openai.state().fates.push(fate);
-            for _ in 0..3 {
-                world.submit(&["lot one", "lot two"], &["en"]);
-                world.settle();
-            }
+            world.openai.state().outage = Some(Outage::Alike);
+            let jobs = [0, 1].map(|_| world.submit(&["lot"; 30], &["en"]));
+            world.run_for(4 * MINUTE);
+            jobs.iter().for_each(|job| world.cancel(job));
         } else {
             let refused = End::Refused(vec![error_entry("model_not_found", Some(1))]);
             world.openai.state().courses.push_back(Course::ends(refused));

@@ -20,6 +20,7 @@ mod ingesting;
 mod lost_answers;
 mod missing_evidence;
 mod out_of_order;
+mod outages;
 mod polling;
 mod recovery;
 mod refused_batches;

@@ -1,9 +1,8 @@
 //! Batches that OpenAI refuses before any line runs.
 
-use crate::MINUTE;
 use crate::world::World;
-use crate::world::openai::{Course, End, Fate, Rule, error_entry};
-use batchkeeper::domain::batch::{BatchState, Stage};
+use crate::world::openai::{Course, End, Rule, error_entry};
+use batchkeeper::domain::batch::BatchState;
 use std::time::Duration;
 
 #[test]
@@ -92,22 +91,4 @@ fn a_model_that_batches_cannot_have_blames_no_lot() {
     assert_eq!(world.open_alerts(), ["model_refused"]);
     world.settle();
     world.assert_answered(&job);
-}
-
-#[test]
-fn a_model_that_fails_every_line_three_times_pauses() {
-    let mut world = World::new();
-    let fate = ("lot", Stage::Vision, Fate::Status(404), 99);
-    world.openai.state().fates.push(fate);
-    for _ in 0..3 {
-        world.submit(&["lot one", "lot two"], &["en"]);
-        world.settle();
-    }
-    assert_eq!(world.open_alerts(), ["model_fails"]);
-    let job = world.submit(&["other"], &["en"]);
-    world.run_for(30 * MINUTE);
-    assert_eq!(world.made(), 3);
-    world.settle();
-    world.assert_answered(&job);
-    assert!(world.open_alerts().is_empty());
 }

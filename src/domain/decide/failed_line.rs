@@ -1,9 +1,29 @@
-//! A line of a batch, or a synchronous call, brought no text: whether its request is sent again.
+//! A line of a batch, or a synchronous call, brought no text: whether its request is sent again, and when.
+//!
+//! | outcome | its batch | what follows |
+//! |---|---|---|
+//! | passing | sound | an attempt; the attempts are spread over `batch.retry_period` |
+//! | passing | in an outage | waits, minutes to an hour; fails after `batch.transient_timeout` of such waits |
+//! | passing | a synchronous call | no attempt: the calls end with the job's time |
+//! | passing, but with usage | any | an attempt: it may have been billed |
+//! | misconfigured | every line blames the setting | waits without an attempt, as the stage is paused |
+//! | misconfigured | other lines ran | fails |
+//! | missing, unreadable | any | an attempt: it may have been billed |
+//! | truncated | any | an attempt with a higher cap, once |
+//! | an image unreachable | any | an attempt after another check of the images, twice |
+//! | refused, filtered, wrong | any | fails |
+//! | not run | any | is sent again without an attempt |
 
+use std::time::Duration;
+
+use super::backoff::{backoff, jitter};
+use super::batch_verdict::BatchVerdict;
 use crate::domain::batch::Outcome;
 
 /// A lot whose images all pass our own check is sent again this often because OpenAI could not fetch one.
 const IMAGE_ROUNDS: u32 = 2;
+/// A request fails transiently at least this often before `batch.transient_timeout` fails it.
+const LEAST_TRANSIENT_FAILURES: u32 = 8;
 
 /// What a request has been through before this line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +34,10 @@ pub struct RequestHistory {
     pub raised: bool,
     /// How often OpenAI could not fetch an image of it.
     pub image_rounds: u32,
+    /// How often it has failed transiently.
+    pub transient_failures: u32,
+    /// The sum of its waits after transient failures. Pauses, used budgets and downtime are not in it.
+    pub transient_waited: Duration,
 }
 
 /// Whether a request has what it is made from.
@@ -27,6 +51,46 @@ pub enum LineSource {
     Absent,
 }
 
+/// How a request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineOrigin {
+    /// By a batch of which its lines together say this.
+    Batch(BatchVerdict),
+    /// By a synchronous call.
+    Call,
+}
+
+/// What the configuration says of requests that are sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryRules {
+    /// Attempts that a request has in all.
+    pub max_attempts: u32,
+    /// Attempts that fail transiently are spread over this time.
+    pub retry_period: Duration,
+    /// The first wait in an outage.
+    pub first_wait: Duration,
+    /// A request fails in an outage once its waits come to this time.
+    pub transient_timeout: Duration,
+    /// Whether images can be checked again.
+    pub check_images: bool,
+    /// The most lines of the next batch of a line that was not run; `None` for no limit.
+    pub batch_cap: Option<u32>,
+}
+
+/// No limit at all, for requests that stay with another database.
+impl Default for RetryRules {
+    fn default() -> Self {
+        Self {
+            max_attempts: u32::MAX,
+            retry_period: Duration::ZERO,
+            first_wait: Duration::ZERO,
+            transient_timeout: Duration::MAX,
+            check_images: false,
+            batch_cap: None,
+        }
+    }
+}
+
 /// A line without a text, once both files of its batch are read.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedLine<'a> {
@@ -34,26 +98,25 @@ pub struct FailedLine<'a> {
     pub outcome: Outcome,
     /// What OpenAI said.
     pub error: Option<&'a str>,
+    /// Whether OpenAI may bill it.
+    pub may_be_billed: bool,
+    /// How it was sent.
+    pub origin: LineOrigin,
     /// What its request has been through.
     pub history: RequestHistory,
     /// Whether it can be sent again.
     pub source: LineSource,
-    /// Attempts that a request has in all.
-    pub max_attempts: u32,
+    /// What the configuration says.
+    pub rules: RetryRules,
+    /// The same for all lines of a batch, so that those that failed together wait for the same time.
+    pub seed: i64,
 }
 
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailedLineDecision {
     /// The request waits for a later batch.
-    Retry {
-        /// Whether this was one of its attempts.
-        is_counted: bool,
-        /// Whether its answer may be longer next time.
-        raise: bool,
-        /// Whether its lot's images are checked again first.
-        check_images: bool,
-    },
+    Retry(LineRetry),
     /// The request is cancelled, and wanted again once its lot has a description. A batch that was linked
     /// had asked for it.
     PutOff,
@@ -62,6 +125,19 @@ pub enum FailedLineDecision {
         /// Why, for clients.
         reason: String,
     },
+}
+
+/// How a request is sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineRetry {
+    /// Whether this was one of its attempts.
+    pub is_counted: bool,
+    /// Whether its answer may be longer next time.
+    pub raise: bool,
+    /// Whether its lot's images are checked again first.
+    pub check_images: bool,
+    /// How long it waits after a transient failure; `None` if it did not fail transiently.
+    pub wait: Option<Duration>,
 }
 
 impl FailedLine<'_> {
@@ -73,7 +149,7 @@ impl FailedLine<'_> {
             };
         };
         match self.source {
-            LineSource::Present => retry,
+            LineSource::Present => FailedLineDecision::Retry(retry),
             LineSource::Pending => FailedLineDecision::PutOff,
             LineSource::Absent => FailedLineDecision::Fail {
                 reason: "its lot has no description to translate".into(),
@@ -81,21 +157,74 @@ impl FailedLine<'_> {
         }
     }
 
-    fn retry(&self) -> Option<FailedLineDecision> {
+    fn retry(&self) -> Option<LineRetry> {
         let history = self.history;
-        let has_attempts = history.attempts + 1 < self.max_attempts;
-        let (may_retry, is_counted) = match self.outcome {
-            Outcome::NotRun => (true, false),
-            Outcome::Passing | Outcome::Unreadable | Outcome::Missing => (has_attempts, true),
-            Outcome::Truncated => (!history.raised, true),
-            Outcome::ImageUnreachable => (history.image_rounds < IMAGE_ROUNDS && has_attempts, true),
-            Outcome::Answered | Outcome::Refused | Outcome::Filtered | Outcome::Wrong => (false, true),
+        let attempt = LineRetry {
+            is_counted: true,
+            ..LineRetry::default()
         };
-        may_retry.then_some(FailedLineDecision::Retry {
+        let has_attempts = history.attempts + 1 < self.rules.max_attempts;
+        match self.outcome {
+            Outcome::NotRun => Some(LineRetry::default()),
+            Outcome::Misconfigured => self.is_setting_to_blame().then(LineRetry::default),
+            Outcome::Passing if !self.may_be_billed => self.retry_transient(has_attempts),
+            Outcome::Passing | Outcome::Unreadable | Outcome::Missing => has_attempts.then_some(attempt),
+            Outcome::Truncated => (!history.raised).then_some(LineRetry {
+                raise: true,
+                ..attempt
+            }),
+            Outcome::ImageUnreachable => {
+                (history.image_rounds < IMAGE_ROUNDS && has_attempts).then_some(LineRetry {
+                    check_images: true,
+                    ..attempt
+                })
+            }
+            Outcome::Answered | Outcome::Refused | Outcome::Filtered | Outcome::Wrong => None,
+        }
+    }
+
+    /// Whether the whole batch, and not this line alone, failed because of a setting. A batch decides what a
+    /// synchronous call has met.
+    fn is_setting_to_blame(&self) -> bool {
+        matches!(
+            self.origin,
+            LineOrigin::Call | LineOrigin::Batch(BatchVerdict::Misconfigured)
+        )
+    }
+
+    fn retry_transient(&self, has_attempts: bool) -> Option<LineRetry> {
+        let (is_counted, wait) = match self.origin {
+            LineOrigin::Call => return Some(LineRetry::default()),
+            LineOrigin::Batch(BatchVerdict::Outage) if self.is_time_over() => return None,
+            LineOrigin::Batch(BatchVerdict::Outage) => (false, self.wait_in_outage()),
+            LineOrigin::Batch(_) if !has_attempts => return None,
+            LineOrigin::Batch(_) => (true, self.wait_between_attempts()),
+        };
+        Some(LineRetry {
             is_counted,
-            raise: self.outcome == Outcome::Truncated,
-            check_images: self.outcome == Outcome::ImageUnreachable,
+            wait: Some(jitter(wait, self.seed)),
+            ..LineRetry::default()
         })
+    }
+
+    fn is_time_over(&self) -> bool {
+        self.history.transient_failures + 1 >= LEAST_TRANSIENT_FAILURES
+            && self.history.transient_waited >= self.rules.transient_timeout
+    }
+
+    /// Doubled with each failure, at most twelve times the first wait: an hour as configured by default.
+    fn wait_in_outage(&self) -> Duration {
+        let first = self.rules.first_wait;
+        backoff(first, self.history.transient_failures, None).min(first * 12)
+    }
+
+    /// The first attempts follow each other fast, and the last one comes after the whole period.
+    fn wait_between_attempts(&self) -> Duration {
+        let last = f64::from(self.rules.max_attempts.saturating_sub(1).max(1));
+        let share = |attempt: u32| (f64::from(attempt) / last).powi(4);
+        let attempts = self.history.attempts;
+        let part = share(attempts + 1) - share(attempts);
+        self.rules.retry_period.mul_f64(part.clamp(0.0, 1.0))
     }
 
     fn reason(&self) -> String {
@@ -105,12 +234,14 @@ impl FailedLine<'_> {
             Outcome::ImageUnreachable => "IMAGE_UNREACHABLE: OpenAI could not fetch its images",
             Outcome::Refused => "the model refused",
             Outcome::Filtered => "a content filter stopped the answer",
-            Outcome::Unreadable => "the result line cannot be read",
-            Outcome::Answered | Outcome::Passing | Outcome::Wrong | Outcome::NotRun => {
-                "OpenAI answered with an error"
-            }
+            Outcome::Unreadable => "OpenAI's answer cannot be read",
+            Outcome::Answered
+            | Outcome::Passing
+            | Outcome::Wrong
+            | Outcome::Misconfigured
+            | Outcome::NotRun => "OpenAI answered with an error",
         };
-        let attempts = self.history.attempts + 1;
+        let attempts = (self.history.attempts + 1).max(self.history.transient_failures + 1);
         let tries = if attempts > 1 {
             format!(" (after {attempts} attempts)")
         } else {
@@ -127,63 +258,160 @@ impl FailedLine<'_> {
 mod tests {
     use super::*;
 
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+    const SOUND: LineOrigin = LineOrigin::Batch(BatchVerdict::Sound);
+    const OUTAGE: LineOrigin = LineOrigin::Batch(BatchVerdict::Outage);
+    const MISCONFIGURED: LineOrigin = LineOrigin::Batch(BatchVerdict::Misconfigured);
+    const AGAIN: LineRetry = LineRetry {
+        is_counted: false,
+        raise: false,
+        check_images: false,
+        wait: None,
+    };
+    const ATTEMPT: LineRetry = LineRetry {
+        is_counted: true,
+        ..AGAIN
+    };
+
     fn line(outcome: Outcome, attempts: u32) -> FailedLine<'static> {
         FailedLine {
             outcome,
             error: None,
+            may_be_billed: false,
+            origin: SOUND,
             history: RequestHistory {
                 attempts,
                 ..RequestHistory::default()
             },
             source: LineSource::Present,
-            max_attempts: 3,
+            rules: RetryRules {
+                max_attempts: 5,
+                retry_period: 6 * HOUR,
+                first_wait: 5 * MINUTE,
+                transient_timeout: 72 * HOUR,
+                check_images: true,
+                batch_cap: None,
+            },
+            seed: 1,
         }
     }
 
-    fn retry(is_counted: bool, raise: bool, check_images: bool) -> FailedLineDecision {
-        FailedLineDecision::Retry {
-            is_counted,
-            raise,
-            check_images,
+    /// How a line's request is sent again, without its wait; `None` if it fails.
+    fn retry(line: &FailedLine<'_>) -> Option<LineRetry> {
+        match line.decide() {
+            FailedLineDecision::Retry(retry) => Some(LineRetry { wait: None, ..retry }),
+            _ => None,
         }
     }
 
-    fn fails(line: &FailedLine<'_>) -> bool {
-        matches!(line.decide(), FailedLineDecision::Fail { .. })
+    fn wait(line: &FailedLine<'_>) -> Option<Duration> {
+        match line.decide() {
+            FailedLineDecision::Retry(retry) => retry.wait,
+            _ => None,
+        }
     }
 
     #[test]
     fn each_outcome_has_its_verdict() {
-        let again = retry(true, false, false);
-        for outcome in [Outcome::Passing, Outcome::Unreadable, Outcome::Missing] {
-            assert_eq!(line(outcome, 1).decide(), again, "{outcome}");
-            assert!(fails(&line(outcome, 2)), "{outcome}");
+        for (outcome, may_be_billed, origin, attempts, expected) in [
+            (Outcome::Passing, false, SOUND, 3, Some(ATTEMPT)),
+            (Outcome::Passing, false, SOUND, 4, None),
+            (Outcome::Passing, false, OUTAGE, 4, Some(AGAIN)),
+            (Outcome::Passing, false, MISCONFIGURED, 4, None),
+            (Outcome::Passing, false, LineOrigin::Call, 4, Some(AGAIN)),
+            (Outcome::Passing, true, OUTAGE, 3, Some(ATTEMPT)),
+            (Outcome::Passing, true, OUTAGE, 4, None),
+            (Outcome::Passing, true, LineOrigin::Call, 4, None),
+            (Outcome::Missing, false, OUTAGE, 3, Some(ATTEMPT)),
+            (Outcome::Missing, false, OUTAGE, 4, None),
+            (Outcome::Unreadable, false, OUTAGE, 4, None),
+            (Outcome::Misconfigured, false, MISCONFIGURED, 9, Some(AGAIN)),
+            (Outcome::Misconfigured, false, LineOrigin::Call, 9, Some(AGAIN)),
+            (Outcome::Misconfigured, false, SOUND, 0, None),
+            (Outcome::Misconfigured, false, OUTAGE, 0, None),
+            (Outcome::Refused, false, OUTAGE, 0, None),
+            (Outcome::Filtered, false, OUTAGE, 0, None),
+            (Outcome::Wrong, false, MISCONFIGURED, 0, None),
+            // A line that OpenAI did not run is no attempt, however many there were.
+            (Outcome::NotRun, false, SOUND, 9, Some(AGAIN)),
+        ] {
+            let line = FailedLine {
+                may_be_billed,
+                origin,
+                ..line(outcome, attempts)
+            };
+            assert_eq!(
+                retry(&line),
+                expected,
+                "{outcome} {may_be_billed} {origin:?} after {attempts}"
+            );
         }
-        for outcome in [Outcome::Refused, Outcome::Filtered, Outcome::Wrong] {
-            assert!(fails(&line(outcome, 0)), "{outcome}");
+    }
+
+    #[test]
+    fn attempts_are_spread_over_the_period() {
+        let waits: Vec<Duration> = (0..4)
+            .map(|attempts| wait(&line(Outcome::Passing, attempts)).expect("sent again"))
+            .collect();
+        assert!(waits[0] < 2 * MINUTE, "{waits:?}");
+        assert!(waits.is_sorted(), "{waits:?}");
+        let all: Duration = waits.iter().sum();
+        assert!((5 * HOUR..7 * HOUR).contains(&all), "{all:?}");
+        // What may have been billed has not failed transiently.
+        assert_eq!(wait(&line(Outcome::Missing, 0)), None);
+    }
+
+    #[test]
+    fn an_outage_is_waited_out_by_time_and_not_by_attempts() {
+        let mut line = FailedLine {
+            origin: OUTAGE,
+            ..line(Outcome::Passing, 4)
+        };
+        let mut waits = Vec::new();
+        for failures in 0..200 {
+            line.history.transient_failures = failures;
+            line.history.transient_waited = waits.iter().sum();
+            match wait(&line) {
+                Some(wait) => waits.push(wait),
+                None => break,
+            }
         }
-        // A line that OpenAI did not run is no attempt, however many there were.
-        assert_eq!(line(Outcome::NotRun, 9).decide(), retry(false, false, false));
+        assert!((4 * MINUTE..=6 * MINUTE).contains(&waits[0]), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= HOUR + HOUR / 5), "{waits:?}");
+        let all: Duration = waits.iter().sum();
+        assert!((72 * HOUR..74 * HOUR).contains(&all), "{all:?}");
+        // A short limit leaves eight attempts.
+        line.rules.transient_timeout = MINUTE;
+        line.history.transient_waited = HOUR;
+        line.history.transient_failures = 6;
+        assert!(wait(&line).is_some());
+        line.history.transient_failures = 7;
+        assert_eq!(wait(&line), None);
     }
 
     #[test]
     fn a_truncated_answer_is_asked_for_once_more_with_a_higher_cap() {
         let mut line = line(Outcome::Truncated, 9);
-        assert_eq!(line.decide(), retry(true, true, false));
+        let raised = LineRetry {
+            raise: true,
+            ..ATTEMPT
+        };
+        assert_eq!(retry(&line), Some(raised));
         line.history.raised = true;
-        assert!(fails(&line));
+        assert_eq!(retry(&line), None);
     }
 
     #[test]
     fn a_lot_whose_image_openai_cannot_fetch_is_checked_and_sent_twice_more() {
-        for (image_rounds, attempts, is_sent) in [(0, 0, true), (1, 1, true), (2, 0, false), (0, 2, false)] {
+        let checked = LineRetry {
+            check_images: true,
+            ..ATTEMPT
+        };
+        for (image_rounds, attempts, is_sent) in [(0, 0, true), (1, 1, true), (2, 0, false), (0, 4, false)] {
             let mut line = line(Outcome::ImageUnreachable, attempts);
             line.history.image_rounds = image_rounds;
-            if is_sent {
-                assert_eq!(line.decide(), retry(true, false, true));
-            } else {
-                assert!(fails(&line), "{line:?}");
-            }
+            assert_eq!(retry(&line), is_sent.then_some(checked), "{line:?}");
         }
     }
 
@@ -204,9 +432,9 @@ mod tests {
 
     #[test]
     fn the_reason_says_how_often_it_was_tried() {
-        let mut line = line(Outcome::Missing, 2);
+        let mut line = line(Outcome::Missing, 4);
         line.error = Some("");
-        let reason = "OpenAI's result files say nothing of it (after 3 attempts)".to_owned();
+        let reason = "OpenAI's result files say nothing of it (after 5 attempts)".to_owned();
         assert_eq!(line.decide(), FailedLineDecision::Fail { reason });
     }
 }

@@ -6,6 +6,7 @@
 pub mod abandoned_batch;
 pub mod audit;
 pub mod backoff;
+pub mod batch_verdict;
 pub mod clock_confirmation;
 pub mod ended_lot;
 pub mod failed_call;

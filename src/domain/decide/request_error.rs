@@ -1,4 +1,6 @@
-//! OpenAI answered a request with an error: whether its image, the moment or the request itself is to blame.
+//! OpenAI answered a request with an error: whether its image, the moment, a setting or the request itself is to blame.
+
+use crate::domain::parameters::Setting;
 
 /// Codes of `ResponseErrorCode` for an image that OpenAI could not fetch.
 const IMAGE_CODES: [&str; 3] = [
@@ -19,6 +21,9 @@ const PASSING_CODES: [&str; 9] = [
     "billing_hard_limit_reached",
     "credit_balance_exhausted",
 ];
+
+/// Codes of a parameter that the model does not take, or not with that value.
+const PARAMETER_CODES: [&str; 3] = ["unsupported_parameter", "unsupported_value", "unknown_parameter"];
 
 /// Where an error was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub enum Blame {
     Image,
     /// The moment: the same request may succeed later.
     Moment,
+    /// A setting, which every request of its stage has: it fails until an operator has changed it.
+    Setting(Setting),
     /// The request: it will fail again.
     Request,
 }
@@ -66,11 +73,35 @@ impl RequestError {
                 Blame::Image
             }
             ErrorPlace::Status(400..500) if self.is_passing() => Blame::Moment,
-            ErrorPlace::Status(400..500) => Blame::Request,
+            ErrorPlace::Status(status @ 400..500) => self
+                .setting()
+                .or_else(|| setting_of(status))
+                .map_or(Blame::Request, Blame::Setting),
             ErrorPlace::Success if self.is_passing() || self.code.is_empty() => Blame::Moment,
-            ErrorPlace::Success => Blame::Request,
+            ErrorPlace::Success => self.setting().map_or(Blame::Request, Blame::Setting),
             // A code that is not known proves nothing against the request.
-            ErrorPlace::Status(_) | ErrorPlace::Line => Blame::Moment,
+            ErrorPlace::Line => self.setting().map_or(Blame::Moment, Blame::Setting),
+            ErrorPlace::Status(_) => Blame::Moment,
+        }
+    }
+
+    /// The setting that is to blame by code and parameter; `None` if they blame none.
+    fn setting(&self) -> Option<Setting> {
+        match (self.code.as_str(), self.param.as_str()) {
+            ("invalid_api_key", _) => Some(Setting::ApiKey),
+            ("model_not_found", _) | (_, "model") => Some(Setting::Model),
+            (_, param) if param.starts_with("reasoning") => Some(Setting::ReasoningEffort),
+            (_, "max_output_tokens" | "max_tokens" | "max_completion_tokens") => {
+                Some(Setting::MaxOutputTokens)
+            }
+            (_, param) if param.ends_with(".detail") => Some(Setting::Detail),
+            // Other members of a body that are the same in every line.
+            (code, param) if PARAMETER_CODES.contains(&code) => {
+                let is_of_every_line =
+                    param.is_empty() || param.starts_with("text") || param == "instructions";
+                is_of_every_line.then_some(Setting::Other)
+            }
+            _ => None,
         }
     }
 
@@ -92,6 +123,15 @@ impl RequestError {
         let has_any = |words: &[&str]| words.iter().any(|word| message.contains(word));
         // Not "downloaded": an image that arrived may be bad in other ways.
         has_any(&["downloading", "to download", "not download"]) && has_any(&["image", "http"])
+    }
+}
+
+/// The setting that a status blames, whatever its code.
+fn setting_of(status: u16) -> Option<Setting> {
+    match status {
+        401 | 403 => Some(Setting::ApiKey),
+        404 => Some(Setting::Model),
+        _ => None,
     }
 }
 
@@ -122,6 +162,24 @@ mod tests {
             (status(400), "", "", "", Blame::Request),
             (status(500), "invalid_image_url", "", "", Blame::Moment),
             (status(302), "", "", "", Blame::Moment),
+            (status(404), "", "", "", Blame::Setting(Setting::Model)),
+            (
+                status(400),
+                "model_not_found",
+                "",
+                "",
+                Blame::Setting(Setting::Model),
+            ),
+            (
+                status(401),
+                "invalid_api_key",
+                "",
+                "",
+                Blame::Setting(Setting::ApiKey),
+            ),
+            (status(403), "", "", "", Blame::Setting(Setting::ApiKey)),
+            (status(403), "insufficient_quota", "", "", Blame::Moment),
+            (line, "model_not_found", "", "", Blame::Setting(Setting::Model)),
             (success, "invalid_prompt", "", "", Blame::Request),
             (success, "", "", "", Blame::Moment),
             (success, "rate_limit_exceeded", "", "", Blame::Moment),
@@ -134,6 +192,41 @@ mod tests {
                 message: message.into(),
             };
             assert_eq!(error.blame(place), expected, "{place:?} {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_the_configuration_is_to_blame_and_not_the_request() {
+        for (code, param, expected) in [
+            (
+                "unsupported_parameter",
+                "reasoning.effort",
+                Some(Setting::ReasoningEffort),
+            ),
+            ("unsupported_value", "reasoning", Some(Setting::ReasoningEffort)),
+            (
+                "integer_below_min_value",
+                "max_output_tokens",
+                Some(Setting::MaxOutputTokens),
+            ),
+            (
+                "invalid_value",
+                "input[0].content[1].detail",
+                Some(Setting::Detail),
+            ),
+            ("unsupported_value", "text.format", Some(Setting::Other)),
+            ("unsupported_parameter", "", Some(Setting::Other)),
+            ("unsupported_value", "input[0].content[1].image_url", None),
+            ("unsupported_parameter", "temperature", None),
+            ("invalid_prompt", "", None),
+        ] {
+            let error = RequestError {
+                code: code.into(),
+                param: param.into(),
+                ..RequestError::default()
+            };
+            let expected = expected.map_or(Blame::Request, Blame::Setting);
+            assert_eq!(error.blame(ErrorPlace::Status(400)), expected, "{error:?}");
         }
     }
 }

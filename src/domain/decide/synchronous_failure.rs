@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | OpenAI answered | as in a result file | after the backoff | the account's ends |
 //! | OpenAI refuses the account | not run | by a batch | the account's begins |
+//! | OpenAI blames a setting | as in a result file | by a batch | stays |
 //! | it certainly had no effect | not run | after the backoff | of all calls, if OpenAI asks to wait |
 //! | its effect is unknown | as in a result file | after the backoff | of all calls, if OpenAI asks to wait |
 //!
@@ -98,7 +99,9 @@ impl EndedSynchronousCall<'_> {
                     Outcome::Passing if error.had_no_effect() => Outcome::NotRun,
                     outcome => outcome,
                 },
-                next_call: self.next_call(wait),
+                next_call: self
+                    .next_call(wait)
+                    .filter(|_| self.outcome != Outcome::Misconfigured),
                 pause: error.retry_after().map_or(PauseDecision::Keep, |asked| {
                     PauseDecision::PauseCalls(self.at + asked.min(self.timeout))
                 }),
@@ -207,6 +210,14 @@ mod tests {
                 PauseCalls(at(150)),
             ),
             (Outcome::Passing, Some(unknown()), 3, Outcome::Passing, None, Keep),
+            (
+                Outcome::Misconfigured,
+                Some(refused(400, "unsupported_value", None)),
+                0,
+                Outcome::Misconfigured,
+                None,
+                Keep,
+            ),
             (
                 Outcome::Passing,
                 Some(no_connection),

@@ -2,6 +2,7 @@
 
 use super::json::cut;
 use crate::domain::batch::Outcome;
+use crate::domain::parameters::Setting;
 use crate::domain::usage::TokenUsage;
 
 /// One line of an output or error file.
@@ -41,7 +42,23 @@ pub enum Answer {
     },
     /// The request is not to blame: it may succeed at another time.
     Retry {
-        /// OpenAI's code or type, or one of ours if it has none (`no_answer`, `empty_text`, …).
+        /// OpenAI's code or type, or one of ours if it has none (`http_<status>`, `failed`, …).
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The answer cannot be read, and may have been billed.
+    Malformed {
+        /// One of ours: `no_answer`, `malformed_body`, `empty_text`, or the answer's odd status.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// A setting is wrong: every request of the stage will fail until it is changed.
+    Misconfigured {
+        /// The setting.
+        setting: Setting,
+        /// OpenAI's code or type, or `http_<status>`.
         code: String,
         /// For people.
         message: String,
@@ -56,6 +73,14 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// The setting that is to blame; `None` if none is.
+    pub fn setting(&self) -> Option<Setting> {
+        match self {
+            Self::Misconfigured { setting, .. } => Some(*setting),
+            _ => None,
+        }
+    }
+
     /// The outcome for its request, with the text of an answer and OpenAI's words on a failure.
     pub fn outcome(&self) -> (Outcome, &str, String) {
         let with_code = |code: &str, message: &str| {
@@ -72,6 +97,10 @@ impl Answer {
             Self::Filtered => (Outcome::Filtered, "", String::new()),
             Self::ImageUnreachable { message } => (Outcome::ImageUnreachable, "", message.clone()),
             Self::Retry { code, message } => (Outcome::Passing, "", with_code(code, message)),
+            Self::Malformed { code, message } => (Outcome::Unreadable, "", with_code(code, message)),
+            Self::Misconfigured { code, message, .. } => {
+                (Outcome::Misconfigured, "", with_code(code, message))
+            }
             Self::Fail { code, message } => (Outcome::Wrong, "", with_code(code, message)),
         }
     }
@@ -95,9 +124,9 @@ impl std::fmt::Display for BrokenLine {
 impl std::error::Error for BrokenLine {}
 
 impl Answer {
-    /// An answer that may succeed at another time.
-    pub(super) fn retry(code: &str, message: &str) -> Self {
-        Self::Retry {
+    /// An answer that cannot be read.
+    pub(super) fn malformed(code: &str, message: &str) -> Self {
+        Self::Malformed {
             code: cut(code),
             message: cut(message),
         }

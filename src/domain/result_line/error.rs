@@ -43,6 +43,11 @@ fn answer(error: RequestError, place: ErrorPlace, unnamed: &str) -> Answer {
             code,
             message: described(message),
         },
+        Blame::Setting(setting) => Answer::Misconfigured {
+            setting,
+            code,
+            message: described(message),
+        },
         Blame::Request => Answer::Fail {
             code,
             message: described(message),

@@ -44,7 +44,7 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
         // Else an error of the line itself means that there was no HTTP answer.
         (None, Some(error), _) => (error::of_line(error), TokenUsage::ZERO),
         (None, None, None) => (
-            Answer::retry("no_answer", "neither answer nor error"),
+            Answer::malformed("no_answer", "neither answer nor error"),
             TokenUsage::ZERO,
         ),
         (body, _, status) => {
@@ -71,7 +71,7 @@ pub fn read_body(status: u16, body: &serde_json::Value) -> (Answer, TokenUsage) 
         }
         // Not reached: `body` is JSON.
         Err(error) => (
-            Answer::retry("malformed_body", &error.to_string()),
+            Answer::malformed("malformed_body", &error.to_string()),
             TokenUsage::ZERO,
         ),
     }
@@ -82,7 +82,7 @@ fn of_http(status: u16, body: Option<Json<'_>>) -> Answer {
         return error::of_status(status, body);
     }
     let Some(body) = body.filter(|body| matches!(body, Json::Object(_))) else {
-        return Answer::retry("malformed_body", "the body is no answer that is known here");
+        return Answer::malformed("malformed_body", "the body is no answer that is known here");
     };
     if let Some(error) = member(body, "error") {
         return error::inside_success(error);
@@ -92,7 +92,7 @@ fn of_http(status: u16, body: Option<Json<'_>>) -> Answer {
     } else if member(body, "choices").is_some() {
         of_chat(body)
     } else {
-        Answer::retry("malformed_body", "the body is no answer that is known here")
+        Answer::malformed("malformed_body", "the body is no answer that is known here")
     }
 }
 
@@ -109,8 +109,14 @@ fn of_response(body: Json<'_>) -> Answer {
                 _ => Answer::Truncated,
             };
         }
+        Some("failed") => {
+            return Answer::Retry {
+                code: "failed".into(),
+                message: "the answer's status is failed".into(),
+            };
+        }
         Some(other) => {
-            return Answer::retry(other, &format!("the answer's status is {other}"));
+            return Answer::malformed(other, &format!("the answer's status is {other}"));
         }
     }
     let output = member(body, "output").and_then(Json::as_array);
@@ -136,7 +142,7 @@ fn of_response(body: Json<'_>) -> Answer {
 fn of_chat(body: Json<'_>) -> Answer {
     let choices = member(body, "choices").and_then(Json::as_array);
     let Some(choice) = choices.and_then(|mut choices| choices.next()) else {
-        return Answer::retry("malformed_body", "the answer has no choices");
+        return Answer::malformed("malformed_body", "the answer has no choices");
     };
     match string(choice, "finish_reason").as_deref() {
         Some("length") => return Answer::Truncated,
@@ -189,7 +195,7 @@ impl AnswerParts {
         }
         let message = cut(&self.refusal);
         if message.is_empty() {
-            Answer::retry("empty_text", "the answer has no text")
+            Answer::malformed("empty_text", "the answer has no text")
         } else {
             Answer::Refusal { message }
         }

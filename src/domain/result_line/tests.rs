@@ -1,4 +1,6 @@
 use super::*;
+use crate::domain::batch::Outcome;
+use crate::domain::parameters::Setting;
 use crate::domain::usage::TokenUsage;
 use serde_json::{Value, json};
 
@@ -61,6 +63,22 @@ fn retry_code(answer: Answer) -> String {
         }
         other => panic!("{other:?} is no retry"),
     }
+}
+
+fn malformed_code(answer: Answer) -> String {
+    match answer {
+        Answer::Malformed { code, message } => {
+            assert!(!message.is_empty());
+            code
+        }
+        other => panic!("{other:?} is not malformed"),
+    }
+}
+
+fn blamed_setting(answer: &Answer) -> Setting {
+    answer
+        .setting()
+        .unwrap_or_else(|| panic!("{answer:?} blames no setting"))
 }
 
 fn fail_code(answer: Answer) -> String {
@@ -134,8 +152,8 @@ fn errors_of_the_line_are_tried_again_unless_an_image_is_to_blame() {
         line(Value::Null, json!({"code": "invalid_image_url", "message": "no"})),
         Answer::ImageUnreachable { message: "no".into() }
     );
-    assert_eq!(retry_code(line(Value::Null, Value::Null)), "no_answer");
-    assert_eq!(retry_code(line(json!({}), json!({}))), "no_answer");
+    assert_eq!(malformed_code(line(Value::Null, Value::Null)), "no_answer");
+    assert_eq!(malformed_code(line(json!({}), json!({}))), "no_answer");
     let with_status = |status| {
         line(
             json!({"status_code": status, "body": null}),
@@ -189,23 +207,36 @@ fn want_of_money_blames_no_request() {
 }
 
 #[test]
+fn errors_of_a_setting_name_it() {
+    for (status, code, param, expected) in [
+        (401, json!("invalid_api_key"), Value::Null, Setting::ApiKey),
+        (403, json!(1010), Value::Null, Setting::ApiKey),
+        (404, json!("model_not_found"), Value::Null, Setting::Model),
+        (
+            400,
+            json!("unsupported_value"),
+            json!("reasoning.effort"),
+            Setting::ReasoningEffort,
+        ),
+        (400, Value::Null, json!("max_tokens"), Setting::MaxOutputTokens),
+    ] {
+        let answer = api_error(status, code, param, "m");
+        assert_eq!(blamed_setting(&answer), expected);
+        assert_eq!(answer.outcome().0, Outcome::Misconfigured);
+    }
+    assert_eq!(blamed_setting(&body(403, json!({}))), Setting::ApiKey);
+}
+
+#[test]
 fn other_client_errors_fail() {
     for (status, code) in [
         (400, "context_length_exceeded"),
         (400, "invalid_prompt"),
         (400, "image_content_policy_violation"),
-        (401, "invalid_api_key"),
-        (404, "model_not_found"),
         (422, "unprocessable"),
     ] {
         assert_eq!(fail_code(api_error(status, json!(code), Value::Null, "m")), code);
     }
-    assert_eq!(
-        fail_code(api_error(400, Value::Null, json!("max_tokens"), "m")),
-        "invalid_request_error"
-    );
-    assert_eq!(fail_code(api_error(403, json!(1010), Value::Null, "m")), "1010");
-    assert_eq!(fail_code(body(403, json!({}))), "http_403");
     let detail = |body_: Value| match body(400, body_) {
         Answer::Fail { message, .. } => message,
         other => panic!("{other:?}"),
@@ -319,7 +350,7 @@ fn an_answer_without_text_is_none_and_never_the_format() {
         chat("stop", json!({"content": null, "refusal": null})),
         chat("tool_calls", json!({"content": null})),
     ] {
-        assert_eq!(retry_code(answer), "empty_text");
+        assert_eq!(malformed_code(answer), "empty_text");
     }
     for malformed in [
         json!({}),
@@ -329,7 +360,7 @@ fn an_answer_without_text_is_none_and_never_the_format() {
         json!({"choices": []}),
         json!({"choices": {"a": 1}}),
     ] {
-        assert_eq!(retry_code(body(200, malformed)), "malformed_body");
+        assert_eq!(malformed_code(body(200, malformed)), "malformed_body");
     }
 }
 
@@ -402,7 +433,11 @@ fn a_run_that_failed_inside_a_200_is_no_success() {
     );
     assert_eq!(retry_code(failed("failed", json!({"message": "m"}))), "failed");
     for status in ["failed", "queued", "in_progress", "cancelled", "new_status"] {
-        assert_eq!(retry_code(failed(status, Value::Null)), status);
+        let code = match failed(status, Value::Null) {
+            Answer::Retry { code, .. } if status == "failed" => code,
+            other => malformed_code(other),
+        };
+        assert_eq!(code, status);
     }
     assert_eq!(
         failed("completed", json!({})),

@@ -18,6 +18,7 @@ mod listed;
 mod moves;
 mod results;
 mod row;
+mod verdicts;
 
 pub use abandoned::*;
 pub use comparison::*;
@@ -25,6 +26,7 @@ pub use listed::*;
 pub use moves::*;
 pub use results::*;
 pub use row::*;
+pub use verdicts::*;
 
 /// The row that meets a condition. It is found whatever its times are: a listing shows its batch.
 fn find_one(view: &View, condition: &str, value: impl rusqlite::ToSql) -> Stored<Option<BatchRow>> {

@@ -1,7 +1,7 @@
 //! The steps of a batch from its first poll to the removal of its files: what OpenAI reports of it, and how
 //! far its results are ingested.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::BatchRow;
 use crate::base::clock::Timestamp;
@@ -127,12 +127,7 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
         BatchState::Ingested
     };
     let changed = tx.execute(
-        "UPDATE openai_batches SET state = ?, error = ?, ingested_at = ?,
-                uniform_error = (SELECT CASE WHEN count(DISTINCT coalesce(error, outcome)) = 1
-                                              AND min(outcome IN ('wrong', 'passing', 'unreadable', 'missing'))
-                                             THEN min(coalesce(error, outcome)) END
-                                 FROM batch_lines WHERE batch_id = openai_batches.id)
-         WHERE id = ? AND state = 'ended'",
+        "UPDATE openai_batches SET state = ?, error = ?, ingested_at = ? WHERE id = ? AND state = 'ended'",
         params![state, refused, tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} has not ended"))?;
@@ -150,32 +145,6 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
         .with("output_tokens", output)
         .with_some("error", refused);
     events::record(tx, None, Some(id), state.as_str(), detail)
-}
-
-/// The error with which every line of the last `runs` ingested batches of a model failed; `None` if they did not
-/// fail alike. At least `runs` of their requests must be new: a lot that always fails makes batches of itself
-/// alone, and proves nothing against the model.
-pub fn fails_alike(view: &View, model: &str, runs: u32) -> Stored<Option<String>> {
-    let mut query = view.prepare_cached(
-        "SELECT min(uniform_error) FROM (SELECT uniform_error FROM openai_batches
-                WHERE model = ? AND state = 'ingested' AND lines > 0 AND openai_status IS NOT 'cancelled'
-                ORDER BY ingested_at DESC, id DESC LIMIT ?)
-         HAVING count(uniform_error) = ? AND count(DISTINCT uniform_error) = 1",
-    )?;
-    let error: Option<String> = query
-        .query_row(params![model, runs, runs], |row| row.get(0))
-        .optional()?;
-    let Some(error) = error else { return Ok(None) };
-    let mut query = view.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM openai_batches b CROSS JOIN batch_lines l ON l.batch_id = b.id
-                WHERE b.model = ?1 AND b.state = 'ingested' AND b.openai_status IS NOT 'cancelled' AND b.uniform_error = ?2
-                  AND b.id > coalesce((SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'
-                                       AND lines > 0 AND openai_status IS NOT 'cancelled' AND uniform_error IS NOT ?2), 0)
-                  AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < b.id)
-                LIMIT ?3)",
-    )?;
-    let new: u32 = query.query_row(params![model, error, runs], |row| row.get(0))?;
-    Ok((new >= runs).then_some(error))
 }
 
 /// How many of a model's newest batches OpenAI refused one after another. Batches that were abandoned do not

@@ -4,6 +4,7 @@ use rusqlite::Row;
 
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, ResultKind, Scheme, Stage};
+use crate::domain::decide::batch_verdict::BatchVerdict;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
 use crate::store::Stored;
 
@@ -58,6 +59,8 @@ pub struct BatchRow {
     pub output: ResultFile,
     /// The file of the failed lines.
     pub error_file: ResultFile,
+    /// What its lines say together, once both files are read.
+    pub verdict: Option<BatchVerdict>,
     /// The lines up to this request have their verdict.
     pub settled_to: i64,
     /// Whether it is to be cancelled.
@@ -169,6 +172,7 @@ impl BatchRow {
                 bytes: row.get("error_bytes")?,
                 ingested: row.get("error_ingested")?,
             },
+            verdict: row.get("verdict")?,
             settled_to: row.get("settled_to")?,
             cancel_wanted: row.get("cancel_wanted")?,
             abandon_wanted: row.get("abandon_wanted")?,

@@ -4,9 +4,11 @@
 use rusqlite::params;
 
 use super::request::get_request;
-use super::verdict::{RetryRules, judge};
+use super::verdict::{Failure, RetryRules, judge};
 use crate::domain::alert::AlertSubject;
 use crate::domain::batch::Outcome;
+use crate::domain::decide::batch_verdict::BatchVerdict;
+use crate::domain::decide::failed_line::LineOrigin;
 use crate::domain::job::RequestState;
 use crate::store::predicates::{LIVE_JOB, OPEN_REQUEST};
 use crate::store::{Stored, Tx, View, alerts, batches};
@@ -22,43 +24,47 @@ pub fn settle_lines(
     unread: Outcome,
     rules: RetryRules,
 ) -> Stored<Option<i64>> {
+    let verdict: Option<BatchVerdict> = tx
+        .prepare_cached("SELECT verdict FROM openai_batches WHERE id = ?")?
+        .query_row([batch], |row| row.get("verdict"))?;
+    let origin = LineOrigin::Batch(verdict.unwrap_or(BatchVerdict::Sound));
     let mut query = tx.prepare_cached(
-        "SELECT request_id, outcome, error, settled FROM batch_lines WHERE batch_id = ? AND request_id > ?
+        "SELECT request_id, outcome, error, settled, input_tokens + output_tokens > 0 AS may_be_billed
+         FROM batch_lines WHERE batch_id = ? AND request_id > ?
          ORDER BY request_id LIMIT ?",
     )?;
     let mut rows = query.query(params![batch, after, limit])?;
     let mut last = None;
     while let Some(row) = rows.next()? {
-        let request = row.get(0)?;
+        let request = row.get("request_id")?;
         last = Some(request);
-        let settled: bool = row.get(3)?;
+        let settled: bool = row.get("settled")?;
         if !settled {
-            let outcome: Option<Outcome> = row.get(1)?;
-            let error: Option<String> = row.get(2)?;
-            let outcome = outcome.unwrap_or(unread);
-            settle_line(tx, batch, request, outcome, error.as_deref(), rules)?;
+            let (outcome, error): (Option<Outcome>, Option<String>) =
+                (row.get("outcome")?, row.get("error")?);
+            let failure = Failure {
+                outcome: outcome.unwrap_or(unread),
+                error: error.as_deref(),
+                may_be_billed: row.get("may_be_billed")?,
+                origin,
+                row: batch,
+            };
+            settle_line(tx, request, &failure, rules)?;
         }
     }
     Ok(last)
 }
 
-fn settle_line(
-    tx: &Tx<'_>,
-    batch: i64,
-    request: i64,
-    outcome: Outcome,
-    error: Option<&str>,
-    rules: RetryRules,
-) -> Stored<()> {
+fn settle_line(tx: &Tx<'_>, request: i64, failure: &Failure<'_>, rules: RetryRules) -> Stored<()> {
     tx.prepare_cached(
         "UPDATE batch_lines SET settled = 1, outcome = ?, error = ? WHERE batch_id = ? AND request_id = ?",
     )?
-    .execute(params![outcome, error, batch, request])?;
+    .execute(params![failure.outcome, failure.error, failure.row, request])?;
     let request = get_request(tx, request)?;
-    if request.state != RequestState::Claimed || is_in_another_batch(tx, batch, request.id)? {
+    if request.state != RequestState::Claimed || is_in_another_batch(tx, failure.row, request.id)? {
         return Ok(());
     }
-    judge(tx, &request, outcome, error, rules)
+    judge(tx, &request, failure, rules)
 }
 
 /// Whether another batch may still answer a request: OpenAI may have two batches under one key.

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::request::{AnswerOrigin, get_request, succeed};
 use crate::domain::batch::{CustomId, Outcome, Scheme};
+use crate::domain::parameters::Setting;
 use crate::domain::usage::TokenUsage;
 use crate::store::batches::BatchRow;
 use crate::store::{Stored, Tx, View};
@@ -19,6 +20,8 @@ pub struct LineResult<'a> {
     pub text: &'a str,
     /// What OpenAI said of a line without a text.
     pub error: &'a str,
+    /// The setting that is to blame; `None` if none is.
+    pub setting: Option<Setting>,
     /// Its tokens.
     pub tokens: TokenUsage,
 }
@@ -76,8 +79,8 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
     } = line.tokens;
     let first = tx
         .prepare_cached(
-            "UPDATE batch_lines SET outcome = ?1, error = ?2, settled = max(settled, ?3), input_tokens = ?4,
-                    cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
+            "UPDATE batch_lines SET outcome = ?1, error = ?2, setting = ?10, settled = max(settled, ?3),
+                    input_tokens = ?4, cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
              WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR outcome = 'not_run' OR (?3 AND outcome <> 'answered'))",
         )?
         .execute(params![
@@ -89,7 +92,8 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
             output,
             reasoning,
             batch,
-            request
+            request,
+            line.setting
         ])?;
     if first == 1 && answered {
         succeed(tx, &get_request(tx, request)?, line.text, AnswerOrigin::Batch)?;

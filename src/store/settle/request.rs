@@ -1,6 +1,8 @@
 //! One request is settled: it has its text, it failed, or an operator releases it. Its lot is finished with
 //! the last of its requests.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::cancelled::cancel_lot;
@@ -28,7 +30,7 @@ pub(in crate::store) struct RequestRow {
 pub(in crate::store) fn get_request(tx: &Tx<'_>, id: i64) -> Stored<RequestRow> {
     let mut query = tx.prepare_cached(
         "SELECT r.id, r.lot, r.job, r.stage, r.language, r.state, r.attempts, r.cap_raised, r.image_failures,
-                j.pending_change IS 'cancel' AS is_cancelled
+                r.transient_failures, r.transient_wait_ms, j.pending_change IS 'cancel' AS is_cancelled
          FROM requests r JOIN batch_jobs j ON j.seq = r.job WHERE r.id = ?",
     )?;
     let (mut request, is_cancelled): (RequestRow, bool) = query.query_row([id], |row| {
@@ -43,9 +45,11 @@ pub(in crate::store) fn get_request(tx: &Tx<'_>, id: i64) -> Stored<RequestRow> 
                 attempts: row.get(6)?,
                 raised: row.get(7)?,
                 image_rounds: row.get(8)?,
+                transient_failures: row.get(9)?,
+                transient_waited: Duration::from_millis(row.get(10)?),
             },
         };
-        Ok((request, row.get(9)?))
+        Ok((request, row.get("is_cancelled")?))
     })?;
     if is_cancelled && request.is_open() {
         let languages = JobLanguages::get(tx, request.job)?;
@@ -66,8 +70,10 @@ impl RequestRow {
 
     /// Gives the request its last state.
     pub(super) fn settle(&self, tx: &Tx<'_>, state: RequestState) -> Stored<()> {
-        tx.prepare_cached("UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL WHERE id = ?")?
-            .execute(params![state, self.id])?;
+        tx.prepare_cached(
+            "UPDATE requests SET state = ?, images_due = 0, batch_cap = NULL, retry_at = NULL WHERE id = ?",
+        )?
+        .execute(params![state, self.id])?;
         Ok(())
     }
 }

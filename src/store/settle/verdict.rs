@@ -5,58 +5,67 @@ use rusqlite::params;
 use super::request::{RequestRow, fail};
 use super::tally::count_settled;
 use crate::domain::batch::{Outcome, Stage};
-use crate::domain::decide::failed_line::{FailedLine, FailedLineDecision, LineSource};
+pub use crate::domain::decide::failed_line::RetryRules;
+use crate::domain::decide::failed_line::{FailedLine, FailedLineDecision, LineOrigin, LineSource};
 use crate::domain::job::RequestState;
 use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View};
 
-/// What the configuration says of requests that are sent again.
-#[derive(Clone, Copy, Debug)]
-pub struct RetryRules {
-    /// Attempts that a request has in all.
-    pub max_attempts: u32,
-    /// Whether images can be checked again.
-    pub check_images: bool,
-    /// The most lines of the next batch of a line that was not run; `None` for no limit.
-    pub batch_cap: Option<u32>,
+/// What a request has met.
+pub(in crate::store) struct Failure<'a> {
+    /// The outcome of its line or call.
+    pub(in crate::store) outcome: Outcome,
+    /// What OpenAI said.
+    pub(in crate::store) error: Option<&'a str>,
+    /// Whether OpenAI may bill it.
+    pub(in crate::store) may_be_billed: bool,
+    /// How it was sent.
+    pub(in crate::store) origin: LineOrigin,
+    /// The row of its batch or call.
+    pub(in crate::store) row: i64,
 }
 
 /// Decides on a claimed request that has no text: it waits again, or fails with the reason.
 pub(in crate::store) fn judge(
     tx: &Tx<'_>,
     request: &RequestRow,
-    outcome: Outcome,
-    error: Option<&str>,
+    failure: &Failure<'_>,
     rules: RetryRules,
 ) -> Stored<()> {
     let line = FailedLine {
-        outcome,
-        error,
+        outcome: failure.outcome,
+        error: failure.error,
+        may_be_billed: failure.may_be_billed,
+        origin: failure.origin,
         history: request.history,
         source: source(tx, request)?,
-        max_attempts: rules.max_attempts,
+        rules,
+        seed: failure.row,
     };
     match line.decide() {
         FailedLineDecision::Fail { reason } => fail(tx, request, &reason),
         FailedLineDecision::PutOff => put_off(tx, request),
-        FailedLineDecision::Retry {
-            is_counted,
-            raise,
-            check_images,
-        } => {
-            let batch_cap = rules.batch_cap.filter(|_| outcome == Outcome::NotRun);
+        FailedLineDecision::Retry(retry) => {
+            let batch_cap = rules.batch_cap.filter(|_| failure.outcome == Outcome::NotRun);
+            let wait_ms = retry
+                .wait
+                .map_or(0, |wait| wait.as_millis().try_into().unwrap_or(0_i64));
             tx.prepare_cached(
                 "UPDATE requests SET state = 'waiting', attempts = attempts + ?, cap_raised = max(cap_raised, ?),
-                        image_failures = image_failures + ?, images_due = ?, batch_cap = ?, since = ?
+                        image_failures = image_failures + ?, images_due = ?, batch_cap = ?, since = ?, retry_at = ?,
+                        transient_failures = transient_failures + ?, transient_wait_ms = transient_wait_ms + ?
                  WHERE id = ? AND state = 'claimed'",
             )?
             .execute(params![
-                is_counted,
-                raise,
-                check_images,
-                check_images && rules.check_images,
+                retry.is_counted,
+                retry.raise,
+                retry.check_images,
+                retry.check_images && rules.check_images,
                 batch_cap,
                 tx.now,
+                retry.wait.map(|wait| tx.now + wait),
+                retry.wait.is_some(),
+                wait_ms,
                 request.id
             ])?;
             Ok(())

@@ -157,14 +157,14 @@ impl Auditor {
         let scopes = self.store.read(alerts::open_scopes)?;
         let mut idle = Vec::new();
         for scope in scopes {
-            let model = match &scope {
-                PauseScope::Model(model) => Some(model.as_str()),
-                PauseScope::Sending => None,
-                _ => continue,
-            };
             let (pause, has_work) = self.store.read(|view| {
-                let pause = alerts::paused(view, &scope)?;
-                Ok((pause, self.has_work(view, model)?))
+                let has_work = match &scope {
+                    PauseScope::Model(model) => self.has_work(view, Some(model))?,
+                    PauseScope::Stage(stage) => stuck::has_work(view, None, &[*stage])?,
+                    PauseScope::Sending => self.has_work(view, None)?,
+                    _ => true,
+                };
+                Ok((alerts::paused(view, &scope)?, has_work))
             })?;
             let pause = match pause {
                 None => PauseState::Ended,

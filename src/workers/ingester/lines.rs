@@ -152,6 +152,7 @@ fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], broken: &mut Vec<String
                 outcome: Outcome::Unreadable,
                 text: "",
                 error: &unreadable.message,
+                setting: None,
                 tokens: TokenUsage::ZERO,
             };
             return settle::ingest_line(tx, row, &result);
@@ -163,6 +164,7 @@ fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], broken: &mut Vec<String
         outcome,
         text,
         error: &error,
+        setting: line.answer.setting(),
         tokens: line.usage,
     };
     settle::ingest_line(tx, row, &result)

@@ -2,7 +2,8 @@
 //!
 //! 1. The output file is fetched whole into the spool (`fetch`), and its lines are ingested (`lines`). The error
 //!    file follows. So answers reach their jobs although the error file cannot be fetched.
-//! 2. Every line that brought no text gets its verdict (`settle`). No request is sent again and none fails
+//! 2. What the lines say together pauses the model or the stage, or ends its pause (`verdict`).
+//! 3. Every line that brought no text gets its verdict (`settle`). No request is sent again and none fails
 //!    before both files were read, or before an operator abandons the batch (`abandon`).
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ mod abandon;
 mod fetch;
 mod lines;
 mod settle;
+mod verdict;
 
 /// The worker that ingests results.
 pub struct Ingester {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Ingester;
 use crate::base::clock::{Moment, Timestamp};
-use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
+use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::{Outcome, ResultKind};
-use crate::domain::decide::backoff::{backoff, longest_backoff};
+use crate::domain::decide::backoff::backoff;
 use crate::domain::decide::missing_lines::{MissingLinesDecision, MissingLinesLimits, ReadFiles};
 use crate::domain::decide::refused_batch::{RefusalCause, RefusedBatch, RefusedBatchDecision};
 use crate::domain::openai::BatchStatus;
@@ -19,8 +19,6 @@ use crate::workers::worker::{TickOutcome, WorkerError};
 
 /// Verdicts in one transaction.
 const VERDICTS: u32 = 200;
-/// A model pauses when this many of its batches in a row fail alike.
-const ALIKE: u32 = 3;
 
 impl Ingester {
     /// Settles the next lines of a batch, or ends it once all are settled.
@@ -31,12 +29,13 @@ impl Ingester {
                 self.fetch_again(row, wait, now)?;
                 return Ok(TickOutcome::again());
             }
-            if let Some(refused) = &refused {
-                // The model pauses first: a request that waits again may be sent again at once.
-                self.store.write(now.wall, |tx| {
+            // The model pauses first: a request that waits again may be sent again at once.
+            match &refused {
+                Some(refused) => self.store.write(now.wall, |tx| {
                     settle::mark_not_run(tx, row.id, &refused.blamed_lines())?;
                     self.pause_refused_model(tx, row, refused)
-                })?;
+                })?,
+                None => self.judge_batch(row, now)?,
             }
         }
         let decision = match &refused {
@@ -47,9 +46,8 @@ impl Ingester {
             None => None,
         };
         let rules = RetryRules {
-            max_attempts: self.config.batch.max_attempts,
-            check_images: self.config.images.check,
             batch_cap: decision.and_then(|decision| decision.batch_cap),
+            ..self.config.retry_rules()
         };
         let is_settled = self.store.write(now.wall, |tx| {
             let last = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, Outcome::Missing, rules)?;
@@ -60,9 +58,6 @@ impl Ingester {
             let reason = refused.map(|refused| refused.reason());
             batches::mark_ingested(tx, row.id, reason.as_deref())?;
             alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
-            if reason.is_none() && row.abandoned_at.is_none() {
-                self.judge_model(tx, row)?;
-            }
             Ok(true)
         })?;
         if is_settled {
@@ -137,35 +132,8 @@ impl Ingester {
             refused.reason(),
             row.id
         );
-        pause_model(tx, row, AlertKind::ModelRefused, &message, wait)
+        pauses::pause_model(tx, &row.model, AlertKind::ModelRefused, &message, wait, None)
     }
-
-    /// Pauses the model of a batch that ran, or ends its pause, by the results.
-    fn judge_model(&self, tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
-        let was_cancelled = row.openai_status.as_deref() == Some(BatchStatus::Cancelled.as_str());
-        // OpenAI may not say of which model a batch is that a recovery took up.
-        if row.model.is_empty() || was_cancelled {
-            return Ok(());
-        }
-        match batches::fails_alike(tx, &row.model, ALIKE)? {
-            None => pauses::clear_pause(tx, &PauseScope::Model(row.model.clone())),
-            Some(error) => {
-                let message = format!(
-                    "every line of the last {ALIKE} batches of {} failed with {error:?}. The last one: batchkeeper \
-                     batches show {}",
-                    row.model, row.id
-                );
-                let wait = longest_backoff(self.config.batch.queue_backoff);
-                pause_model(tx, row, AlertKind::ModelFails, &message, wait)
-            }
-        }
-    }
-}
-
-fn pause_model(tx: &Tx<'_>, row: &BatchRow, kind: AlertKind, message: &str, wait: Duration) -> Stored<()> {
-    let scope = PauseScope::Model(row.model.clone());
-    alerts::pause(tx, &scope, message, Some(tx.now + wait))?;
-    alerts::open(tx, kind, &AlertSubject::Scope(scope), message).map(drop)
 }
 
 /// The batch as a refused one; `None` if OpenAI did not refuse it.

@@ -23,8 +23,7 @@ use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError};
 use crate::recovery::reconcile::Reconciliation;
 use crate::store::batches::{self, BatchRow};
-use crate::store::settle;
-use crate::store::{Store, Stored, Tx, View, alerts, calls};
+use crate::store::{Store, Stored, Tx, View, alerts, calls, settle};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -279,6 +278,9 @@ impl Worker for Submitter {
         }
         if !may_pack {
             return Ok(TickOutcome::idle(idle));
+        }
+        if self.release_due(now)? {
+            return Ok(TickOutcome::again());
         }
         match self.decide_packing(now)? {
             PackDecision::Pack(batch) => self.pack(&batch, now),

@@ -14,21 +14,26 @@ use crate::openai::jsonl::encode_request_line;
 use crate::store::batches::{self, BatchPlan};
 use crate::store::money;
 use crate::store::queue::{self, QueueSpace};
-use crate::store::requests::{self, InputLine, JobQueue};
-use crate::store::{StoreError, alerts, settle};
+use crate::store::requests::{self, InputLine, JobQueue, QueueFilter};
+use crate::store::{StoreError, Stored, Tx, View, alerts, settle};
 use crate::workers::worker::{TickOutcome, WorkerError, backoff};
 
 /// Why a request fails that fits into no batch.
 const TOO_LONG: &str = "REQUEST_TOO_LONG: the request is longer than a batch's input may be";
+
+/// The rest of a paused model's requests waits for a probe that is at OpenAI, but not for longer: a batch that
+/// OpenAI does not end shows no failing model.
+const PROBE_TIMEOUT: Duration = Duration::from_hours(6);
 
 /// Requests claimed in one transaction.
 const CHUNK: u32 = 500;
 
 /// A batch that is made now.
 pub struct NewPack {
-    stage: Stage,
-    /// The most lines that a batch of its requests may have.
-    cap: Option<u32>,
+    /// Its requests.
+    filter: QueueFilter,
+    /// The most lines that it may have.
+    full: u32,
     /// The jobs that have requests for it.
     queues: Vec<JobQueue>,
     /// Tokens that it may take of the model's queue.
@@ -45,6 +50,14 @@ pub enum PackDecision {
     Pack(NewPack),
     /// No batch is made for this time.
     Wait(Duration),
+}
+
+/// Whether a stage, or its model, is paused.
+enum StagePause {
+    /// It is, for this time.
+    Lasting(Duration),
+    /// It is not, or the pause is over. The next batch is a probe of at most this many lines, if that is given.
+    Over(Option<u32>),
 }
 
 /// What still fits into a batch.
@@ -83,16 +96,10 @@ impl Submitter {
 
     /// Decides the same for one stage. Requests with different caps take turns.
     fn decide_stage(&self, stage: Stage, now: Moment) -> Result<PackDecision, WorkerError> {
-        let scope = PauseScope::Model(self.config.parameters(stage).model().to_owned());
-        if let Some(pause) = self.store.read(|view| alerts::paused(view, &scope))? {
-            let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
-            let left = pause
-                .until
-                .map_or(Duration::MAX, |until| until.due_in(now.wall, longest));
-            if !left.is_zero() {
-                return Ok(PackDecision::Wait(left));
-            }
-        }
+        let probe = match self.store.read(|view| self.stage_pause(view, stage, now))? {
+            StagePause::Lasting(wait) => return Ok(PackDecision::Wait(wait)),
+            StagePause::Over(probe) => probe,
+        };
         let parameters = self.config.parameters(stage);
         let tokens = match self
             .store
@@ -105,7 +112,7 @@ impl Submitter {
         let caps = self.store.read(|view| requests::caps(view, stage))?;
         let mut wait = self.config.steps.idle;
         for cap in shares::caps_in_turn(caps, self.last_caps.get(&stage)) {
-            match self.decide_cap(stage, cap, tokens, now)? {
+            match self.decide_cap(stage, cap, probe, tokens, now)? {
                 PackDecision::Wait(later) => wait = wait.min(later),
                 pack => return Ok(pack),
             }
@@ -113,21 +120,62 @@ impl Submitter {
         Ok(PackDecision::Wait(wait))
     }
 
+    /// The pause of a stage or of its model. While a probe is at OpenAI, the rest waits for it, but not for
+    /// longer than [`PROBE_TIMEOUT`].
+    fn stage_pause(&self, view: &View, stage: Stage, now: Moment) -> Stored<StagePause> {
+        let longest = backoff(self.config.batch.queue_backoff, u32::MAX, None);
+        let model = PauseScope::Model(self.config.parameters(stage).model().to_owned());
+        let mut probe_lines: Option<u32> = None;
+        for scope in [model, PauseScope::Stage(stage)] {
+            let Some(pause) = alerts::paused(view, &scope)? else {
+                continue;
+            };
+            let left = pause
+                .until
+                .map_or(Duration::MAX, |until| until.due_in(now.wall, longest));
+            if !left.is_zero() {
+                return Ok(StagePause::Lasting(left));
+            }
+            let Some(probe) = pause.probe else { continue };
+            match batches::oldest_probe(view, &scope, probe.after_batch)? {
+                None => probe_lines = probe_lines.into_iter().chain([probe.lines]).min(),
+                Some(sent) if (sent + PROBE_TIMEOUT).due_in(now.wall, PROBE_TIMEOUT).is_zero() => {}
+                Some(_) => return Ok(StagePause::Lasting(self.config.steps.idle)),
+            }
+        }
+        Ok(StagePause::Over(probe_lines))
+    }
+
+    /// Lets requests be packed again whose wait after a transient failure is over. Returns whether there were
+    /// any.
+    pub(super) fn release_due(&self, now: Moment) -> Result<bool, WorkerError> {
+        let rules = self.config.retry_rules();
+        let longest = (rules.retry_period + rules.first_wait * 12) * 2;
+        let has_due = |view: &View| requests::has_due(view, now.wall, longest);
+        if !self.store.read(has_due)? {
+            return Ok(false);
+        }
+        let release = |tx: &Tx<'_>| requests::release_due(tx, longest, CHUNK);
+        Ok(self.store.write(now.wall, release)? > 0)
+    }
+
     /// Decides the same for the requests of a stage with one cap.
     fn decide_cap(
         &self,
         stage: Stage,
         cap: Option<u32>,
+        probe: Option<u32>,
         tokens: u64,
         now: Moment,
     ) -> Result<PackDecision, WorkerError> {
-        let full = self.config.batch.max_requests;
+        let full = [cap, probe].into_iter().flatten().min().unwrap_or(u32::MAX);
+        let full = full.min(self.config.batch.max_requests);
         let parameters = self.config.parameters(stage);
         let budgets = self.config.spending_limits();
-        let (mut queues, line_cost, allowance) = self.store.read(|view| {
-            let mut queues = requests::queues(view, stage, cap, full)?;
+        let (filter, mut queues, line_cost, allowance) = self.store.read(|view| {
+            let (filter, mut queues) = find_queues(view, stage, cap, probe.is_some(), full)?;
             if self.store.has_unreadable_rows() {
-                queues = requests::retain_readable(view, stage, cap, queues)?;
+                queues = requests::retain_readable(view, filter, queues)?;
             }
             let line_cost = if queues.is_empty() {
                 None
@@ -135,7 +183,7 @@ impl Submitter {
                 reservation::cost_of_line(view, stage, &parameters, now.wall)?
             };
             let allowance = money::allowance(view, &budgets, now.wall)?;
-            Ok((queues, line_cost.unwrap_or_default(), allowance))
+            Ok((filter, queues, line_cost.unwrap_or_default(), allowance))
         })?;
         let affordable = shares::limit_to_budgets(&mut queues, &allowance, line_cost);
         if affordable == 0 {
@@ -152,12 +200,10 @@ impl Submitter {
             .min();
         match left {
             None => Ok(PackDecision::Wait(self.config.steps.idle)),
-            Some(left) if waiting < cap.unwrap_or(full).min(full) && !left.is_zero() => {
-                Ok(PackDecision::Wait(left))
-            }
+            Some(left) if waiting < full && !left.is_zero() => Ok(PackDecision::Wait(left)),
             Some(_) => Ok(PackDecision::Pack(NewPack {
-                stage,
-                cap,
+                filter,
+                full,
                 queues,
                 tokens,
                 affordable,
@@ -168,22 +214,22 @@ impl Submitter {
 
     /// Plans a batch and claims its requests, chunk by chunk. The next tick seals it.
     pub(super) fn pack(&mut self, pack: &NewPack, now: Moment) -> Result<TickOutcome, WorkerError> {
-        self.last_stage = pack.stage;
-        self.last_caps.insert(pack.stage, pack.cap);
-        let parameters = self.config.parameters(pack.stage);
+        let QueueFilter { stage, cap, .. } = pack.filter;
+        self.last_stage = stage;
+        self.last_caps.insert(stage, cap);
+        let parameters = self.config.parameters(stage);
         let key = uuid::Uuid::new_v4().simple().to_string();
         let text = parameters.to_text().map_err(StoreError::from)?;
         let plan = BatchPlan {
             key: &key,
-            stage: pack.stage,
+            stage,
             identity: self.api.identity(),
             model: parameters.model(),
             parameters: &text,
         };
         let batch = self.store.write(now.wall, |tx| batches::plan(tx, &plan))?;
-        let full = self.config.batch.max_requests;
         let mut space = BatchSpace {
-            lines: pack.cap.unwrap_or(full).min(full).min(pack.affordable),
+            lines: pack.full.min(pack.affordable),
             bytes: self.config.batch.max_bytes,
             tokens: pack.tokens,
             is_empty: true,
@@ -206,7 +252,7 @@ impl Submitter {
         };
         let waiting = self
             .store
-            .read(|view| requests::waiting(view, first.job, pack.stage, pack.cap, 0, 1))?;
+            .read(|view| requests::waiting(view, first.job, pack.filter, 0, 1))?;
         let Some(line) = waiting.first() else {
             return Ok(u32::MAX);
         };
@@ -230,7 +276,7 @@ impl Submitter {
         while left > 0 {
             let waiting = self
                 .store
-                .read(|view| requests::waiting(view, of.job, pack.stage, pack.cap, after, left.min(CHUNK)))?;
+                .read(|view| requests::waiting(view, of.job, pack.filter, after, left.min(CHUNK)))?;
             let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
             let mut tokens = 0;
             for line in &waiting {
@@ -269,6 +315,28 @@ impl Submitter {
         }
         Ok(())
     }
+}
+
+/// The queues of a stage with one cap. A probe has lines that have not failed, if there are any: others may
+/// fail for a reason of their own.
+fn find_queues(
+    view: &View,
+    stage: Stage,
+    cap: Option<u32>,
+    is_probe: bool,
+    count_to: u32,
+) -> Stored<(QueueFilter, Vec<JobQueue>)> {
+    let mut filter = QueueFilter {
+        stage,
+        cap,
+        unfailed: is_probe,
+    };
+    let mut queues = requests::queues(view, filter, count_to)?;
+    if is_probe && queues.is_empty() {
+        filter.unfailed = false;
+        queues = requests::queues(view, filter, count_to)?;
+    }
+    Ok((filter, queues))
 }
 
 /// What a line takes: bytes of the input file, and tokens of the model's queue.

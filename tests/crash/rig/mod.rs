@@ -157,7 +157,7 @@ impl Rig {
              [[clients]]\nname = \"default\"\nkeys = [{KEY:?}]\n\n\
              [openai]\nbase_url = \"http://{}/v1\"\napi_key_file = {:?}\npoll_interval = \"40ms\"\n\
              retry_interval = \"30ms\"\nsettling_time = \"{settling}ms\"\ncreate_timeout = \"{}ms\"\nresults_timeout = \"30s\"\n\n\
-             [batch]\n{batch}\nqueue_backoff = \"100ms\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
+             [batch]\n{batch}\nqueue_backoff = \"100ms\"\nretry_period = \"1s\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
              [webhooks]\nretry_delays = {retries:?}\ntimeout = \"1m\"\nconcurrency = 2\n\n\
              [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\ndisk_reserve = 0\n\n\
              [retention]\nremote_files = \"{remote_files}\"\n",

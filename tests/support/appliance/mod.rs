@@ -268,6 +268,7 @@ impl Appliance {
             [batch]
             max_wait = "60ms"
             queue_backoff = "60ms"
+            retry_period = "300ms"
             [images]
             concurrency = 4
             [synchronous]

@@ -33,7 +33,9 @@ use batchkeeper::config::Config;
 
 use batchkeeper::openai::BatchApi;
 
-use batchkeeper::store::{Store, Watcher, batches, calls, money, synchronous_calls, webhook_deliveries};
+use batchkeeper::store::{
+    Store, Watcher, alerts, batches, calls, money, synchronous_calls, webhook_deliveries,
+};
 use batchkeeper::workers::auditor::Auditor;
 use batchkeeper::workers::finisher::Finisher;
 use batchkeeper::workers::ingester::Ingester;
@@ -250,6 +252,7 @@ impl World {
             money::set_prices(tx, &self.config.prices())?;
             batches::clear_compared(tx)?;
             calls::forget_refusals(tx)?;
+            alerts::probe_stages(tx)?;
             webhook_deliveries::release_unfinished(tx)?;
             synchronous_calls::release_unfinished(tx)
         });

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use super::HandClock;
 use super::chaos::Chaos;
 use super::pairs::{Place, Plan, Strike};
-pub use super::script::{Course, End, Fate, Fault, Ids, Op, Rule, WINDOW, error_entry, refusal};
+pub use super::script::{Course, End, Fate, Fault, Ids, Op, Outage, Rule, WINDOW, error_entry, refusal};
 
 /// OpenAI's clock at the beginning, seconds.
 const EPOCH: u64 = 1_795_400_000;
@@ -110,6 +110,8 @@ pub struct State {
     pub page: usize,
     /// The listing does not say when a batch was made.
     pub without_times: bool,
+    /// What every line goes through now.
+    pub outage: Option<Outage>,
     /// Random faults, where on.
     pub chaos: Option<Chaos>,
     /// Answers that an operator accepts to pay a second time.
@@ -195,6 +197,7 @@ impl OpenAi {
                 list_lag: Duration::ZERO,
                 page: 100,
                 without_times: false,
+                outage: None,
                 chaos: None,
                 billed_again: 0,
                 plan: None,
@@ -482,6 +485,7 @@ impl State {
         if self.without_times {
             rules.push(FaultRule::new(Listed::NoCreatedAt));
         }
+        rules.extend(self.outage.iter().flat_map(|outage| outage.rules()));
         rules.extend(self.chaos.iter().flat_map(Chaos::line_rules));
         let written = format!("{rules:?}");
         if self.standing.0 != written {

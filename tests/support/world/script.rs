@@ -109,6 +109,8 @@ pub enum Fate {
     Status(u16),
     /// HTTP 200 around a failed answer.
     FailedInside,
+    /// HTTP 400: the model does not take that reasoning effort.
+    Unsupported,
 }
 
 impl Fate {
@@ -130,6 +132,10 @@ impl Fate {
                 json!({"status": status, "code": "", "message": SCRIPTED}),
             ),
             Self::FailedInside => (Listed::FailedInside, Value::Null),
+            Self::Unsupported => (
+                Listed::LineError,
+                refusal(400, "unsupported_value", "reasoning.effort"),
+            ),
         };
         FaultRule::new(fault).value(value)
     }
@@ -141,6 +147,45 @@ impl Fate {
             Stage::Translation => "kind:translation",
         };
         self.rule().matching(&[kind, text]).times(times.into())
+    }
+}
+
+/// How lines fail while OpenAI is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// All with HTTP 500 and one text.
+    Alike,
+    /// All with HTTP 500, each with a text of its own.
+    WithIds,
+    /// One half with HTTP 500, the other with HTTP 200 around a failed answer that is not billed.
+    Half,
+    /// Three of five lines with HTTP 503.
+    ThreeOfFive,
+    /// All with HTTP 400 and `unsupported_value` of `reasoning.effort`.
+    Misconfigured,
+}
+
+impl Outage {
+    /// The rules by which the model carries it out.
+    pub(super) fn rules(self) -> Vec<FaultRule> {
+        let failed = |status, message: &str| {
+            let value = json!({"status": status, "code": "server_error", "message": message});
+            FaultRule::new(Listed::LineError).value(value)
+        };
+        let with_id = |status| failed(status, "sorry, request {request_id}");
+        match self {
+            Self::Alike => vec![failed(500, SCRIPTED)],
+            Self::WithIds => vec![with_id(500)],
+            Self::Half => {
+                let unbilled = json!({"code": "server_error", "usage": false});
+                vec![
+                    with_id(500).probability(0.5),
+                    FaultRule::new(Listed::FailedInside).value(unbilled),
+                ]
+            }
+            Self::ThreeOfFive => vec![with_id(503).probability(0.6)],
+            Self::Misconfigured => vec![Fate::Unsupported.rule()],
+        }
     }
 }
 

@@ -156,7 +156,8 @@ text_enum! {
         // request with `/v1/responses` instead of the first three.
         /// value as in `refuse` (500 `server_error`).
         LineError = "line_error",
-        /// 200 around a response of status `failed`, with the error code value ("server_error").
+        /// 200 around a response of status `failed`, with the error code value ("server_error"); with the value
+        /// `{code, usage}` and usage false, it has no tokens.
         FailedInside = "failed_inside",
         /// 400 `invalid_value`, param `url`: the download of an image timed out.
         ImageTimeout = "image_timeout",

@@ -112,9 +112,11 @@ impl SimulatedOpenAi {
                 _ => Some(Truncation::Partial),
             };
         }
-        faults.failure = target
-            .trigger(rules, Fault::FailedInside)
-            .map(|value| value.as_str().unwrap_or("server_error").to_owned());
+        if let Some(value) = target.trigger(rules, Fault::FailedInside) {
+            let code = value.as_str().or(value["code"].as_str());
+            faults.failure = Some(code.unwrap_or("server_error").to_owned());
+            faults.unbilled = value["usage"] == false;
+        }
         faults.reasoning = target.trigger(rules, Fault::ReasoningItem).is_some();
         faults.refusal = target.trigger(rules, Fault::RefusalLine).is_some();
         faults.nested = target.trigger(rules, Fault::NestedParts).is_some();

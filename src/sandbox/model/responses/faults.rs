@@ -5,6 +5,8 @@
 pub struct ResponseFaults {
     /// The response is `failed` with this error code.
     pub failure: Option<String>,
+    /// The failure is not billed.
+    pub unbilled: bool,
     /// A reasoning item comes first.
     pub reasoning: bool,
     /// A refusal takes the place of the text.

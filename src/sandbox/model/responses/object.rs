@@ -91,7 +91,10 @@ pub fn complete_request(
 ) -> RequestResult {
     let generated = generate_text(request, faults);
     let is_truncated = generated.is_truncated;
-    let usage = usage(request, &generated);
+    let usage = match faults.unbilled {
+        true => UsageObject::default(),
+        false => usage(request, &generated),
+    };
     let hash = ids::hex(&["response", seed]);
     let response = ResponseObject {
         id: format!("resp_{}", &hash[..48]),
