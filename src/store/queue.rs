@@ -51,8 +51,8 @@ struct QueueUse {
     is_admitting: bool,
 }
 
-/// What an account's batches of a model take. A batch whose call failed, whose create is in doubt, or that was
-/// abandoned keeps no other batch waiting.
+/// What an account's batches of a model take. A batch whose call failed, whose create is in doubt, that was
+/// abandoned, or that is set aside because its due time cannot be read, keeps no other batch waiting.
 fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
         &format!("SELECT coalesce(sum(queue_tokens), 0),
