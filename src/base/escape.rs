@@ -24,9 +24,40 @@ pub fn escape_controls(text: &str) -> String {
     escaped
 }
 
+/// The same for a text of several lines: line ends stay.
+pub fn escape_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(escape_controls).collect();
+    lines.join("\n")
+}
+
+/// Escapes what JSON lets stand in a string, but what a terminal would obey.
+pub fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_control(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_stay_lines_and_json_stays_json() {
+        assert_eq!(escape_lines("a\u{9b}b\n\u{7}c\n"), "a\\u{9b}b\n\\u{7}c\n");
+        let value = serde_json::json!({"\u{202e}": "a\u{9b}\u{1b}\"\n\u{7f}"});
+        let escaped = escape_json(&value.to_string());
+        assert!(escaped.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+            value
+        );
+    }
 
     #[test]
     fn nothing_moves_the_cursor_or_ends_the_line() {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{CommandError, Outcome, Verdict};
+use crate::base::escape::{escape_json, escape_lines};
 use crate::store::Store;
 use crate::store::inspect::{Listed, Table, plain};
 
@@ -21,7 +22,7 @@ impl Output {
     /// Prints what a command did: the JSON value, or the text.
     pub(super) fn report(&self, value: &Value, text: &str) -> Outcome {
         match self.json {
-            true => print(&format!("{value}\n")),
+            true => print_json(value),
             false => print(text),
         }
     }
@@ -29,7 +30,7 @@ impl Output {
     /// Prints a table.
     pub(super) fn show(&self, table: &Table) -> Outcome {
         match self.json {
-            true => print(&format!("{}\n", table.objects())),
+            true => print_json(&table.objects()),
             false => print(&aligned(table)),
         }
     }
@@ -39,7 +40,7 @@ impl Output {
         if self.json {
             let mut object = row.objects()[0].take();
             object[name] = parts.objects();
-            return print(&format!("{object}\n"));
+            return print_json(&object);
         }
         self.show(row)?;
         self.show(parts)
@@ -107,8 +108,17 @@ fn aligned(table: &Table) -> String {
     text
 }
 
-/// Prints a text on standard output.
+/// Prints a text on standard output. Control characters from outside are escaped.
 pub(super) fn print(text: &str) -> Outcome {
+    write_out(&escape_lines(text))
+}
+
+/// Prints a value on a line of standard output.
+pub(super) fn print_json(value: &Value) -> Outcome {
+    write_out(&format!("{}\n", escape_json(&value.to_string())))
+}
+
+fn write_out(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader of a pipe may end before the text does.
@@ -119,7 +129,7 @@ pub(super) fn print(text: &str) -> Outcome {
 
 /// Prints a message on standard error.
 pub(super) fn complain(message: &str) {
-    let written = writeln!(std::io::stderr(), "batchkeeper: {message}");
+    let written = writeln!(std::io::stderr(), "batchkeeper: {}", escape_lines(message));
     // If standard error is closed, no place is left for the message.
     drop(written);
 }

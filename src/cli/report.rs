@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::context::{Context, open_store, wait};
-use super::output::print;
+use super::output::{print, print_json};
 use super::{CommandError, Outcome, Verdict};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::daemon::openai_client;
@@ -151,7 +151,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
         cleaned_jobs,
     };
     match context.output.json {
-        true => print(&format!("{}\n", report.to_json()))?,
+        true => print_json(&report.to_json())?,
         false => show_text(context, &report)?,
     };
     Ok(Verdict::clean_if(report.balances()))

@@ -428,3 +428,37 @@ fn commands_report_their_real_effect() {
         retry.err
     );
 }
+
+/// Texts of strangers reach a terminal through commands: ids of a dump, operands that were pasted.
+#[test]
+fn no_command_prints_what_a_terminal_obeys() {
+    let appliance = Appliance::start();
+    let hostile = "\u{1b}[31m\u{9b}2J\u{202e}\u{7}";
+    let dump = appliance.path("dump.sql");
+    std::fs::write(
+        &dump,
+        format!("COPY public.\"{hostile}\" (id, {hostile}) FROM stdin;\n{hostile}\t1\n\\.\nINSERT INTO {hostile} VALUES ('{hostile}');\n"),
+    )
+    .unwrap();
+    let dump = dump.to_str().unwrap();
+    for arguments in [
+        &["jobs", "show", hostile][..],
+        &["batches", "show", hostile],
+        &["webhooks", "show", hostile],
+        &["import-legacy", dump],
+        &["import-legacy", dump, "--json"],
+        &["backup", &format!("/nowhere/{hostile}")],
+        &["sign", hostile],
+        &[hostile],
+        &["jobs", "show", "--json", hostile],
+    ] {
+        let ran = appliance.run(arguments);
+        for text in [&ran.out, &ran.err] {
+            let obeyed = text
+                .chars()
+                .find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+            assert_eq!(obeyed, None, "{arguments:?}: {text:?}");
+        }
+        assert!(!(ran.out.is_empty() && ran.err.is_empty()), "{arguments:?}");
+    }
+}
