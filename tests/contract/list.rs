@@ -11,7 +11,7 @@ const OTHER_KEY: &str = "a key that only the other client has";
 fn a_client_s_jobs_are_listed_newest_first_by_pages() {
     let appliance = Appliance::with(&format!(
         "clients = [{{name = \"default\", keys = [{KEY:?}]}}, {{name = \"other\", keys = [{OTHER_KEY:?}]}}]
-         [batch]\nmax_wait = \"1h\""
+         [images]\ncheck = false\n[batch]\nmax_wait = \"1h\""
     ));
     let text = submission(&appliance.lots(1), &["en"]).to_string();
     let headers = [

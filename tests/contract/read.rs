@@ -78,6 +78,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
     );
     assert_eq!(early["error"], "Job not completed");
 
+    appliance.wait_until_images_are_checked();
     assert_eq!(appliance.run(&["resume", "submissions"]).status, 0);
     let last = appliance.ended(&job);
     assert_eq!(last["status"], "completed");

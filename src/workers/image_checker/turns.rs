@@ -1,7 +1,7 @@
 //! Which image is probed next. The probes are shared by client, then by job, with few at a slow host.
 //!
-//! A client that names a thousand silent hosts takes half of the probes at most, and batches of all clients
-//! three quarters: a synchronous request finds one at once.
+//! A client that names a thousand silent hosts takes three quarters of the probes at most, and batches of all
+//! clients seven eighths: a synchronous request finds one at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -172,8 +172,9 @@ impl ProbeTurns {
     fn take_from(&mut self, lane: &Lane) -> Option<(i64, String)> {
         let of_client = self.running.values().filter(|it| it.lane.client == lane.client);
         let of_batches = self.running.values().filter(|it| it.lane.is_batch);
-        let client_is_full = of_client.count() >= (self.probes / 2).max(1);
-        let batches_are_full = of_batches.count() >= (self.probes * 3 / 4).max(1);
+        let all_but = |left: usize| self.probes.saturating_sub(left).max(1);
+        let client_is_full = of_client.count() >= all_but((self.probes / 4).max(2));
+        let batches_are_full = of_batches.count() >= all_but((self.probes / 8).max(1));
         if client_is_full || lane.is_batch && batches_are_full {
             return None;
         }
@@ -257,12 +258,12 @@ mod tests {
             turns.offer(&attacker, 1, &silent(number));
         }
         assert!(!turns.has_place(&attacker), "the queue is bounded");
-        assert_eq!(start_all(&mut turns).len(), 8);
+        assert_eq!(start_all(&mut turns).len(), 12);
         for number in 100..200 {
             turns.offer(&lane("other", true), 2, &silent(number));
         }
-        // Batches of all clients leave a quarter to synchronous requests.
-        assert_eq!(start_all(&mut turns).len(), 4);
+        // Batches of all clients leave an eighth to synchronous requests.
+        assert_eq!(start_all(&mut turns).len(), 2);
         assert!(turns.offer(&lane("other", false), 3, &silent(300)));
         assert!(turns.offer(&lane("attacker", false), 4, &silent(301)));
         assert_eq!(start_all(&mut turns), [silent(300)]);

@@ -270,7 +270,7 @@ impl Appliance {
             queue_backoff = "60ms"
             retry_period = "300ms"
             [images]
-            concurrency = 4
+            concurrency = 8
             [synchronous]
             enabled = false
             [webhooks]
@@ -410,12 +410,16 @@ impl Appliance {
     pub fn in_one_batch<T>(&self, submit: impl FnOnce() -> T) -> T {
         assert_eq!(self.run(&["pause", "submissions"]).status, 0);
         let submitted = submit();
+        self.wait_until_images_are_checked();
+        assert_eq!(self.run(&["resume", "submissions"]).status, 0);
+        submitted
+    }
+
+    pub fn wait_until_images_are_checked(&self) {
         wait_for("the checks of the images", || {
             let unchecked = "SELECT count(*) FROM requests WHERE images_due = 1 AND state = 'waiting'";
             (self.cell::<i64>(unchecked) == 0).then_some(())
         });
-        assert_eq!(self.run(&["resume", "submissions"]).status, 0);
-        submitted
     }
 
     // Calls of the sandbox.
