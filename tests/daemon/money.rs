@@ -277,8 +277,8 @@ fn a_wait_for_a_budget_is_named_wherever_an_operator_looks() {
     appliance.start_daemon();
     let alert = wait_for("the alert", || {
         let alerts: Value = serde_json::from_str(&appliance.run(&["alerts", "--json"]).out).unwrap();
-        let opened = alerts.as_array().unwrap().iter();
-        opened.cloned().find(|alert| alert["kind"] == "budget_100")
+        let mut opened = alerts.as_array().unwrap().iter();
+        opened.find(|alert| alert["kind"] == "budget_100").cloned()
     });
     let message = alert["message"].as_str().unwrap();
     assert!(message.contains("2 requests wait"), "{message}");
