@@ -212,7 +212,7 @@ fn a_huge_text_is_accepted_and_a_larger_one_is_requested_again() {
 
 #[test]
 fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
-    let appliance = Appliance::start();
+    let appliance = Appliance::with("[images]\ncheck = false");
     let order = json!({"fault": "failed_validation_line", "times": 1, "value": STRUCK + 1});
     appliance.fault(&order);
     let lots = appliance.lots(LOTS);
@@ -234,20 +234,50 @@ fn the_line_that_openai_blames_for_a_refused_batch_fails_alone() {
 #[test]
 fn a_job_whose_attempts_all_fail_reports_why_and_the_next_job_continues() {
     let appliance = Appliance::with("[batch]\nmax_attempts = 3");
-    for (fault, says) in [("all_failed", "server_error"), ("all_404", "model_not_found")] {
-        appliance.fault(&json!({"fault": fault}));
-        let lots = appliance.lots(LOTS);
-        let job = appliance.job(&lots, &LANGUAGES);
-        let status = appliance.ended(&job);
-        assert_eq!(status["status"], "failed", "{status}");
-        assert!(
-            status["error_message"].as_str().unwrap().contains(says),
-            "{status}"
-        );
-        appliance.clear_faults();
-        let job = appliance.job(&lots, &LANGUAGES);
-        assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
-    }
+    appliance.fault(&json!({"fault": "all_failed"}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    let status = appliance.ended(&job);
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(
+        status["error_message"].as_str().unwrap().contains("server_error"),
+        "{status}"
+    );
+    appliance.clear_faults();
+    let job = appliance.job(&lots, &LANGUAGES);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.assert_sound();
+}
+
+#[test]
+fn a_wrong_setting_fails_no_lot_and_its_alert_names_key_and_value() {
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "all_404"}));
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    let alerts = format!("{}/api/ops/alerts", appliance.ops);
+    let message = wait_for("the alert", || {
+        let alerts = crate::appliance::call("GET", &alerts, &[], b"").json();
+        let mut alerts = alerts["alerts"].as_array().unwrap().iter();
+        let alert = alerts.find(|alert| alert["kind"] == "misconfigured")?;
+        Some(alert["message"].as_str().unwrap().to_owned())
+    });
+    assert!(
+        message.contains("vision.model = \"gpt-6-luna\": model_not_found"),
+        "{message}"
+    );
+    assert_ne!(appliance.status(&job)["status"], "failed");
+    appliance.clear_faults();
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
+    appliance.assert_sound();
+}
+
+#[test]
+fn a_model_without_reasoning_effort_needs_no_other_setting() {
+    let appliance = Appliance::with("[translation]\nmodel = \"gpt-4.1-mini\"");
+    let lots = appliance.lots(LOTS);
+    let job = appliance.job(&lots, &LANGUAGES);
+    assert_results(&appliance.results(&job), &lots, &LANGUAGES, &[]);
     appliance.assert_sound();
 }
 
