@@ -1,12 +1,45 @@
 //! `check-config`: checks the configuration, as a start of the daemon would.
 
-use serde_json::json;
+use clap::Args;
+use serde_json::{Value, json};
 
-use super::Outcome;
-use super::context::Context;
-use crate::daemon::check_outgoing;
+use super::context::{Context, now};
+use super::{CommandError, Outcome, Verdict};
+use crate::config::Config;
+use crate::daemon::{check_outgoing, openai_client};
+use crate::domain::batch::Stage;
+use crate::domain::decide::synchronous_failure::as_answer;
+use crate::domain::money::Money;
+use crate::domain::parameters::Parameters;
+use crate::domain::result_line::{Answer, read_body};
+use crate::domain::usage::TokenUsage;
+use crate::openai::ResponsesApi;
 
-pub(super) fn run(context: &Context) -> Outcome {
+/// What the model is asked about.
+const TEXT: &str = "A dent in the left front door, as wide as a hand.";
+/// A grey image of 64 by 64 pixels.
+const IMAGE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKklEQVR42u3MQREAAAwCIPsn\
+                     M5Yh9ttBANKjCAQCgUAgEAgEAoFAIPgeDAQKgLWRjkNPAAAAAElFTkSuQmCC";
+
+/// Options of `check-config`.
+#[derive(Args)]
+pub(super) struct CheckOptions {
+    /// Make one call for each stage with its parameters; OpenAI bills it, a fraction of a cent. Exit status 1
+    /// if OpenAI refuses one
+    #[arg(long)]
+    probe: bool,
+}
+
+/// What a call with the parameters of a stage has shown.
+struct Probe {
+    stage: Stage,
+    /// Why OpenAI does not answer; `None` if it does.
+    problem: Option<String>,
+    /// `None` if the model has no price.
+    cost: Option<Money>,
+}
+
+pub(super) fn run(context: &Context, options: &CheckOptions) -> Outcome {
     let mut config = context.config()?;
     let missing = config.missing_credentials();
     if missing.is_empty() {
@@ -23,12 +56,90 @@ pub(super) fn run(context: &Context) -> Outcome {
             "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned(),
         );
     }
-    let text: String = warnings
+    let probes = match options.probe {
+        true => probe_stages(&config)?,
+        false => Vec::new(),
+    };
+    let is_good = probes.iter().all(|probe| probe.problem.is_none());
+    let mut text: String = warnings
         .iter()
         .map(|warning| format!("warning: {warning}\n"))
         .collect();
-    context.output.report(
-        &json!({"good": true, "warnings": warnings}),
-        &format!("{text}the configuration is good\n"),
-    )
+    text.extend(probes.iter().map(|probe| probe.describe(&config)));
+    text.push_str(match is_good {
+        true => "the configuration is good\n",
+        false => "the configuration is well-formed, and OpenAI refuses what would be sent with it\n",
+    });
+    let mut value = json!({"good": is_good, "warnings": warnings});
+    if options.probe {
+        value["probes"] = probes.iter().map(Probe::to_json).collect();
+    }
+    context.output.report(&value, &text)?;
+    Ok(Verdict::clean_if(is_good))
+}
+
+fn probe_stages(config: &Config) -> Result<Vec<Probe>, CommandError> {
+    let client = openai_client(config)?;
+    let stages = [Stage::Vision, Stage::Translation].into_iter();
+    Ok(stages.map(|stage| probe(config, &client, stage)).collect())
+}
+
+/// Makes a call with the very parameters of a stage's lines.
+fn probe(config: &Config, client: &impl ResponsesApi, stage: Stage) -> Probe {
+    let parameters = config.parameters(stage);
+    let body = parameters.body(false, TEXT, &[IMAGE.to_owned()], TEXT, "de");
+    let (answer, tokens) = match client.respond(&body) {
+        Ok(body) => read_body(200, &body),
+        Err(error) => (as_answer(&error), TokenUsage::ZERO),
+    };
+    Probe {
+        stage,
+        problem: problem(&answer, &parameters),
+        cost: cost(config, parameters.model(), tokens),
+    }
+}
+
+/// What is wrong with the parameters, by an answer to them. A model that has run takes them.
+fn problem(answer: &Answer, parameters: &Parameters) -> Option<String> {
+    let (_, _, error) = answer.outcome();
+    match answer {
+        Answer::Text { .. } | Answer::Refusal { .. } | Answer::Truncated | Answer::Filtered => None,
+        Answer::Misconfigured { setting, .. } => {
+            Some(format!("{} is wrong: {error}", parameters.setting_text(*setting)))
+        }
+        _ => Some(error),
+    }
+}
+
+/// The cost of a call now; `None` if the model has no price.
+fn cost(config: &Config, model: &str, tokens: TokenUsage) -> Option<Money> {
+    let today = now().to_day_text();
+    let prices = config.prices();
+    let in_force = prices
+        .iter()
+        .filter(|price| price.is_for(model) && price.since <= today);
+    let price = in_force.max_by(|a, b| a.since.cmp(&b.since))?;
+    let [_, (_, synchronous)] = price.rates();
+    Some(synchronous.cost(tokens))
+}
+
+impl Probe {
+    fn describe(&self, config: &Config) -> String {
+        let (stage, model) = (self.stage, config.parameters(self.stage).model().to_owned());
+        let cost = match self.cost {
+            Some(cost) => format!("{cost} USD"),
+            None => "an unknown amount, as the model has no price".to_owned(),
+        };
+        match &self.problem {
+            None => format!("{stage}: {model} answers with these parameters; it cost {cost}\n"),
+            Some(problem) => format!("{stage}: {model} does not answer: {problem}\n"),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "stage": self.stage.as_str(), "good": self.problem.is_none(), "problem": self.problem,
+            "cost": self.cost.map(|cost| json!({"usd": cost.to_string()})),
+        })
+    }
 }

@@ -58,7 +58,7 @@ enum Command {
     /// Run the simulated OpenAI alone
     Sandbox(sandbox::SandboxOptions),
     /// Check the configuration
-    CheckConfig,
+    CheckConfig(check_config::CheckOptions),
     /// Sign a request, for people who write clients
     Sign(sign::SignOptions),
     /// Import the jobs of the earlier service
@@ -154,7 +154,7 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Serve => serve::run(context),
         Command::Demo(options) => demo::run(&options),
         Command::Sandbox(options) => sandbox::run(&options),
-        Command::CheckConfig => check_config::run(context),
+        Command::CheckConfig(options) => check_config::run(context, &options),
         Command::Sign(options) => sign::run(context, &options),
         Command::ImportLegacy(options) => import_legacy::run(context, &options),
         Command::Recover(options) => recover::run(context, &options),

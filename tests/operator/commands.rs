@@ -336,6 +336,41 @@ fn check_config_reports_what_serve_refuses() {
 }
 
 #[test]
+fn check_config_asks_openai_with_the_parameters_of_both_stages() {
+    let appliance = Appliance::without_daemon("[translation]\nmodel = \"gpt-4.1-mini\"");
+    let probed = appliance.run(&["check-config", "--probe"]);
+    assert_eq!(probed.status, 0, "{} {}", probed.out, probed.err);
+    assert!(
+        probed.out.contains("vision: gpt-6-luna answers")
+            && probed.out.contains("translation: gpt-4.1-mini answers"),
+        "{}",
+        probed.out
+    );
+    let probed = appliance.run(&["check-config", "--probe", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&probed.out).unwrap();
+    for probe in value["probes"].as_array().unwrap() {
+        let cost: f64 = probe["cost"]["usd"].as_str().unwrap().parse().unwrap();
+        assert!(cost > 0.0 && cost < 0.01, "{probe}");
+    }
+    let config = std::fs::read_to_string(appliance.config()).unwrap();
+    let mut table: toml::Table = toml::from_str(&config).unwrap();
+    table.insert(
+        "vision".into(),
+        toml::toml! { reasoning_effort = "immense" }.into(),
+    );
+    std::fs::write(appliance.config(), toml::to_string(&table).unwrap()).unwrap();
+    let probed = appliance.run(&["check-config", "--probe"]);
+    assert_eq!(probed.status, 1, "{}", probed.out);
+    assert!(
+        probed
+            .out
+            .contains("vision.reasoning_effort = \"immense\" is wrong"),
+        "{}",
+        probed.out
+    );
+}
+
+#[test]
 fn sign_shows_each_signature_that_a_client_may_use() {
     let mut appliance = Appliance::without_daemon("");
     let config = std::fs::read_to_string(appliance.config()).unwrap()
