@@ -178,6 +178,10 @@ impl Chaos {
         if !self.random.chance(self.calls) {
             return None;
         }
+        // What leaves a create in doubt is what the protocol is for, so half of the faults of creates do.
+        if op == Op::Create && self.random.chance(500) {
+            return Some(self.random.pick(&[Fault::Lost, Fault::ReplyLost]));
+        }
         Some(self.random.pick(&call_faults(op)).1)
     }
 
@@ -196,7 +200,12 @@ impl Chaos {
         let random = &mut self.random;
         let goes_wrong = random.chance(self.batches);
         if goes_wrong {
-            *course = random.pick(&batch_faults()).1;
+            // Batches that end early leave the most to be told apart, so half of the faults are such ends.
+            *course = match random.below(4) {
+                0 => Course::ends(End::Expires(0)),
+                1 => Course::ends(End::Cancelled(0)),
+                _ => random.pick(&batch_faults()).1,
+            };
             let some = usize::try_from(random.below(lines as u64 + 1)).unwrap_or(0);
             match &mut course.end {
                 End::Expires(lines) | End::Cancelled(lines) => *lines = some,
