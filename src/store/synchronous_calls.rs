@@ -154,13 +154,15 @@ pub fn end(
     }
 }
 
-/// Claims a request that waits again for another call, unless only its last attempt is left: a batch has a
-/// day for that.
+/// Claims a request that waits again for another call, unless the calls that failed leave the last of its
+/// attempts: a batch has a day for that.
 fn claim_again(tx: &Tx<'_>, request: &RequestRow, max_attempts: u32, at: Timestamp) -> Stored<()> {
     let claimed = tx
         .prepare_cached(
             "UPDATE requests SET state = 'claimed'
-             WHERE id = ? AND state = 'waiting' AND (attempts = 0 OR attempts + 1 < ?)",
+             WHERE id = ?1 AND state = 'waiting' AND max(attempts,
+                 (SELECT count(*) FROM synchronous_calls WHERE request_id = ?1 AND outcome <> 'not_run')) + 1
+                 < max(?2, 2)",
         )?
         .execute(params![request.id, max_attempts])?;
     if claimed == 1 {

@@ -272,8 +272,8 @@ fn after_repeated_synchronous_failures_one_attempt_is_left_for_a_batch() {
     let (lots, answer) = ask(&appliance);
     refused(&answer, 502, "OPENAI_API_ERROR");
     continues_in_a_batch(&appliance, &answer, &lots);
-    let attempts = "SELECT max(attempts) FROM requests";
-    assert_eq!(appliance.cell::<u32>(attempts), 4);
+    let calls = "SELECT count(*) FROM synchronous_calls";
+    assert_eq!(appliance.cell::<u32>(calls), 4);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | passing | sound | an attempt; the attempts are spread over `batch.retry_period` |
 //! | passing | in an outage | waits, minutes to an hour; fails after `batch.transient_timeout` of such waits |
-//! | passing | a synchronous call | no attempt: the calls end with the job's time |
+//! | passing | a synchronous call | no attempt: `batch.max_attempts` less one calls at most, then a batch |
 //! | passing, but with usage | any | an attempt: it may have been billed |
 //! | misconfigured | every line blames the setting | waits without an attempt, as the stage is paused |
 //! | misconfigured | other lines ran | fails |
