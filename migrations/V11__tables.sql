@@ -61,6 +61,7 @@ CREATE TABLE batch_jobs (
     completed_at                TEXT,       -- when it became final
     cleaning_since              TEXT,       -- its lots, texts, requests and lines are being deleted in chunks
     cleaned_at                  TEXT,       -- they are deleted; this row and its usage stay
+    retried_at                  TEXT,       -- when an operator last sent a part of it again, after its end
     pending_change              TEXT CHECK (pending_change IN ('cancel', 'release', 'retry')),  -- its lots are
     changed_to                  INTEGER NOT NULL DEFAULT 0,   -- being changed in chunks, up to this position
     CHECK ((completed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled')))

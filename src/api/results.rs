@@ -82,6 +82,11 @@ impl Api {
             "completed_at": job.completed_at.map(Timestamp::to_seconds_text),
             "processing_summary": processing_summary(job, images),
         });
+        if let Some(at) = job.retried_at {
+            let changed = self.store.read(|view| lots::ended_since(view, &job.id, at))?;
+            head["retried_at"] = json!(at.to_seconds_text());
+            head["changed_lots"] = json!(changed);
+        }
         if self.config.budgets.show_costs {
             let cost = self.store.read(|view| money::job_cost(view, job.seq))?;
             head["processing_details"] = json!({"cost": cost_json(cost)});

@@ -13,7 +13,7 @@ use crate::domain::money::Money;
 use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
-use crate::store::retry::{self, RetrySize};
+use crate::store::retry::{self, RetryScope, RetrySize};
 use crate::store::{Store, cancel, inspect, job_changes};
 
 /// The reason that is stored with a cancelled job.
@@ -35,15 +35,19 @@ pub(super) enum JobsCommand {
         /// The job's id
         job: String,
     },
-    /// Send the held requests of an orphaned job, or the failed lots of a job that has ended
+    /// Send the held requests of an orphaned job, or what failed of a job that has ended
     Retry {
         /// The job's id
         job: String,
         /// Send the failed lots of a job that has ended; OpenAI bills them again
-        #[arg(long)]
+        #[arg(long, group = "scope")]
         failed_lots: bool,
-        /// Say what would be sent, and change nothing
-        #[arg(long, requires = "failed_lots")]
+        /// Send the failed translations of a job that has ended, also of lots with other texts; OpenAI bills
+        /// them again
+        #[arg(long, group = "scope")]
+        failed_translations: bool,
+        /// Say what would be sent and what it costs, and change nothing
+        #[arg(long, requires = "scope")]
         dry_run: bool,
     },
 }
@@ -58,7 +62,17 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
             job,
             failed_lots: true,
             dry_run,
-        } => retry_failed_lots(context, &config, &store, &job, dry_run),
+            ..
+        } => retry(context, &config, &store, &job, RetryScope::FailedLots, dry_run),
+        JobsCommand::Retry {
+            job,
+            failed_translations: true,
+            dry_run,
+            ..
+        } => {
+            let scope = RetryScope::FailedTranslations;
+            retry(context, &config, &store, &job, scope, dry_run)
+        }
         JobsCommand::Retry { job, .. } => release_held(context, &config, &store, &job),
     }
 }
@@ -88,7 +102,7 @@ fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> 
     let sent = store.write(now(), |tx| job_changes::release(tx, &job, config.images.check))?;
     if sent == 0 {
         return Err(CommandError::Failed(format!(
-            "job {} has no held requests: nothing to send (of its failed lots: --failed-lots)",
+            "job {} has no held requests: nothing to send (of what failed: --failed-lots, --failed-translations)",
             job.id
         )));
     }
@@ -98,13 +112,18 @@ fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> 
     )
 }
 
-fn retry_failed_lots(context: &Context, config: &Config, store: &Store, id: &str, dry_run: bool) -> Outcome {
+fn retry(
+    context: &Context,
+    config: &Config,
+    store: &Store,
+    id: &str,
+    scope: RetryScope,
+    dry_run: bool,
+) -> Outcome {
     let job = find(store, id)?;
     let size = match dry_run {
-        true => store.read(|view| retry::retry_size(view, &job))?,
-        false => store.write(now(), |tx| {
-            retry::retry_failed_lots(tx, &job, config.images.check)
-        })?,
+        true => store.read(|view| retry::retry_size(view, &job, scope))?,
+        false => store.write(now(), |tx| retry::retry(tx, &job, scope, config.images.check))?,
     };
     let others = job.languages.iter().filter(|tag| !is_english(tag)).count();
     let vision = u64::from(size.vision);
@@ -115,19 +134,24 @@ fn retry_failed_lots(context: &Context, config: &Config, store: &Store, id: &str
         &json!({"job": job.id, "lots": size.lots, "vision": size.vision, "translations": size.translations,
                 "languages_of_each_description": others, "dry_run": dry_run,
                 "estimated_cost": money.map(|money| json!({"usd": money.to_string()}))}),
-        &describe_retry(&job, &size, others, money, dry_run),
+        &describe_retry(&job, scope, &size, others, money, dry_run),
     )
 }
 
 fn describe_retry(
     job: &JobRow,
+    scope: RetryScope,
     size: &RetrySize,
     languages: usize,
     money: Option<Money>,
     dry_run: bool,
 ) -> String {
     if size.lots == 0 {
-        return format!("0 failed lots of job {}: there is nothing to send\n", job.id);
+        let what = match scope {
+            RetryScope::FailedLots => "lots",
+            RetryScope::FailedTranslations => "translations",
+        };
+        return format!("0 failed {what} of job {}: there is nothing to send\n", job.id);
     }
     let state = match dry_run {
         true => "would be sent; nothing was changed (--dry-run)",
@@ -137,6 +161,12 @@ fn describe_retry(
         Some(money) => format!("at most some {money} USD"),
         None => "an unknown amount, as a model has no price".to_owned(),
     };
+    if scope == RetryScope::FailedTranslations {
+        return format!(
+            "{} failed translations of {} lots of job {} {state}. OpenAI bills them again: {at_most}.\n",
+            size.translations, size.lots, job.id
+        );
+    }
     format!(
         "{} failed lots of job {}: {} vision and {} translation requests {state}; each new description is \
          translated into {languages} languages. OpenAI bills all of them again: {at_most}.\n",

@@ -45,11 +45,13 @@ pub struct JobRow {
     pub completed_at: Option<Timestamp>,
     /// Since when retention removes its lots and texts.
     pub cleaning_since: Option<Timestamp>,
+    /// When an operator last sent a part of it again, after its end.
+    pub retried_at: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_batch_id, \
     openai_translation_batch_id, total_lots, processed_lots, failed_lots, error_message, created_at, \
-    updated_at, completed_at, cleaning_since";
+    updated_at, completed_at, cleaning_since, retried_at";
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {
@@ -73,6 +75,7 @@ fn job_row(row: &Row<'_>) -> Stored<JobRow> {
         updated_at: row.get("updated_at")?,
         completed_at: row.get("completed_at")?,
         cleaning_since: row.get("cleaning_since")?,
+        retried_at: row.get("retried_at")?,
     })
 }
 

@@ -73,6 +73,13 @@ pub enum LotFilter<'a> {
     Webhook(&'a str),
 }
 
+/// How many lots of a job have ended since a time.
+pub fn ended_since(view: &View, job_id: &str, since: Timestamp) -> Stored<u32> {
+    let mut query =
+        view.prepare_cached("SELECT count(*) FROM batch_lots WHERE batch_job_id = ? AND processed_at >= ?")?;
+    Ok(query.query_row(params![job_id, since], |row| row.get(0))?)
+}
+
 /// Up to `limit` lots of a job from `position` on, in their order.
 pub fn page(
     view: &View,

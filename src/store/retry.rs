@@ -1,4 +1,5 @@
-//! `jobs retry`: reopens a final job and sends its failed lots again. They are billed again.
+//! `jobs retry`: reopens a final job and sends its failed lots, or its failed translations, again. They are
+//! billed again.
 
 use std::collections::HashSet;
 
@@ -13,7 +14,16 @@ use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, RequestState};
 
-/// The requests that a retry of a job's failed lots sends.
+/// What a retry sends again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryScope {
+    /// The lots that have no text at all.
+    FailedLots,
+    /// The translations that failed of lots with a description, also where the lot has other texts.
+    FailedTranslations,
+}
+
+/// The requests that a retry sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetrySize {
     /// Lots with a request that is sent.
@@ -24,10 +34,12 @@ pub struct RetrySize {
     pub translations: u32,
 }
 
-/// A failed request of a failed lot. A lot without a usable image has none.
+/// A failed request. A lot without a usable image has none.
 struct FailedRequest {
     id: i64,
     lot: i64,
+    /// Whether its lot has failed too.
+    is_lot_failed: bool,
     stage: Stage,
     /// Whether its text came after it had failed.
     has_text: bool,
@@ -46,20 +58,30 @@ impl FailedRequest {
     }
 }
 
-fn failed_requests(view: &View, job: &JobRow) -> Stored<Vec<FailedRequest>> {
-    let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, r.stage, l.vision_result IS NOT NULL AS is_described,
+fn failed_requests(view: &View, job: &JobRow, scope: RetryScope) -> Stored<Vec<FailedRequest>> {
+    let condition = match scope {
+        RetryScope::FailedLots => "l.status = 'failed'",
+        // A line without a verdict may still answer it.
+        RetryScope::FailedTranslations => {
+            "r.stage = 'translation' AND is_described AND NOT is_translated
+             AND NOT EXISTS (SELECT 1 FROM batch_lines b WHERE b.request_id = r.id AND b.settled = 0)"
+        }
+    };
+    let mut query = view.prepare_cached(&format!(
+        "SELECT r.id, r.lot, r.stage, l.status = 'failed' AS is_lot_failed,
+                l.vision_result IS NOT NULL AS is_described,
                 EXISTS (SELECT 1 FROM lot_translations t
                         WHERE t.lot = r.lot AND t.language = r.language
                             AND t.text IS NOT NULL) AS is_translated
          FROM batch_lots l JOIN requests r ON r.lot = l.id
-         WHERE l.batch_job_id = ? AND l.status = 'failed' AND r.state = 'failed' ORDER BY r.id",
-    )?;
+         WHERE l.batch_job_id = ? AND r.state = 'failed' AND {condition} ORDER BY r.id"
+    ))?;
     let rows = query.query_map([&job.id], |row| {
         let (stage, is_described) = (row.get("stage")?, row.get("is_described")?);
         Ok(FailedRequest {
             id: row.get("id")?,
             lot: row.get("lot")?,
+            is_lot_failed: row.get("is_lot_failed")?,
             stage,
             is_described,
             has_text: match stage {
@@ -86,30 +108,25 @@ fn size_of(failed: &[FailedRequest]) -> RetrySize {
     }
 }
 
-/// The requests that a retry of a job's failed lots would send.
-pub fn retry_size(view: &View, job: &JobRow) -> Stored<RetrySize> {
-    Ok(size_of(&failed_requests(view, job)?))
+/// The requests that a retry of a job would send.
+pub fn retry_size(view: &View, job: &JobRow, scope: RetryScope) -> Stored<RetrySize> {
+    Ok(size_of(&failed_requests(view, job, scope)?))
 }
 
-/// Reopens a final job for its failed lots. Its webhooks report the new end under new ids; they replace
+/// Reopens a final job for its failed lots or translations. Its webhooks report the new end under new ids; they replace
 /// deliveries that are still due.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if the job is not final, is being cleaned, or a batch of it is not ingested yet.
-pub fn retry_failed_lots(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<RetrySize> {
+pub fn retry(tx: &Tx<'_>, job: &JobRow, scope: RetryScope, check_images: bool) -> Stored<RetrySize> {
     check_retry(tx, job)?;
-    let failed = failed_requests(tx, job)?;
+    let failed = failed_requests(tx, job, scope)?;
     let size = size_of(&failed);
     if size.lots == 0 {
         return Ok(size);
     }
-    tx.execute(
-        "DELETE FROM lot_translations WHERE text IS NULL AND lot IN
-                (SELECT id FROM batch_lots WHERE batch_job_id = ? AND status = 'failed')",
-        [&job.id],
-    )?;
     reopen_requests(tx, &failed, check_images)?;
-    reopen_job(tx, job, &failed, size.lots)?;
+    reopen_job(tx, job, &failed)?;
     // A text that came after the failure is paid for: it is an answer now.
     for late in failed.iter().filter(|request| request.has_text) {
         settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
@@ -128,9 +145,7 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
     let JobRow { id, status, .. } = job;
     let refuse = |message| Err(StoreError::Conflict(message));
     if !matches!(status, JobStatus::Completed | JobStatus::Failed) {
-        return refuse(format!(
-            "job {id} is {status}: it has no failed lots to send again"
-        ));
+        return refuse(format!("job {id} is {status}: it has nothing to send again"));
     }
     if job.cleaning_since.is_some() {
         return refuse(format!(
@@ -153,7 +168,10 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
 }
 
 /// Reopens a job whose requests are open again.
-fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest], lots: u32) -> Stored<()> {
+fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest]) -> Stored<()> {
+    let lots: HashSet<i64> = failed.iter().map(|request| request.lot).collect();
+    let failed_lots = failed.iter().filter(|request| request.is_lot_failed);
+    let failed_lots: HashSet<i64> = failed_lots.map(|request| request.lot).collect();
     let opened = || failed.iter().filter(|request| !request.is_postponed());
     let vision = count(opened(), Stage::Vision);
     let status = match vision {
@@ -161,14 +179,15 @@ fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest], lots: u32) ->
         _ => JobStatus::Pending,
     };
     tx.execute(
-        "UPDATE batch_jobs SET status = ?, completed_at = NULL, error_message = NULL, updated_at = ?,
-                processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?3, open_vision = ?4,
-                open_translations = ?5
-         WHERE seq = ?6",
+        "UPDATE batch_jobs SET status = ?1, completed_at = NULL, error_message = NULL, updated_at = ?2, retried_at = ?2,
+                processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?4, open_vision = ?5,
+                open_translations = ?6
+         WHERE seq = ?7",
         params![
             status,
             tx.now,
-            lots,
+            lots.len(),
+            failed_lots.len(),
             vision,
             count(opened(), Stage::Translation),
             job.seq
@@ -198,16 +217,26 @@ fn schedule_webhooks(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
 fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) -> Stored<()> {
     let mut lot_row = tx.prepare_cached(&format!(
         "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL,
-                missing_images = (SELECT nullif(json_group_array(value), '[]') FROM ({UNUSABLE}))
-         WHERE id = ? AND status = 'failed'",
+                missing_images = CASE WHEN ?2 THEN (SELECT nullif(json_group_array(value), '[]') FROM ({UNUSABLE}))
+                                 ELSE missing_images END
+         WHERE id = ?1 AND status IN ('failed', 'completed')",
     ))?;
+    // The reason of a failed translation goes; a text that came late stays.
+    let mut reason = tx.prepare_cached(
+        "DELETE FROM lot_translations WHERE text IS NULL
+            AND (lot, language) = (SELECT lot, language FROM requests WHERE id = ?)",
+    )?;
     let mut request_row = tx.prepare_cached(
         "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, transient_failures = 0,
              transient_wait_ms = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {
-        lot_row.execute([request.lot])?;
+        lot_row.execute(params![
+            request.lot,
+            request.is_lot_failed && !request.is_described
+        ])?;
+        reason.execute([request.id])?;
         let state = match request.is_postponed() {
             true => RequestState::Cancelled,
             false => RequestState::Waiting,

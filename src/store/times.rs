@@ -41,7 +41,7 @@ pub(super) const TIMES: [Times; 19] = [
         "batch_jobs",
         "t.id",
         &["created_at", "updated_at", "completed_at"],
-        &["cleaning_since", "cleaned_at"],
+        &["cleaning_since", "cleaned_at", "retried_at"],
     ),
     times("batch_lots", "t.id", &[], &["processed_at"]),
     times("requests", "t.id", &["since"], &["retry_at"]),

@@ -68,6 +68,65 @@ fn failed_lots_are_sent_again_and_their_webhook_too() {
 }
 
 #[test]
+fn failed_translations_of_a_completed_job_are_sent_again() {
+    let appliance = Appliance::with("[images]\ncheck = false");
+    let lots = appliance.lots(3);
+    let mut body = submission(&lots, &["en", "ru", "de"]);
+    body["webhook_url"] = json!(appliance.hook("translated"));
+    // Two lots miss a language, and one has failed altogether.
+    for (line, times) in [("_1_ru$", 1), ("_2_de$", 1)] {
+        appliance.fault(&json!({"fault": "refusal_line", "match": line, "times": times}));
+    }
+    body["lots"][0]["images"] = json!([]);
+    let job = accepted(&appliance.submit(&body));
+    let first = appliance.results(&job);
+    assert!(first.get("retried_at").is_none(), "{first}");
+    assert_eq!(first["processing_summary"]["failed_lots"], 1, "{first}");
+    appliance.delivered("translated", 1);
+    wait_for("the delivery's end", || {
+        let delivered = "SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'";
+        (appliance.cell::<i64>(delivered) == 1).then_some(())
+    });
+    appliance.wait_until_ingested();
+    let command = ["jobs", "retry", &job, "--failed-translations"];
+    let before = appliance.dump();
+    let dry = appliance.run(&[&command[..], &["--dry-run"]].concat());
+    assert!(dry.out.starts_with("2 failed translations of 2 lots"), "{dry:?}");
+    assert!(dry.out.contains("USD"), "{dry:?}");
+    assert_eq!(appliance.dump(), before);
+    let both = appliance.run(&[&command[..], &["--failed-lots"]].concat());
+    assert_eq!(both.status, 2, "{both:?}");
+
+    let ran = appliance.run(&command);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let deliveries = appliance.delivered("translated", 2);
+    let second = appliance.results(&job);
+    for lot in [1, 2] {
+        let lot = &second["results"]["lots"][lot];
+        assert_eq!(lot["status"], "completed");
+        let mut texts = lot["descriptions"].as_array().unwrap().iter();
+        assert!(texts.all(|text| text["damages"].is_string()), "{lot}");
+    }
+    assert_eq!(
+        second["results"]["lots"][0], first["results"]["lots"][0],
+        "{second}"
+    );
+    assert!(second["retried_at"].is_string(), "{second}");
+    assert_eq!(second["changed_lots"], 2, "{second}");
+    let id = |delivery: &Value| -> Value {
+        let mut headers = delivery["headers"].as_array().unwrap().iter();
+        headers.find(|it| it[0] == "webhook-id").unwrap()[1].clone()
+    };
+    assert_ne!(id(&deliveries[0]), id(&deliveries[1]));
+    // Each description was made once, and each translation that was there.
+    let lines: i64 = appliance.cell("SELECT count(*) FROM batch_lines");
+    assert_eq!(lines, 2 + 4 + 2);
+    let nothing = appliance.run(&command);
+    assert!(nothing.out.starts_with("0 failed translations"), "{nothing:?}");
+    appliance.assert_sound();
+}
+
+#[test]
 fn an_operator_cancels_a_job() {
     let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
     let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));

@@ -186,6 +186,7 @@ fn program(command: &mut Command) -> &mut Command {
 }
 
 /// The output of a command and its exit status.
+#[derive(Debug)]
 pub struct Ran {
     pub status: i32,
     pub out: String,

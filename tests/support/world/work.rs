@@ -12,7 +12,8 @@ use batchkeeper::domain::job::{Mode, NewLot, Submission};
 use batchkeeper::recovery::{Recovery, RecoveryError};
 use batchkeeper::store::batches::{self, BatchRow};
 use batchkeeper::store::jobs::{self, JobRow};
-use batchkeeper::store::{StoreError, cancel, retry};
+use batchkeeper::store::retry::{self, RetryScope};
+use batchkeeper::store::{StoreError, cancel};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -157,7 +158,7 @@ impl World {
         let check = self.config.images.check;
         let retried = self.survive(|world| {
             world.store().write(now, |tx| match jobs::by_id(tx, job)? {
-                Some(job) => retry::retry_failed_lots(tx, &job, check).map(|cost| cost.lots > 0),
+                Some(job) => retry::retry(tx, &job, RetryScope::FailedLots, check).map(|cost| cost.lots > 0),
                 None => Ok(false),
             })
         });
