@@ -56,9 +56,6 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         let kept = random.pick(&[Duration::ZERO, Duration::from_mins(30)]);
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
         config.retention.results = random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
-        if bug == Some(Bug::NoSettling) {
-            config.openai.settling_time = Duration::ZERO;
-        }
     });
     world.turns = ALL_WORKERS;
     world.check_every = if is_replayed() { 1 } else { 10 };

@@ -194,6 +194,11 @@ impl BatchApi for Sabotaged {
                 *self.doubtful.lock().unwrap() = Some(new.metadata.clone());
                 Err(error)
             }
+            Ok(made) if self.bug == Bug::NoSettling => {
+                let mut doubtful = self.doubtful.lock().unwrap();
+                doubtful.take_if(|metadata| *metadata == new.metadata);
+                Ok(made)
+            }
             answer => answer,
         }
     }
@@ -209,6 +214,12 @@ impl BatchApi for Sabotaged {
             && let Some(metadata) = self.doubtful.lock().unwrap().clone()
         {
             theirs.metadata = metadata;
+        }
+        // As if the listings had been made before the create could take effect.
+        if self.bug == Bug::NoSettling
+            && let Some(doubtful) = self.doubtful.lock().unwrap().as_ref()
+        {
+            page.data.retain(|it| it.metadata != *doubtful);
         }
         Ok(page)
     }
