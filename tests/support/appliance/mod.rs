@@ -558,19 +558,25 @@ impl Appliance {
     pub fn dump(&self) -> String {
         let tables = open(&self.database());
         let mut names = tables
-            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+            // The counts of successful calls grow with each listing of OpenAI's batches.
+            .prepare(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'call_kinds' ORDER BY name",
+            )
             .unwrap();
         let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut dump = String::new();
         for name in names.map(Result::unwrap) {
             let mut query = tables.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
-            // The time of the daemon's last comparison with OpenAI changes after each start.
-            let changing = query.column_names().position(|name| name == "compared_at");
-            let columns = query.column_count();
+            // What the daemon notes of its last comparison with OpenAI changes after each start.
+            let changing = ["compared_at", "listed_until", "clock_confirmed_at"];
+            let names = query.column_names().into_iter().enumerate();
+            let kept: Vec<usize> = names
+                .filter(|(_, name)| !changing.contains(name))
+                .map(|(at, _)| at)
+                .collect();
             let mut rows = query.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let columns = (0..columns).filter(|at| Some(*at) != changing);
-                let cells = columns.map(|at| format!("{:?}", row.get_ref(at).unwrap()));
+                let cells = kept.iter().map(|at| format!("{:?}", row.get_ref(*at).unwrap()));
                 dump.push_str(&format!("{name}: {}\n", cells.collect::<Vec<_>>().join(" ")));
             }
         }
