@@ -79,7 +79,7 @@ fn a_final_job_is_not_cancelled() {
 fn a_batch_with_cancelled_jobs_only_is_cancelled_at_openai() {
     let appliance = Appliance::start();
     appliance.fault(&json!({"fault": "stall_in_progress", "value": 60_000}));
-    let id = job(&appliance, 2, "alone");
+    let id = appliance.in_one_batch(|| job(&appliance, 2, "alone"));
     wait_for("the batch at OpenAI", || {
         appliance.status(&id)["openai_batch_id"]
             .as_str()

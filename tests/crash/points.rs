@@ -36,9 +36,9 @@ enum At {
 /// The submitter's transactions for a small batch: planned, claimed, sealed, uploaded, creating,
 /// submitted.
 const SUBMITTER: u32 = 6;
-/// The ingester's transactions for a small batch: spooled, lines ingested, lines settled, batch
-/// ingested.
-const INGESTER: u32 = 4;
+/// The ingester's transactions for a small batch: spooled, lines ingested, batch judged, lines settled,
+/// batch ingested.
+const INGESTER: u32 = 5;
 
 const UPLOAD: &str = "POST /v1/files HTTP/1.1";
 const CREATE: &str = "POST /v1/batches HTTP/1.1";
@@ -110,9 +110,10 @@ fn points() -> Vec<Point> {
         point("ingest", "before the commit", ingester(2, Ahead), "batch.output_ingested = 0"),
         point("ingest", "half written", ingester(2, Torn), "batch.output_ingested = 0"),
         point("ingest", "lines committed", ingester(2, Done), "batch.output_ingested > 0 AND batch.settled_to = 0"),
-        point("ingest", "settled", ingester(3, Done), "batch.state = 'ended' AND batch.settled_to > 0"),
-        point("ingest", "end half written", ingester(4, Torn), "batch.state = 'ended' AND batch.settled_to > 0"),
-        point("ingest", "ended", ingester(4, Done), "batch.state = 'ingested'"),
+        point("ingest", "judged", ingester(3, Done), "batch.output_ingested > 0 AND batch.settled_to = 0"),
+        point("ingest", "settled", ingester(4, Done), "batch.state = 'ended' AND batch.settled_to > 0"),
+        point("ingest", "end half written", ingester(5, Torn), "batch.state = 'ended' AND batch.settled_to > 0"),
+        point("ingest", "ended", ingester(5, Done), "batch.state = 'ingested'"),
 
         point("finish", "before the commit", once("finisher", 1, Ahead), "job.status = 'translating' AND delivery.state = 'scheduled'"),
         point("finish", "half written", once("finisher", 1, Torn), "job.status = 'translating' AND delivery.state = 'scheduled'"),

@@ -267,7 +267,7 @@ impl Appliance {
             settling_time = "30s"
             results_timeout = "700ms"
             [batch]
-            max_wait = "60ms"
+            max_wait = "150ms"
             queue_backoff = "60ms"
             retry_period = "300ms"
             [images]
