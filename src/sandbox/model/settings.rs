@@ -231,6 +231,8 @@ fn default_models() -> Vec<SimulatedModel> {
         ("gpt-4.1-mini", "2025-04-14", Reasoning::Never),
         ("gpt-4.1-nano", "2025-04-14", Reasoning::Never),
         ("gpt-4o-mini", "2024-07-18", Reasoning::Never),
+        // No price is known of it.
+        ("of-our-own", "2026-01-01", Reasoning::Never),
     ]
     .into_iter()
     .map(|(name, date, reasoning)| SimulatedModel {

@@ -170,7 +170,9 @@ fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> Gen
         Some(_) => u64::MAX,
         None => request.max_output_tokens.unwrap_or(u64::MAX),
     };
-    let mut text_tokens = tokens(&text);
+    let mut text_tokens = request
+        .answer_tokens
+        .map_or_else(|| tokens(&text), |[_, output]| output);
     let is_too_long = text_tokens.saturating_add(reasoning_tokens) > limit;
     let is_truncated = is_too_long || faults.truncation.is_some();
     if is_truncated {
