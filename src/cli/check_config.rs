@@ -99,7 +99,7 @@ fn probe(config: &Config, client: &impl ResponsesApi, stage: Stage) -> Probe {
     }
 }
 
-/// What is wrong with the parameters, by an answer to them. A model that has run takes them.
+/// The fault of the parameters, by an answer to them. A model that has run takes them.
 fn problem(answer: &Answer, parameters: &Parameters) -> Option<String> {
     let (_, _, error) = answer.outcome();
     match answer {

@@ -1,8 +1,8 @@
 //! The image checker: probes the images of waiting lots before OpenAI is paid to look at them.
 //!
 //! A tick stores the results of the probes, decides over the lots whose images are all checked, and starts
-//! probes of the others in turns (`turns`). What waits is read from the database, and some of it at a time is in
-//! memory. The results are in the database, too: a restart does not repeat them.
+//! probes of the others in turns (`turns`). Waiting images are read from the database, and some of them at a
+//! time are in memory. The results are in the database, too: a restart does not repeat them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

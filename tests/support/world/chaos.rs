@@ -19,11 +19,11 @@ pub fn is_on(name: &str) -> bool {
 /// Faults by chance.
 pub struct Chaos {
     pub random: Random,
-    /// Of a thousand calls so many go wrong.
+    /// Calls that go wrong, of a thousand.
     pub calls: u64,
-    /// Of a thousand lines so many go wrong.
+    /// Lines that go wrong, of a thousand.
     pub lines: u64,
-    /// Of a thousand batches so many go wrong.
+    /// Batches that go wrong, of a thousand.
     pub batches: u64,
 }
 
