@@ -569,7 +569,7 @@ impl Appliance {
             let mut query = tables.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
             // What the daemon notes of its last comparison with OpenAI changes after each start.
             let changing = ["compared_at", "listed_until", "clock_confirmed_at"];
-            let names = query.column_names().into_iter().enumerate();
+            let names = query.column_names().enumerate();
             let kept: Vec<usize> = names
                 .filter(|(_, name)| !changing.contains(name))
                 .map(|(at, _)| at)
