@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::error::refuse;
+use super::error::{check_header_text, refuse};
 use super::{ConfigError, Secret};
 use crate::domain::budgets::SpendingLimits;
 use crate::domain::signature::Key;
@@ -72,6 +72,8 @@ impl ClientConfig {
                 self.name
             ));
         }
+        let prefix = self.signature_prefix.as_deref().unwrap_or_default();
+        check_header_text(&format!("client {:?}: signature_prefix", self.name), prefix)?;
         let is_host_name = |host: &String| {
             let name = host.strip_prefix("*.").unwrap_or(host);
             let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);

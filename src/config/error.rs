@@ -30,10 +30,10 @@ pub enum ConfigError {
     #[error(transparent)]
     Form(#[from] toml::de::Error),
     /// A file with a key or a token cannot be read.
-    #[error("{key}: {}: {error}", path.display())]
+    #[error("{setting}: {}: {error}", path.display())]
     SecretFile {
-        /// The configuration's key that names the file.
-        key: &'static str,
+        /// The setting that names the file.
+        setting: String,
         /// The file.
         path: PathBuf,
         /// What the system answered.
@@ -95,6 +95,17 @@ pub(super) fn check_not_empty(key: &str, text: &str) -> Result<(), ConfigError> 
     match text.is_empty() {
         true => refuse(format!("{key} is empty")),
         false => Ok(()),
+    }
+}
+
+/// Refuses a text that cannot be the value of a header field.
+pub(super) fn check_header_text(key: &str, text: &str) -> Result<(), ConfigError> {
+    match text.chars().find(|c| !(c.is_ascii_graphic() || *c == ' ')) {
+        Some(c) => refuse(format!(
+            "{key} has U+{:04X}, which cannot be in a header field; use visible ASCII alone",
+            u32::from(c)
+        )),
+        None => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::domain::vision::VisionParameters;
 mod batch;
 mod clients;
 mod error;
+mod key_text;
 mod logging;
 mod money;
 mod network;

@@ -1,17 +1,22 @@
 //! Keys and tokens: from the configuration, from files, from the environment. They never show in `Debug`.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
 
 use super::clients::ClientConfig;
 use super::error::refuse;
+use super::key_text::{self, KeyAlphabet};
 use super::{Config, ConfigError};
 use crate::domain::signature::Key;
 
 /// How the key in `config.example.toml` begins. It is public, so it protects nothing.
 const EXAMPLE_KEY: &str = "change-me";
+
+/// The variable of the environment that holds OpenAI's key if no file does.
+const OPENAI_VARIABLE: &str = "OPENAI_API_KEY";
 
 /// The least number of bytes of the operator's token.
 const SHORTEST_TOKEN: usize = 16;
@@ -59,7 +64,7 @@ impl Config {
         }
         self.openai.key = match &self.openai.api_key_file {
             Some(path) => read_openai_key(path)?,
-            None => openai_key_of_environment(),
+            None => openai_key_of_environment()?,
         };
         for client in &mut self.clients {
             client.load_keys()?;
@@ -71,14 +76,11 @@ impl Config {
     /// The keys that alert notifications are signed with: those of `[alerts]`, else those of the client
     /// `default`, else those of the first client.
     fn load_alert_keys(&self) -> Result<Vec<Key>, ConfigError> {
-        let own = match &self.alerts.webhook_key_file {
-            Some(path) => read_secret("alerts.webhook_key_file", path)?,
-            None => self.alerts.webhook_key.clone(),
-        };
-        if !own.is_empty() {
-            let key = Key::new(own.reveal().as_bytes())
-                .map_err(|error| ConfigError::Value(format!("alerts.webhook_key: {error}")))?;
-            return Ok(vec![key]);
+        if let Some(path) = &self.alerts.webhook_key_file {
+            return Ok(vec![key_of_file("alerts.webhook_key_file", path)?]);
+        }
+        if !self.alerts.webhook_key.is_empty() {
+            return Ok(vec![signing_key("alerts.webhook_key", &self.alerts.webhook_key)?]);
         }
         let default = self.clients.iter().find(|client| client.name == "default");
         let client = default.or(self.clients.first());
@@ -87,43 +89,52 @@ impl Config {
 
     /// Whether OpenAI's key comes from a file or is in this process's environment.
     pub fn has_openai_key(&self) -> bool {
-        self.openai.api_key_file.is_some() || !openai_key_of_environment().is_empty()
+        self.openai.api_key_file.is_some()
+            || std::env::var_os(OPENAI_VARIABLE).is_some_and(|it| !it.is_empty())
     }
 }
 
 impl ClientConfig {
     fn load_keys(&mut self) -> Result<(), ConfigError> {
-        let mut keys = self.keys.clone();
-        for path in &self.key_files {
-            keys.push(read_secret("clients.key_files", path)?);
-        }
-        self.loaded = client_keys(&self.name, &keys)?;
-        let webhook_key = match &self.webhook_key_file {
-            Some(path) => Some(read_secret("clients.webhook_key_file", path)?),
-            None => self.webhook_key.clone(),
+        let place = |setting: &str| format!("client {:?}: {setting}", self.name);
+        let own = self.keys.iter().map(|key| signing_key(&place("keys"), key));
+        let filed = self.key_files.iter();
+        let filed = filed.map(|path| key_of_file(&place("key_files"), path));
+        let loaded = own.chain(filed).collect::<Result<_, _>>()?;
+        let of_webhooks = match (&self.webhook_key_file, &self.webhook_key) {
+            (Some(path), _) => vec![key_of_file(&place("webhook_key_file"), path)?],
+            (None, Some(key)) => vec![signing_key(&place("webhook_key"), key)?],
+            (None, None) => Vec::new(),
         };
-        self.loaded_for_webhooks = client_keys(&self.name, webhook_key.as_slice())?;
+        self.loaded = loaded;
+        self.loaded_for_webhooks = of_webhooks;
         Ok(())
     }
 }
 
-/// A client's keys. The key of the example is refused.
-fn client_keys(client: &str, secrets: &[Secret]) -> Result<Vec<Key>, ConfigError> {
-    let key = |secret: &Secret| {
-        if secret.reveal().starts_with(EXAMPLE_KEY) {
-            return refuse(format!(
-                "client {client:?} still has the key of the example: give it one of its own, such as the \
-                 output of `openssl rand -hex 32`"
-            ));
-        }
-        Key::new(secret.reveal().as_bytes())
-            .map_err(|error| ConfigError::Value(format!("client {client:?}: {error}")))
-    };
-    secrets.iter().map(key).collect()
+fn key_of_file(setting: &str, path: &Path) -> Result<Key, ConfigError> {
+    let secret = read_secret(setting, path, KeyAlphabet::Signing)?;
+    signing_key(&format!("{setting}: {}", path.display()), &secret)
+}
+
+/// A key that signs. The key of the example is refused. `place` names the setting, and the file if there is one.
+fn signing_key(place: &str, secret: &Secret) -> Result<Key, ConfigError> {
+    if secret.reveal().starts_with(EXAMPLE_KEY) {
+        return refuse(format!(
+            "{place} is still the key of the example: give it one of its own, such as the output of \
+             `openssl rand -hex 32`"
+        ));
+    }
+    key_text::check(secret.reveal(), KeyAlphabet::Signing).map_err(|error| refused_key(place, error))?;
+    Key::new(secret.reveal().as_bytes()).map_err(|error| refused_key(place, error))
+}
+
+fn refused_key(place: &str, error: impl fmt::Display) -> ConfigError {
+    ConfigError::Value(format!("{place}: {error}"))
 }
 
 fn read_ops_token(path: &Path) -> Result<Secret, ConfigError> {
-    let token = read_secret("ops_token_file", path)?;
+    let token = read_secret("ops_token_file", path, KeyAlphabet::Signing)?;
     match token.reveal().len() < SHORTEST_TOKEN {
         true => refuse(format!(
             "ops_token_file: {} holds less than {SHORTEST_TOKEN} characters; write the output of \
@@ -135,7 +146,7 @@ fn read_ops_token(path: &Path) -> Result<Secret, ConfigError> {
 }
 
 fn read_openai_key(path: &Path) -> Result<Secret, ConfigError> {
-    let key = read_secret("openai.api_key_file", path)?;
+    let key = read_secret("openai.api_key_file", path, KeyAlphabet::Bearer)?;
     match key.is_empty() {
         true => refuse(format!(
             "openai.api_key_file: {} is empty; write OpenAI's key into it",
@@ -145,19 +156,22 @@ fn read_openai_key(path: &Path) -> Result<Secret, ConfigError> {
     }
 }
 
-fn openai_key_of_environment() -> Secret {
-    Secret::new(&std::env::var("OPENAI_API_KEY").unwrap_or_default())
+fn openai_key_of_environment() -> Result<Secret, ConfigError> {
+    let value = std::env::var_os(OPENAI_VARIABLE).unwrap_or_default();
+    key_text::read(value.as_bytes(), KeyAlphabet::Bearer)
+        .map(Secret::new)
+        .map_err(|error| refused_key(OPENAI_VARIABLE, error))
 }
 
-fn read_secret(key: &'static str, path: &Path) -> Result<Secret, ConfigError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Secret::new(&text)),
-        Err(error) => Err(ConfigError::SecretFile {
-            key,
-            path: path.to_owned(),
-            error,
-        }),
-    }
+fn read_secret(setting: &str, path: &Path, alphabet: KeyAlphabet) -> Result<Secret, ConfigError> {
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::SecretFile {
+        setting: setting.to_owned(),
+        path: path.to_owned(),
+        error,
+    })?;
+    key_text::read(&bytes, alphabet)
+        .map(Secret::new)
+        .map_err(|error| refused_key(&format!("{setting}: {}", path.display()), error))
 }
 
 #[cfg(test)]

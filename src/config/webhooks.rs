@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::{check_longer_than_zero, check_range, refuse};
+use super::error::{check_header_text, check_longer_than_zero, check_range, refuse};
 use super::units::{duration, durations, size};
 use super::{ConfigError, Secret};
 use crate::domain::signature::Key;
@@ -47,6 +47,7 @@ impl Default for WebhooksConfig {
 impl WebhooksConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_range("webhooks.concurrency", self.concurrency, 1, 1024)?;
+        check_header_text("webhooks.signature_prefix", &self.signature_prefix)?;
         check_longer_than_zero("webhooks.timeout", self.timeout)
     }
 }

@@ -3,7 +3,7 @@
 use super::DaemonError;
 use crate::config::{Config, PrivateNetworks};
 use crate::openai::Identity;
-use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, SettingsError, Timeouts};
+use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, Timeouts};
 use crate::outbound::SsrfGuard;
 
 /// The client of OpenAI's API that the configuration describes.
@@ -44,13 +44,7 @@ fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonErr
         respond: config.synchronous.timeout,
         ..Timeouts::default()
     };
-    OpenAiClient::new(settings).map_err(|error| match (error, &openai.api_key_file) {
-        (error @ SettingsError::ApiKey, Some(path)) => {
-            config_error(format!("openai.api_key_file: {}", path.display()), error)
-        }
-        (error @ SettingsError::ApiKey, None) => config_error("OPENAI_API_KEY", error),
-        (error, _) => DaemonError::OpenAiClient(error),
-    })
+    OpenAiClient::new(settings).map_err(DaemonError::OpenAiClient)
 }
 
 /// The guard of addresses that clients name.

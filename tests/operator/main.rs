@@ -11,5 +11,6 @@
 mod appliance;
 mod commands;
 mod days;
+mod keys;
 mod sqlite_docs;
 mod status_page;

@@ -115,7 +115,7 @@ pub enum SettingsError {
     #[error("the API key is empty or has odd characters")]
     ApiKey,
     /// The organization or the project has characters that are not allowed in a header field.
-    #[error("openai.{0} has odd characters")]
+    #[error("openai.{0} has a character that cannot be in a header field; use visible ASCII alone")]
     Identity(&'static str),
 }
 
@@ -153,7 +153,10 @@ pub(super) fn optional_header(value: &str, what: &'static str) -> Result<Option<
     if value.is_empty() {
         return Ok(None);
     }
+    // `HeaderValue` takes characters outside ASCII, and sends their bytes.
     HeaderValue::from_str(value)
+        .ok()
+        .filter(|value| value.to_str().is_ok())
         .map(Some)
-        .map_err(|_| SettingsError::Identity(what))
+        .ok_or(SettingsError::Identity(what))
 }
