@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::store::Store;
 
 /// The configuration's file if neither the command line nor the environment names one.
-const DEFAULT_CONFIG: &str = "/etc/batchkeeper/config.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/batchkeeper/config.toml";
 
 /// Options of every command.
 #[derive(Args)]

@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod error;
 mod import_legacy;
+mod init;
 mod jobs;
 mod logger;
 mod output;
@@ -51,8 +52,10 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the daemon
+    /// Run the service: the client API, the operator's pages, and the workers that send batches
     Serve,
+    /// Write a configuration and its keys into a folder
+    Init(init::InitOptions),
     /// Run the whole chain on the built-in sandbox; nothing else is needed
     Demo(demo::DemoOptions),
     /// Run the simulated OpenAI alone
@@ -152,6 +155,7 @@ fn run(command: Command, context: &Context) -> Outcome {
     }
     match command {
         Command::Serve => serve::run(context),
+        Command::Init(options) => init::run(context, &options),
         Command::Demo(options) => demo::run(&options),
         Command::Sandbox(options) => sandbox::run(&options),
         Command::CheckConfig(options) => check_config::run(context, &options),
@@ -225,6 +229,9 @@ mod tests {
             "batches show 1 --json",
             "recover --apply",
             "sign job.json --client a",
+            "sign --headers --get /api/v1/batch-status/J",
+            "init",
+            "init first --sandbox",
             "import-legacy dump.json --dry-run",
             "report --from 2026-11-24 --json",
         ] {
@@ -239,6 +246,8 @@ mod tests {
             "recover --dry-run",
             "jobs frob",
             "clock",
+            "init a b",
+            "sign job.json --get /health",
             "jobs list J",
             "demo all",
             "serve --keep",

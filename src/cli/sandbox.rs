@@ -31,8 +31,8 @@ pub(super) fn limits() -> HttpLimits {
 /// Options of `sandbox`.
 #[derive(Args)]
 pub(super) struct SandboxOptions {
-    /// The address to listen on, such as 127.0.0.1:9090
-    #[arg(long, value_name = "ADDR")]
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
     listen: String,
     /// The folder of its state
     #[arg(long, value_name = "DIR")]

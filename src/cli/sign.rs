@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{CommandError, Outcome};
@@ -25,6 +25,15 @@ pub(super) struct SignOptions {
     /// Sign a read of this job instead of a submission
     #[arg(long, conflicts_with = "file")]
     job: Option<String>,
+    /// Sign a GET of this path and query instead, such as /api/v1/batch-results/JOB
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["file", "job"])]
+    get: Option<String>,
+    /// Sign a POST to this path and query; the body is FILE
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["job", "get"], default_value = SUBMISSION)]
+    post: String,
+    /// Print the three header lines of signature v1 alone, for `curl -H @-`
+    #[arg(long, conflicts_with_all = ["job", "webhook_secret"])]
+    headers: bool,
     /// Print the secret with which receivers verify webhooks
     #[arg(long, conflicts_with_all = ["file", "job"])]
     webhook_secret: bool,
@@ -43,9 +52,22 @@ pub(super) fn run(context: &Context, options: &SignOptions) -> Outcome {
             .report(&json!({"webhook_secret": secret}), &format!("{secret}\n"));
     }
     let key = first_key(client, client.keys())?;
-    match &options.job {
-        Some(job) => sign_read(context, client, key, job),
-        None => sign_submission(context, client, key, &read_body(options.file.as_deref())?),
+    if let Some(job) = &options.job {
+        return sign_read(context, client, key, job);
+    }
+    let signed = match &options.get {
+        Some(target) => SignedHeaders::sign(client, key, "GET", target, b""),
+        None => {
+            let body = read_body(options.file.as_deref())?;
+            if options.post == SUBMISSION && !options.headers {
+                return sign_submission(context, client, key, &body);
+            }
+            SignedHeaders::sign(client, key, "POST", &options.post, &body)
+        }
+    };
+    match options.headers {
+        true => context.output.report(&signed.to_json(), &signed.header_lines()),
+        false => show_forms(context, None, None, &signed),
     }
 }
 
@@ -135,6 +157,20 @@ impl SignedHeaders {
             timestamp,
         }
     }
+
+    fn header_lines(&self) -> String {
+        format!(
+            "X-Client-Id: {}\nX-Timestamp: {}\nX-Signature: {}\n",
+            self.client, self.timestamp, self.signature
+        )
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "X-Client-Id": self.client, "X-Timestamp": self.timestamp,
+            "X-Signature": self.signature, "signed": self.signed,
+        })
+    }
 }
 
 /// Prints the earlier service's forms, if the client may use them, and signature v1.
@@ -145,10 +181,7 @@ fn show_forms(
     v1: &SignedHeaders,
 ) -> Outcome {
     let mut text = String::new();
-    let mut all = json!({"v1": {
-        "X-Client-Id": v1.client, "X-Timestamp": v1.timestamp,
-        "X-Signature": v1.signature, "signed": v1.signed,
-    }});
+    let mut all = json!({"v1": v1.to_json()});
     if let Some(header) = header {
         text.push_str(&format!("X-Signature: {header}\n"));
         all["X-Signature"] = json!(header);
@@ -160,9 +193,6 @@ fn show_forms(
     if !text.is_empty() {
         text.push_str("or, as signature v1:\n");
     }
-    text.push_str(&format!(
-        "X-Client-Id: {}\nX-Timestamp: {}\nX-Signature: {}\nsigned: {}\n",
-        v1.client, v1.timestamp, v1.signature, v1.signed
-    ));
+    text.push_str(&format!("{}signed: {}\n", v1.header_lines(), v1.signed));
     context.output.report(&all, &text)
 }

@@ -12,5 +12,6 @@ mod appliance;
 mod commands;
 mod days;
 mod keys;
+mod readme;
 mod sqlite_docs;
 mod status_page;
