@@ -2,8 +2,13 @@
 
 /// Encodes all bytes of the text for which `is_plain` is false.
 pub fn encode(text: &str, is_plain: impl Fn(u8) -> bool) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    encode_bytes(text.as_bytes(), is_plain)
+}
+
+/// Encodes all bytes for which `is_plain` is false, and all that are not ASCII.
+pub fn encode_bytes(bytes: &[u8], is_plain: impl Fn(u8) -> bool) -> String {
+    let mut encoded = String::with_capacity(bytes.len());
+    for &byte in bytes {
         if byte.is_ascii() && is_plain(byte) {
             encoded.push(char::from(byte));
         } else {

@@ -137,7 +137,7 @@ impl GuardedClient {
             let left = deadline.saturating_sub(self.clock.now().steady);
             let response = request.config().timeout_global(Some(left)).build().call()?;
             match redirect(&response) {
-                Some(location) => url = url::join(&url, &location),
+                Some(location) => url = url::join(&url, location)?,
                 None => return Ok(response),
             }
         }
@@ -146,7 +146,7 @@ impl GuardedClient {
 }
 
 /// The `Location` of a redirect; `None` if the response is not a redirect.
-fn redirect(response: &Response<Body>) -> Option<String> {
+fn redirect(response: &Response<Body>) -> Option<&[u8]> {
     let is_redirect = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -156,7 +156,7 @@ fn redirect(response: &Response<Body>) -> Option<String> {
             | StatusCode::PERMANENT_REDIRECT
     );
     let location = response.headers().get(header::LOCATION).filter(|_| is_redirect)?;
-    Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
+    Some(location.as_bytes())
 }
 
 /// The media type without its parameters, in lower case.

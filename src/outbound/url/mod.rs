@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
+use url::Url;
 
 use crate::base::percent;
 
@@ -157,45 +158,15 @@ pub fn host_and_port(url: &str) -> String {
     parse(url).map_or_else(|_| String::new(), |url| format!("{}:{}", url.host, url.port))
 }
 
-/// The URL to which a `Location` in the response from `base` leads (RFC 3986, 5.2). Dot segments stay as they
-/// are.
-pub fn join(base: &str, location: &str) -> String {
-    let location = location.split('#').next().unwrap_or_default();
-    let location = location.trim().replace(' ', "%20");
-    let scheme_end = base.find("://").map_or(0, |at| at + 3);
-    let after = |from: usize, ends: &[char]| {
-        let rest = base.get(from..).unwrap_or_default();
-        rest.find(ends).map_or(base.len(), |at| from + at)
-    };
-    let authority_end = after(scheme_end, &['/', '?', '#']);
-    let path_end = after(authority_end, &['?', '#']);
-    let up_to = |end: usize| base.get(..end).unwrap_or_default();
-    let has_scheme = location.split_once(':').is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-    });
-    if has_scheme {
-        location
-    } else if location.starts_with("//") {
-        format!("{}{location}", up_to(scheme_end.saturating_sub(2)))
-    } else if location.starts_with('/') {
-        format!("{}{location}", up_to(authority_end))
-    } else if location.starts_with('?') {
-        format!("{}{location}", up_to(path_end))
-    } else if location.is_empty() {
-        base.to_owned()
-    } else {
-        let folder = up_to(path_end)
-            .rfind('/')
-            .filter(|at| *at >= authority_end)
-            .map_or_else(
-                || format!("{}/", up_to(authority_end)),
-                |at| up_to(at + 1).to_owned(),
-            );
-        format!("{folder}{location}")
-    }
+/// The URL to which a `Location` in the response from `base` leads, resolved and encoded by the WHATWG URL
+/// standard, as browsers do. The crate `url` does it. The caller checks the result before it connects.
+pub fn join(base: &str, location: &[u8]) -> Result<String, UrlProblem> {
+    // Browsers keep the bytes that are not ASCII, whatever their encoding.
+    let location = percent::encode_bytes(location, |byte| byte.is_ascii());
+    let base = Url::parse(base).map_err(|_| UrlProblem::Malformed)?;
+    let mut url = base.join(&location).map_err(|_| UrlProblem::Malformed)?;
+    url.set_fragment(None);
+    Ok(url.into())
 }
 
 #[cfg(test)]
