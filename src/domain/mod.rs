@@ -7,6 +7,7 @@ pub mod budgets;
 pub mod decide;
 pub mod due;
 pub mod html;
+pub mod image_format;
 pub mod job;
 pub mod legacy;
 pub mod money;

@@ -1,25 +1,27 @@
 //! Checks whether an image can be fetched, before a request about it is paid for.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::time::Duration;
 
 use ureq::Body;
-use ureq::http::{Method, Response, StatusCode, header};
+use ureq::http::{Response, StatusCode, header};
 
 use super::client::{GuardedClient, OutboundError};
 use super::url;
+use crate::domain::image_format::{self, ImageFormat};
+
+/// Bytes of an image from which its format is read. A `GET` of them asks for no more.
+const START_BYTES: u64 = 1024;
 
 /// Limits of one check of an image.
 #[derive(Clone, Debug)]
 pub struct ImageLimits {
     /// For the `HEAD` with its redirects.
     pub head_timeout: Duration,
-    /// For the `GET` that follows a `HEAD` without a conclusive response.
+    /// For each `GET` that follows a `HEAD` without a conclusive response.
     pub get_timeout: Duration,
     /// The largest image, in bytes.
     pub max_bytes: u64,
-    /// Bytes that the `GET` fetches.
-    pub fetched_bytes: u64,
     /// The number of redirects that are followed.
     pub max_redirects: usize,
 }
@@ -30,7 +32,6 @@ impl Default for ImageLimits {
             head_timeout: Duration::from_secs(3),
             get_timeout: Duration::from_secs(5),
             max_bytes: 10_000_000,
-            fetched_bytes: 32 * 1024,
             max_redirects: 3,
         }
     }
@@ -45,9 +46,9 @@ pub enum ImageProblem {
     /// The response has a status other than 2xx.
     #[error("the host answers with status {0}")]
     Status(u16),
-    /// The response is not an image. This holds its media type, if it has one.
-    #[error("{}", not_an_image(.0.as_deref()))]
-    NotAnImage(Option<String>),
+    /// The response is no picture that OpenAI takes. This holds what it is.
+    #[error("OpenAI takes JPEG, PNG, GIF and WebP, and this is {0}")]
+    NotAnImage(String),
     /// The image is larger than [`ImageLimits::max_bytes`]. This holds its size.
     #[error("the image is too large ({0} bytes)")]
     TooLarge(u64),
@@ -57,13 +58,6 @@ pub enum ImageProblem {
     /// The host redirects more often than [`ImageLimits::max_redirects`].
     #[error("too many redirects")]
     TooManyRedirects,
-}
-
-fn not_an_image(media_type: Option<&str>) -> String {
-    match media_type {
-        Some(media_type) => format!("not an image, the media type is {media_type:?}"),
-        None => "not an image, the response has no Content-Type".to_owned(),
-    }
 }
 
 impl ImageProblem {
@@ -87,50 +81,49 @@ impl<E: Into<OutboundError>> From<E> for ImageProblem {
 }
 
 impl GuardedClient {
-    /// Checks that `url` leads to an image: with `HEAD`, and if its response is not conclusive, with a `GET`
-    /// of the image's first bytes.
+    /// Checks that `url` leads to an image that OpenAI takes. A `HEAD` can only accept it. Without a conclusive
+    /// `HEAD`, the first bytes of a `GET` decide, whatever its media type says.
     ///
     /// # Errors
-    /// If the image cannot be fetched.
+    /// If the image cannot be fetched, or is none that OpenAI takes.
     pub fn probe_image(&self, url: &str, limits: &ImageLimits) -> Result<(), ImageProblem> {
-        match self.request(Method::HEAD, url, limits) {
-            // Many hosts refuse HEAD, or answer it without a media type.
-            Ok(response) if response.status().is_success() && media_type(&response).is_some() => {
-                check_response(&response, limits)
-            }
-            Err(ImageProblem::Request(error)) if !error.is_retryable() => Err(error.into()),
-            Ok(_) | Err(_) => {
-                let response = self.request(Method::GET, url, limits)?;
-                check_response(&response, limits)?;
-                let mut start = response.into_body().into_reader().take(limits.fetched_bytes);
-                match io::copy(&mut start, &mut io::sink())? {
-                    0 => Err(ImageProblem::Empty),
-                    _ => Ok(()),
-                }
-            }
+        let head = self.request(ImageRequest::Head, url, limits);
+        if head.is_ok_and(|response| is_accepted(&response, limits)) {
+            return Ok(());
         }
+        let response = self.request(ImageRequest::Range, url, limits)?;
+        let response = match response.status() {
+            // Some hosts refuse a range that reaches beyond the image's end, or every range.
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => {
+                self.request(ImageRequest::Get, url, limits)?
+            }
+            _ => response,
+        };
+        check_size(&response, limits)?;
+        check_start(response)
     }
 
     /// Sends a `HEAD` or `GET`, follows redirects, and returns the last response. Each URL passes the guard.
     fn request(
         &self,
-        method: Method,
+        kind: ImageRequest,
         url: &str,
         limits: &ImageLimits,
     ) -> Result<Response<Body>, ImageProblem> {
-        let timeout = match method {
-            Method::HEAD => limits.head_timeout,
-            _ => limits.get_timeout,
+        let timeout = match kind {
+            ImageRequest::Head => limits.head_timeout,
+            ImageRequest::Range | ImageRequest::Get => limits.get_timeout,
         };
         let deadline = self.clock.now().steady + timeout;
         let mut url = url.to_owned();
         for _ in 0..=limits.max_redirects {
             self.guard.check_url(&url)?;
             let encoded = url::percent_encode(&url);
-            let request = match method {
-                Method::HEAD => self.agent.head(&*encoded),
-                _ => {
-                    let range = format!("bytes=0-{}", limits.fetched_bytes.saturating_sub(1));
+            let request = match kind {
+                ImageRequest::Head => self.agent.head(&*encoded),
+                ImageRequest::Get => self.agent.get(&*encoded),
+                ImageRequest::Range => {
+                    let range = format!("bytes=0-{}", START_BYTES - 1);
                     self.agent.get(&*encoded).header(header::RANGE, range)
                 }
             };
@@ -143,6 +136,16 @@ impl GuardedClient {
         }
         Err(ImageProblem::TooManyRedirects)
     }
+}
+
+/// The requests of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ImageRequest {
+    Head,
+    /// A `GET` of the first bytes.
+    Range,
+    /// A `GET` without a range.
+    Get,
 }
 
 /// The `Location` of a redirect; `None` if the response is not a redirect.
@@ -166,20 +169,47 @@ fn media_type(response: &Response<Body>) -> Option<String> {
     (!media_type.is_empty()).then(|| media_type.to_ascii_lowercase())
 }
 
-/// Checks the status, the media type and the size.
-fn check_response(response: &Response<Body>, limits: &ImageLimits) -> Result<(), ImageProblem> {
+/// Whether the response to a `HEAD` is enough: a media type that OpenAI takes, and a size within the limit.
+fn is_accepted(response: &Response<Body>, limits: &ImageLimits) -> bool {
+    response.status().is_success()
+        && media_type(response).is_some_and(|it| image_format::MEDIA_TYPES.contains(&it.as_str()))
+        && image_bytes(response).is_some_and(|bytes| (1..=limits.max_bytes).contains(&bytes))
+}
+
+/// Checks the status of a `GET`, and the size that it announces.
+fn check_size(response: &Response<Body>, limits: &ImageLimits) -> Result<(), ImageProblem> {
     if !response.status().is_success() {
         return Err(ImageProblem::Status(response.status().as_u16()));
     }
-    let media_type = media_type(response);
-    if !media_type.as_ref().is_some_and(|it| it.starts_with("image/")) {
-        return Err(ImageProblem::NotAnImage(media_type));
-    }
     match image_bytes(response) {
-        Some(0) => Err(ImageProblem::Empty),
         Some(bytes) if bytes > limits.max_bytes => Err(ImageProblem::TooLarge(bytes)),
         _ => Ok(()),
     }
+}
+
+/// Reads the first bytes of an image until they show its format. The rest is not read.
+fn check_start(response: Response<Body>) -> Result<(), ImageProblem> {
+    let media_type = media_type(&response);
+    let mut reader = response.into_body().into_reader().take(START_BYTES);
+    let mut start = Vec::new();
+    loop {
+        let mut chunk = [0; 256];
+        match reader.read(&mut chunk)? {
+            0 => break,
+            read => start.extend_from_slice(&chunk[..read]),
+        }
+        if ImageFormat::of(&start).is_some() {
+            return Ok(());
+        }
+    }
+    if start.is_empty() {
+        return Err(ImageProblem::Empty);
+    }
+    let found = image_format::other_format(&start).map(str::to_owned);
+    let found = found.or_else(|| media_type.filter(|it| !it.starts_with("image/")));
+    Err(ImageProblem::NotAnImage(
+        found.unwrap_or_else(|| "unknown content".into()),
+    ))
 }
 
 /// The size of the whole image. The `Content-Range` of a partial response gives it after the slash.

@@ -9,6 +9,7 @@
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
 mod front_door;
+mod images;
 mod listener;
 mod openai_client;
 mod outbound;
