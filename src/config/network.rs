@@ -1,6 +1,7 @@
 //! Addresses, `[http]`, `[network]` and `[limits]`: what clients and their URLs may do.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -114,6 +115,9 @@ impl HttpConfig {
 pub struct NetworkConfig {
     /// Whether webhooks and images may go to private addresses.
     pub allow_private: PrivateNetworks,
+    /// The certificate authorities that are trusted for webhooks, images, alerts and the heartbeat, beside the public
+    /// ones. `None` if there are none.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `network.allow_private`: false, true, or a list of networks.

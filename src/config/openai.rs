@@ -17,6 +17,8 @@ pub struct OpenAiConfig {
     pub base_url: String,
     /// The file that holds the API key. `None` if the environment's `OPENAI_API_KEY` holds it.
     pub api_key_file: Option<PathBuf>,
+    /// The certificate authorities that are trusted for `base_url`, beside the public ones. `None` if there are none.
+    pub ca_file: Option<PathBuf>,
     /// The header `OpenAI-Organization`. Empty sends none.
     pub organization: String,
     /// The header `OpenAI-Project`. Empty sends none.
@@ -49,6 +51,7 @@ impl Default for OpenAiConfig {
         Self {
             base_url: "https://api.openai.com/v1".into(),
             api_key_file: None,
+            ca_file: None,
             organization: String::new(),
             project: String::new(),
             allow_plain_http: false,

@@ -28,12 +28,20 @@ impl Config {
         }
         files.sort();
         files.dedup();
+        let authorities = [&self.network.ca_file, &self.openai.ca_file];
         let folder = self.database.parent().unwrap_or(Path::new("."));
         let mut found: Vec<String> = files
             .iter()
             .filter_map(|it| describe_exposure(it, FILE))
             .collect();
         found.extend(describe_exposure(folder, FOLDER));
+        // Anyone may read them.
+        found.extend(
+            authorities
+                .into_iter()
+                .flatten()
+                .filter_map(|it| describe_exposure(it, FOLDER)),
+        );
         found
     }
 

@@ -1,10 +1,12 @@
 //! What the configuration says about outgoing calls: OpenAI's client, and addresses that may be called.
 
+use std::path::Path;
+
 use super::DaemonError;
 use crate::config::{Config, PrivateNetworks};
 use crate::openai::Identity;
 use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, Timeouts};
-use crate::outbound::SsrfGuard;
+use crate::outbound::{CaFile, SsrfGuard};
 
 /// The client of OpenAI's API that the configuration describes.
 ///
@@ -25,6 +27,7 @@ pub fn openai_client(config: &Config) -> Result<OpenAiClient, DaemonError> {
 /// When an address or a key cannot be used.
 pub fn check_outgoing(config: &Config) -> Result<(), DaemonError> {
     check_alert_urls(config, &ssrf_guard(config)?)?;
+    network_ca_file(config)?;
     let key = config.openai.api_key().reveal();
     client_with_key(config, if key.is_empty() { "none" } else { key }).map(drop)
 }
@@ -39,12 +42,29 @@ fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonErr
     let mut settings = ClientSettings::new(identity, ApiKey::new(key));
     settings.allow_plain_http = openai.allow_plain_http;
     settings.trust_date = openai.trust_date;
+    settings.ca_file = ca_file("openai.ca_file", openai.ca_file.as_deref())?;
     settings.timeouts = Timeouts {
         create: openai.create_timeout,
         respond: config.synchronous.timeout,
         ..Timeouts::default()
     };
     OpenAiClient::new(settings).map_err(DaemonError::OpenAiClient)
+}
+
+/// The certificate authorities of `network.ca_file`.
+///
+/// # Errors
+/// When the file cannot be used.
+pub(super) fn network_ca_file(config: &Config) -> Result<Option<CaFile>, DaemonError> {
+    ca_file("network.ca_file", config.network.ca_file.as_deref())
+}
+
+fn ca_file(setting: &str, path: Option<&Path>) -> Result<Option<CaFile>, DaemonError> {
+    let Some(path) = path else { return Ok(None) };
+    let file =
+        CaFile::read(path).map_err(|error| config_error(format!("{setting}: {}", path.display()), error))?;
+    log::info!(event = "ca_file", setting, file:% = path.display(), certificates = file.len(); "");
+    Ok(Some(file))
 }
 
 /// The guard of addresses that clients name.

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 
 use super::heartbeat::Heartbeat;
 use super::listeners::{start_client_listener, start_operator_listener};
-use super::outgoing::{check_alert_urls, openai_client, ssrf_guard};
+use super::outgoing::{check_alert_urls, network_ca_file, openai_client, ssrf_guard};
 use super::watchdog::Watchdog;
 use super::worker_thread::WorkerThread;
 use super::{Daemon, DaemonError};
@@ -60,11 +60,17 @@ impl Daemon {
         let client = Arc::new(openai_client(&config)?);
         let guard = ssrf_guard(&config)?;
         check_alert_urls(&config, &guard)?;
+        let ca_file = network_ca_file(&config)?;
 
         let (group, thread_ends) = ThreadGroup::new();
         let (stop, stopped) = bounded(0);
         let shared = Shared {
-            outbound: Arc::new(GuardedClient::new(guard.clone(), clock.clone(), CONNECT_TIMEOUT)),
+            outbound: Arc::new(GuardedClient::new(
+                guard.clone(),
+                clock.clone(),
+                CONNECT_TIMEOUT,
+                ca_file.as_ref(),
+            )),
             health: Arc::new(Health::new(store.clone(), clock.clone(), config.clone())),
             wakeups: Wakeups::default(),
             guard,

@@ -8,11 +8,14 @@ use ureq::http::HeaderMap;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Error};
 
+use super::ca_file::{CaFile, certificate_problem, tls_config};
 use super::ssrf_guard::{ForbiddenAddress, GuardedResolver, SsrfGuard};
 use super::url::{UrlProblem, percent_encode};
 use crate::base::clock::Clock;
 use crate::base::escape::escape_controls;
 
+/// The setting that adds certificate authorities.
+const CA_SETTING: &str = "network.ca_file";
 /// The longest head of a response.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a response's body that are read for [`PostResponse::body_start`].
@@ -58,6 +61,9 @@ pub enum OutboundError {
     /// The host was not found or not reached, or the connection was lost.
     #[error("connection failed: {0}")]
     Connection(String),
+    /// The host's certificate is refused. This says why, and what to do.
+    #[error("{0}")]
+    Certificate(String),
     /// TLS failed, or the response violates HTTP.
     #[error("request failed: {0}")]
     Other(String),
@@ -102,7 +108,13 @@ impl From<io::Error> for OutboundError {
         }
         match error.kind() {
             io::ErrorKind::TimedOut => Self::Timeout,
-            io::ErrorKind::InvalidData => Self::Other(error.to_string()),
+            io::ErrorKind::InvalidData => {
+                let text = error.to_string();
+                match certificate_problem(&text, CA_SETTING) {
+                    Some(problem) => Self::Certificate(problem),
+                    None => Self::Other(text),
+                }
+            }
             _ => Self::Connection(error.to_string()),
         }
     }
@@ -125,10 +137,16 @@ pub trait HttpPost: Send + Sync {
 }
 
 impl GuardedClient {
-    /// Creates a client that `guard` restricts. `connect_timeout` limits connecting, and resolving as well.
-    pub fn new(guard: SsrfGuard, clock: Arc<dyn Clock>, connect_timeout: Duration) -> Self {
+    /// Creates a client that `guard` restricts. `connect_timeout` limits connecting, and resolving as well. `ca_file`
+    /// adds certificate authorities.
+    pub fn new(
+        guard: SsrfGuard,
+        clock: Arc<dyn Clock>,
+        connect_timeout: Duration,
+        ca_file: Option<&CaFile>,
+    ) -> Self {
         Self {
-            agent: agent(guard.clone(), connect_timeout),
+            agent: agent(guard.clone(), connect_timeout, ca_file),
             guard,
             clock,
         }
@@ -188,9 +206,10 @@ impl HttpPost for GuardedClient {
 
 /// A ureq agent without ureq's defaults: no proxies, no redirects, no idle connections, no errors for
 /// statuses.
-fn agent(guard: SsrfGuard, connect_timeout: Duration) -> Agent {
+fn agent(guard: SsrfGuard, connect_timeout: Duration, ca_file: Option<&CaFile>) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
+        .tls_config(tls_config(ca_file))
         .max_redirects(0)
         .http_status_as_error(false)
         .max_idle_connections(0)
@@ -266,7 +285,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let outbound = GuardedClient {
             guard: SsrfGuard::AllowAll,
-            agent: agent(SsrfGuard::DenyPrivate, Duration::from_secs(9)),
+            agent: agent(SsrfGuard::DenyPrivate, Duration::from_secs(9), None),
             clock: Arc::new(SystemClock::new()),
         };
         for host in [

@@ -205,7 +205,7 @@ pub fn mark_receiver_healthy(tx: &Tx<'_>, host: &str) -> Stored<()> {
 }
 
 /// Counts a failed attempt to a receiver. Opens an alert once the receiver has failed for `alert_after`.
-pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> Stored<()> {
+pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration, reason: &str) -> Stored<()> {
     tx.execute(
         "INSERT INTO failing_receivers (host, failures, since) VALUES (?, 1, ?)
          ON CONFLICT DO UPDATE SET failures = failures + 1",
@@ -219,8 +219,8 @@ pub fn mark_receiver_failing(tx: &Tx<'_>, host: &str, alert_after: Duration) -> 
     let since = tx.readable_value(since)?.unwrap_or(tx.now);
     if tx.now.since(since) >= alert_after {
         let message = format!(
-            "no webhook has reached {host} since {since} ({failures} attempts): its client should look into \
-             it. Nothing is lost: each webhook is retried and can be sent again: batchkeeper webhooks"
+            "no webhook has reached {host} since {since} ({failures} attempts); the last one: {reason}. Its client \
+             should look into it. Nothing is lost: each webhook is retried and can be sent again: batchkeeper webhooks"
         );
         alerts::open(
             tx,

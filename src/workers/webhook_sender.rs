@@ -207,7 +207,8 @@ fn store_attempt(tx: &Tx<'_>, attempt: &DeliveryAttempt) -> Stored<()> {
         ReceiverDecision::AsBefore => {}
         ReceiverDecision::Failing => {
             let alert_after = FAILING_RECEIVER_ALERT;
-            webhook_deliveries::mark_receiver_failing(tx, &delivery.host, alert_after)?;
+            let reason = failure_reason(answer.status, error.as_deref());
+            webhook_deliveries::mark_receiver_failing(tx, &delivery.host, alert_after, &reason)?;
         }
     }
     match decision {

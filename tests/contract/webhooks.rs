@@ -361,7 +361,7 @@ fn a_receiver_that_fails_for_an_hour_has_an_alert_until_it_answers() {
         let at = start + Duration::from_secs(minutes * 60);
         store
             .write(at, |tx| {
-                webhook_deliveries::mark_receiver_failing(tx, "hooks.example:443", hour)
+                webhook_deliveries::mark_receiver_failing(tx, "hooks.example:443", hour, "HTTP 500")
             })
             .unwrap();
         assert_eq!(open(), expected, "after {minutes} minutes");

@@ -13,5 +13,8 @@ mod images;
 mod listener;
 mod openai_client;
 mod outbound;
+mod private_ca;
 mod proxies;
 mod recorded;
+#[path = "../support/tls.rs"]
+mod tls;

@@ -59,7 +59,7 @@ impl Host {
 /// In these tests, 127.0.0.1 counts as a public address.
 pub fn outbound() -> GuardedClient {
     let guard = SsrfGuard::Allow(vec!["127.0.0.1".parse().unwrap()]);
-    GuardedClient::new(guard, Arc::new(SystemClock::new()), LONG)
+    GuardedClient::new(guard, Arc::new(SystemClock::new()), LONG, None)
 }
 
 pub const LONG: Duration = Duration::from_mins(2);
@@ -106,7 +106,7 @@ fn a_redirected_post_is_an_answer() {
 
 #[test]
 fn no_request_leaves_for_a_refused_address() {
-    let outbound = GuardedClient::new(SsrfGuard::DenyPrivate, Arc::new(SystemClock::new()), LONG);
+    let outbound = GuardedClient::new(SsrfGuard::DenyPrivate, Arc::new(SystemClock::new()), LONG, None);
     let host = saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     for name in [
         "127.0.0.1",

@@ -9,17 +9,22 @@ use ureq::unversioned::transport::{
 };
 
 use super::settings::Timeouts;
+use crate::outbound::{CaFile, tls_config};
 
+/// Sets the timeouts of one kind of call.
+pub(super) type Limits<'a> = &'a dyn Fn(AgentConfig) -> AgentConfig;
 type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
 
-/// Creates an agent. `limits` sets the timeouts of one kind of call.
+/// Creates an agent that trusts the authorities of `ca_file`, too. `limits` sets the timeouts of one kind of call.
 pub(super) fn agent(
     https_only: bool,
     timeouts: &Timeouts,
-    limits: impl Fn(AgentConfig) -> AgentConfig,
+    ca_file: Option<&CaFile>,
+    limits: Limits<'_>,
 ) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
+        .tls_config(tls_config(ca_file))
         .https_only(https_only)
         .http_status_as_error(false)
         .max_redirects(0)

@@ -10,6 +10,7 @@ use super::agents::ErrorBeforeSending;
 use crate::base::clock::Clock;
 use crate::domain::openai::{CallError, OpenAiError};
 use crate::openai::error_response;
+use crate::outbound::certificate_problem;
 
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -48,7 +49,11 @@ impl OpenAiClient {
     pub(super) fn transport_error(&self, error: &ureq::Error) -> CallError {
         match error {
             ureq::Error::Other(inner) => match inner.downcast_ref::<ErrorBeforeSending>() {
-                Some(ErrorBeforeSending(before)) => self.not_sent(&before.to_string()),
+                Some(ErrorBeforeSending(before)) => {
+                    let text = before.to_string();
+                    let problem = certificate_problem(&text, "openai.ca_file");
+                    self.not_sent(&problem.unwrap_or(text))
+                }
                 None => self.unknown(&error.to_string()),
             },
             _ => self.unknown(&error.to_string()),

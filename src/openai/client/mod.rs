@@ -28,7 +28,7 @@ mod requests;
 mod settings;
 mod upload_form;
 
-use self::agents::agent;
+use self::agents::{Limits, agent};
 use self::downloads::PageReader;
 pub use self::settings::{ApiKey, ClientSettings, SettingsError, Timeouts};
 use self::settings::{check_base_url, optional_header};
@@ -85,6 +85,7 @@ impl OpenAiClient {
             timeouts,
             trust_date,
             max_download,
+            ca_file,
         } = settings;
         let end = identity.base_url.trim_end_matches('/').len();
         identity.base_url.truncate(end);
@@ -95,6 +96,7 @@ impl OpenAiClient {
         let mut authorization =
             HeaderValue::from_str(&format!("Bearer {}", api_key.0)).map_err(|_| SettingsError::ApiKey)?;
         authorization.set_sensitive(true);
+        let new_agent = |limits: Limits<'_>| agent(https_only, &timeouts, ca_file.as_ref(), limits);
         Ok(Self {
             organization: optional_header(&identity.organization, "organization")?,
             project: optional_header(&identity.project, "project")?,
@@ -102,13 +104,9 @@ impl OpenAiClient {
             authorization,
             redactor: Redactor::new(&api_key.0),
             clock: SystemClock::new(),
-            small: agent(https_only, &timeouts, |config| {
-                config.timeout_global(Some(timeouts.small))
-            }),
-            create: agent(https_only, &timeouts, |config| {
-                config.timeout_global(Some(timeouts.create))
-            }),
-            upload: agent(https_only, &timeouts, |config| {
+            small: new_agent(&|config| config.timeout_global(Some(timeouts.small))),
+            create: new_agent(&|config| config.timeout_global(Some(timeouts.create))),
+            upload: new_agent(&|config| {
                 config
                     .timeout_send_request(Some(timeouts.small))
                     .timeout_per_write(Some(timeouts.stall))
@@ -116,15 +114,13 @@ impl OpenAiClient {
                     .timeout_recv_response(Some(timeouts.upload_answer))
                     .timeout_recv_body(Some(timeouts.small))
             }),
-            download: agent(https_only, &timeouts, |config| {
+            download: new_agent(&|config| {
                 config
                     .timeout_send_request(Some(timeouts.small))
                     .timeout_recv_response(Some(timeouts.small))
                     .timeout_per_read(Some(timeouts.stall))
             }),
-            respond: agent(https_only, &timeouts, |config| {
-                config.timeout_global(Some(timeouts.respond))
-            }),
+            respond: new_agent(&|config| config.timeout_global(Some(timeouts.respond))),
             timeouts,
             trust_date,
             newest_date: Mutex::default(),

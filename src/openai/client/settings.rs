@@ -7,6 +7,7 @@ use std::time::Duration;
 use ureq::http::{HeaderValue, Uri};
 
 use crate::openai::Identity;
+use crate::outbound::CaFile;
 
 /// An API key. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct ClientSettings {
     pub trust_date: bool,
     /// The longest file that may be downloaded, in bytes.
     pub max_download: u64,
+    /// Certificate authorities beside the public ones.
+    pub ca_file: Option<CaFile>,
 }
 
 impl ClientSettings {
@@ -95,6 +98,7 @@ impl ClientSettings {
             timeouts: Timeouts::default(),
             trust_date: true,
             max_download: 4 << 30,
+            ca_file: None,
         }
     }
 }
