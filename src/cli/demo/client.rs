@@ -7,6 +7,9 @@ use std::time::Duration;
 use crossbeam_channel::never;
 use serde_json::{Value, json};
 
+use super::accounts::show_proof;
+use super::display::Display;
+use super::process::DaemonProcess;
 use super::{CommandError, KEY, LANGUAGES, print};
 use crate::base::clock::Clock;
 use crate::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
@@ -14,9 +17,11 @@ use crate::outbound::LocalClient;
 use crate::store::{Store, inspect};
 
 /// How long the demo waits for its job and webhook.
-const TIMEOUT: Duration = Duration::from_secs(50);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the sandbox keeps the answer to the first create back, in milliseconds.
+const KEPT_BACK_MS: u64 = 5_000;
 /// The largest response that is read, in bytes.
 const MAX_ANSWER: u64 = 50_000_000;
 /// The lots. `SOURCES.md` says where they come from.
@@ -28,17 +33,77 @@ pub(super) struct Demo {
     pub sandbox: String,
     pub database: PathBuf,
     pub clock: Arc<dyn Clock>,
+    pub display: Display,
 }
 
-/// Sends the job, polls it, and verifies its webhook and its results.
-pub(super) fn run(demo: &Demo) -> Result<(), CommandError> {
+/// Sends the job, kills the daemon in the middle of a create, polls the job, and verifies what came of it.
+pub(super) fn run(demo: &Demo, daemon: &mut DaemonProcess) -> Result<(), CommandError> {
     let key = Key::new(KEY).map_err(|error| error.to_string())?;
     let caller = LocalClient::new();
+    wait_for_daemon(demo, &caller, daemon)?;
+    delay_first_create(demo, &caller)?;
     let job = submit(demo, &caller, &key)?;
+    kill_during_create(demo, &caller, daemon)?;
     watch(demo, &caller, &key, &job)?;
     verify_webhook(demo, &caller, &key, &job)?;
     show_descriptions(demo, &caller, &key, &job)?;
-    show_queries(demo, &job)
+    show_queries(demo, &job)?;
+    say("")?;
+    show_proof(demo, &caller)
+}
+
+fn wait_for_daemon(
+    demo: &Demo,
+    caller: &LocalClient,
+    daemon: &mut DaemonProcess,
+) -> Result<(), CommandError> {
+    let url = format!("{}/health", demo.api);
+    wait_for(demo, "the daemon's start", || match daemon.has_ended() {
+        true => Err("the daemon does not start".to_owned().into()),
+        false => Ok(caller.get(&url, &[], MAX_ANSWER).ok().map(drop)),
+    })
+}
+
+/// Lets the sandbox make the first batch and keep its answer back.
+fn delay_first_create(demo: &Demo, caller: &LocalClient) -> Result<(), CommandError> {
+    let rule = json!({"fault": "late_reply", "match": "POST /v1/batches", "times": 1, "value": KEPT_BACK_MS});
+    let url = format!("{}/sandbox/faults", demo.sandbox);
+    let (status, answer) = caller
+        .post(&url, &[], rule.to_string().as_bytes(), MAX_ANSWER)
+        .map_err(|error| format!("{url}: {error}"))?;
+    match status {
+        200 => Ok(()),
+        _ => Err(format!(
+            "the sandbox refuses the fault: {}",
+            String::from_utf8_lossy(&answer)
+        )
+        .into()),
+    }
+}
+
+/// Kills the daemon after OpenAI has made the first batch, and before it has said so. Starts it again.
+fn kill_during_create(
+    demo: &Demo,
+    caller: &LocalClient,
+    daemon: &mut DaemonProcess,
+) -> Result<(), CommandError> {
+    let url = format!("{}/sandbox/state", demo.sandbox);
+    wait_for(demo, "the first batch", || {
+        let (_, state) = get(caller, &url, &[])?;
+        let creates = state.get("creates").and_then(Value::as_u64);
+        Ok(creates.filter(|creates| *creates > 0))
+    })?;
+    daemon.kill()?;
+    demo.display.line(
+        "SIGKILL",
+        "the daemon is dead: OpenAI has made a batch, and no answer with its id has arrived",
+    )?;
+    daemon.start()?;
+    wait_for_daemon(demo, caller, daemon)?;
+    demo.display.line(
+        "restart",
+        "the daemon looks for its batch in OpenAI's list before it sends anything",
+    )
 }
 
 fn say(text: &str) -> Result<(), CommandError> {
@@ -72,10 +137,11 @@ fn submit(demo: &Demo, caller: &LocalClient, key: &Key) -> Result<String, Comman
     let answer = parse(&answer)?;
     match (status, answer.get("job_id").and_then(Value::as_str)) {
         (201, Some(job)) => {
-            say(&format!(
-                "\njob        {job}: {number} lots in {}, signed, stored",
-                LANGUAGES.join(", ")
-            ))?;
+            let languages = LANGUAGES.join(", ");
+            demo.display.line(
+                "job",
+                &format!("{job}: {number} lots in {languages}, signed, stored"),
+            )?;
             Ok(job.to_owned())
         }
         _ => Err(format!("the job was refused with {status}: {answer}").into()),
@@ -86,7 +152,11 @@ fn parse(body: &[u8]) -> Result<Value, CommandError> {
     Ok(serde_json::from_slice(body).map_err(|error| format!("an answer is no JSON: {error}"))?)
 }
 
-fn get(caller: &LocalClient, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Value), CommandError> {
+pub(super) fn get(
+    caller: &LocalClient,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<(u16, Value), CommandError> {
     let (status, body) = caller
         .get(url, headers, MAX_ANSWER)
         .map_err(|error| format!("{url}: {error}"))?;
@@ -113,7 +183,6 @@ fn wait_for<T>(
 fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), CommandError> {
     let url = format!("{}/api/v1/batch-status/{job}", demo.api);
     let signature = sign(key, Message::Bytes(job.as_bytes()));
-    let mut shown = String::new();
     wait_for(demo, "the job's end", || {
         let (_, status) = get(caller, &url, &[("X-Signature", &signature)])?;
         let text = |pointer: &str| status.pointer(pointer).map(Value::to_string).unwrap_or_default();
@@ -122,15 +191,12 @@ fn watch(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), 
             .and_then(Value::as_array)
             .map_or(0, Vec::len);
         let line = format!(
-            "status     {:13} {:>3} of {} lots, {batches} batches at OpenAI",
+            "{:13} {:>3} of {} lots, batches at OpenAI: {batches}",
             text("/status").trim_matches('"'),
             text("/progress/processed_lots"),
             text("/progress/total_lots"),
         );
-        if line != shown {
-            say(&line)?;
-            shown = line;
-        }
+        demo.display.progress("progress", &line)?;
         match status.get("status").and_then(Value::as_str) {
             Some("completed") => Ok(Some(())),
             Some("failed" | "cancelled") => Err(format!("the job came to nothing: {status}").into()),
@@ -181,9 +247,8 @@ fn verify_webhook(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Re
     if notified.get("job_id").and_then(Value::as_str) != Some(job) || lots == 0 {
         return Err(format!("the webhook is about another job: {notified}").into());
     }
-    say(&format!(
-        "webhook    {id} received: both signatures hold, {lots} lots in it"
-    ))
+    let text = format!("{id} received: both signatures hold, {lots} lots in it");
+    demo.display.line("webhook", &text)
 }
 
 fn show_descriptions(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) -> Result<(), CommandError> {
@@ -215,11 +280,12 @@ fn show_descriptions(demo: &Demo, caller: &LocalClient, key: &Key, job: &str) ->
         .iter()
         .filter(|lot| texts(lot).len() == LANGUAGES.len())
         .count();
-    say(&format!(
-        "results    {described} of {} lots described in {} languages",
+    let text = format!(
+        "{described} of {} lots described in {} languages",
         lots.len(),
         LANGUAGES.len()
-    ))?;
+    );
+    demo.display.line("results", &text)?;
     for lot in lots.iter().take(3) {
         say(&format!(
             "\n  lot {}",
