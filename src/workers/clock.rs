@@ -6,11 +6,14 @@ use crate::domain::decide::clock_confirmation::{ClockVerdict, is_reported, judge
 use crate::openai::BatchApi;
 use crate::store::{Store, Stored, View, clock};
 
-/// Whether rows and files may be deleted by their age: the clock is confirmed, and no row has a time from a
-/// clock that was ahead.
-pub fn may_delete_by_age(store: &Store, api: &dyn BatchApi, now: Moment) -> Stored<bool> {
+/// Prepares a deletion of rows or files by their age, and returns whether it is allowed: the clock must be
+/// confirmed. Times from a clock that was ahead are then rewritten first.
+pub fn prepare_deletion_by_age(store: &Store, api: &dyn BatchApi, now: Moment) -> Stored<bool> {
     let is_confirmed = verdict(store, api, now)? == ClockVerdict::Confirmed;
-    Ok(is_confirmed && !store.may_have_future_times(now.wall))
+    if is_confirmed && store.may_have_future_times(now.wall) {
+        store.rewrite_future_times(now.wall)?;
+    }
+    Ok(is_confirmed)
 }
 
 /// Judges the machine's clock.

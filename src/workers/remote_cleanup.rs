@@ -96,7 +96,7 @@ impl Worker for RemoteCleanup {
         if pauses::openai_paused(&self.store, &self.config, now)?.is_some() {
             return Ok(TickOutcome::idle(idle));
         }
-        if !clock::may_delete_by_age(&self.store, self.api.as_ref(), now)? {
+        if !clock::prepare_deletion_by_age(&self.store, self.api.as_ref(), now)? {
             return Ok(TickOutcome::idle(idle));
         }
         let Some(row) = self.next_batch(now)? else {

@@ -62,7 +62,7 @@ impl Worker for Retention {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = TickOutcome::idle(self.config.steps.idle);
-        let may_delete = clock::may_delete_by_age(&self.store, self.api.as_ref(), now)?;
+        let may_delete = clock::prepare_deletion_by_age(&self.store, self.api.as_ref(), now)?;
         if may_delete && self.remove_old(now.wall)? {
             return Ok(TickOutcome::idle(WAIT));
         }
