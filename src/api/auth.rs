@@ -10,6 +10,8 @@ use crate::python_json::Json;
 
 /// The client of a request without `X-Client-Id`.
 const DEFAULT_CLIENT: &str = "default";
+/// The most characters of a client's name that are logged.
+const MAX_LOGGED_NAME: usize = 64;
 /// Checked in place of an unknown client's keys, so that its refusal takes the same time.
 const DUMMY_KEY: &[u8] = b"no client has this key, by configuration";
 
@@ -141,18 +143,44 @@ impl Api {
         } else {
             verify(presented, keys, legacy) && client.is_some_and(ClientConfig::legacy)
         };
-        let client = client.filter(|_| is_valid).ok_or_else(|| {
-            ApiError::new(
+        let Some(client) = client.filter(|_| is_valid) else {
+            log_invalid_signature(
+                request,
+                self.client(client_name(request)),
+                signature.is_some(),
+                now,
+            );
+            return Err(ApiError::new(
                 ErrorCode::InvalidSignature,
-                "The signature does not hold: check the key, the client's name and what is signed.",
-            )
-        })?;
+                "The signature does not hold: check the key, the client's name (X-Client-Id), what is signed, and the \
+                 clock (X-Timestamp may be off by 300 seconds).",
+            ));
+        };
         Ok(AuthenticatedClient { client, signature })
     }
 }
 
 fn client_name(request: &Request) -> &str {
     request.header("x-client-id").unwrap_or(DEFAULT_CLIENT)
+}
+
+/// Tells the operator what is wrong with a signature. The client learns less: it could be an attacker.
+fn log_invalid_signature(request: &Request, client: Option<&ClientConfig>, is_v1: bool, now: Timestamp) {
+    let name: String = client_name(request).chars().take(MAX_LOGGED_NAME).collect();
+    let sent = request.header("x-timestamp").unwrap_or_default();
+    let cause = match client {
+        None => "no client has this name".to_owned(),
+        Some(client) if !is_v1 && !client.legacy() => "this client may not use legacy signatures".to_owned(),
+        Some(_) if !is_v1 => "another key, or other bytes were signed".to_owned(),
+        Some(_) if is_fresh(sent, now) => {
+            "another key, or another method, path, query or body was signed".to_owned()
+        }
+        Some(_) => match sent.parse::<i64>() {
+            Ok(sent) => format!("X-Timestamp is off by {} s", sent.saturating_sub(now.seconds())),
+            Err(_) => "X-Timestamp is no time in seconds".to_owned(),
+        },
+    };
+    log::info!(event = "invalid_signature", client = name, cause, request:% = request.id, peer:% = request.peer; "");
 }
 
 fn missing_signature() -> ApiError {

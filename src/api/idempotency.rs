@@ -82,13 +82,18 @@ impl Replay {
     /// The first answer again with `status`, or 409.
     pub(super) fn into_response(self, status: u16) -> Result<Response, ApiError> {
         match self {
-            Self::Answer(answer) => Ok(json_response(status, answer)),
+            Self::Answer(answer) => Ok(replayed(json_response(status, answer))),
             Self::KeyReused => Err(ApiError::new(
                 ErrorCode::IdempotencyKeyReused,
                 "This Idempotency-Key was used for another body: send a new key, or the same bytes.",
             )),
         }
     }
+}
+
+/// Says in a header that the answer was given before.
+pub(super) fn replayed(response: Response) -> Response {
+    response.with_header("Idempotent-Replayed", "true")
 }
 
 /// An earlier use of one of a request's keys.

@@ -14,7 +14,7 @@ use crate::http::Response;
 use crate::jobs::lot_json::LotJson;
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotFilter, LotRow};
-use crate::store::{StoreError, synchronous_calls};
+use crate::store::{StoreError, idempotency, synchronous_calls};
 use crate::workers::wakeups::Topic;
 
 /// How often the job's row is read without a wakeup.
@@ -199,8 +199,19 @@ impl Api {
                      `job_id`; sent again, it is the same job.",
                 ),
             ),
-            _ => Response::json(200, &answer_json(job, &lot)),
+            _ => Response::json(200, &answer_json(job, &lot, self.warnings(job)?)),
         })
+    }
+
+    /// What the job's acceptance warned of.
+    fn warnings(&self, job: &JobRow) -> Result<Vec<String>, RequestError> {
+        let acceptance = self.store.read(|view| idempotency::acceptance(view, job.seq))?;
+        let acceptance: Value = match &acceptance {
+            Some(text) => serde_json::from_str(text).map_err(StoreError::from)?,
+            None => Value::Null,
+        };
+        let warnings = acceptance["warnings"].as_array().into_iter().flatten();
+        Ok(warnings.filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
     /// Whether `synchronous.timeout` is over for a job.
@@ -210,9 +221,8 @@ impl Api {
 }
 
 /// 200 with the texts that the job has. `pending_languages` are those that a batch still has to do.
-fn answer_json(job: &JobRow, lot: &LotRow) -> Value {
+fn answer_json(job: &JobRow, lot: &LotRow, mut warnings: Vec<String>) -> Value {
     let mut result = LotJson::new(&job.languages, lot).to_value();
-    let mut warnings = Vec::new();
     let mut pending = Vec::new();
     for description in result["descriptions"].as_array().into_iter().flatten() {
         let language = description["language"].as_str().unwrap_or_default();

@@ -54,6 +54,15 @@ impl Request {
         self.parameters(name).next()
     }
 
+    /// The names of the query parameters, percent-decoded, in their order.
+    pub fn parameter_names(&self) -> Vec<String> {
+        let query = self.query.as_deref().unwrap_or("");
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| query_decode(pair.split_once('=').map_or(pair, |(name, _)| name)))
+            .collect()
+    }
+
     /// Every query parameter of that name, percent-decoded. A `+` is a space.
     pub fn parameters(&self, name: &str) -> impl Iterator<Item = String> {
         let query = self.query.as_deref().unwrap_or("");

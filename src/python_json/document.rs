@@ -194,14 +194,19 @@ impl<'a> Json<'a> {
         self.get(key).filter(|value| !matches!(value, Json::Null))
     }
 
-    /// The members of these names, read in one pass; `None` for one that is absent or `null`.
-    pub fn fields<const N: usize>(self, keys: [&str; N]) -> [Option<Json<'a>>; N] {
+    /// The members of these names, read in one pass; `None` for one that is absent or `null`. The names of
+    /// other members are given to `other`.
+    pub fn fields<const N: usize>(
+        self,
+        keys: [&str; N],
+        mut other: impl FnMut(Text<'a>),
+    ) -> [Option<Json<'a>>; N] {
         let mut found = [None; N];
         for (name, value) in self.as_object().into_iter().flatten() {
-            if let Some(at) = keys.iter().position(|key| name.is(key))
-                && let Some(place) = found.get_mut(at)
-            {
-                *place = Some(value).filter(|value| !matches!(value, Json::Null));
+            let at = keys.iter().position(|key| name.is(key));
+            match at.and_then(|at| found.get_mut(at)) {
+                Some(place) => *place = Some(value).filter(|value| !matches!(value, Json::Null)),
+                None => other(name),
             }
         }
         found

@@ -30,7 +30,8 @@ mod tests {
         assert!(json.field("absent").is_none());
         assert_eq!(json.field("t").and_then(Json::as_bool), Some(true));
         assert!(json.field("s").and_then(Json::as_text).unwrap().is("x"));
-        let [a, null, absent] = json.fields(["a", "n", "absent"]);
+        let mut others = Vec::new();
+        let [a, null, absent] = json.fields(["a", "n", "absent"], |name| others.push(name.raw()));
         assert_eq!(a.and_then(Json::as_u64), Some(2));
         assert!(null.is_none() && absent.is_none());
         let mut list = json.field("l").and_then(Json::as_array).unwrap();

@@ -74,6 +74,12 @@ pub fn accepted_with_content(
     Ok(found.optional()?)
 }
 
+/// The answer to an accepted job, as JSON.
+pub fn acceptance(view: &View, job: i64) -> Stored<Option<String>> {
+    let mut query = view.prepare_cached("SELECT answer FROM acceptances WHERE job = ?")?;
+    Ok(query.query_row([job], |row| row.get("answer")).optional()?)
+}
+
 /// Stores the answer to an accepted job.
 pub fn record_acceptance(
     tx: &Tx<'_>,

@@ -20,6 +20,7 @@ mod receiver;
 mod retry;
 mod signing;
 mod synchronous;
+mod warnings;
 mod webhooks;
 
 use appliance::{Answer, Appliance, KEY, call, now};

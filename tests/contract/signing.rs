@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::appliance::{Appliance, CLOCK, KEY, call, submission};
+use crate::appliance::{self, Appliance, CLOCK, KEY, call, submission, wait_for};
 use crate::{SUBMIT, accepted, borrowed, refused, sign_with, v1};
 use batchkeeper::base::clock::Clock;
+use batchkeeper::domain::signature::{Key, SignedRequest};
 
 const OTHER_KEY: &str = "a key that only the other client has";
 const HOOK_KEY: &str = "a key that signs webhooks and nothing else";
@@ -255,4 +256,47 @@ fn json_that_only_python_accepts_is_verified_and_then_refused() {
     accepted(&sent(&lot(
         "\"lot_id\": \"b\", \"year\": NaN, \"km\": 1e400, \"note\": \"\\ud83d\"",
     )));
+}
+
+/// The client learns what to check; the operator learns in the log which client it was and what was wrong.
+#[test]
+fn the_log_says_what_is_wrong_with_a_signature() {
+    let appliance = Appliance::start();
+    let body = submission(&appliance.lots(2), &["en"]).to_string();
+    let now = appliance::now().seconds();
+    let answers: Vec<String> = [
+        ("default", now, "a key that is not the client's"),
+        ("default", now - 4_000, KEY),
+        ("someone", now, KEY),
+    ]
+    .map(|(client, at, key)| {
+        let timestamp = at.to_string();
+        let request = SignedRequest {
+            timestamp: &timestamp,
+            method: "POST",
+            target: "/api/v1/generate-descriptions",
+            body: body.as_bytes(),
+        };
+        let signature = request.sign(&Key::new(key).unwrap());
+        let headers = [
+            ("X-Client-Id", client),
+            ("X-Timestamp", &timestamp),
+            ("X-Signature", &signature),
+        ];
+        let answer = appliance.post(&headers, body.as_bytes());
+        assert_eq!(answer.status, 403);
+        answer.json()["message"].to_string()
+    })
+    .into();
+    assert!(answers.iter().all(|it| *it == answers[0]), "{answers:?}");
+    for hint in ["key", "X-Client-Id", "what is signed", "clock"] {
+        assert!(answers[0].contains(hint), "{}", answers[0]);
+    }
+    for cause in [
+        "client=default cause=\"another key, or another method, path, query or body was signed\"",
+        "X-Timestamp is off by -400",
+        "client=someone cause=\"no client has this name\"",
+    ] {
+        wait_for(cause, || appliance.daemon_said(cause).then_some(()));
+    }
 }

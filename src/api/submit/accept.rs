@@ -71,6 +71,8 @@ pub struct CheckedSubmission<'a> {
     pub content_sha256: &'a str,
     /// How it is answered.
     pub mode: Mode,
+    /// What was ignored, for the answer.
+    pub warnings: &'a [String],
 }
 
 /// What became of a checked submission.

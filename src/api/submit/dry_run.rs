@@ -4,10 +4,12 @@ use serde_json::json;
 
 use crate::api::Api;
 use crate::base::clock::Timestamp;
+use crate::config::ClientConfig;
 use crate::domain::job::{Mode, Submission};
 use crate::http::Response;
 use crate::jobs::estimate;
 use crate::ops::answers::RequestError;
+use crate::store::money;
 
 /// How the numbers were made before any job has finished.
 const ASSUMED: &str = "Requests are exact unless lots fail. Batches are the fewest that hold them. No job has finished \
@@ -21,13 +23,22 @@ impl Api {
     /// The answer to a dry run of a checked submission.
     pub(super) fn dry_run(
         &self,
+        client: &ClientConfig,
         submission: &Submission<'_>,
         mode: Mode,
+        warnings: &[String],
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let estimate = self
-            .store
-            .read(|view| estimate::estimate_submission(view, &self.config, submission, mode, now))?;
+        let budgets = self.config.spending_limits();
+        let (estimate, exceeded) = self.store.read(|view| {
+            let estimate = estimate::estimate_submission(view, &self.config, submission, mode, now)?;
+            let exceeded = match estimate.cost {
+                Some(cost) => money::exceeded_budget(view, &budgets, &client.name, cost, now)?,
+                None => None,
+            };
+            Ok((estimate, exceeded))
+        })?;
+        let is_limited = !budgets.is_unlimited() && estimate.cost.is_some();
         let lots = submission.lots.iter();
         let without_images = lots.clone().filter(|lot| lot.images.is_empty()).count();
         let unusable: usize = lots.map(|lot| lot.unusable_images.len()).sum();
@@ -54,6 +65,8 @@ impl Api {
                 "output_at_most": estimate.output_at_most,
             },
             "estimated_cost": estimate.cost.map(|cost| json!({"usd": cost.to_string()})),
+            "within_budget": is_limited.then_some(exceeded.is_none()),
+            "warnings": warnings,
             "learned_from_answers": estimate.learned_from,
             "estimate": if estimate.learned_from == 0 { ASSUMED } else { LEARNED },
         });

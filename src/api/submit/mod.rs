@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::idempotency::{self, IdempotencyKeys, Replay};
+use super::idempotency::{self, IdempotencyKeys, Replay, replayed};
 use super::limits::{RateLimit, too_many_requests};
 use super::query::parameter;
 use super::status::TYPICAL_STAGE;
@@ -28,6 +28,7 @@ use crate::workers::wakeups::Topic;
 
 pub mod accept;
 mod dry_run;
+mod warnings;
 
 use accept::{CheckedSubmission, Refusal, SubmissionOutcome};
 
@@ -41,6 +42,7 @@ impl Api {
         let caller = self.authenticate_submission(request, body, now)?;
         let client = caller.client;
         let dry_run = is_dry_run(request)?;
+        let mut warnings = warnings::of_query(request, client)?;
         let mode = self.mode(request, body);
         let rate = match mode {
             Mode::Synchronous if !dry_run => RateLimit::Synchronous,
@@ -50,7 +52,9 @@ impl Api {
         let keys = IdempotencyKeys::of_request(request, caller.signature)?;
         let check = || accept::check(body, client, mode, &self.config, &self.guard);
         if dry_run {
-            return self.dry_run(&check()?, mode, now);
+            let submission = check()?;
+            warnings.extend(warnings::of_body(&submission));
+            return self.dry_run(client, &submission, mode, &warnings, now);
         }
         if let Some(replay) = idempotency::replay_unchecked(&self.store, &client.name, &keys, now)? {
             drop(permit);
@@ -58,6 +62,7 @@ impl Api {
         }
         self.check_pauses()?;
         let submission = check()?;
+        warnings.extend(warnings::of_body(&submission));
         let content_sha256 = idempotency::content_sha256(body, &submission);
         let checked = CheckedSubmission {
             client: &client.name,
@@ -65,12 +70,13 @@ impl Api {
             keys: &keys,
             content_sha256: &content_sha256,
             mode,
+            warnings: &warnings,
         };
         let (outcome, waiting) = self.accept(&checked, started, now)?;
         drop(permit);
         match outcome {
             SubmissionOutcome::Accepted(job, answer) => {
-                log_received(&job, request);
+                log_received(&job, request, &warnings);
                 match waiting {
                     Some(waiting) => {
                         self.wakeups.notify(Topic::SynchronousJobStored);
@@ -163,11 +169,11 @@ impl Api {
         }
         let id = acceptance["job_id"].as_str().unwrap_or_default();
         let known = self.answer_synchronous_repeat(id, &client.name, mode, started)?;
-        Ok(known.unwrap_or_else(|| {
+        Ok(replayed(known.unwrap_or_else(|| {
             // The client polls it like a batch job.
             acceptance["processing_mode"] = json!(Mode::Batch.as_str());
             Response::json(201, &acceptance)
-        }))
+        })))
     }
 
     /// The error for a submission that was not accepted.
@@ -191,6 +197,12 @@ impl Api {
 }
 
 fn check_media_type(request: &Request) -> Result<(), ApiError> {
+    if let Some(coding) = request.header("content-encoding")
+        && !coding.trim().eq_ignore_ascii_case("identity")
+    {
+        let message = "The body must not be compressed: send it without `Content-Encoding`.";
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
+    }
     let media_type = request.header("content-type").unwrap_or(JSON);
     // Parameters may follow.
     let essence = media_type.split(';').next().unwrap_or(media_type);
@@ -212,11 +224,15 @@ fn is_dry_run(request: &Request) -> Result<bool, ApiError> {
     }
 }
 
-fn log_received(job: &JobRow, request: &Request) {
+fn log_received(job: &JobRow, request: &Request, warnings: &[String]) {
     log::info!(
         event = "received", job:% = job.id, client:% = job.client, request:% = request.id,
         peer:% = request.peer; ""
     );
+    if !warnings.is_empty() {
+        let warnings = warnings.join(" ");
+        log::warn!(event = "ignored", job:% = job.id, client:% = job.client, warnings; "");
+    }
 }
 
 /// The answer to a new batch job. It is stored with the job and given again to repeats.
@@ -232,6 +248,7 @@ fn acceptance(job: &JobRow, checked: &CheckedSubmission<'_>, took: Duration) -> 
         "creation_time": format!("{:.2}s", took.as_secs_f64()),
         "processing_mode": checked.mode.as_str(),
         "webhook_configured": !checked.submission.webhooks().is_empty(),
+        "warnings": checked.warnings,
     })
 }
 

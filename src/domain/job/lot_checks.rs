@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::field_checks::check_webhook;
 use super::submission::{MAX_LOTS, NewLot, SubmissionRules};
+use super::unknown_fields::UnknownFields;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::python_json::{Elements, Json, Text};
 
@@ -25,6 +26,7 @@ const MAX_EXAMPLES: usize = 20;
 pub(super) fn check_lots<'a>(
     lots: Elements<'a>,
     rules: &SubmissionRules<'_>,
+    unknown: &mut UnknownFields,
 ) -> Result<Vec<NewLot<'a>>, ApiError> {
     let number = lots.count();
     if number == 0 {
@@ -41,7 +43,7 @@ pub(super) fn check_lots<'a>(
     let mut seen = HashSet::with_capacity(number);
     let mut checked = Vec::with_capacity(number);
     for (position, lot) in lots.enumerate() {
-        let lot = check_lot(position, lot, rules)?;
+        let lot = check_lot(position, lot, rules, unknown)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
             return Err(ApiError::new(ErrorCode::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id})));
@@ -66,11 +68,13 @@ fn check_lot<'a>(
     position: usize,
     lot: Json<'a>,
     rules: &SubmissionRules<'_>,
+    unknown: &mut UnknownFields,
 ) -> Result<NewLot<'a>, ApiError> {
     if !matches!(lot, Json::Object(_)) {
         return Err(invalid_lot(position, "must be an object."));
     }
-    let [lot_id, info, images, webhook] = lot.fields(["lot_id", "additional_info", "images", "webhook"]);
+    let fields = ["lot_id", "additional_info", "images", "webhook"];
+    let [lot_id, info, images, webhook] = lot.fields(fields, |name| unknown.note("lots[].", name));
     let lot_id = check_lot_id(position, lot_id)?;
     let additional_info = check_additional_info(position, info)?;
     let (images, unusable_images) = match images {

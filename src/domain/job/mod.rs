@@ -11,6 +11,7 @@ mod lot_checks;
 mod receiver;
 mod submission;
 mod submission_checks;
+mod unknown_fields;
 
 pub use language::is_english;
 pub use receiver::receiver;

@@ -19,6 +19,8 @@ pub struct Submission<'a> {
     pub webhook_url: Option<Cow<'a, str>>,
     /// The lots in the order sent.
     pub lots: Vec<NewLot<'a>>,
+    /// Names of fields that are unknown and were ignored, such as `lots[].colour`; the first twenty.
+    pub unknown_fields: Vec<String>,
 }
 
 /// One lot of a submission.

@@ -6,6 +6,7 @@ use super::field_checks::{check_webhook, required};
 use super::language::{MAX_LANGUAGE_CHARS, is_language_tag};
 use super::lot_checks::check_lots;
 use super::submission::{Submission, SubmissionRules, VERSION};
+use super::unknown_fields::UnknownFields;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::python_json::Json;
 
@@ -28,10 +29,11 @@ pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Resu
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     check_version(body)?;
+    let mut unknown = UnknownFields::of_body(body);
     let languages = check_languages(body, rules)?;
     let webhook_url = check_webhook(body.field("webhook_url"), "webhook_url", rules)?;
     let lots = match required(body, "lots")? {
-        Json::Array(lots) => check_lots(lots, rules)?,
+        Json::Array(lots) => check_lots(lots, rules, &mut unknown)?,
         _ => {
             return Err(ApiError::new(
                 ErrorCode::InvalidParameter,
@@ -43,6 +45,7 @@ pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Resu
         languages,
         webhook_url,
         lots,
+        unknown_fields: unknown.into_names(),
     };
     if submission.webhooks().len() > MAX_WEBHOOKS {
         let message = format!("A job may name at most {MAX_WEBHOOKS} distinct webhook URLs.");

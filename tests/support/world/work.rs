@@ -30,6 +30,7 @@ impl World {
     /// The same, to be answered so.
     pub fn submit_in(&mut self, mode: Mode, client: &str, lots: &[&str], languages: &[&str]) -> String {
         let submission = Submission {
+            unknown_fields: Vec::new(),
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             webhook_url: Some("https://client.test/hook".into()),
             lots: lots
@@ -70,6 +71,7 @@ impl World {
             let now = self.clock.now().wall;
             let outcome = self.survive(|world| {
                 let checked = CheckedSubmission {
+                    warnings: &[],
                     client: &client,
                     submission,
                     keys: &keys,
@@ -99,6 +101,7 @@ impl World {
     /// A client that has its answer sends the same once more: it is the same job.
     pub fn repeat(&mut self, order: usize) {
         let nothing = Submission {
+            unknown_fields: Vec::new(),
             languages: vec!["en".into()],
             webhook_url: None,
             lots: Vec::new(),
@@ -112,11 +115,13 @@ impl World {
     pub fn send_again_without_a_key(&mut self, order: usize) -> Option<String> {
         let Order { client, key, .. } = &self.orders[order];
         let nothing = Submission {
+            unknown_fields: Vec::new(),
             languages: vec!["en".into()],
             webhook_url: None,
             lots: Vec::new(),
         };
         let checked = CheckedSubmission {
+            warnings: &[],
             client,
             submission: &nothing,
             keys: &IdempotencyKeys::default(),
