@@ -38,6 +38,16 @@ use synchronous::SynchronousPermits;
 /// The media type of request and response bodies.
 const JSON: &str = "application/json";
 
+/// The header fields that the API reads and that count once. None of them is a list, so a sender must not repeat
+/// one (RFC 9110, 5.3). Of two, a proxy may read the other one than this service does.
+const SINGLE_FIELDS: [&str; 5] = [
+    "X-Signature",
+    "X-Timestamp",
+    "X-Client-Id",
+    "Idempotency-Key",
+    "Content-Type",
+];
+
 /// The client API.
 pub struct Api {
     store: Arc<Store>,
@@ -82,6 +92,10 @@ impl Api {
         let route = Route::of(&request.path).ok_or_else(|| no_such_path(&request.path))?;
         if !route.is_allowed(&request.method) {
             return Err(method_not_allowed(route.allow()));
+        }
+        if let Some(name) = request.repeated_field(&SINGLE_FIELDS) {
+            let message = format!("The request has more than one header field `{name}`: send it once.");
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
         }
         match route {
             Route::Submit => self.submit(request, now),

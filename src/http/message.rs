@@ -33,6 +33,15 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The first of these names that more than one header field has. `names` are in any case.
+    pub fn repeated_field<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
+        let count = |name: &str| {
+            let mine = self.headers.iter();
+            mine.filter(|(key, _)| key.eq_ignore_ascii_case(name)).count()
+        };
+        names.iter().copied().find(|name| count(name) > 1)
+    }
+
     /// The values of all header fields of that name. `name` is in lower case.
     pub fn headers<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
         self.headers

@@ -137,6 +137,10 @@ impl<H: Handler> Handler for OperatorAuth<H> {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
             return server_refusal(421, "INVALID_PARAMETER", message);
         }
+        if request.repeated_field(&["Authorization"]).is_some() {
+            let message = "The request has more than one header field `Authorization`: send it once.";
+            return server_refusal(400, "INVALID_PARAMETER", message);
+        }
         if let Err(refused) = self.check_token(&request) {
             return refused;
         }

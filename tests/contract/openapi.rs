@@ -319,6 +319,12 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         for job in [&running, &completed, &failed, &cancelled, UNKNOWN_JOB] {
             witness.check("GET", path, &appliance.get(&at(path, job)));
         }
+        let twice = [("X-Client-Id", "default"), ("X-Client-Id", "other")];
+        witness.check(
+            "GET",
+            path,
+            &unsigned(&appliance, "GET", &at(path, &completed), &twice),
+        );
         if path.contains("results") {
             let answer = appliance.get(&format!("{}?limit=x", at(path, &completed)));
             witness.check("GET", path, &answer);

@@ -1,8 +1,10 @@
 //! Authentication: the forms of signature that `refusals.rs` does not test.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::appliance::{self, Appliance, CLOCK, KEY, call, submission, wait_for};
 use crate::{SUBMIT, accepted, borrowed, refused, sign_with, v1};
@@ -103,6 +105,92 @@ fn weak_or_published_keys_are_refused_at_start() {
             }
         }
     }
+}
+
+/// Sends these bytes, and returns the answer's status and body.
+fn raw(address: &str, request: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+/// Which of two values counts would otherwise depend on the program that reads them: a proxy, a log, this service.
+#[test]
+fn a_header_field_that_counts_once_is_refused_twice() {
+    let mut appliance = Appliance::without_daemon("");
+    std::fs::write(appliance.path("ops.token"), "0123456789abcdef").unwrap();
+    appliance.configure(&format!(
+        "ops_token_file = {:?}\n[images]\ncheck = false\n[batch]\nmax_wait = \"1h\"",
+        appliance.path("ops.token")
+    ));
+    appliance.start_daemon();
+    let body = submission(&appliance.lots(2), &["en"]).to_string();
+    let signature = sign_with(KEY, body.as_bytes());
+    let submit = |more: &str| {
+        let length = body.len();
+        let request = format!(
+            "POST {SUBMIT} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}"
+        );
+        raw(&appliance.api, request.as_bytes())
+    };
+    let [(_, timestamp), (_, v1)] = v1(KEY, "POST", SUBMIT, body.as_bytes());
+    for (name, good) in [
+        ("X-Signature", signature.as_str()),
+        ("X-Client-Id", "default"),
+        ("Idempotency-Key", "key-1"),
+        ("Content-Type", "application/json"),
+        ("X-Timestamp", timestamp.as_str()),
+    ] {
+        let upper = name.to_uppercase();
+        let signed = match name {
+            "X-Signature" => String::new(),
+            "X-Timestamp" => format!("X-Signature: {v1}\r\n"),
+            _ => format!("X-Signature: {signature}\r\n"),
+        };
+        for twice in [
+            format!("{name}: {good}\r\n{name}: other\r\n"),
+            format!("{name}: other\r\n{upper}: {good}\r\n"),
+            format!("{name}: {good}\r\n{upper}: {good}\r\n"),
+            format!("{name}: {good}\r\nX-Between: a\r\n{name}:\r\n"),
+        ] {
+            let (status, answer) = submit(&format!("{signed}{twice}"));
+            assert_eq!(status, 400, "{twice}: {answer}");
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!(answer["code"], "INVALID_PARAMETER", "{twice}");
+            assert!(answer["message"].as_str().unwrap().contains(name), "{answer}");
+        }
+    }
+    assert_eq!(appliance.jobs(), 0);
+
+    // Reads, cancels and the list obey the same rule, and so does the operators' token.
+    for (method, path) in [
+        ("GET", "/api/v1/batch-status/00000000-0000-4000-8000-000000000000"),
+        ("GET", "/api/v1/batch-jobs"),
+        (
+            "POST",
+            "/api/v1/batch-jobs/00000000-0000-4000-8000-000000000000/cancel",
+        ),
+    ] {
+        let twice = "X-Signature: 00\r\nX-Signature: 01\r\n";
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{twice}\r\n");
+        assert_eq!(raw(&appliance.api, request.as_bytes()).0, 400, "{path}");
+    }
+    let token = "Authorization: Bearer 0123456789abcdef\r\n";
+    let ops = |fields: &str| {
+        let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
+        raw(&appliance.ops, request.as_bytes()).0
+    };
+    assert_eq!(ops(token), 200);
+    assert_eq!(ops(&format!("{token}Authorization: Bearer guess\r\n")), 400);
+
+    // A list may have several field lines (RFC 9110, 5.3; RFC 7240, 2).
+    let prefer = "Prefer: wait=5\r\nPrefer: respond-async\r\n";
+    let (status, answer) = submit(&format!("X-Signature: {signature}\r\n{prefer}"));
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(appliance.jobs(), 1);
 }
 
 #[test]

@@ -149,6 +149,25 @@ fn the_simulated_openai_knows_no_http() {
     }
 }
 
+/// A header field of which the API reads the first value is refused if it stands twice.
+#[test]
+fn each_header_field_that_the_api_reads_counts_once() {
+    let api = fs::read_to_string("src/api/mod.rs").expect("the API");
+    let (_, list) = api.split_once("const SINGLE_FIELDS").expect("the list");
+    let (list, _) = list.split_once("];").expect("its end");
+    let list = list.to_ascii_lowercase();
+    for path in all_sources().iter().filter(|path| path.starts_with("src/api")) {
+        for read in code(path).split(".header(\"").skip(1) {
+            let name = read.split('"').next().unwrap_or_default();
+            assert!(
+                list.contains(&format!("\"{name}\"")),
+                "{name} in {}",
+                path.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn every_folder_is_in_the_reading_order() {
     let order = reading_order();
