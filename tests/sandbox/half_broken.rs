@@ -98,6 +98,17 @@ fn a_validation_may_fail_without_an_explanation() {
 }
 
 #[test]
+fn a_batch_may_end_as_failed_with_its_files() {
+    let (_folder, world, file) = with(json!({"fault": "unknown_status", "value": {"ended": "failed"}}));
+    let id = world.create(&file, "t").json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(world.poll(&id)["status"], "validating");
+    world.wait(2_000);
+    let batch = world.poll(&id);
+    assert_eq!(batch["status"], "failed");
+    assert!(batch["output_file_id"].is_string(), "{batch}");
+}
+
+#[test]
 fn a_batch_may_show_what_is_not_so() {
     let (_folder, world, batch) = run(json!([
         {"fault": "unknown_status", "value": {"final": "archived"}},

@@ -117,11 +117,14 @@ impl SimulatedOpenAi {
         let Some(value) = self.trigger_batch_fault(batch, Fault::UnknownStatus)? else {
             return Ok(shown);
         };
-        let also_final = value.get("final").and_then(Value::as_str);
-        Ok(match also_final {
-            Some(status) => status.to_owned(),
-            None if batch.status.is_final() => shown,
-            None => value.as_str().unwrap_or("paused").to_owned(),
+        let is_final = batch.status.is_final();
+        let status = |member: &str| value.get(member).and_then(Value::as_str);
+        Ok(match (status("final"), status("ended")) {
+            (Some(status), _) => status.to_owned(),
+            (None, Some(status)) if is_final => status.to_owned(),
+            (None, Some(_)) => shown,
+            (None, None) if is_final => shown,
+            (None, None) => value.as_str().unwrap_or("paused").to_owned(),
         })
     }
 

@@ -83,7 +83,7 @@ text_enum! {
         /// A listing shows 0 as the time of every batch's creation. `match` as in `list_loop`.
         NoCreatedAt = "no_created_at",
         /// The batch shows the status value ("paused") until it is final; with the value
-        /// `{"final": STATUS}`, also then.
+        /// `{"final": STATUS}`, also then; with `{"ended": STATUS}`, only then.
         UnknownStatus = "unknown_status",
         /// The batch is gone: calls for it are answered with 404, listings leave it out.
         BatchGone = "batch_gone",
