@@ -120,9 +120,11 @@ CREATE TABLE requests (
     image_failures INTEGER NOT NULL DEFAULT 0,  -- how often OpenAI could not fetch one of its images
     batch_cap      INTEGER,                     -- the most lines of the next batch that holds it
     since          TEXT NOT NULL,               -- waiting since
-    retry_at       TEXT,                        -- not sent before, after a transient failure; NULL if it is due
+    retry_at       TEXT,                        -- not sent before, after a transient failure or a refusal without
+                                                -- a reason; NULL if it is due
     transient_failures INTEGER NOT NULL DEFAULT 0,
     transient_wait_ms  INTEGER NOT NULL DEFAULT 0,  -- the sum of its waits after transient failures
+    refusals           INTEGER NOT NULL DEFAULT 0,  -- how often OpenAI refused its batch and did not say why
     UNIQUE (lot, stage, language)
 ) STRICT;
 CREATE INDEX requests_queue ON requests (job, state, stage, images_due, retry_at, batch_cap);

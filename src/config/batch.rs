@@ -8,6 +8,7 @@ use super::error::{check_longer_than_zero, check_not_empty, check_range, refuse}
 use super::units::{duration, size};
 use super::{Config, ConfigError};
 use crate::domain::decide::failed_line::RetryRules;
+use crate::domain::decide::refused_batch::RefusedLines;
 
 /// Values of `detail` that OpenAI accepts for an image. Another value fails every request.
 const DETAILS: [&str; 4] = ["low", "high", "auto", "original"];
@@ -162,7 +163,7 @@ impl Config {
             first_wait: self.batch.queue_backoff,
             transient_timeout: self.batch.transient_timeout,
             check_images: self.images.check,
-            batch_cap: None,
+            not_run: RefusedLines::SendAgain { batch_cap: None },
         }
     }
 

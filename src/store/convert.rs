@@ -89,7 +89,7 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 17] = [
+const NEW_COLUMNS: [(&str, &str); 18] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
@@ -104,6 +104,7 @@ const NEW_COLUMNS: [(&str, &str); 17] = [
     ("openai_batches", "verdict"),
     ("pauses", "after_batch"),
     ("pauses", "probe_lines"),
+    ("requests", "refusals"),
     ("requests", "retry_at"),
     ("requests", "transient_failures"),
     ("requests", "transient_wait_ms"),

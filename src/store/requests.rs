@@ -82,7 +82,7 @@ pub fn queues(view: &View, filter: QueueFilter, count_to: u32) -> Stored<Vec<Job
     Ok(queues)
 }
 
-/// Lets up to `limit` requests be packed again whose time after a transient failure has come. A time further
+/// Lets up to `limit` requests be packed again whose time after a failure has come. A time further
 /// away than `longest` is from a clock that was set back since. Returns how many.
 pub fn release_due(tx: &Tx<'_>, longest: Duration, limit: u32) -> Stored<usize> {
     let mut release = tx.prepare_cached(

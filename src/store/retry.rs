@@ -228,7 +228,7 @@ fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) ->
     )?;
     let mut request_row = tx.prepare_cached(
         "UPDATE requests SET state = ?, attempts = 0, cap_raised = 0, image_failures = 0, transient_failures = 0,
-             transient_wait_ms = 0, since = ?, images_due = ?
+             transient_wait_ms = 0, refusals = 0, since = ?, images_due = ?
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {

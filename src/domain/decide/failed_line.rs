@@ -12,12 +12,13 @@
 //! | truncated | any | an attempt with a higher cap, once |
 //! | an image unreachable | any | an attempt after another check of the images, twice |
 //! | refused, filtered, wrong | any | fails |
-//! | not run | any | is sent again without an attempt |
+//! | not run | any | is sent again without an attempt; `refused_batch` says when, or that it fails |
 
 use std::time::Duration;
 
 use super::backoff::{backoff, jitter};
 use super::batch_verdict::BatchVerdict;
+use super::refused_batch::{RefusedLineDecision, RefusedLines};
 use crate::domain::batch::Outcome;
 
 /// A lot whose images all pass our own check is sent again this often because OpenAI could not fetch one.
@@ -38,6 +39,8 @@ pub struct RequestHistory {
     pub transient_failures: u32,
     /// The sum of its waits after transient failures. Pauses, used budgets and downtime are not in it.
     pub transient_waited: Duration,
+    /// How often OpenAI refused a batch with it and did not say why.
+    pub refusals: u32,
 }
 
 /// Whether a request has what it is made from.
@@ -73,8 +76,8 @@ pub struct RetryRules {
     pub transient_timeout: Duration,
     /// Whether images can be checked again.
     pub check_images: bool,
-    /// The most lines of the next batch of a line that was not run; `None` for no limit.
-    pub batch_cap: Option<u32>,
+    /// How a line that was not run is sent again.
+    pub not_run: RefusedLines,
 }
 
 /// No limit at all, for requests that stay with another database.
@@ -86,7 +89,7 @@ impl Default for RetryRules {
             first_wait: Duration::ZERO,
             transient_timeout: Duration::MAX,
             check_images: false,
-            batch_cap: None,
+            not_run: RefusedLines::SendAgain { batch_cap: None },
         }
     }
 }
@@ -136,8 +139,12 @@ pub struct LineRetry {
     pub raise: bool,
     /// Whether its lot's images are checked again first.
     pub check_images: bool,
-    /// How long it waits after a transient failure; `None` if it did not fail transiently.
+    /// How long it waits; `None` if it is sent again at once.
     pub wait: Option<Duration>,
+    /// Whether it waits because OpenAI refused its batch without a reason, and not after a transient failure.
+    pub is_refusal: bool,
+    /// The most lines of its next batch; `None` for no limit.
+    pub batch_cap: Option<u32>,
 }
 
 impl FailedLine<'_> {
@@ -165,7 +172,7 @@ impl FailedLine<'_> {
         };
         let has_attempts = history.attempts + 1 < self.rules.max_attempts;
         match self.outcome {
-            Outcome::NotRun => Some(LineRetry::default()),
+            Outcome::NotRun => self.retry_not_run(),
             Outcome::Misconfigured => self.is_setting_to_blame().then(LineRetry::default),
             Outcome::Passing if !self.may_be_billed => self.retry_transient(has_attempts),
             Outcome::Passing | Outcome::Unreadable | Outcome::Missing => has_attempts.then_some(attempt),
@@ -190,6 +197,20 @@ impl FailedLine<'_> {
             self.origin,
             LineOrigin::Call | LineOrigin::Batch(BatchVerdict::Misconfigured)
         )
+    }
+
+    fn retry_not_run(&self) -> Option<LineRetry> {
+        let (wait, batch_cap) = match self.rules.not_run.decide(self.history.refusals) {
+            RefusedLineDecision::SendAgain { batch_cap } => (None, batch_cap),
+            RefusedLineDecision::Retry { wait, batch_cap } => (Some(wait), Some(batch_cap)),
+            RefusedLineDecision::Fail => return None,
+        };
+        Some(LineRetry {
+            wait,
+            is_refusal: wait.is_some(),
+            batch_cap,
+            ..LineRetry::default()
+        })
     }
 
     fn retry_transient(&self, has_attempts: bool) -> Option<LineRetry> {
@@ -235,13 +256,17 @@ impl FailedLine<'_> {
             Outcome::Refused => "the model refused",
             Outcome::Filtered => "a content filter stopped the answer",
             Outcome::Unreadable => "OpenAI's answer cannot be read",
-            Outcome::Answered
-            | Outcome::Passing
-            | Outcome::Wrong
-            | Outcome::Misconfigured
-            | Outcome::NotRun => "OpenAI answered with an error",
+            Outcome::NotRun => "no batch with it ran",
+            Outcome::Answered | Outcome::Passing | Outcome::Wrong | Outcome::Misconfigured => {
+                "OpenAI answered with an error"
+            }
         };
-        let attempts = (self.history.attempts + 1).max(self.history.transient_failures + 1);
+        let history = self.history;
+        let failures = match self.outcome {
+            Outcome::NotRun => history.refusals,
+            _ => history.attempts.max(history.transient_failures),
+        };
+        let attempts = failures + 1;
         let tries = if attempts > 1 {
             format!(" (after {attempts} attempts)")
         } else {
@@ -268,6 +293,8 @@ mod tests {
         raise: false,
         check_images: false,
         wait: None,
+        is_refusal: false,
+        batch_cap: None,
     };
     const ATTEMPT: LineRetry = LineRetry {
         is_counted: true,
@@ -291,7 +318,7 @@ mod tests {
                 first_wait: 5 * MINUTE,
                 transient_timeout: 72 * HOUR,
                 check_images: true,
-                batch_cap: None,
+                not_run: RefusedLines::SendAgain { batch_cap: None },
             },
             seed: 1,
         }
@@ -388,6 +415,30 @@ mod tests {
         assert!(wait(&line).is_some());
         line.history.transient_failures = 7;
         assert_eq!(wait(&line), None);
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_waits_and_counts_as_no_attempt() {
+        let mut line = line(Outcome::NotRun, 4);
+        line.rules.not_run = RefusedLines::Unexplained {
+            lines: 7,
+            is_model_wide: false,
+        };
+        let waits = FailedLineDecision::Retry(LineRetry {
+            wait: Some(10 * MINUTE),
+            is_refusal: true,
+            batch_cap: Some(7),
+            ..AGAIN
+        });
+        assert_eq!(line.decide(), waits);
+        line.rules.not_run = RefusedLines::Unexplained {
+            lines: 1,
+            is_model_wide: false,
+        };
+        line.history.refusals = 5;
+        line.error = Some("unsaid");
+        let reason = "no batch with it ran (after 6 attempts): unsaid".to_owned();
+        assert_eq!(line.decide(), FailedLineDecision::Fail { reason });
     }
 
     #[test]

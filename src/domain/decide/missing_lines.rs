@@ -2,9 +2,15 @@
 //!
 //! A line counts as missing only if the lines that were found explain OpenAI's counts, or once
 //! `results_timeout` is over. A line whose answer came too late would be sent, and billed, again.
+//!
+//! | the batch | its files | OpenAI's counts | a line in neither file |
+//! |---|---|---|---|
+//! | was not completed | none | no line | has failed transiently: it did not run |
+//! | any | any | any | is missing: it may have been billed |
 
 use std::time::Duration;
 
+use crate::domain::batch::Outcome;
 use crate::domain::openai::RequestCounts;
 
 /// What the result files of a batch have shown.
@@ -60,6 +66,15 @@ impl ReadFiles {
         self.unread > 0 && self.has_file && !is_explained
     }
 
+    /// The outcome of a line that is in neither file.
+    pub fn unread_outcome(&self) -> Outcome {
+        let has_run = self.is_completed || self.has_file || self.counts.completed + self.counts.failed > 0;
+        match has_run {
+            true => Outcome::Missing,
+            false => Outcome::Passing,
+        }
+    }
+
     /// Decides what follows after missing lines were waited for that long.
     pub fn decide(&self, waited: Duration, limits: MissingLinesLimits) -> MissingLinesDecision {
         if !self.may_grow() || waited >= limits.timeout {
@@ -103,6 +118,31 @@ mod tests {
                 counts,
             };
             assert_eq!(read.may_grow(), expected, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_batch_that_did_nothing_have_failed_transiently() {
+        for (is_completed, has_file, completed, failed, expected) in [
+            (false, false, 0, 0, Outcome::Passing),
+            (false, false, 1, 0, Outcome::Missing),
+            (false, false, 0, 1, Outcome::Missing),
+            (false, true, 0, 0, Outcome::Missing),
+            (true, false, 0, 0, Outcome::Missing),
+        ] {
+            let read = ReadFiles {
+                is_completed,
+                has_file,
+                lines: 10,
+                unread: 10,
+                answered: 0,
+                counts: RequestCounts {
+                    total: 10,
+                    completed,
+                    failed,
+                },
+            };
+            assert_eq!(read.unread_outcome(), expected, "{read:?}");
         }
     }
 

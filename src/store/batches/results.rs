@@ -3,7 +3,7 @@
 
 use rusqlite::params;
 
-use super::BatchRow;
+use super::{BatchRow, find_all};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, ResultKind};
@@ -112,6 +112,15 @@ pub fn record_ingested(tx: &Tx<'_>, id: i64, kind: ResultKind, bytes: u64, unkno
     Ok(())
 }
 
+/// Stores why the lines of a batch that are in no file have no answer.
+pub fn set_reason(tx: &Tx<'_>, id: i64, reason: &str) -> Stored<()> {
+    tx.execute(
+        "UPDATE openai_batches SET error = ? WHERE id = ? AND state = 'ended'",
+        params![reason, id],
+    )?;
+    Ok(())
+}
+
 /// Stores that the lines up to `request` have their verdict.
 pub fn record_settled_to(tx: &Tx<'_>, id: i64, request: i64) -> Stored<()> {
     tx.prepare_cached("UPDATE openai_batches SET settled_to = ? WHERE id = ?")?
@@ -156,6 +165,31 @@ pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
                 (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)",
     )?;
     Ok(query.query_row([model], |row| row.get(0))?)
+}
+
+/// The newest batches of a model, after `since`, that OpenAI refused and that have no job in common with this one,
+/// if OpenAI has accepted no batch of the model after them or after this one.
+pub fn unrelated_refusals(view: &View, row: &BatchRow, since: Timestamp) -> Stored<Vec<BatchRow>> {
+    let identity = &row.identity;
+    find_all(
+        view,
+        "model = ?1 AND openai_status = 'failed' AND id <> ?2 AND ended_at > ?3
+           AND (base_url, organization, project) = (?4, ?5, ?6)
+           AND min(id, ?2) > coalesce((SELECT id FROM openai_batches
+                 WHERE model = ?1 AND openai_status IN ('in_progress', 'finalizing', 'completed', 'expired')
+                 ORDER BY id DESC LIMIT 1), 0)
+           AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN batch_links own ON own.job = k.job
+                           WHERE k.batch_id = openai_batches.id AND own.batch_id = ?2)
+         ORDER BY id DESC LIMIT 20",
+        params![
+            row.model,
+            row.id,
+            since,
+            identity.base_url,
+            identity.organization,
+            identity.project
+        ],
+    )
 }
 
 /// A batch of our own that was settled before `before` and whose files OpenAI still has. OpenAI made it before

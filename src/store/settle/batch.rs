@@ -14,8 +14,8 @@ use crate::store::predicates::{LIVE_JOB, OPEN_REQUEST};
 use crate::store::{Stored, Tx, View, alerts, batches};
 
 /// Gives the lines of a batch beyond `after` their verdict, up to `limit` of them, in the order of its input.
-/// `unread` is the outcome of a line that is in no file. Returns the last request seen; `None` if all are
-/// settled.
+/// `unread` is the outcome of a line that is in no file. The batch's `error` is the reason of lines without one.
+/// Returns the last request seen; `None` if all are settled.
 pub fn settle_lines(
     tx: &Tx<'_>,
     batch: i64,
@@ -24,9 +24,9 @@ pub fn settle_lines(
     unread: Outcome,
     rules: RetryRules,
 ) -> Stored<Option<i64>> {
-    let verdict: Option<BatchVerdict> = tx
-        .prepare_cached("SELECT verdict FROM openai_batches WHERE id = ?")?
-        .query_row([batch], |row| row.get("verdict"))?;
+    let (verdict, reason): (Option<BatchVerdict>, Option<String>) = tx
+        .prepare_cached("SELECT verdict, error FROM openai_batches WHERE id = ?")?
+        .query_row([batch], |row| Ok((row.get("verdict")?, row.get("error")?)))?;
     let origin = LineOrigin::Batch(verdict.unwrap_or(BatchVerdict::Sound));
     let mut query = tx.prepare_cached(
         "SELECT request_id, outcome, error, settled, input_tokens + output_tokens > 0 AS may_be_billed
@@ -49,13 +49,19 @@ pub fn settle_lines(
                 origin,
                 row: batch,
             };
-            settle_line(tx, request, &failure, rules)?;
+            settle_line(tx, request, failure, reason.as_deref(), rules)?;
         }
     }
     Ok(last)
 }
 
-fn settle_line(tx: &Tx<'_>, request: i64, failure: &Failure<'_>, rules: RetryRules) -> Stored<()> {
+fn settle_line<'a>(
+    tx: &Tx<'_>,
+    request: i64,
+    mut failure: Failure<'a>,
+    reason: Option<&'a str>,
+    rules: RetryRules,
+) -> Stored<()> {
     tx.prepare_cached(
         "UPDATE batch_lines SET settled = 1, outcome = ?, error = ? WHERE batch_id = ? AND request_id = ?",
     )?
@@ -64,7 +70,8 @@ fn settle_line(tx: &Tx<'_>, request: i64, failure: &Failure<'_>, rules: RetryRul
     if request.state != RequestState::Claimed || is_in_another_batch(tx, failure.row, request.id)? {
         return Ok(());
     }
-    judge(tx, &request, failure, rules)
+    failure.error = failure.error.or(reason);
+    judge(tx, &request, &failure, rules)
 }
 
 /// Whether another batch may still answer a request: OpenAI may have two batches under one key.
@@ -91,7 +98,8 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored
         .query_map([batch], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut blame = tx.prepare_cached(
-        "UPDATE batch_lines SET outcome = 'wrong', error = ? WHERE batch_id = ? AND request_id = ?",
+        "UPDATE batch_lines SET outcome = 'wrong', error = ?
+         WHERE batch_id = ? AND request_id = ? AND outcome = 'not_run'",
     )?;
     for (line, error) in blamed {
         let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
@@ -99,6 +107,15 @@ pub fn mark_not_run(tx: &Tx<'_>, batch: i64, blamed: &[(u64, String)]) -> Stored
             blame.execute(params![error, batch, request])?;
         }
     }
+    Ok(())
+}
+
+/// Gives the lines of a batch that are in no file an outcome and its reason.
+pub fn mark_unread(tx: &Tx<'_>, batch: i64, outcome: Outcome, error: &str) -> Stored<()> {
+    tx.execute(
+        "UPDATE batch_lines SET outcome = ?, error = ? WHERE batch_id = ? AND outcome IS NULL",
+        params![outcome, error, batch],
+    )?;
     Ok(())
 }
 

@@ -30,7 +30,8 @@ pub(in crate::store) struct RequestRow {
 pub(in crate::store) fn get_request(tx: &Tx<'_>, id: i64) -> Stored<RequestRow> {
     let mut query = tx.prepare_cached(
         "SELECT r.id, r.lot, r.job, r.stage, r.language, r.state, r.attempts, r.cap_raised, r.image_failures,
-                r.transient_failures, r.transient_wait_ms, j.pending_change IS 'cancel' AS is_cancelled
+                r.transient_failures, r.transient_wait_ms, r.refusals,
+                j.pending_change IS 'cancel' AS is_cancelled
          FROM requests r JOIN batch_jobs j ON j.seq = r.job WHERE r.id = ?",
     )?;
     let (mut request, is_cancelled): (RequestRow, bool) = query.query_row([id], |row| {
@@ -47,6 +48,7 @@ pub(in crate::store) fn get_request(tx: &Tx<'_>, id: i64) -> Stored<RequestRow> 
                 image_rounds: row.get(8)?,
                 transient_failures: row.get(9)?,
                 transient_waited: Duration::from_millis(row.get(10)?),
+                refusals: row.get(11)?,
             },
         };
         Ok((request, row.get("is_cancelled")?))

@@ -46,14 +46,13 @@ pub(in crate::store) fn judge(
         FailedLineDecision::Fail { reason } => fail(tx, request, &reason),
         FailedLineDecision::PutOff => put_off(tx, request),
         FailedLineDecision::Retry(retry) => {
-            let batch_cap = rules.batch_cap.filter(|_| failure.outcome == Outcome::NotRun);
-            let wait_ms = retry
-                .wait
-                .map_or(0, |wait| wait.as_millis().try_into().unwrap_or(0_i64));
+            let transient_wait = retry.wait.filter(|_| !retry.is_refusal);
+            let wait_ms = transient_wait.map_or(0, |wait| wait.as_millis().try_into().unwrap_or(0_i64));
             tx.prepare_cached(
                 "UPDATE requests SET state = 'waiting', attempts = attempts + ?, cap_raised = max(cap_raised, ?),
                         image_failures = image_failures + ?, images_due = ?, batch_cap = ?, since = ?, retry_at = ?,
-                        transient_failures = transient_failures + ?, transient_wait_ms = transient_wait_ms + ?
+                        transient_failures = transient_failures + ?, transient_wait_ms = transient_wait_ms + ?,
+                        refusals = refusals + ?
                  WHERE id = ? AND state = 'claimed'",
             )?
             .execute(params![
@@ -61,11 +60,12 @@ pub(in crate::store) fn judge(
                 retry.raise,
                 retry.check_images,
                 retry.check_images && rules.check_images,
-                batch_cap,
+                retry.batch_cap,
                 tx.now,
                 retry.wait.map(|wait| tx.now + wait),
-                retry.wait.is_some(),
+                transient_wait.is_some(),
                 wait_ms,
+                retry.is_refusal,
                 request.id
             ])?;
             Ok(())

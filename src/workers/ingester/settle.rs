@@ -8,10 +8,12 @@ use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::{Outcome, ResultKind};
 use crate::domain::decide::backoff::backoff;
 use crate::domain::decide::missing_lines::{MissingLinesDecision, MissingLinesLimits, ReadFiles};
-use crate::domain::decide::refused_batch::{RefusalCause, RefusedBatch, RefusedBatchDecision};
+use crate::domain::decide::refused_batch::{
+    RefusalCause, RefusalEvidence, RefusedBatch, RefusedBatchDecision,
+};
 use crate::domain::openai::BatchStatus;
 use crate::store::batches::{self, BatchRow};
-use crate::store::settle::{self, RetryRules};
+use crate::store::settle;
 use crate::store::{StoreError, Stored, Tx, View, alerts, queue};
 use crate::workers::pauses;
 use crate::workers::spool::SpoolKind;
@@ -19,6 +21,9 @@ use crate::workers::worker::{TickOutcome, WorkerError};
 
 /// Verdicts in one transaction.
 const VERDICTS: u32 = 200;
+
+/// Refusals that are older than this say nothing of the model.
+const RELATED_REFUSALS: Duration = Duration::from_hours(24);
 
 impl Ingester {
     /// Settles the next lines of a batch, or ends it once all are settled.
@@ -33,22 +38,20 @@ impl Ingester {
             match &refused {
                 Some(refused) => self.store.write(now.wall, |tx| {
                     settle::mark_not_run(tx, row.id, &refused.blamed_lines())?;
+                    batches::set_reason(tx, row.id, &refused.reason())?;
                     self.pause_refused_model(tx, row, refused)
                 })?,
-                None => self.judge_batch(row, now)?,
+                None => {
+                    self.mark_unread(row, now)?;
+                    self.judge_batch(row, now)?;
+                }
             }
         }
-        let decision = match &refused {
-            Some(refused) => Some(
-                self.store
-                    .read(|view| decide_refused(view, row, refused, now.wall))?,
-            ),
-            None => None,
-        };
-        let rules = RetryRules {
-            batch_cap: decision.and_then(|decision| decision.batch_cap),
-            ..self.config.retry_rules()
-        };
+        let mut rules = self.config.retry_rules();
+        if let Some(refused) = &refused {
+            let decide = |view: &View| decide_refused(view, row, refused, now.wall);
+            rules.not_run = self.store.read(decide)?.lines;
+        }
         let is_settled = self.store.write(now.wall, |tx| {
             let last = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, Outcome::Missing, rules)?;
             if let Some(last) = last {
@@ -70,21 +73,39 @@ impl Ingester {
         Ok(TickOutcome::again())
     }
 
-    /// How long until the files are fetched again, because lines are missing in them; `None` if they are not.
-    fn wait_for_missing_lines(
-        &mut self,
-        row: &BatchRow,
-        now: Moment,
-    ) -> Result<Option<Duration>, StoreError> {
+    /// What the result files of a batch have shown.
+    fn read_files(&self, row: &BatchRow) -> Stored<ReadFiles> {
         let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
-        let read = ReadFiles {
+        Ok(ReadFiles {
             is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),
             has_file: row.output.id.is_some() || row.error_file.id.is_some(),
             lines: row.lines.into(),
             unread,
             answered,
             counts: row.counts,
-        };
+        })
+    }
+
+    /// Marks the lines of a batch that ended before any of them ran. They have failed transiently.
+    fn mark_unread(&self, row: &BatchRow, now: Moment) -> Stored<()> {
+        let read = self.read_files(row)?;
+        if read.unread == 0 || read.unread_outcome() != Outcome::Passing {
+            return Ok(());
+        }
+        let status = row.openai_status.as_deref().unwrap_or_default();
+        let error = format!("the batch is {status}, and OpenAI names no result file");
+        self.store.write(now.wall, |tx| {
+            settle::mark_unread(tx, row.id, Outcome::Passing, &error)
+        })
+    }
+
+    /// How long until the files are fetched again, because lines are missing in them; `None` if they are not.
+    fn wait_for_missing_lines(
+        &mut self,
+        row: &BatchRow,
+        now: Moment,
+    ) -> Result<Option<Duration>, StoreError> {
+        let read = self.read_files(row)?;
         if !read.may_grow() {
             return Ok(None);
         }
@@ -112,16 +133,12 @@ impl Ingester {
         Ok(())
     }
 
-    /// Pauses the model of a refused batch if the refusal passes, and stores the limit that OpenAI named.
+    /// Pauses the model of a refused batch if others would be refused too, and stores the limit that OpenAI named.
     fn pause_refused_model(&self, tx: &Tx<'_>, row: &BatchRow, refused: &RefusedBatch<'_>) -> Stored<()> {
-        let cause = refused.cause();
-        if !matches!(cause, RefusalCause::QueueFull | RefusalCause::Passing) || row.model.is_empty() {
-            return Ok(());
-        }
-        if let Some(limit) = refused.queue_limit() {
+        if let Some(limit) = refused.queue_limit().filter(|_| !row.model.is_empty()) {
             queue::learn(tx, &row.model, limit)?;
         }
-        if !decide_refused(tx, row, refused, tx.now)?.pauses_model {
+        if row.model.is_empty() || !decide_refused(tx, row, refused, tx.now)?.pauses_model {
             return Ok(());
         }
         let earlier = batches::refusals_in_a_row(tx, &row.model)?;
@@ -136,10 +153,11 @@ impl Ingester {
     }
 }
 
-/// The batch as a refused one; `None` if OpenAI did not refuse it.
+/// The batch as a refused one; `None` if OpenAI did not refuse it. A failed batch with a line in its files has run.
 fn refused_batch(row: &BatchRow) -> Option<RefusedBatch<'_>> {
-    let is_refused = row.openai_status.as_deref() == Some(BatchStatus::Failed.as_str());
-    is_refused.then_some(RefusedBatch {
+    let is_failed = row.openai_status.as_deref() == Some(BatchStatus::Failed.as_str());
+    let has_run = row.output.ingested + row.error_file.ingested > 0;
+    (is_failed && !has_run).then_some(RefusedBatch {
         errors: &row.errors,
         lines: row.lines,
         is_sealed_here: row.input_sha256.is_some(),
@@ -152,9 +170,19 @@ fn decide_refused(
     refused: &RefusedBatch<'_>,
     now: Timestamp,
 ) -> Stored<RefusedBatchDecision> {
-    let is_our_own_queue = match refused.queue_limit() {
-        Some(limit) if refused.cause() == RefusalCause::QueueFull => queue::explains(view, row, limit, now)?,
-        _ => false,
-    };
-    Ok(refused.decide(is_our_own_queue))
+    let mut evidence = RefusalEvidence::default();
+    match (refused.cause(), refused.queue_limit()) {
+        (RefusalCause::QueueFull, Some(limit)) => {
+            evidence.is_our_own_queue = queue::explains(view, row, limit, now)?;
+        }
+        (RefusalCause::Unexplained, _) => {
+            let unrelated = batches::unrelated_refusals(view, row, now.before(RELATED_REFUSALS))?;
+            evidence.is_model_wide = unrelated
+                .iter()
+                .filter_map(refused_batch)
+                .any(|other| other.cause() == RefusalCause::Unexplained);
+        }
+        _ => {}
+    }
+    Ok(refused.decide(evidence))
 }

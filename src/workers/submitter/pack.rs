@@ -7,6 +7,7 @@ use super::shares;
 use crate::base::clock::Moment;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
+use crate::domain::decide::refused_batch::LONGEST_REFUSAL_WAIT;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
 use crate::jobs::reservation;
@@ -146,11 +147,11 @@ impl Submitter {
         Ok(StagePause::Over(probe_lines))
     }
 
-    /// Lets requests be packed again whose wait after a transient failure is over. Returns whether there were
+    /// Lets requests be packed again whose wait after a failure is over. Returns whether there were
     /// any.
     pub(super) fn release_due(&self, now: Moment) -> Result<bool, WorkerError> {
         let rules = self.config.retry_rules();
-        let longest = (rules.retry_period + rules.first_wait * 12) * 2;
+        let longest = (rules.retry_period + rules.first_wait * 12).max(LONGEST_REFUSAL_WAIT) * 2;
         let has_due = |view: &View| requests::has_due(view, now.wall, longest);
         if !self.store.read(has_due)? {
             return Ok(false);

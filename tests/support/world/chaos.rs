@@ -141,6 +141,17 @@ pub fn batch_faults() -> Vec<(&'static str, Course)> {
         ("errors_null", listed(Listed::FailedValidation, Value::Null)),
         ("errors_empty", refused(Vec::new())),
         ("errors_odd", refused(vec![error_entry("never_seen", None)])),
+        (
+            "failed_with_files",
+            listed(Listed::UnknownStatus, json!({"ended": "failed"})),
+        ),
+        (
+            "expires_without_files",
+            Course {
+                ids: Ids::Never,
+                ..Course::ends(End::Expires(0))
+            },
+        ),
         ("ids_late", ids(Ids::Late(late))),
         ("output_late", ids(Ids::OutputLate(late))),
         ("counts_low", listed(Listed::CountsMismatch, json!(-1))),

@@ -346,7 +346,7 @@ const DUMP: &[(&str, &str)] = &[
     (
         "open requests",
         "SELECT id, job, stage, language, state, attempts, cap_raised, image_failures, batch_cap, since,
-                retry_at, transient_failures, transient_wait_ms FROM requests
+                retry_at, transient_failures, transient_wait_ms, refusals FROM requests
          WHERE state NOT IN ('done', 'failed') LIMIT 30",
     ),
     (
