@@ -6,10 +6,12 @@
     reason = "a benchmark ends at the first error"
 )]
 
+use batchkeeper::domain::endpoint::Endpoint;
 use batchkeeper::domain::html;
+use batchkeeper::domain::parameters::Parameters;
 use batchkeeper::domain::result_line;
 use batchkeeper::domain::signature::{Key, Message, sign, verify};
-use batchkeeper::domain::vision::{VisionParameters, request_body};
+use batchkeeper::domain::vision::VisionParameters;
 use batchkeeper::openai::jsonl::encode_request_line;
 use batchkeeper::python_json;
 use divan::Bencher;
@@ -109,18 +111,18 @@ mod line_of_an_input_file {
 
     fn body() -> Value {
         let images = ["https://cdn.cars.example/1.jpg", "https://cdn.cars.example/2.jpg"];
-        request_body(
-            &VisionParameters::default(),
-            false,
-            TEXT,
-            &images.map(str::to_owned),
-        )
+        Parameters::Vision(VisionParameters::default()).body(false, TEXT, &images.map(str::to_owned), "", "")
     }
 
     /// From the lot's columns.
     #[divan::bench]
     fn ours() -> Vec<u8> {
-        encode_request_line("v_0123456789abcdef0123456789abcdef_17", &body()).unwrap()
+        encode_request_line(
+            Endpoint::Responses,
+            "v_0123456789abcdef0123456789abcdef_17",
+            &body(),
+        )
+        .unwrap()
     }
 
     /// From a value that exists already.

@@ -88,7 +88,7 @@ fn probe_stages(config: &Config) -> Result<Vec<Probe>, CommandError> {
 fn probe(config: &Config, client: &impl ResponsesApi, stage: Stage) -> Probe {
     let parameters = config.parameters(stage);
     let body = parameters.body(false, TEXT, &[IMAGE.to_owned()], TEXT, "de");
-    let (answer, tokens) = match client.respond(&body) {
+    let (answer, tokens) = match client.respond(parameters.form().endpoint, &body) {
         Ok(body) => read_body(200, &body),
         Err(error) => (as_answer(&error), TokenUsage::ZERO),
     };

@@ -211,7 +211,7 @@ impl Config {
             Stage::Vision => Parameters::Vision(self.vision.clone()),
             Stage::Translation => Parameters::Translation(self.translation.clone()),
         };
-        parameters.for_model()
+        parameters.with_form(self.openai.form()).for_model()
     }
 
     /// The token that every request to the operator's pages must have. It is empty if none is needed.

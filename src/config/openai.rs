@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::error::{check_longer_than_zero, refuse};
 use super::units::duration;
 use super::{ConfigError, Secret};
+use crate::domain::endpoint::{Endpoint, RequestForm, TokenLimit};
 
 /// `[openai]`
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +28,10 @@ pub struct OpenAiConfig {
     pub allow_plain_http: bool,
     /// Whether the `Date` of answers is OpenAI's time. A gateway in between may have a wrong clock.
     pub trust_date: bool,
+    /// The endpoint of batches and synchronous calls.
+    pub endpoint: Endpoint,
+    /// The member of a chat request that caps an answer.
+    pub token_limit: TokenLimit,
     /// The base of the polling interval.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
@@ -56,6 +61,8 @@ impl Default for OpenAiConfig {
             project: String::new(),
             allow_plain_http: false,
             trust_date: true,
+            endpoint: Endpoint::default(),
+            token_limit: TokenLimit::default(),
             poll_interval: Duration::from_secs(30),
             settling_time: Duration::from_mins(10),
             retry_interval: Duration::from_secs(5),
@@ -70,6 +77,14 @@ impl OpenAiConfig {
     /// The API key. It is empty if none was given.
     pub fn api_key(&self) -> &Secret {
         &self.key
+    }
+
+    /// The form of requests.
+    pub fn form(&self) -> RequestForm {
+        RequestForm {
+            endpoint: self.endpoint,
+            token_limit: self.token_limit,
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::base::text_enum::text_enum;
 use crate::domain::batch::Stage;
-use crate::domain::translation::{self, TranslationParameters};
-use crate::domain::vision::{self, VisionParameters};
+use crate::domain::endpoint::RequestForm;
+use crate::domain::translation::TranslationParameters;
+use crate::domain::vision::VisionParameters;
 
 text_enum! {
     /// A setting that every line of a stage is made or sent with.
@@ -55,6 +56,29 @@ impl Parameters {
             Self::Vision(parameters) => serde_json::to_string(parameters),
             Self::Translation(parameters) => serde_json::to_string(parameters),
         }
+    }
+
+    /// The form of every line.
+    pub fn form(&self) -> RequestForm {
+        let (endpoint, token_limit) = match self {
+            Self::Vision(it) => (it.endpoint, it.token_limit),
+            Self::Translation(it) => (it.endpoint, it.token_limit),
+        };
+        RequestForm {
+            endpoint,
+            token_limit,
+        }
+    }
+
+    /// The parameters with a form.
+    #[must_use]
+    pub fn with_form(mut self, form: RequestForm) -> Self {
+        let (endpoint, token_limit) = match &mut self {
+            Self::Vision(it) => (&mut it.endpoint, &mut it.token_limit),
+            Self::Translation(it) => (&mut it.endpoint, &mut it.token_limit),
+        };
+        (*endpoint, *token_limit) = (form.endpoint, form.token_limit);
+        self
     }
 
     /// The model of every line.
@@ -114,9 +138,13 @@ impl Parameters {
     /// The body of one line. The vision stage uses the seller's text and the images, the translation stage the
     /// description and the language. If `raised`, the answer may be longer.
     pub fn body(&self, raised: bool, info: &str, images: &[String], text: &str, language: &str) -> Value {
+        let form = self.form();
         match self {
-            Self::Vision(parameters) => vision::request_body(parameters, raised, info, images),
-            Self::Translation(parameters) => translation::request_body(parameters, raised, text, language),
+            Self::Vision(it) => it.question(raised, info, images).to_body(form),
+            Self::Translation(it) => {
+                let instructions = it.instructions(language);
+                it.question(raised, &instructions, text, language).to_body(form)
+            }
         }
     }
 }

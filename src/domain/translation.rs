@@ -1,9 +1,9 @@
-//! The second stage: a description → the body of a `/v1/responses` request.
+//! The second stage: what is asked about a description.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
-use crate::domain::vision::add_common_members;
+use crate::domain::endpoint::{Endpoint, TokenLimit};
+use crate::domain::request_body::{Part, Question};
 
 /// `[translation]`: the parameters of a batch of the second stage, frozen in its row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,12 @@ pub struct TranslationParameters {
     pub max_output_tokens: u32,
     /// Left out of the request if empty.
     pub reasoning_effort: String,
+    /// The endpoint, from `openai.endpoint`.
+    #[serde(skip_serializing_if = "Endpoint::is_default")]
+    pub(crate) endpoint: Endpoint,
+    /// The cap's name in a chat request, from `openai.token_limit`.
+    #[serde(skip_serializing_if = "TokenLimit::is_default")]
+    pub(crate) token_limit: TokenLimit,
 }
 
 impl Default for TranslationParameters {
@@ -28,23 +34,34 @@ impl Default for TranslationParameters {
                 .into(),
             max_output_tokens: 2048,
             reasoning_effort: "none".into(),
+            endpoint: Endpoint::default(),
+            token_limit: TokenLimit::default(),
         }
     }
 }
 
-/// The body that asks for `text` in `language`. If `raised`, the answer may be longer.
-pub fn request_body(with: &TranslationParameters, raised: bool, text: &str, language: &str) -> Value {
-    let mut body = Map::new();
-    body.insert("model".into(), json!(with.model));
-    body.insert(
-        "instructions".into(),
-        json!(with.prompt.replace("{language}", language)),
-    );
-    body.insert(
-        "input".into(),
-        json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]),
-    );
-    body.insert("metadata".into(), json!({"language": language}));
-    add_common_members(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
-    Value::Object(body)
+impl TranslationParameters {
+    /// The instructions for a language.
+    pub fn instructions(&self, language: &str) -> String {
+        self.prompt.replace("{language}", language)
+    }
+
+    /// Asks for `text` in `language`. If `is_raised`, the answer may be longer.
+    pub fn question<'a>(
+        &'a self,
+        is_raised: bool,
+        instructions: &'a str,
+        text: &'a str,
+        language: &'a str,
+    ) -> Question<'a> {
+        Question {
+            model: &self.model,
+            instructions,
+            parts: vec![Part::Text(text)],
+            language: Some(language),
+            max_output_tokens: self.max_output_tokens,
+            reasoning_effort: &self.reasoning_effort,
+            is_raised,
+        }
+    }
 }

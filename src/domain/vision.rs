@@ -1,7 +1,9 @@
-//! The first stage: a lot → the body of a `/v1/responses` request.
+//! The first stage: what is asked about a lot.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+
+use crate::domain::endpoint::{Endpoint, TokenLimit};
+use crate::domain::request_body::{Part, Question};
 
 /// `[vision]`: the parameters of a batch of the first stage, frozen in its row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,12 @@ pub struct VisionParameters {
     pub max_output_tokens: u32,
     /// Left out of the request if empty.
     pub reasoning_effort: String,
+    /// The endpoint, from `openai.endpoint`.
+    #[serde(skip_serializing_if = "Endpoint::is_default")]
+    pub(crate) endpoint: Endpoint,
+    /// The cap's name in a chat request, from `openai.token_limit`.
+    #[serde(skip_serializing_if = "TokenLimit::is_default")]
+    pub(crate) token_limit: TokenLimit,
 }
 
 impl Default for VisionParameters {
@@ -30,38 +38,28 @@ impl Default for VisionParameters {
             detail: "low".into(),
             max_output_tokens: 2048,
             reasoning_effort: "none".into(),
+            endpoint: Endpoint::default(),
+            token_limit: TokenLimit::default(),
         }
     }
 }
 
-/// The factor by which an answer's cap is raised after an answer was cut short.
-pub const RAISED: u32 = 4;
-
-/// The body that asks for a lot's description. If `raised`, the answer may be longer.
-pub fn request_body(with: &VisionParameters, raised: bool, info: &str, images: &[String]) -> Value {
-    let mut content = Vec::with_capacity(images.len() + 1);
-    if !info.is_empty() {
-        content.push(json!({"type": "input_text", "text": info}));
-    }
-    content.extend(
-        images
-            .iter()
-            .map(|url| json!({"type": "input_image", "image_url": url, "detail": with.detail})),
-    );
-    let mut body = Map::new();
-    body.insert("model".into(), json!(with.model));
-    body.insert("instructions".into(), json!(with.prompt));
-    body.insert("input".into(), json!([{"role": "user", "content": content}]));
-    add_common_members(&mut body, with.max_output_tokens, raised, &with.reasoning_effort);
-    Value::Object(body)
-}
-
-/// Adds the members that both stages' bodies end with.
-pub(crate) fn add_common_members(body: &mut Map<String, Value>, cap: u32, raised: bool, effort: &str) {
-    let cap = if raised { cap.saturating_mul(RAISED) } else { cap };
-    body.insert("max_output_tokens".into(), json!(cap));
-    body.insert("text".into(), json!({"format": {"type": "text"}}));
-    if !effort.is_empty() {
-        body.insert("reasoning".into(), json!({"effort": effort}));
+impl VisionParameters {
+    /// Asks for a lot's description. If `is_raised`, the answer may be longer.
+    pub fn question<'a>(&'a self, is_raised: bool, info: &'a str, images: &'a [String]) -> Question<'a> {
+        let info = Some(Part::Text(info)).filter(|_| !info.is_empty());
+        let images = images.iter().map(|url| Part::Image {
+            url,
+            detail: &self.detail,
+        });
+        Question {
+            model: &self.model,
+            instructions: &self.prompt,
+            parts: info.into_iter().chain(images).collect(),
+            language: None,
+            max_output_tokens: self.max_output_tokens,
+            reasoning_effort: &self.reasoning_effort,
+            is_raised,
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::openai::{Batch, CallError, FileObject, Identity, ServerDate};
 
 /// The variable parts of a `POST /batches`.
@@ -14,12 +15,11 @@ use crate::domain::openai::{Batch, CallError, FileObject, Identity, ServerDate};
 pub struct NewBatch {
     /// The uploaded input file.
     pub input_file_id: String,
+    /// The endpoint of every line.
+    pub endpoint: Endpoint,
     /// At most 16 pairs of at most 64 and 512 characters.
     pub metadata: BTreeMap<String, String>,
 }
-
-/// The endpoint of every line and every batch of this program.
-pub const ENDPOINT: &str = "/v1/responses";
 
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,5 +78,5 @@ pub trait BatchApi: Send + Sync {
 /// The Responses API as synchronous jobs use it.
 pub trait ResponsesApi: Send + Sync {
     /// `POST /responses`: returns the body of a 2xx. Not idempotent: a repeated call is billed again.
-    fn respond(&self, body: &Value) -> CallResult<Value>;
+    fn respond(&self, endpoint: Endpoint, body: &Value) -> CallResult<Value>;
 }

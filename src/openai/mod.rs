@@ -21,4 +21,4 @@ pub mod jsonl;
 pub mod listing;
 mod redactor;
 
-pub use api::{BatchApi, CallResult, ENDPOINT, NewBatch, Page, ResponsesApi};
+pub use api::{BatchApi, CallResult, NewBatch, Page, ResponsesApi};

@@ -122,7 +122,9 @@ impl SynchronousCaller {
             return Ok(TickOutcome::again());
         }
         let parameters = self.config.parameters(line.custom_id.stage());
-        let response = self.api.respond(&line.body(&parameters));
+        let response = self
+            .api
+            .respond(parameters.form().endpoint, &line.body(&parameters));
         self.end(MadeCall {
             call,
             model: parameters.model().to_owned(),

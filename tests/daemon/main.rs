@@ -10,6 +10,7 @@ mod address_guard;
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
 mod chain;
+mod chat_endpoint;
 mod hostile_results;
 mod image_turns;
 mod incident;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, SystemClock, Timestamp};
 use batchkeeper::base::thread_group;
+use batchkeeper::domain::endpoint::Endpoint;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::client::{ApiKey, ClientSettings, OpenAiClient};
 use batchkeeper::openai::{
@@ -130,6 +131,7 @@ fn client(base_url: &str) -> OpenAiClient {
 
 fn new_batch() -> NewBatch {
     NewBatch {
+        endpoint: Endpoint::Responses,
         input_file_id: "file-1".to_owned(),
         metadata: BTreeMap::from([("submission".to_owned(), "s-1".to_owned())]),
     }
@@ -977,6 +979,7 @@ fn replay(exchange: &Exchange, input: &Path, tally: &mut BTreeMap<String, u32>) 
         ("POST", ["batches"]) => {
             let id = serde_json::from_str::<Value>(&exchange.answer).unwrap();
             let new = NewBatch {
+                endpoint: Endpoint::Responses,
                 input_file_id: id["input_file_id"].as_str().unwrap().to_owned(),
                 metadata: BTreeMap::new(),
             };

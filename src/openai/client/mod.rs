@@ -33,10 +33,11 @@ use self::downloads::PageReader;
 pub use self::settings::{ApiKey, ClientSettings, SettingsError, Timeouts};
 use self::settings::{check_base_url, optional_header};
 use self::upload_form::{UploadForm, is_upload_name};
-use super::api::{BatchApi, CallResult, ENDPOINT, NewBatch, Page, ResponsesApi};
+use super::api::{BatchApi, CallResult, NewBatch, Page, ResponsesApi};
 use super::json_objects;
 use super::redactor::Redactor;
 use crate::base::clock::SystemClock;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::openai::{Batch, FileObject, Identity, ServerDate};
 
 /// The longest page of batches. Each of its hundred batches may have an error for each of its lines. The page
@@ -208,7 +209,7 @@ impl BatchApi for OpenAiClient {
     fn create_batch(&self, new: &NewBatch) -> CallResult<Batch> {
         let body = serde_json::to_vec(&CreateBatchBody {
             input_file_id: &new.input_file_id,
-            endpoint: ENDPOINT,
+            endpoint: new.endpoint.as_str(),
             completion_window: "24h",
             metadata: &new.metadata,
         })
@@ -258,10 +259,10 @@ impl BatchApi for OpenAiClient {
 }
 
 impl ResponsesApi for OpenAiClient {
-    fn respond(&self, body: &Value) -> CallResult<Value> {
+    fn respond(&self, endpoint: Endpoint, body: &Value) -> CallResult<Value> {
         let body = serde_json::to_vec(body).map_err(|error| self.not_sent(&error.to_string()))?;
         let request = self
-            .request(Method::POST, "/responses")
+            .request(Method::POST, endpoint.path())
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json");
         self.json(self.send(&self.respond, request, &body)?)

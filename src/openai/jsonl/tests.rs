@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::base::hex;
+use crate::domain::endpoint::Endpoint;
 
 type OwnedLine = (u64, bool, Result<Vec<u8>, u64>);
 
@@ -71,7 +72,12 @@ fn a_file_is_read_from_an_offset_within_it() {
 
 #[test]
 fn a_request_line_has_exactly_these_bytes() {
-    let line = encode_request_line("v_1", &json!({"input": "a\nb\u{2028}\u{85}é\u{2029}\u{2027}"})).unwrap();
+    let line = encode_request_line(
+        Endpoint::Responses,
+        "v_1",
+        &json!({"input": "a\nb\u{2028}\u{85}é\u{2029}\u{2027}"}),
+    )
+    .unwrap();
     assert_eq!(
         String::from_utf8(line).unwrap(),
         "{\"custom_id\":\"v_1\",\"method\":\"POST\",\"url\":\"/v1/responses\",\
@@ -79,7 +85,7 @@ fn a_request_line_has_exactly_these_bytes() {
     );
     let spread = RawValue::from_string("{\n}".to_owned()).unwrap();
     let mut out = Vec::new();
-    let mut writer = LineWriter::new(&mut out);
+    let mut writer = LineWriter::new(&mut out, Endpoint::Responses);
     let error = writer.write("v_1", &spread).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!((writer.lines(), writer.bytes()), (0, 0));
@@ -115,7 +121,7 @@ proptest! {
         chunk in 1_usize..64,
     ) {
         let mut out = Vec::new();
-        let mut writer = LineWriter::new(&mut out);
+        let mut writer = LineWriter::new(&mut out, Endpoint::Responses);
         for (id, text) in &entries {
             writer.write(id, &json!({"input": text, "metadata": {"text": text}})).unwrap();
         }

@@ -9,13 +9,17 @@ use sha2::{Digest, Sha256};
 
 use super::wide;
 use crate::base::hex;
-use crate::openai::api::ENDPOINT;
+use crate::domain::endpoint::Endpoint;
 
 /// Encodes a line of an input file, with its LF.
 ///
 /// # Errors
 /// If `body` cannot be serialized, or has line breaks between its members.
-pub fn encode_request_line(custom_id: &str, body: &impl Serialize) -> io::Result<Vec<u8>> {
+pub fn encode_request_line(
+    endpoint: Endpoint,
+    custom_id: &str,
+    body: &impl Serialize,
+) -> io::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct LineMembers<'a, B> {
         custom_id: &'a str,
@@ -26,7 +30,7 @@ pub fn encode_request_line(custom_id: &str, body: &impl Serialize) -> io::Result
     let line = serde_json::to_vec(&LineMembers {
         custom_id,
         method: "POST",
-        url: ENDPOINT,
+        url: endpoint.as_str(),
         body,
     })?;
     // Line breaks in strings are escaped. A `RawValue` may have line breaks between its members.
@@ -86,16 +90,18 @@ pub struct WrittenFile {
 #[derive(Debug)]
 pub struct LineWriter<W> {
     into: W,
+    endpoint: Endpoint,
     hash: Sha256,
     lines: u64,
     bytes: u64,
 }
 
 impl<W: Write> LineWriter<W> {
-    /// Writes to `into`, with one write for each line. So `into` should be buffered.
-    pub fn new(into: W) -> Self {
+    /// Writes requests of an endpoint to `into`, with one write for each line. So `into` should be buffered.
+    pub fn new(into: W, endpoint: Endpoint) -> Self {
         Self {
             into,
+            endpoint,
             hash: Sha256::new(),
             lines: 0,
             bytes: 0,
@@ -117,7 +123,7 @@ impl<W: Write> LineWriter<W> {
     /// # Errors The errors of [`encode_request_line`], after which nothing is written. The errors of the
     /// writer, after which the file must be discarded.
     pub fn write(&mut self, custom_id: &str, body: &impl Serialize) -> io::Result<()> {
-        let line = encode_request_line(custom_id, body)?;
+        let line = encode_request_line(self.endpoint, custom_id, body)?;
         self.into.write_all(&line)?;
         self.hash.update(&line);
         self.lines += 1;

@@ -1,6 +1,7 @@
 //! The routes under `/v1/`.
 
 use super::{Sandbox, connection_faults, multipart, replies, unknown_url};
+use crate::domain::endpoint::Endpoint;
 use crate::http::{Request, Response};
 use crate::sandbox::model::{
     ApiCall, BatchListQuery, CallingProject, ConnectionFault, ErrorReply, FileListQuery, FileUpload,
@@ -69,7 +70,14 @@ impl Sandbox {
             }
             ("GET", ["batches", id]) => replies::batch(&openai.poll_batch(caller, id)?),
             ("POST", ["batches", id, "cancel"]) => replies::batch(&openai.cancel_batch(caller, id)?),
-            ("POST", ["responses"]) => Ok(replies::response(&openai.respond(&request.body)?)),
+            ("POST", ["responses"]) => {
+                let result = openai.respond(Endpoint::Responses, &request.body)?;
+                Ok(replies::response(&result))
+            }
+            ("POST", ["chat", "completions"]) => {
+                let result = openai.respond(Endpoint::ChatCompletions, &request.body)?;
+                Ok(replies::response(&result))
+            }
             ("GET", ["models"]) => replies::models(openai.model_names()),
             ("GET", ["models", name]) => {
                 openai.check_model(name)?;

@@ -6,9 +6,10 @@ use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::decide::failed_call::{CallKind, CallPurpose};
 use crate::domain::decide::failed_create::{self, FailedCreateDecision};
 use crate::domain::decide::lost_create::LostCreateDecision;
+use crate::domain::parameters::Parameters;
 use crate::openai::{CallError, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION};
-use crate::store::{alerts, calls};
+use crate::store::{StoreError, alerts, calls};
 use crate::workers::spool::SpoolKind;
 use crate::workers::worker::{TickOutcome, WorkerError};
 use crate::workers::{call_failure, pauses};
@@ -34,7 +35,7 @@ impl Submitter {
     /// Sends the create whose intent is committed.
     fn send_create(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
         self.lost_creates.remove(&row.id);
-        match self.api.create_batch(&self.new_batch(row)) {
+        match self.api.create_batch(&self.new_batch(row)?) {
             Ok(remote) => {
                 self.store.write(now.wall, |tx| {
                     calls::record_success(tx, CallKind::Create, row.id)?;
@@ -49,20 +50,22 @@ impl Submitter {
         Ok(TickOutcome::again())
     }
 
-    fn new_batch(&self, row: &BatchRow) -> NewBatch {
+    fn new_batch(&self, row: &BatchRow) -> Result<NewBatch, WorkerError> {
+        let parameters = Parameters::parse(row.stage, &row.parameters).map_err(StoreError::from)?;
         let mut metadata = vec![
             (META_DATABASE, self.store.database_id()),
             (META_SUBMISSION, &row.key),
             ("stage", row.stage.as_str()),
         ];
         metadata.extend(row.job_id.as_deref().map(|job| ("job", job)));
-        NewBatch {
+        Ok(NewBatch {
+            endpoint: parameters.form().endpoint,
             input_file_id: row.input_file_id.clone().unwrap_or_default(),
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
-        }
+        })
     }
 
     /// Stores that a create failed, and what follows.

@@ -22,7 +22,7 @@ pub fn file_name(key: &str) -> String {
 pub fn write(store: &Store, spool: &Spool, row: &BatchRow) -> Result<Input, WorkerError> {
     let parameters = Parameters::parse(row.stage, &row.parameters).map_err(StoreError::from)?;
     let mut file = spool.create(&row.key, SpoolKind::Input)?;
-    let mut writer = LineWriter::new(&mut file);
+    let mut writer = LineWriter::new(&mut file, parameters.form().endpoint);
     let mut after = 0;
     loop {
         let lines = store.read(|view| requests::lines(view, row.id, after, PAGE))?;

@@ -343,8 +343,9 @@ fn find_queues(
 /// What a line takes: bytes of the input file, and tokens of the model's queue.
 fn line_size(line: &InputLine, parameters: &Parameters) -> Result<(u64, u64), WorkerError> {
     let body = line.body(parameters);
-    let length = encode_request_line(&line.custom_id.to_string(), &body)?.len() as u64;
-    let output = body["max_output_tokens"].as_u64().unwrap_or(0);
+    let form = parameters.form();
+    let length = encode_request_line(form.endpoint, &line.custom_id.to_string(), &body)?.len() as u64;
+    let output = body[form.limit_name()].as_u64().unwrap_or(0);
     let takes = reservation::queue_tokens_of_line(length, line.images.len(), parameters, output);
     Ok((length, takes))
 }

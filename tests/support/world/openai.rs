@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use batchkeeper::base::clock::{Clock, Moment, Timestamp};
 use batchkeeper::domain::batch::Stage;
+use batchkeeper::domain::endpoint::Endpoint;
 use batchkeeper::domain::openai::BatchStatus;
 use batchkeeper::openai::{
-    Batch, BatchApi, CallError, CallResult, ENDPOINT, FileObject, Identity, NewBatch, OpenAiError, Page,
-    ResponsesApi, ServerDate,
+    Batch, BatchApi, CallError, CallResult, FileObject, Identity, NewBatch, OpenAiError, Page, ResponsesApi,
+    ServerDate,
 };
 use batchkeeper::sandbox::model::{
     ApiCall, BatchListQuery, BatchView, CallingProject, ConnectionFault, ErrorReply, FileListQuery,
@@ -236,7 +237,7 @@ impl OpenAi {
 
     /// An input file that another program uploaded.
     pub fn upload_theirs(&self) -> String {
-        let line = json!({"custom_id": "theirs", "method": "POST", "url": ENDPOINT,
+        let line = json!({"custom_id": "theirs", "method": "POST", "url": Endpoint::Responses.as_str(),
                           "body": {"model": "gpt-4.1-mini", "input": "theirs"}});
         let mut state = self.state();
         state.advance();
@@ -594,7 +595,7 @@ impl State {
 }
 
 fn create_body(input: &str, metadata: &BTreeMap<String, String>) -> Vec<u8> {
-    json!({"input_file_id": input, "endpoint": ENDPOINT, "completion_window": "24h", "metadata": metadata})
+    json!({"input_file_id": input, "endpoint": Endpoint::Responses.as_str(), "completion_window": "24h", "metadata": metadata})
         .to_string()
         .into_bytes()
 }
@@ -649,7 +650,7 @@ fn parse_lines(text: &str) -> (Vec<Line>, Vec<String>) {
         let custom_id = value["custom_id"].as_str().unwrap_or_default().to_owned();
         models.insert(value["body"]["model"].to_string());
         let is_well = value["method"] == "POST"
-            && value["url"] == ENDPOINT
+            && value["url"] == Endpoint::Responses.as_str()
             && (1..=64).contains(&custom_id.len())
             && ids.insert(custom_id.clone())
             && !value["body"]["input"].is_null();
@@ -794,12 +795,12 @@ impl BatchApi for OpenAi {
 }
 
 impl ResponsesApi for OpenAi {
-    fn respond(&self, body: &Value) -> CallResult<Value> {
+    fn respond(&self, endpoint: Endpoint, body: &Value) -> CallResult<Value> {
         let mut sent = Sent::new("POST", "/v1/responses");
         sent.body = body.to_string().into_bytes();
         let mut is_complete = false;
         let respond = |state: &mut State, call: &ApiCall<'_>| {
-            let result = state.model.respond(call.body)?;
+            let result = state.model.respond(endpoint, call.body)?;
             is_complete = result.is_complete;
             let body: Value = serde_json::from_str(result.body.get()).expect("JSON");
             if result.status == 200 {

@@ -11,7 +11,7 @@ use crate::sandbox::model::faults::{Fault, FaultTarget, RequestTarget};
 use crate::sandbox::model::ids;
 use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::records::{BatchRecord, LineCounts};
-use crate::sandbox::model::responses::{RequestResult, ResponseFaults, request_names};
+use crate::sandbox::model::responses::{RequestResult, ResponseFaults, request_names, to_responses_form};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 use crate::sandbox::model::storage::LineWriter;
 use crate::sandbox::model::usage::UsageObject;
@@ -34,7 +34,8 @@ pub struct BatchInputLine {
 impl BatchInputLine {
     /// The names that a fault's `match` is compared with.
     pub fn names(&self, batch: &BatchRecord) -> [String; 5] {
-        let [kind, text] = request_names(&self.body);
+        let request = to_responses_form(&batch.endpoint, &self.body);
+        let [kind, text] = request_names(request.as_deref().unwrap_or(&self.body));
         let input_name = batch.input_name.clone().unwrap_or_default();
         [self.custom_id.clone(), batch.id.clone(), input_name, kind, text]
     }
@@ -107,7 +108,10 @@ impl BatchExecution<'_> {
         };
         let result = match &self.error_of_all {
             Some(error) => RequestResult::from_error(error),
-            None => openai.execute_request(&line.body, &mut target, faults, self.executed_at),
+            None => {
+                let request = to_responses_form(&batch.endpoint, &line.body);
+                openai.execute_request(&batch.endpoint, &request, &mut target, faults, self.executed_at)
+            }
         };
         let answered = self.write_result(&line.custom_id, &result, &mut target)?;
         self.triggered = triggered;

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::result_lines::BatchInputLine;
+use crate::domain::endpoint::Endpoint;
 use crate::sandbox::model::faults::{Fault, FaultTarget};
 use crate::sandbox::model::records::{BatchRecord, LineError, input_name};
-use crate::sandbox::model::responses::ResponsesRequest;
+use crate::sandbox::model::responses::{ResponsesRequest, to_responses_form};
 use crate::sandbox::model::settings::{SandboxSettings, SimulatedModel};
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 use crate::sandbox::model::storage::Content;
@@ -255,15 +256,28 @@ fn check_body<'a>(
         let message = "Streaming is not supported in the Batch API.";
         report.add_line_error("streaming_unsupported", "body.stream", message);
     }
-    let is_response = batch.endpoint == "/v1/responses";
-    if is_response && body.get("input").is_none() {
-        let message = "Missing required parameter: 'input'.";
-        report.add_line_error("invalid_request", "body.input", message);
+    let required = match batch.endpoint.parse() {
+        Ok(Endpoint::Responses) => Some("input"),
+        Ok(Endpoint::ChatCompletions) => Some("messages"),
+        Err(_) => None,
+    };
+    if let Some(name) = required.filter(|name| body.get(name).is_none()) {
+        let message = format!("Missing required parameter: '{name}'.");
+        report.add_line_error("invalid_request", &format!("body.{name}"), message);
     }
-    let output_limit = body.get("max_output_tokens").and_then(Value::as_u64);
+    let request = to_responses_form(&batch.endpoint, body);
+    let limit = request
+        .as_ref()
+        .ok()
+        .and_then(|request| request.get("max_output_tokens"));
+    let output_limit = limit.and_then(Value::as_u64);
     report.tokens += u64::try_from(bytes).unwrap_or(0) / 4 + output_limit.unwrap_or(0);
-    let may_succeed = is_response
-        && ResponsesRequest::parse(body, settings).is_ok_and(|request| request.unreachable_image().is_none());
+    let parsed = request
+        .as_ref()
+        .ok()
+        .map(|body| ResponsesRequest::parse(body, settings));
+    let may_succeed = required.is_some()
+        && parsed.is_some_and(|it| it.is_ok_and(|request| request.unreachable_image().is_none()));
     report.failing_lines += u64::from(!may_succeed);
 }
 

@@ -1,10 +1,14 @@
 //! Executes one request, in a batch or synchronously, and applies the faults of single requests.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
+use super::chat::{from_responses_form, to_responses_form};
 use super::faults::{ResponseFaults, Truncation};
 use super::object::{RequestResult, complete_request};
 use super::request::{ResponsesRequest, request_names};
+use crate::domain::endpoint::Endpoint;
 use crate::sandbox::model::call_faults::fault_reply;
 use crate::sandbox::model::error_reply::ErrorReply;
 use crate::sandbox::model::faults::{Fault, FaultTarget, RequestTarget};
@@ -12,27 +16,30 @@ use crate::sandbox::model::ledger::LedgerEntry;
 use crate::sandbox::model::simulated_openai::SimulatedOpenAi;
 
 impl SimulatedOpenAi {
-    /// `POST /responses`: executes a request synchronously.
+    /// `POST /responses` and `POST /chat/completions`: executes a request synchronously.
     ///
     /// # Errors
     /// If the body is not JSON. Other refusals are the result's status and body.
-    pub fn respond(&self, body: &[u8]) -> Result<RequestResult, ErrorReply> {
+    pub fn respond(&self, endpoint: Endpoint, body: &[u8]) -> Result<RequestResult, ErrorReply> {
         let body: Value = serde_json::from_slice(body).map_err(|_| ErrorReply::unparsable_body())?;
+        let endpoint = endpoint.as_str();
+        let request = to_responses_form(endpoint, &body);
+        let body = request.as_deref().unwrap_or(&body);
         let input = body.get("input").map(ToString::to_string).unwrap_or_default();
-        let [kind, text] = request_names(&body);
+        let [kind, text] = request_names(body);
         let seed = self.next_seq().to_string();
         let mut entries = Vec::new();
         let now = self.now();
         let mut target = RequestTarget {
             target: FaultTarget {
-                names: &["/v1/responses", &input, &kind, &text],
+                names: &[endpoint, &input, &kind, &text],
                 seed: &seed,
             },
             at: now,
             triggered: &mut entries,
         };
         let faults = ResponseFaults::default();
-        let result = self.execute_request(&body, &mut target, faults, now.seconds());
+        let result = self.execute_request(endpoint, &request, &mut target, faults, now.seconds());
         entries.push(LedgerEntry::Executed {
             batch: None,
             custom_id: String::new(),
@@ -43,8 +50,23 @@ impl SimulatedOpenAi {
         Ok(result)
     }
 
-    /// Executes a request. `faults` are those of its batch, `now` is in seconds.
+    /// Executes a request to an endpoint, or refuses it. `faults` are those of its batch, `now` is in seconds.
     pub(in crate::sandbox::model) fn execute_request(
+        &self,
+        endpoint: &str,
+        request: &Result<Cow<'_, Value>, ErrorReply>,
+        target: &mut RequestTarget<'_>,
+        faults: ResponseFaults,
+        now: i64,
+    ) -> RequestResult {
+        let result = match request {
+            Ok(body) => self.execute_in_responses_form(body, target, faults, now),
+            Err(error) => RequestResult::from_error(error),
+        };
+        from_responses_form(endpoint, result)
+    }
+
+    fn execute_in_responses_form(
         &self,
         body: &Value,
         target: &mut RequestTarget<'_>,

@@ -1,5 +1,6 @@
 //! The Responses API: what one request gets, in a batch or synchronously.
 
+mod chat;
 mod execution;
 mod faults;
 mod input;
@@ -8,6 +9,7 @@ mod request;
 mod sample_images;
 mod texts;
 
+pub use chat::to_responses_form;
 pub use faults::ResponseFaults;
 pub use object::{ODD_UNICODE, RequestResult};
 pub use request::{ResponsesRequest, request_names};

@@ -253,7 +253,7 @@ fn check_text_format(body: &Map<String, Value>) -> Result<(), ErrorReply> {
 }
 
 /// The language tag that follows "into" in the instructions.
-fn language_in(instructions: &str) -> Option<String> {
+pub(super) fn language_in(instructions: &str) -> Option<String> {
     let words = instructions.split_whitespace().collect::<Vec<_>>();
     words.windows(2).find_map(|pair| {
         let tag = pair[1].trim_matches(|c: char| !c.is_alphanumeric());
