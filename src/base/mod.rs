@@ -5,6 +5,7 @@ pub mod clock;
 pub mod escape;
 pub mod fields;
 pub mod hex;
+pub mod http_date;
 pub mod percent;
 pub mod private_file;
 pub mod text_enum;

@@ -373,3 +373,63 @@ fn a_receiver_that_fails_for_an_hour_has_an_alert_until_it_answers() {
         .unwrap();
     assert_eq!(open(), 0);
 }
+
+/// The three forms of a date (RFC 9110, 5.6.7), with and without a `Date` to compare it with, and numbers as people
+/// write them.
+#[test]
+fn a_receivers_retry_after_is_followed_in_every_form() {
+    let time = |form: &str, ahead: i64| {
+        let at = jiff::Timestamp::from_second(now().seconds() + ahead).unwrap();
+        jiff::fmt::strtime::format(form, at).unwrap()
+    };
+    let (imf, rfc_850, asctime) = (
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%A, %d-%b-%y %H:%M:%S GMT",
+        "%a %b %e %H:%M:%S %Y",
+    );
+    // A receiver whose clock is a day behind gives its own Date.
+    const DAY: i64 = 86_400;
+    let dated = |form: &str| (time(form, 3600 - DAY), Some(time(form, -DAY)));
+    let cases = [
+        ("3600".to_owned(), None),
+        ("3600.0".to_owned(), None),
+        (" 3600 ".to_owned(), None),
+        (time(imf, 3600), None),
+        (time(rfc_850, 3600), None),
+        (time(asctime, 3600), None),
+        dated(imf),
+        dated(rfc_850),
+        dated(asctime),
+        // A Date that cannot be read is ignored.
+        (time(imf, 3600), Some("yesterday".to_owned())),
+    ];
+    let count = cases.len();
+    let receiver = Receiver::start(move |nth, _| {
+        let (retry_after, date) = &cases[nth];
+        let reply = status(503).with(&format!("Retry-After: {retry_after}"));
+        match date {
+            Some(date) => reply.with(&format!("Date: {date}")),
+            None => reply,
+        }
+    });
+    let appliance = Appliance::with(
+        "[images]\ncheck = false\n[webhooks]\nretry_delays = [\"1s\", \"1s\"]\nconcurrency = 1",
+    );
+    for nth in 0..count {
+        let mut body = submission(&appliance.lots(2), &["en"]);
+        body["lots"][0]["lot_id"] = json!(format!("lot-{nth}"));
+        body["webhook_url"] = json!(receiver.url(&nth.to_string()));
+        accepted(&appliance.send(&body, &[]));
+        // One receiver that fails gets one attempt at a time: the next one is due at once if a test says so.
+        receiver.seen(nth + 1);
+        let due = wait_for("the end of the attempt", || {
+            let sql = format!(
+                "SELECT coalesce((SELECT unixepoch(next_at) FROM webhook_deliveries
+                 WHERE attempts = 1 AND in_flight = 0 AND url LIKE '%/{nth}'), 0)"
+            );
+            Some(appliance.cell::<i64>(&sql)).filter(|at| *at > 0)
+        });
+        let wait = due - now().seconds();
+        assert!((3000..=3601).contains(&wait), "case {nth}: {wait} s");
+    }
+}

@@ -10,10 +10,11 @@ use ureq::{Agent, AsSendBody, Body};
 use super::OpenAiClient;
 use super::downloads::PageReader;
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::http_date::http_date;
 use crate::base::percent;
 use crate::domain::openai::{Batch, CallError, FileObject, ServerDate};
 use crate::openai::api::{CallResult, Page};
-use crate::openai::{error_response, json_objects};
+use crate::openai::json_objects;
 
 /// The longest JSON of a response. A failed batch may have an error of about 200 bytes for each of its 50,000
 /// lines.
@@ -63,7 +64,7 @@ impl OpenAiClient {
     /// The `Date` of a response; `None` if it has none that can be read, or it is not trusted.
     pub(super) fn date_of(&self, response: &Response<Body>) -> Option<Timestamp> {
         let date = response.headers().get(header::DATE).filter(|_| self.trust_date)?;
-        error_response::http_date(date.to_str().ok()?)
+        http_date(date.to_str().ok()?)
     }
 
     pub(super) fn lock_newest_date(&self) -> MutexGuard<'_, Option<ServerDate>> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::json_objects::{text, text_or_number};
 use super::redactor::Redactor;
 use crate::base::clock::Timestamp;
+use crate::base::http_date;
 use crate::domain::openai::OpenAiError;
 
 /// The longest wait that a response may ask for.
@@ -88,35 +89,11 @@ fn parse_body(body: &[u8]) -> ErrorParts {
     }
 }
 
-/// The wait that `retry-after-ms` or else `Retry-After` asks for. The latter is a number of seconds, with or
-/// without a fraction, or a date. A date is compared with the response's own `Date` if it has one, since the
-/// clocks differ.
+/// The wait that `retry-after-ms`, a number of milliseconds, or else `Retry-After` asks for.
 fn retry_after<'a>(header: &impl Fn(&str) -> Option<&'a str>, now: Timestamp) -> Option<Duration> {
-    let wait = header("retry-after-ms")
-        .and_then(|text| seconds(text, 1000.0))
-        .or_else(|| {
-            let text = header("retry-after")?;
-            seconds(text, 1.0).or_else(|| {
-                let until = http_date(text)?;
-                let now = header("date").and_then(http_date).unwrap_or(now);
-                Some(until.since(now))
-            })
-        })?;
-    Some(wait.min(MAX_RETRY_AFTER))
-}
-
-fn seconds(text: &str, per_second: f64) -> Option<Duration> {
-    let number = text.trim().parse::<f64>().ok().filter(|n| n.is_finite())?;
-    let seconds = (number / per_second).clamp(0.0, MAX_RETRY_AFTER.as_secs_f64());
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// Reads a date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), but not the obsolete forms.
-pub(super) fn http_date(text: &str) -> Option<Timestamp> {
-    let time = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(text.trim())
-        .ok()?;
-    Some(Timestamp::from_millis(time.as_millisecond()))
+    let in_millis = || http_date::seconds(header("retry-after-ms")?, MAX_RETRY_AFTER * 1000);
+    let wait = || http_date::retry_after(header("retry-after")?, header("date"), now, MAX_RETRY_AFTER);
+    in_millis().map(|it| it / 1000).or_else(wait)
 }
 
 #[cfg(test)]

@@ -82,12 +82,12 @@ fn messages_carry_no_secrets_no_control_characters_and_an_end() {
 fn waits_are_read_in_every_form_and_capped() {
     let date = ("date", "Mon, 23 Nov 2026 10:00:00 GMT");
     type Headers<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(Headers<'_>, Option<u64>); 10] = [
+    let cases: [(Headers<'_>, Option<u64>); 12] = [
         (&[("retry-after", "7")], Some(7000)),
         (&[("retry-after", "0.5")], Some(500)),
         (&[("retry-after-ms", "1500"), ("retry-after", "7")], Some(1500)),
         (&[("retry-after", "86400")], Some(3_600_000)),
-        (&[("retry-after", "-3")], Some(0)),
+        (&[("retry-after", "-3")], None),
         (&[("retry-after", "soon")], None),
         (&[("retry-after", "NaN")], None),
         (
@@ -95,6 +95,11 @@ fn waits_are_read_in_every_form_and_capped() {
             Some(42_000),
         ),
         (&[("retry-after", "Mon, 23 Nov 2026 02:13:25 GMT")], Some(5000)),
+        (
+            &[("retry-after", "Monday, 23-Nov-26 10:00:42 GMT"), date],
+            Some(42_000),
+        ),
+        (&[("retry-after", "Mon Nov 23 02:13:25 2026")], Some(5000)),
         (&[], None),
     ];
     for (headers, millis) in cases {
