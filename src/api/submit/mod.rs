@@ -197,9 +197,10 @@ impl Api {
 }
 
 fn check_media_type(request: &Request) -> Result<(), ApiError> {
-    if let Some(coding) = request.header("content-encoding")
-        && !coding.trim().eq_ignore_ascii_case("identity")
-    {
+    // A list, which may have several field lines.
+    let codings = request.headers("content-encoding");
+    let mut codings = codings.flat_map(|value| value.split(','));
+    if codings.any(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
         let message = "The body must not be compressed: send it without `Content-Encoding`.";
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
     }
