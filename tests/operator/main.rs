@@ -9,6 +9,9 @@
 
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
+#[path = "../support/pages/mod.rs"]
+mod pages;
+
 mod commands;
 mod days;
 mod keys;
