@@ -5,7 +5,7 @@
 // BATCHKEEPER_CLIENT is the client's name if it is not "default". BATCHKEEPER_POLL is the longest
 // pause between two polls, in seconds.
 
-import { createHmac, randomUUID } from "node:crypto";
+import { createHash, createHmac } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -60,10 +60,11 @@ async function call(method, target, body = Buffer.alloc(0), headers = {}) {
 
 if (!key || !process.argv[2]) fail("usage: BATCHKEEPER_KEY=... node client.mjs job.json");
 const body = await readFile(process.argv[2]);
-// Repeating the same key and body returns the same job: nothing is billed twice.
+// The same body has the same key, so that it is the same job: nothing is billed twice. To send a job that
+// has failed again, change its body or this key.
 const sent = await call("POST", "/api/v1/generate-descriptions", body, {
   "Content-Type": "application/json",
-  "Idempotency-Key": randomUUID(),
+  "Idempotency-Key": createHash("sha256").update(body).digest("hex"),
 });
 if (sent.status >= 300) fail(`refused: ${sent.status} ${sent.json.code}: ${sent.json.message}`);
 console.error(`job ${sent.json.job_id}`);

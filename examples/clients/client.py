@@ -4,7 +4,7 @@
     BATCHKEEPER_URL=http://127.0.0.1:8080 BATCHKEEPER_KEY=... python3 client.py job.json
 
 BATCHKEEPER_CLIENT names the client, where it is not "default"; BATCHKEEPER_POLL is the longest wait
-between two questions, in seconds.
+between two polls, in seconds.
 """
 
 import hashlib
@@ -15,10 +15,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import uuid
 
 URL = os.environ.get("BATCHKEEPER_URL", "http://127.0.0.1:8080").rstrip("/")
-KEY = os.environ["BATCHKEEPER_KEY"].encode()
+KEY = os.environ.get("BATCHKEEPER_KEY", "").encode()
 CLIENT = os.environ.get("BATCHKEEPER_CLIENT", "default")
 # The longest pause between two polls, in seconds.
 POLL = float(os.environ.get("BATCHKEEPER_POLL", "30"))
@@ -59,10 +58,14 @@ def call(method, target, body=b"", headers=None):
 
 
 def main():
+    if not KEY or len(sys.argv) != 2:
+        sys.exit("usage: BATCHKEEPER_KEY=... python3 client.py job.json")
     with open(sys.argv[1], "rb") as file:
         body = file.read()
-    # Repeating the same key and body returns the same job: nothing is billed twice.
-    headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+    # The same body has the same key, so that it is the same job: nothing is billed twice. To send a job
+    # that has failed again, change its body or this key.
+    key = hashlib.sha256(body).hexdigest()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
     status, _, job = call("POST", "/api/v1/generate-descriptions", body, headers)
     if status not in (200, 201):
         sys.exit(f"refused: {status} {job['code']}: {job['message']}")

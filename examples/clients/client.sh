@@ -4,9 +4,12 @@
 #     BATCHKEEPER_URL=http://127.0.0.1:8080 BATCHKEEPER_KEY=... sh client.sh job.json
 #
 # BATCHKEEPER_CLIENT names the client, where it is not "default"; BATCHKEEPER_POLL is the wait
-# between two questions, in seconds.
+# between two polls, in seconds.
 set -eu
-: "${BATCHKEEPER_KEY:?is not set}"
+if [ -z "${BATCHKEEPER_KEY:-}" ] || [ $# -ne 1 ]; then
+    echo 'usage: BATCHKEEPER_KEY=... sh client.sh job.json' >&2
+    exit 1
+fi
 url=${BATCHKEEPER_URL:-http://127.0.0.1:8080}
 client=${BATCHKEEPER_CLIENT:-default}
 job_file=$1
@@ -22,7 +25,7 @@ call() {
         openssl dgst -sha256 -hmac "$BATCHKEEPER_KEY" | sed 's/.* //')
     set -- -X "$1" "$url$2"
     if [ "$body" != /dev/null ]; then
-        # Repeating the same key and body returns the same job: nothing is billed twice.
+        # The same body has the same key, so that it is the same job: nothing is billed twice.
         set -- "$@" --data-binary "@$body" -H 'Content-Type: application/json' \
             -H "Idempotency-Key: $(openssl dgst -sha256 <"$body" | sed 's/.* //')"
     fi
@@ -31,7 +34,8 @@ call() {
 }
 
 status=$(call POST /api/v1/generate-descriptions "$job_file")
-if [ "$status" != 201 ]; then
+# A job of one lot is answered with 200.
+if [ "$status" != 201 ] && [ "$status" != 200 ]; then
     cat "$answer" >&2
     exit 1
 fi

@@ -1,24 +1,27 @@
 //! The example clients work. Each test is skipped if its interpreter is not installed.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, assert_results, call, submission, wait_for};
+use crate::pages::is_installed;
 
-/// Whether a program is installed.
-fn is_installed(program: &str) -> bool {
-    let ran = Command::new(program).arg("--version").output();
-    ran.is_ok_and(|ran| ran.status.success())
-}
-
-fn client(appliance: &Appliance, program: &str, file: &str, body: &Value) -> (bool, String, String) {
+fn client(appliance: &Appliance, command: &str, body: &Value) -> (bool, String, String) {
     let job = appliance.path("job.json");
     std::fs::write(&job, body.to_string()).unwrap();
-    let ran = Command::new(program)
-        .arg(format!("examples/clients/{file}"))
-        .arg(job)
+    run(appliance, command, &[&job])
+}
+
+/// Runs an example: `command` is its interpreter and its file.
+fn run(appliance: &Appliance, command: &str, arguments: &[&Path]) -> (bool, String, String) {
+    let mut words = command.split(' ');
+    let ran = Command::new(words.next().unwrap())
+        .args(words)
+        .args(arguments)
+        .current_dir("examples/clients")
         .env("BATCHKEEPER_URL", &appliance.api)
         .env("BATCHKEEPER_KEY", KEY)
         .env("BATCHKEEPER_POLL", "0.1")
@@ -30,37 +33,36 @@ fn client(appliance: &Appliance, program: &str, file: &str, body: &Value) -> (bo
 
 #[test]
 fn the_example_clients_send_a_job_and_read_its_results() {
-    for (needs, program, file) in [
-        (vec!["python3"], "python3", "client.py"),
-        (vec!["node"], "node", "client.mjs"),
-        (vec!["curl", "openssl"], "sh", "client.sh"),
+    for (needs, command) in [
+        ("python3", "python3 client.py"),
+        ("node", "node client.mjs"),
+        ("curl", "sh client.sh"),
+        ("go", "go run client.go"),
     ] {
-        // openssl has the subcommand `version` instead of the option `--version`.
-        let missing = needs.iter().find(|it| **it != "openssl" && !is_installed(it));
-        if let Some(missing) = missing {
-            println!("{file} is not tested: there is no {missing} here");
+        if !is_installed(needs) {
+            println!("{command} is not tested: there is no {needs} here");
             continue;
         }
         let appliance = Appliance::start();
+        let (good, _, err) = run(&appliance, command, &[]);
+        assert!(!good && err.starts_with("usage: "), "{command}: {err}");
         let lots = appliance.lots(3);
-        let (good, out, err) = client(&appliance, program, file, &submission(&lots, &["en", "ru"]));
-        assert!(good, "{file}: {err}");
+        let body = submission(&lots, &["en", "ru"]);
+        let (good, out, err) = client(&appliance, command, &body);
+        assert!(good, "{command}: {err}");
         let results: Value = serde_json::from_str(&out).unwrap();
         assert_results(&results, &lots, &["en", "ru"], &[]);
+        // The same file again is the same job: nothing is billed twice.
+        assert_eq!(client(&appliance, command, &body), (good, out, err));
         assert_eq!(appliance.jobs(), 1);
-        let (good, _, err) = client(
-            &appliance,
-            program,
-            file,
-            &json!({"version": "2.0.0", "lots": []}),
-        );
-        assert!(!good && err.contains("UNSUPPORTED_VERSION"), "{file}: {err}");
+        let (good, _, err) = client(&appliance, command, &json!({"version": "2.0.0", "lots": []}));
+        assert!(!good && err.contains("UNSUPPORTED_VERSION"), "{command}: {err}");
         let mut failing = submission(&lots, &["en"]);
         for lot in failing["lots"].as_array_mut().unwrap() {
             lot["images"] = json!([format!("{}/nothing.jpg", appliance.sandbox)]);
         }
-        let (good, out, err) = client(&appliance, program, file, &failing);
-        assert!(!good && (out + &err).contains("JOB_FAILED"), "{file}");
+        let (good, out, err) = client(&appliance, command, &failing);
+        assert!(!good && (out + &err).contains("JOB_FAILED"), "{command}");
     }
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
+#[path = "../support/pages/mod.rs"]
+mod pages;
 
 mod cancel;
 mod clients;
