@@ -9,6 +9,7 @@ mod appliance;
 #[path = "../support/pages/mod.rs"]
 mod pages;
 
+mod api_docs;
 mod cancel;
 mod clients;
 mod idempotency;

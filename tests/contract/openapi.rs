@@ -9,8 +9,8 @@ use crate::appliance::{Answer, Appliance, KEY, call, submission, wait_for};
 use crate::{SUBMIT, borrowed, sign_with, v1};
 
 /// A schema within a document, and the document that resolves its references.
-struct Schema<'d> {
-    document: &'d Value,
+pub(crate) struct Schema<'d> {
+    pub(crate) document: &'d Value,
 }
 
 impl<'d> Schema<'d> {
@@ -26,7 +26,7 @@ impl<'d> Schema<'d> {
 
     /// The first difference between a value and its schema. Keywords that the documents do not use
     /// are ignored.
-    fn complaint(&self, schema: &'d Value, value: &Value) -> Option<String> {
+    pub(crate) fn complaint(&self, schema: &'d Value, value: &Value) -> Option<String> {
         let schema = self.resolve(schema);
         if let Some(any) = schema["anyOf"].as_array() {
             let fits = any.iter().any(|one| self.complaint(one, value).is_none());
