@@ -438,7 +438,7 @@ fn request_lines_are_not_read_as_answers() {
         let bytes = fs::read(folder().join(file)).unwrap();
         for line in lines(&bytes) {
             match read_line(line).unwrap().answer {
-                Answer::Retry { code, .. } => assert_eq!(code, "no_answer", "{file}"),
+                Answer::Malformed { code, .. } => assert_eq!(code, "no_answer", "{file}"),
                 other => panic!("{file}: {other:?}"),
             }
         }
