@@ -26,7 +26,8 @@ use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::probe_pool::ProbePool;
 use crate::outbound::{GuardedClient, SsrfGuard};
 use crate::store::{
-    DaemonLock, Store, alerts, batches, calls, money, requests, synchronous_calls, webhook_deliveries,
+    DaemonLock, Store, alerts, batches, calls, lock_until_exit, money, requests, synchronous_calls,
+    webhook_deliveries,
 };
 use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
@@ -54,6 +55,7 @@ impl Daemon {
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, DaemonError> {
         let config = Arc::new(config);
         let lock = DaemonLock::take(&config.database)?;
+        lock_until_exit(&config.database)?;
         let store = Arc::new(open_store(&config, &*clock)?);
         prepare_spool(&store, &config.spool())?;
         prepare_store(&store, &config, &*clock)?;

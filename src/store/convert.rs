@@ -11,7 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{StoreError, Stored, cannot};
 use super::files::{
-    APPLICATION_ID, DaemonLock, beside, create_partial, make_private_folder_of, sync_folder_of,
+    APPLICATION_ID, DaemonLock, beside, create_partial, lock_path, make_private_folder_of, refuse_hard_links,
+    sync_folder_of,
 };
 use super::invariants::INVARIANTS;
 use super::migrate::migrate;
@@ -141,8 +142,9 @@ pub fn convert(old: &Path, new: &Path, now: Timestamp) -> Stored<Converted> {
         return Err(StoreError::Other(message));
     }
     // A daemon makes this file at its start. A copy in a folder of backups has none, and gets none.
-    let lock = beside(old, ".lock").exists();
+    let lock = lock_path(old).exists();
     let _lock = lock.then(|| DaemonLock::take(old)).transpose()?;
+    refuse_hard_links(old)?;
     check_schema(old)?;
     make_private_folder_of(new)?;
     let partial = beside(new, PARTIAL);

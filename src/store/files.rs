@@ -1,8 +1,8 @@
-//! The database's file and the files beside it: mark, names, modes, and the lock of the daemon.
+//! The database's file and the files beside it: mark, names, modes, and the locks of the daemon.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, Stored, cannot};
@@ -11,36 +11,77 @@ use crate::base::private_file::private;
 /// Marks a file as a database of batchkeeper: "bkpr", SQLite's `application_id`.
 pub(super) const APPLICATION_ID: i64 = 0x626b_7072;
 
-/// The lock that lets one daemon at a time serve a database. It is held until it is dropped.
+/// The lock that lets one daemon at a time serve a database, by the database's name. It is held until it is dropped.
 #[derive(Debug)]
 pub struct DaemonLock {
     _file: File,
 }
 
 impl DaemonLock {
-    /// Takes the lock of the database at `path`.
-    ///
-    /// The lock is a file of its own: closing a second descriptor of the database would drop SQLite's locks.
+    /// Takes the lock of the database at `path`. It is a file of its own beside the database.
     ///
     /// # Errors
     /// If another daemon holds it, or the file cannot be made.
     pub fn take(path: &Path) -> Stored<Self> {
         make_private_folder_of(path)?;
-        let path = beside(path, ".lock");
+        let path = lock_path(path);
         let file = private()
             .create(true)
             .truncate(false)
             .open(&path)
             .map_err(|error| cannot("open", &path, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Other(format!(
-                "another batchkeeper serves this database (it holds {}); stop it first",
-                path.display()
-            ))),
-            Err(TryLockError::Error(error)) => Err(cannot("lock", &path, &error)),
-        }
+        try_lock(&file, &path)?;
+        Ok(Self { _file: file })
     }
+}
+
+/// The file of [`DaemonLock`]. A symbolic link to the database has the lock of the database.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    beside(&path, ".lock")
+}
+
+/// Locks the database's file itself until this process exits, so that no second daemon serves it by another name.
+///
+/// Call it before SQLite opens the file, and in a daemon alone: SQLite's own locks belong to the process, and closing
+/// any other descriptor of the file drops them. Therefore this descriptor is never closed.
+///
+/// # Errors
+/// If another daemon holds the lock, or the file has several names or cannot be opened.
+pub fn lock_until_exit(path: &Path) -> Stored<()> {
+    make_private_file(path)?;
+    refuse_hard_links(path)?;
+    let file = File::open(path).map_err(|error| cannot("open", path, &error))?;
+    try_lock(&file, path)?;
+    Box::leak(Box::new(file));
+    Ok(())
+}
+
+fn try_lock(file: &File, path: &Path) -> Stored<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Other(format!(
+            "another batchkeeper serves this database (it holds {}); stop it first",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(cannot("lock", path, &error)),
+    }
+}
+
+/// Refuses a database that has several names. SQLite names its log after one of them: a process that opens another
+/// one misses what the log holds, and damages the file.
+pub(super) fn refuse_hard_links(path: &Path) -> Stored<()> {
+    let links = fs::metadata(path)
+        .map_err(|error| cannot("read", path, &error))?
+        .nlink();
+    if links <= 1 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(StoreError::Other(format!(
+        "{path} has {links} hard links, and SQLite's log belongs to one name alone. Keep the name that has a -wal file \
+         beside it, and remove the others: find / -xdev -samefile {path}"
+    )))
 }
 
 /// A path with a suffix, in the same folder.

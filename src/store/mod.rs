@@ -65,8 +65,8 @@ pub mod webhook_deliveries;
 use connection::{Readers, connect, guard};
 use error::moved;
 pub use error::{StoreError, Stored};
-pub use files::DaemonLock;
-use files::make_private_file;
+pub use files::{DaemonLock, lock_until_exit};
+use files::{make_private_file, refuse_hard_links};
 use migrate::migrate;
 pub use transaction::{Tx, View};
 
@@ -108,6 +108,7 @@ impl Store {
 
     fn open_file(path: &Path, now: Timestamp) -> Stored<Self> {
         make_private_file(path)?;
+        refuse_hard_links(path)?;
         let mut writer = connect(path)?;
         migrate(&mut writer, path, now)?;
         let database_id = match database_id(&writer)? {

@@ -21,6 +21,7 @@ mod large_changes;
 mod money;
 mod queue;
 mod refusals;
+mod second_names;
 mod secrets;
 #[path = "../support/world/mod.rs"]
 mod world;
