@@ -24,6 +24,7 @@ mod legacy_routes;
 mod limits;
 mod list;
 mod query;
+mod reference_page;
 mod results;
 mod routes;
 mod status;
@@ -107,7 +108,8 @@ impl Api {
             Route::LegacyStatus(id) => self.legacy_status(request, id, now),
             Route::LegacyJob(id) => self.legacy_job(request, id, now),
             Route::Health => Ok(self.health.client_response()),
-            Route::OpenApi => Ok(openapi_document(include_str!("openapi.json"))),
+            Route::OpenApi => Ok(openapi_document(reference_page::DOCUMENT)),
+            Route::Docs => Ok(reference_page::response()),
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) enum Route<'r> {
     LegacyJob(&'r str),
     Health,
     OpenApi,
+    Docs,
 }
 
 impl<'r> Route<'r> {
@@ -27,6 +28,7 @@ impl<'r> Route<'r> {
         let rest = match segments.as_slice() {
             ["health"] => return Some(Self::Health),
             ["openapi.json"] => return Some(Self::OpenApi),
+            ["docs"] => return Some(Self::Docs),
             ["api", "v1", rest @ ..] => rest,
             _ => return None,
         };
@@ -69,6 +71,7 @@ impl<'r> Route<'r> {
             Self::LegacyJob(_) => "/api/v1/jobs/{job_id}",
             Self::Health => "/health",
             Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
         }
     }
 }
@@ -93,6 +96,6 @@ mod tests {
             let allowed = route.allow().split(", ").filter(|it| *it != "HEAD");
             assert_eq!(methods, allowed.map(str::to_lowercase).collect::<Vec<_>>());
         }
-        assert_eq!(paths.len(), 11);
+        assert_eq!(paths.len(), 12);
     }
 }

@@ -20,6 +20,7 @@ mod older;
 mod openapi;
 mod read;
 mod receiver;
+mod reference;
 mod retry;
 mod signing;
 mod synchronous;

@@ -14,7 +14,7 @@ pub(crate) struct Schema<'d> {
 }
 
 impl<'d> Schema<'d> {
-    fn resolve(&self, schema: &'d Value) -> &'d Value {
+    pub(crate) fn resolve(&self, schema: &'d Value) -> &'d Value {
         match schema["$ref"].as_str() {
             Some(reference) => {
                 let found = self.document.pointer(reference.trim_start_matches('#'));
@@ -115,13 +115,13 @@ fn documented(document: &Value) -> BTreeSet<DocumentedAnswer> {
 }
 
 /// Checks answers against a document, and remembers them.
-struct Witness {
-    document: Value,
+pub(crate) struct Witness {
+    pub(crate) document: Value,
     seen: BTreeSet<DocumentedAnswer>,
 }
 
 impl Witness {
-    fn of(listener: &str) -> Self {
+    pub(crate) fn of(listener: &str) -> Self {
         let answer = call("GET", &format!("{listener}/openapi.json"), &[], b"");
         assert_eq!(answer.header("content-type"), Some("application/json"));
         let document = answer.json();
@@ -172,8 +172,45 @@ impl Witness {
         } else {
             body["code"].as_str().unwrap_or("")
         };
+        // An example of an error has the words of the real one.
+        let examples = self.examples(&response["content"][media_type]);
+        let mut of_code = examples
+            .iter()
+            .filter(|it| !code.is_empty() && it["code"] == code);
+        assert!(
+            of_code.all(|it| it["error"] == body["error"]),
+            "{method} {path}: {code}"
+        );
         self.seen
             .insert((path.to_owned(), method.to_owned(), answer.status, code.to_owned()));
+    }
+
+    /// The examples of a media type.
+    pub(crate) fn examples<'d>(&'d self, media: &'d Value) -> Vec<&'d Value> {
+        let schema = Schema {
+            document: &self.document,
+        };
+        let named = media["examples"]
+            .as_object()
+            .into_iter()
+            .flat_map(|it| it.values());
+        let mut all: Vec<_> = named.map(|it| &schema.resolve(it)["value"]).collect();
+        all.extend(media.get("example"));
+        all
+    }
+
+    /// Checks that a body has examples and that they fit its schema.
+    pub(crate) fn check_examples(&self, what: &str, content: &Value) {
+        let schema = Schema {
+            document: &self.document,
+        };
+        for (media_type, media) in content.as_object().unwrap() {
+            let examples = self.examples(media);
+            assert!(!examples.is_empty(), "{what}: {media_type} has no example");
+            for example in examples {
+                assert_eq!(schema.complaint(&media["schema"], example), None, "{what}");
+            }
+        }
     }
 
     fn assert_complete(&self) {
@@ -192,7 +229,7 @@ const JOB_READS: [&str; 6] = [
     "/api/v1/jobs/{job_id}/results",
 ];
 const LIST: &str = "/api/v1/batch-jobs";
-const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
+pub(crate) const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
 const UNKNOWN_JOB: &str = "00000000-0000-4000-8000-000000000000";
 
 fn config(limits: &str) -> String {
@@ -200,7 +237,7 @@ fn config(limits: &str) -> String {
 }
 
 impl Appliance {
-    fn v1(&self, method: &str, target: &str, body: &[u8]) -> Answer {
+    pub(crate) fn v1(&self, method: &str, target: &str, body: &[u8]) -> Answer {
         let headers = v1(KEY, method, target, body);
         call(
             method,
@@ -360,11 +397,9 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
     }
     let health = |appliance: &Appliance| unsigned(appliance, "GET", "/health", &[]);
     witness.check("GET", "/health", &health(&appliance));
-    witness.check(
-        "GET",
-        "/openapi.json",
-        &unsigned(&appliance, "GET", "/openapi.json", &[]),
-    );
+    for path in ["/openapi.json", "/docs"] {
+        witness.check("GET", path, &unsigned(&appliance, "GET", path, &[]));
+    }
 
     // The intake is paused. Then nothing can be stored, because another connection holds the write
     // lock.
