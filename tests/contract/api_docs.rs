@@ -406,3 +406,58 @@ fn the_tables_of_limits_and_headers_are_those_of_the_program() {
         }
     }
 }
+
+#[test]
+fn the_sentences_with_defaults_are_those_of_the_program() {
+    let config = Config::default();
+    let (limits, webhooks, synchronous) = (&config.limits, &config.webhooks, &config.synchronous);
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    for (name, sentence) in [
+        (
+            "concepts.md",
+            format!("1 to 50,000 lots and 1 to {} languages", limits.languages),
+        ),
+        (
+            "sending.md",
+            format!("1 to {} distinct BCP 47 tags", limits.languages),
+        ),
+        (
+            "sending.md",
+            format!("The body has at most {} MB", megabytes(limits.max_body)),
+        ),
+        (
+            "sending.md",
+            format!(
+                "At most {} a lot, {} for [one lot at once]",
+                config.images.max_per_lot, synchronous.max_images
+            ),
+        ),
+        (
+            "synchronous.md",
+            format!(
+                "in the response, within {} seconds",
+                synchronous.timeout.as_secs()
+            ),
+        ),
+        (
+            "webhooks.md",
+            format!("Answer 2xx within {} seconds", webhooks.timeout.as_secs()),
+        ),
+        (
+            "webhooks.md",
+            format!("would be longer than {} MB", megabytes(webhooks.max_body)),
+        ),
+        (
+            "final.md",
+            format!("after {} days", config.retention.results.as_secs() / 86_400),
+        ),
+    ] {
+        assert!(page(name).contains(&sentence), "{name}: {sentence}");
+    }
+    let delays = webhooks.retry_delays.iter().map(std::time::Duration::as_secs);
+    let minutes: Vec<f64> = delays.map(|seconds| seconds as f64 / 60.0).collect();
+    assert_eq!(minutes, [0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 180.0, 360.0, 720.0]);
+    assert!(page("webhooks.md").contains("30 s, 1, 2, 5, 15 and 60 min, 3, 6 and 12 h,"));
+    assert_eq!(limits.dedupe_window.as_secs(), 3600);
+    assert!(page("sending.md").contains("without `Idempotency-Key` | one hour |"));
+}
