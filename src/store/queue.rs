@@ -56,10 +56,10 @@ struct QueueUse {
 fn queue_use(view: &View, identity: &Identity, model: &str, now: Timestamp) -> Stored<QueueUse> {
     let mut query = view.prepare_cached(
         &format!("SELECT coalesce(sum(queue_tokens), 0),
-                coalesce(max(abandoned_at IS NULL AND CASE state
+                coalesce(max(abandoned_at IS NULL AND next_at GLOB '????-??-??T*Z' AND CASE state
                                         WHEN 'submitted' THEN openai_status = 'validating' AND submitted_at > ?
                                         WHEN 'creating' THEN 0
-                                        ELSE failures = 0 AND next_at GLOB '????-??-??T*Z' END), 0)
+                                        ELSE failures = 0 END), 0)
          FROM openai_batches
          WHERE {ACTIVE_BATCH} AND {LIVE_BATCH}
            AND model = ? AND (base_url, organization, project) = (?, ?, ?)"),
