@@ -166,7 +166,8 @@ pub fn join(base: &str, location: &[u8]) -> Result<String, UrlProblem> {
     let base = Url::parse(base).map_err(|_| UrlProblem::Malformed)?;
     let mut url = base.join(&location).map_err(|_| UrlProblem::Malformed)?;
     url.set_fragment(None);
-    Ok(url.into())
+    // Browsers leave a backslash in a query as it is; `parse` refuses one everywhere.
+    Ok(url.as_str().replace('\\', "%5C"))
 }
 
 #[cfg(test)]
