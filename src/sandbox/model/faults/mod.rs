@@ -161,6 +161,10 @@ text_enum! {
         FailedInside = "failed_inside",
         /// 400 `invalid_value`, param `url`: the download of an image timed out.
         ImageTimeout = "image_timeout",
+        /// 400 for one image of the request. The value is `{image, named}`: the image is the first one whose URL has
+        /// the text `image`, or without it the last one; `named` says how the error names it: `url` (the
+        /// default), `index` or `none`. A request without that image passes.
+        BadImage = "bad_image",
         /// 429 `rate_limit_exceeded`.
         Line429 = "line_429",
         /// 500 `server_error`.

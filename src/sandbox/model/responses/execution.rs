@@ -87,6 +87,9 @@ impl SimulatedOpenAi {
         if let Some(url) = request.unreachable_image() {
             return RequestResult::from_error(&image_timeout(url));
         }
+        if let Some(error) = self.refuse_image(&request, body, target) {
+            return RequestResult::from_error(&error);
+        }
         complete_request(&request, &faults, target.target.seed, now)
     }
 
@@ -122,6 +125,34 @@ impl SimulatedOpenAi {
             )
             .code("unsupported_parameter")
             .param("temperature")
+        })
+    }
+
+    /// The error of a request with a bad image.
+    fn refuse_image(
+        &self,
+        request: &ResponsesRequest<'_>,
+        body: &Value,
+        target: &mut RequestTarget<'_>,
+    ) -> Option<ErrorReply> {
+        let last = request.images.last()?;
+        let value = target.trigger(&self.fault_rules, Fault::BadImage)?;
+        let url = match value["image"].as_str() {
+            Some(text) => request.images.iter().find(|url| url.contains(text))?,
+            None => last,
+        };
+        Some(match value["named"].as_str() {
+            Some("index") => {
+                let parts = body["input"][0]["content"].as_array()?;
+                let place = parts.iter().position(|part| part["image_url"] == **url)?;
+                let param = format!("input[0].content[{place}].image_url");
+                ErrorReply::invalid("invalid_value", &param, format!("Invalid '{param}'."))
+            }
+            Some("none") => {
+                let message = "You uploaded an unsupported image. Please make sure your image is valid.";
+                ErrorReply::new(400, message).code("invalid_image_format")
+            }
+            _ => ErrorReply::invalid("invalid_value", "url", format!("Error while downloading {url}.")),
         })
     }
 
