@@ -9,6 +9,7 @@ pub mod due;
 pub mod endpoint;
 pub mod html;
 pub mod image_format;
+pub mod image_reader;
 pub mod job;
 pub mod legacy;
 pub mod money;

@@ -9,6 +9,7 @@ use ureq::http::{Response, StatusCode, header};
 use super::client::{GuardedClient, OutboundError};
 use super::url;
 use crate::domain::image_format::{self, ImageFormat};
+use crate::domain::image_reader::ImageReader;
 
 /// Bytes of an image from which its format is read. A `GET` of them asks for no more.
 const START_BYTES: u64 = 1024;
@@ -20,6 +21,8 @@ pub struct ImageLimits {
     pub head_timeout: Duration,
     /// For each `GET` that follows a `HEAD` without a conclusive response.
     pub get_timeout: Duration,
+    /// For the `GET` of a whole image.
+    pub whole_timeout: Duration,
     /// The largest image, in bytes.
     pub max_bytes: u64,
     /// The number of redirects that are followed.
@@ -31,6 +34,7 @@ impl Default for ImageLimits {
         Self {
             head_timeout: Duration::from_secs(3),
             get_timeout: Duration::from_secs(5),
+            whole_timeout: Duration::from_secs(30),
             max_bytes: 10_000_000,
             max_redirects: 3,
         }
@@ -55,6 +59,9 @@ pub enum ImageProblem {
     /// The response has no content.
     #[error("the image is empty")]
     Empty,
+    /// The end of the image is missing, or its parts make no sense.
+    #[error("the image is damaged: its end is missing")]
+    Damaged,
     /// The host redirects more often than [`ImageLimits::max_redirects`].
     #[error("too many redirects")]
     TooManyRedirects,
@@ -69,6 +76,7 @@ impl ImageProblem {
             | Self::Empty
             | Self::NotAnImage(_)
             | Self::TooLarge(_)
+            | Self::Damaged
             | Self::TooManyRedirects => true,
         }
     }
@@ -103,6 +111,16 @@ impl GuardedClient {
         check_start(response)
     }
 
+    /// Checks that `url` leads to a whole image that OpenAI takes, with a `GET` of all its bytes.
+    ///
+    /// # Errors
+    /// If the image cannot be fetched, is damaged, or is none that OpenAI takes.
+    pub fn probe_whole_image(&self, url: &str, limits: &ImageLimits) -> Result<(), ImageProblem> {
+        let response = self.request(ImageRequest::Whole, url, limits)?;
+        check_size(&response, limits)?;
+        check_whole(response, limits)
+    }
+
     /// Sends a `HEAD` or `GET`, follows redirects, and returns the last response. Each URL passes the guard.
     fn request(
         &self,
@@ -113,6 +131,7 @@ impl GuardedClient {
         let timeout = match kind {
             ImageRequest::Head => limits.head_timeout,
             ImageRequest::Range | ImageRequest::Get => limits.get_timeout,
+            ImageRequest::Whole => limits.whole_timeout,
         };
         let deadline = self.clock.now().steady + timeout;
         let mut url = url.to_owned();
@@ -121,7 +140,7 @@ impl GuardedClient {
             let encoded = url::percent_encode(&url);
             let request = match kind {
                 ImageRequest::Head => self.agent.head(&*encoded),
-                ImageRequest::Get => self.agent.get(&*encoded),
+                ImageRequest::Get | ImageRequest::Whole => self.agent.get(&*encoded),
                 ImageRequest::Range => {
                     let range = format!("bytes=0-{}", START_BYTES - 1);
                     self.agent.get(&*encoded).header(header::RANGE, range)
@@ -144,8 +163,10 @@ enum ImageRequest {
     Head,
     /// A `GET` of the first bytes.
     Range,
-    /// A `GET` without a range.
+    /// A `GET` without a range, of which the first bytes are read.
     Get,
+    /// A `GET` of everything.
+    Whole,
 }
 
 /// The `Location` of a redirect; `None` if the response is not a redirect.
@@ -202,14 +223,44 @@ fn check_start(response: Response<Body>) -> Result<(), ImageProblem> {
             return Ok(());
         }
     }
-    if start.is_empty() {
-        return Err(ImageProblem::Empty);
+    Err(describe(&start, media_type))
+}
+
+/// Reads a whole image.
+fn check_whole(response: Response<Body>, limits: &ImageLimits) -> Result<(), ImageProblem> {
+    let media_type = media_type(&response);
+    let mut reader = response.into_body().into_reader().take(limits.max_bytes + 1);
+    let (mut image, mut start, mut bytes) = (ImageReader::default(), Vec::new(), 0);
+    loop {
+        let mut chunk = [0; 8192];
+        let read = reader.read(&mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        bytes += read as u64;
+        image.feed(&chunk[..read]);
+        if (start.len() as u64) < START_BYTES {
+            start.extend_from_slice(&chunk[..read]);
+        } else if ImageFormat::of(&start).is_none() {
+            break;
+        }
     }
-    let found = image_format::other_format(&start).map(str::to_owned);
+    match ImageFormat::of(&start) {
+        None => Err(describe(&start, media_type)),
+        Some(_) if bytes > limits.max_bytes => Err(ImageProblem::TooLarge(bytes)),
+        Some(_) if image.is_whole() => Ok(()),
+        Some(_) => Err(ImageProblem::Damaged),
+    }
+}
+
+/// The problem of content that does not begin as an image that OpenAI takes.
+fn describe(start: &[u8], media_type: Option<String>) -> ImageProblem {
+    if start.is_empty() {
+        return ImageProblem::Empty;
+    }
+    let found = image_format::other_format(start).map(str::to_owned);
     let found = found.or_else(|| media_type.filter(|it| !it.starts_with("image/")));
-    Err(ImageProblem::NotAnImage(
-        found.unwrap_or_else(|| "unknown content".into()),
-    ))
+    ImageProblem::NotAnImage(found.unwrap_or_else(|| "unknown content".into()))
 }
 
 /// The size of the whole image. The `Content-Range` of a partial response gives it after the slash.

@@ -387,3 +387,47 @@ fn a_location_is_resolved_and_encoded_as_browsers_do() {
         );
     }
 }
+
+#[test]
+fn a_whole_image_is_read_to_its_end() {
+    let photo = include_bytes!("../../src/sandbox/model/responses/images/truck.jpg");
+    let whole = |answer: Vec<u8>| {
+        let host = answering(head("405 No", &[]), answer);
+        let probed = outbound().probe_whole_image(&host.url("/"), &ImageLimits::default());
+        let asked = requests(&host);
+        assert!(
+            asked
+                .iter()
+                .all(|it| it.starts_with("get ") && !it.contains("\r\nrange:"))
+        );
+        probed
+    };
+    let size = format!("Content-Length: {}", photo.len());
+    assert_eq!(whole(response("200 OK", &[&size], photo)), Ok(()));
+    assert_eq!(
+        whole(response("200 OK", &["Content-Type: text/html"], photo)),
+        Ok(())
+    );
+    let half = &photo[..photo.len() / 2];
+    assert_eq!(whole(response("200 OK", &[], half)), Err(ImageProblem::Damaged));
+    // The host announces more than it sends.
+    let cut = whole(response("200 OK", &[&size], half));
+    assert!(
+        matches!(cut, Err(ImageProblem::Request(OutboundError::Connection(_)))),
+        "{cut:?}"
+    );
+    let endless = host(|_, stream| {
+        let mut answer = response("200 OK", &[], JPEG);
+        while stream.write_all(&answer).is_ok() {
+            answer = vec![7; 65_536];
+        }
+    });
+    let problem = outbound().probe_whole_image(&endless.url("/"), &ImageLimits::default());
+    assert_eq!(problem, Err(ImageProblem::TooLarge(10_000_001)));
+    let heic = whole(response("200 OK", &["Content-Type: image/jpeg"], HEIC));
+    assert_eq!(heic, Err(ImageProblem::NotAnImage("HEIC".into())));
+    assert_eq!(
+        whole(head("403 No", &["Content-Length: 0"])),
+        Err(ImageProblem::Status(403))
+    );
+}
