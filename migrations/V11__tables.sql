@@ -86,7 +86,8 @@ CREATE TABLE batch_lots (
     lot_id          TEXT NOT NULL,
     additional_info TEXT NOT NULL,
     images          TEXT NOT NULL,          -- JSON list of URLs
-    missing_images  TEXT,                   -- JSON list of the URLs that cannot be fetched
+    missing_images  TEXT,                   -- JSON list of the URLs that cannot be used
+    missing_reasons TEXT CHECK (json_type(missing_reasons) = 'object'),  -- why each of images is missing, by URL
     webhook_url     TEXT,                   -- NULL if the job's URL applies
     status          TEXT NOT NULL,          -- pending, completed, failed, cancelled
     vision_result   TEXT,
@@ -117,7 +118,7 @@ CREATE TABLE requests (
     attempts       INTEGER NOT NULL DEFAULT 0,  -- lines that came back without a verdict
     cap_raised     INTEGER NOT NULL DEFAULT 0,  -- 1: the token cap of the last answer was too low
     images_due     INTEGER NOT NULL DEFAULT 0,  -- 1: the lot's images are checked before it is sent
-    image_failures INTEGER NOT NULL DEFAULT 0,  -- how often OpenAI could not fetch one of its images
+    image_failures INTEGER NOT NULL DEFAULT 0,  -- how often OpenAI could not use one of its images
     batch_cap      INTEGER,                     -- the most lines of the next batch that holds it
     since          TEXT NOT NULL,               -- waiting since
     retry_at       TEXT,                        -- not sent before, after a transient failure or a refusal without
@@ -134,7 +135,7 @@ CREATE INDEX requests_images ON requests (job) WHERE images_due = 1;
 -- The results of image checks. They save a second check after a restart.
 CREATE TABLE image_checks (
     url        TEXT PRIMARY KEY,
-    problem    TEXT,                        -- NULL if the image can be fetched
+    problem    TEXT,                        -- NULL if the image can be used
     checked_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX image_checks_old ON image_checks (checked_at);

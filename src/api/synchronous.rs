@@ -267,7 +267,10 @@ fn failed(job: &JobRow, lot: &LotRow) -> Response {
     } else {
         ErrorCode::OpenaiApiError
     };
-    let missing = json!({"missing_images": lot.missing_images});
+    let mut missing = json!({"missing_images": lot.missing_images});
+    if !lot.missing_images.is_empty() {
+        missing["missing_reasons"] = json!(lot.missing_reasons());
+    }
     job_error(job, &ApiError::new(code, reason).with(missing))
 }
 

@@ -68,7 +68,7 @@ text_enum! {
         Truncated = "truncated",
         /// A content filter stopped the answer.
         Filtered = "filtered",
-        /// OpenAI could not fetch an image.
+        /// OpenAI could not fetch an image, or cannot use it.
         ImageUnreachable = "image_unreachable",
         /// A transient failure, known by its status or code: 429, 5xx, a time-out, `batch_expired`,
         /// `batch_cancelled`, a run that failed inside an answer with 200.

@@ -20,5 +20,6 @@ pub mod request_body;
 pub mod result_line;
 pub mod signature;
 pub mod translation;
+pub mod url_expiry;
 pub mod usage;
 pub mod vision;

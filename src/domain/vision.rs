@@ -63,3 +63,11 @@ impl VisionParameters {
         }
     }
 }
+
+/// The number, from 0, of the image that is the content part at `place` of a question.
+pub fn image_at(place: usize, info: &str) -> Option<usize> {
+    match info.is_empty() {
+        true => Some(place),
+        false => place.checked_sub(1),
+    }
+}

@@ -1,5 +1,6 @@
 //! The JSON of a lot and of a job's summary, as answers and webhooks have them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -18,6 +19,8 @@ pub struct LotJson<'a> {
     error_message: Option<&'a str>,
     lot_id: &'a str,
     missing_images: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    missing_reasons: BTreeMap<&'a str, &'a str>,
     processed_at: Option<String>,
     processed_images: usize,
     status: &'a str,
@@ -43,6 +46,7 @@ impl<'a> LotJson<'a> {
             error_message: lot.error_message.as_deref(),
             lot_id: &lot.lot_id,
             missing_images: &lot.missing_images,
+            missing_reasons: lot.missing_reasons(),
             processed_at: lot.processed_at.map(Timestamp::to_seconds_text),
             processed_images: lot.images_processed(),
             status: lot.status.as_str(),

@@ -10,6 +10,15 @@ use super::client::GuardedClient;
 use super::image_probe::{ImageLimits, ImageProblem};
 use crate::base::thread_group::ThreadGroup;
 
+/// How much of an image a probe looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeDepth {
+    /// What a `HEAD` or the first bytes show.
+    Start,
+    /// Every byte.
+    Whole,
+}
+
 /// The result of one probe.
 pub struct ProbeResult {
     /// The image's URL.
@@ -22,7 +31,7 @@ pub struct ProbeResult {
 
 /// The pool of threads. Dropping it ends them. A caller starts as many probes at once as there are threads.
 pub struct ProbePool {
-    to_threads: Sender<String>,
+    to_threads: Sender<(String, ProbeDepth)>,
     from_threads: Receiver<ProbeResult>,
 }
 
@@ -37,15 +46,15 @@ impl ProbePool {
         threads: u32,
         notify: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let (to_threads, urls) = unbounded::<String>();
+        let (to_threads, urls) = unbounded::<(String, ProbeDepth)>();
         let (finished, from_threads) = unbounded();
         for number in 1..=threads {
             let (client, urls, finished) = (client.clone(), urls.clone(), finished.clone());
             let notify = notify.clone();
             group.spawn(&format!("image-{number}"), move || {
-                for url in urls {
+                for (url, depth) in urls {
                     // Sending fails only if the daemon is stopping and has dropped the pool.
-                    drop(finished.send(probe(&client, url)));
+                    drop(finished.send(probe(&client, url, depth)));
                     notify();
                 }
             })?;
@@ -57,9 +66,9 @@ impl ProbePool {
     }
 
     /// Starts the probe of an image.
-    pub fn start_probe(&self, url: String) {
+    pub fn start_probe(&self, url: String, depth: ProbeDepth) {
         // Sending cannot fail: the threads end only after the pool is dropped.
-        drop(self.to_threads.send(url));
+        drop(self.to_threads.send((url, depth)));
     }
 
     /// The results since the last call.
@@ -69,12 +78,16 @@ impl ProbePool {
 }
 
 /// Probes an image. It counts as missing only after two failures in a row.
-fn probe(client: &GuardedClient, url: String) -> ProbeResult {
+fn probe(client: &GuardedClient, url: String, depth: ProbeDepth) -> ProbeResult {
     let limits = ImageLimits::default();
     let started = client.clock.now().steady;
-    let mut outcome = client.probe_image(&url, &limits);
+    let probe = || match depth {
+        ProbeDepth::Start => client.probe_image(&url, &limits),
+        ProbeDepth::Whole => client.probe_whole_image(&url, &limits),
+    };
+    let mut outcome = probe();
     if outcome.as_ref().is_err_and(ImageProblem::is_retryable) {
-        outcome = client.probe_image(&url, &limits);
+        outcome = probe();
     }
     let took = client.clock.now().steady.saturating_sub(started);
     ProbeResult { url, outcome, took }

@@ -90,11 +90,12 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 18] = [
+const NEW_COLUMNS: [(&str, &str); 19] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
     ("batch_lines", "setting"),
+    ("batch_lots", "missing_reasons"),
     ("instance", "compared_at"),
     ("instance", "clock_confirmed_at"),
     ("instance", "clock_confirmed_by_operator_at"),

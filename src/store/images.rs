@@ -1,5 +1,7 @@
 //! Lots whose images wait to be checked, and `image_checks`: the results of the probes.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
@@ -14,11 +16,13 @@ pub struct DueLot {
     pub request: i64,
     /// Its row.
     pub lot: i64,
-    /// Its image URLs.
+    /// Its usable image URLs.
     pub images: Vec<String>,
+    /// Those of them that are known to be missing.
+    pub missing: Vec<String>,
     /// Since when its request waits.
     pub since: Timestamp,
-    /// Whether its request waits because OpenAI could not fetch an image.
+    /// Whether its request waits because OpenAI could not use an image.
     pub openai_failed: bool,
 }
 
@@ -63,16 +67,20 @@ pub fn due_jobs(view: &View) -> Stored<Vec<DueJob>> {
 /// The next `limit` lots of a job whose images wait to be checked, after the request `after`.
 pub fn due(view: &View, job: i64, after: i64, limit: usize) -> Stored<Vec<DueLot>> {
     let mut query = view.prepare_cached(
-        "SELECT r.id, r.lot, l.images, r.since, r.image_failures > 0 AS openai_failed
+        "SELECT r.id, r.lot, l.images, l.missing_images, r.since, r.image_failures > 0 AS openai_failed
          FROM requests r JOIN batch_lots l ON l.id = r.lot
          WHERE r.images_due = 1 AND r.state IN ('waiting', 'claimed') AND r.job = ? AND r.id > ?
          ORDER BY r.id",
     )?;
     let rows = query.query_and_then(params![job, after], |row| {
+        let images = text_list(row.get("images")?)?;
+        let mut missing = text_list(row.get("missing_images")?)?;
+        missing.retain(|url| images.contains(url));
         Ok(DueLot {
             request: row.get("id")?,
             lot: row.get("lot")?,
-            images: text_list(row.get("images")?)?,
+            images,
+            missing,
             since: row.get("since")?,
             openai_failed: row.get("openai_failed")?,
         })
@@ -109,17 +117,50 @@ pub fn record_check(tx: &Tx<'_>, url: &str, problem: Option<&str>) -> Stored<()>
     Ok(())
 }
 
-/// The missing images of a lot whose URLs cannot be used: no later check changes them.
-pub(super) const UNUSABLE: &str = "SELECT value FROM json_each(missing_images)
-     WHERE value NOT IN (SELECT value FROM json_each(images))";
+/// An image that is left out of its lot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingImage {
+    /// Its URL.
+    pub url: String,
+    /// Why it is missing.
+    pub reason: String,
+}
 
-/// Stores that a lot's images are checked: its request may be sent, without the `missing` ones.
-pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[String]) -> Stored<()> {
-    tx.prepare_cached(&format!(
-        "UPDATE batch_lots SET missing_images = (SELECT nullif(json_group_array(value), '[]') FROM
-             ({UNUSABLE} UNION ALL SELECT value FROM json_each(?))) WHERE id = ?"
-    ))?
-    .execute(params![json!(missing).to_string(), lot.lot])?;
+/// Adds images to the missing ones of a lot.
+pub(super) fn add_missing(tx: &Tx<'_>, lot: i64, missing: &[MissingImage]) -> Stored<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let urls: Vec<&str> = missing.iter().map(|image| image.url.as_str()).collect();
+    let reasons: BTreeMap<&str, &str> = missing
+        .iter()
+        .map(|image| (image.url.as_str(), image.reason.as_str()))
+        .collect();
+    tx.prepare_cached(
+        "UPDATE batch_lots SET missing_reasons = json_patch(coalesce(missing_reasons, '{}'), ?),
+             missing_images = (SELECT json_group_array(value) FROM
+                (SELECT value FROM json_each(missing_images) UNION ALL SELECT value FROM json_each(?)))
+         WHERE id = ?",
+    )?
+    .execute(params![json!(reasons).to_string(), json!(urls).to_string(), lot])?;
+    Ok(())
+}
+
+/// Forgets the missing images of a lot, except the URLs that cannot be used.
+pub(super) fn clear_missing(tx: &Tx<'_>, lot: i64) -> Stored<()> {
+    tx.prepare_cached(
+        "UPDATE batch_lots SET missing_reasons = NULL,
+             missing_images = (SELECT nullif(json_group_array(value), '[]') FROM json_each(missing_images)
+                 WHERE value NOT IN (SELECT value FROM json_each(images)))
+         WHERE id = ?",
+    )?
+    .execute([lot])?;
+    Ok(())
+}
+
+/// Stores that a lot's images are checked: its request may be sent, without the `missing` ones too.
+pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[MissingImage]) -> Stored<()> {
+    add_missing(tx, lot.lot, missing)?;
     tx.prepare_cached("UPDATE requests SET images_due = 0, since = ? WHERE id = ? AND images_due = 1")?
         .execute(params![tx.now, lot.request])?;
     Ok(())

@@ -1,6 +1,6 @@
 //! `batch_lots` and `lot_translations`, read as results.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Row, params};
 
@@ -8,7 +8,7 @@ use super::settle::CANCELLED;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::decide::ended_lot::LotTexts;
-use crate::domain::job::LotStatus;
+use crate::domain::job::{LotStatus, UNUSABLE_URL};
 
 /// A lot with its results.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct LotRow {
     pub images: Vec<String>,
     /// Image URLs that cannot be used, and images that cannot be fetched.
     pub missing_images: Vec<String>,
+    /// Why each missing image that is in `images` is missing, by its URL.
+    missing_reasons: BTreeMap<String, String>,
     /// When it was finished.
     pub processed_at: Option<Timestamp>,
     /// The text in each language, or why there is none.
@@ -40,6 +42,17 @@ impl LotRow {
         images
             .filter(|image| !self.missing_images.contains(image))
             .count()
+    }
+
+    /// Why each of its missing images is missing, by its URL.
+    pub fn missing_reasons(&self) -> BTreeMap<&str, &str> {
+        let reason = |url: &String| match self.missing_reasons.get(url) {
+            Some(reason) => reason.as_str(),
+            None if self.images.contains(url) => "it cannot be fetched",
+            None => UNUSABLE_URL,
+        };
+        let missing = self.missing_images.iter();
+        missing.map(|url| (url.as_str(), reason(url))).collect()
     }
 
     /// Shows a pending lot of a cancelled job as it will be once its turn has come.
@@ -94,7 +107,7 @@ pub fn page(
     };
     let mut lots = view.prepare_cached(
         "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images,
-             l.missing_images, l.processed_at, j.languages, j.pending_change IS 'cancel' AS is_cancelled
+             l.missing_images, l.missing_reasons, l.processed_at, j.languages, j.pending_change IS 'cancel' AS is_cancelled
          FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ?1 AND l.position >= ?2
              AND (?3 IS NULL OR coalesce(l.webhook_url, j.webhook_url) = ?3)
@@ -133,9 +146,15 @@ fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>)
         error_message: row.get("error_message")?,
         images: text_list(row.get("images")?)?,
         missing_images: text_list(row.get("missing_images")?)?,
+        missing_reasons: reasons(row.get("missing_reasons")?)?,
         processed_at: row.get("processed_at")?,
         translations,
     })
+}
+
+fn reasons(column: Option<String>) -> Stored<BTreeMap<String, String>> {
+    let reasons = column.map(|text| serde_json::from_str(&text)).transpose()?;
+    Ok(reasons.unwrap_or_default())
 }
 
 /// A column with a JSON list of texts; NULL is an empty list.

@@ -5,11 +5,10 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::images::UNUSABLE;
 use super::jobs::JobRow;
 use super::predicates::LIVE_BATCH;
 use super::settle::{self, AnswerOrigin};
-use super::{StoreError, Stored, Tx, View, events};
+use super::{StoreError, Stored, Tx, View, events, images};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, RequestState};
@@ -215,12 +214,10 @@ fn schedule_webhooks(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
 
 /// Reopens failed requests and their lots.
 fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) -> Stored<()> {
-    let mut lot_row = tx.prepare_cached(&format!(
-        "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL,
-                missing_images = CASE WHEN ?2 THEN (SELECT nullif(json_group_array(value), '[]') FROM ({UNUSABLE}))
-                                 ELSE missing_images END
-         WHERE id = ?1 AND status IN ('failed', 'completed')",
-    ))?;
+    let mut lot_row = tx.prepare_cached(
+        "UPDATE batch_lots SET status = 'pending', error_message = NULL, processed_at = NULL
+         WHERE id = ? AND status IN ('failed', 'completed')",
+    )?;
     // The reason of a failed translation goes; a text that came late stays.
     let mut reason = tx.prepare_cached(
         "DELETE FROM lot_translations WHERE text IS NULL
@@ -232,10 +229,10 @@ fn reopen_requests(tx: &Tx<'_>, failed: &[FailedRequest], check_images: bool) ->
          WHERE id = ? AND state = 'failed'",
     )?;
     for request in failed {
-        lot_row.execute(params![
-            request.lot,
-            request.is_lot_failed && !request.is_described
-        ])?;
+        let reopened = lot_row.execute([request.lot])?;
+        if reopened == 1 && request.is_lot_failed && !request.is_described {
+            images::clear_missing(tx, request.lot)?;
+        }
         reason.execute([request.id])?;
         let state = match request.is_postponed() {
             true => RequestState::Cancelled,

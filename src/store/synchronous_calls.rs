@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::planned_calls::plan;
-use super::settle::{self, AnswerOrigin, RequestRow, RetryRules};
+use super::settle::{self, AnswerOrigin, Judged, RequestRow, RetryRules};
 use super::{Stored, Tx, View};
 use crate::base::clock::Timestamp;
 use crate::domain::batch::Outcome;
@@ -143,12 +143,15 @@ pub fn end(
     let failure = settle::Failure {
         outcome: result.outcome,
         error: Some(result.error),
+        is_own_line: true,
         may_be_billed: result.may_be_billed,
         origin: LineOrigin::Call,
         row: call.id,
     };
-    settle::judge(tx, &request, &failure, rules)?;
+    let judged = settle::judge(tx, &request, &failure, rules)?;
     match next_call {
+        // The next call is another one: there is nothing to wait for.
+        Some(_) if judged == Judged::WithoutImage => claim_again(tx, &request, rules.max_attempts, tx.now),
         Some(at) => claim_again(tx, &request, rules.max_attempts, at),
         None => Ok(()),
     }
@@ -161,7 +164,8 @@ fn claim_again(tx: &Tx<'_>, request: &RequestRow, max_attempts: u32, at: Timesta
         .prepare_cached(
             "UPDATE requests SET state = 'claimed'
              WHERE id = ?1 AND state = 'waiting' AND max(attempts,
-                 (SELECT count(*) FROM synchronous_calls WHERE request_id = ?1 AND outcome <> 'not_run')) + 1
+                 (SELECT count(*) FROM synchronous_calls WHERE request_id = ?1
+                     AND outcome NOT IN ('not_run', 'image_unreachable'))) + 1
                  < max(?2, 2)",
         )?
         .execute(params![request.id, max_attempts])?;

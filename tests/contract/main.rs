@@ -16,6 +16,7 @@ mod idempotency;
 mod images;
 mod limits;
 mod list;
+mod missing_images;
 mod older;
 mod openapi;
 mod read;

@@ -2,7 +2,7 @@
 
 use crate::MINUTE;
 use crate::world::World;
-use crate::world::openai::{Course, End, Fate, Fault, Ids, Op};
+use crate::world::openai::{Course, End, Fate, Fault, IMAGES, Ids, Op};
 use batchkeeper::domain::batch::{BatchState, Stage};
 use batchkeeper::domain::job::JobStatus;
 use std::time::Duration;
@@ -80,6 +80,52 @@ fn lines_that_may_do_better_are_sent_again_alone() {
             .collect();
         assert_eq!(lines.iter().sum::<usize>(), 5, "{fate:?}: {lines:?}");
     }
+}
+
+#[test]
+fn an_image_that_openai_names_is_left_out_and_the_bytes_of_the_sealed_batch_stay() {
+    for (fate, text, missing) in [
+        (Fate::ImageNamed, "dented door", 1),
+        (Fate::ImagePlaced, "dented door", 1),
+        (Fate::ImagePlaced, "", 1),
+        (Fate::ImageUnnamed, "dented door", 0),
+    ] {
+        let mut world = World::new();
+        world.images = 4;
+        world.openai.state().fates.push((text, Stage::Vision, fate, 1));
+        // The answer of the upload is lost: the same bytes are written again.
+        world.openai.state().fail(Op::Upload, Fault::ReplyLost);
+        let job = world.submit(&[text], &["en", "de"]);
+        world.settle();
+        world.assert_answered(&job);
+        let lot = world.lots(&job).remove(0);
+        assert_eq!(lot.missing_images, IMAGES[4 - missing..], "{fate:?}");
+        assert_eq!(lot.missing_reasons().len(), missing);
+        let attempts = world.number("SELECT attempts FROM requests WHERE stage = 'vision'");
+        // An image that is left out costs no attempt.
+        assert_eq!(attempts, 1 - i64::try_from(missing).unwrap(), "{fate:?}");
+    }
+}
+
+#[test]
+fn an_image_without_which_too_few_are_left_is_sent_twice_more() {
+    let mut world = World::new();
+    world.images = 3;
+    let fate = ("dented", Stage::Vision, Fate::ImageNamed, 9);
+    world.openai.state().fates.push(fate);
+    let job = world.submit(&["dented door", "cracked lamp"], &["en"]);
+    world.settle();
+    let lot = world.lots(&job).remove(0);
+    assert_eq!(lot.missing_images, IMAGES[2..3]);
+    let reason = lot.error_message.unwrap();
+    assert!(
+        reason.starts_with("IMAGE_UNREACHABLE") && reason.contains(IMAGES[2]),
+        "{reason}"
+    );
+    assert_eq!(
+        world.number("SELECT image_failures FROM requests WHERE state = 'failed'"),
+        2
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //! | misconfigured | other lines ran | fails |
 //! | missing, unreadable | any | an attempt: it may have been billed |
 //! | truncated | any | an attempt with a higher cap, once |
-//! | an image unreachable | any | an attempt after another check of the images, twice |
+//! | an image unusable, and OpenAI names it | any | the lot is sent without it, without an attempt, if it has enough others |
+//! | an image unusable, otherwise | any | an attempt after another check of the images, twice |
 //! | refused, filtered, wrong | any | fails |
 //! | not run | any | is sent again without an attempt; `refused_batch` says when, or that it fails |
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use super::backoff::{backoff, jitter};
 use super::batch_verdict::BatchVerdict;
+use super::blamed_image::BlamedImage;
 use super::refused_batch::{RefusedLineDecision, RefusedLines};
 use crate::domain::batch::Outcome;
 
@@ -101,6 +103,8 @@ pub struct FailedLine<'a> {
     pub outcome: Outcome,
     /// What OpenAI said.
     pub error: Option<&'a str>,
+    /// What it says of the images.
+    pub blamed_image: BlamedImage,
     /// Whether OpenAI may bill it.
     pub may_be_billed: bool,
     /// How it was sent.
@@ -137,6 +141,8 @@ pub struct LineRetry {
     pub is_counted: bool,
     /// Whether its answer may be longer next time.
     pub raise: bool,
+    /// Whether it is sent without the image that OpenAI blames.
+    pub drop_image: bool,
     /// Whether its lot's images are checked again first.
     pub check_images: bool,
     /// How long it waits; `None` if it is sent again at once.
@@ -180,6 +186,15 @@ impl FailedLine<'_> {
                 raise: true,
                 ..attempt
             }),
+            Outcome::ImageUnreachable
+                if self.blamed_image == BlamedImage::Spare && (has_attempts || !self.may_be_billed) =>
+            {
+                Some(LineRetry {
+                    is_counted: self.may_be_billed,
+                    drop_image: true,
+                    ..LineRetry::default()
+                })
+            }
             Outcome::ImageUnreachable => {
                 (history.image_rounds < IMAGE_ROUNDS && has_attempts).then_some(LineRetry {
                     check_images: true,
@@ -252,7 +267,10 @@ impl FailedLine<'_> {
         let what = match self.outcome {
             Outcome::Missing => "OpenAI's result files say nothing of it",
             Outcome::Truncated => "the answer was cut short twice, the second time with a higher limit",
-            Outcome::ImageUnreachable => "IMAGE_UNREACHABLE: OpenAI could not fetch its images",
+            Outcome::ImageUnreachable if self.error.is_some_and(|error| error.contains("download")) => {
+                "IMAGE_UNREACHABLE: OpenAI could not fetch its images"
+            }
+            Outcome::ImageUnreachable => "IMAGE_UNREACHABLE: OpenAI cannot use its images",
             Outcome::Refused => "the model refused",
             Outcome::Filtered => "a content filter stopped the answer",
             Outcome::Unreadable => "OpenAI's answer cannot be read",
@@ -291,6 +309,7 @@ mod tests {
     const AGAIN: LineRetry = LineRetry {
         is_counted: false,
         raise: false,
+        drop_image: false,
         check_images: false,
         wait: None,
         is_refusal: false,
@@ -305,6 +324,7 @@ mod tests {
         FailedLine {
             outcome,
             error: None,
+            blamed_image: BlamedImage::None,
             may_be_billed: false,
             origin: SOUND,
             history: RequestHistory {
@@ -463,6 +483,37 @@ mod tests {
             let mut line = line(Outcome::ImageUnreachable, attempts);
             line.history.image_rounds = image_rounds;
             assert_eq!(retry(&line), is_sent.then_some(checked), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_openai_blames_is_left_out_if_the_lot_has_enough_others() {
+        let dropped = LineRetry {
+            drop_image: true,
+            ..AGAIN
+        };
+        let checked = LineRetry {
+            check_images: true,
+            ..ATTEMPT
+        };
+        let counted = LineRetry {
+            is_counted: true,
+            ..dropped
+        };
+        for (blamed_image, may_be_billed, attempts, image_rounds, expected) in [
+            (BlamedImage::Spare, false, 0, 0, Some(dropped)),
+            (BlamedImage::Spare, false, 4, 2, Some(dropped)),
+            (BlamedImage::Spare, true, 3, 2, Some(counted)),
+            (BlamedImage::Spare, true, 4, 0, None),
+            (BlamedImage::Needed, false, 0, 0, Some(checked)),
+            (BlamedImage::Needed, false, 0, 2, None),
+            (BlamedImage::None, false, 0, 0, Some(checked)),
+        ] {
+            let mut line = line(Outcome::ImageUnreachable, attempts);
+            line.blamed_image = blamed_image;
+            line.may_be_billed = may_be_billed;
+            line.history.image_rounds = image_rounds;
+            assert_eq!(retry(&line), expected, "{line:?}");
         }
     }
 

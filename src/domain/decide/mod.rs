@@ -7,6 +7,7 @@ pub mod abandoned_batch;
 pub mod audit;
 pub mod backoff;
 pub mod batch_verdict;
+pub mod blamed_image;
 pub mod clock_confirmation;
 pub mod ended_lot;
 pub mod failed_call;

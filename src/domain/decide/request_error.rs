@@ -2,11 +2,20 @@
 
 use crate::domain::parameters::Setting;
 
-/// Codes of `ResponseErrorCode` for an image that OpenAI could not fetch.
-const IMAGE_CODES: [&str; 3] = [
+/// Codes of `ResponseErrorCode` for an image that OpenAI could not fetch, or cannot use.
+const IMAGE_CODES: [&str; 12] = [
     "invalid_image_url",
     "failed_to_download_image",
     "image_file_not_found",
+    "invalid_image",
+    "invalid_image_format",
+    "image_parse_error",
+    "unsupported_image_media_type",
+    "image_too_large",
+    "image_file_too_large",
+    "image_too_small",
+    "empty_image_file",
+    "sanitizer_server_error",
 ];
 
 /// Codes that blame no request, whatever status they come with. The last three are insufficient quota.
@@ -52,7 +61,7 @@ pub struct RequestError {
 /// The thing to blame for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// OpenAI could not fetch an image.
+    /// An image: OpenAI could not fetch it, or cannot use it.
     Image,
     /// The moment: the same request may succeed later.
     Moment,
@@ -119,10 +128,17 @@ impl RequestError {
         if self.code == "invalid_value" && self.param == "url" {
             return true;
         }
+        if self.param.ends_with(".image_url") || self.param.ends_with(".image_url.url") {
+            return true;
+        }
         let message = self.message.to_ascii_lowercase();
         let has_any = |words: &[&str]| words.iter().any(|word| message.contains(word));
-        // Not "downloaded": an image that arrived may be bad in other ways.
         has_any(&["downloading", "to download", "not download"]) && has_any(&["image", "http"])
+            || has_any(&[
+                "unsupported image",
+                "invalid image",
+                "not represent a valid image",
+            ])
     }
 }
 
@@ -153,6 +169,14 @@ mod tests {
                 "",
                 "the image was downloaded, and is broken",
                 Blame::Moment,
+            ),
+            (status(400), "invalid_image_format", "", "", Blame::Image),
+            (
+                status(400),
+                "",
+                "",
+                "You uploaded an unsupported image. Please make sure your image is valid.",
+                Blame::Image,
             ),
             (status(429), "invalid_image_url", "", "", Blame::Moment),
             (status(400), "invalid_image_url", "", "", Blame::Image),
@@ -196,6 +220,23 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_may_name_an_image() {
+        for (param, expected) in [
+            ("input[0].content[1].image_url", Blame::Image),
+            ("messages[0].content[1].image_url.url", Blame::Image),
+            ("input[0].content[1].text", Blame::Request),
+            ("input[0].content[1].detail", Blame::Setting(Setting::Detail)),
+        ] {
+            let error = RequestError {
+                code: "invalid_value".into(),
+                param: param.into(),
+                ..RequestError::default()
+            };
+            assert_eq!(error.blame(ErrorPlace::Status(400)), expected, "{param}");
+        }
+    }
+
+    #[test]
     fn a_parameter_of_the_configuration_is_to_blame_and_not_the_request() {
         for (code, param, expected) in [
             (
@@ -216,7 +257,6 @@ mod tests {
             ),
             ("unsupported_value", "text.format", Some(Setting::Other)),
             ("unsupported_parameter", "", Some(Setting::Other)),
-            ("unsupported_value", "input[0].content[1].image_url", None),
             ("unsupported_parameter", "temperature", None),
             ("invalid_prompt", "", None),
         ] {

@@ -15,7 +15,9 @@ mod unknown_fields;
 
 pub use language::is_english;
 pub use receiver::receiver;
-pub use submission::{MAX_LOTS, NO_IMAGE, NewLot, Submission, SubmissionRules, UnusableUrl, VERSION};
+pub use submission::{
+    MAX_LOTS, NO_IMAGE, NewLot, Submission, SubmissionRules, UNUSABLE_URL, UnusableUrl, VERSION,
+};
 pub use submission_checks::check_submission;
 
 text_enum! {

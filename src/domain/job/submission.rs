@@ -10,6 +10,9 @@ pub const MAX_LOTS: usize = 50_000;
 /// Why a lot without a usable image fails.
 pub const NO_IMAGE: &str = "INVALID_IMAGE_URLS: the lot has no image URL that can be used";
 
+/// Why an image is missing whose URL cannot be used.
+pub const UNUSABLE_URL: &str = "it is no http or https URL of a public host";
+
 /// A submission that passed all checks.
 #[derive(Debug)]
 pub struct Submission<'a> {

@@ -35,9 +35,9 @@ pub enum Answer {
     Truncated,
     /// The content filter held it back.
     Filtered,
-    /// OpenAI could not fetch an image.
+    /// OpenAI could not fetch an image, or cannot use it.
     ImageUnreachable {
-        /// In OpenAI's words.
+        /// In OpenAI's words, after the parameter that names the image, if one does.
         message: String,
     },
     /// The request is not to blame: it may succeed at another time.

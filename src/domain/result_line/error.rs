@@ -38,7 +38,9 @@ fn answer(error: RequestError, place: ErrorPlace, unnamed: &str) -> Answer {
         false => message,
     };
     match blame {
-        Blame::Image => Answer::ImageUnreachable { message },
+        Blame::Image => Answer::ImageUnreachable {
+            message: image_message(&error.param, if message.is_empty() { &code } else { &message }),
+        },
         Blame::Moment => Answer::Retry {
             code,
             message: described(message),
@@ -52,6 +54,14 @@ fn answer(error: RequestError, place: ErrorPlace, unnamed: &str) -> Answer {
             code,
             message: described(message),
         },
+    }
+}
+
+/// OpenAI's words on an image, after the parameter that names it.
+fn image_message(param: &str, message: &str) -> String {
+    match param.contains("content[") && !message.contains(param) {
+        true => cut(&format!("{param}: {message}")),
+        false => message.to_owned(),
     }
 }
 

@@ -262,6 +262,12 @@ fn images_out_of_reach_are_known_by_code_parameter_or_message() {
         (json!("invalid_image_url"), Value::Null, "m"),
         (json!("failed_to_download_image"), Value::Null, "m"),
         (json!("image_file_not_found"), Value::Null, "m"),
+        (
+            json!("image_too_large"),
+            Value::Null,
+            "the downloaded image is too large",
+        ),
+        (json!("image_parse_error"), json!("input"), "the image is bad"),
         (json!("invalid_value"), json!("url"), "m"),
         (Value::Null, Value::Null, "Timeout while downloading the image."),
         (
@@ -280,13 +286,21 @@ fn images_out_of_reach_are_known_by_code_parameter_or_message() {
             assert_eq!(body(200, inside), expected);
         }
     }
-    for code in ["image_too_large", "image_parse_error", "invalid_value"] {
-        let answer = api_error(400, json!(code), json!("input"), "the image is bad");
-        assert_eq!(fail_code(answer), code);
+    let answer = api_error(400, json!("invalid_value"), json!("input"), "the image is bad");
+    assert_eq!(fail_code(answer), "invalid_value");
+    let policy = json!("image_content_policy_violation");
+    let answer = api_error(400, policy, Value::Null, "an image is not allowed");
+    assert_eq!(fail_code(answer), "image_content_policy_violation");
+    // The parameter names the image.
+    let place = json!("input[0].content[3].image_url");
+    for (message, expected) in [
+        ("it is no image", "input[0].content[3].image_url: it is no image"),
+        ("", "input[0].content[3].image_url: invalid_value"),
+    ] {
+        let answer = api_error(400, json!("invalid_value"), place.clone(), message);
+        let message = expected.to_owned();
+        assert_eq!(answer, Answer::ImageUnreachable { message });
     }
-    let arrived = "the downloaded image is too large";
-    let answer = api_error(400, json!("image_too_large"), Value::Null, arrived);
-    assert_eq!(fail_code(answer), "image_too_large");
     // OpenAI's own trouble stays its own.
     let trouble = api_error(
         500,

@@ -24,9 +24,14 @@ pub fn settle_lines(
     unread: Outcome,
     rules: RetryRules,
 ) -> Stored<Option<i64>> {
-    let (verdict, reason): (Option<BatchVerdict>, Option<String>) = tx
-        .prepare_cached("SELECT verdict, error FROM openai_batches WHERE id = ?")?
-        .query_row([batch], |row| Ok((row.get("verdict")?, row.get("error")?)))?;
+    let (verdict, reason, is_own_line): (Option<BatchVerdict>, Option<String>, bool) = tx
+        .prepare_cached(
+            "SELECT verdict, error, scheme = 'own' AND input_sha256 IS NOT NULL AS is_sealed_here
+             FROM openai_batches WHERE id = ?",
+        )?
+        .query_row([batch], |row| {
+            Ok((row.get("verdict")?, row.get("error")?, row.get("is_sealed_here")?))
+        })?;
     let origin = LineOrigin::Batch(verdict.unwrap_or(BatchVerdict::Sound));
     let mut query = tx.prepare_cached(
         "SELECT request_id, outcome, error, settled, input_tokens + output_tokens > 0 AS may_be_billed
@@ -45,6 +50,7 @@ pub fn settle_lines(
             let failure = Failure {
                 outcome: outcome.unwrap_or(unread),
                 error: error.as_deref(),
+                is_own_line,
                 may_be_billed: row.get("may_be_billed")?,
                 origin,
                 row: batch,
@@ -71,7 +77,7 @@ fn settle_line<'a>(
         return Ok(());
     }
     failure.error = failure.error.or(reason);
-    judge(tx, &request, &failure, rules)
+    judge(tx, &request, &failure, rules).map(drop)
 }
 
 /// Whether another batch may still answer a request: OpenAI may have two batches under one key.

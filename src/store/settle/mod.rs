@@ -20,4 +20,4 @@ pub(super) use request::{
 };
 pub(super) use tally::{Tallies, write_tallies};
 pub use verdict::RetryRules;
-pub(super) use verdict::{Failure, judge};
+pub(super) use verdict::{Failure, Judged, judge};

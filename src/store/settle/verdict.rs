@@ -5,9 +5,13 @@ use rusqlite::params;
 use super::request::{RequestRow, fail};
 use super::tally::count_settled;
 use crate::domain::batch::{Outcome, Stage};
+use crate::domain::decide::blamed_image::{BlamedImage, SentImages};
 pub use crate::domain::decide::failed_line::RetryRules;
 use crate::domain::decide::failed_line::{FailedLine, FailedLineDecision, LineOrigin, LineSource};
 use crate::domain::job::RequestState;
+use crate::domain::url_expiry::with_expiry;
+use crate::store::images::{MissingImage, add_missing};
+use crate::store::lots::text_list;
 use crate::store::predicates::OPEN_REQUEST;
 use crate::store::{Stored, Tx, View};
 
@@ -17,6 +21,8 @@ pub(in crate::store) struct Failure<'a> {
     pub(in crate::store) outcome: Outcome,
     /// What OpenAI said.
     pub(in crate::store) error: Option<&'a str>,
+    /// Whether this program made the line, so that it knows the places of the images in it.
+    pub(in crate::store) is_own_line: bool,
     /// Whether OpenAI may bill it.
     pub(in crate::store) may_be_billed: bool,
     /// How it was sent.
@@ -25,16 +31,30 @@ pub(in crate::store) struct Failure<'a> {
     pub(in crate::store) row: i64,
 }
 
+/// The decision on a request without a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Judged {
+    /// It waits again with one image less.
+    WithoutImage,
+    /// It waits again as it was, or has ended.
+    Otherwise,
+}
+
 /// Decides on a claimed request that has no text: it waits again, or fails with the reason.
 pub(in crate::store) fn judge(
     tx: &Tx<'_>,
     request: &RequestRow,
     failure: &Failure<'_>,
     rules: RetryRules,
-) -> Stored<()> {
+) -> Stored<Judged> {
+    let images = match failure.outcome {
+        Outcome::ImageUnreachable => Some(BlamedLot::find(tx, request, failure)?),
+        _ => None,
+    };
     let line = FailedLine {
         outcome: failure.outcome,
-        error: failure.error,
+        error: images.as_ref().map(|lot| lot.reason.as_str()).or(failure.error),
+        blamed_image: images.as_ref().map_or(BlamedImage::None, |lot| lot.blamed),
         may_be_billed: failure.may_be_billed,
         origin: failure.origin,
         history: request.history,
@@ -42,10 +62,17 @@ pub(in crate::store) fn judge(
         rules,
         seed: failure.row,
     };
+    let blamed: &[MissingImage] = images.as_ref().map_or(&[], |lot| lot.image.as_slice());
     match line.decide() {
-        FailedLineDecision::Fail { reason } => fail(tx, request, &reason),
-        FailedLineDecision::PutOff => put_off(tx, request),
+        FailedLineDecision::Fail { reason } => {
+            add_missing(tx, request.lot, blamed)?;
+            fail(tx, request, &reason)?;
+        }
+        FailedLineDecision::PutOff => put_off(tx, request)?,
         FailedLineDecision::Retry(retry) => {
+            if retry.drop_image {
+                add_missing(tx, request.lot, blamed)?;
+            }
             let transient_wait = retry.wait.filter(|_| !retry.is_refusal);
             let wait_ms = transient_wait.map_or(0, |wait| wait.as_millis().try_into().unwrap_or(0_i64));
             tx.prepare_cached(
@@ -68,8 +95,63 @@ pub(in crate::store) fn judge(
                 retry.is_refusal,
                 request.id
             ])?;
-            Ok(())
+            if retry.drop_image {
+                return Ok(Judged::WithoutImage);
+            }
         }
+    }
+    Ok(Judged::Otherwise)
+}
+
+/// A lot of which OpenAI cannot use an image.
+struct BlamedLot {
+    /// What the error says of its images.
+    blamed: BlamedImage,
+    /// The image that the error blames, as a list of at most one.
+    image: Vec<MissingImage>,
+    /// What OpenAI said, and the expiry of the URL.
+    reason: String,
+}
+
+impl BlamedLot {
+    fn find(tx: &Tx<'_>, request: &RequestRow, failure: &Failure<'_>) -> Stored<Self> {
+        let mut query =
+            tx.prepare_cached("SELECT images, missing_images, additional_info FROM batch_lots WHERE id = ?")?;
+        let mut rows = query.query_and_then([request.lot], |row| {
+            let info: String = row.get("additional_info")?;
+            Stored::Ok((
+                text_list(row.get("images")?)?,
+                text_list(row.get("missing_images")?)?,
+                info,
+            ))
+        })?;
+        let (images, missing, info) = rows.next().transpose()?.unwrap_or_default();
+        let sent = SentImages {
+            info: &info,
+            images: &images,
+            missing: &missing,
+            is_own_line: failure.is_own_line,
+        };
+        let error = failure.error.unwrap_or_default();
+        let Some(url) = sent.blamed_by(error) else {
+            let expired = images.iter().filter(|url| !missing.contains(url));
+            let reasons = expired.map(|url| with_expiry(error, url, tx.now));
+            let reason = reasons.max_by_key(String::len).unwrap_or_default();
+            return Ok(Self {
+                blamed: BlamedImage::None,
+                image: Vec::new(),
+                reason,
+            });
+        };
+        let reason = with_expiry(error, url, tx.now);
+        Ok(Self {
+            blamed: sent.without(url),
+            image: vec![MissingImage {
+                url: url.to_owned(),
+                reason: format!("OpenAI cannot use it: {reason}"),
+            }],
+            reason,
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use crate::base::clock::Moment;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
 use crate::domain::decide::missing_images::{self, LotImagesDecision, has_too_few_images, oldest_check};
-use crate::outbound::probe_pool::{ProbePool, ProbeResult};
-use crate::store::images::{self, DueJob, DueLot, ImageCheck};
+use crate::domain::url_expiry::with_expiry;
+use crate::outbound::probe_pool::{ProbeDepth, ProbePool, ProbeResult};
+use crate::store::images::{self, DueJob, DueLot, ImageCheck, MissingImage};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -41,19 +42,40 @@ pub struct ImageChecker {
     last_jobs: BTreeMap<Lane, i64>,
     /// The last request that was read of a job whose first lots all wait for their hosts.
     positions: HashMap<i64, i64>,
+    /// Images of which the next probe reads every byte.
+    whole: HashSet<String>,
     pause: Duration,
 }
+
+/// Images that must be probed first, and how deep.
+type UncheckedImages = (Vec<String>, ProbeDepth);
 
 /// A lot whose images are all checked.
 struct CheckedLot {
     lot: DueLot,
-    missing: Vec<String>,
-    first_problem: String,
+    /// The images that the checks have shown to be missing.
+    missing: Vec<MissingImage>,
 }
 
 impl CheckedLot {
+    /// The number of its images that are missing, those included that OpenAI could not use.
+    fn missing_images(&self) -> usize {
+        let found = |url: &String| self.missing.iter().any(|image| image.url == *url);
+        let images = self.lot.images.iter();
+        images
+            .filter(|url| self.lot.missing.contains(url) || found(url))
+            .count()
+    }
+
     fn has_too_few_images(&self) -> bool {
-        has_too_few_images(self.lot.images.len(), self.missing.len())
+        has_too_few_images(self.lot.images.len(), self.missing_images())
+    }
+
+    /// Why it fails, for clients.
+    fn failure(&self) -> String {
+        let (images, missing) = (self.lot.images.len(), self.missing_images());
+        let first = self.missing.first().map_or("", |image| image.reason.as_str());
+        format!("IMAGE_UNREACHABLE: {missing} of {images} images cannot be used: {first}")
     }
 }
 
@@ -77,6 +99,7 @@ impl ImageChecker {
             config,
             last_jobs: BTreeMap::new(),
             positions: HashMap::new(),
+            whole: HashSet::new(),
             pause: PAUSE,
         }
     }
@@ -136,9 +159,13 @@ impl ImageChecker {
         for lot in found {
             match lot {
                 Ok(lot) => read.checked.push(lot),
-                Err(urls) => {
-                    let queued = urls.iter().filter(|url| self.turns.offer(lane, job, url));
-                    read.queued += queued.count();
+                Err((urls, depth)) => {
+                    for url in urls.iter().filter(|url| self.turns.offer(lane, job, url)) {
+                        read.queued += 1;
+                        if depth == ProbeDepth::Whole {
+                            self.whole.insert(url.clone());
+                        }
+                    }
                 }
             }
         }
@@ -164,16 +191,9 @@ impl ImageChecker {
         let may_be_answered = lots.iter().any(CheckedLot::has_too_few_images) && self.may_be_answered()?;
         let mut decided = Vec::new();
         for lot in lots {
-            let (images, missing) = (lot.lot.images.len(), lot.missing.len());
-            match missing_images::decide(images, missing, may_be_answered) {
+            match missing_images::decide(lot.lot.images.len(), lot.missing_images(), may_be_answered) {
                 LotImagesDecision::Send => decided.push((lot, None)),
-                LotImagesDecision::Fail => {
-                    let problem = &lot.first_problem;
-                    let reason = format!(
-                        "IMAGE_UNREACHABLE: {missing} of {images} images cannot be fetched: {problem}"
-                    );
-                    decided.push((lot, Some(reason)));
-                }
+                LotImagesDecision::Fail => decided.push((lot, Some(lot.failure()))),
                 LotImagesDecision::Wait => {}
             }
         }
@@ -181,7 +201,7 @@ impl ImageChecker {
             return Ok(false);
         }
         self.store.write(now.wall, |tx| {
-            for (CheckedLot { lot, missing, .. }, failure) in &decided {
+            for (CheckedLot { lot, missing }, failure) in &decided {
                 images::mark_checked(tx, lot, missing)?;
                 if let Some(reason) = failure {
                     settle::fail_unsent(tx, lot.request, reason)?;
@@ -192,31 +212,33 @@ impl ImageChecker {
     }
 }
 
-/// A lot with its missing images, or the images that must be probed first.
-fn check_lot(view: &View, lot: DueLot, now: Moment) -> Stored<Result<CheckedLot, Vec<String>>> {
+/// A lot with its missing images, or the images that must be probed first, and how deep.
+fn check_lot(view: &View, lot: DueLot, now: Moment) -> Stored<Result<CheckedLot, UncheckedImages>> {
     let since = oldest_check(lot.since, lot.openai_failed, now.wall);
     let (mut missing, mut unchecked) = (Vec::new(), Vec::new());
-    let mut first_problem = None;
-    for url in &lot.images {
+    for url in lot.images.iter().filter(|url| !lot.missing.contains(url)) {
         match images::last_check(view, url, since, now.wall)? {
             None => unchecked.push(url.clone()),
             Some(ImageCheck { problem: None }) => {}
             Some(ImageCheck {
                 problem: Some(problem),
             }) => {
-                first_problem.get_or_insert(problem);
-                missing.push(url.clone());
+                missing.push(MissingImage {
+                    url: url.clone(),
+                    reason: with_expiry(&problem, url, now.wall),
+                });
             }
         }
     }
     if !unchecked.is_empty() {
-        return Ok(Err(unchecked));
+        // OpenAI could not use one of them and did not say which: the first bytes show too little.
+        let depth = match lot.openai_failed {
+            true => ProbeDepth::Whole,
+            false => ProbeDepth::Start,
+        };
+        return Ok(Err((unchecked, depth)));
     }
-    Ok(Ok(CheckedLot {
-        lot,
-        missing,
-        first_problem: first_problem.unwrap_or_default(),
-    }))
+    Ok(Ok(CheckedLot { lot, missing }))
 }
 
 impl Worker for ImageChecker {
@@ -249,11 +271,18 @@ impl Worker for ImageChecker {
         let jobs = self.store.read(images::due_jobs)?;
         let rows: HashSet<i64> = jobs.iter().map(|job| job.row).collect();
         self.turns.keep_jobs(&rows);
+        if rows.is_empty() {
+            self.whole.clear();
+        }
         self.positions.retain(|job, _| rows.contains(job));
         let read = self.read_lots(&jobs, now)?;
         let is_decided = self.decide(&read.checked, now)?;
         while let Some(url) = self.turns.start_next() {
-            self.probes.start_probe(url);
+            let depth = match self.whole.remove(&url) {
+                true => ProbeDepth::Whole,
+                false => ProbeDepth::Start,
+            };
+            self.probes.start_probe(url, depth);
         }
         if is_decided || read.queued > 0 || !results.is_empty() {
             self.pause = PAUSE;
@@ -292,6 +321,7 @@ mod tests {
             request: 1,
             lot: 1,
             images: vec!["https://a.example/1.jpg".into(), "https://a.example/2.jpg".into()],
+            missing: Vec::new(),
             since: since.wall,
             openai_failed,
         }
@@ -308,7 +338,9 @@ mod tests {
         };
         let unchecked = |lot: DueLot, now: Moment| {
             let checked = store.read(|view| check_lot(view, lot, now));
-            checked.expect("a read").map_or_else(|urls| urls.len(), |_| 0)
+            checked
+                .expect("a read")
+                .map_or_else(|(urls, _)| urls.len(), |_| 0)
         };
         find("https://a.example/1.jpg", at(60));
         assert_eq!(unchecked(lot(at(0), false), at(60)), 1);

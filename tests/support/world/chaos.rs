@@ -28,7 +28,7 @@ pub struct Chaos {
 }
 
 /// What becomes of lines.
-pub const FATES: [Fate; 14] = [
+pub const FATES: [Fate; 17] = [
     Fate::Missing,
     Fate::Repeated,
     Fate::InBoth,
@@ -39,6 +39,9 @@ pub const FATES: [Fate; 14] = [
     Fate::Incomplete,
     Fate::Endless,
     Fate::ImageGone,
+    Fate::ImageNamed,
+    Fate::ImagePlaced,
+    Fate::ImageUnnamed,
     Fate::Status(400),
     Fate::Status(429),
     Fate::Status(500),

@@ -1,7 +1,7 @@
 //! What must hold after each tick, and at rest.
 
 use super::World;
-use super::openai::{described, translated};
+use super::openai::{described_from, translated};
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::job::{JobStatus, LotStatus, is_english};
 use batchkeeper::store::invariants;
@@ -211,16 +211,17 @@ impl World {
 
     /// Whether a lot has the text in a language; a wrong one is the end.
     pub(super) fn has_text(&self, lot: &LotRow, sent: &str, language: &str) -> bool {
-        let seen = described(sent);
+        let seen = seen_in(lot, sent, self.is_restored);
         if let Some(text) = &lot.vision_result {
-            assert_eq!(*text, seen, "the text of another lot");
+            assert!(seen.contains(text), "the text of another lot: {text}");
         }
         if is_english(language) {
             return lot.vision_result.is_some();
         }
         match lot.translations.get(language) {
             Some(Ok(text)) => {
-                assert_eq!(*text, translated(language, &seen), "another's text");
+                let right = seen.iter().any(|seen| *text == translated(language, seen));
+                assert!(right, "another's text: {text}");
                 true
             }
             _ => false,
@@ -360,3 +361,21 @@ const DUMP: &[(&str, &str)] = &[
         "SELECT at, batch_id, kind, detail FROM (SELECT * FROM events ORDER BY id DESC LIMIT 30) ORDER BY id",
     ),
 ];
+
+/// The right descriptions of a lot. OpenAI may have seen it before its last missing images were left out. A
+/// restored store may not know that the last images were left out.
+fn seen_in(lot: &LotRow, sent: &str, is_restored: bool) -> Vec<String> {
+    let images: Vec<&str> = lot.images.iter().map(String::as_str).collect();
+    let described = |images: &[&str]| described_from(sent, images);
+    if is_restored {
+        return (1..=images.len())
+            .map(|count| described(&images[..count]))
+            .collect();
+    }
+    let without = |count: usize| {
+        let missing = &lot.missing_images[..count];
+        let left = lot.images.iter().filter(|url| !missing.contains(url));
+        described(&left.map(String::as_str).collect::<Vec<_>>())
+    };
+    (0..=lot.missing_images.len()).map(without).collect()
+}

@@ -15,7 +15,7 @@ use batchkeeper::domain::job::Mode;
 use batchkeeper::domain::money::Money;
 
 use super::chaos::{Chaos, is_on, outage};
-use super::openai::Rule;
+use super::openai::{IMAGES, Rule};
 use super::random::Random;
 use super::sabotage::Bug;
 use super::{ALL_WORKERS, Ticked, World};
@@ -57,6 +57,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
         config.retention.remote_files = if restores { Duration::ZERO } else { kept };
         config.retention.results = random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_hours(3)]);
     });
+    world.images = IMAGES.len();
     world.turns = ALL_WORKERS;
     world.check_every = if is_replayed() { 1 } else { 10 };
     if let Some(bug) = bug {

@@ -134,6 +134,8 @@ pub struct World {
     pub is_copy: bool,
     /// Simulated time since the beginning.
     pub elapsed: Duration,
+    /// Images of each lot that is submitted.
+    pub images: usize,
     /// The workers that take turns.
     pub turns: &'static [&'static str],
     /// Changes of the database between two checks of all invariants.
@@ -221,6 +223,7 @@ impl World {
             is_restored: false,
             is_copy: false,
             elapsed: Duration::ZERO,
+            images: 1,
             turns: WORKERS,
             check_every: 1,
             receiver: Arc::default(),

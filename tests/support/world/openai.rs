@@ -33,15 +33,25 @@ pub use super::script::{Course, End, Fate, Fault, Ids, Op, Outage, Rule, WINDOW,
 
 /// OpenAI's clock at the beginning, seconds.
 const EPOCH: u64 = 1_795_400_000;
-/// The image of every lot of the world.
-pub const IMAGE: &str = "https://images.test/1.jpg";
+/// The images of lots of the world, of which the first ones are used.
+pub const IMAGES: [&str; 4] = [
+    "https://images.test/1.jpg",
+    "https://images.test/2.jpg",
+    "https://images.test/3.jpg",
+    "https://images.test/4.jpg",
+];
 
 /// Thrown through a worker to end the process there.
 pub struct Crash;
 
-/// The right description of a lot.
+/// The right description of a lot with one image.
 pub fn described(info: &str) -> String {
-    expected_description(info, &[IMAGE])
+    described_from(info, &IMAGES[..1])
+}
+
+/// The right description of a lot with these images.
+pub fn described_from(info: &str, images: &[&str]) -> String {
+    expected_description(info, images)
 }
 
 /// The right translation of a text.

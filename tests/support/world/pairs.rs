@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::chaos::{FATES, batch_faults, call_faults};
+use super::openai::IMAGES;
 use super::script::{Course, Fate, Fault, Op};
 use super::{ALL_WORKERS, World, life};
 
@@ -87,6 +88,7 @@ pub fn run(points: &[Point]) -> Result<Vec<Place>, String> {
             config.steps.reconcile = Duration::from_hours(1);
             config.openai.poll_interval = Duration::from_mins(10);
         });
+        world.images = IMAGES.len();
         world.turns = ALL_WORKERS;
         world.check_every = 10;
         world.follow(of_world);

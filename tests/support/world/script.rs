@@ -105,6 +105,12 @@ pub enum Fate {
     Endless,
     /// OpenAI cannot fetch an image.
     ImageGone,
+    /// OpenAI cannot use the last image, and names it by its URL.
+    ImageNamed,
+    /// The same, by its place in the request.
+    ImagePlaced,
+    /// The same, without saying which.
+    ImageUnnamed,
     /// An HTTP error.
     Status(u16),
     /// HTTP 200 around a failed answer.
@@ -127,6 +133,9 @@ impl Fate {
             Self::Incomplete => (Listed::TruncatedLine, json!(ENOUGH)),
             Self::Endless => (Listed::TruncatedLine, Value::Null),
             Self::ImageGone => (Listed::ImageTimeout, Value::Null),
+            Self::ImageNamed => (Listed::BadImage, json!({"named": "url"})),
+            Self::ImagePlaced => (Listed::BadImage, json!({"named": "index"})),
+            Self::ImageUnnamed => (Listed::BadImage, json!({"named": "none"})),
             Self::Status(status) => (
                 Listed::LineError,
                 json!({"status": status, "code": "", "message": SCRIPTED}),

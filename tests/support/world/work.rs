@@ -1,7 +1,7 @@
 //! What a client and an operator do in the world, and how its workers tick.
 
 use super::CHUNK;
-use super::openai::{Crash, IMAGE};
+use super::openai::{Crash, IMAGES};
 use super::random::Random;
 use super::{ALL_WORKERS, MOST_ROUNDS, Order, Ticked, WORKERS, World};
 use batchkeeper::api::idempotency::{IdempotencyKeys, Replay};
@@ -39,7 +39,7 @@ impl World {
                 .map(|(number, text)| NewLot {
                     lot_id: format!("lot-{number}").into(),
                     additional_info: (*text).into(),
-                    images: vec![IMAGE.into()],
+                    images: IMAGES[..self.images].iter().map(|url| (*url).into()).collect(),
                     unusable_images: Vec::new(),
                     webhook_url: None,
                 })
