@@ -228,3 +228,43 @@ fn the_reason_of_an_image_names_the_expiry_of_its_url() {
     let message = found[1]["error_message"].as_str().unwrap();
     assert!(message.contains(expiry), "{message}");
 }
+
+#[test]
+fn urls_that_expire_within_the_window_are_warned_of() {
+    let appliance = Appliance::with("[images]\ncheck = false\n[synchronous]\nenabled = true");
+    let in_hours = |hours: i64| crate::appliance::now().seconds() + hours * 3600;
+    let lots: Vec<Value> = [1, 23, 25]
+        .iter()
+        .map(|hours| {
+            let expires = in_hours(*hours);
+            let image = format!("{}?Expires={expires}", appliance.image("truck.jpg"));
+            json!({"lot_id": format!("in {hours} h"), "additional_info": "", "images": [image]})
+        })
+        .collect();
+    let body = submission(&lots, &["en"]);
+    let answer = appliance.submit(&body).json();
+    let warnings: Vec<&str> = answer["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(warnings.len(), 2, "{answer}");
+    assert!(
+        warnings[0].starts_with("Lot in 1 h: 1 image URL expires from 20"),
+        "{answer}"
+    );
+    assert!(warnings[1].starts_with("Lot in 23 h: "), "{answer}");
+    // A repeat has the same answer, and a synchronous request is made at once.
+    assert_eq!(appliance.submit(&body).json()["warnings"], answer["warnings"]);
+    let alone = appliance.submit(&submission(&lots[..1], &["en"])).json();
+    assert_eq!(alone["warnings"], json!([]), "{alone}");
+    // A long list ends with a number.
+    let many: Vec<Value> = (0..30)
+        .map(|n| json!({"lot_id": n, "images": [format!("https://img.example/{n}.jpg?Expires={}", in_hours(2))]}))
+        .collect();
+    let answer = appliance.submit(&submission(&many, &["en"])).json();
+    let warnings = answer["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 21);
+    assert_eq!(warnings[20], "Image URLs of 10 further lots expire as early.");
+}

@@ -54,6 +54,7 @@ impl Api {
         if dry_run {
             let submission = check()?;
             warnings.extend(warnings::of_body(&submission));
+            warnings.extend(warnings::of_expiry(&submission, mode, now));
             return self.dry_run(client, &submission, mode, &warnings, now);
         }
         if let Some(replay) = idempotency::replay_unchecked(&self.store, &client.name, &keys, now)? {
@@ -63,6 +64,7 @@ impl Api {
         self.check_pauses()?;
         let submission = check()?;
         warnings.extend(warnings::of_body(&submission));
+        warnings.extend(warnings::of_expiry(&submission, mode, now));
         let content_sha256 = idempotency::content_sha256(body, &submission);
         let checked = CheckedSubmission {
             client: &client.name,
@@ -232,7 +234,7 @@ fn log_received(job: &JobRow, request: &Request, warnings: &[String]) {
     );
     if !warnings.is_empty() {
         let warnings = warnings.join(" ");
-        log::warn!(event = "ignored", job:% = job.id, client:% = job.client, warnings; "");
+        log::warn!(event = "warned", job:% = job.id, client:% = job.client, warnings; "");
     }
 }
 
