@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -456,11 +457,22 @@ fn systemds_watchdog_is_fed_once_all_is_well() {
     let mut appliance = Appliance::without_daemon("");
     let path = appliance.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_mins(5))).unwrap();
-    appliance.start_daemon_with(&[
-        ("NOTIFY_SOCKET", path.to_str().unwrap()),
-        ("WATCHDOG_USEC", "300000"),
-    ]);
+    wait_for_watchdog(&mut appliance, &systemd, path.to_str().unwrap());
+}
+
+/// Containers and some supervisors name a socket of the abstract namespace.
+#[test]
+fn an_abstract_notify_socket_is_told_the_same() {
+    let mut appliance = Appliance::without_daemon("");
+    let name = format!("batchkeeper-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let systemd = UnixDatagram::bind_addr(&address).unwrap();
+    wait_for_watchdog(&mut appliance, &systemd, &format!("@{name}"));
+}
+
+fn wait_for_watchdog(appliance: &mut Appliance, systemd: &UnixDatagram, socket: &str) {
+    systemd.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    appliance.start_daemon_with(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "300000")]);
     let mut heard = Vec::new();
     while heard.iter().filter(|it| **it == "WATCHDOG=1").count() < 3 {
         let mut word = [0; 256];
