@@ -28,7 +28,8 @@ text_enum! {
         BatchGone = "batch_gone",
         /// OpenAI refuses to show one batch, and shows others.
         BatchRefused = "batch_refused",
-        /// OpenAI reports a state that this program does not know.
+        /// OpenAI reports a state of a batch that this program does not know, or gives answers about it that it
+        /// cannot read.
         UnknownState = "unknown_state",
         /// OpenAI has another submission under the id of a batch.
         WrongLink = "wrong_link",

@@ -103,7 +103,9 @@ impl Listing {
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 match &error {
-                    CallError::Unknown { .. } => self.page_size = smaller_page(self.page_size),
+                    CallError::Unknown { .. } | CallError::Unreadable { .. } => {
+                        self.page_size = smaller_page(self.page_size)
+                    }
                     // OpenAI does not know the cursor any more.
                     CallError::Refused(refusal) if matches!(refusal.status, 400 | 404) => self.restart(),
                     _ => {}

@@ -72,6 +72,7 @@ fn reason(row: &BatchRow, call: &FailedCall<'_>) -> String {
             let what = match call.error {
                 CallError::Refused(_) => "OpenAI refuses",
                 CallError::NotSent { .. } | CallError::Unknown { .. } => "no answer from OpenAI for",
+                CallError::Unreadable { .. } => "no answer from OpenAI that can be understood for",
             };
             format!("{what} batch {} ({}): {}", row.id, row.stage, call.error)
         }
@@ -96,6 +97,10 @@ fn alert_message(row: &BatchRow, call: &FailedCall<'_>, evidence: CallEvidence, 
         (AlertKind::BatchGone, _) => format!(
             "OpenAI says that there is no batch {openai_id}: {error}. It is asked again; if it is lost for good, \
              `batchkeeper batches abandon {id}` sends its requests again"
+        ),
+        (AlertKind::UnknownState, _) => format!(
+            "OpenAI's answer about batch {openai_id} cannot be understood: {error}. It is asked on. Look at it: batchkeeper \
+             batches show {id}; if it is lost for good: batchkeeper batches abandon {id}"
         ),
         (AlertKind::BatchOverdue, _) => format!(
             "batch {openai_id} is past its window, and how it ended cannot be learned: {error}. It is asked on; if it \

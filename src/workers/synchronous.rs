@@ -162,7 +162,10 @@ impl SynchronousCaller {
         let response_id = response.as_ref().ok().and_then(|body| body["id"].as_str());
         let rules = self.config.retry_rules();
         // OpenAI may have done the work although its answer was lost.
-        let may_be_billed = matches!(response, Err(CallError::Unknown { .. })) || tokens != TokenUsage::ZERO;
+        let may_be_billed = matches!(
+            response,
+            Err(CallError::Unknown { .. } | CallError::Unreadable { .. })
+        ) || tokens != TokenUsage::ZERO;
         let stored = self.store.write(now, |tx| {
             let ended = EndedSynchronousCall {
                 outcome,

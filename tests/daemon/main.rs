@@ -19,6 +19,7 @@ mod keeping;
 mod large;
 mod large_changes;
 mod money;
+mod odd_server;
 mod queue;
 mod refusals;
 mod second_names;

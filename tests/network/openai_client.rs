@@ -159,7 +159,7 @@ fn not_sent<T: std::fmt::Debug>(call: CallResult<T>) -> String {
 #[track_caller]
 fn unknown<T: std::fmt::Debug>(call: CallResult<T>) -> String {
     match call {
-        Err(CallError::Unknown { message }) => message,
+        Err(CallError::Unknown { message } | CallError::Unreadable { message }) => message,
         other => panic!("not Unknown: {other:?}"),
     }
 }

@@ -22,6 +22,8 @@ use crate::domain::openai::CallError;
 
 /// OpenAI may answer 404 this often for an object that it made a moment ago.
 const EARLY_NOT_FOUND: u32 = 2;
+/// An answer that cannot be understood is reported after this many failures.
+const UNREADABLE_ANSWERS: u32 = 3;
 /// A result file that cannot be fetched is reported after this many failures.
 const DOWNLOAD_FAILURES: u32 = 5;
 
@@ -219,11 +221,14 @@ impl FailedCall<'_> {
         let is_refused = (400..429).contains(&status(self.error));
         let is_object_refused = refused == Refused::Object;
         let is_not_found = self.error.is_not_found();
+        // One answer may be a broken gateway's. Several in a row do not pass by themselves.
+        let is_unreadable =
+            matches!(self.error, CallError::Unreadable { .. }) && self.failures >= UNREADABLE_ANSWERS;
         let is_reported = match self.purpose {
-            CallPurpose::Upload => is_refused,
+            CallPurpose::Upload => is_refused || is_unreadable,
             CallPurpose::Create => is_refused && !is_input_missing(self.error),
             CallPurpose::Poll { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
-            CallPurpose::Poll { is_overdue } => is_overdue || is_object_refused,
+            CallPurpose::Poll { is_overdue } => is_overdue || is_object_refused || is_unreadable,
             CallPurpose::Download { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
             CallPurpose::Download { .. } => self.failures >= DOWNLOAD_FAILURES || is_object_refused,
             CallPurpose::FindCreated
@@ -236,6 +241,7 @@ impl FailedCall<'_> {
             CallPurpose::Create => AlertKind::CreateRefused,
             CallPurpose::Poll { .. } if is_not_found => AlertKind::BatchGone,
             CallPurpose::Poll { .. } if is_object_refused => AlertKind::BatchRefused,
+            CallPurpose::Poll { .. } if is_unreadable => AlertKind::UnknownState,
             CallPurpose::Poll { .. } => AlertKind::BatchOverdue,
             _ => AlertKind::ResultsUnavailable,
         };
@@ -265,7 +271,7 @@ fn is_key_or_money_refused(error: &CallError) -> bool {
 fn status(error: &CallError) -> u16 {
     match error {
         CallError::Refused(refusal) => refusal.status,
-        CallError::NotSent { .. } | CallError::Unknown { .. } => 0,
+        CallError::NotSent { .. } | CallError::Unknown { .. } | CallError::Unreadable { .. } => 0,
     }
 }
 
@@ -381,12 +387,17 @@ mod tests {
 
     #[test]
     fn an_alert_opens_once_a_failure_will_not_pass_by_itself() {
-        use AlertKind::{BatchGone, BatchOverdue, CreateRefused, ResultsUnavailable, UploadFailed};
+        use AlertKind::{
+            BatchGone, BatchOverdue, CreateRefused, ResultsUnavailable, UnknownState, UploadFailed,
+        };
         use CallPurpose::{Compare, Create, FindCreated, Poll, RemoveFiles, Upload};
         let status = |status| refused(status, "", "");
         let no_file = |status| refused(status, "", "input_file_id");
         let unknown = || CallError::Unknown {
             message: "timed out".into(),
+        };
+        let unreadable = || CallError::Unreadable {
+            message: "the answer is not that batch: {}".into(),
         };
         let running = Poll { is_overdue: false };
         let overdue = Poll { is_overdue: true };
@@ -395,6 +406,8 @@ mod tests {
             (Upload, status(429), 9, None),
             (Upload, status(500), 9, None),
             (Upload, unknown(), 9, None),
+            (Upload, unreadable(), 2, None),
+            (Upload, unreadable(), 3, Some(UploadFailed)),
             (Create, status(400), 0, Some(CreateRefused)),
             (Create, no_file(400), 0, None),
             (Create, no_file(404), 0, None),
@@ -404,6 +417,8 @@ mod tests {
             (overdue, status(404), 1, None),
             (running, unknown(), 9, None),
             (overdue, unknown(), 0, Some(BatchOverdue)),
+            (running, unreadable(), 2, None),
+            (running, unreadable(), 3, Some(UnknownState)),
             (DOWNLOAD, status(404), 1, None),
             (DOWNLOAD, status(404), 2, Some(ResultsUnavailable)),
             (DOWNLOAD, unknown(), 4, None),

@@ -125,7 +125,9 @@ pub fn as_answer(error: &CallError) -> Answer {
             }});
             result_line::read_body(refusal.status, &body).0
         }
-        CallError::NotSent { message } | CallError::Unknown { message } => Answer::Retry {
+        CallError::NotSent { message }
+        | CallError::Unknown { message }
+        | CallError::Unreadable { message } => Answer::Retry {
             code: String::new(),
             message: message.clone(),
         },

@@ -15,10 +15,16 @@ pub enum CallError {
     /// OpenAI answered with a status other than 2xx. A redirect is one of them, as none is followed.
     #[error("{0}")]
     Refused(OpenAiError),
-    /// It may have had its effect: a time-out, a broken connection, an answer that makes no sense.
+    /// It may have had its effect: a time-out, a broken connection.
     #[error("outcome unknown: {message}")]
     Unknown {
         /// For people.
+        message: String,
+    },
+    /// It may have had its effect: the answer of status 2xx is whole, and is not what was asked for.
+    #[error("outcome unknown: {message}")]
+    Unreadable {
+        /// For people. It quotes the answer.
         message: String,
     },
 }
@@ -51,7 +57,7 @@ impl CallError {
             Self::Refused(refusal) => {
                 (400..500).contains(&refusal.status) && !matches!(refusal.status, 408 | 409)
             }
-            Self::Unknown { .. } => false,
+            Self::Unknown { .. } | Self::Unreadable { .. } => false,
         }
     }
 

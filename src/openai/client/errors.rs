@@ -66,6 +66,12 @@ impl OpenAiClient {
         }
     }
 
+    pub(super) fn unreadable(&self, message: &str) -> CallError {
+        CallError::Unreadable {
+            message: self.redactor.message(message),
+        }
+    }
+
     pub(super) fn unknown(&self, message: &str) -> CallError {
         CallError::Unknown {
             message: self.redactor.message(message),

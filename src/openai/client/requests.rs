@@ -20,6 +20,9 @@ use crate::openai::json_objects;
 /// lines.
 const MAX_JSON_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Bytes of an answer that is not JSON that are quoted.
+const MAX_QUOTED_BYTES: usize = 300;
+
 impl OpenAiClient {
     /// Begins a request with the header fields of every call. `path` begins with a slash and is
     /// percent-encoded.
@@ -100,8 +103,14 @@ impl OpenAiClient {
         PageReader::new(self, from.reader())
             .read_to_end(&mut body)
             .map_err(|error| self.unknown(&format!("the answer broke off: {error}")))?;
-        serde_json::from_slice(&body)
-            .map_err(|error| self.unknown(&format!("the answer is not JSON: {error}")))
+        serde_json::from_slice(&body).map_err(|error| {
+            let start = String::from_utf8_lossy(&body[..body.len().min(MAX_QUOTED_BYTES)]);
+            let message = format!("the answer is not JSON: {error}: {start}");
+            match error.is_eof() {
+                true => self.unknown(&message),
+                false => self.unreadable(&message),
+            }
+        })
     }
 
     /// Encodes an id for a path or a query.
@@ -127,14 +136,14 @@ impl OpenAiClient {
     pub(super) fn as_file(&self, value: &Value, id: Option<&str>) -> CallResult<FileObject> {
         FileObject::from_json(value)
             .filter(|file| id.is_none_or(|id| file.id == id))
-            .ok_or_else(|| self.unknown(&format!("the answer is not that file: {value}")))
+            .ok_or_else(|| self.unreadable(&format!("the answer is not that file: {value}")))
     }
 
     /// Reads a Batch object, which must have this id.
     pub(super) fn as_batch(&self, value: &Value, id: Option<&str>) -> CallResult<Batch> {
         Batch::from_json(value)
             .filter(|batch| id.is_none_or(|id| batch.id == id))
-            .ok_or_else(|| self.unknown(&format!("the answer is not that batch: {value}")))
+            .ok_or_else(|| self.unreadable(&format!("the answer is not that batch: {value}")))
     }
 
     /// Reads a page of a listing that OpenAI sent at `date`.
@@ -146,7 +155,7 @@ impl OpenAiClient {
     ) -> CallResult<Page<T>> {
         json_objects::page(value, element)
             .map(|page| Page { date, ..page })
-            .ok_or_else(|| self.unknown(&format!("the answer is not that listing: {value}")))
+            .ok_or_else(|| self.unreadable(&format!("the answer is not that listing: {value}")))
     }
 }
 

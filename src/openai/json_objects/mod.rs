@@ -59,11 +59,12 @@ fn count(value: &Value) -> Option<u64> {
 }
 
 impl FileObject {
-    /// Reads a File object. `None` if it has no id, or `object` has another value.
+    /// Reads a File object. `None` if it has no id, or `object` names another kind. Some compatible servers write the
+    /// size 0 for every file, so 0 means that the size is not known.
     pub fn from_json(value: &Value) -> Option<Self> {
         Some(Self {
             id: object_id(value, "file")?,
-            bytes: count(&value["bytes"]),
+            bytes: count(&value["bytes"]).filter(|bytes| *bytes > 0),
             created_at: integer(&value["created_at"]).unwrap_or(0),
             filename: word(&value["filename"]).unwrap_or_default(),
         })
@@ -71,7 +72,7 @@ impl FileObject {
 }
 
 impl Batch {
-    /// Reads a Batch object. `None` if it has no id or no status, or `object` has another value. An unknown
+    /// Reads a Batch object. `None` if it has no id or no status, or `object` names another kind. An unknown
     /// status is kept as text.
     pub fn from_json(value: &Value) -> Option<Self> {
         let status_text = cut(&text(&value["status"])?, MAX_WORD);
@@ -93,19 +94,23 @@ impl Batch {
     }
 }
 
+/// The id of an object of a kind. `None` if `object` names another kind of OpenAI's. Compatible servers have names of
+/// their own.
 fn object_id(value: &Value, kind: &str) -> Option<String> {
+    const KINDS: [&str; 6] = ["batch", "error", "file", "list", "model", "response"];
     match text(&value["object"]) {
-        Some(object) if object != kind => None,
+        Some(object) if object != kind && KINDS.contains(&object.as_str()) => None,
         _ => word(&value["id"]),
     }
 }
 
 fn status(text: &str) -> Option<BatchStatus> {
-    match text {
-        // Some compatible servers use these spellings.
+    // Some compatible servers use these spellings.
+    let text = text.trim().to_ascii_lowercase().replace(['-', ' '], "_");
+    match text.as_str() {
         "canceled" => Some(BatchStatus::Cancelled),
         "canceling" => Some(BatchStatus::Cancelling),
-        _ => text.parse().ok(),
+        text => text.parse().ok(),
     }
 }
 
