@@ -172,15 +172,16 @@ impl Witness {
         } else {
             body["code"].as_str().unwrap_or("")
         };
-        // An example of an error has the words of the real one.
+        // An example of an error has the words and the members of the real one.
+        let names = |of: &Value| of.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
         let examples = self.examples(&response["content"][media_type]);
-        let mut of_code = examples
+        for example in examples
             .iter()
-            .filter(|it| !code.is_empty() && it["code"] == code);
-        assert!(
-            of_code.all(|it| it["error"] == body["error"]),
-            "{method} {path}: {code}"
-        );
+            .filter(|it| !code.is_empty() && it["code"] == code)
+        {
+            assert_eq!(example["error"], body["error"], "{method} {path}: {code}");
+            assert_eq!(names(example), names(&body), "{method} {path}: {code}");
+        }
         self.seen
             .insert((path.to_owned(), method.to_owned(), answer.status, code.to_owned()));
     }
