@@ -165,3 +165,56 @@ pub fn mark_checked(tx: &Tx<'_>, lot: &DueLot, missing: &[MissingImage]) -> Stor
         .execute(params![tx.now, lot.request])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, settle};
+
+    #[test]
+    fn a_released_lot_is_checked_with_all_its_images() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let store = Store::open(&folder.path().join("a.db"), now).expect("a store");
+        let missing = store.write(now, |tx| {
+            for row in [
+                "INSERT INTO batch_jobs (seq, id, client, origin, processing_mode, status, languages, total_lots,
+                     created_at, updated_at)
+                 VALUES (1, '6908f1d2-39b9-4721-bb8a-dba18120df5f', 'a', 'import', 'batch', 'pending', '[\"en\"]',
+                     1, '2026-11-25T09:00:00.000Z', '2026-11-25T09:00:00.000Z')",
+                "INSERT INTO batch_lots (id, batch_job_id, position, lot_id, additional_info, images,
+                     missing_images, status)
+                 VALUES (1, '6908f1d2-39b9-4721-bb8a-dba18120df5f', 0, '1', '',
+                     '[\"https://a/1.jpg\",\"https://a/2.jpg\"]', '[\"ftp://a/3.jpg\"]', 'pending')",
+                "INSERT INTO requests (id, lot, job, stage, language, state, since)
+                 VALUES (1, 1, 1, 'vision', '', 'held', '2026-11-25T09:00:00.000Z')",
+            ] {
+                tx.execute(row, [])?;
+            }
+            let gone = MissingImage {
+                url: "https://a/1.jpg".into(),
+                reason: "it's \"gone\"".into(),
+            };
+            let missing = |tx: &Tx<'_>| -> Stored<(String, Option<String>)> {
+                let row = tx.query_row(
+                    "SELECT missing_images, missing_reasons FROM batch_lots",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                );
+                Ok(row?)
+            };
+            add_missing(tx, 1, &[gone])?;
+            let before = missing(tx)?;
+            settle::release_lot(tx, 1, true)?;
+            Ok([before, missing(tx)?])
+        });
+        let expected = [
+            (
+                r#"["ftp://a/3.jpg","https://a/1.jpg"]"#.to_owned(),
+                Some(r#"{"https://a/1.jpg":"it's \"gone\""}"#.to_owned()),
+            ),
+            (r#"["ftp://a/3.jpg"]"#.to_owned(), None),
+        ];
+        assert_eq!(missing.expect("a write"), expected);
+    }
+}

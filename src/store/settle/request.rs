@@ -12,7 +12,7 @@ use crate::domain::decide::ended_lot::LotTexts;
 use crate::domain::decide::failed_line::RequestHistory;
 use crate::domain::job::{LotStatus, NO_IMAGE, RequestState, is_english};
 use crate::store::predicates::OPEN_REQUEST;
-use crate::store::{Stored, Tx, View, planned_calls, requests};
+use crate::store::{Stored, Tx, View, images, planned_calls, requests};
 
 /// A request with the lot and job that it belongs to.
 pub(in crate::store) struct RequestRow {
@@ -293,6 +293,12 @@ pub(in crate::store) fn release_lot(tx: &Tx<'_>, lot: i64, check_images: bool) -
         .execute(params![check_images, tx.now, lot])?;
     if released == 0 {
         return Ok(());
+    }
+    let is_checked: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM requests WHERE lot = ? AND images_due = 1)")?
+        .query_row([lot], |row| row.get(0))?;
+    if is_checked {
+        images::clear_missing(tx, lot)?;
     }
     let without_image: Option<i64> = tx
         .prepare_cached(
