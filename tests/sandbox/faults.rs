@@ -329,3 +329,28 @@ fn webhooks_and_images() {
             .all(|line| serde_json::from_str::<Value>(line).is_ok())
     );
 }
+
+#[test]
+fn a_hostile_openai_states_absurd_tokens_and_answers_with_a_known_id() {
+    let folder = folder();
+    let world = World::new(folder.path());
+    world.fault(
+        json!([{"fault": "absurd_usage", "match": "v_0"}, {"fault": "create_known_id", "match": "second"}]),
+    );
+    let first = world.batch(&vision_lines(2), "first");
+    assert_eq!(world.batch(&vision_lines(2), "second"), first);
+    assert_eq!(
+        world.get("/v1/batches").json()["data"].as_array().unwrap().len(),
+        2
+    );
+    world.wait(60);
+    let lines = world.results(&world.poll(&first), "output_file_id");
+    let usage = |id: &str| {
+        let line = lines.iter().find(|line| line["custom_id"] == id).unwrap();
+        line["response"]["body"]["usage"]["input_tokens"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(usage("v_0"), 9_000_000_000_000_000_000);
+    assert!(usage("v_1") < 1_000);
+}

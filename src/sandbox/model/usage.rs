@@ -34,9 +34,11 @@ pub struct OutputTokenDetails {
 impl UsageObject {
     /// Adds the tokens of a response to those of its batch.
     pub fn add(&mut self, other: UsageObject) {
-        self.input_tokens += other.input_tokens;
-        self.output_tokens += other.output_tokens;
-        self.output_tokens_details.reasoning_tokens += other.output_tokens_details.reasoning_tokens;
-        self.total_tokens += other.total_tokens;
+        let add = |sum: &mut u64, tokens: u64| *sum = sum.saturating_add(tokens);
+        add(&mut self.input_tokens, other.input_tokens);
+        add(&mut self.output_tokens, other.output_tokens);
+        let reasoning = &mut self.output_tokens_details.reasoning_tokens;
+        add(reasoning, other.output_tokens_details.reasoning_tokens);
+        add(&mut self.total_tokens, other.total_tokens);
     }
 }

@@ -28,7 +28,7 @@ pub struct Chaos {
 }
 
 /// What becomes of lines.
-pub const FATES: [Fate; 17] = [
+pub const FATES: [Fate; 18] = [
     Fate::Missing,
     Fate::Repeated,
     Fate::InBoth,
@@ -46,6 +46,7 @@ pub const FATES: [Fate; 17] = [
     Fate::Status(429),
     Fate::Status(500),
     Fate::FailedInside,
+    Fate::AbsurdUsage,
 ];
 
 /// An error whose text is another each time.
@@ -85,6 +86,7 @@ pub fn call_faults(op: Op) -> Vec<(&'static str, Fault)> {
         ]),
         Op::Create => faults.extend([
             ("twice", Fault::Twice),
+            ("known_id", Fault::Listed(Listed::CreateKnownId, Value::Null)),
             ("no_file", Fault::Refused(400, "", "file_id")),
             (
                 "file_lag",

@@ -115,6 +115,8 @@ pub enum Fate {
     Status(u16),
     /// HTTP 200 around a failed answer.
     FailedInside,
+    /// It states tokens that no line can have.
+    AbsurdUsage,
     /// HTTP 400: the model does not take that reasoning effort.
     Unsupported,
 }
@@ -141,6 +143,7 @@ impl Fate {
                 json!({"status": status, "code": "", "message": SCRIPTED}),
             ),
             Self::FailedInside => (Listed::FailedInside, Value::Null),
+            Self::AbsurdUsage => (Listed::AbsurdUsage, Value::Null),
             Self::Unsupported => (
                 Listed::LineError,
                 refusal(400, "unsupported_value", "reasoning.effort"),

@@ -184,12 +184,28 @@ impl SimulatedOpenAi {
             record.input_name = None;
         }
         let duplicate = trigger(Fault::CreateTwice, &record)?.map(|_| record.clone());
+        let answered_id = match trigger(Fault::CreateKnownId, &record)? {
+            Some(_) => self.oldest_batch(&caller.project),
+            None => None,
+        };
         let shared = self.add_batch(caller, record, now, false)?;
         if let Some(duplicate) = duplicate {
             let duplicate = self.assign_new_id(duplicate, now);
             self.add_batch(caller, duplicate, now, true)?;
         }
-        self.view_batch(&mut lock(&shared))
+        let mut view = self.view_batch(&mut lock(&shared))?;
+        view.id = answered_id.unwrap_or(view.id);
+        Ok(view)
+    }
+
+    /// The id of a project's oldest batch.
+    fn oldest_batch(&self, project: &str) -> Option<String> {
+        let all = self.batches.all();
+        let of_project = all.iter().filter_map(|shared| {
+            let batch = lock(shared);
+            (batch.project == project).then(|| ((batch.created_ms, batch.seq), batch.id.clone()))
+        });
+        of_project.min().map(|(_, id)| id)
     }
 
     /// Refuses with 429 if a project created too many batches within an hour.

@@ -137,8 +137,8 @@ impl SimulatedOpenAi {
             Some(value) if value == "none" => usage = UsageObject::default(),
             Some(value) => {
                 let more = value.as_u64().unwrap_or(1);
-                usage.input_tokens += more;
-                usage.total_tokens += more;
+                usage.input_tokens = usage.input_tokens.saturating_add(more);
+                usage.total_tokens = usage.total_tokens.saturating_add(more);
             }
             None => {}
         }

@@ -71,6 +71,8 @@ text_enum! {
         // compared with the batch's id, the input file's id and name, and the values of the metadata.
         /// The create makes a second, equal batch, which the answer does not mention.
         CreateTwice = "create_twice",
+        /// The create takes effect, and its answer has the id of the project's oldest batch.
+        CreateKnownId = "create_known_id",
         /// The create succeeds, and the validation does not find the input file (`invalid_request`, param
         /// `file_id`); with a value, only for creates within value ms after the upload.
         FileLagFail = "file_lag_fail",
@@ -186,6 +188,8 @@ text_enum! {
         OddUnicode = "odd_unicode",
         /// A text of value bytes (5,000,000).
         HugeLine = "huge_line",
+        /// `usage` says value tokens (9,000,000,000,000,000,000) of input and of output.
+        AbsurdUsage = "absurd_usage",
 
         // batches/result_lines.rs: one result line. `match` is compared with custom id, batch id and the
         // input file's name.

@@ -178,6 +178,9 @@ impl SimulatedOpenAi {
             let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
             faults.huge = Some(size.unwrap_or(5_000_000));
         }
+        if let Some(value) = target.trigger(rules, Fault::AbsurdUsage) {
+            faults.absurd_usage = Some(value.as_u64().unwrap_or(9_000_000_000_000_000_000));
+        }
     }
 }
 

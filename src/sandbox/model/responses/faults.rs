@@ -19,6 +19,8 @@ pub struct ResponseFaults {
     pub odd_unicode: bool,
     /// The least bytes of the text.
     pub huge: Option<usize>,
+    /// The tokens of input and of output that `usage` says.
+    pub absurd_usage: Option<u64>,
     /// The response names the model's alias instead of the dated model.
     pub names_alias: bool,
 }

@@ -93,7 +93,7 @@ pub fn complete_request(
     let is_truncated = generated.is_truncated;
     let usage = match faults.unbilled {
         true => UsageObject::default(),
-        false => usage(request, &generated),
+        false => usage(request, &generated, faults.absurd_usage),
     };
     let hash = ids::hex(&["response", seed]);
     let response = ResponseObject {
@@ -193,11 +193,13 @@ fn generate_text(request: &ResponsesRequest<'_>, faults: &ResponseFaults) -> Gen
     }
 }
 
-fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText) -> UsageObject {
+/// The tokens of an answer; `absurd` stands for those of input and of output.
+fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText, absurd: Option<u64>) -> UsageObject {
     let images = u64::try_from(request.images.len()).unwrap_or(0);
     let counted = tokens(request.instructions) + tokens(&request.text) + TOKENS_OF_AN_IMAGE * images;
-    let [input_tokens, output_tokens] = request
-        .answer_tokens
+    let [input_tokens, output_tokens] = absurd
+        .map(|tokens| [tokens; 2])
+        .or(request.answer_tokens)
         .unwrap_or([counted, generated.output_tokens]);
     UsageObject {
         input_tokens,
@@ -206,7 +208,7 @@ fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText) -> UsageObje
         output_tokens_details: OutputTokenDetails {
             reasoning_tokens: generated.reasoning_tokens,
         },
-        total_tokens: input_tokens + output_tokens,
+        total_tokens: input_tokens.saturating_add(output_tokens),
     }
 }
 
