@@ -228,8 +228,9 @@ CREATE TABLE openai_batches (
     cached_tokens           INTEGER NOT NULL DEFAULT 0,   -- are deleted
     output_tokens           INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens        INTEGER NOT NULL DEFAULT 0,
+    usage_unknown           INTEGER NOT NULL DEFAULT 0,   -- lines whose tokens are unknown
     openai_input_tokens     INTEGER,                  -- OpenAI's own usage of the whole batch; NULL if OpenAI
-    openai_cached_tokens    INTEGER,                  -- does not report it
+    openai_cached_tokens    INTEGER,                  -- does not report it, or reports what no batch can have
     openai_output_tokens    INTEGER,
     openai_reasoning_tokens INTEGER,
     cancel_wanted           INTEGER NOT NULL DEFAULT 0 CHECK (cancel_wanted IN (0, 1)),
@@ -293,6 +294,8 @@ CREATE TABLE batch_lines (
     cached_tokens    INTEGER NOT NULL DEFAULT 0,
     output_tokens    INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+    usage_unknown    INTEGER NOT NULL DEFAULT 0 CHECK (usage_unknown IN (0, 1)),  -- 1: OpenAI stated tokens that
+                                            -- no line can have; they are stored as 0
     PRIMARY KEY (batch_id, request_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_lines_request ON batch_lines (request_id);
@@ -327,6 +330,7 @@ CREATE TABLE synchronous_calls (
     cached_tokens    INTEGER NOT NULL DEFAULT 0,
     output_tokens    INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+    usage_unknown    INTEGER NOT NULL DEFAULT 0 CHECK (usage_unknown IN (0, 1)),  -- as in batch_lines
     CHECK ((ended_at IS NULL) = (outcome IS NULL)),
     CHECK (ended_at IS NULL OR started_at IS NOT NULL)
 ) STRICT;
@@ -433,6 +437,8 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_job ON events (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX events_batch ON events (batch_id) WHERE batch_id IS NOT NULL;
+-- The answers whose tokens are unknown: an alert names the newest.
+CREATE INDEX events_usage_unknown ON events (at) WHERE kind = 'usage_unknown';
 
 -- ---------------------------------------------------------------------------------------------------------
 -- Usage and money
@@ -465,6 +471,7 @@ CREATE TABLE job_usage (
     cached_tokens    INTEGER NOT NULL,
     output_tokens    INTEGER NOT NULL,
     reasoning_tokens INTEGER NOT NULL,
+    usage_unknown    INTEGER NOT NULL DEFAULT 0,    -- attempts whose tokens are unknown
     PRIMARY KEY (job, stage, language, model, mode, day)
 ) STRICT, WITHOUT ROWID;
 
@@ -479,19 +486,23 @@ CREATE TABLE client_usage (
     cached_tokens    INTEGER NOT NULL,
     output_tokens    INTEGER NOT NULL,
     reasoning_tokens INTEGER NOT NULL,
+    usage_unknown    INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (client, day, model, mode)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX client_usage_days ON client_usage (day);
 
 -- The estimated cost of a live batch for each of its clients, pico-dollars. It counts against the budget of
--- the day on which the batch was planned, until the batch is ingested or has failed.
+-- the day on which the batch was planned, until the batch is ingested or has failed. The share of lines whose
+-- tokens are unknown stays.
 CREATE TABLE reservations (
-    batch_id INTEGER NOT NULL REFERENCES openai_batches (id) ON DELETE CASCADE,
+    batch_id INTEGER REFERENCES openai_batches (id) ON DELETE CASCADE,  -- NULL: synchronous calls whose tokens
+                                            -- are unknown
     client   TEXT NOT NULL,
     day      TEXT NOT NULL,
-    cost     INTEGER NOT NULL,
-    PRIMARY KEY (batch_id, client)
-) STRICT, WITHOUT ROWID;
+    cost     INTEGER NOT NULL CHECK (cost >= 0)
+) STRICT;
+CREATE UNIQUE INDEX reservations_batches ON reservations (batch_id, client, day);
+CREATE UNIQUE INDEX reservations_calls ON reservations (client, day) WHERE batch_id IS NULL;
 
 -- The sums of the deleted lines and calls of cleaned jobs: one row for each job and batch, and one row
 -- without a batch for the job's synchronous calls.
@@ -504,7 +515,8 @@ CREATE TABLE cleaned_work (
     input_tokens     INTEGER NOT NULL,
     cached_tokens    INTEGER NOT NULL,
     output_tokens    INTEGER NOT NULL,
-    reasoning_tokens INTEGER NOT NULL
+    reasoning_tokens INTEGER NOT NULL,
+    usage_unknown    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX cleaned_work_job ON cleaned_work (job, coalesce(batch_id, 0));
 CREATE INDEX cleaned_work_batch ON cleaned_work (batch_id) WHERE batch_id IS NOT NULL;

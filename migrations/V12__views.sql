@@ -25,17 +25,23 @@ FROM openai_batches b;
 -- One attempt at a request, in a batch or by a synchronous call.
 CREATE VIEW v_attempts AS
 SELECT r.job, j.client, r.stage, r.language, b.model, 'batch' AS mode, substr(b.created_at, 1, 10) AS day,
-       l.batch_id, l.request_id, l.outcome, l.input_tokens, l.cached_tokens, l.output_tokens, l.reasoning_tokens
+       l.batch_id, l.request_id, l.outcome, l.input_tokens, l.cached_tokens, l.output_tokens, l.reasoning_tokens,
+       l.usage_unknown
 FROM batch_lines l JOIN openai_batches b ON b.id = l.batch_id JOIN requests r ON r.id = l.request_id
      JOIN batch_jobs j ON j.seq = r.job
 UNION ALL
 SELECT r.job, j.client, r.stage, r.language, coalesce(d.model, ''), 'synchronous', substr(d.started_at, 1, 10),
-       NULL, d.request_id, d.outcome, d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens
+       NULL, d.request_id, d.outcome, d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens,
+       d.usage_unknown
 FROM synchronous_calls d JOIN requests r ON r.id = d.request_id JOIN batch_jobs j ON j.seq = r.job
 WHERE d.ended_at IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------
--- Costs, in pico-dollars and in dollars: tokens times the price that is in force on the attempt's day
+-- Costs, in pico-dollars and in dollars: tokens times the price that is in force on the attempt's day.
+--
+-- `usage_unknown` counts attempts whose tokens are unknown. `cost_picodollars` then is the cost of the others, and
+-- `cost_usd` is `unknown`. Each product of the cost formula is at most 3 * 10^18 and a sum of costs is added up in
+-- two halves, so that no amount becomes a fraction.
 -- ---------------------------------------------------------------------------------------------------------
 
 -- The price of each model on each day on which it was used.
@@ -48,19 +54,28 @@ GROUP BY u.model, u.mode, u.day;
 -- What recovered batches used for jobs that this database does not have, as after a restore: OpenAI's own usage
 -- of the batch, less the usage of its lines here. `is_known` is 0 if OpenAI answered lines and reports no usage.
 CREATE VIEW v_usage_without_job AS
-SELECT id AS batch_id, substr(created_at, 1, 10) AS day, model, lines_without_job AS lines,
-       openai_input_tokens IS NOT NULL OR openai_completed = 0 AS is_known,
-       max(0, coalesce(openai_input_tokens - input_tokens, 0)) AS input_tokens,
-       max(0, coalesce(openai_cached_tokens - cached_tokens, 0)) AS cached_tokens,
-       max(0, coalesce(openai_output_tokens - output_tokens, 0)) AS output_tokens,
-       max(0, coalesce(openai_reasoning_tokens - reasoning_tokens, 0)) AS reasoning_tokens
-FROM openai_batches WHERE lines_without_job > 0 AND state IN ('ingested', 'failed');
+WITH used AS (
+    SELECT id AS batch_id, substr(created_at, 1, 10) AS day, model, lines_without_job AS lines,
+           openai_input_tokens IS NOT NULL OR openai_completed = 0 AS is_known,
+           max(0, coalesce(openai_input_tokens - input_tokens, 0)) AS input_tokens,
+           max(0, coalesce(openai_cached_tokens - cached_tokens, 0)) AS cached_tokens,
+           max(0, coalesce(openai_output_tokens - output_tokens, 0)) AS output_tokens,
+           max(0, coalesce(openai_reasoning_tokens - reasoning_tokens, 0)) AS reasoning_tokens
+    FROM openai_batches WHERE lines_without_job > 0 AND state IN ('ingested', 'failed'))
+SELECT u.*, CASE WHEN u.is_known THEN
+                (SELECT min(u.input_tokens - u.cached_tokens, 3000000000000000000 / max(p.input, 1)) * p.input
+                        + min(u.cached_tokens, 3000000000000000000 / max(p.cached, 1)) * p.cached
+                        + min(u.output_tokens, 3000000000000000000 / max(p.output, 1)) * p.output
+                 FROM prices p
+                 WHERE p.mode = 'batch' AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
+                 ORDER BY p.since DESC LIMIT 1) END AS cost_picodollars
+FROM used u;
 
 -- A batch, with what it used for jobs that this database does not have.
 CREATE VIEW v_costs AS
 WITH used AS (
     SELECT b.id, b.openai_batch_id, b.stage, b.model, b.job_id, b.state, b.lines, b.created_at,
-           coalesce(n.is_known, 1) AS is_known,
+           coalesce(n.is_known, 1) AS is_known, b.usage_unknown,
            b.input_tokens + coalesce(n.input_tokens, 0) AS input_tokens,
            b.cached_tokens + coalesce(n.cached_tokens, 0) AS cached_tokens,
            b.output_tokens + coalesce(n.output_tokens, 0) AS output_tokens,
@@ -68,8 +83,9 @@ WITH used AS (
     FROM openai_batches b LEFT JOIN v_usage_without_job n ON n.batch_id = b.id),
 costed AS (
     SELECT b.*, CASE WHEN b.is_known THEN
-                (SELECT (b.input_tokens - b.cached_tokens) * p.input + b.cached_tokens * p.cached
-                        + b.output_tokens * p.output
+                (SELECT min(b.input_tokens - b.cached_tokens, 3000000000000000000 / max(p.input, 1)) * p.input
+                        + min(b.cached_tokens, 3000000000000000000 / max(p.cached, 1)) * p.cached
+                        + min(b.output_tokens, 3000000000000000000 / max(p.output, 1)) * p.output
                  FROM prices p
                  WHERE p.mode = 'batch' AND p.since <= substr(b.created_at, 1, 10)
                    AND (b.model = p.model OR b.model GLOB p.dated_models)
@@ -78,15 +94,30 @@ costed AS (
 SELECT id AS batch_id, openai_batch_id, stage, model, job_id, state, lines,
        (SELECT count(*) FROM batch_lines l WHERE l.batch_id = costed.id AND l.outcome = 'answered')
        + (SELECT coalesce(sum(w.answered), 0) FROM cleaned_work w WHERE w.batch_id = costed.id) AS answered,
-       input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost AS cost_picodollars,
-       CASE WHEN cost IS NULL THEN 'unknown'
+       input_tokens, cached_tokens, output_tokens, reasoning_tokens, usage_unknown, cost AS cost_picodollars,
+       CASE WHEN cost IS NULL OR usage_unknown > 0 THEN 'unknown'
             ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd
 FROM costed;
 
+-- A synchronous call that was made.
+CREATE VIEW v_call_costs AS
+SELECT d.id, d.request_id, d.started_at, d.model, d.input_tokens, d.cached_tokens, d.output_tokens,
+       d.reasoning_tokens, d.usage_unknown,
+       CASE WHEN d.input_tokens + d.output_tokens = 0 THEN 0 ELSE
+           (SELECT min(d.input_tokens - d.cached_tokens, 3000000000000000000 / max(p.input, 1)) * p.input
+                   + min(d.cached_tokens, 3000000000000000000 / max(p.cached, 1)) * p.cached
+                   + min(d.output_tokens, 3000000000000000000 / max(p.output, 1)) * p.output
+            FROM prices p
+            WHERE p.mode = 'synchronous' AND p.since <= substr(d.started_at, 1, 10)
+              AND (d.model = p.model OR d.model GLOB p.dated_models)
+            ORDER BY p.since DESC LIMIT 1) END AS cost_picodollars
+FROM synchronous_calls d WHERE d.started_at IS NOT NULL;
+
 -- What a job used, by stage, language, model and day.
 CREATE VIEW v_job_usage AS
-SELECT u.*, (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
-                    + u.output_tokens * p.output
+SELECT u.*, (SELECT min(u.input_tokens - u.cached_tokens, 3000000000000000000 / max(p.input, 1)) * p.input
+                    + min(u.cached_tokens, 3000000000000000000 / max(p.cached, 1)) * p.cached
+                    + min(u.output_tokens, 3000000000000000000 / max(p.output, 1)) * p.output
              FROM prices p
              WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
              ORDER BY p.since DESC LIMIT 1) AS cost_picodollars
@@ -96,7 +127,10 @@ FROM job_usage u;
 CREATE VIEW v_job_costs AS
 WITH costed AS (
     SELECT j.*, (SELECT count(*) FROM job_usage u WHERE u.job = j.seq) AS parts,
-           (SELECT CASE WHEN count(*) = count(u.cost_picodollars) THEN sum(u.cost_picodollars) END
+           (SELECT coalesce(sum(u.usage_unknown), 0) FROM job_usage u WHERE u.job = j.seq) AS usage_unknown,
+           (SELECT CASE WHEN count(*) <> count(u.cost_picodollars) THEN NULL
+                        WHEN total(u.cost_picodollars) >= 9e18 THEN 9223372036854775807
+                        ELSE sum(u.cost_picodollars >> 32) * 4294967296 + sum(u.cost_picodollars & 4294967295) END
             FROM v_job_usage u WHERE u.job = j.seq) AS cost
     FROM batch_jobs j)
 SELECT id AS job_id, client, status,
@@ -105,10 +139,10 @@ SELECT id AS job_id, client, status,
        (SELECT coalesce(sum(cached_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS cached_tokens,
        (SELECT coalesce(sum(output_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS output_tokens,
        (SELECT coalesce(sum(reasoning_tokens), 0) FROM job_usage u WHERE u.job = costed.seq) AS reasoning_tokens,
+       usage_unknown,
        CASE parts WHEN 0 THEN 0 ELSE cost END AS cost_picodollars,
-       CASE parts WHEN 0 THEN '0.000000' ELSE
-           CASE WHEN cost IS NULL THEN 'unknown'
-            ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END END AS cost_usd,
+       CASE WHEN parts = 0 THEN '0.000000' WHEN cost IS NULL OR usage_unknown > 0 THEN 'unknown'
+            ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd,
        estimated_tokens, estimated_cost AS estimated_picodollars,
        CASE WHEN estimated_cost IS NULL THEN 'unknown'
             ELSE printf('%d.%06d', estimated_cost / 1000000000000, estimated_cost % 1000000000000 / 1000000) END
@@ -120,22 +154,23 @@ FROM costed;
 CREATE VIEW v_spending AS
 WITH used AS (
     SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-           1 AS is_known FROM client_usage
+           usage_unknown, 1 AS is_known FROM client_usage
     UNION ALL
     SELECT 'without a job', day, model, 'batch', 0, sum(input_tokens), sum(cached_tokens), sum(output_tokens),
-           sum(reasoning_tokens), min(is_known) FROM v_usage_without_job GROUP BY day, model
+           sum(reasoning_tokens), 0, min(is_known) FROM v_usage_without_job GROUP BY day, model
     HAVING min(is_known) = 0 OR sum(input_tokens + output_tokens) > 0),
 costed AS (
     SELECT u.*, CASE WHEN u.is_known THEN
-                (SELECT (u.input_tokens - u.cached_tokens) * p.input + u.cached_tokens * p.cached
-                        + u.output_tokens * p.output
+                (SELECT min(u.input_tokens - u.cached_tokens, 3000000000000000000 / max(p.input, 1)) * p.input
+                        + min(u.cached_tokens, 3000000000000000000 / max(p.cached, 1)) * p.cached
+                        + min(u.output_tokens, 3000000000000000000 / max(p.output, 1)) * p.output
                  FROM prices p
                  WHERE p.mode = u.mode AND p.since <= u.day AND (u.model = p.model OR u.model GLOB p.dated_models)
                  ORDER BY p.since DESC LIMIT 1) END AS cost
     FROM used u)
 SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-       cost AS cost_picodollars,
-       CASE WHEN cost IS NULL THEN 'unknown'
+       usage_unknown, cost AS cost_picodollars,
+       CASE WHEN cost IS NULL OR usage_unknown > 0 THEN 'unknown'
             ELSE printf('%d.%06d', cost / 1000000000000, cost % 1000000000000 / 1000000) END AS cost_usd
 FROM costed;
 
@@ -417,26 +452,28 @@ SELECT j.id AS subject, j.status, 'the counters of its tokens differ from its at
 FROM batch_jobs j
 WHERE (SELECT coalesce(sum(u.answers), 0) || ' ' || coalesce(sum(u.input_tokens), 0)
               || ' ' || coalesce(sum(u.cached_tokens), 0) || ' ' || coalesce(sum(u.output_tokens), 0)
-              || ' ' || coalesce(sum(u.reasoning_tokens), 0)
+              || ' ' || coalesce(sum(u.reasoning_tokens), 0) || ' ' || coalesce(sum(u.usage_unknown), 0)
        FROM job_usage u WHERE u.job = j.seq)
    <> (SELECT coalesce(sum(a.answered), 0) || ' ' || coalesce(sum(a.input_tokens), 0)
               || ' ' || coalesce(sum(a.cached_tokens), 0) || ' ' || coalesce(sum(a.output_tokens), 0)
-              || ' ' || coalesce(sum(a.reasoning_tokens), 0)
+              || ' ' || coalesce(sum(a.reasoning_tokens), 0) || ' ' || coalesce(sum(a.usage_unknown), 0)
        FROM (SELECT l.outcome IS 'answered' AS answered, l.input_tokens, l.cached_tokens, l.output_tokens,
-                    l.reasoning_tokens
+                    l.reasoning_tokens, l.usage_unknown
              FROM requests r JOIN batch_lines l ON l.request_id = r.id WHERE r.job = j.seq
              UNION ALL
-             SELECT d.outcome IS 'answered', d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens
+             SELECT d.outcome IS 'answered', d.input_tokens, d.cached_tokens, d.output_tokens, d.reasoning_tokens,
+                    d.usage_unknown
              FROM requests r JOIN synchronous_calls d ON d.request_id = r.id WHERE r.job = j.seq
              UNION ALL
-             SELECT w.answered, w.input_tokens, w.cached_tokens, w.output_tokens, w.reasoning_tokens
+             SELECT w.answered, w.input_tokens, w.cached_tokens, w.output_tokens, w.reasoning_tokens,
+                    w.usage_unknown
              FROM cleaned_work w WHERE w.job = j.seq) a)
 UNION ALL
 SELECT 'client ' || c.client || ' on ' || c.day, '',
        'the counters of its tokens of ' || c.model || ' differ from those of its jobs'
 FROM client_usage c
-WHERE (c.answers, c.input_tokens, c.cached_tokens, c.output_tokens, c.reasoning_tokens)
+WHERE (c.answers, c.input_tokens, c.cached_tokens, c.output_tokens, c.reasoning_tokens, c.usage_unknown)
    <> (SELECT coalesce(sum(u.answers), 0), coalesce(sum(u.input_tokens), 0), coalesce(sum(u.cached_tokens), 0),
-              coalesce(sum(u.output_tokens), 0), coalesce(sum(u.reasoning_tokens), 0)
+              coalesce(sum(u.output_tokens), 0), coalesce(sum(u.reasoning_tokens), 0), coalesce(sum(u.usage_unknown), 0)
        FROM job_usage u JOIN batch_jobs j ON j.seq = u.job
        WHERE j.client = c.client AND u.day = c.day AND u.model = c.model AND u.mode = c.mode);

@@ -52,53 +52,59 @@ END;
 
 -- The tokens of a line, by the difference: a later text may replace an error.
 CREATE TRIGGER lines_used
-AFTER UPDATE OF outcome, input_tokens, cached_tokens, output_tokens, reasoning_tokens ON batch_lines
-WHEN (NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens)
-     <> (OLD.input_tokens, OLD.cached_tokens, OLD.output_tokens, OLD.reasoning_tokens)
+AFTER UPDATE OF outcome, input_tokens, cached_tokens, output_tokens, reasoning_tokens, usage_unknown ON batch_lines
+WHEN (NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens, NEW.usage_unknown)
+     <> (OLD.input_tokens, OLD.cached_tokens, OLD.output_tokens, OLD.reasoning_tokens, OLD.usage_unknown)
   OR (NEW.outcome IS 'answered') <> (OLD.outcome IS 'answered') BEGIN
     UPDATE openai_batches SET input_tokens = input_tokens + NEW.input_tokens - OLD.input_tokens,
         cached_tokens = cached_tokens + NEW.cached_tokens - OLD.cached_tokens,
         output_tokens = output_tokens + NEW.output_tokens - OLD.output_tokens,
-        reasoning_tokens = reasoning_tokens + NEW.reasoning_tokens - OLD.reasoning_tokens
+        reasoning_tokens = reasoning_tokens + NEW.reasoning_tokens - OLD.reasoning_tokens,
+        usage_unknown = usage_unknown + NEW.usage_unknown - OLD.usage_unknown
     WHERE id = NEW.batch_id;
     INSERT INTO job_usage
     SELECT r.job, r.stage, r.language, b.model, 'batch', substr(b.created_at, 1, 10),
            (NEW.outcome IS 'answered') - (OLD.outcome IS 'answered'), NEW.input_tokens - OLD.input_tokens,
            NEW.cached_tokens - OLD.cached_tokens, NEW.output_tokens - OLD.output_tokens,
-           NEW.reasoning_tokens - OLD.reasoning_tokens
+           NEW.reasoning_tokens - OLD.reasoning_tokens, NEW.usage_unknown - OLD.usage_unknown
     FROM requests r, openai_batches b WHERE r.id = NEW.request_id AND b.id = NEW.batch_id
     ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
         input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
-        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        usage_unknown = usage_unknown + excluded.usage_unknown;
 END;
 
 -- The tokens of a synchronous call.
 CREATE TRIGGER calls_used AFTER UPDATE OF ended_at ON synchronous_calls
 WHEN OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL
- AND (NEW.outcome IS 'answered' OR NEW.input_tokens > 0 OR NEW.output_tokens > 0) BEGIN
+ AND (NEW.outcome IS 'answered' OR NEW.input_tokens > 0 OR NEW.output_tokens > 0 OR NEW.usage_unknown > 0) BEGIN
     INSERT INTO job_usage
     SELECT job, stage, language, coalesce(NEW.model, ''), 'synchronous', substr(NEW.started_at, 1, 10),
-           NEW.outcome IS 'answered', NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens
+           NEW.outcome IS 'answered', NEW.input_tokens, NEW.cached_tokens, NEW.output_tokens, NEW.reasoning_tokens,
+           NEW.usage_unknown
     FROM requests WHERE id = NEW.request_id
     ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
         input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
-        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        usage_unknown = usage_unknown + excluded.usage_unknown;
 END;
 
 -- A client's usage follows that of its jobs.
 CREATE TRIGGER job_usage_counts AFTER INSERT ON job_usage BEGIN
     INSERT INTO client_usage SELECT client, NEW.day, NEW.model, NEW.mode, NEW.answers, NEW.input_tokens,
                                     NEW.cached_tokens,
-                                    NEW.output_tokens, NEW.reasoning_tokens FROM batch_jobs WHERE seq = NEW.job
+                                    NEW.output_tokens, NEW.reasoning_tokens, NEW.usage_unknown
+    FROM batch_jobs WHERE seq = NEW.job
     ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
         input_tokens = input_tokens + excluded.input_tokens,
         cached_tokens = cached_tokens + excluded.cached_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
-        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        usage_unknown = usage_unknown + excluded.usage_unknown;
 END;
 
 CREATE TRIGGER job_usage_grows AFTER UPDATE ON job_usage BEGIN
@@ -106,14 +112,21 @@ CREATE TRIGGER job_usage_grows AFTER UPDATE ON job_usage BEGIN
         input_tokens = input_tokens + NEW.input_tokens - OLD.input_tokens,
         cached_tokens = cached_tokens + NEW.cached_tokens - OLD.cached_tokens,
         output_tokens = output_tokens + NEW.output_tokens - OLD.output_tokens,
-        reasoning_tokens = reasoning_tokens + NEW.reasoning_tokens - OLD.reasoning_tokens
+        reasoning_tokens = reasoning_tokens + NEW.reasoning_tokens - OLD.reasoning_tokens,
+        usage_unknown = usage_unknown + NEW.usage_unknown - OLD.usage_unknown
     WHERE client = (SELECT client FROM batch_jobs WHERE seq = NEW.job) AND day = NEW.day AND model = NEW.model
       AND mode = NEW.mode;
 END;
 
--- A batch that is ingested or has failed reserves nothing.
-CREATE TRIGGER reservations_end AFTER UPDATE OF state ON openai_batches WHEN NEW.state IN ('ingested', 'failed') BEGIN
-    DELETE FROM reservations WHERE batch_id = NEW.id;
+-- A batch that is ingested or has failed reserves nothing but the share of its lines whose tokens are unknown.
+CREATE TRIGGER reservations_end AFTER UPDATE OF state ON openai_batches
+WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'failed') BEGIN
+    UPDATE reservations SET cost = cost / max(1, u.lines) * u.usage_unknown
+    FROM (SELECT j.client, count(*) AS lines, sum(l.usage_unknown) AS usage_unknown
+          FROM batch_lines l JOIN requests r ON r.id = l.request_id JOIN batch_jobs j ON j.seq = r.job
+          WHERE l.batch_id = NEW.id GROUP BY j.client) u
+    WHERE NEW.usage_unknown > 0 AND reservations.batch_id = NEW.id AND u.client = reservations.client;
+    DELETE FROM reservations WHERE batch_id = NEW.id AND (cost = 0 OR NEW.usage_unknown = 0);
 END;
 
 -- ---------------------------------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ fn total(entries: &[Entry], synchronous: TokenUsage) -> TokenUsage {
 /// What all of it cost; `None` if the cost of a part is unknown.
 fn total_cost(entries: &[Entry], synchronous: SynchronousCost) -> Option<Money> {
     let paid = entries.iter().filter_map(|entry| entry.paid.as_ref());
-    let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO);
+    let used = paid.filter(|paid| paid.tokens != TokenUsage::ZERO || paid.usage_unknown > 0);
     used.map(|paid| paid.cost)
         .chain([synchronous.cost])
         .sum::<Option<Money>>()

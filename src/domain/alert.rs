@@ -65,6 +65,10 @@ text_enum! {
         WebhookFailed = "webhook_failed",
         /// OpenAI's token count of a batch differs from the sum of its lines.
         UsageDiffers = "usage_differs",
+        /// OpenAI stated tokens that no line or batch can have.
+        UsageUnknown = "usage_unknown",
+        /// The costs cannot be added up.
+        CostsUnreadable = "costs_unreadable",
         /// 80 % of a budget are used.
         Budget80 = "budget_80",
         /// A budget is used up.
@@ -133,6 +137,8 @@ pub enum AlertSubject {
     Backup,
     /// The machine's clock.
     Clock,
+    /// The costs.
+    Costs,
     /// The notifications to `alerts.webhook_url`.
     Notifications,
 }
@@ -162,6 +168,7 @@ impl fmt::Display for AlertSubject {
             Self::Disk => f.write_str("disk"),
             Self::Backup => f.write_str("backup"),
             Self::Clock => f.write_str("clock"),
+            Self::Costs => f.write_str("costs"),
             Self::Notifications => f.write_str("alerts.webhook_url"),
         }
     }
@@ -176,6 +183,7 @@ impl FromStr for AlertSubject {
             "disk" => Self::Disk,
             "backup" => Self::Backup,
             "clock" => Self::Clock,
+            "costs" => Self::Costs,
             "alerts.webhook_url" => Self::Notifications,
             _ => text
                 .parse()
@@ -326,6 +334,7 @@ mod tests {
             AlertSubject::Disk,
             AlertSubject::Backup,
             AlertSubject::Clock,
+            AlertSubject::Costs,
             AlertSubject::Notifications,
         ]);
         for subject in subjects {

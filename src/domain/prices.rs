@@ -65,8 +65,7 @@ impl Price {
 
     /// Whether a model has this price, by its own name or by a dated name.
     pub fn is_for(&self, model: &str) -> bool {
-        let rest = model.strip_prefix(&self.model);
-        rest.is_some_and(|rest| rest.is_empty() || is_date_suffix(rest))
+        is_named(model, &self.model)
     }
 
     /// The dated names that have this price, as a GLOB pattern of SQLite.
@@ -81,6 +80,12 @@ impl Price {
             ("synchronous", Rates::from_dollars(self.synchronous)),
         ]
     }
+}
+
+/// Whether a name is that of `model`, or a dated name of it.
+pub fn is_named(name: &str, model: &str) -> bool {
+    let rest = name.strip_prefix(model);
+    rest.is_some_and(|rest| rest.is_empty() || is_date_suffix(rest))
 }
 
 /// The end of a model's dated name, as a GLOB pattern of SQLite. A dated name has the price of its model.

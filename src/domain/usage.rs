@@ -48,6 +48,35 @@ impl TokenUsage {
     }
 }
 
+/// The tokens of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptUsage {
+    /// These tokens.
+    Known(TokenUsage),
+    /// OpenAI stated tokens that no request can have.
+    Unknown,
+}
+
+impl AttemptUsage {
+    /// The tokens that are stored; none if they are unknown.
+    pub fn tokens(self) -> TokenUsage {
+        match self {
+            Self::Known(tokens) => tokens,
+            Self::Unknown => TokenUsage::ZERO,
+        }
+    }
+
+    /// Whether the tokens are unknown.
+    pub fn is_unknown(self) -> bool {
+        self == Self::Unknown
+    }
+
+    /// Whether OpenAI may bill the attempt.
+    pub fn may_be_billed(self) -> bool {
+        self != Self::Known(TokenUsage::ZERO)
+    }
+}
+
 impl Add for TokenUsage {
     type Output = Self;
 

@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::batch::Stage;
 use crate::domain::decide::audit::is_budget_exhausted;
+use crate::domain::job::Mode;
 use crate::store::money::{self, BudgetUse};
 use crate::store::requests::{self, JobQueue, QueueFilter};
 use crate::store::{Stored, View};
@@ -95,7 +96,8 @@ fn add_stage(
     now: Timestamp,
     waits: &mut BudgetWaits,
 ) -> Stored<()> {
-    let line = reservation::cost_of_line(view, stage, &config.parameters(stage), now)?.unwrap_or_default();
+    let parameters = config.parameters(stage);
+    let line = reservation::cost_of_line(view, stage, Mode::Batch, &parameters, now)?.unwrap_or_default();
     let exhausted: Vec<bool> = waits
         .budgets
         .iter()

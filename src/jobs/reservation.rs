@@ -17,19 +17,20 @@ const MARGIN: (u64, u64) = (5, 4);
 /// The cost of this many lines is divided by their number, so that no fraction is lost.
 const MANY: u64 = 1_000;
 
-/// The money that one line of a batch reserves: what such lines took and a quarter more, or its output cap
-/// before any was answered. `None` if its model has no price.
+/// The money that one line of a batch reserves, or one synchronous call: what such lines took and a quarter more, or
+/// its output cap before any was answered. `None` if its model has no price.
 ///
 /// # Errors
 /// The store's.
 pub fn cost_of_line(
     view: &View,
     stage: Stage,
+    mode: Mode,
     parameters: &Parameters,
     now: Timestamp,
 ) -> Stored<Option<Money>> {
     let model = parameters.model();
-    let Some(rates) = money::rates(view, model, Mode::Batch.as_str(), &now.to_day_text())? else {
+    let Some(rates) = money::rates(view, model, mode.as_str(), &now.to_day_text())? else {
         return Ok(None);
     };
     let learned = money::learned(view, stage, model)?;
@@ -66,7 +67,7 @@ pub fn cost_of_requests(
 ) -> Stored<Option<Money>> {
     let mut cost = Some(Money::default());
     for (stage, number) in requests.into_iter().filter(|(_, number)| *number > 0) {
-        let line = cost_of_line(view, stage, &config.parameters(stage), now)?;
+        let line = cost_of_line(view, stage, Mode::Batch, &config.parameters(stage), now)?;
         cost = cost.zip(line).map(|(cost, line)| cost + line.times(number));
     }
     Ok(cost)

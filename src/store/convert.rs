@@ -90,19 +90,24 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 19] = [
+const NEW_COLUMNS: [(&str, &str); 25] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
     ("batch_lines", "setting"),
+    ("batch_lines", "usage_unknown"),
+    ("cleaned_work", "usage_unknown"),
+    ("client_usage", "usage_unknown"),
     ("batch_lots", "missing_reasons"),
     ("instance", "compared_at"),
     ("instance", "clock_confirmed_at"),
     ("instance", "clock_confirmed_by_operator_at"),
+    ("job_usage", "usage_unknown"),
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),
     ("openai_batches", "lines_without_job"),
     ("openai_batches", "refused_after"),
+    ("openai_batches", "usage_unknown"),
     ("openai_batches", "verdict"),
     ("pauses", "after_batch"),
     ("pauses", "probe_lines"),
@@ -110,6 +115,7 @@ const NEW_COLUMNS: [(&str, &str); 19] = [
     ("requests", "retry_at"),
     ("requests", "transient_failures"),
     ("requests", "transient_wait_ms"),
+    ("synchronous_calls", "usage_unknown"),
 ];
 
 /// The columns that this schema does not have: the new table, the column.

@@ -89,9 +89,10 @@ impl From<rusqlite::Error> for StoreError {
         {
             return Self::Unreadable(error.to_string());
         }
-        // SQLite has no code of its own for what its JSON functions cannot read.
-        if error.to_string().contains("malformed JSON") {
-            return Self::Unreadable(error.to_string());
+        // SQLite has no code of its own for what its JSON functions cannot read, and for a sum that is too large.
+        let message = error.to_string();
+        if message.contains("malformed JSON") || message.contains("integer overflow") {
+            return Self::Unreadable(message);
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,

@@ -33,6 +33,15 @@ const SHOWN_COSTS: u32 = 50;
 const TOKEN_SUMS: &str = "coalesce(sum(u.input_tokens), 0) AS input_tokens, coalesce(sum(u.cached_tokens), 0) AS cached_tokens,
     coalesce(sum(u.output_tokens), 0) AS output_tokens, coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens";
 
+/// The largest sum that an integer of SQLite holds, or the sum of a column of amounts, or 0: the SQL. SQLite's own
+/// `sum` fails beyond that. The halves of the amounts are added up, so that no amount becomes a fraction.
+pub(super) fn sum_of_money(column: &str) -> String {
+    format!(
+        "CASE WHEN total({column}) >= 9e18 THEN 9223372036854775807
+              ELSE coalesce(sum({column} >> 32) * 4294967296 + sum({column} & 4294967295), 0) END"
+    )
+}
+
 /// Replaces the table of prices.
 pub fn set_prices(tx: &Tx<'_>, prices: &[Price]) -> Stored<()> {
     tx.execute("DELETE FROM prices", [])?;
@@ -84,13 +93,14 @@ pub struct Learned {
     pub tokens: TokenUsage,
 }
 
-/// The usage of a model in a stage in the newest completed jobs, by language.
+/// The usage of a model in a stage in the newest completed jobs, by language. Usage that is known only in part does
+/// not count.
 pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT u.language, sum(u.answers) AS answers, {TOKEN_SUMS}
          FROM (SELECT seq FROM batch_jobs WHERE status = 'completed' ORDER BY seq DESC LIMIT ?) j
               JOIN job_usage u ON u.job = j.seq
-         WHERE u.stage = ? AND u.model = ? GROUP BY u.language HAVING sum(u.answers) > 0"
+         WHERE u.stage = ? AND u.model = ? AND u.usage_unknown = 0 GROUP BY u.language HAVING sum(u.answers) > 0"
     ))?;
     let rows = query.query_map(params![LEARNED_JOBS, stage, model], |row| {
         Ok(Learned {
@@ -105,40 +115,48 @@ pub fn learned(view: &View, stage: Stage, model: &str) -> Stored<Vec<Learned>> {
 /// The spending of a day (`2026-11-24`) or a month (`2026-11`), of one client or of all. Usage without a
 /// price does not count.
 pub fn spent(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
-    let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(cost_picodollars), 0) AS cost FROM v_spending
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {} AS cost FROM v_spending
          WHERE day >= ?1 AND day < ?1 || '~' AND (?2 IS NULL OR client = ?2)",
-    )?;
+        sum_of_money("cost_picodollars")
+    ))?;
     let cost = query.query_row(params![period, client], |row| row.get("cost"))?;
     Ok(Money(cost))
 }
 
-/// The estimated cost of the live batches that were planned in a period.
+/// The estimated cost of the live batches that were planned in a period, and of what is over and whose tokens are
+/// unknown.
 pub fn reserved(view: &View, client: Option<&str>, period: &str) -> Stored<Money> {
-    let mut query = view.prepare_cached(
-        "SELECT coalesce(sum(cost), 0) AS cost FROM reservations
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {} AS cost FROM reservations
          WHERE day >= ?1 AND day < ?1 || '~' AND (?2 IS NULL OR client = ?2)",
-    )?;
+        sum_of_money("cost")
+    ))?;
     let cost = query.query_row(params![period, client], |row| row.get("cost"))?;
     Ok(Money(cost))
 }
 
 /// The part of the estimates of jobs that are not final which is not spent yet.
 fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
-    let mut query = view.prepare_cached(
-        &format!("SELECT coalesce(sum(max(0, coalesce(j.estimated_cost, 0) -
-                    coalesce((SELECT sum(u.cost_picodollars) FROM v_job_usage u WHERE u.job = j.seq), 0))), 0) AS cost
-         FROM batch_jobs j
-         WHERE j.{LIVE_JOB} AND (?1 IS NULL OR j.client = ?1)"),
-    )?;
+    let mut query = view.prepare_cached(&format!(
+        "WITH unspent AS MATERIALIZED (
+             SELECT max(0, coalesce(j.estimated_cost, 0) -
+                        (SELECT {} FROM v_job_usage u WHERE u.job = j.seq)) AS cost
+             FROM batch_jobs j WHERE j.{LIVE_JOB} AND (?1 IS NULL OR j.client = ?1))
+         SELECT {} AS cost FROM unspent",
+        sum_of_money("u.cost_picodollars"),
+        sum_of_money("cost")
+    ))?;
     Ok(Money(query.query_row([client], |row| row.get("cost"))?))
 }
 
-/// The cost of a job so far, and its tokens. The cost is `None` if a part of it has no price.
+/// The cost of a job so far, and its tokens. The cost is `None` if a part of it has no price, or is unknown.
 pub fn job_cost(view: &View, job: i64) -> Stored<(Option<Money>, TokenUsage)> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT coalesce(sum(u.cost_picodollars), 0) AS cost, count(*) = count(u.cost_picodollars) AS is_known, {TOKEN_SUMS}
-         FROM v_job_usage u WHERE u.job = ?"
+        "SELECT {} AS cost, {TOKEN_SUMS},
+                count(*) = count(u.cost_picodollars) AND total(u.usage_unknown) = 0 AS is_known
+         FROM v_job_usage u WHERE u.job = ?",
+        sum_of_money("u.cost_picodollars")
     ))?;
     Ok(query.query_row([job], |row| {
         let (cost, is_known): (i64, bool) = (row.get("cost")?, row.get("is_known")?);
@@ -152,7 +170,7 @@ pub fn keep_estimate(tx: &Tx<'_>, job: i64, cost: Option<Money>, tokens: TokenUs
         "UPDATE batch_jobs SET estimated_cost = ?, estimated_tokens = ? WHERE seq = ?",
         params![
             cost.map(|cost| cost.0),
-            tokens.input.saturating_add(tokens.output),
+            i64::try_from(tokens.input.saturating_add(tokens.output)).unwrap_or(i64::MAX),
             job
         ],
     )?;
@@ -263,11 +281,12 @@ pub fn allowance(view: &View, budgets: &Budgets, now: Timestamp) -> Stored<Allow
     Ok(allowance)
 }
 
-/// Adds an amount to what a planned batch reserves for a client.
-pub fn reserve(tx: &Tx<'_>, batch: i64, client: &str, cost: Money) -> Stored<()> {
+/// Adds an amount to what a planned batch reserves for a client. Without a batch, to what synchronous calls cost
+/// whose tokens are unknown.
+pub fn reserve(tx: &Tx<'_>, batch: Option<i64>, client: &str, cost: Money) -> Stored<()> {
     tx.execute(
         "INSERT INTO reservations (batch_id, client, day, cost) VALUES (?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET cost = cost + excluded.cost",
+         ON CONFLICT DO UPDATE SET cost = cost + min(excluded.cost, 9223372036854775807 - cost)",
         params![batch, client, tx.now.to_day_text(), cost.0],
     )?;
     Ok(())
@@ -293,6 +312,41 @@ pub fn differences(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
         );
         let subject = AlertSubject::Usage(id);
         Ok(AlertCause { subject, message })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The batches that are over, and the jobs with synchronous calls, of which OpenAI stated after `since` tokens that
+/// they cannot have. The number of a batch's lines is known when it is over.
+pub fn unknown_usage(view: &View, since: Timestamp) -> Stored<Vec<AlertCause>> {
+    let mut query = view.prepare_cached(
+        "SELECT e.batch_id, coalesce(e.job_id, '') AS job, coalesce(b.openai_batch_id, '') AS openai_batch_id,
+                coalesce(b.usage_unknown, 0) AS lines, e.detail, max(e.id) AS newest
+         FROM events e LEFT JOIN openai_batches b ON b.id = e.batch_id
+         WHERE e.kind = 'usage_unknown' AND e.at > ? AND (b.id IS NULL OR b.ingested_at IS NOT NULL)
+         GROUP BY e.batch_id, e.job_id ORDER BY newest DESC LIMIT 20",
+    )?;
+    let rows = query.query_map([since], |row| {
+        let (job, lines): (String, u64) = (row.get("job")?, row.get("lines")?);
+        let (batch, detail): (String, String) = (row.get("openai_batch_id")?, row.get("detail")?);
+        let consequence = "They are stored as unknown: the cost is unknown, budgets keep what was reserved, and no \
+                           estimate uses them";
+        Ok(match row.get::<_, Option<i64>>("batch_id")? {
+            Some(id) => AlertCause {
+                subject: AlertSubject::Usage(id),
+                message: format!(
+                    "OpenAI stated tokens that are not possible for batch {batch}, in {lines} of its lines; the newest: \
+                     {detail}. {consequence}. Look at it: batchkeeper batches show {id}"
+                ),
+            },
+            None => AlertCause {
+                message: format!(
+                    "OpenAI stated tokens that are not possible, in a synchronous call of job {job}: {detail}. \
+                     {consequence}. Look at it: batchkeeper jobs show {job}"
+                ),
+                subject: AlertSubject::Named(job),
+            },
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -339,8 +393,8 @@ pub struct ModelUsage {
 /// The usage of each model and mode since the beginning.
 pub fn usage_by_model(view: &View) -> Stored<Vec<ModelUsage>> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT u.model, u.mode, coalesce(sum(u.cost_picodollars), 0) AS cost, {TOKEN_SUMS}
-         FROM v_spending u GROUP BY u.model, u.mode"
+        "SELECT u.model, u.mode, {} AS cost, {TOKEN_SUMS} FROM v_spending u GROUP BY u.model, u.mode",
+        sum_of_money("u.cost_picodollars")
     ))?;
     let rows = query.query_map([], |row| {
         Ok(ModelUsage {
@@ -358,6 +412,60 @@ mod tests {
     use super::*;
     use crate::domain::prices::prices;
     use crate::store::Store;
+
+    /// A sum of SQLite's own would fail, and a product would become a fraction.
+    #[test]
+    fn amounts_beyond_an_integer_s_range_are_the_largest_integer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::from_seconds(1_795_400_000);
+        let store = Store::open(&folder.path().join("a.db"), now).expect("a store");
+        let written = store.write(now, |tx| {
+            set_prices(tx, &prices(&[]))?;
+            for (client, tokens) in [("a", i64::MAX), ("b", i64::MAX), ("c", 3)] {
+                tx.execute(
+                    "INSERT INTO client_usage VALUES (?1, '2026-11-24', 'gpt-6-luna', 'batch', 1, ?2, 0, ?2, 0, 0)",
+                    params![client, tokens],
+                )?;
+            }
+            for (client, cost) in [("a", Money(i64::MAX)), ("a", Money(i64::MAX)), ("b", Money(i64::MAX))] {
+                reserve(tx, None, client, cost)?;
+            }
+            Ok(())
+        });
+        written.expect("usage");
+        let (day, month) = ("2026-11-23", "2026-11");
+        let spent = |client| store.read(|view| spent(view, client, month)).expect("a sum");
+        assert!(spent(Some("a")).0 > i64::MAX / 2);
+        assert_eq!(spent(None), Money(i64::MAX));
+        assert_eq!(spent(Some("c")), Money(3 * 50_000 + 3 * 250_000));
+        let reserved = |client| store.read(|view| reserved(view, client, day)).expect("a sum");
+        assert_eq!(
+            (reserved(None), reserved(Some("a"))),
+            (Money(i64::MAX), Money(i64::MAX))
+        );
+        let shown = store.read(|view| spending(view, now)).expect("the view");
+        assert_eq!(shown.rows.len(), 3);
+    }
+
+    /// The cost formula stands in several views, since SQLite would compute one view of all usage whole each time.
+    #[test]
+    fn every_view_has_the_same_cost_formula() {
+        let views = include_str!("../../migrations/V12__views.sql");
+        let formulas: std::collections::BTreeSet<String> = views
+            .split("(SELECT min(")
+            .skip(1)
+            .filter_map(|rest| rest.split("FROM prices").next())
+            .map(|formula| {
+                let words: Vec<&str> = formula.split_whitespace().collect();
+                words.join(" ").replace("b.", "u.").replace("d.", "u.")
+            })
+            .collect();
+        assert_eq!(formulas.len(), 1, "{formulas:?}");
+        assert_eq!(
+            views.matches("* p.output").count(),
+            views.matches("(SELECT min(").count()
+        );
+    }
 
     /// The views multiply as [`Rates::cost`] does, and know a dated name as [`Price::is_of`] does.
     #[test]
@@ -377,7 +485,7 @@ mod tests {
                 set_prices(tx, &all)?;
                 for name in names {
                     tx.execute(
-                        "INSERT INTO client_usage VALUES ('shop', '2026-11-24', ?, 'batch', 1, 1000, 400, 70, 9)",
+                        "INSERT INTO client_usage VALUES ('shop', '2026-11-24', ?, 'batch', 1, 1000, 400, 70, 9, 0)",
                         [name],
                     )?;
                 }

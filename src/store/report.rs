@@ -3,6 +3,7 @@
 use rusqlite::params;
 
 use super::columns::token_usage;
+use super::money::sum_of_money;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::money::Money;
@@ -40,7 +41,9 @@ pub struct BatchCost {
     pub answered: u64,
     /// Its tokens.
     pub tokens: TokenUsage,
-    /// The price of its tokens; `None` if the model has no price.
+    /// Lines whose tokens are unknown.
+    pub usage_unknown: u64,
+    /// The price of its tokens; `None` if the model has no price, or the tokens of a line are unknown.
     pub cost: Option<Money>,
 }
 
@@ -52,15 +55,11 @@ pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
                                     FROM batch_links k JOIN batch_jobs j ON j.seq = k.job WHERE k.batch_id = b.id)) AS owner,
                 b.lines_without_job,
                 CASE b.lines_without_job WHEN 0 THEN 0 ELSE
-                    (SELECT CASE WHEN n.is_known THEN (n.input_tokens - n.cached_tokens) * p.input
-                                 + n.cached_tokens * p.cached + n.output_tokens * p.output END
-                     FROM v_usage_without_job n, prices p
-                     WHERE n.batch_id = b.id AND p.mode = 'batch' AND p.since <= n.day
-                       AND (n.model = p.model OR n.model GLOB p.dated_models)
-                     ORDER BY p.since DESC LIMIT 1) END AS cost_without_job,
+                    (SELECT n.cost_picodollars FROM v_usage_without_job n WHERE n.batch_id = b.id) END AS cost_without_job,
                 b.duplicate_of, b.base_url, b.organization, b.project, b.lines,
                 b.state = 'failed' OR b.abandoned_at IS NOT NULL AS is_abandoned,
-                coalesce(c.answered, 0) AS answered, c.cost_picodollars, coalesce(c.input_tokens, 0) AS input_tokens,
+                coalesce(c.answered, 0) AS answered,
+                CASE c.usage_unknown WHEN 0 THEN c.cost_picodollars END AS cost, b.usage_unknown, coalesce(c.input_tokens, 0) AS input_tokens,
                 coalesce(c.cached_tokens, 0) AS cached_tokens, coalesce(c.output_tokens, 0) AS output_tokens,
                 coalesce(c.reasoning_tokens, 0) AS reasoning_tokens
          FROM openai_batches b LEFT JOIN v_costs c ON c.batch_id = b.id
@@ -87,7 +86,8 @@ pub fn batch_costs(view: &View, from: i64, to: i64) -> Stored<Vec<BatchCost>> {
             lines: row.get("lines")?,
             answered: row.get("answered")?,
             tokens: token_usage(row, "")?,
-            cost: row.get::<_, Option<i64>>("cost_picodollars")?.map(Money),
+            usage_unknown: row.get("usage_unknown")?,
+            cost: row.get::<_, Option<i64>>("cost")?.map(Money),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -100,32 +100,31 @@ pub struct SynchronousCost {
     pub calls: u64,
     /// Their tokens.
     pub tokens: TokenUsage,
-    /// The price of their tokens; `None` if a model has no price.
+    /// The price of their tokens; `None` if a model has no price, or the tokens of a call are unknown.
     pub cost: Option<Money>,
 }
 
 /// The synchronous calls that began from `from` on and before `to`.
 pub fn synchronous_cost(view: &View, from: Timestamp, to: Timestamp) -> Stored<SynchronousCost> {
-    let mut query = view.prepare(
-        "SELECT coalesce(sum(calls), 0) AS calls, coalesce(sum(cost), 0) AS cost, count(*) = count(cost) AS has_cost,
+    let mut query = view.prepare(&format!(
+        "SELECT coalesce(sum(calls), 0) AS calls, {} AS cost,
+                count(*) = count(cost) AND total(usage_unknown) = 0 AS has_cost,
                 coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(cached_tokens), 0) AS cached_tokens,
                 coalesce(sum(output_tokens), 0) AS output_tokens,
                 coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens
-         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-                      CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
-                          (SELECT (d.input_tokens - d.cached_tokens) * p.input + d.cached_tokens * p.cached
-                                  + d.output_tokens * p.output
-                           FROM v_day_prices p WHERE p.model = d.model AND p.mode = 'synchronous'
-                             AND p.day = substr(d.started_at, 1, 10)) END AS cost
-               FROM synchronous_calls d WHERE started_at >= ?1 AND started_at < ?2
+         FROM (SELECT 1 AS calls, input_tokens, cached_tokens, output_tokens, reasoning_tokens, usage_unknown,
+                      cost_picodollars AS cost
+               FROM v_call_costs WHERE started_at >= ?1 AND started_at < ?2
                UNION ALL
                -- The model of a cleaned job's calls is in the job's usage.
-               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+               SELECT lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens, usage_unknown,
                       CASE WHEN input_tokens + output_tokens = 0 THEN 0 ELSE
-                          (SELECT CASE WHEN count(*) = count(c.cost_picodollars) THEN sum(c.cost_picodollars) END
+                          (SELECT CASE WHEN count(*) = count(c.cost_picodollars) THEN {} END
                            FROM v_job_usage c WHERE c.job = w.job AND c.mode = 'synchronous') END
                FROM cleaned_work w WHERE batch_id IS NULL AND began_at >= ?1 AND began_at < ?2)",
-    )?;
+        sum_of_money("cost"),
+        sum_of_money("c.cost_picodollars")
+    ))?;
     let row = query.query_row([from, to], |row| {
         let (cost, has_cost): (i64, bool) = (row.get("cost")?, row.get("has_cost")?);
         Ok(SynchronousCost {

@@ -157,7 +157,7 @@ pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
 /// Sums of the lines or calls `w` of a chunk.
 const SUMS: &str =
     "count(*), coalesce(sum(w.outcome = 'answered'), 0), sum(w.input_tokens), sum(w.cached_tokens),
-    sum(w.output_tokens), sum(w.reasoning_tokens)";
+    sum(w.output_tokens), sum(w.reasoning_tokens), sum(w.usage_unknown)";
 
 /// Adds the sums of a chunk to those of earlier ones.
 const ADD_SUMS: &str =
@@ -165,7 +165,8 @@ const ADD_SUMS: &str =
     answered = answered + excluded.answered, input_tokens = input_tokens + excluded.input_tokens,
     cached_tokens = cached_tokens + excluded.cached_tokens,
     output_tokens = output_tokens + excluded.output_tokens,
-    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens";
+    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+    usage_unknown = usage_unknown + excluded.usage_unknown";
 
 /// Removes the lots of a job up to position `last`, and keeps the sums of their lines and calls.
 fn clean_chunk(tx: &Tx<'_>, job: &ExpiredJob, last: i64) -> Stored<()> {

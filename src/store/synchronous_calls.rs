@@ -15,7 +15,7 @@ use crate::domain::batch::Outcome;
 use crate::domain::decide::failed_line::LineOrigin;
 use crate::domain::due::Due;
 use crate::domain::job::RequestState;
-use crate::domain::usage::TokenUsage;
+use crate::domain::usage::{AttemptUsage, TokenUsage};
 
 /// A planned call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct SynchronousResult<'a> {
     /// OpenAI's id of the response.
     pub response_id: Option<&'a str>,
     /// Its tokens.
-    pub tokens: TokenUsage,
+    pub usage: AttemptUsage,
 }
 
 /// The first planned call. It waits while its lot's images are checked. A call planned for later than in
@@ -114,11 +114,11 @@ pub fn end(
         cached,
         output,
         reasoning,
-    } = result.tokens;
+    } = result.usage.tokens();
     tx.prepare_cached(
         "UPDATE synchronous_calls SET ended_at = ?, outcome = ?, error = ?, model = ?, response_id = ?,
              input_tokens = ?,
-                cached_tokens = ?, output_tokens = ?, reasoning_tokens = ?
+                cached_tokens = ?, output_tokens = ?, reasoning_tokens = ?, usage_unknown = ?
          WHERE id = ? AND ended_at IS NULL",
     )?
     .execute(params![
@@ -131,6 +131,7 @@ pub fn end(
         cached,
         output,
         reasoning,
+        result.usage.is_unknown(),
         call.id
     ])?;
     let request = settle::get_request(tx, call.request)?;

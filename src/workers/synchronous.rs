@@ -11,18 +11,27 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::base::clock::{Clock, Moment, Timestamp};
+use crate::base::fields::Fields;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
+use crate::domain::batch::Stage;
+use crate::domain::decide::stated_usage::UsageLimits;
 use crate::domain::decide::synchronous_failure::{EndedSynchronousCall, PauseDecision, as_answer};
 use crate::domain::due::Due;
+use crate::domain::job::Mode;
+use crate::domain::request_body::RAISED;
 use crate::domain::result_line;
 use crate::domain::usage::TokenUsage;
+use crate::jobs::reservation;
 use crate::openai::{CallError, ResponsesApi};
 use crate::store::synchronous_calls::{self, SynchronousCall, SynchronousResult};
-use crate::store::{Store, StoreError, Stored, Tx, View, alerts, requests};
+use crate::store::{Store, StoreError, Stored, Tx, View, alerts, events, jobs, money, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{SET_ASIDE, TickOutcome, Worker, WorkerError};
+
+/// The longest id of a response that is stored, in bytes.
+const MAX_ID: usize = 256;
 
 /// The synchronous worker.
 pub struct SynchronousCaller {
@@ -38,7 +47,10 @@ pub struct SynchronousCaller {
 struct MadeCall {
     call: SynchronousCall,
     job: String,
+    stage: Stage,
     model: String,
+    /// The cap of its answer, at most.
+    output_cap: u32,
     response: Result<Value, CallError>,
 }
 
@@ -128,6 +140,8 @@ impl SynchronousCaller {
         self.end(MadeCall {
             call,
             model: parameters.model().to_owned(),
+            output_cap: parameters.max_output_tokens().saturating_mul(RAISED),
+            stage: line.custom_id.stage(),
             job: line.custom_id.job,
             response,
         })
@@ -146,26 +160,43 @@ impl SynchronousCaller {
         }
     }
 
+    /// A call whose tokens are unknown counts in the budgets as a line that is reserved.
+    fn keep_unknown_cost(&self, tx: &Tx<'_>, made: &MadeCall, stated: &str) -> Stored<()> {
+        let detail = Fields::new().with_text(stated);
+        events::record(tx, Some(&made.job), None, "usage_unknown", detail)?;
+        let parameters = self.config.parameters(made.stage);
+        let cost = reservation::cost_of_line(tx, made.stage, Mode::Synchronous, &parameters, tx.now)?;
+        match (cost, jobs::by_id(tx, &made.job)?) {
+            (Some(cost), Some(job)) => money::reserve(tx, None, &job.client, cost),
+            _ => Ok(()),
+        }
+    }
+
     fn store_result(&self, made: &MadeCall) -> Stored<()> {
         let MadeCall {
             call,
             job,
             model,
+            output_cap,
             response,
+            ..
         } = made;
         let now = self.clock.now().wall;
-        let (answer, tokens) = match response {
+        let (answer, stated) = match response {
             Ok(body) => result_line::read_body(200, body),
             Err(error) => (as_answer(error), TokenUsage::ZERO),
         };
         let (outcome, text, error) = answer.outcome();
+        let limits = UsageLimits::of_request(model, Some(u64::from(*output_cap)));
+        let usage = limits.usage(stated);
         let response_id = response.as_ref().ok().and_then(|body| body["id"].as_str());
+        let response_id = response_id.filter(|id| id.len() <= MAX_ID);
         let rules = self.config.retry_rules();
         // OpenAI may have done the work although its answer was lost.
         let may_be_billed = matches!(
             response,
             Err(CallError::Unknown { .. } | CallError::Unreadable { .. })
-        ) || tokens != TokenUsage::ZERO;
+        ) || usage.may_be_billed();
         let stored = self.store.write(now, |tx| {
             let ended = EndedSynchronousCall {
                 outcome,
@@ -184,9 +215,12 @@ impl SynchronousCaller {
                 may_be_billed,
                 model,
                 response_id,
-                tokens,
+                usage,
             };
             synchronous_calls::end(tx, call, &result, rules, decision.next_call)?;
+            if usage.is_unknown() {
+                self.keep_unknown_cost(tx, made, &limits.describe(stated))?;
+            }
             apply_pause(tx, decision.pause, response.as_ref().err())?;
             Ok(decision.outcome)
         });

@@ -100,7 +100,7 @@ fn what_must_hold_of_a_job_under_way_is_watched() {
         &world,
         "v_bad_usage",
         false,
-        "INSERT INTO job_usage VALUES (1, 'vision', '', 'a model', 'batch', '2026-11-23', 1, 500, 0, 50, 0)",
+        "INSERT INTO job_usage VALUES (1, 'vision', '', 'a model', 'batch', '2026-11-23', 1, 500, 0, 50, 0, 0)",
         "DELETE FROM job_usage WHERE model = 'a model'; DELETE FROM client_usage WHERE model = 'a model'",
     );
     breaks(

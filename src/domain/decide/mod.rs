@@ -21,5 +21,6 @@ pub mod polled_batch;
 pub mod refused_batch;
 pub mod remote_cleanup;
 pub mod request_error;
+pub mod stated_usage;
 pub mod synchronous_failure;
 pub mod webhook_answer;

@@ -7,8 +7,6 @@ use crate::domain::usage::TokenUsage;
 use crate::python_json::{Json, Text, parse};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// More tokens than any request can have: a larger number means nothing.
-const MOST_TOKENS: u64 = 1 << 32;
 
 /// Reads one line of a result file (split at LF only: strings may hold bare U+2028 and the like).
 ///
@@ -202,14 +200,17 @@ impl AnswerParts {
     }
 }
 
-/// Reads the tokens in the words of either endpoint.
+/// Reads the tokens in the words of either endpoint, as they are stated. A number that is no count (negative, a
+/// fraction, too long) is read as the largest one, which no request can have.
 fn usage(body: Json<'_>) -> TokenUsage {
     let Some(usage) = member(body, "usage") else {
         return TokenUsage::ZERO;
     };
     let count = |of: Option<Json<'_>>, name| {
         let count = of.and_then(|of| member(of, name));
-        count.and_then(Json::as_u64)
+        count?
+            .as_number()
+            .map(|_| count.and_then(Json::as_u64).unwrap_or(u64::MAX))
     };
     let either = |responses, chat| {
         count(Some(usage), responses)
@@ -231,7 +232,6 @@ fn usage(body: Json<'_>) -> TokenUsage {
             "reasoning_tokens",
         ),
     }
-    .map(|tokens| tokens.min(MOST_TOKENS))
 }
 
 /// The custom id of a line that is no JSON, as it is cut off or its encoding is broken. A `"custom_id"` inside

@@ -493,14 +493,12 @@ fn tokens_are_counted_in_both_vocabularies() {
             ..expected
         }
     );
-    for nonsense in [
-        json!(null),
-        json!({"input_tokens": -1}),
-        json!({"input_tokens": "10"}),
-        json!(7),
-    ] {
+    for nonsense in [json!(null), json!({"input_tokens": "10"}), json!(7)] {
         assert_eq!(usage(nonsense), TokenUsage::ZERO);
     }
+    let absurd = "{\"input_tokens\": -1, \"output_tokens\": 1e30}";
+    let read = usage(serde_json::from_str(absurd).expect("JSON"));
+    assert_eq!((read.input, read.output), (u64::MAX, u64::MAX));
 }
 
 fn line_saying(text: &str) -> String {

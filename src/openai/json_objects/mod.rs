@@ -125,6 +125,10 @@ fn counts(value: &Value) -> RequestCounts {
 
 /// The tokens of a whole batch. `None` if all numbers are zero, which means that they are not known yet.
 fn usage(value: &Value) -> Option<TokenUsage> {
+    let tokens = |value: &Value| match value {
+        Value::Number(_) => Some(count(value).unwrap_or(u64::MAX)),
+        _ => None,
+    };
     let tokens = TokenUsage {
         input: count(&value["input_tokens"])?,
         cached: count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),

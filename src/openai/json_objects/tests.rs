@@ -87,3 +87,29 @@ fn what_is_kept_of_an_object_is_limited() {
         None
     );
 }
+
+#[test]
+fn an_id_or_a_time_that_cannot_be_one_has_no_value() {
+    let with = |member: &str, value: Value| {
+        let mut batch = json!({"id": "batch_1", "status": "completed", "created_at": 7, "expires_at": 9});
+        batch[member] = value;
+        Batch::from_json(&batch)
+    };
+    for id in ["batch_\u{0}1", "batch_\n1", &"x".repeat(MAX_WORD + 1), ""] {
+        assert_eq!(with("id", json!(id)), None, "{id:?}");
+    }
+    for time in [json!(-1), json!(i64::MAX), json!(i64::MIN), json!(1e300)] {
+        let created = with("created_at", time.clone()).unwrap();
+        assert_eq!((created.created_at, created.expires_at), (0, Some(9)), "{time}");
+        let expires = with("expires_at", time).unwrap();
+        assert_eq!((expires.created_at, expires.expires_at), (7, None));
+    }
+    let counts = json!({"total": -1, "completed": u64::MAX, "failed": 1e300});
+    assert_eq!(
+        with("request_counts", counts).unwrap().counts,
+        RequestCounts::default()
+    );
+    let usage = json!({"input_tokens": u64::MAX, "output_tokens": -5});
+    let usage = with("usage", usage).unwrap().usage.unwrap();
+    assert_eq!((usage.input, usage.output), (u64::MAX, u64::MAX));
+}

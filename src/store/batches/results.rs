@@ -13,6 +13,9 @@ use crate::store::{Stored, Tx, View, events, moved};
 /// More lines than any batch has: a larger count means nothing.
 pub(in crate::store) const MOST_LINES: u64 = 1 << 32;
 
+/// The most lines that OpenAI accepts in a batch.
+const LARGEST_BATCH: u64 = 50_000;
+
 /// Stores what OpenAI reports of a batch that still runs.
 pub fn record_poll(tx: &Tx<'_>, id: i64, remote: &Batch, next_at: Timestamp) -> Stored<()> {
     let changed = tx
@@ -54,15 +57,27 @@ pub fn mark_ended(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     events::record(tx, None, Some(id), "ended", detail)
 }
 
-/// Stores OpenAI's own usage of a batch, if OpenAI reports it.
+/// Stores OpenAI's own usage of a batch, if OpenAI reports it and the batch can have it.
 pub fn record_usage(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
-    if let Some(tokens) = remote.usage {
-        tx.execute(
-            "UPDATE openai_batches SET openai_input_tokens = ?, openai_cached_tokens = ?, openai_output_tokens = ?,
-                    openai_reasoning_tokens = ? WHERE id = ?",
-            params![tokens.input, tokens.cached, tokens.output, tokens.reasoning, id],
-        )?;
+    let Some(stated) = remote.usage else {
+        return Ok(());
+    };
+    let lines: u64 = tx.query_row(
+        "SELECT lines + lines_without_job FROM openai_batches WHERE id = ?",
+        [id],
+        |row| row.get(0),
+    )?;
+    let lines = lines.max(remote.counts.total.min(LARGEST_BATCH));
+    let limits = super::get(tx, id)?.usage_limits().times(lines);
+    if !limits.allow(stated) {
+        let detail = Fields::new().with_text(&format!("of the whole batch {}", limits.describe(stated)));
+        return events::record(tx, None, Some(id), "usage_unknown", detail);
     }
+    tx.execute(
+        "UPDATE openai_batches SET openai_input_tokens = ?, openai_cached_tokens = ?, openai_output_tokens = ?,
+                openai_reasoning_tokens = ? WHERE id = ?",
+        params![stated.input, stated.cached, stated.output, stated.reasoning, id],
+    )?;
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! A row of `openai_batches`, as the workers see it.
 
 use rusqlite::Row;
+use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::domain::batch::{BatchState, ResultKind, Scheme, Stage};
 use crate::domain::decide::batch_verdict::BatchVerdict;
+use crate::domain::decide::stated_usage::UsageLimits;
 use crate::domain::openai::{BatchError, Identity, RequestCounts};
+use crate::domain::request_body::RAISED;
 use crate::store::Stored;
 
 /// A submission, and its batch at OpenAI once there is one.
@@ -116,6 +119,14 @@ impl BatchRow {
             ResultKind::Output => &self.output,
             ResultKind::Error => &self.error_file,
         }
+    }
+
+    /// The most tokens that one of its lines can have. The cap of an answer may have been raised. A batch that was
+    /// linked by a recovery has no parameters.
+    pub fn usage_limits(&self) -> UsageLimits {
+        let parameters: Value = serde_json::from_str(&self.parameters).unwrap_or_default();
+        let cap = parameters["max_output_tokens"].as_u64();
+        UsageLimits::of_request(&self.model, cap.map(|cap| cap.saturating_mul(RAISED.into())))
     }
 
     /// Reads a row that has all columns of the table.

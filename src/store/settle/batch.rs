@@ -34,7 +34,7 @@ pub fn settle_lines(
         })?;
     let origin = LineOrigin::Batch(verdict.unwrap_or(BatchVerdict::Sound));
     let mut query = tx.prepare_cached(
-        "SELECT request_id, outcome, error, settled, input_tokens + output_tokens > 0 AS may_be_billed
+        "SELECT request_id, outcome, error, settled, input_tokens + output_tokens + usage_unknown > 0 AS may_be_billed
          FROM batch_lines WHERE batch_id = ? AND request_id > ?
          ORDER BY request_id LIMIT ?",
     )?;

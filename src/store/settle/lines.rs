@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::request::{AnswerOrigin, get_request, succeed};
 use crate::domain::batch::{CustomId, Outcome, Scheme};
 use crate::domain::parameters::Setting;
-use crate::domain::usage::TokenUsage;
+use crate::domain::usage::{AttemptUsage, TokenUsage};
 use crate::store::batches::BatchRow;
 use crate::store::{Stored, Tx, View};
 
@@ -23,7 +23,7 @@ pub struct LineResult<'a> {
     /// The setting that is to blame; `None` if none is.
     pub setting: Option<Setting>,
     /// Its tokens.
-    pub tokens: TokenUsage,
+    pub usage: AttemptUsage,
 }
 
 /// Ingests one line of a result file. False if it belongs to no line of this batch.
@@ -39,7 +39,7 @@ pub fn ingest_line(tx: &Tx<'_>, batch: &BatchRow, line: &LineResult<'_>) -> Stor
     for request in &requests {
         record_line(tx, batch.id, *request, &line)?;
         // A line may answer several requests, but its tokens were billed once.
-        line.tokens = TokenUsage::ZERO;
+        line.usage = AttemptUsage::Known(TokenUsage::ZERO);
     }
     Ok(!requests.is_empty())
 }
@@ -76,11 +76,11 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
         cached,
         output,
         reasoning,
-    } = line.tokens;
+    } = line.usage.tokens();
     let first = tx
         .prepare_cached(
             "UPDATE batch_lines SET outcome = ?1, error = ?2, setting = ?10, settled = max(settled, ?3),
-                    input_tokens = ?4, cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7
+                    input_tokens = ?4, cached_tokens = ?5, output_tokens = ?6, reasoning_tokens = ?7, usage_unknown = ?11
              WHERE batch_id = ?8 AND request_id = ?9 AND (outcome IS NULL OR outcome = 'not_run' OR (?3 AND outcome <> 'answered'))",
         )?
         .execute(params![
@@ -93,7 +93,8 @@ fn record_line(tx: &Tx<'_>, batch: i64, request: i64, line: &LineResult<'_>) -> 
             reasoning,
             batch,
             request,
-            line.setting
+            line.setting,
+            line.usage.is_unknown()
         ])?;
     if first == 1 && answered {
         succeed(tx, &get_request(tx, request)?, line.text, AnswerOrigin::Batch)?;

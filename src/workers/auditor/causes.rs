@@ -7,7 +7,7 @@ use crate::domain::decide::audit::{is_backup_late, is_budget_used};
 use crate::jobs::budget_waits::{BudgetWait, BudgetWaits};
 use crate::store::invariants::Finding;
 use crate::store::money::BudgetUse;
-use crate::store::{Store, Stored, View, backup};
+use crate::store::{Store, StoreError, Stored, View, backup};
 use crate::workers::pauses;
 
 /// The disk has less free space than `limits.disk_reserve`.
@@ -50,6 +50,22 @@ pub(super) fn late_backup(view: &View, config: &BackupConfig, now: Timestamp) ->
         subject: AlertSubject::Backup,
         message,
     }])
+}
+
+/// The budgets, or the cause of an alert if the costs cannot be added up. That ends no worker.
+pub(super) fn of_costs(budgets: Stored<BudgetWaits>) -> Stored<(BudgetWaits, Vec<AlertCause>)> {
+    match budgets {
+        Ok(budgets) => Ok((budgets, Vec::new())),
+        Err(StoreError::Unreadable(error)) => {
+            let message = format!(
+                "the costs cannot be added up: {error}. No batch is packed under a budget meanwhile; everything else \
+                 goes on. Look at them: batchkeeper report"
+            );
+            let subject = AlertSubject::Costs;
+            Ok((BudgetWaits::default(), vec![AlertCause { subject, message }]))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The budgets of which at least 80 percent are used.

@@ -98,7 +98,7 @@ impl Auditor {
         let overdue = overdue_before(now.wall);
         let reported = reported_after(now.wall);
         self.store.read(|view| {
-            let budgets = budget_waits(view, &self.config, now.wall)?;
+            let (budgets, costs) = causes::of_costs(budget_waits(view, &self.config, now.wall))?;
             // While OpenAI refuses the account no batch moves, and that has an alert of its own. Between two probes
             // its pause is over, and still there.
             let stalled_batches = match pauses::is_account_refused(view)? {
@@ -112,6 +112,8 @@ impl Auditor {
                 (AlertKind::StuckBatch, stalled_batches),
                 (AlertKind::BatchOverdue, stuck::overdue_batches(view, overdue)?),
                 (AlertKind::UsageDiffers, money::differences(view, reported)?),
+                (AlertKind::UsageUnknown, money::unknown_usage(view, reported)?),
+                (AlertKind::CostsUnreadable, costs),
                 (AlertKind::Budget80, causes::mostly_used_budgets(&budgets)),
                 (AlertKind::Budget100, causes::used_up_budgets(&budgets)),
                 (

@@ -6,8 +6,9 @@ use super::Ingester;
 use crate::base::clock::Moment;
 use crate::base::fields::Fields;
 use crate::domain::batch::{Outcome, ResultKind};
+use crate::domain::decide::stated_usage::UsageLimits;
 use crate::domain::result_line;
-use crate::domain::usage::TokenUsage;
+use crate::domain::usage::{AttemptUsage, TokenUsage};
 use crate::openai::jsonl::{LineContent, LineReader};
 use crate::store::batches::{self, BatchRow};
 use crate::store::settle::{self, LineResult};
@@ -83,20 +84,45 @@ impl Ingester {
 
 /// Ingests some lines of a result file, and stores how far it is read.
 fn ingest_chunk(tx: &Tx<'_>, row: &BatchRow, kind: ResultKind, chunk: &Chunk) -> Stored<()> {
-    let (mut unknown, mut broken) = (0, Vec::new());
+    let mut faults = ChunkFaults::new(row);
+    let mut unknown = 0;
     for line in &chunk.lines {
-        if !ingest_line(tx, row, line, &mut broken)? {
+        if !ingest_line(tx, row, line, &mut faults)? {
             unknown += 1;
         }
     }
-    if let Some(first) = broken.first() {
+    if let Some(first) = faults.broken.first() {
         let detail = Fields::new()
             .with("file", kind.as_str())
-            .with("lines", broken.len())
+            .with("lines", faults.broken.len())
             .with("first", first.as_str());
         events::record(tx, None, Some(row.id), "broken_lines", detail)?;
     }
+    if let Some(first) = faults.absurd.first() {
+        let detail = Fields::new().with_text(first);
+        events::record(tx, None, Some(row.id), "usage_unknown", detail)?;
+    }
     batches::record_ingested(tx, row.id, kind, chunk.end, unknown)
+}
+
+/// The faults of the lines of a chunk.
+struct ChunkFaults {
+    /// The most tokens that a line can have.
+    limits: UsageLimits,
+    /// The fault of each line that cannot be read.
+    broken: Vec<String>,
+    /// Each line that states tokens which it cannot have.
+    absurd: Vec<String>,
+}
+
+impl ChunkFaults {
+    fn new(row: &BatchRow) -> Self {
+        Self {
+            limits: row.usage_limits(),
+            broken: Vec::new(),
+            absurd: Vec::new(),
+        }
+    }
 }
 
 /// How the last line of a file may end.
@@ -138,12 +164,12 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>, last: LastLine) -> io::
 }
 
 /// Ingests one line into its lot. False if it belongs to no line of this batch. A fault of the
-/// line is added to `broken`.
-fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], broken: &mut Vec<String>) -> Stored<bool> {
+/// line is added to `faults`.
+fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], faults: &mut ChunkFaults) -> Stored<bool> {
     let line = match result_line::read_line(line) {
         Ok(line) => line,
         Err(unreadable) => {
-            broken.push(unreadable.message.clone());
+            faults.broken.push(unreadable.message.clone());
             let Some(custom_id) = &unreadable.custom_id else {
                 return Ok(false);
             };
@@ -153,19 +179,25 @@ fn ingest_line(tx: &Tx<'_>, row: &BatchRow, line: &[u8], broken: &mut Vec<String
                 text: "",
                 error: &unreadable.message,
                 setting: None,
-                tokens: TokenUsage::ZERO,
+                usage: AttemptUsage::Known(TokenUsage::ZERO),
             };
             return settle::ingest_line(tx, row, &result);
         }
     };
     let (outcome, text, error) = line.answer.outcome();
+    let usage = faults.limits.usage(line.usage);
     let result = LineResult {
         custom_id: &line.custom_id,
         outcome,
         text,
         error: &error,
         setting: line.answer.setting(),
-        tokens: line.usage,
+        usage,
     };
-    settle::ingest_line(tx, row, &result)
+    let is_known = settle::ingest_line(tx, row, &result)?;
+    if is_known && usage.is_unknown() {
+        let stated = faults.limits.describe(line.usage);
+        faults.absurd.push(format!("of line {} {stated}", line.custom_id));
+    }
+    Ok(is_known)
 }

@@ -8,6 +8,7 @@ use crate::base::clock::Moment;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
 use crate::domain::decide::refused_batch::LONGEST_REFUSAL_WAIT;
+use crate::domain::job::Mode;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
 use crate::jobs::reservation;
@@ -181,7 +182,7 @@ impl Submitter {
             let line_cost = if queues.is_empty() {
                 None
             } else {
-                reservation::cost_of_line(view, stage, &parameters, now.wall)?
+                reservation::cost_of_line(view, stage, Mode::Batch, &parameters, now.wall)?
             };
             let allowance = money::allowance(view, &budgets, now.wall)?;
             Ok((filter, queues, line_cost.unwrap_or_default(), allowance))
@@ -307,7 +308,7 @@ impl Submitter {
                 }
                 let claimed = requests::claim(tx, batch, &chosen)?;
                 let cost = pack.line_cost.times(claimed as u64);
-                money::reserve(tx, batch, &of.client, cost)?;
+                money::reserve(tx, Some(batch), &of.client, cost)?;
                 queue::add_tokens(tx, batch, tokens)
             })?;
             if waiting.len() < CHUNK as usize {
