@@ -273,6 +273,14 @@ CREATE INDEX openai_batches_usage ON openai_batches (ingested_at)
 
 CREATE INDEX openai_batches_without_job ON openai_batches (id) WHERE lines_without_job > 0;
 
+-- Batches that carry this database's id and that an operator has said it did not make (`recover --ignore`).
+CREATE TABLE ignored_batches (
+    openai_batch_id TEXT PRIMARY KEY,
+    openai_time     INTEGER NOT NULL,       -- OpenAI's created_at, seconds
+    evidence        TEXT NOT NULL,          -- why it is not this database's
+    ignored_at      TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- The jobs that a batch works for.
 CREATE TABLE batch_links (
     batch_id INTEGER NOT NULL REFERENCES openai_batches (id),

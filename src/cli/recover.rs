@@ -18,6 +18,12 @@ pub(super) struct RecoverOptions {
     /// Link what can be linked; without this nothing is changed
     #[arg(long)]
     apply: bool,
+    /// Leave this batch alone, which carries this database's id and which this program did not make; needs --apply
+    #[arg(long, value_name = "BATCH", conflicts_with = "new_identity")]
+    ignore: Option<String>,
+    /// Repeat the id of a batch to ignore whose input cannot be read
+    #[arg(long, value_name = "BATCH", requires = "ignore")]
+    unread: Option<String>,
     /// Make a copied database another one, which leaves the batches to the original
     #[arg(long, conflicts_with = "apply")]
     new_identity: bool,
@@ -26,6 +32,9 @@ pub(super) struct RecoverOptions {
 pub(super) fn run(context: &Context, options: &RecoverOptions) -> Outcome {
     if options.new_identity {
         return take_new_identity(context);
+    }
+    if let Some(batch) = &options.ignore {
+        return ignore(context, options, batch);
     }
     let recovery = recovery(context)?;
     let findings = recovery.survey()?;
@@ -93,6 +102,29 @@ fn as_json(finding: &RecoveryFinding) -> Value {
         "evidence": finding.evidence,
         "linkable": finding.linkable,
     })
+}
+
+/// Has one batch ignored, if its input or the operator says that it is not this database's.
+fn ignore(context: &Context, options: &RecoverOptions, batch: &str) -> Outcome {
+    let recovery = recovery(context)?;
+    let ignorable = recovery.examine(batch, options.unread.as_deref())?;
+    let evidence = &ignorable.evidence;
+    let are_creates_stopped = match options.apply {
+        true => recovery.ignore(&ignorable, now())?,
+        false => recovery.are_creates_stopped()?,
+    };
+    let text = match (options.apply, are_creates_stopped) {
+        (false, _) => format!("{batch} can be ignored with --apply: {evidence}; nothing was changed\n"),
+        (true, false) => format!("{batch} is ignored from now on: {evidence}; creates go on\n"),
+        (true, true) => format!(
+            "{batch} is ignored from now on: {evidence}; creates stay stopped for other batches: batchkeeper recover\n"
+        ),
+    };
+    context.output.report(
+        &json!({"batch": batch, "ignored": options.apply, "evidence": evidence, "creates_stopped": are_creates_stopped}),
+        &format!("{}\n", escape_controls(text.trim_end())),
+    )?;
+    Ok(Verdict::clean_if(options.apply && !are_creates_stopped))
 }
 
 fn take_new_identity(context: &Context) -> Outcome {

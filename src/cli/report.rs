@@ -17,7 +17,7 @@ use crate::domain::usage::TokenUsage;
 use crate::openai::listing::list_back_to;
 use crate::openai::{Batch, BatchApi};
 use crate::store::Store;
-use crate::store::batches::{META_DATABASE, by_openai_id};
+use crate::store::batches::{META_DATABASE, by_openai_id, ignored};
 use crate::store::inspect::Table;
 use crate::store::outcome_counts::{OutcomeCounts, count_cleaned_jobs, outcome_counts};
 use crate::store::report::{BatchCost, SynchronousCost, batch_costs, synchronous_cost};
@@ -65,6 +65,8 @@ struct PeriodReport {
     synchronous: SynchronousCost,
     cleaned_jobs: u64,
     entries: Vec<Entry>,
+    /// Batches that an operator has ignored, of any time.
+    ignored: Table,
 }
 
 impl PeriodReport {
@@ -106,6 +108,7 @@ impl PeriodReport {
                 "tokens": tokens_json(synchronous.tokens),
                 "cost_usd": cost_text(synchronous.cost),
             }),
+            "ignored": self.ignored.objects(),
             "without_job": {"batches": batches, "lines": lines, "cost_usd": cost_text(cost)},
             "tokens": tokens_json(total(&self.entries, synchronous.tokens)),
             "cost_usd": cost_text(total_cost(&self.entries, synchronous)),
@@ -124,11 +127,12 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
     if from >= to {
         return Err(CommandError::Usage("--from must be before --to".into()));
     }
-    let (accounts, synchronous, cleaned_jobs) = store.read(|view| {
+    let (accounts, synchronous, cleaned_jobs, ignored) = store.read(|view| {
         Ok((
             outcome_counts(view, from, to)?,
             synchronous_cost(view, from, to)?,
             count_cleaned_jobs(view, from, to)?,
+            ignored::list(view)?,
         ))
     })?;
     let api = openai_client(&config)?;
@@ -149,6 +153,7 @@ pub(super) fn run(context: &Context, options: &ReportOptions) -> Outcome {
         accounts,
         synchronous,
         cleaned_jobs,
+        ignored,
     };
     match context.output.json {
         true => print_json(&report.to_json())?,
@@ -179,6 +184,10 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
             if lines == 1 { "" } else { "s" },
             cost_text(cost)
         ))?;
+    }
+    if !report.ignored.rows.is_empty() {
+        print("\nIgnored, although the database's id is in their metadata (recover --ignore):\n\n")?;
+        context.output.show(&report.ignored)?;
     }
     print(&match report.balances() {
         true => format!(
@@ -226,6 +235,7 @@ fn listed_entry(store: &Store, batch: Batch, row: Option<BatchCost>) -> Result<E
         .metadata
         .get(META_DATABASE)
         .is_some_and(|id| id == store.database_id());
+    let is_ignored = is_ours && store.read(|view| ignored::is_ignored(view, &batch.id))?;
     let lines_without_job = row.as_ref().map_or(0, |row| row.lines_without_job);
     let remark = match row.as_ref().and_then(|row| row.duplicate_of) {
         Some(first) => format!("a second batch under the key of row {first}"),
@@ -233,6 +243,7 @@ fn listed_entry(store: &Store, batch: Batch, row: Option<BatchCost>) -> Result<E
             format!("{lines_without_job} lines of jobs that are not in this database, as after a restore")
         }
         None if has_row => String::new(),
+        None if is_ignored => "ignored by the operator".to_owned(),
         None if is_ours => "OURS, AND NO ROW KNOWS IT: batchkeeper recover".to_owned(),
         None => "not ours".to_owned(),
     };
@@ -241,7 +252,7 @@ fn listed_entry(store: &Store, batch: Batch, row: Option<BatchCost>) -> Result<E
         status: batch.status_text,
         paid: row,
         remark,
-        balances: has_row || !is_ours,
+        balances: has_row || is_ignored || !is_ours,
     })
 }
 

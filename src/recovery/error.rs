@@ -34,6 +34,31 @@ pub enum RecoveryError {
         /// Its row.
         row: i64,
     },
+    /// The batch does not carry this database's id.
+    #[error("batch {0} does not carry this database's id, so it stops nothing; nothing is ignored")]
+    NotOwn(String),
+    /// The batch is this database's own.
+    #[error("batch {batch} is not ignored: {evidence}. Give it its row with: batchkeeper recover --apply")]
+    IsOurs {
+        /// OpenAI's id of the batch.
+        batch: String,
+        /// What shows it.
+        evidence: String,
+    },
+    /// The input of the batch cannot be read.
+    #[error(
+        "batch {batch} is not ignored: its input cannot be read ({reason}). After a restore the batch may be this \
+         database's own. Its {lines} requests would then be sent again, and billed twice. If you are certain that this \
+         program did not make it, repeat its id: batchkeeper recover --ignore {batch} --unread {batch} --apply"
+    )]
+    InputUnread {
+        /// OpenAI's id of the batch.
+        batch: String,
+        /// OpenAI's number of its lines.
+        lines: u64,
+        /// Why its input cannot be read.
+        reason: String,
+    },
     /// The job is final.
     #[error("job {job} is {status} for good; nothing is linked")]
     JobIsFinal {

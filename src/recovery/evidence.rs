@@ -13,13 +13,23 @@ use crate::store::orphans::OrphanedJob;
 /// The custom ids of a batch: from its input file, or from its result files if the input file is gone.
 /// `None` if all of its files are gone.
 pub(super) fn custom_ids_of(api: &dyn BatchApi, batch: &Batch) -> Result<Option<Vec<String>>, CallError> {
+    match ids_of_input(api, batch)? {
+        Some(ids) => Ok(Some(ids)),
+        None => ids_of_results(api, batch),
+    }
+}
+
+/// The custom ids in the input file of a batch; `None` if the file is gone.
+pub(super) fn ids_of_input(api: &dyn BatchApi, batch: &Batch) -> Result<Option<Vec<String>>, CallError> {
     let id_of_request = |line: &[u8]| {
         let line = jsonl::request_lines(line).next()?;
         Some(line.ok()?.custom_id)
     };
-    if let Some(ids) = ids_in_file(api, &batch.input_file_id, id_of_request)? {
-        return Ok(Some(ids));
-    }
+    ids_in_file(api, &batch.input_file_id, id_of_request)
+}
+
+/// The custom ids in the result files of a batch; `None` if both are gone.
+pub(super) fn ids_of_results(api: &dyn BatchApi, batch: &Batch) -> Result<Option<Vec<String>>, CallError> {
     let id_of_result = |line: &[u8]| Some(result_line::read_line(line).ok()?.custom_id);
     let mut ids = None;
     for file in [&batch.output_file_id, &batch.error_file_id]

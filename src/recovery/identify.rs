@@ -7,7 +7,8 @@ use crate::domain::batch::{BatchState, CustomId, Stage};
 use crate::domain::legacy;
 use crate::domain::openai::BatchStatus;
 use crate::openai::Batch;
-use crate::store::batches::{self, META_DATABASE, META_SUBMISSION};
+use crate::store::View;
+use crate::store::batches::{self, META_DATABASE, META_SUBMISSION, ignored};
 use crate::store::orphans::{OrphanedJob, count_lines_without_job};
 
 impl Recovery {
@@ -26,7 +27,8 @@ impl Recovery {
         orphans: &[OrphanedJob],
     ) -> Result<Option<RecoveryFinding>, RecoveryError> {
         let row = self.store.read(|view| batches::by_openai_id(view, &batch.id))?;
-        if row.is_some() {
+        let is_ignored = |view: &View| ignored::is_ignored(view, &batch.id);
+        if row.is_some() || self.store.read(is_ignored)? {
             return Ok(None);
         }
         if self.is_own(&batch) {
@@ -92,7 +94,7 @@ impl Recovery {
     }
 
     /// Whether a row says which lines a batch of this database was made with.
-    fn has_lines(&self, batch: &Batch) -> Result<bool, RecoveryError> {
+    pub(super) fn has_lines(&self, batch: &Batch) -> Result<bool, RecoveryError> {
         let Some(key) = batch.metadata.get(META_SUBMISSION) else {
             return Ok(false);
         };
@@ -130,12 +132,24 @@ impl Recovery {
                     Vec::new(),
                 ));
             }
-            Ok(_) => {
+            Ok(Some(_)) => {
+                let evidence = format!(
+                    "our database's id is in its metadata, and no line of it has a custom id, so this program did not \
+                     make it; leave it alone with: batchkeeper recover --ignore {} --apply",
+                    batch.id
+                );
+                return Ok(RecoveryFinding::not_linkable(None, batch, None, evidence));
+            }
+            Ok(None) => {
                 let evidence = "our own, but no file of it says what it asks for".to_owned();
                 return Ok(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
             Err(error) => {
-                let evidence = format!("our own, but its files cannot be read: {error}");
+                let evidence = format!(
+                    "our database's id is in its metadata, but its files cannot be read: {error}. If this program did \
+                     not make it: batchkeeper recover --ignore {}",
+                    batch.id
+                );
                 return Ok(RecoveryFinding::not_linkable(None, batch, None, evidence));
             }
         };

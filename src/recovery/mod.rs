@@ -4,6 +4,7 @@ mod adopt;
 mod error;
 mod evidence;
 mod identify;
+mod ignore;
 pub mod import;
 pub mod reconcile;
 mod recover;

@@ -203,7 +203,7 @@ fn stop_creates(tx: &Tx<'_>, oldest: &str, created_at: i64, number: usize) -> St
     let reason = format!(
         "OpenAI has {number} batches of this database that it does not know ({oldest} among them): OpenAI has \
          moved on since the backup was taken from which it was restored. Nothing is created until \
-         `batchkeeper recover --apply` has linked them; if this is a copy that is to live beside the \
+         `batchkeeper recover --apply` has linked them (`batchkeeper recover` says what each is); if this is a copy that is to live beside the \
          original, make it another one with `batchkeeper recover --new-identity`"
     );
     alerts::pause_since(tx, &PauseScope::Creates, &reason, created_at)?;

@@ -235,11 +235,11 @@ fn read_only_uri(path: &Path) -> String {
 }
 
 /// The tables that are copied. The history of the migrations is the new file's own, each start of the daemon
-/// writes the prices, and the old schema has no counts of calls.
+/// writes the prices, and the old schema has no counts of calls and no ignored batches.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {
     let mut query = connection.prepare(
         "SELECT name FROM main.sqlite_schema
-         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices', 'call_kinds') AND name NOT LIKE 'sqlite_%'
+         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices', 'call_kinds', 'ignored_batches') AND name NOT LIKE 'sqlite_%'
          ORDER BY name",
     )?;
     let names = query.query_map([], |row| row.get("name"))?;

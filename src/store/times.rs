@@ -25,7 +25,7 @@ pub(super) struct Times {
 }
 
 /// Every table with times. Days, and the minutes of `minute_stats`, are names of sums and not times.
-pub(super) const TIMES: [Times; 19] = [
+pub(super) const TIMES: [Times; 20] = [
     times(
         "instance",
         "t.id",
@@ -60,6 +60,7 @@ pub(super) const TIMES: [Times; 19] = [
         ],
         &["next_at", "abandoned_at", "cleaned_at"],
     ),
+    times("ignored_batches", "t.openai_batch_id", &[], &["ignored_at"]),
     times("queue_limits", "t.model", &["learned_at"], &[]),
     times(
         "synchronous_calls",

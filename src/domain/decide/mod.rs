@@ -13,6 +13,7 @@ pub mod ended_lot;
 pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;
+pub mod ignored_batch;
 pub mod listing;
 pub mod lost_create;
 pub mod missing_images;

@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{BatchRow, by_key, by_openai_id, drop_empty, find_one, link_jobs, mark_submitted};
+use super::{BatchRow, by_key, by_openai_id, drop_empty, find_one, ignored, link_jobs, mark_submitted};
 use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
@@ -12,7 +12,7 @@ use crate::store::{Stored, Tx, alerts, events, moved, requests};
 /// What the database knows of a batch that OpenAI lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListedBatch {
-    /// A row has its id already.
+    /// A row has its id already, or an operator has it ignored.
     Known,
     /// A row waited for it, and has its id now.
     Linked(i64),
@@ -34,7 +34,7 @@ pub const META_SUBMISSION: &str = "submission";
 /// Looks one batch of a listing up, and links it if the evidence says that it is ours. The evidence is our
 /// key in its metadata, or our input file.
 pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<ListedBatch> {
-    if by_openai_id(tx, &remote.id)?.is_some() {
+    if by_openai_id(tx, &remote.id)?.is_some() || ignored::is_ignored(tx, &remote.id)? {
         return Ok(ListedBatch::Known);
     }
     let made_by = remote.metadata.get(META_DATABASE);

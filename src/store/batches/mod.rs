@@ -14,6 +14,7 @@ use crate::store::predicates::{ACTIVE_BATCH, LIVE_BATCH, UNSUBMITTED_BATCH};
 
 mod abandoned;
 mod comparison;
+pub mod ignored;
 mod listed;
 mod moves;
 mod results;
@@ -147,8 +148,10 @@ pub fn due(view: &View, state: BatchState, until: Timestamp) -> Stored<Vec<Batch
 
 /// Whether a batch that OpenAI made in that second of its clock has a row.
 pub fn is_known_of(view: &View, second: i64) -> Stored<bool> {
-    let mut query =
-        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?)")?;
+    let mut query = view.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?1)
+                             OR EXISTS (SELECT 1 FROM ignored_batches WHERE openai_time = ?1)",
+    )?;
     Ok(query.query_row([second], |row| row.get(0))?)
 }
 

@@ -32,6 +32,7 @@ impl World {
     /// All invariants, now.
     pub fn look_everywhere(&mut self) {
         self.unchecked = 0;
+        self.no_batch_of_ours_is_ignored();
         for (what, query) in INVARIANTS {
             // A recovery takes all attempts of a request up at once, those long over among them. That no request
             // is sent while another batch may answer it, OpenAI itself watches (`State::note_lines`).
@@ -73,6 +74,22 @@ impl World {
         ));
         let most = i64::try_from(most.as_secs()).unwrap();
         assert!(took <= most, "{job} took {took} s\n{}", self.dump());
+    }
+
+    /// An operator has no batch ignored that this database made.
+    fn no_batch_of_ours_is_ignored(&self) {
+        let ignored = self.texts("SELECT openai_batch_id FROM ignored_batches");
+        let is_ignored = |batch: &super::openai::HeldBatch| ignored.contains(&batch.id);
+        let openai = self.openai.state();
+        let ours = openai
+            .batches
+            .iter()
+            .filter(|batch| is_ignored(batch) && !batch.is_theirs());
+        assert_eq!(
+            ours.count(),
+            0,
+            "a batch of this database is ignored: {ignored:?}"
+        );
     }
 
     /// Every batch at OpenAI belongs to a row, or to one that is about to look for it.
