@@ -53,6 +53,8 @@ text_enum! {
         Misconfigured = "misconfigured",
         /// OpenAI refuses an input file.
         UploadFailed = "upload_failed",
+        /// OpenAI answered a create with the id of another batch.
+        CreateUnclear = "create_unclear",
         /// OpenAI refuses to create a batch.
         CreateRefused = "create_refused",
         /// The rows of a sealed batch no longer give its input file.

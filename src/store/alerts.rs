@@ -119,6 +119,7 @@ fn is_outlived(kind: AlertKind, batch: Option<BatchState>) -> bool {
             kind,
             AlertKind::UploadFailed
                 | AlertKind::CreateRefused
+                | AlertKind::CreateUnclear
                 | AlertKind::InputChanged
                 | AlertKind::OtherProject
         ),

@@ -141,6 +141,11 @@ fn record_lost_lines(tx: &Tx<'_>, id: i64, batch: &Batch) -> Stored<()> {
 
 fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stored<i64> {
     let batch = link.batch;
+    // The key is what the metadata says, and may be that of another batch.
+    let key = match batches::by_key(tx, link.key)? {
+        Some(_) => format!("{}#{}", link.key, batch.id),
+        None => link.key.to_owned(),
+    };
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, base_url,
                 organization, project, model, parameters, input_file_id, openai_time, openai_expires,
@@ -150,7 +155,7 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
              :model, '{}',
                 :input, :time, :expires, :status, :now, :made, :now)",
         named_params! {
-            ":key": link.key, ":stage": link.stage, ":scheme": link.scheme, ":remote": batch.id,
+            ":key": key, ":stage": link.stage, ":scheme": link.scheme, ":remote": batch.id,
             ":job": job_id,
             ":base_url": link.identity.base_url, ":organization": link.identity.organization,
             ":project": link.identity.project, ":model": batch.model.as_deref().unwrap_or(""),

@@ -11,6 +11,7 @@ mod address_guard;
 mod appliance;
 mod chain;
 mod chat_endpoint;
+mod hostile_openai;
 mod hostile_results;
 mod image_turns;
 mod incident;

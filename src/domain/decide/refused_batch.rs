@@ -320,7 +320,12 @@ fn limit_in(message: &str) -> Option<u64> {
         .take_while(|c| c.is_ascii_digit() || *c == ',')
         .filter(char::is_ascii_digit)
         .collect();
-    digits.parse().ok().filter(|limit| *limit > 0)
+    digits
+        .parse::<i64>()
+        .ok()?
+        .try_into()
+        .ok()
+        .filter(|limit| *limit > 0)
 }
 
 #[cfg(test)]
@@ -472,5 +477,7 @@ mod tests {
         assert_eq!(limit_in("Limit: 90000."), Some(90_000));
         assert_eq!(limit_in("the limit is 5"), None);
         assert_eq!(limit_in("Limit: none"), None);
+        assert_eq!(limit_in("Limit: 0"), None);
+        assert_eq!(limit_in("Limit: 10000000000000000000"), None);
     }
 }

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::api::Page;
+use crate::base::clock::Timestamp;
 use crate::domain::openai::{Batch, BatchError, BatchStatus, FileObject, RequestCounts, without_secrets};
 use crate::domain::usage::TokenUsage;
 
@@ -28,9 +29,15 @@ const MAX_METADATA: usize = 16;
 /// The longest value of a batch's metadata, in characters.
 const MAX_METADATA_VALUE: usize = 512;
 
-/// An id or a name. A longer one is not cut, since it would be another one then: it has no value.
+/// An id or a name. A longer one is not cut, since it would be another one then: it has no value. Nor has one with
+/// control characters.
 fn word(value: &Value) -> Option<String> {
-    text(value).filter(|word| word.len() <= MAX_WORD)
+    text(value).filter(|word| word.len() <= MAX_WORD && !word.contains(char::is_control))
+}
+
+/// A time in seconds of the years 1970 to 9999.
+fn time(value: &Value) -> Option<i64> {
+    integer(value).filter(|seconds| Timestamp::from_seconds(*seconds).seconds() == *seconds)
 }
 
 /// A text for people, cut to its longest length.
@@ -65,7 +72,7 @@ impl FileObject {
         Some(Self {
             id: object_id(value, "file")?,
             bytes: count(&value["bytes"]).filter(|bytes| *bytes > 0),
-            created_at: integer(&value["created_at"]).unwrap_or(0),
+            created_at: time(&value["created_at"]).unwrap_or(0),
             filename: word(&value["filename"]).unwrap_or_default(),
         })
     }
@@ -83,8 +90,8 @@ impl Batch {
             input_file_id: word(&value["input_file_id"]).unwrap_or_default(),
             output_file_id: word(&value["output_file_id"]),
             error_file_id: word(&value["error_file_id"]),
-            created_at: integer(&value["created_at"]).unwrap_or(0),
-            expires_at: integer(&value["expires_at"]),
+            created_at: time(&value["created_at"]).unwrap_or(0),
+            expires_at: time(&value["expires_at"]),
             model: word(&value["model"]),
             counts: counts(&value["request_counts"]),
             usage: usage(&value["usage"]),
@@ -123,17 +130,18 @@ fn counts(value: &Value) -> RequestCounts {
     }
 }
 
-/// The tokens of a whole batch. `None` if all numbers are zero, which means that they are not known yet.
+/// The tokens of a whole batch, as they are stated. `None` if all numbers are zero, which means that they are not
+/// known yet. A number that is no count is read as the largest one, which no batch can have.
 fn usage(value: &Value) -> Option<TokenUsage> {
     let tokens = |value: &Value| match value {
         Value::Number(_) => Some(count(value).unwrap_or(u64::MAX)),
         _ => None,
     };
     let tokens = TokenUsage {
-        input: count(&value["input_tokens"])?,
-        cached: count(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
-        output: count(&value["output_tokens"])?,
-        reasoning: count(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
+        input: tokens(&value["input_tokens"])?,
+        cached: tokens(&value["input_tokens_details"]["cached_tokens"]).unwrap_or(0),
+        output: tokens(&value["output_tokens"])?,
+        reasoning: tokens(&value["output_tokens_details"]["reasoning_tokens"]).unwrap_or(0),
     };
     (tokens != TokenUsage::ZERO).then_some(tokens)
 }

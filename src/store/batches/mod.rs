@@ -59,6 +59,13 @@ pub fn by_openai_id(view: &View, id: &str) -> Stored<Option<BatchRow>> {
     find_one(view, "openai_batch_id = ?", id)
 }
 
+/// Whether a file at OpenAI is the input of another row.
+pub fn is_input_of_another(view: &View, id: i64, file: &str) -> Stored<bool> {
+    let mut query = view
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM openai_batches WHERE input_file_id = ? AND id <> ?)")?;
+    Ok(query.query_row(params![file, id], |row| row.get(0))?)
+}
+
 /// The newest batches, newest first.
 pub fn newest(view: &View, limit: u32) -> Stored<Vec<BatchRow>> {
     find_all(view, "true ORDER BY id DESC LIMIT ?", [limit])

@@ -66,6 +66,21 @@ impl Submitter {
             Ok(None) => self.api.upload(&input::file_name(&row.key), &path),
             Err(error) => Err(error),
         };
+        let file = match file {
+            Ok(file)
+                if self
+                    .store
+                    .read(|view| batches::is_input_of_another(view, row.id, &file.id))? =>
+            {
+                Err(CallError::Unknown {
+                    message: format!(
+                        "the upload was answered with {}, the input of another batch",
+                        file.id
+                    ),
+                })
+            }
+            file => file,
+        };
         match file {
             Ok(file) => self.store.write(now.wall, |tx| {
                 pauses::record_success(tx, CallKind::Upload, row.id)?;
