@@ -54,6 +54,7 @@ const ANSWERED: &str = "effect done, answer unread";
 const READ: &str = "answer read";
 const HALF: &str = "outcome half written";
 const COMMITTED: &str = "outcome committed";
+const SAME_FILE: &str = "same file";
 
 fn point(effect: &'static str, moment: &'static str, at: At, left: &'static str) -> Point {
     Point {
@@ -114,6 +115,13 @@ fn points() -> Vec<Point> {
         point("ingest", "settled", ingester(4, Done), "batch.state = 'ended' AND batch.settled_to > 0"),
         point("ingest", "end half written", ingester(5, Torn), "batch.state = 'ended' AND batch.settled_to > 0"),
         point("ingest", "ended", ingester(5, Done), "batch.state = 'ingested'"),
+
+        // The first create is refused later, as its file is not seen yet.
+        point(SAME_FILE, "before the commit", once("ingester", 1, Ahead), "batch.state = 'ended'"),
+        point(SAME_FILE, "half written", once("ingester", 1, Torn), "batch.state = 'ended'"),
+        point(SAME_FILE, "committed", once("ingester", 1, Done), "batch.state = 'uploaded' AND batch.claimed = 2"),
+        point(SAME_FILE, "create intended", once("submitter", SUBMITTER + 1, Done), "batch.state = 'creating'"),
+        point(SAME_FILE, "create's outcome half written", once("submitter", SUBMITTER + 2, Torn), "batch.state = 'creating'"),
 
         point("finish", "before the commit", once("finisher", 1, Ahead), "job.status = 'translating' AND delivery.state = 'scheduled'"),
         point("finish", "half written", once("finisher", 1, Torn), "job.status = 'translating' AND delivery.state = 'scheduled'"),
@@ -189,6 +197,9 @@ impl Point {
                 rig.strike(strike);
                 rig.cancel_and_be_killed();
             } else {
+                if self.effect == SAME_FILE {
+                    rig.faults(&json!([{"fault": "file_lag_fail", "times": 1}]));
+                }
                 rig.strike(strike);
                 rig.submit_and_be_killed(2, &["en", "ru"]);
             }

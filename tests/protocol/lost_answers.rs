@@ -142,7 +142,12 @@ fn an_input_that_no_create_finds_is_uploaded_as_another_file() {
     let first = world.run_to(BatchState::Uploaded).input_file_id;
     let not_found = Fault::Refused(400, "", "file_id");
     world.openai.state().always.push((Op::Create, not_found));
-    world.run_for(2 * MINUTE);
+    world.run_for(9 * MINUTE);
+    assert_eq!(world.openai.count(Op::Upload), 1);
+    while world.openai.count(Op::Upload) == 1 {
+        world.run_for(MINUTE);
+        assert!(world.elapsed < 20 * MINUTE, "{}", world.dump());
+    }
     world.openai.state().always.clear();
     world.settle();
     world.assert_answered(&job);

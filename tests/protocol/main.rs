@@ -17,6 +17,7 @@ mod conversion;
 mod crashes;
 mod duplicate_batches;
 mod ingesting;
+mod late_input_files;
 mod lost_answers;
 mod missing_evidence;
 mod out_of_order;

@@ -1,13 +1,9 @@
 //! The create of a batch failed: whether a batch may have been made all the same.
 
-use std::time::Duration;
-
 use super::failed_call::is_input_missing;
+use super::input_lag;
 use crate::base::clock::Timestamp;
 use crate::domain::openai::CallError;
-
-/// A create may not see an input file that was uploaded less than this long ago.
-const FILE_LAG: Duration = Duration::from_mins(1);
 
 /// What follows from a create that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +22,25 @@ pub fn decide(error: &CallError, input_since: Option<Timestamp>, now: Timestamp)
     if !error.had_no_effect() {
         return FailedCreateDecision::Unknown;
     }
-    let is_fresh = input_since.is_some_and(|since| !(since + FILE_LAG).due_in(now, FILE_LAG).is_zero());
     FailedCreateDecision::NotCreated {
-        forget_input: is_input_missing(error) && !is_fresh,
+        forget_input: is_input_missing(error) && !input_lag::is_fresh(input_since, now),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::openai::OpenAiError;
 
     #[test]
     fn only_a_certain_refusal_lets_a_batch_be_created_again() {
         let now = Timestamp::from_seconds(1_795_400_000);
-        let (fresh, old) = (now.before(FILE_LAG / 2), now.before(FILE_LAG));
+        let (fresh, old) = (
+            now.before(Duration::from_mins(9)),
+            now.before(Duration::from_mins(10)),
+        );
         let refused = |status, param: &str| {
             CallError::Refused(OpenAiError {
                 status,

@@ -14,6 +14,7 @@ pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;
 pub mod ignored_batch;
+pub mod input_lag;
 pub mod listing;
 pub mod lost_create;
 pub mod missing_images;

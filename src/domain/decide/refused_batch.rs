@@ -6,7 +6,8 @@
 //! | its queue is full, which our own batches explain | works | wait for free space |
 //! | its queue is full for another reason | pauses | are sent again, in batches of half the size |
 //! | a code that passes | pauses | are sent again |
-//! | the input file is not found | pauses | are sent again |
+//! | the input file is not found, and is fresh | works | stay claimed: a new submission of the file follows |
+//! | the input file is not found otherwise | pauses | are sent again |
 //! | some lines are wrong | works | those fail, the others are sent again |
 //! | the input is wrong, without a line | works | are sent again in batches of half the size, down to one line |
 //! | nothing, or an unknown code without a line | works | see below |
@@ -105,6 +106,8 @@ pub struct RefusalEvidence {
     pub is_our_own_queue: bool,
     /// Whether an unrelated batch of the model was refused without a reason, and none was accepted since.
     pub is_model_wide: bool,
+    /// How long the next submission of its input file waits; `None` if the file is not used again.
+    pub wait_for_file: Option<Duration>,
 }
 
 /// What follows.
@@ -114,6 +117,8 @@ pub struct RefusedBatchDecision {
     pub pauses_model: bool,
     /// How its requests are sent again.
     pub lines: RefusedLines,
+    /// How long until its input file is submitted again; `None` if its requests are packed again.
+    pub submits_file_in: Option<Duration>,
 }
 
 /// How the requests of a batch that did not run are sent again.
@@ -276,10 +281,14 @@ impl RefusedBatch<'_> {
         let halved = RefusedLines::SendAgain {
             batch_cap: Some((self.lines / 2).max(1)),
         };
-        let (pauses_model, lines) = match self.cause() {
+        let cause = self.cause();
+        let is_file_late = cause == RefusalCause::InputMissing && self.is_sealed_here;
+        let wait_for_file = evidence.wait_for_file.filter(|_| is_file_late);
+        let (pauses_model, lines) = match cause {
             // The next batch is made once there is room for it, and no larger.
             RefusalCause::QueueFull if evidence.is_our_own_queue => (false, whole),
             RefusalCause::QueueFull => (true, halved),
+            RefusalCause::InputMissing if wait_for_file.is_some() => (false, whole),
             RefusalCause::Passing | RefusalCause::InputMissing => (true, whole),
             RefusalCause::Lines => (false, whole),
             RefusalCause::Input => (false, halved),
@@ -291,7 +300,11 @@ impl RefusedBatch<'_> {
                 },
             ),
         };
-        RefusedBatchDecision { pauses_model, lines }
+        RefusedBatchDecision {
+            pauses_model,
+            lines,
+            submits_file_in: wait_for_file,
+        }
     }
 }
 
@@ -408,8 +421,39 @@ mod tests {
             let expected = RefusedBatchDecision {
                 pauses_model,
                 lines: requests,
+                submits_file_in: None,
             };
             assert_eq!(refused.decide(evidence), expected, "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_input_file_is_submitted_again() {
+        let second = Some(Duration::from_secs(1));
+        let late = [BatchError {
+            param: Some("file_id".into()),
+            ..error("invalid_request", "Cannot find file", None)
+        }];
+        for (errors, wait_for_file, is_sealed_here, pauses_model, submits_file_in) in [
+            (&late[..], second, true, false, second),
+            (&late, None, true, true, None),
+            (&late, second, false, true, None),
+            (&[], second, true, false, None),
+        ] {
+            let refused = RefusedBatch {
+                errors,
+                lines: 9,
+                is_sealed_here,
+            };
+            let decision = refused.decide(RefusalEvidence {
+                wait_for_file,
+                ..RefusalEvidence::default()
+            });
+            assert_eq!(
+                (decision.pauses_model, decision.submits_file_in),
+                (pauses_model, submits_file_in),
+                "{errors:?}"
+            );
         }
     }
 

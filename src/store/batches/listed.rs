@@ -46,9 +46,10 @@ pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Lis
     let key = remote.metadata.get(META_SUBMISSION).filter(|_| ours);
     let row = match key {
         Some(key) => by_key(tx, key)?,
+        // A refused batch leaves its file to the next submission, to which this batch may belong.
         None => find_one(
             tx,
-            "input_file_id = ? AND duplicate_of IS NULL",
+            "input_file_id = ? AND duplicate_of IS NULL AND openai_status IS NOT 'failed'",
             &remote.input_file_id,
         )?,
     };

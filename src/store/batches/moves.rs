@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{count_lines, get};
+use super::{count_lines, get, mark_ingested};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
@@ -169,6 +169,40 @@ pub fn forget_input_file(tx: &Tx<'_>, id: i64) -> Stored<()> {
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
     events::record(tx, None, Some(id), "input_lost", Fields::new())
+}
+
+/// Submits the input file of a refused batch once more: a new row, under a key of its own, takes over the lines and
+/// the reservations. The refused batch is over. Returns the new row.
+pub fn submit_file_again(tx: &Tx<'_>, id: i64, key: &str, next_at: Timestamp, reason: &str) -> Stored<i64> {
+    // Other batches do not wait for one with a failure.
+    let added = tx.execute(
+        "INSERT INTO openai_batches (submission_key, stage, scheme, state, job_id, base_url, organization, project,
+                model, parameters, lines, input_bytes, input_sha256, input_file_id, input_file_time, input_file_since,
+                queue_tokens, failures, error, next_at, created_at)
+         SELECT ?, stage, scheme, 'uploaded', job_id, base_url, organization, project, model, parameters, lines,
+                input_bytes, input_sha256, input_file_id, input_file_time, input_file_since, queue_tokens, 1, ?, ?, ?
+         FROM openai_batches WHERE id = ? AND state = 'ended'",
+        params![key, reason, next_at, tx.now, id],
+    )?;
+    moved(added, || format!("batch row {id} has not ended"))?;
+    let new = tx.last_insert_rowid();
+    for copy in [
+        "INSERT INTO batch_lines (batch_id, request_id, custom_id)
+         SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
+        "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
+        "INSERT INTO reservations (batch_id, client, day, cost)
+         SELECT ?, client, day, cost FROM reservations WHERE batch_id = ?",
+    ] {
+        tx.execute(copy, [new, id])?;
+    }
+    tx.execute(
+        "UPDATE batch_lines SET outcome = 'not_run', settled = 1 WHERE batch_id = ?",
+        [id],
+    )?;
+    mark_ingested(tx, id, Some(reason))?;
+    let detail = Fields::new().with("key", key).with("refused", id);
+    events::record(tx, None, Some(new), "file_submitted_again", detail)?;
+    Ok(new)
 }
 
 /// Stores OpenAI's id, which is certain now, with the batch and on its jobs.

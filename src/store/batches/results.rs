@@ -171,13 +171,14 @@ pub fn mark_ingested(tx: &Tx<'_>, id: i64, refused: Option<&str>) -> Stored<()> 
     events::record(tx, None, Some(id), state.as_str(), detail)
 }
 
-/// How many of a model's newest batches OpenAI refused one after another. Batches that were abandoned do not
-/// count.
+/// How many of a model's newest batches OpenAI refused one after another. Batches that were abandoned, and those
+/// whose input file was submitted again, do not count.
 pub fn refusals_in_a_row(view: &View, model: &str) -> Stored<u32> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) FROM openai_batches
+        "SELECT count(*) FROM openai_batches b
          WHERE model = ?1 AND state = 'failed' AND openai_status = 'failed' AND id > coalesce(
-                (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)",
+                (SELECT max(id) FROM openai_batches WHERE model = ?1 AND state = 'ingested'), 0)
+           AND NOT EXISTS (SELECT 1 FROM openai_batches n WHERE n.input_file_id = b.input_file_id AND n.id > b.id)",
     )?;
     Ok(query.query_row([model], |row| row.get(0))?)
 }

@@ -7,6 +7,7 @@ use crate::base::clock::{Moment, Timestamp};
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::{Outcome, ResultKind};
 use crate::domain::decide::backoff::backoff;
+use crate::domain::decide::input_lag;
 use crate::domain::decide::missing_lines::{MissingLinesDecision, MissingLinesLimits, ReadFiles};
 use crate::domain::decide::refused_batch::{
     RefusalCause, RefusalEvidence, RefusedBatch, RefusedBatchDecision,
@@ -32,6 +33,11 @@ impl Ingester {
         if row.settled_to == 0 {
             if let Some(wait) = self.wait_for_missing_lines(row, now)? {
                 self.fetch_again(row, wait, now)?;
+                return Ok(TickOutcome::again());
+            }
+            if let Some(refused) = &refused
+                && self.submit_file_again(row, refused, now)?
+            {
                 return Ok(TickOutcome::again());
             }
             // The model pauses first: a request that waits again may be sent again at once.
@@ -71,6 +77,19 @@ impl Ingester {
             }
         }
         Ok(TickOutcome::again())
+    }
+
+    /// Submits the input file of a refused batch once more if OpenAI does not see it yet. Returns whether it is so.
+    fn submit_file_again(&self, row: &BatchRow, refused: &RefusedBatch<'_>, now: Moment) -> Stored<bool> {
+        self.store.write(now.wall, |tx| {
+            let Some(wait) = decide_refused(tx, row, refused, now.wall)?.submits_file_in else {
+                return Ok(false);
+            };
+            let key = uuid::Uuid::new_v4().simple().to_string();
+            batches::submit_file_again(tx, row.id, &key, now.wall + wait, &refused.reason())?;
+            alerts::close_all(tx, &AlertSubject::Batch(row.id))?;
+            Ok(true)
+        })
     }
 
     /// What the result files of a batch have shown.
@@ -174,6 +193,11 @@ fn decide_refused(
     match (refused.cause(), refused.queue_limit()) {
         (RefusalCause::QueueFull, Some(limit)) => {
             evidence.is_our_own_queue = queue::explains(view, row, limit, now)?;
+        }
+        (RefusalCause::InputMissing, _) => {
+            let is_left = row.cancel_wanted || row.abandoned_at.is_some() || row.duplicate_of.is_some();
+            let since = row.input_file_since.filter(|_| !is_left);
+            evidence.wait_for_file = input_lag::wait_for_file(since, now);
         }
         (RefusalCause::Unexplained, _) => {
             let unrelated = batches::unrelated_refusals(view, row, now.before(RELATED_REFUSALS))?;
