@@ -199,7 +199,8 @@ CREATE TABLE openai_batches (
     parameters              TEXT NOT NULL CHECK (json_valid(parameters)),   -- frozen
     lines                   INTEGER NOT NULL DEFAULT 0,
     lines_without_job       INTEGER NOT NULL DEFAULT 0,   -- of a recovered batch: lines of jobs that are not here
-    queue_tokens            INTEGER NOT NULL DEFAULT 0,   -- its estimated part of the model's queue
+    queue_tokens            INTEGER NOT NULL DEFAULT 0,   -- its estimated input tokens in the model's queue
+    queue_caps              INTEGER NOT NULL DEFAULT 0,   -- the caps of its answers, which may count there too
     input_bytes             INTEGER,
     input_sha256            TEXT,
     input_file_id           TEXT,
@@ -320,7 +321,9 @@ CREATE TABLE call_kinds (
 CREATE TABLE queue_limits (
     model      TEXT PRIMARY KEY,
     tokens     INTEGER NOT NULL CHECK (tokens > 0),
-    learned_at TEXT NOT NULL
+    learned_at TEXT NOT NULL,
+    cap_percent    INTEGER NOT NULL DEFAULT 0 CHECK (cap_percent BETWEEN 0 AND 100),  -- the part of the answers'
+    cap_changed_at TEXT                     -- caps that counts, and when it was last changed
 ) STRICT, WITHOUT ROWID;
 
 -- One attempt at a request outside of a batch, through /v1/responses. The row is committed before the call.

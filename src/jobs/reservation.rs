@@ -4,6 +4,7 @@ use super::learned::{CHARACTERS_PER_TOKEN, average, to_u64, tokens_per_image};
 use crate::base::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::batch::Stage;
+use crate::domain::decide::queue_limit::QueueTokens;
 use crate::domain::job::Mode;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
@@ -73,13 +74,20 @@ pub fn cost_of_requests(
     Ok(cost)
 }
 
-/// The tokens that a line takes of the model's queue, rather too many than too few: OpenAI counts the input
-/// tokens and the output cap.
-pub fn queue_tokens_of_line(line_bytes: u64, images: usize, parameters: &Parameters, output_cap: u64) -> u64 {
+/// The tokens that a line takes of the model's queue, rather too many than too few.
+pub fn queue_tokens_of_line(
+    line_bytes: u64,
+    images: usize,
+    parameters: &Parameters,
+    output_cap: u64,
+) -> QueueTokens {
     const BYTES_PER_TOKEN: u64 = 3;
     let images = match parameters {
         Parameters::Vision(vision) => to_u64(images) * tokens_per_image(&vision.detail),
         Parameters::Translation(_) => 0,
     };
-    line_bytes / BYTES_PER_TOKEN + images + output_cap
+    QueueTokens {
+        input: line_bytes / BYTES_PER_TOKEN + images,
+        caps: output_cap,
+    }
 }

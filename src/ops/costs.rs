@@ -33,6 +33,7 @@ pub(super) fn answer(store: &Store, config: &Config, now: Timestamp) -> Stored<V
                     "model": it.model,
                     "limit_tokens": it.limit,
                     "held_tokens": it.held,
+                    "cap_percent": it.cap_percent,
                     "learned_at": it.learned_at.to_seconds_text(),
                 })
             })

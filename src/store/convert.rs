@@ -90,7 +90,7 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 25] = [
+const NEW_COLUMNS: [(&str, &str); 28] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
@@ -106,11 +106,14 @@ const NEW_COLUMNS: [(&str, &str); 25] = [
     ("openai_batches", "abandon_wanted"),
     ("openai_batches", "abandoned_at"),
     ("openai_batches", "lines_without_job"),
+    ("openai_batches", "queue_caps"),
     ("openai_batches", "refused_after"),
     ("openai_batches", "usage_unknown"),
     ("openai_batches", "verdict"),
     ("pauses", "after_batch"),
     ("pauses", "probe_lines"),
+    ("queue_limits", "cap_changed_at"),
+    ("queue_limits", "cap_percent"),
     ("requests", "refusals"),
     ("requests", "retry_at"),
     ("requests", "transient_failures"),

@@ -61,7 +61,7 @@ pub(super) const TIMES: [Times; 20] = [
         &["next_at", "abandoned_at", "cleaned_at"],
     ),
     times("ignored_batches", "t.openai_batch_id", &[], &["ignored_at"]),
-    times("queue_limits", "t.model", &["learned_at"], &[]),
+    times("queue_limits", "t.model", &["learned_at", "cap_changed_at"], &[]),
     times(
         "synchronous_calls",
         "t.id",

@@ -104,15 +104,15 @@ fn submit_many(world: &mut World, number: usize) -> String {
 }
 
 #[test]
-fn once_its_limit_is_known_openai_refuses_no_batch() {
+fn once_its_limit_and_its_count_are_known_openai_refuses_no_batch() {
     let mut world = limited_world();
     let job = submit_many(&mut world, 5_000);
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.number("SELECT tokens FROM queue_limits"), 200_000);
-    // The first refusal taught the limit.
+    // The first refusal names the limit, the second one shows that caps count.
     let refused = "SELECT count(*) FROM openai_batches WHERE state = 'failed'";
-    assert_eq!(world.number(refused), 1);
+    assert_eq!(world.number(refused), 2);
     let alerts = world.number("SELECT count(*) FROM alerts WHERE kind = 'model_refused'");
     assert_eq!(alerts, 0, "no alert is needed");
     // Several batches fit at the same time.

@@ -138,7 +138,7 @@ fn a_pause_or_a_limit_that_cannot_be_read_stops_nothing() {
     world
         .execute(
             "INSERT INTO pauses (scope, reason, since, until) VALUES ('openai', 'a reason', 'yesterday', 'today');
-             INSERT INTO queue_limits VALUES ('gpt-6-luna', 100000000, 'yesterday');
+             INSERT INTO queue_limits (model, tokens, learned_at) VALUES ('gpt-6-luna', 100000000, 'yesterday');
              INSERT INTO backups VALUES (1, 'a.db', 1, 'yesterday', 'yesterday');
              INSERT INTO failing_receivers VALUES ('client.test:443', 1, 'yesterday')",
         )

@@ -91,6 +91,7 @@ fn a_validation_may_fail_without_an_explanation() {
     for full in [
         json!({"fault": "queue_lines", "value": 3}),
         json!({"fault": "queue_tokens", "value": 50}),
+        json!({"fault": "queue_tokens", "value": {"inputs": 50}}),
     ] {
         let (_folder, _world, batch) = run(full);
         assert_eq!(batch["errors"]["data"][0]["code"], "token_limit_exceeded");

@@ -107,10 +107,10 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, duplicate_of,
                 base_url, organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
                 input_file_time, openai_time, openai_expires, openai_status, cancel_wanted, next_at, created_at,
-                submitted_at, queue_tokens)
+                submitted_at, queue_tokens, queue_caps)
          SELECT submission_key || '#' || :remote, stage, scheme, 'submitted', :remote, job_id, id, base_url,
                 organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
-                input_file_time, :time, :expires, :status, :cancel, :now, :now, :now, queue_tokens
+                input_file_time, :time, :expires, :status, :cancel, :now, :now, :now, queue_tokens, queue_caps
          FROM openai_batches WHERE id = :first",
         named_params! {
             ":remote": remote.id, ":time": remote.created_at, ":expires": remote.expires_at,

@@ -178,9 +178,10 @@ pub fn submit_file_again(tx: &Tx<'_>, id: i64, key: &str, next_at: Timestamp, re
     let added = tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, job_id, base_url, organization, project,
                 model, parameters, lines, input_bytes, input_sha256, input_file_id, input_file_time, input_file_since,
-                queue_tokens, failures, error, next_at, created_at)
+                queue_tokens, queue_caps, failures, error, next_at, created_at)
          SELECT ?, stage, scheme, 'uploaded', job_id, base_url, organization, project, model, parameters, lines,
-                input_bytes, input_sha256, input_file_id, input_file_time, input_file_since, queue_tokens, 1, ?, ?, ?
+                input_bytes, input_sha256, input_file_id, input_file_time, input_file_since, queue_tokens, queue_caps,
+                1, ?, ?, ?
          FROM openai_batches WHERE id = ? AND state = 'ended'",
         params![key, reason, next_at, tx.now, id],
     )?;

@@ -156,6 +156,10 @@ impl Ingester {
     fn pause_refused_model(&self, tx: &Tx<'_>, row: &BatchRow, refused: &RefusedBatch<'_>) -> Stored<()> {
         if let Some(limit) = refused.queue_limit().filter(|_| !row.model.is_empty()) {
             queue::learn(tx, &row.model, limit)?;
+            if refused.cause() == RefusalCause::QueueFull {
+                let decision = queue::decide_refusal(tx, row, limit, tx.now)?;
+                queue::set_cap_percent(tx, &row.model, decision.cap_percent)?;
+            }
         }
         if row.model.is_empty() || !decide_refused(tx, row, refused, tx.now)?.pauses_model {
             return Ok(());
@@ -192,7 +196,7 @@ fn decide_refused(
     let mut evidence = RefusalEvidence::default();
     match (refused.cause(), refused.queue_limit()) {
         (RefusalCause::QueueFull, Some(limit)) => {
-            evidence.is_our_own_queue = queue::explains(view, row, limit, now)?;
+            evidence.is_our_own_queue = queue::decide_refusal(view, row, limit, now)?.is_our_own;
         }
         (RefusalCause::InputMissing, _) => {
             let is_left = row.cancel_wanted || row.abandoned_at.is_some() || row.duplicate_of.is_some();

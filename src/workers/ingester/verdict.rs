@@ -11,7 +11,7 @@ use crate::domain::decide::batch_verdict::{
 use crate::domain::openai::BatchStatus;
 use crate::domain::parameters::{Parameters, Setting};
 use crate::store::batches::{self, BatchRow};
-use crate::store::{StoreError, Stored, Tx, alerts};
+use crate::store::{StoreError, Stored, Tx, alerts, queue};
 use crate::workers::pauses;
 use crate::workers::worker::WorkerError;
 
@@ -50,6 +50,7 @@ impl Ingester {
                 }
             }
             self.judge_stage(tx, row, &batch, verdict)?;
+            queue::record_success(tx, &row.model)?;
             batches::set_verdict(tx, row.id, verdict)
         })?;
         Ok(())

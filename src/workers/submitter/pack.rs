@@ -7,6 +7,7 @@ use super::shares;
 use crate::base::clock::Moment;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
+use crate::domain::decide::queue_limit::QueueTokens;
 use crate::domain::decide::refused_batch::LONGEST_REFUSAL_WAIT;
 use crate::domain::job::Mode;
 use crate::domain::money::Money;
@@ -40,6 +41,8 @@ pub struct NewPack {
     queues: Vec<JobQueue>,
     /// Tokens that it may take of the model's queue.
     tokens: u64,
+    /// The part of the answers' caps that counts there, in percent.
+    cap_percent: u32,
     /// Lines that the budget of all clients pays for.
     affordable: u32,
     /// What a line reserves of a budget.
@@ -103,20 +106,26 @@ impl Submitter {
             StagePause::Over(probe) => probe,
         };
         let parameters = self.config.parameters(stage);
-        let tokens = match self
+        let space = self
             .store
-            .read(|view| queue::space(view, self.api.identity(), parameters.model(), now.wall))?
-        {
+            .read(|view| queue::space(view, self.api.identity(), parameters.model(), now.wall))?;
+        let (tokens, cap_percent) = match space {
             QueueSpace::Full => return Ok(PackDecision::Wait(self.config.steps.idle)),
-            QueueSpace::Tokens(tokens) => tokens,
-            QueueSpace::Unlimited => u64::MAX,
+            QueueSpace::Limited { tokens, cap_percent } => (tokens, cap_percent),
+            QueueSpace::Unlimited => (u64::MAX, 0),
         };
         let caps = self.store.read(|view| requests::caps(view, stage))?;
         let mut wait = self.config.steps.idle;
         for cap in shares::caps_in_turn(caps, self.last_caps.get(&stage)) {
-            match self.decide_cap(stage, cap, probe, tokens, now)? {
+            match self.decide_cap(stage, cap, probe, now)? {
                 PackDecision::Wait(later) => wait = wait.min(later),
-                pack => return Ok(pack),
+                PackDecision::Pack(pack) => {
+                    return Ok(PackDecision::Pack(NewPack {
+                        tokens,
+                        cap_percent,
+                        ..pack
+                    }));
+                }
             }
         }
         Ok(PackDecision::Wait(wait))
@@ -167,7 +176,6 @@ impl Submitter {
         stage: Stage,
         cap: Option<u32>,
         probe: Option<u32>,
-        tokens: u64,
         now: Moment,
     ) -> Result<PackDecision, WorkerError> {
         let full = [cap, probe].into_iter().flatten().min().unwrap_or(u32::MAX);
@@ -207,7 +215,8 @@ impl Submitter {
                 filter,
                 full,
                 queues,
-                tokens,
+                tokens: u64::MAX,
+                cap_percent: 0,
                 affordable,
                 line_cost,
             })),
@@ -258,7 +267,8 @@ impl Submitter {
         let Some(line) = waiting.first() else {
             return Ok(u32::MAX);
         };
-        let (length, takes) = line_size(line, parameters)?;
+        let (length, tokens) = line_size(line, parameters)?;
+        let takes = tokens.counted(pack.cap_percent);
         let fit = (self.config.batch.max_bytes / length.max(1)).min(pack.tokens / takes.max(1));
         Ok(u32::try_from(fit).unwrap_or(u32::MAX).max(1))
     }
@@ -280,9 +290,10 @@ impl Submitter {
                 .store
                 .read(|view| requests::waiting(view, of.job, pack.filter, after, left.min(CHUNK)))?;
             let (mut chosen, mut too_long) = (Vec::with_capacity(waiting.len()), Vec::new());
-            let mut tokens = 0;
+            let mut tokens = QueueTokens::default();
             for line in &waiting {
-                let (length, takes) = line_size(line, parameters)?;
+                let (length, of_line) = line_size(line, parameters)?;
+                let takes = of_line.counted(pack.cap_percent);
                 if length > self.config.batch.max_bytes {
                     after = line.request;
                     too_long.push(line.request);
@@ -296,7 +307,7 @@ impl Submitter {
                 space.bytes -= length;
                 space.tokens = space.tokens.saturating_sub(takes);
                 space.is_empty = false;
-                tokens += takes;
+                tokens = tokens + of_line;
                 space.lines -= 1;
                 left -= 1;
                 after = line.request;
@@ -342,7 +353,7 @@ fn find_queues(
 }
 
 /// What a line takes: bytes of the input file, and tokens of the model's queue.
-fn line_size(line: &InputLine, parameters: &Parameters) -> Result<(u64, u64), WorkerError> {
+fn line_size(line: &InputLine, parameters: &Parameters) -> Result<(u64, QueueTokens), WorkerError> {
     let body = line.body(parameters);
     let form = parameters.form();
     let length = encode_request_line(form.endpoint, &line.custom_id.to_string(), &body)?.len() as u64;

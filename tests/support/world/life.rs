@@ -128,6 +128,7 @@ fn begin_faults(world: &mut World, random: &mut Random) {
         vec![],
         vec![Rule::QueueOf(4)],
         vec![Rule::TokensOf(3_000)],
+        vec![Rule::InputTokensOf(1_500)],
         vec![Rule::Poison("poison")],
         vec![Rule::Blame("poison")],
     ]);

@@ -325,6 +325,8 @@ pub enum Rule {
     /// Batches that have not ended hold so many tokens together at most: a quarter of each line's
     /// bytes, and the cap of its answer.
     TokensOf(u64),
+    /// The same, and only the lines' bytes count.
+    InputTokensOf(u64),
 }
 
 impl Rule {
@@ -334,6 +336,9 @@ impl Rule {
             Self::Blame(text) => FaultRule::new(Listed::BlameLine).matching(&[text]),
             Self::QueueOf(lines) => FaultRule::new(Listed::QueueLines).value(*lines),
             Self::TokensOf(tokens) => FaultRule::new(Listed::QueueTokens).value(*tokens),
+            Self::InputTokensOf(tokens) => {
+                FaultRule::new(Listed::QueueTokens).value(json!({"inputs": tokens}))
+            }
         }
     }
 }

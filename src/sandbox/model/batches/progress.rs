@@ -132,7 +132,7 @@ impl SimulatedOpenAi {
         }
         batch.model = report.model.map(|model| model.snapshot.clone());
         batch.counts.total = report.total;
-        batch.tokens = report.tokens;
+        batch.tokens = report.tokens();
         batch.failing_lines = report.failing_lines;
         batch.in_progress_ms = Some(due);
         batch.status = BatchStatus::InProgress;

@@ -25,13 +25,20 @@ pub struct InputReport<'a> {
     /// The number of lines.
     pub total: u64,
     pub model: Option<&'a SimulatedModel>,
-    /// Estimated input tokens and output limits of all lines.
-    pub tokens: u64,
+    /// Estimated input tokens of all lines.
+    pub input_tokens: u64,
+    /// Output limits of all lines.
+    pub output_limits: u64,
     /// Lines that will certainly fail.
     pub failing_lines: u64,
 }
 
 impl InputReport<'_> {
+    /// Tokens that the batch takes of its model's queue.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens + self.output_limits
+    }
+
     fn add_error(&mut self, code: &str, param: Option<&str>, line: Option<u64>, message: impl Into<String>) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(LineError {
@@ -135,15 +142,21 @@ impl SimulatedOpenAi {
         let Some(model) = report.model else {
             return Ok(Ok(()));
         };
-        let limit = match self.trigger_batch_fault(batch, Fault::QueueTokens)? {
-            Some(value) => Some(value.as_u64().unwrap_or(5_000_000)),
+        let fault = self.trigger_batch_fault(batch, Fault::QueueTokens)?;
+        let inputs = fault.as_ref().and_then(|value| value["inputs"].as_u64());
+        let tokens = match inputs {
+            Some(_) => report.input_tokens,
+            None => report.tokens(),
+        };
+        let limit = match fault {
+            Some(value) => inputs.or_else(|| value.as_u64()).or(Some(5_000_000)),
             None => model.enqueued_tokens,
         };
         if limit.is_some() {
             self.advance_queued(&batch.id)?;
         }
         let held = (batch.id.as_str(), batch.project.as_str());
-        Ok(self.token_queue.try_add(held, model, report.tokens, limit))
+        Ok(self.token_queue.try_add(held, model, tokens, limit))
     }
 
     /// Advances the other batches of the queue, so that those that have ended leave it.
@@ -271,7 +284,8 @@ fn check_body<'a>(
         .ok()
         .and_then(|request| request.get("max_output_tokens"));
     let output_limit = limit.and_then(Value::as_u64);
-    report.tokens += u64::try_from(bytes).unwrap_or(0) / 4 + output_limit.unwrap_or(0);
+    report.input_tokens += u64::try_from(bytes).unwrap_or(0) / 4;
+    report.output_limits += output_limit.unwrap_or(0);
     let parsed = request
         .as_ref()
         .ok()

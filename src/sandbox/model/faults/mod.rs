@@ -142,7 +142,8 @@ text_enum! {
         FailedValidationLine = "failed_validation_line",
         /// The batch is `failed` with `token_limit_exceeded` and the limit value (5,000,000).
         TokenLimitAsync = "token_limit_async",
-        /// The queue of the batch's model holds value tokens (5,000,000), whatever the settings say.
+        /// The queue of the batch's model holds value tokens (5,000,000), whatever the settings say. With
+        /// `{"inputs": TOKENS}` only input tokens count, and no output limits.
         QueueTokens = "queue_tokens",
         /// A batch of more than value lines (1) is `failed` with `token_limit_exceeded`.
         QueueLines = "queue_lines",
