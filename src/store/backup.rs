@@ -224,6 +224,12 @@ pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
     Ok(())
 }
 
+/// When the database was made; `None` if that cannot be read.
+pub fn database_made(view: &View) -> Stored<Option<Timestamp>> {
+    let mut query = view.prepare_cached("SELECT created_at FROM instance")?;
+    view.readable_value(query.query_row([], |row| row.get("created_at")))
+}
+
 /// The time of the newest backup's snapshot; `None` if there is no backup.
 pub fn newest(view: &View) -> Stored<Option<Timestamp>> {
     let mut query = view.prepare_cached("SELECT snapshot_at FROM backups ORDER BY snapshot_at DESC")?;

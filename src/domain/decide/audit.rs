@@ -99,9 +99,15 @@ pub fn is_budget_exhausted(left: Money, line_cost: Money) -> bool {
     left.divided_into(line_cost) == 0
 }
 
-/// Whether the newest backup is too old, or missing. `late_after` of 0: backups are not watched.
-pub fn is_backup_late(now: Timestamp, newest: Option<Timestamp>, late_after: Duration) -> bool {
-    !late_after.is_zero() && newest.is_none_or(|newest| newest <= now.before(late_after))
+/// Whether the newest backup is too old. Without a backup, the database's age counts. `late_after` of 0: backups are
+/// not watched.
+pub fn is_backup_late(
+    now: Timestamp,
+    newest: Option<Timestamp>,
+    database_made: Timestamp,
+    late_after: Duration,
+) -> bool {
+    !late_after.is_zero() && newest.unwrap_or(database_made) <= now.before(late_after)
 }
 
 /// The pause of a model, or of all that is sent.
@@ -197,14 +203,15 @@ mod tests {
 
     #[test]
     fn a_backup_is_late_if_it_is_missing_or_too_old() {
-        for (newest, late_after, expected) in [
-            (None, 3_600, true),
-            (Some(at(-3_600)), 3_600, true),
-            (Some(at(-3_599)), 3_600, false),
-            (None, 0, false),
+        for (newest, made, late_after, expected) in [
+            (None, -3_600, 3_600, true),
+            (None, -3_599, 3_600, false),
+            (Some(at(-3_600)), -9_000, 3_600, true),
+            (Some(at(-3_599)), -9_000, 3_600, false),
+            (None, -9_000, 0, false),
         ] {
-            let late = is_backup_late(at(0), newest, Duration::from_secs(late_after));
-            assert_eq!(late, expected, "{newest:?} {late_after}");
+            let late = is_backup_late(at(0), newest, at(made), Duration::from_secs(late_after));
+            assert_eq!(late, expected, "{newest:?} {made} {late_after}");
         }
     }
 

@@ -36,7 +36,8 @@ pub(super) fn late_backup(view: &View, config: &BackupConfig, now: Timestamp) ->
         return Ok(Vec::new());
     }
     let newest = backup::newest(view)?;
-    if !is_backup_late(now, newest, config.late_after) {
+    let database_made = backup::database_made(view)?.unwrap_or(now);
+    if !is_backup_late(now, newest, database_made, config.late_after) {
         return Ok(Vec::new());
     }
     let state = match newest {
