@@ -1,5 +1,6 @@
 //! The state of the simulated OpenAI, its clock, and its callers.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub struct SimulatedOpenAi {
     pub(super) token_queue: TokenQueue,
     /// Creates that take effect later. They do not outlive the process.
     pub(super) late_creates: Mutex<Vec<LateCreate>>,
+    /// Held for as long as the folder is in use.
+    _folder_lock: Option<File>,
 }
 
 /// The project, and the organization, that a call is made for.
@@ -52,7 +55,9 @@ impl SimulatedOpenAi {
         let failed = |error: io::Error| StateFolderError::new(state_folder, &error);
         let storage = Storage::Folder(state_folder.to_owned());
         storage.create_folder("").map_err(failed)?;
-        let openai = Self::on(storage, settings, clock)?;
+        let lock = Storage::lock_folder(state_folder)?;
+        let mut openai = Self::on(storage, settings, clock)?;
+        openai._folder_lock = Some(lock);
         openai.complete_interrupted_writes().map_err(failed)?;
         Ok(openai)
     }
@@ -84,6 +89,7 @@ impl SimulatedOpenAi {
             token_queue: TokenQueue::default(),
             late_creates: Mutex::default(),
             storage,
+            _folder_lock: None,
         })
     }
 

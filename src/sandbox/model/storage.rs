@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -75,6 +75,20 @@ impl Storage {
         match self {
             Self::Folder(folder) => fs::create_dir_all(folder.join(name)),
             Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Locks the folder for as long as the file is open, so that no second sandbox writes there.
+    pub fn lock_folder(folder: &Path) -> Result<File, StateFolderError> {
+        let path = folder.join("lock");
+        let file = File::create(&path).map_err(|error| StateFolderError::new(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(StateFolderError::new(
+                folder,
+                &"another sandbox uses this folder; name another one with --state",
+            )),
+            Err(TryLockError::Error(error)) => Err(StateFolderError::new(&path, &error)),
         }
     }
 
