@@ -64,7 +64,7 @@ pub struct Dump {
 /// Reads a dump row by row; only what is imported stays in memory.
 ///
 /// # Errors
-/// When the dump is not a JSON object of lists, or cannot be read.
+/// When the dump is not a JSON object of lists, has neither table, or cannot be read.
 pub fn read_dump(from: impl Read) -> Result<Dump, String> {
     let mut rows = Rows::default();
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(from));
@@ -75,7 +75,15 @@ pub fn read_dump(from: impl Read) -> Result<Dump, String> {
             Category::Io => error.to_string(),
             _ => format!("the dump is no JSON object of tables: {error}"),
         })?;
-    Ok(rows.into_dump())
+    match [JOBS, LOTS]
+        .iter()
+        .any(|table| rows.dump.read.contains_key(*table))
+    {
+        true => Ok(rows.into_dump()),
+        false => Err(format!(
+            "the file has neither a table {JOBS} nor a table {LOTS}: make a dump with contrib/export-legacy.sql"
+        )),
+    }
 }
 
 /// The rows of a dump while it is read. A lot may come before its job.
