@@ -27,6 +27,16 @@ pub(super) enum OperatorScope {
     Webhooks,
 }
 
+impl OperatorScope {
+    /// `is` or `are`, as the scope's name wants it.
+    pub(super) fn is(self) -> &'static str {
+        match self {
+            Self::Intake => "is",
+            Self::Submissions | Self::Webhooks => "are",
+        }
+    }
+}
+
 impl From<OperatorScope> for PauseScope {
     fn from(scope: OperatorScope) -> Self {
         match scope {
@@ -48,6 +58,6 @@ pub(super) fn run(context: &Context, options: &PauseOptions) -> Outcome {
     })?;
     context.output.report(
         &json!({"scope": scope.to_string(), "paused": true}),
-        &format!("{scope} is paused\n"),
+        &format!("{scope} {} paused\n", options.scope.is()),
     )
 }

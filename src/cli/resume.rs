@@ -16,11 +16,11 @@ pub(super) fn run(context: &Context, options: &PauseOptions) -> Outcome {
         alerts::resume(tx, &scope)
     })?;
     let state = match was_paused {
-        true => "goes on",
-        false => "was not paused",
+        true => "no longer paused",
+        false => "not paused; nothing was changed",
     };
     context.output.report(
         &json!({"scope": scope.to_string(), "paused": false, "was_paused": was_paused}),
-        &format!("{scope} {state}\n"),
+        &format!("{scope} {} {state}\n", options.scope.is()),
     )
 }
