@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context, command: AlertsCommand) -> Outcome {
         AlertsCommand::Show { id } => {
             let alert = existing(store.read(|view| inspect::alert(view, id))?, id, "alerts")?;
             let notices = store.read(|view| inspect::alert_notices(view, id))?;
-            context.output.show_with(&alert, "notices", &notices)
+            context.output.show_with(&alert, &[("notices", notices)])
         }
     }
 }

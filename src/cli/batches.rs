@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context, command: BatchesCommand) -> Outcome {
             let (batch, events) =
                 store.read(|view| Ok((inspect::batch(view, id)?, inspect::batch_events(view, id)?)))?;
             let batch = existing(batch, id, "batches")?;
-            context.output.show_with(&batch, "events", &events)
+            context.output.show_with(&batch, &[("events", events)])
         }
         BatchesCommand::Abandon { id, bill_again } => abandon(context, &config, &store, id, bill_again),
     }

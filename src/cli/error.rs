@@ -63,6 +63,16 @@ pub(super) enum CommandError {
     Failed(String),
 }
 
+impl CommandError {
+    /// The error for a name that does not exist; `list` is the command that lists what does.
+    pub(super) fn not_found(name: impl ToString, list: &'static str) -> Self {
+        Self::NotFound {
+            name: name.to_string(),
+            list,
+        }
+    }
+}
+
 impl From<RecoveryError> for CommandError {
     fn from(error: RecoveryError) -> Self {
         Self::Recovery(Box::new(error))

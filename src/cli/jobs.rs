@@ -1,10 +1,9 @@
 //! `jobs`: jobs of clients.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::{Context, now};
-use super::output::existing;
 use super::{CommandError, Outcome};
 use crate::config::Config;
 use crate::domain::batch::Stage;
@@ -16,28 +15,43 @@ use crate::store::jobs::{self, JobRow};
 use crate::store::retry::{self, RetryScope, RetrySize};
 use crate::store::{Store, cancel, inspect, job_changes};
 
+/// The least characters of an id that name a job.
+const SHORTEST_PREFIX: usize = 8;
 /// The reason that is stored with a cancelled job.
 const CANCELLED: &str = "cancelled by the operator";
 
+/// Which jobs are listed.
+#[derive(Args, Default)]
+pub(super) struct ListOptions {
+    /// Only jobs with this status, such as failed
+    #[arg(long)]
+    status: Option<JobStatus>,
+    /// Only jobs of this client
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// The most jobs that are listed
+    #[arg(long, value_name = "N", default_value_t = inspect::MOST)]
+    limit: u64,
+}
+
 /// What `jobs` does.
-#[derive(Subcommand, Default)]
+#[derive(Subcommand)]
 pub(super) enum JobsCommand {
-    /// List jobs: at most 200, open ones first (the default)
-    #[default]
-    List,
-    /// Show a job and its events
+    /// List jobs, open ones first (the default)
+    List(ListOptions),
+    /// Show a job with its batches, its webhooks, its failed lots and its events
     Show {
-        /// The job's id
+        /// The job's id, or its first eight characters or more
         job: String,
     },
     /// Cancel a job
     Cancel {
-        /// The job's id
+        /// The job's id, or its first eight characters or more
         job: String,
     },
     /// Send the held requests of an orphaned job, or what failed of a job that has ended
     Retry {
-        /// The job's id
+        /// The job's id, or its first eight characters or more
         job: String,
         /// Send the failed lots of a job that has ended; OpenAI bills them again
         #[arg(long, group = "scope")]
@@ -52,10 +66,27 @@ pub(super) enum JobsCommand {
     },
 }
 
+impl Default for JobsCommand {
+    fn default() -> Self {
+        Self::List(ListOptions {
+            limit: inspect::MOST,
+            ..ListOptions::default()
+        })
+    }
+}
+
 pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
     let (config, store) = context.open()?;
     match command {
-        JobsCommand::List => context.output.show_list(&store, &store.read(inspect::jobs)?),
+        JobsCommand::List(ListOptions {
+            status,
+            client,
+            limit,
+        }) => {
+            let client = client.as_deref();
+            let list = store.read(|view| inspect::jobs(view, status, client, limit))?;
+            context.output.show_list(&store, &list)
+        }
         JobsCommand::Show { job } => show(context, &config, &store, &job),
         JobsCommand::Cancel { job } => cancel(context, &store, &job),
         JobsCommand::Retry {
@@ -78,14 +109,22 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
 }
 
 fn show(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
-    let (job, events) = store.read(|view| Ok((inspect::job(view, id)?, inspect::job_events(view, id)?)))?;
-    let mut job = existing(job, id, "jobs")?;
-    let seq = find(store, id)?.seq;
+    let row = find(store, id)?;
+    let (id, seq) = (row.id.as_str(), row.seq);
+    let (mut job, parts) = store.read(|view| {
+        let parts = [
+            ("batches", inspect::job_batches(view, seq)?),
+            ("webhooks", inspect::job_webhooks(view, id)?),
+            ("failed_lots", inspect::failed_lots(view, id)?),
+            ("events", inspect::job_events(view, id)?),
+        ];
+        Ok((inspect::job(view, id)?, parts))
+    })?;
     let waits = store.read(|view| budget_waits(view, config, now()))?;
     let budget = waits.budgets.iter().find(|wait| wait.has_job(seq));
     job.columns.push("waits_for_budget".into());
     job.rows[0].push(json!(budget.map(|wait| wait.budget.subject().to_string())));
-    context.output.show_with(&job, "events", &events)
+    context.output.show_with(&job, &parts)
 }
 
 fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
@@ -175,6 +214,18 @@ fn describe_retry(
 }
 
 fn find(store: &Store, id: &str) -> Result<JobRow, CommandError> {
-    let job = store.read(|view| jobs::by_id(view, id))?;
-    job.ok_or_else(|| CommandError::Failed(format!("there is no job {id} here")))
+    let found = store.read(|view| jobs::by_id_or_prefix(view, id, SHORTEST_PREFIX))?;
+    match found.as_slice() {
+        [_] => {}
+        [] => return Err(CommandError::not_found(id, "jobs")),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|job| job.id.as_str()).collect();
+            return Err(CommandError::Failed(format!(
+                "several jobs begin with {id}: {}; write more of the id",
+                ids.join(", ")
+            )));
+        }
+    }
+    let job = found.into_iter().next();
+    job.ok_or_else(|| CommandError::not_found(id, "jobs"))
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod adopt;
 mod alerts;
@@ -11,11 +11,13 @@ mod backup;
 mod batches;
 mod check_config;
 mod clock;
+mod config;
 mod context;
 mod convert_database;
 mod demo;
 mod doctor;
 mod error;
+mod healthcheck;
 mod import_legacy;
 mod init;
 mod jobs;
@@ -29,6 +31,7 @@ mod resume;
 mod sandbox;
 mod serve;
 mod sign;
+mod version;
 mod webhooks;
 
 use context::Context;
@@ -42,7 +45,7 @@ Exit status: 0 success; 1 the command failed, or found something to report; 2 wr
 
 /// Takes jobs of car lots through OpenAI's Batch API and cannot lose a batch
 #[derive(Parser)]
-#[command(name = "batchkeeper", version, after_help = EXIT_STATUS, arg_required_else_help = false)]
+#[command(name = "batchkeeper", version, after_help = EXIT_STATUS, arg_required_else_help = false, term_width = 80)]
 struct CommandLine {
     #[command(flatten)]
     context: Context,
@@ -62,6 +65,11 @@ enum Command {
     Sandbox(sandbox::SandboxOptions),
     /// Check the configuration
     CheckConfig(check_config::CheckOptions),
+    /// Show the configuration in force
+    Config {
+        #[command(subcommand)]
+        action: config::ConfigCommand,
+    },
     /// Sign a request, for people who write clients
     Sign(sign::SignOptions),
     /// Import the jobs of the earlier service
@@ -105,6 +113,15 @@ enum Command {
     },
     /// Check the database's integrity, links and invariants; exit status 1 with findings
     Doctor,
+    /// Print the completions for a shell, for its own folder of completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Ask the running daemon whether it is healthy; exit status 1 if it is not
+    Healthcheck,
+    /// Show the version, the commit, the schema and SQLite's version
+    Version,
     /// Account for the jobs and batches of a period; exit status 1 if it does not balance
     Report(report::ReportOptions),
 }
@@ -114,6 +131,7 @@ impl Command {
     fn without_json(&self) -> Option<&'static str> {
         match self {
             Self::Serve => Some("serve"),
+            Self::Completions { .. } => Some("completions"),
             Self::Demo(_) => Some("demo"),
             Self::Sandbox(_) => Some("sandbox"),
             _ => None,
@@ -159,6 +177,10 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Demo(options) => demo::run(&options),
         Command::Sandbox(options) => sandbox::run(&options),
         Command::CheckConfig(options) => check_config::run(context, &options),
+        Command::Config { action } => config::run(context, action),
+        Command::Completions { shell } => print_completions(shell),
+        Command::Healthcheck => healthcheck::run(context),
+        Command::Version => version::run(context),
         Command::Sign(options) => sign::run(context, &options),
         Command::ImportLegacy(options) => import_legacy::run(context, &options),
         Command::Recover(options) => recover::run(context, &options),
@@ -175,6 +197,12 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Doctor => doctor::run(context),
         Command::Report(options) => report::run(context, &options),
     }
+}
+
+fn print_completions(shell: clap_complete::Shell) -> Outcome {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "batchkeeper", &mut text);
+    output::print_raw(&text)
 }
 
 fn finish(outcome: Outcome) -> ExitCode {
@@ -200,8 +228,6 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -226,6 +252,10 @@ mod tests {
             "batches abandon 1 --bill-again 40",
             "pause intake",
             "clock confirm",
+            "config show --json",
+            "version --json",
+            "healthcheck",
+            "completions bash",
             "batches show 1 --json",
             "recover --apply",
             "sign job.json --client a",

@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, command: WebhooksCommand) -> Outcome {
         WebhooksCommand::Show { id } => {
             let delivery = find(id)?;
             let attempts = store.read(|view| inspect::webhook_attempts(view, id))?;
-            context.output.show_with(&delivery, "tries", &attempts)
+            context.output.show_with(&delivery, &[("tries", attempts)])
         }
         WebhooksCommand::Resend { id } => {
             find(id)?;

@@ -13,6 +13,7 @@ use crate::domain::vision::VisionParameters;
 
 mod batch;
 mod clients;
+mod environment;
 mod error;
 mod key_text;
 mod logging;
@@ -22,9 +23,12 @@ mod openai;
 mod permissions;
 mod renamed;
 mod secrets;
+mod shown;
 mod storage;
 mod units;
 mod webhooks;
+
+use environment::Override;
 
 pub use batch::{BatchConfig, ImagesConfig, StepsConfig, SynchronousConfig};
 pub use clients::ClientConfig;
@@ -34,6 +38,7 @@ pub use money::{BudgetPolicy, BudgetsConfig};
 pub use network::{HttpConfig, LimitsConfig, NetworkConfig, PrivateNetworks};
 pub use openai::OpenAiConfig;
 pub use secrets::Secret;
+pub use shown::ShownKey;
 pub use storage::{BackupConfig, RetentionConfig};
 pub use webhooks::{AlertsConfig, WebhooksConfig};
 
@@ -133,7 +138,9 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, a key is unknown or of the wrong type, or a check refuses a value.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::read_file(path, Self::parse)
+        let mut config = Self::load_without_keys(path)?;
+        config.load_secrets().map_err(|error| error.in_file(path))?;
+        Ok(config)
     }
 
     /// Reads the configuration in `path` without keys and tokens, for a command that neither calls OpenAI
@@ -142,10 +149,23 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_without_keys(path: &Path) -> Result<Self, ConfigError> {
-        Self::read_file(path, Self::parse_without_keys)
+        let overrides = environment::overrides(std::env::vars_os())?;
+        Self::read_file(path, |text| Self::parse_with(text, &overrides))
     }
 
-    fn read_file(path: &Path, parse: fn(&str) -> Result<Self, ConfigError>) -> Result<Self, ConfigError> {
+    /// Every key of the configuration in `path`, with its value and its source.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn shown(path: &Path) -> Result<Vec<ShownKey>, ConfigError> {
+        let overrides = environment::overrides(std::env::vars_os())?;
+        Self::read_file(path, |text| Self::show(text, &overrides))
+    }
+
+    fn read_file<T>(
+        path: &Path,
+        parse: impl FnOnce(&str) -> Result<T, ConfigError>,
+    ) -> Result<T, ConfigError> {
         match std::fs::read_to_string(path) {
             Ok(text) => parse(&text).map_err(|error| error.in_file(path)),
             Err(error) => Err(ConfigError::Unreadable {
@@ -160,16 +180,22 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut config = Self::parse_without_keys(text)?;
+        let mut config = Self::parse_with(text, &[])?;
         config.load_secrets()?;
         Ok(config)
     }
 
-    fn parse_without_keys(text: &str) -> Result<Self, ConfigError> {
+    /// Reads a text and the overrides of the environment, without keys and tokens.
+    fn parse_with(text: &str, overrides: &[Override]) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| match renamed::find(text) {
             Some(message) => ConfigError::Value(message),
             None => error.into(),
         })?;
+        if !overrides.is_empty() {
+            let mut table: toml::Table = toml::from_str(text)?;
+            environment::apply(&mut table, overrides);
+            config = table.try_into()?;
+        }
         if config.log == "json" {
             config.log = Self::default().log;
             config.log_format = LogFormat::Json;

@@ -1,11 +1,12 @@
 //! Tables for people, as the commands print them.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Params, Row};
+use rusqlite::{Params, Row, params};
 use serde_json::Value;
 
 use super::{Stored, View};
 use crate::base::escape::escape_controls;
+use crate::domain::job::JobStatus;
 
 /// A table for people and programs.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +56,7 @@ pub(super) fn cell(value: ValueRef<'_>) -> Value {
 }
 
 /// The most rows of a list.
-const MOST: u64 = 200;
+pub const MOST: u64 = 200;
 
 /// The first rows of a view or table.
 #[derive(Clone, Debug)]
@@ -78,14 +79,52 @@ fn list(view: &View, of: &'static str, columns: &str, order: &str) -> Stored<Lis
     })
 }
 
-/// Jobs: first the live ones, then the newest.
-pub fn jobs(view: &View) -> Stored<Listed> {
-    list(
+/// Jobs, of a status and a client if given: first the live ones, then the newest.
+pub fn jobs(view: &View, status: Option<JobStatus>, client: Option<&str>, limit: u64) -> Stored<Listed> {
+    let condition = "(?1 IS NULL OR status = ?1) AND (?2 IS NULL OR client = ?2)";
+    let sql = format!(
+        "SELECT id, client, status, processed_lots || '/' || total_lots AS lots, failed_lots AS failed,
+                openai_batch_id, openai_translation_batch_id, created_at, completed_at
+         FROM v_jobs WHERE {condition} ORDER BY completed_at IS NOT NULL, created_at DESC LIMIT ?3"
+    );
+    let mut count = view.prepare_cached(&format!("SELECT count(*) FROM v_jobs WHERE {condition}"))?;
+    Ok(Listed {
+        table: table(view, &sql, params![status, client, limit])?,
+        all: count.query_row(params![status, client], |row| row.get(0))?,
+        of: "v_jobs",
+    })
+}
+
+/// The batches that have lines of a job.
+pub fn job_batches(view: &View, job: i64) -> Stored<Table> {
+    table(
         view,
-        "v_jobs",
-        "id, client, status, processed_lots || '/' || total_lots AS lots, failed_lots AS failed,
-                openai_batch_id, openai_translation_batch_id, created_at, completed_at",
-        "completed_at IS NOT NULL, created_at DESC",
+        "SELECT b.id, b.stage, b.state, b.openai_batch_id, b.openai_status AS status, k.lines AS lines_of_job,
+                b.created_at, b.ended_at, b.error
+         FROM (SELECT l.batch_id, count(*) AS lines FROM requests r JOIN batch_lines l ON l.request_id = r.id
+               WHERE r.job = ? GROUP BY l.batch_id) k JOIN openai_batches b ON b.id = k.batch_id
+         ORDER BY b.id",
+        [job],
+    )
+}
+
+/// The webhook deliveries of a job.
+pub fn job_webhooks(view: &View, id: &str) -> Stored<Table> {
+    table(
+        view,
+        "SELECT id, url, state, attempts, response_status AS status, next_at, delivered_at
+         FROM webhook_deliveries WHERE batch_job_id = ? ORDER BY id",
+        [id],
+    )
+}
+
+/// The first failed lots of a job.
+pub fn failed_lots(view: &View, id: &str) -> Stored<Table> {
+    table(
+        view,
+        "SELECT position, lot_id, error_message AS error FROM batch_lots
+         WHERE batch_job_id = ? AND status = 'failed' ORDER BY position LIMIT 20",
+        [id],
     )
 }
 

@@ -185,6 +185,20 @@ pub fn by_id(view: &View, id: &str) -> Stored<Option<JobRow>> {
     query.query_and_then([id], job_row)?.next().transpose()
 }
 
+/// The jobs whose id is `id`, or begins with it if it has at least `shortest` characters; two at most.
+pub fn by_id_or_prefix(view: &View, id: &str, shortest: usize) -> Stored<Vec<JobRow>> {
+    let is_prefix = id.len() >= shortest && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let end = if is_prefix {
+        format!("{id}g")
+    } else {
+        id.to_owned()
+    };
+    let mut query = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM batch_jobs WHERE id >= ?1 AND (id = ?1 OR id < ?2) ORDER BY id LIMIT 2"
+    ))?;
+    query.query_and_then([id, &end], job_row)?.collect()
+}
+
 /// Which of a client's jobs are listed.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {

@@ -19,18 +19,28 @@ mod embedded {
 /// of them.
 const FIRST_SCHEMA: i64 = 11;
 
+/// The schema that this program makes.
+pub fn schema_version() -> i64 {
+    let migrations = embedded::migrations::runner();
+    let versions = migrations.get_migrations().iter();
+    versions
+        .map(|migration| i64::from(migration.version()))
+        .max()
+        .unwrap_or(0)
+}
+
+/// The version of the SQLite library.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// Runs the migrations that a database does not have yet.
 ///
 /// They run in one transaction: if a crash separated a migration from its row in the history, the next start
 /// would fail. Foreign keys are off meanwhile and checked afterwards.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Stored<()> {
     let migrations = embedded::migrations::runner();
-    let known = migrations
-        .get_migrations()
-        .iter()
-        .map(|migration| i64::from(migration.version()))
-        .max()
-        .unwrap_or(0);
+    let known = schema_version();
     let found = found_schema(connection, path, known)?;
     if found == known {
         return Ok(());

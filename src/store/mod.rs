@@ -68,6 +68,7 @@ pub use error::{StoreError, Stored};
 pub use files::{DaemonLock, lock_until_exit};
 use files::{make_private_file, refuse_hard_links};
 use migrate::migrate;
+pub use migrate::{schema_version, sqlite_version};
 pub use transaction::{Tx, View};
 
 /// A moment of a write transaction at which a process may end.

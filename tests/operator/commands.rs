@@ -30,10 +30,14 @@ fn every_command_has_its_help() {
         "batches",
         "check-config",
         "clock",
+        "completions",
+        "config",
         "convert-database",
         "demo",
         "doctor",
+        "healthcheck",
         "import-legacy",
+        "init",
         "jobs",
         "pause",
         "recover",
@@ -42,6 +46,7 @@ fn every_command_has_its_help() {
         "sandbox",
         "serve",
         "sign",
+        "version",
         "webhooks",
     ];
     assert_eq!(commands(&whole.out), wanted);
@@ -81,6 +86,8 @@ fn every_command_prints_json_and_returns_its_status() {
     let (body, dump, copy) = (text(&body), text(&dump), text(&copy));
     let cases: &[Case<'_>] = &[
         (&["check-config"], 0, Some("good")),
+        (&["config", "show"], 0, None),
+        (&["version"], 0, Some("sqlite")),
         (&["jobs", "cancel", &open], 0, Some("status")),
         (&["resume", "submissions"], 0, Some("was_paused")),
         (&["sign", &body], 0, Some("signature")),
@@ -92,7 +99,13 @@ fn every_command_prints_json_and_returns_its_status() {
         (&["recover", "--apply"], 0, Some("linked")),
         (&["jobs"], 0, None),
         (&["jobs", "list"], 0, None),
+        (
+            &["jobs", "list", "--status", "completed", "--limit", "1"],
+            0,
+            None,
+        ),
         (&["jobs", "show", &job], 0, Some("events")),
+        (&["jobs", "show", &job[..8]], 0, Some("batches")),
         (&["jobs", "retry", &job, "--failed-lots"], 0, Some("lots")),
         (&["batches"], 0, None),
         (&["batches", "show", "1"], 0, Some("events")),
@@ -120,6 +133,8 @@ fn every_command_prints_json_and_returns_its_status() {
     }
     let refused: &[&[&str]] = &[
         &["jobs", "show", "nobody"],
+        &["jobs", "show", &job[..7]],
+        &["healthcheck"],
         &["jobs", "retry", &job],
         &["batches", "show", "99"],
         &["batches", "abandon", "99"],
@@ -135,6 +150,8 @@ fn every_command_prints_json_and_returns_its_status() {
         &["frob"],
         &["jobs", "frob"],
         &["jobs", "show"],
+        &["jobs", "list", "--status", "lost"],
+        &["completions", "csh"],
         &["batches", "show", "one"],
         &["adopt"],
         &["clock"],

@@ -396,8 +396,14 @@ impl Appliance {
 
     /// Runs a command of the program while the daemon runs.
     pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, &[])
+    }
+
+    /// Runs a command with additional environment variables.
+    pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_batchkeeper"));
         command.args(arguments).arg("--config").arg(self.config());
+        command.envs(environment.iter().copied());
         let output = program(&mut command).output().unwrap();
         Ran {
             status: output.status.code().unwrap(),
