@@ -1,7 +1,9 @@
 //! Tests of the client contract, sentence by sentence, against the real program.
 #![allow(
     clippy::unwrap_used,
-    reason = "clippy does not count the helpers of an integration test as tests"
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
 )]
 
 #[path = "../support/appliance/mod.rs"]
