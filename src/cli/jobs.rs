@@ -12,6 +12,7 @@ use crate::domain::money::Money;
 use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
+use crate::store::retention::{self, ExpiredJob};
 use crate::store::retry::{self, RetryScope, RetrySize};
 use crate::store::{Store, cancel, inspect, job_changes};
 
@@ -48,6 +49,14 @@ pub(super) enum JobsCommand {
     Cancel {
         /// The job's id, or its first eight characters or more
         job: String,
+    },
+    /// Delete the lots and texts of a job that has ended, before its time; the job's row and its costs stay
+    Delete {
+        /// The job's id, or its first eight characters or more
+        job: String,
+        /// The number of its lots, as this command said without it
+        #[arg(long, value_name = "LOTS")]
+        lots: Option<u64>,
     },
     /// Send the held requests of an orphaned job, or what failed of a job that has ended
     Retry {
@@ -89,6 +98,7 @@ pub(super) fn run(context: &Context, command: JobsCommand) -> Outcome {
         }
         JobsCommand::Show { job } => show(context, &config, &store, &job),
         JobsCommand::Cancel { job } => cancel(context, &store, &job),
+        JobsCommand::Delete { job, lots } => delete(context, &store, &job, lots),
         JobsCommand::Retry {
             job,
             failed_lots: true,
@@ -133,6 +143,35 @@ fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
     context.output.report(
         &json!({"job": job.id, "status": JobStatus::Cancelled.as_str()}),
         &format!("job {} is cancelled\n", job.id),
+    )
+}
+
+fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) -> Outcome {
+    let row = find(store, id)?;
+    let (id, lots) = (row.id.as_str(), u64::from(row.total_lots));
+    let job = ExpiredJob {
+        seq: row.seq,
+        id: row.id.clone(),
+    };
+    let obstacle = store.read(|view| retention::obstacle(view, job.seq))?;
+    if let Some(obstacle) = obstacle {
+        return Err(CommandError::Failed(format!(
+            "the texts of job {id} cannot be deleted yet: {obstacle}"
+        )));
+    }
+    if confirmed != Some(lots) {
+        return Err(CommandError::Failed(format!(
+            "this deletes {lots} lots of job {id} with their texts, image URLs and requests, and nothing brings them back. \
+             Its row, events, webhooks' addresses and costs stay, and so do backups; its files at OpenAI are deleted after \
+             retention.remote_files. Delete them: batchkeeper jobs delete {id} --lots {lots}"
+        )));
+    }
+    if !store.write(now(), |tx| retention::request_deletion(tx, &job, lots))? {
+        return Err(CommandError::Failed(format!("job {id} has changed; try again")));
+    }
+    context.output.report(
+        &json!({"job": id, "lots": lots, "deletion_requested": true}),
+        &format!("the daemon deletes {lots} lots of job {id}. Watch it: batchkeeper jobs show {id}\n"),
     )
 }
 

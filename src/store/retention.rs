@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::decide::missing_images::KEPT as IMAGE_CHECK_RETENTION;
 
-/// A final job whose retention time is over.
+/// A final job whose texts are to be deleted.
 #[derive(Clone, Debug)]
 pub struct ExpiredJob {
     /// Its row.
@@ -20,21 +20,72 @@ pub struct ExpiredJob {
     pub id: String,
 }
 
-/// Job `j` is final and reported: no batch or synchronous call may still answer it, no webhook is due, and
-/// the operator has decided over each webhook that did not arrive.
+/// What keeps the texts of job `j`: the condition, and the reason for people. Without any of them the job is final and
+/// reported: no batch or synchronous call may still answer it, no webhook is due, and the operator has decided over
+/// each webhook that did not arrive.
+fn obstacles() -> [(String, &'static str); 6] {
+    [
+        ("j.completed_at IS NULL".to_owned(), "it has not ended"),
+        (
+            "j.pending_change IS NOT NULL".to_owned(),
+            "a change of its lots is not complete",
+        ),
+        (
+            format!(
+                "EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
+                         WHERE k.job = j.seq AND b.{LIVE_BATCH})"
+            ),
+            "a batch with its lines is not ingested yet",
+        ),
+        (
+            "EXISTS (SELECT 1 FROM webhook_deliveries d
+                     WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))"
+                .to_owned(),
+            "a webhook is not delivered yet",
+        ),
+        (
+            "EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
+                            AND a.subject = 'delivery:' || d.id AND a.closed_at IS NULL
+                     WHERE d.batch_job_id = j.id AND d.state = 'failed')"
+                .to_owned(),
+            "a webhook did not arrive; resend or abandon it (batchkeeper webhooks)",
+        ),
+        (
+            "EXISTS (SELECT 1 FROM synchronous_calls c JOIN requests r ON r.id = c.request_id
+                     WHERE r.job = j.seq AND c.ended_at IS NULL)"
+                .to_owned(),
+            "a synchronous call of it has no answer yet",
+        ),
+    ]
+}
+
+/// Nothing keeps the texts of job `j`.
 fn is_over() -> String {
-    format!(
-        "j.completed_at IS NOT NULL AND j.pending_change IS NULL
-    AND NOT EXISTS (SELECT 1 FROM batch_links k JOIN openai_batches b ON b.id = k.batch_id
-                    WHERE k.job = j.seq AND b.{LIVE_BATCH})
-    AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
-                    WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))
-    AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'
-                           AND a.subject = 'delivery:' || d.id AND a.closed_at IS NULL
-                    WHERE d.batch_job_id = j.id AND d.state = 'failed')
-    AND NOT EXISTS (SELECT 1 FROM synchronous_calls c JOIN requests r ON r.id = c.request_id
-                    WHERE r.job = j.seq AND c.ended_at IS NULL)"
-    )
+    obstacles()
+        .map(|(condition, _)| format!("NOT ({condition})"))
+        .join(" AND ")
+}
+
+/// Why the texts of a job cannot be deleted now; `None` if they can.
+pub fn obstacle(view: &View, job: i64) -> Stored<Option<&'static str>> {
+    for (condition, reason) in obstacles() {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM batch_jobs j WHERE j.seq = ? AND {condition})");
+        if view.prepare_cached(&sql)?.query_row([job], |row| row.get(0))? {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
+/// Begins to delete the texts of a job before its time, because an operator asks for it. Gives whether that is
+/// possible now; [`obstacle`] says why not.
+pub fn request_deletion(tx: &Tx<'_>, job: &ExpiredJob, lots: u64) -> Stored<bool> {
+    let has_begun = begin(tx, job)?;
+    if has_begun {
+        let detail = Fields::new().with("lots", lots);
+        events::record(tx, Some(&job.id), None, "deletion_requested", detail)?;
+    }
+    Ok(has_begun)
 }
 
 /// Cleaning has begun, and is not complete.
@@ -50,24 +101,28 @@ const IS_EXPIRED: &str = "j.cleaning_since IS NULL AND j.completed_at < ?1
                     WHERE k.job = j.seq AND b.openai_time >= unixepoch(?1))
     ORDER BY j.completed_at";
 
-/// The next job to clean: one whose cleaning has begun, or else the one that ended first before `before`.
+/// The job whose cleaning has begun, if there is one.
+pub fn next_begun(view: &View) -> Stored<Option<ExpiredJob>> {
+    next(view, IS_BEING_CLEANED, None)
+}
+
+/// The job that ended first before `before`, if it can be cleaned.
 pub fn next_expired(view: &View, before: Timestamp) -> Stored<Option<ExpiredJob>> {
+    next(view, IS_EXPIRED, Some(before))
+}
+
+fn next(view: &View, condition: &str, parameter: Option<Timestamp>) -> Stored<Option<ExpiredJob>> {
     let is_over = is_over();
-    for (condition, parameter) in [(IS_BEING_CLEANED, None), (IS_EXPIRED, Some(before))] {
-        let mut query = view.prepare_cached(&format!(
-            "SELECT j.seq, j.id FROM batch_jobs j WHERE {is_over} AND {condition} LIMIT 1"
-        ))?;
-        let job = query.query_row(params_from_iter(parameter), |row| {
-            Ok(ExpiredJob {
-                seq: row.get("seq")?,
-                id: row.get("id")?,
-            })
-        });
-        if let Some(job) = job.optional()? {
-            return Ok(Some(job));
-        }
-    }
-    Ok(None)
+    let mut query = view.prepare_cached(&format!(
+        "SELECT j.seq, j.id FROM batch_jobs j WHERE {is_over} AND {condition} LIMIT 1"
+    ))?;
+    let job = query.query_row(params_from_iter(parameter), |row| {
+        Ok(ExpiredJob {
+            seq: row.get("seq")?,
+            id: row.get("id")?,
+        })
+    });
+    Ok(job.optional()?)
 }
 
 /// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is
@@ -123,9 +178,8 @@ pub fn delete_old_rows(tx: &Tx<'_>) -> Stored<()> {
 /// The lots of a chunk: of job `?1` up to position `?2`.
 const CHUNK: &str = "SELECT id FROM batch_lots WHERE batch_job_id = ?1 AND position <= ?2";
 
-/// Removes up to `lots` lots of a job with all that belongs to them. A job that an operator has reopened
-/// stays.
-pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
+/// Marks the cleaning of a job as begun; gives whether that is possible now.
+fn begin(tx: &Tx<'_>, job: &ExpiredJob) -> Stored<bool> {
     let is_over = is_over();
     let begun = tx
         .prepare_cached(&format!(
@@ -133,7 +187,13 @@ pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
                  AND {is_over}"
         ))?
         .execute(params![tx.now, job.seq])?;
-    if begun == 0 {
+    Ok(begun == 1)
+}
+
+/// Removes up to `lots` lots of a job with all that belongs to them. A job that an operator has reopened
+/// stays.
+pub fn clean(tx: &Tx<'_>, job: &ExpiredJob, lots: u32) -> Stored<()> {
+    if !begin(tx, job)? {
         return Ok(());
     }
     let last: Option<i64> = tx

@@ -3,7 +3,8 @@
 //! delivered or abandoned. Its row stays. Old signatures, image checks and figures are removed, too. When
 //! nothing is left to remove, free pages go back to the disk.
 //!
-//! Nothing is removed unless the machine's clock is confirmed.
+//! Nothing is removed for its age unless the machine's clock is confirmed. A job whose removal has begun, or which an
+//! operator deletes, needs no clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,15 @@ impl Retention {
     /// Cleans this store. The answers of `api` confirm the clock.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
         Self { store, api, config }
+    }
+
+    /// Removes a chunk of a job whose removal has begun; gives whether there was one.
+    fn remove_begun(&self, now: Timestamp) -> Stored<bool> {
+        let begun = self.store.read(retention::next_begun)?;
+        if let Some(job) = &begun {
+            self.store.write(now, |tx| retention::clean(tx, job, LOTS))?;
+        }
+        Ok(begun.is_some())
     }
 
     /// Removes a chunk of what is old; gives whether there was anything.
@@ -62,6 +72,9 @@ impl Worker for Retention {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = TickOutcome::idle(self.config.steps.idle);
+        if self.remove_begun(now.wall)? {
+            return Ok(TickOutcome::idle(WAIT));
+        }
         let may_delete = clock::prepare_deletion_by_age(&self.store, self.api.as_ref(), now)?;
         if may_delete && self.remove_old(now.wall)? {
             return Ok(TickOutcome::idle(WAIT));

@@ -566,3 +566,59 @@ fn one_command_converts_a_database_of_the_previous_program() {
     let id = "SELECT database_id FROM instance";
     assert_eq!(appliance.cell::<String>(id), "of-old");
 }
+
+#[test]
+fn an_operator_deletes_one_job_and_no_other() {
+    let mut appliance = Appliance::without_daemon("[retention]\nresults = \"0s\"");
+    appliance.start_daemon();
+    let mut lots = appliance.lots(70);
+    for (number, lot) in lots.iter_mut().enumerate() {
+        lot["additional_info"] = format!("the seller said {number}").into();
+    }
+    let (erased, kept) = appliance.in_one_batch(|| {
+        let erased = appliance.job(&lots, &["en", "de"]);
+        (erased, appliance.job(&appliance.lots(3), &["en", "de"]))
+    });
+    let too_early = appliance.run(&["jobs", "delete", &erased, "--lots", "70"]);
+    assert_eq!(too_early.status, 1);
+    assert!(too_early.err.contains("it has not ended"), "{}", too_early.err);
+    appliance.results(&erased);
+    let before = appliance.results(&kept);
+    appliance.wait_until_ingested();
+    let texts =
+        "SELECT (SELECT count(*) FROM batch_lots WHERE batch_lots.additional_info LIKE 'the seller said%')
+                 + (SELECT count(*) FROM lot_translations t WHERE t.text LIKE '%the seller said%')";
+    assert!(appliance.cell::<i64>(texts) >= 70);
+    let cost: String = appliance.cell("SELECT group_concat(cost_usd) FROM v_job_costs");
+
+    for arguments in [
+        &["jobs", "delete", &erased][..],
+        &["jobs", "delete", &erased, "--lots", "7"],
+    ] {
+        let asked = appliance.run(arguments);
+        assert_eq!(asked.status, 1);
+        let command = format!("batchkeeper jobs delete {erased} --lots 70");
+        assert!(asked.err.contains(&command), "{}", asked.err);
+    }
+    let ran = appliance.run(&["jobs", "delete", &erased[..8], "--lots", "70"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let cleaned = "SELECT count(*) FROM batch_jobs WHERE cleaned_at IS NOT NULL";
+    wait_for("the job's end", || {
+        (appliance.cell::<i64>(cleaned) == 1).then_some(())
+    });
+
+    assert_eq!(appliance.cell::<i64>(texts), 0);
+    assert_eq!(
+        appliance
+            .read(&format!("/api/v1/batch-results/{erased}"), &erased)
+            .status,
+        410
+    );
+    assert_eq!(appliance.status(&erased)["status"], "completed");
+    assert_eq!(appliance.results(&kept), before);
+    let requested = "SELECT count(*) FROM events WHERE kind = 'deletion_requested'";
+    assert_eq!(appliance.cell::<i64>(requested), 1);
+    let after: String = appliance.cell("SELECT group_concat(cost_usd) FROM v_job_costs");
+    assert_eq!(after, cost, "what was paid stays");
+    appliance.assert_sound();
+}
