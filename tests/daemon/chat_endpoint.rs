@@ -33,7 +33,7 @@ fn one_lot_is_answered_by_a_synchronous_chat_call() {
     assert!(
         languages[1]["damages"]
             .as_str()
-            .is_some_and(|text| text.contains("[ru]"))
+            .is_some_and(|text| text.contains("повреждения"))
     );
     assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM openai_batches"), 0);
 }

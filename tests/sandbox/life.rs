@@ -191,6 +191,7 @@ fn a_restart_on_the_same_folder_goes_on_and_runs_nothing_twice() {
         result.to_string(),
     )
     .unwrap();
+    drop(world);
     let world = World::at(folder.path(), settings(), START + 120_000);
     let again = world.poll(&id);
     assert_eq!(again["output_file_id"], done["output_file_id"]);

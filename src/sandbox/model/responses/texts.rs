@@ -48,85 +48,53 @@ pub fn expected_description(text: &str, images: &[&str]) -> String {
     )
 }
 
-/// The translation of a text into the language with this tag.
+/// The translation of a text into the language with this tag. Where [`PHRASES`] lacks the language, it is
+/// the text itself behind the tag. The number at the end belongs to text and language, so that no two translations are equal.
 pub fn expected_translation(text: &str, language: &str) -> String {
     let hash = ids::hex(&["translation", language, text]);
-    let column = match language.split('-').next().unwrap_or(language) {
-        "ru" => Some(1),
-        "de" => Some(2),
-        "fr" => Some(3),
-        "es" => Some(4),
-        "pl" => Some(5),
-        _ => None,
+    let main = language.split('-').next().unwrap_or(language);
+    let mut languages = PHRASES.lines().next().unwrap_or_default().split('\t');
+    let words = match languages.position(|it| it == main) {
+        Some(column) => replace_phrases(text, column),
+        None => format!("[{language}] {text}"),
     };
-    let words = match column {
-        Some(column) => replace_words(text, column),
-        None => text.to_owned(),
-    };
-    format!("[{language}] {words} ({})", &hash[..8])
+    format!("{words} ({})", &hash[..8])
 }
 
-/// Words in English, Russian, German, French, Spanish and Polish.
-const WORDS: [[&str; 6]; 16] = [
-    ["the", "этот", "das", "le", "el", "ten"],
-    [
-        "vehicle",
-        "автомобиль",
-        "Fahrzeug",
-        "véhicule",
-        "vehículo",
-        "pojazd",
-    ],
-    [
-        "damage",
-        "повреждение",
-        "Schaden",
-        "dommage",
-        "daño",
-        "uszkodzenie",
-    ],
-    ["front", "передний", "vorne", "avant", "delantero", "przód"],
-    ["rear", "задний", "hinten", "arrière", "trasero", "tył"],
-    ["left", "левый", "links", "gauche", "izquierdo", "lewy"],
-    ["right", "правый", "rechts", "droit", "derecho", "prawy"],
-    ["door", "дверь", "Tür", "porte", "puerta", "drzwi"],
-    [
-        "bumper",
-        "бампер",
-        "Stoßfänger",
-        "pare-chocs",
-        "parachoques",
-        "zderzak",
-    ],
-    ["hood", "капот", "Motorhaube", "capot", "capó", "maska"],
-    ["roof", "крыша", "Dach", "toit", "techo", "dach"],
-    ["wheels", "колёса", "Räder", "roues", "ruedas", "koła"],
-    ["engine", "двигатель", "Motor", "moteur", "motor", "silnik"],
-    ["image", "фотография", "Bild", "image", "imagen", "zdjęcie"],
-    ["images", "фотографии", "Bilder", "images", "imágenes", "zdjęcia"],
-    ["and", "и", "und", "et", "y", "i"],
-];
+/// Parts of descriptions in several languages: a column a language, English first. A part stands before its own parts.
+const PHRASES: &str = include_str!("phrases.tsv");
 
-fn replace_words(text: &str, column: usize) -> String {
+/// Replaces the phrases in a text by those of a column. A phrase begins and ends where a word does.
+fn replace_phrases(text: &str, column: usize) -> String {
+    let phrases: Vec<(&str, &str)> = PHRASES
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut cells = line.split('\t');
+            let english = cells.clone().next()?;
+            Some((english, cells.nth(column)?))
+        })
+        .collect();
     let mut out = String::with_capacity(text.len() * 2);
-    let mut word = String::new();
-    let put = |word: &mut String, out: &mut String| {
-        let lower = word.to_lowercase();
-        match WORDS.iter().find(|row| row[0] == lower) {
-            Some(row) => out.push_str(row[column]),
-            None => out.push_str(word),
-        }
-        word.clear();
-    };
-    for letter in text.chars() {
-        if letter.is_alphanumeric() {
-            word.push(letter);
-        } else {
-            put(&mut word, &mut out);
-            out.push(letter);
-        }
+    let mut rest = text;
+    let mut is_in_word = false;
+    while let Some(letter) = rest.chars().next() {
+        let begins = |(english, _): &&(&str, &str)| {
+            let after = rest.strip_prefix(english);
+            after.is_some_and(|after| !after.starts_with(char::is_alphanumeric))
+        };
+        let found = match is_in_word && letter.is_alphanumeric() {
+            true => None,
+            false => phrases.iter().find(begins),
+        };
+        let (phrase, length) = match found {
+            Some((english, translated)) => (*translated, english.len()),
+            None => (&rest[..letter.len_utf8()], letter.len_utf8()),
+        };
+        is_in_word = rest[..length].ends_with(char::is_alphanumeric);
+        out.push_str(phrase);
+        rest = &rest[length..];
     }
-    put(&mut word, &mut out);
     out
 }
 
@@ -182,11 +150,24 @@ mod tests {
     }
 
     #[test]
-    fn translations_differ_by_language_and_translate_something() {
-        let text = "The front door shows damage.";
-        assert!(expected_translation(text, "ru").starts_with("[ru] этот передний дверь"));
-        assert!(expected_translation(text, "de-AT").contains("vorne Tür"));
-        assert!(expected_translation(text, "ka").contains(text));
-        assert_ne!(expected_translation(text, "fr"), expected_translation(text, "es"));
+    fn translations_differ_by_language_and_read_like_translations() {
+        let text = expected_description("1994 TOYOTA COROLLA", &["http://x/truck.jpg", "http://x/b.png"]);
+        for (language, start) in [
+            ("ru", "Описание продавца: \"1994 TOYOTA COROLLA\". Фотографии"),
+            (
+                "de-AT",
+                "Beschreibung des Verkäufers: \"1994 TOYOTA COROLLA\". Grundlage der Bewertung: 2 Bilder:",
+            ),
+            ("ka", "[ka] The vehicle"),
+        ] {
+            let translation = expected_translation(&text, language);
+            assert!(translation.starts_with(start), "{translation}");
+        }
+        let german = expected_translation(&text, "de");
+        for english in ["The ", " with ", " extent", "Reference"] {
+            assert!(!german.contains(english), "{german}");
+        }
+        assert_ne!(expected_translation("-", "fr"), expected_translation("-", "es"));
+        assert!(expected_translation("Android, the front-door", "de").starts_with("Android, the vorne-Tür"));
     }
 }
