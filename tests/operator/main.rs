@@ -17,5 +17,6 @@ mod commands;
 mod days;
 mod keys;
 mod readme;
+mod reference;
 mod sqlite_docs;
 mod status_page;
