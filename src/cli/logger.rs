@@ -69,6 +69,7 @@ fn priority(level: Level) -> u8 {
 struct LoggedFields {
     members: Map<String, Json>,
     text: String,
+    message: String,
 }
 
 impl LoggedFields {
@@ -76,13 +77,13 @@ impl LoggedFields {
         let mut fields = Self {
             members: Map::new(),
             text: String::new(),
+            message: record.args().to_string(),
         };
         // A visitor that does not fail is given every field.
         drop(record.key_values().visit(&mut fields));
-        let message = record.args().to_string();
-        if !message.is_empty() {
+        if !fields.message.is_empty() {
             fields.separate();
-            fields.text.push_str(&message);
+            fields.text.push_str(&fields.message);
         }
         fields.text = escape_controls(&fields.text);
         fields
@@ -94,12 +95,17 @@ impl LoggedFields {
         }
     }
 
-    /// An object with time, level, the whole text, and a member for each field that has another name.
+    /// An object with time, level, a message, and a member for each field that has another name. The message is
+    /// the field of that name, else the record's own text, else its event.
     fn into_json(mut self, time: &str, level: Level) -> String {
         self.members.insert("time".into(), time.into());
         let level = level.as_str().to_lowercase();
         self.members.insert("level".into(), level.into());
-        self.members.insert("message".into(), self.text.into());
+        let message = match self.message.is_empty() {
+            true => self.members.get("event").cloned().unwrap_or_default(),
+            false => escape_controls(&self.message).into(),
+        };
+        self.members.entry("message").or_insert(message);
         Json::Object(self.members).to_string()
     }
 }
@@ -204,7 +210,7 @@ mod tests {
         let value: Json = serde_json::from_str(&line).unwrap();
         let wanted = json!({
             "time": "T", "level": "info",
-            "message": r#"event=webhook status=200 path="/a b\"=c\n" level=forged then nothing=more"#,
+            "message": "then nothing=more",
             "event": "webhook", "status": 200, "path": "/a b\"=c\\n",
         });
         assert_eq!(value, wanted);

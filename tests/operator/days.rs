@@ -118,7 +118,7 @@ fn the_log_shows_a_jobs_whole_life() {
     let job = answer.json()["job_id"].as_str().unwrap().to_owned();
     appliance.delivered("log", 1);
     wait_for("the word of the webhook", || {
-        appliance.daemon_said("event=webhook").then_some(())
+        appliance.daemon_said("\"event\":\"webhook\"").then_some(())
     });
     let second = under_a_journal(&appliance);
     assert!(second.starts_with("<4>{\"event\":\"exposed\""), "{second}");

@@ -314,10 +314,15 @@ impl Appliance {
         command.arg("serve").arg("--config").arg(self.config());
         command.envs(environment.iter().copied());
         let (daemon, found) = Process::start("daemon", &mut command, 2, |line| {
-            let (_, rest) = line.split_once("event=listening what=")?;
-            let (_, address) = rest.split_once("address=")?;
-            // In the JSON log format, more text follows the address.
-            address.split('"').next()
+            match line.split_once("event=listening what=") {
+                Some((_, rest)) => rest.split_once("address=").map(|(_, address)| address),
+                // The JSON log format.
+                None if line.contains("\"event\":\"listening\"") => {
+                    let (_, address) = line.split_once("\"address\":\"")?;
+                    address.split('"').next()
+                }
+                None => None,
+            }
         });
         self.daemon = Some(daemon);
         self.api = format!("http://{}", found[0]);
