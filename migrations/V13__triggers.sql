@@ -168,6 +168,17 @@ WHEN NEW.processed_at IS NOT NULL AND OLD.status = 'pending' AND NEW.status IN (
         ON CONFLICT DO UPDATE SET number = number + 1, millis = millis + excluded.millis;
 END;
 
+-- A lot that is sent again leaves the minute in which it ended: it will end again, and counts once. The counter
+-- above only grows, and counts each end.
+CREATE TRIGGER lots_reopened AFTER UPDATE OF status ON batch_lots
+WHEN OLD.processed_at IS NOT NULL AND OLD.status IN ('completed', 'failed') AND NEW.status = 'pending' BEGIN
+    UPDATE minute_stats SET number = max(0, number - 1),
+        millis = max(0, millis - (
+            SELECT max(0, CAST(round((julianday(OLD.processed_at) - julianday(j.created_at)) * 86400000) AS INTEGER))
+            FROM batch_jobs j WHERE j.id = OLD.batch_job_id))
+    WHERE minute = substr(OLD.processed_at, 1, 16) AND what = 'lots_' || OLD.status;
+END;
+
 -- The lines of a batch, all at once when it is final: none of them changes after that.
 CREATE TRIGGER batches_over AFTER UPDATE OF state ON openai_batches
 WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'failed') BEGIN

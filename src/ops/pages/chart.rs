@@ -75,10 +75,13 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
         let left = (0..WIDTH).step_by(usize::try_from(step).unwrap_or(1));
         let ages = (0..span.bars).rev();
         let columns = left.zip(ages).zip(intervals);
-        columns.filter_map(|((x, age), interval)| Some((x, age, interval, interval.mean()?)))
+        columns
+            .filter(|(_, interval)| interval.lots() > 0)
+            .map(|((x, age), interval)| (x, age, interval))
     };
     // Each point is there twice, so that a single one is drawn as a dot.
-    let points = columns().fold(String::new(), |points, (x, _, _, mean)| {
+    let means = columns().filter_map(|(x, _, interval)| Some((x, interval.mean()?)));
+    let points = means.fold(String::new(), |points, (x, mean)| {
         let y = LINE - height(mean, slowest, LINE - 2);
         points + &format!("{0},{y} {0},{y} ", x + step / 2)
     });
@@ -96,8 +99,8 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
                 aria-labelledby="chart-title chart-words" {
                 @for y in [HEIGHT, LINE] { line class="rule" x1="0" y1=(y) x2=(WIDTH) y2=(y) {} }
-                @for (x, age, interval, mean) in columns() {
-                    (bar(x + 1, step.saturating_sub(2), most, interval, (span.interval() * age, mean)))
+                @for (x, age, interval) in columns() {
+                    (bar(x + 1, step.saturating_sub(2), most, interval, span.interval() * age))
                 }
                 polyline class="mean" points=(points) {}
             }
@@ -109,8 +112,8 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
     }
 }
 
-/// The bar of one interval, with its figures as the title. `age` and `mean` are those of its lots.
-fn bar(x: u64, width: u64, most: u64, interval: &Interval, (age, mean): (Duration, u64)) -> Markup {
+/// The bar of one interval that is `age` old, with its figures as the title.
+fn bar(x: u64, width: u64, most: u64, interval: &Interval, age: Duration) -> Markup {
     let completed = height(interval.completed, most, BARS);
     let failed = height(interval.failed, most, BARS);
     let top = HEIGHT - completed;
@@ -118,7 +121,8 @@ fn bar(x: u64, width: u64, most: u64, interval: &Interval, (age, mean): (Duratio
         g {
             title {
                 (number(interval.lots())) " lots finished " (duration(age)) " ago, " (number(interval.failed))
-                " of them failed, mean " (duration(Duration::from_millis(mean)))
+                " of them failed"
+                @if let Some(mean) = interval.mean() { ", mean " (duration(Duration::from_millis(mean))) }
             }
             rect class="good" x=(x) y=(top) width=(width) height=(completed) {}
             rect class="bad" x=(x) y=(top.saturating_sub(failed)) width=(width) height=(failed) {}
@@ -135,7 +139,7 @@ fn words(intervals: &[Interval], span: Span, most: u64, slowest: u64) -> Markup 
     html! {
         span class="key good" {}
         (number(total.lots())) " lots finished in the last " (span.name) ", " (number(total.failed))
-        " of them failed; from acceptance to result they took " (mean) " on average. "
+        " of them failed; from acceptance to text they took " (mean) " on average. "
         span class="key mean" {}
         "Mean time, " (duration(Duration::from_millis(slowest))) " at most; bars: " (number(most)) " lots in "
         @if span.minutes == 1 { "a minute" } @else { (duration(span.interval())) }

@@ -12,7 +12,8 @@ pub struct Interval {
     pub completed: u64,
     /// Lots that failed.
     pub failed: u64,
-    /// The times from acceptance to result of all lots, added up, in milliseconds.
+    /// The times from acceptance to result of the lots that have a text, added up, in milliseconds. A lot may fail
+    /// at once, which says nothing about the time of a result.
     pub millis: u64,
     /// Input tokens that did not come from OpenAI's cache.
     pub uncached_tokens: u64,
@@ -28,21 +29,23 @@ impl Interval {
         self.completed + self.failed
     }
 
-    /// The mean time of a lot from acceptance to result, in milliseconds; `None` without lots.
+    /// The mean time of a lot from acceptance to its text, in milliseconds; `None` without such lots.
     pub fn mean(&self) -> Option<u64> {
-        self.millis.checked_div(self.lots())
+        self.millis.checked_div(self.completed)
     }
 
     fn add(&mut self, what: &str, number: u64, millis: u64) {
         match what {
-            "lots_completed" => self.completed += number,
+            "lots_completed" => {
+                self.completed += number;
+                self.millis += millis;
+            }
             "lots_failed" => self.failed += number,
             "input_tokens" => self.uncached_tokens += number,
             "cached_tokens" => self.cached_tokens += number,
             "output_tokens" => self.output_tokens += number,
             _ => {}
         }
-        self.millis += millis;
     }
 
     /// The sum of two intervals.
