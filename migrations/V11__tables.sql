@@ -68,6 +68,11 @@ CREATE TABLE batch_jobs (
 ) STRICT;
 CREATE INDEX batch_jobs_active ON batch_jobs (status)
     WHERE status IN ('pending', 'processing', 'translating');
+-- The operators' lists: each ends in the row's key.
+CREATE INDEX batch_jobs_by_status ON batch_jobs (status);
+CREATE INDEX batch_jobs_by_client ON batch_jobs (client);
+CREATE INDEX batch_jobs_by_client_and_status ON batch_jobs (client, status);
+CREATE INDEX batch_jobs_by_time ON batch_jobs (created_at);
 CREATE INDEX batch_jobs_listed ON batch_jobs (client, created_at);
 CREATE INDEX batch_jobs_vision ON batch_jobs (openai_batch_id);
 CREATE INDEX batch_jobs_translation ON batch_jobs (openai_translation_batch_id);
@@ -95,6 +100,8 @@ CREATE TABLE batch_lots (
     processed_at    TEXT,
     UNIQUE (batch_job_id, position)
 ) STRICT;
+-- Finds a lot by the client's id of it.
+CREATE INDEX batch_lots_lot_id ON batch_lots (lot_id);
 -- Counts the finished lots of a job without reading their texts.
 CREATE INDEX batch_lots_status ON batch_lots (batch_job_id, status);
 
@@ -261,6 +268,13 @@ CREATE INDEX openai_batches_job ON openai_batches (job_id);
 CREATE INDEX openai_batches_duplicate ON openai_batches (duplicate_of);
 -- Finds the batch of an input file that is listed without our key.
 CREATE INDEX openai_batches_input ON openai_batches (input_file_id) WHERE input_file_id IS NOT NULL;
+-- Find the batch of a result file.
+CREATE INDEX openai_batches_output ON openai_batches (output_file_id) WHERE output_file_id IS NOT NULL;
+CREATE INDEX openai_batches_error ON openai_batches (error_file_id) WHERE error_file_id IS NOT NULL;
+-- The operators' lists.
+CREATE INDEX openai_batches_by_state ON openai_batches (state);
+CREATE INDEX openai_batches_by_stage ON openai_batches (stage);
+CREATE INDEX openai_batches_made ON openai_batches (created_at);
 -- The newest of OpenAI's times.
 CREATE INDEX openai_batches_time ON openai_batches (openai_time);
 CREATE INDEX openai_batches_input_time ON openai_batches (input_file_time);
@@ -372,6 +386,11 @@ CREATE TABLE webhook_deliveries (
 ) STRICT;
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_at) WHERE state = 'due';
 CREATE INDEX webhook_deliveries_hosts ON webhook_deliveries (host, next_at) WHERE state = 'due';
+-- The operators' lists.
+CREATE INDEX webhook_deliveries_by_state ON webhook_deliveries (state);
+CREATE INDEX webhook_deliveries_by_host ON webhook_deliveries (host);
+CREATE INDEX webhook_deliveries_by_host_and_state ON webhook_deliveries (host, state);
+CREATE INDEX webhook_deliveries_by_time ON webhook_deliveries (created_at);
 CREATE INDEX webhook_deliveries_in_flight ON webhook_deliveries (host) WHERE in_flight = 1;
 
 CREATE TABLE delivery_attempts (
@@ -447,6 +466,8 @@ CREATE TABLE events (
     detail   TEXT NOT NULL
 ) STRICT;
 CREATE INDEX events_job ON events (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX events_kind ON events (kind);
+CREATE INDEX events_time ON events (at);
 CREATE INDEX events_batch ON events (batch_id) WHERE batch_id IS NOT NULL;
 -- The answers whose tokens are unknown: an alert names the newest.
 CREATE INDEX events_usage_unknown ON events (at) WHERE kind = 'usage_unknown';

@@ -9,6 +9,7 @@ use super::error::{check_longer_than_zero, refuse};
 use super::units::duration;
 use super::{ConfigError, Secret};
 use crate::domain::endpoint::{Endpoint, RequestForm, TokenLimit};
+use crate::domain::openai::Identity;
 
 /// `[openai]`
 #[derive(Clone, Debug, Deserialize)]
@@ -74,6 +75,15 @@ impl Default for OpenAiConfig {
 }
 
 impl OpenAiConfig {
+    /// The account that it names, beside the key.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            base_url: self.base_url.clone(),
+            organization: self.organization.clone(),
+            project: self.project.clone(),
+        }
+    }
+
     /// The API key. It is empty if none was given.
     pub fn api_key(&self) -> &Secret {
         &self.key

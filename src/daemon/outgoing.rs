@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::DaemonError;
 use crate::config::{Config, PrivateNetworks};
-use crate::openai::Identity;
 use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, Timeouts};
 use crate::outbound::{CaFile, SsrfGuard};
 
@@ -34,12 +33,7 @@ pub fn check_outgoing(config: &Config) -> Result<(), DaemonError> {
 
 fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonError> {
     let openai = &config.openai;
-    let identity = Identity {
-        base_url: openai.base_url.clone(),
-        organization: openai.organization.clone(),
-        project: openai.project.clone(),
-    };
-    let mut settings = ClientSettings::new(identity, ApiKey::new(key));
+    let mut settings = ClientSettings::new(openai.identity(), ApiKey::new(key));
     settings.allow_plain_http = openai.allow_plain_http;
     settings.trust_date = openai.trust_date;
     settings.ca_file = ca_file("openai.ca_file", openai.ca_file.as_deref())?;

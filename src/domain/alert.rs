@@ -10,7 +10,7 @@ use crate::base::text_enum::{UnknownText, text_enum};
 use crate::domain::batch::Stage;
 
 text_enum! {
-    /// The kind of a problem. `docs/reference/alerts.md` says when an alert of each kind opens and closes.
+    /// The kind of a problem. `docs/reliability.md` says when an alert of each kind opens and closes.
     AlertKind {
         /// A view that must be empty has a row.
         Invariant = "invariant",
@@ -247,6 +247,21 @@ pub enum PauseScope {
 impl PauseScope {
     /// The scopes that an operator pauses and resumes.
     pub const OPERATORS: [Self; 3] = [Self::Intake, Self::Submissions, Self::Webhooks];
+
+    /// What the pause stops, for people.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::OpenAi => "all work at OpenAI is".into(),
+            Self::Sending => "sending to OpenAI is".into(),
+            Self::Creates => "the creation of batches is".into(),
+            Self::Synchronous => "synchronous calls are".into(),
+            Self::Model(name) => format!("batches of {name} are"),
+            Self::Stage(stage) => format!("the {stage} stage is"),
+            Self::Intake => "new jobs are".into(),
+            Self::Submissions => "submissions to OpenAI are".into(),
+            Self::Webhooks => "webhooks are".into(),
+        }
+    }
 }
 
 impl fmt::Display for PauseScope {

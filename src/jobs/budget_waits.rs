@@ -69,6 +69,19 @@ pub struct BudgetWaits {
 /// # Errors
 /// The store's.
 pub fn budget_waits(view: &View, config: &Config, now: Timestamp) -> Stored<BudgetWaits> {
+    budget_waits_of(view, config, &[Stage::Vision, Stage::Translation], now)
+}
+
+/// Reads every budget and the requests of some stages that wait for it.
+///
+/// # Errors
+/// The store's.
+pub fn budget_waits_of(
+    view: &View,
+    config: &Config,
+    stages: &[Stage],
+    now: Timestamp,
+) -> Stored<BudgetWaits> {
     let uses = money::budget_uses(view, &config.spending_limits(), now)?;
     let no_wait = |budget| BudgetWait {
         budget,
@@ -83,8 +96,8 @@ pub fn budget_waits(view: &View, config: &Config, now: Timestamp) -> Stored<Budg
     if waits.budgets.is_empty() {
         return Ok(waits);
     }
-    for stage in [Stage::Vision, Stage::Translation] {
-        add_stage(view, config, stage, now, &mut waits)?;
+    for stage in stages {
+        add_stage(view, config, *stage, now, &mut waits)?;
     }
     Ok(waits)
 }

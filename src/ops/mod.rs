@@ -1,4 +1,4 @@
-//! The operators' listener: health, metrics, the status page, and its figures as JSON.
+//! The operators' listener: health, metrics, the pages, and their figures as JSON.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ mod metrics;
 mod pages;
 mod prometheus_text;
 mod request_metrics;
+mod waits;
 mod wrong_credentials;
 
 pub use auth::OperatorAuth;
@@ -82,21 +83,43 @@ impl Ops {
             "/openapi.json" => Ok(openapi_document(include_str!("openapi.json"))),
             path => match pages::file(path) {
                 Some(file) => Ok(file),
-                None => self.page(path, request.parameter("span").as_deref()),
+                None => self.page()?.answer(request),
             },
         }
     }
 
-    fn page(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
+    fn page(&self) -> Result<StatusPage<'_>, RequestError> {
         let now = self.clock.now();
-        let page = StatusPage {
+        Ok(StatusPage {
             store: &self.store,
             health: &self.health,
             config: &self.config,
             figures: self.metrics.figures(&self.store, now.steady)?,
             now,
+        })
+    }
+
+    /// A refusal as a page, if a browser asked for a page.
+    fn refuse_browser(&self, request: &Request, error: &RequestError) -> Option<Response> {
+        let is_browser = request
+            .header("accept")
+            .is_some_and(|accept| accept.contains("text/html"));
+        let RequestError::Refused(error, headers) = error else {
+            return None;
         };
-        page.answer(path, span)
+        if !is_browser || request.path.starts_with("/api/") {
+            return None;
+        }
+        let page = self
+            .page()
+            .ok()?
+            .refusal(error.code.status(), &error.message)
+            .ok()?;
+        Some(
+            headers
+                .iter()
+                .fold(page, |page, (name, value)| page.with_header(name, value)),
+        )
     }
 
     fn summary(&self) -> Result<Response, RequestError> {
@@ -186,7 +209,10 @@ fn delivery(row: &status::Delivery) -> Value {
 
 impl Handler for Ops {
     fn handle(&self, request: Request) -> Response {
-        self.answer(&request).unwrap_or_else(RequestError::into_response)
+        self.answer(&request).unwrap_or_else(|error| {
+            let page = self.refuse_browser(&request, &error);
+            page.unwrap_or_else(|| error.into_response())
+        })
     }
 
     fn refuse(&self, status: u16, code: &str, message: &str) -> Response {

@@ -9,6 +9,9 @@ use crate::domain::alert::PauseScope;
 use crate::domain::batch::BatchState;
 use crate::domain::decide::failed_call::{CallEvidence, CallKind};
 
+/// Two batches that are refused one after another show that the account is refused.
+const PROBES: u32 = 2;
+
 /// The successes of a kind of call, and the batch row that was refused last since the last one.
 fn counts(view: &View, kind: CallKind) -> Stored<(u64, Option<i64>)> {
     let mut query = view.prepare_cached("SELECT successes, refused_batch FROM call_kinds WHERE kind = ?")?;
@@ -71,6 +74,14 @@ pub fn count_refused(view: &View, kind: CallKind, state: BatchState) -> Stored<u
         "SELECT count(*) FROM openai_batches WHERE state = ? AND refused_after = ? AND {LIVE_BATCH}"
     ))?;
     Ok(query.query_row(params![state, successes], |row| row.get(0))?)
+}
+
+/// Whether enough batches were refused an upload or a create, with no success since: they are the probes, and no
+/// further batch is packed or uploaded.
+pub fn is_probing(view: &View) -> Stored<bool> {
+    let uploads = count_refused(view, CallKind::Upload, BatchState::Sealed)?;
+    let creates = count_refused(view, CallKind::Create, BatchState::Uploaded)?;
+    Ok(uploads >= PROBES || creates >= PROBES)
 }
 
 /// Ends the account's pauses of `scope`, because a call succeeded. A pause stays if the last call of a kind that

@@ -10,7 +10,7 @@ use super::predicates::LIVE_JOB;
 use super::{Store, Stored, View, alerts};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertKind, PauseScope};
-use crate::domain::batch::BatchState;
+use crate::domain::batch::{BatchState, Stage};
 use crate::domain::job::{JobStatus, RequestState};
 
 /// The figures of one moment.
@@ -24,6 +24,8 @@ pub struct Figures {
     pub deliveries: Vec<(String, u64)>,
     /// The number of requests of live jobs, by their state.
     pub requests: Vec<(RequestState, u64)>,
+    /// The waiting requests of live jobs, by what they wait for.
+    pub waiting: Vec<WaitingRequests>,
     /// Since when the oldest of the first waiting requests of live jobs waits.
     pub waiting_since: Option<Timestamp>,
     /// Since when the oldest due delivery is due.
@@ -38,13 +40,30 @@ pub struct Figures {
     pub counters: Vec<(String, String, u64)>,
 }
 
+/// The waiting requests of live jobs that have one stage and wait for one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingRequests {
+    /// The stage.
+    pub stage: Stage,
+    /// Whether their lots' images are checked first.
+    pub images_due: bool,
+    /// Whether they wait after a failure.
+    pub is_after_failure: bool,
+    /// How many there are.
+    pub number: u64,
+    /// When the first of those after a failure is due.
+    pub retry_at: Option<Timestamp>,
+}
+
 /// The figures of now.
 pub fn figures(view: &View) -> Stored<Figures> {
+    let (requests, waiting) = requests(view)?;
     Ok(Figures {
         jobs: jobs(view)?,
         batches: parsed(state_counts(view, "batches")?),
         deliveries: state_counts(view, "deliveries")?,
-        requests: requests(view)?,
+        requests,
+        waiting,
         waiting_since: waiting_since(view)?,
         due_since: due_since(view)?,
         alerts: alerts::count_open(view)?,
@@ -73,13 +92,36 @@ fn parsed<T: FromStr>(counts: Vec<(String, u64)>) -> Vec<(T, u64)> {
         .collect()
 }
 
-fn requests(view: &View) -> Stored<Vec<(RequestState, u64)>> {
+/// The requests by state, and the waiting ones in detail.
+type OpenRequests = (Vec<(RequestState, u64)>, Vec<WaitingRequests>);
+
+fn requests(view: &View) -> Stored<OpenRequests> {
     let mut query = view.prepare_cached(&format!(
-        "SELECT r.state, count(*) AS number FROM batch_jobs j JOIN requests r ON r.job = j.seq
-         WHERE j.{LIVE_JOB} GROUP BY r.state"
+        "SELECT r.state, r.stage, r.images_due, r.retry_at IS NOT NULL AS is_after_failure, count(*) AS number,
+                min(r.retry_at) AS retry_at
+         FROM batch_jobs j JOIN requests r ON r.job = j.seq
+         WHERE j.{LIVE_JOB} GROUP BY 1, 2, 3, 4"
     ))?;
-    let rows = query.query_map([], |row| Ok((row.get("state")?, row.get("number")?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut requests: Vec<(RequestState, u64)> = Vec::new();
+    let mut waiting = Vec::new();
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (state, number) = (row.get("state")?, row.get("number")?);
+        match requests.iter_mut().find(|(known, _)| *known == state) {
+            Some((_, sum)) => *sum += number,
+            None => requests.push((state, number)),
+        }
+        if state == RequestState::Waiting {
+            waiting.push(WaitingRequests {
+                stage: row.get("stage")?,
+                images_due: row.get("images_due")?,
+                is_after_failure: row.get("is_after_failure")?,
+                number,
+                retry_at: view.readable_value(row.get("retry_at"))?,
+            });
+        }
+    }
+    Ok((requests, waiting))
 }
 
 fn waiting_since(view: &View) -> Stored<Option<Timestamp>> {

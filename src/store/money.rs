@@ -30,7 +30,7 @@ const SHOWN_ROWS: u32 = 1000;
 const SHOWN_COSTS: u32 = 50;
 
 /// The sums of the four kinds of tokens of several rows.
-const TOKEN_SUMS: &str = "coalesce(sum(u.input_tokens), 0) AS input_tokens, coalesce(sum(u.cached_tokens), 0) AS cached_tokens,
+pub(super) const TOKEN_SUMS: &str = "coalesce(sum(u.input_tokens), 0) AS input_tokens, coalesce(sum(u.cached_tokens), 0) AS cached_tokens,
     coalesce(sum(u.output_tokens), 0) AS output_tokens, coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens";
 
 /// The largest sum that an integer of SQLite holds, or the sum of a column of amounts, or 0: the SQL. SQLite's own
@@ -137,7 +137,7 @@ pub fn reserved(view: &View, client: Option<&str>, period: &str) -> Stored<Money
 }
 
 /// The part of the estimates of jobs that are not final which is not spent yet.
-fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
+pub fn promised(view: &View, client: Option<&str>) -> Stored<Money> {
     let mut query = view.prepare_cached(&format!(
         "WITH unspent AS MATERIALIZED (
              SELECT max(0, coalesce(j.estimated_cost, 0) -
@@ -196,6 +196,22 @@ impl BudgetUse {
     /// The part that is neither spent nor reserved.
     pub fn left(&self) -> Money {
         self.limit.minus(self.spent + self.reserved)
+    }
+
+    /// When its period ends.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        const DAY: Duration = Duration::from_hours(24);
+        let start = |day: &str| format!("{day}T00:00:00Z").parse::<Timestamp>().ok();
+        match self.period.len() {
+            10 => Some(start(&self.period)? + DAY),
+            // The first days of the month after it are in it or after it.
+            _ => start(&format!(
+                "{}-01",
+                (start(&format!("{}-28", self.period))? + DAY * 4)
+                    .to_day_text()
+                    .get(..7)?
+            )),
+        }
     }
 
     /// The subject of alerts about this budget.
@@ -357,6 +373,17 @@ pub fn spending(view: &View, now: Timestamp) -> Stored<Table> {
         view,
         "SELECT * FROM v_spending WHERE day >= ? ORDER BY day DESC, client, model, mode LIMIT ?",
         params![now.before(SHOWN).to_day_text(), SHOWN_ROWS],
+    )
+}
+
+/// The spending since a day, by client, day, model and mode, oldest first.
+pub fn spending_since(view: &View, since: &str) -> Stored<Table> {
+    inspect::table(
+        view,
+        "SELECT client, day, model, mode, answers, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                usage_unknown, cost_usd
+         FROM v_spending WHERE day >= ? ORDER BY day, client, model, mode",
+        [since],
     )
 }
 

@@ -14,9 +14,9 @@ mod pages;
 
 mod command_line;
 mod commands;
+mod console;
 mod days;
 mod keys;
 mod readme;
-mod reference;
 mod sqlite_docs;
 mod status_page;

@@ -137,16 +137,14 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
 
     // The linked pages exist and show the same as the tables.
     let of_job = html(&appliance, &format!("/jobs/{ended}"));
-    for part in [
-        "accepted",
-        "delivered",
-        "ingested",
-        ">200<",
-        "missing.jpg",
-        "/batches/1",
-    ] {
+    for part in ["accepted", "delivered", "ingested", ">200<", "/batches/1"] {
         assert!(of_job.contains(part), "{part}: {of_job}");
     }
+    let of_lot = html(&appliance, &format!("/jobs/{ended}/lots/3"));
+    assert!(
+        of_lot.contains("missing.jpg") && of_lot.contains("IMAGE_UNREACHABLE"),
+        "{of_lot}"
+    );
     let of_batch = html(&appliance, "/batches/1");
     for part in [
         ended.as_str(),
@@ -193,11 +191,13 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     });
     assert!(alert.contains("Open alerts"), "{alert}");
     wait_for("the alert in the head", || {
-        html(&appliance, "/").contains("One alert is open").then_some(())
+        html(&appliance, "/")
+            .contains("One critical alert is open")
+            .then_some(())
     });
     if let Some(seen) = seen_without_a_reload(&appliance, work) {
         assert!(
-            seen.contains("One alert is open") && seen.contains("v_bad_open_requests"),
+            seen.contains("One critical alert is open") && seen.contains("v_bad_open_requests"),
             "{seen}"
         );
         assert!(!seen.contains("not reached"), "{seen}");

@@ -89,26 +89,37 @@ fn whole_seconds(time: Duration) -> String {
 }
 
 /// A state, coloured by its meaning.
-fn badge(state: &str) -> Markup {
+pub(super) fn badge(state: &str) -> Markup {
     let tone = match state {
-        "completed" | "ingested" | "delivered" | "answered" => "good",
+        "completed" | "ingested" | "delivered" | "answered" | "done" => "good",
         "failed" | "expired" | "refused" | "wrong" => "bad",
-        "cancelled" | "scheduled" | "pending" | "planned" | "cancelling" => "quiet",
+        "cancelled" | "scheduled" | "pending" | "planned" | "cancelling" | "waiting" | "not ingested" => {
+            "quiet"
+        }
         _ => "busy",
     };
     html! { span class={ "badge " (tone) } { (text(state)) } }
 }
 
-/// How much of something is done: `5 / 10` with a bar.
+/// How much of something is done: `5 / 10` with a bar. The part that failed has a colour of its own.
 fn progress(progress: Progress) -> Markup {
-    let Progress { done, all } = progress;
+    let Progress { done, failed, all } = progress;
     if all == 0 {
         return html! { (done) "/" (all) };
     }
     let (shown, total) = (number(done), number(all));
+    let width = |part: u64| part.min(all).saturating_mul(100).div_ceil(all);
+    let bad = width(failed);
+    let good = width(done).saturating_sub(bad);
+    let failures = (failed > 0).then(|| format!(", {} of them failed", number(failed)));
     html! {
         span class="amount" {
-            progress max=(all) value=(done.min(all)) aria-label={ (shown) " of " (total) } {}
+            svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" role="img"
+                aria-label={ (shown) " of " (total) (failures.unwrap_or_default()) } {
+                rect class="rest" width="100" height="8" {}
+                rect class="good" width=(good) height="8" {}
+                rect class="bad" x=(good) width=(bad) height="8" {}
+            }
             " " span { (shown) span class="of" { " / " (total) } }
         }
     }
@@ -125,6 +136,10 @@ pub(super) enum Cell<'r> {
     Batch(i64),
     /// Another row's id.
     Id(i64),
+    /// A lot by its job and place, with the client's id of it, as a link to its page.
+    Lot(&'r str, i64, &'r str),
+    /// The address of a picture on the Internet, as a link that only a person follows.
+    Address(&'r str),
     /// A state, as a badge.
     State(&'r str),
     /// How much is done, as a bar.
@@ -181,6 +196,10 @@ impl Cell<'_> {
                 Self::Job(id) => { a class="id" href={ "/jobs/" (text(id)) } { (text(id)) } }
                 Self::Batch(id) => { a class="id" href={ "/batches/" (id) } { (id) } }
                 Self::Id(id) => { (id) }
+                Self::Lot(job, position, id) => {
+                    a href={ "/jobs/" (text(job)) "/lots/" (position) } { (breakable(id)) }
+                }
+                Self::Address(url) => { (address(url)) }
                 Self::State(state) => { (badge(state)) }
                 Self::Progress(amount) => { (progress(*amount)) }
                 Self::Number(value) => { (number(*value)) }
@@ -189,6 +208,16 @@ impl Cell<'_> {
                 Self::Owned(foreign) => { (breakable(foreign)) }
             }
         }
+    }
+}
+
+/// An address as a link, if a browser opens it as a page. It learns nothing about this page.
+fn address(url: &str) -> Markup {
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    html! {
+        @if is_web {
+            a class="long" href=(url) rel="noopener noreferrer" target="_blank" { (text(url)) }
+        } @else { (breakable(url)) }
     }
 }
 
@@ -293,7 +322,15 @@ mod tests {
             assert!(!shown.contains("<script") && !shown.contains("\"><s"), "{shown}");
             assert!(!shown.contains('\u{202e}'), "{shown}");
         }
-        let half = Progress { done: 5, all: 10 };
-        assert!(Cell::Progress(half).render(now).0.contains("value=\"5\""));
+        let half = Progress {
+            done: 5,
+            failed: 2,
+            all: 10,
+        };
+        let bar = Cell::Progress(half).render(now).0;
+        assert!(
+            bar.contains("x=\"30\" width=\"20\"") && bar.contains("5 of 10, 2 of them failed"),
+            "{bar}"
+        );
     }
 }

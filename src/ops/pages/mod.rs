@@ -1,5 +1,5 @@
-//! The status page for a browser. It is complete without its script. The script fetches the same page again
-//! and replaces the parts that have changed.
+//! The operators' pages for a browser. They are complete without their script. The script fetches the same page
+//! again and replaces the parts that have changed.
 
 use std::time::Duration;
 
@@ -9,34 +9,40 @@ use super::answers::{RequestError, no_such_path};
 use super::health::Health;
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
-use crate::domain::alert::{AlertSubject, PauseScope};
-use crate::http::Response;
+use crate::domain::alert::AlertSubject;
+use crate::domain::alert_words::{MessagePart, message_parts};
+use crate::domain::decide::health_line::{self, HealthFacts};
+use crate::http::{Request, Response};
 use crate::store::figures::Figures;
-use crate::store::status::Costs;
 use crate::store::{Store, alerts, status};
 use chart::Span;
-use components::{Column, facts, table, text, time};
-use tables::{
-    ACTIVE_JOBS, ATTEMPTS, BATCH, BATCHES, CLOSED_ALERTS, COSTS, DELIVERIES, ENDED_JOBS, EVENTS_OF_BATCH,
-    EVENTS_OF_JOB, FAILED_LOTS, JOB, JOBS_OF_BATCH, LINES_BY_OUTCOME, WORKING_BATCHES,
-};
+use components::{Column, table, text, time};
+use controls::Query;
 
+mod batch;
 mod chart;
 mod components;
+mod controls;
+mod costs;
+mod job;
+mod lists;
+mod lot;
 mod overview;
 mod tables;
 
-/// The pages load nothing from other hosts, and have no inline code, frames or forms.
+/// The pages load nothing from other hosts, have no inline code and no frames, and send forms to themselves alone.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-    img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The pages of the navigation.
-const NAVIGATION: [(&str, &str); 5] = [
+const NAVIGATION: [(&str, &str); 7] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/batches", "Batches"),
     ("/webhooks", "Webhooks"),
     ("/alerts", "Alerts"),
+    ("/events", "Events"),
+    ("/costs", "Costs"),
 ];
 
 /// The style, script or icon at a path.
@@ -50,7 +56,39 @@ pub(super) fn file(path: &str) -> Option<Response> {
     Some(Response::bytes(200, media_type, content.as_bytes().to_vec()))
 }
 
-/// The status page at one moment.
+/// What a path shows.
+enum Content {
+    /// A page of these parts. A page without a heading of its own gets its title as one, for screen readers.
+    Page {
+        title: String,
+        has_heading: bool,
+        parts: Vec<Markup>,
+    },
+    /// A redirection to another path.
+    Elsewhere(String),
+    /// A file of comma-separated values.
+    Csv(String),
+}
+
+impl Content {
+    fn list(title: &str, parts: Vec<Markup>) -> Self {
+        Self::Page {
+            title: title.to_owned(),
+            has_heading: false,
+            parts,
+        }
+    }
+
+    fn object(title: String, parts: Vec<Markup>) -> Self {
+        Self::Page {
+            title,
+            has_heading: true,
+            parts,
+        }
+    }
+}
+
+/// The operators' pages at one moment.
 pub(super) struct StatusPage<'a> {
     pub(super) store: &'a Store,
     pub(super) health: &'a Health,
@@ -61,26 +99,62 @@ pub(super) struct StatusPage<'a> {
 }
 
 impl StatusPage<'_> {
-    /// The page at `path`. `span` is how far back the chart goes.
-    pub(super) fn answer(&self, path: &str, span: Option<&str>) -> Result<Response, RequestError> {
-        let nothing = || no_such_path(path);
-        let (title, parts) = match path.trim_start_matches('/').split_once('/') {
-            None => match path {
-                "/" => ("Overview".to_owned(), self.overview(Span::of(span))?),
-                "/jobs" => ("Jobs".to_owned(), self.jobs()?),
-                "/batches" => ("Batches".to_owned(), self.batches()?),
-                "/webhooks" => ("Webhooks".to_owned(), self.webhooks()?),
-                "/alerts" => ("Alerts".to_owned(), self.alerts()?),
-                _ => return Err(nothing().into()),
-            },
-            Some(("jobs", id)) => (format!("Job {}", text(id)), self.job(id)?.ok_or_else(nothing)?),
-            Some(("batches", id)) => {
-                let id = id.parse().map_err(|_| nothing())?;
-                (format!("Batch {id}"), self.batch(id)?.ok_or_else(nothing)?)
+    /// The page that a request asks for.
+    pub(super) fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+        let (path, query) = (request.path.as_str(), Query::new(request));
+        let content = self.content(path, &query)?;
+        let content = content.ok_or_else(|| no_such_path(path))?;
+        match content {
+            Content::Page {
+                title,
+                has_heading,
+                parts,
+            } => self.document(200, path, (&title, has_heading), &parts),
+            Content::Elsewhere(place) => {
+                let response = Response::bytes(303, "text/plain; charset=utf-8", Vec::new());
+                Ok(response.with_header("Location", &place))
             }
-            Some(_) => return Err(nothing().into()),
+            Content::Csv(text) => Ok(Response::bytes(200, "text/csv; charset=utf-8", text.into_bytes())
+                .with_header("Content-Disposition", "attachment; filename=\"costs.csv\"")),
+        }
+    }
+
+    fn content(&self, path: &str, query: &Query<'_>) -> Result<Option<Content>, RequestError> {
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        Ok(match *segments.as_slice() {
+            [""] => Some(Content::list(
+                "Overview",
+                self.overview(Span::of(query.text("span").as_deref()))?,
+            )),
+            ["jobs"] => Some(self.jobs(query)?),
+            ["batches"] => Some(self.batches(query)?),
+            ["webhooks"] => Some(self.webhooks(query)?),
+            ["alerts"] => Some(self.alerts(query)?),
+            ["events"] => Some(self.events(query)?),
+            ["costs"] => Some(self.costs(query)?),
+            ["costs.csv"] => Some(self.costs_csv(query)?),
+            ["search"] => Some(self.search(query)?),
+            ["jobs", id] => self.job(id, query)?,
+            ["jobs", id, "lots", position] => match position.parse() {
+                Ok(position) => self.lot(id, position)?,
+                Err(_) => None,
+            },
+            ["batches", id] => match id.parse() {
+                Ok(id) => self.batch(id, query)?,
+                Err(_) => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// The page about a request that is refused.
+    pub(super) fn refusal(&self, status: u16, message: &str) -> Result<Response, RequestError> {
+        let title = match status {
+            404 => "Not found",
+            _ => "This does not work",
         };
-        Ok(self.document(path, &title, &parts))
+        let part = html! { h1 { (title) } p { (text(message)) } p { a href="/" { "To the overview" } } };
+        self.document(status, "", (title, true), &[part])
     }
 
     fn wall(&self) -> Timestamp {
@@ -91,164 +165,75 @@ impl StatusPage<'_> {
         table(caption, columns, rows, empty, self.wall())
     }
 
-    fn jobs(&self) -> Result<Vec<Markup>, RequestError> {
-        let (open, ended) = self
-            .store
-            .read(|view| Ok((status::active_jobs(view)?, status::ended_jobs(view, 200)?)))?;
-        let (no_open, no_ended) = ("No job is active.", "No job has ended yet.");
-        Ok(vec![
-            self.table("Active", ACTIVE_JOBS, &open, no_open),
-            self.table("Ended", ENDED_JOBS, &ended, no_ended),
-        ])
-    }
-
-    fn batches(&self) -> Result<Vec<Markup>, RequestError> {
-        let rows = self.store.read(status::batches)?;
-        let (caption, empty) = ("The newest 200 batches", "There is no batch yet.");
-        Ok(vec![self.table(caption, BATCHES, &rows, empty)])
-    }
-
-    fn webhooks(&self) -> Result<Vec<Markup>, RequestError> {
-        let rows = self.store.read(|view| status::deliveries(view, 200))?;
-        let (caption, empty) = ("The newest 200 webhooks", "There is no webhook yet.");
-        Ok(vec![self.table(caption, DELIVERIES, &rows, empty)])
-    }
-
-    fn alerts(&self) -> Result<Vec<Markup>, RequestError> {
-        let closed = self.store.read(status::closed_alerts)?;
-        let open = self.open_alerts()?;
-        let none = || html! { h2 { "Open" } p class="empty" { "No alert is open." } };
-        let no_closed = "No alert was ever closed.";
-        Ok(vec![
-            open.unwrap_or_else(none),
-            self.table("Closed", CLOSED_ALERTS, &closed, no_closed),
-        ])
-    }
-
-    /// The open alerts, each with the command that fixes it; `None` if there is none.
+    /// The open alerts, the most severe first, each with the commands that fix it; `None` if there is none.
     fn open_alerts(&self) -> Result<Option<Markup>, RequestError> {
-        let open = self.store.read(|view| alerts::list(view, true, 50))?;
+        let mut open = self.store.read(|view| alerts::list(view, true, 50))?;
         if open.is_empty() {
             return Ok(None);
         }
+        open.sort_by_key(|alert| std::cmp::Reverse(alert.kind.severity()));
         Ok(Some(html! {
             h2 { "Open alerts" }
             ul class="alerts" {
                 @for alert in open {
-                    li {
+                    @let severity = alert.kind.severity().as_str();
+                    li class=(severity) {
                         p class="what" {
-                            strong { (alert.kind.as_str()) } " " (alert_subject(&alert.subject)) " "
+                            span class={ "badge " (severity) } { (severity) } " "
+                            strong { (alert.kind.title()) } " "
+                            (alert_subject(&alert.subject)) " "
                             span class="since" { (time(alert.opened_at, self.wall())) }
                         }
-                        p { (text(&alert.message)) }
+                        p { (message(&alert.message)) }
                     }
                 }
             }
         }))
     }
 
-    fn job(&self, id: &str) -> Result<Option<Vec<Markup>>, RequestError> {
-        self.store
-            .read(|view| {
-                let Some(job) = status::job(view, id)? else {
-                    return Ok(None);
-                };
-                let batches = status::batches_of_job(view, id)?;
-                let costs = status::costs_of_job(view, id)?;
-                let attempts = status::attempts_of_job(view, id)?;
-                let lots = status::failed_lots(view, id)?;
-                let events = status::events_of_job(view, id)?;
-                Ok(Some(vec![
-                    html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) },
-                    self.table(
-                        "Batches that work for it",
-                        WORKING_BATCHES,
-                        &batches,
-                        "No batch works for it yet.",
-                    ),
-                    self.costs(costs.as_ref()),
-                    self.table(
-                        "Webhooks and their attempts",
-                        ATTEMPTS,
-                        &attempts,
-                        "It has no webhook.",
-                    ),
-                    self.table(
-                        "Lots that failed (the first 50)",
-                        FAILED_LOTS,
-                        &lots,
-                        "No lot has failed.",
-                    ),
-                    self.table(
-                        "Events, newest first",
-                        EVENTS_OF_JOB,
-                        &events,
-                        "Nothing has happened yet.",
-                    ),
-                ]))
+    /// How well it goes, in a class and a sentence. Screen readers read it when it changes.
+    fn verdict(&self) -> Result<(&'static str, String), RequestError> {
+        let mut facts = self.store.read(|view| {
+            let day = status::intervals(view, self.wall(), 30, 48)?;
+            let day = day
+                .iter()
+                .fold(status::Interval::default(), status::Interval::plus);
+            let alerts = alerts::count_open(view)?.into_iter();
+            let paused = status::paused_scopes(view)?;
+            Ok(HealthFacts {
+                alerts: alerts.map(|(kind, number)| (kind.severity(), number)).collect(),
+                pauses: paused
+                    .iter()
+                    .map(|pause| text(&pause.scope.to_string()))
+                    .collect(),
+                failing_receivers: status::count_failing_receivers(view)?,
+                failed_lots: day.failed,
+                ended_lots: day.lots(),
+                ..HealthFacts::default()
             })
-            .map_err(RequestError::from)
-    }
-
-    fn batch(&self, id: i64) -> Result<Option<Vec<Markup>>, RequestError> {
-        self.store
-            .read(|view| {
-                let Some(batch) = status::batch(view, id)? else {
-                    return Ok(None);
-                };
-                let jobs = status::jobs_of_batch(view, id)?;
-                let lines = status::lines_by_outcome(view, id)?;
-                let costs = status::costs_of_batch(view, id)?;
-                let events = status::events_of_batch(view, id)?;
-                Ok(Some(vec![
-                    html! { h1 { "Batch " (id) } (facts(BATCH, &batch, self.wall())) },
-                    self.table("Jobs it works for", JOBS_OF_BATCH, &jobs, "It works for no job."),
-                    self.table("Lines by outcome", LINES_BY_OUTCOME, &lines, "It has no line."),
-                    self.costs(costs.as_ref()),
-                    self.table(
-                        "Events, newest first",
-                        EVENTS_OF_BATCH,
-                        &events,
-                        "Nothing has happened yet.",
-                    ),
-                ]))
-            })
-            .map_err(RequestError::from)
-    }
-
-    fn costs(&self, costs: Option<&Costs>) -> Markup {
-        html! {
-            h2 { "What it cost" }
-            @if let Some(costs) = costs { (facts(COSTS, costs, self.wall())) }
-        }
-    }
-
-    /// The class of the most urgent problem, and a sentence about it. Screen readers read it when it changes.
-    fn verdict(&self) -> (&'static str, String) {
-        let open: u64 = self.figures.alerts.iter().map(|(_, number)| number).sum();
-        let late = self.health.late_threads(self.now.steady);
-        match (open, late.first(), self.health.storage_error()) {
-            (_, _, Some(error)) => ("bad", format!("Nothing can be stored: {}", text(&error))),
-            (_, Some((thread, reason)), _) => ("bad", format!("Thread {} {}", text(thread), text(reason))),
-            (1, ..) => ("bad", "One alert is open".to_owned()),
-            (2.., ..) => ("bad", format!("{open} alerts are open")),
-            _ if !self.figures.pauses.is_empty() => {
-                ("paused", format!("Paused: {}", text(&self.paused_scopes())))
-            }
-            _ => ("good", "All is well".to_owned()),
-        }
-    }
-
-    fn paused_scopes(&self) -> String {
-        let scopes = self.figures.pauses.iter().map(PauseScope::to_string);
-        scopes.collect::<Vec<_>>().join(", ")
+        })?;
+        facts.storage_error = self.health.storage_error().map(|error| text(&error));
+        let late = self.health.late_threads(self.now.steady).into_iter().next();
+        facts.thread = late.map(|(thread, reason)| (text(&thread), text(&reason)));
+        let (health, sentence) = health_line::decide(&facts);
+        let class = match health {
+            health_line::Health::Good => "good",
+            health_line::Health::Attention => "paused",
+            health_line::Health::Bad => "bad",
+        };
+        Ok((class, sentence))
     }
 
     /// The whole document around the parts of a page.
-    fn document(&self, path: &str, title: &str, parts: &[Markup]) -> Response {
-        let is_list = NAVIGATION.iter().any(|(place, _)| *place == path);
+    fn document(
+        &self,
+        status: u16,
+        path: &str,
+        (title, has_heading): (&str, bool),
+        parts: &[Markup],
+    ) -> Result<Response, RequestError> {
         let is_here = |place: &str| place == path || (place != "/" && path.starts_with(&format!("{place}/")));
-        let (tone, verdict) = self.verdict();
+        let (tone, verdict) = self.verdict()?;
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -272,11 +257,16 @@ impl StatusPage<'_> {
                                 a href=(place) aria-current=[is_here(place).then_some("page")] { (name) }
                             }
                         }
+                        form class="find" method="get" action="/search" role="search" aria-label="Find" {
+                            input type="search" name="q" aria-label="Id of a job, lot, batch or file"
+                                placeholder="Find an id" required;
+                            button { "Find" }
+                        }
                         p id="verdict" class=(tone) role="status" { span class="dot" {} (verdict) }
                     }
                     main id="main" tabindex="-1" {
-                        // The page of a job or batch begins with its own heading.
-                        @if is_list { h1 class="unseen" { (title) } }
+                        // The page of one thing begins with its own heading.
+                        @if !has_heading { h1 class="unseen" { (title) } }
                         @for (number, part) in (0u32..).zip(parts) {
                             section id={ "part-" (number) } { (part) }
                         }
@@ -290,9 +280,9 @@ impl StatusPage<'_> {
             }
         };
         let body = page.into_string().into_bytes();
-        Response::bytes(200, "text/html; charset=utf-8", body)
+        Ok(Response::bytes(status, "text/html; charset=utf-8", body)
             .with_header("Content-Security-Policy", POLICY)
-            .with_header("Referrer-Policy", "no-referrer")
+            .with_header("Referrer-Policy", "no-referrer"))
     }
 
     /// How long ago a time was.
@@ -301,11 +291,25 @@ impl StatusPage<'_> {
     }
 }
 
+/// An alert's message, with its commands set apart.
+fn message(message: &str) -> Markup {
+    html! {
+        @for part in message_parts(message) {
+            @match part {
+                MessagePart::Text(words) => { (text(words)) }
+                MessagePart::Command(command) => { code class="command" { (text(command)) } }
+            }
+        }
+    }
+}
+
 /// An alert's subject; that of a batch is a link to its page.
 fn alert_subject(subject: &AlertSubject) -> Markup {
     html! {
         @match subject {
-            AlertSubject::Batch(id) => { a href={ "/batches/" (id) } { "batch " (id) } }
+            AlertSubject::Batch(id) | AlertSubject::Usage(id) => {
+                a href={ "/batches/" (id) } { "batch " (id) }
+            }
             subject => { (text(&subject.to_string())) }
         }
     }

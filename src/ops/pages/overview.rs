@@ -6,14 +6,13 @@ use maud::{Markup, html};
 
 use super::chart::{Span, chart};
 use super::components::{brief, dollars, duration, number, text};
-use super::tables::{ACTIVE_JOBS, DELIVERIES, ENDED_JOBS, OBSTACLES, WORKING_BATCHES};
+use super::tables::{ACTIVE_JOBS, DELIVERIES, JOBS, OBSTACLES, WORKING_BATCHES};
 use super::{RequestError, StatusPage};
-use crate::base::clock::Timestamp;
 use crate::domain::job::RequestState;
 use crate::domain::money::Money;
-use crate::jobs::budget_waits::{BudgetWaits, budget_waits};
+use crate::ops::waits::waiting_work;
 use crate::store::money;
-use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary, Obstacle};
+use crate::store::status::{self, BatchSummary, Delivery, Interval, JobSummary};
 
 /// The rows of the overview.
 struct Rows {
@@ -23,9 +22,6 @@ struct Rows {
     ended: Vec<JobSummary>,
     batches: Vec<BatchSummary>,
     webhooks: Vec<Delivery>,
-    obstacles: Vec<Obstacle>,
-    images_due: u64,
-    budgets: BudgetWaits,
     lines: u64,
     today: Money,
     month: Money,
@@ -47,9 +43,6 @@ impl StatusPage<'_> {
                 ended: status::ended_jobs(view, 8)?,
                 batches: status::active_batches(view)?,
                 webhooks: status::deliveries(view, 8)?,
-                obstacles: status::obstacles(view)?,
-                images_due: status::images_due(view)?,
-                budgets: budget_waits(view, self.config, now)?,
                 lines: status::active_lines(view)?,
                 today: money::spent(view, None, &today)?,
                 month: money::spent(view, None, month)?,
@@ -59,18 +52,18 @@ impl StatusPage<'_> {
         let mut parts = vec![self.cards(&rows)];
         parts.extend(self.open_alerts()?);
         if nothing_yet {
-            parts.push(welcome());
+            parts.push(welcome(&self.config.listen));
             return Ok(parts);
         }
         parts.push(chart(&rows.chart, span));
-        let waiting = self.waiting(&rows);
+        let waiting = waiting_work(self.store, self.config, &self.figures, self.now)?;
         parts.push(self.table("Waiting work", OBSTACLES, &waiting, "No work waits."));
         let empty = "No job is active.";
         parts.push(self.table("Active jobs", ACTIVE_JOBS, &rows.jobs, empty));
         let empty = "No batch is at OpenAI or on its way there.";
         parts.push(self.table("Active batches", WORKING_BATCHES, &rows.batches, empty));
         let empty = "No job has ended yet.";
-        parts.push(self.table("Last ended jobs", ENDED_JOBS, &rows.ended, empty));
+        parts.push(self.table("Last ended jobs", JOBS, &rows.ended, empty));
         let empty = "There is no webhook yet.";
         parts.push(self.table("The newest webhooks", DELIVERIES, &rows.webhooks, empty));
         parts.push(self.threads());
@@ -128,68 +121,14 @@ impl StatusPage<'_> {
         }
     }
 
-    /// The work that waits, with the reasons.
-    fn waiting(&self, rows: &Rows) -> Vec<Obstacle> {
-        let mut waiting_work = rows.obstacles.clone();
-        let mut add = |what: String, why: &str, since: Option<Timestamp>| {
-            waiting_work.push(Obstacle {
-                what,
-                why: why.to_owned(),
-                since,
-                until: None,
-            });
-        };
-        let waiting = self.requests(RequestState::Waiting);
-        let held = self.requests(RequestState::Held);
-        let due = self.deliveries("due");
-        if rows.images_due > 0 {
-            let most = if rows.images_due == 1000 { " or more" } else { "" };
-            add(
-                format!("{} requests{most}", number(rows.images_due)),
-                "the images of their lots are being checked",
-                None,
-            );
-        }
-        for wait in rows.budgets.budgets.iter().filter(|wait| wait.has_requests()) {
-            let why = format!(
-                "for the budget {}: {} USD are left of {}, which does not pay for one of them",
-                wait.budget.subject(),
-                wait.budget.left(),
-                wait.budget.limit
-            );
-            add(format!("{} requests", number(wait.requests)), &why, wait.since);
-        }
-        let waiting = waiting.saturating_sub(rows.budgets.requests);
-        if waiting > 0 {
-            let since = self.figures.waiting_since;
-            let why = "to be packed: a batch is closed when it is full, or when its oldest request has waited \
-                       batch.max_wait";
-            add(format!("{} requests", number(waiting)), why, since);
-        }
-        if held > 0 {
-            add(
-                format!("{} requests held", number(held)),
-                "an import left them; look with: batchkeeper recover",
-                None,
-            );
-        }
-        if due > 0 {
-            let since = self.figures.due_since;
-            add(
-                format!("{} webhooks", number(due)),
-                "due, or to be tried again after a failure",
-                since,
-            );
-        }
-        waiting_work
-    }
-
     fn threads(&self) -> Markup {
         let late_threads = self.health.late_threads(self.now.steady);
+        let mut threads = self.health.threads();
+        threads.sort_by_cached_key(|thread| natural_order(&thread.thread));
         html! {
             h2 { "Threads" }
             ul class="threads" {
-                @for thread in self.health.threads() {
+                @for thread in threads {
                     @let late = late_threads.iter().find(|(name, _)| *name == thread.thread);
                     @let problem = thread.error.as_deref().or(late.map(|(_, reason)| reason.as_str()));
                     li class=(if problem.is_some() { "bad" } else { "good" }) {
@@ -203,13 +142,25 @@ impl StatusPage<'_> {
     }
 }
 
-/// The overview before the first job.
-fn welcome() -> Markup {
+/// A name and the number at its end, so that 2 comes before 10.
+fn natural_order(name: &str) -> (String, u64) {
+    let word = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (word.to_owned(), name[word.len()..].parse().unwrap_or(0))
+}
+
+/// The overview before the first job. `listen` is the address of the client API.
+fn welcome(listen: &str) -> Markup {
+    let address = match listen.rsplit_once(':') {
+        Some(("0.0.0.0" | "[::]", port)) => format!("127.0.0.1:{port}"),
+        _ => listen.to_owned(),
+    };
     html! {
         div class="welcome" {
             h2 { "Ready for the first job" }
             p { "Everything runs; nothing has been sent yet. Sign a request with a client's key and post it:" }
-            pre { code { (FIRST_REQUEST) } }
+            pre tabindex="0" {
+                code { (FIRST_REQUEST) " http://" (address) "/api/v1/generate-descriptions" }
+            }
             p { "It appears here by itself." }
         }
     }
@@ -217,4 +168,40 @@ fn welcome() -> Markup {
 
 const FIRST_REQUEST: &str = "\
 curl -H \"$(batchkeeper sign job.json | head -n 1)\" -H 'Content-Type: application/json' \\\n     \
---data-binary @job.json http://127.0.0.1:8080/api/v1/generate-descriptions";
+--data-binary @job.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_in_the_order_of_their_numbers() {
+        let mut names = [
+            "webhook_sender 10",
+            "webhook_sender 2",
+            "poller",
+            "webhook_sender 1",
+        ];
+        names.sort_by_cached_key(|name| natural_order(name));
+        assert_eq!(
+            names,
+            [
+                "poller",
+                "webhook_sender 1",
+                "webhook_sender 2",
+                "webhook_sender 10"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_request_names_the_configured_address() {
+        for (listen, shown) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/"),
+            ("0.0.0.0:9000", "http://127.0.0.1:9000/"),
+            ("10.0.0.5:80", "http://10.0.0.5:80/"),
+        ] {
+            assert!(welcome(listen).0.contains(shown), "{listen}");
+        }
+    }
+}

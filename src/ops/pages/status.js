@@ -15,8 +15,9 @@ function replace(old, fresh) {
   }
 }
 
-// Whether the user selects text in a part. Such a part is not replaced.
+// Whether the user fills in a form or selects text in a part. Such a part is not replaced.
 function isInUse(part) {
+  if (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return true;
   const selection = document.getSelection();
   return selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode);
 }

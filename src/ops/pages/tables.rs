@@ -1,10 +1,14 @@
 //! The tables of the status page: which columns each has, and how each column is drawn.
 
-use super::components::{Cell, Column};
+use super::components::{Cell, Column, dollars};
+use super::costs::BudgetRow;
+use super::lot::{Image, LotFacts};
 use crate::store::alerts::AlertRow;
+use crate::store::queue::ModelQueue;
+use crate::store::status::listing::{BatchLine, LotSummary};
 use crate::store::status::{
-    BatchDetails, BatchSummary, Costs, Delivery, DeliveryAttempt, Event, FailedLot, JobDetails, JobSummary,
-    LineOutcome, Obstacle,
+    BatchDetails, BatchSummary, Costs, Delivery, DeliveryAttempt, Event, GroupCosts, JobCosts, JobDetails,
+    JobSummary, LineOutcome, LotAttempt, Obstacle,
 };
 
 pub(super) const ACTIVE_JOBS: &[Column<JobSummary>] = &[
@@ -12,17 +16,17 @@ pub(super) const ACTIVE_JOBS: &[Column<JobSummary>] = &[
     ("client", |job| Cell::Text(&job.client)),
     ("status", |job| Cell::State(job.status.as_str())),
     ("lots", |job| Cell::Progress(job.lots)),
-    ("failed", |job| Cell::Number(job.failed_lots)),
+    ("failed", |job| Cell::Number(job.lots.failed)),
     ("open requests", |job| Cell::Number(job.open_requests)),
     ("accepted", |job| Cell::Time(job.created_at)),
 ];
 
-pub(super) const ENDED_JOBS: &[Column<JobSummary>] = &[
+pub(super) const JOBS: &[Column<JobSummary>] = &[
     ("job", |job| Cell::Job(&job.id)),
     ("client", |job| Cell::Text(&job.client)),
     ("status", |job| Cell::State(job.status.as_str())),
     ("lots", |job| Cell::Progress(job.lots)),
-    ("failed", |job| Cell::Number(job.failed_lots)),
+    ("failed", |job| Cell::Number(job.lots.failed)),
     ("accepted", |job| Cell::Time(job.created_at)),
     ("ended", |job| job.completed_at.into()),
 ];
@@ -32,7 +36,7 @@ pub(super) const JOBS_OF_BATCH: &[Column<JobSummary>] = &[
     ("client", |job| Cell::Text(&job.client)),
     ("status", |job| Cell::State(job.status.as_str())),
     ("lots", |job| Cell::Progress(job.lots)),
-    ("failed", |job| Cell::Number(job.failed_lots)),
+    ("failed", |job| Cell::Number(job.lots.failed)),
     ("accepted", |job| Cell::Time(job.created_at)),
 ];
 
@@ -40,7 +44,7 @@ pub(super) const JOB: &[Column<JobDetails>] = &[
     ("status", |job| Cell::State(job.summary.status.as_str())),
     ("client", |job| Cell::Text(&job.summary.client)),
     ("lots", |job| Cell::Progress(job.summary.lots)),
-    ("failed lots", |job| Cell::Number(job.summary.failed_lots)),
+    ("failed lots", |job| Cell::Number(job.summary.lots.failed)),
     ("open descriptions", |job| Cell::Number(job.open_vision)),
     ("open translations", |job| Cell::Number(job.open_translations)),
     ("languages", |job| Cell::Text(&job.languages)),
@@ -58,7 +62,7 @@ pub(super) const BATCHES: &[Column<BatchSummary>] = &[
     ("state", |batch| Cell::State(batch.state.as_str())),
     ("at OpenAI", |batch| Cell::state(batch.openai_status.as_deref())),
     ("lines", |batch| Cell::Progress(batch.lines)),
-    ("failed", |batch| Cell::Number(batch.failed_lines)),
+    ("failed", |batch| Cell::Number(batch.lines.failed)),
     ("OpenAI's id", |batch| batch.openai_id.as_deref().into()),
     ("created", |batch| Cell::Time(batch.created_at)),
     ("ingested", |batch| batch.ingested_at.into()),
@@ -71,7 +75,7 @@ pub(super) const WORKING_BATCHES: &[Column<BatchSummary>] = &[
     ("state", |batch| Cell::State(batch.state.as_str())),
     ("at OpenAI", |batch| Cell::state(batch.openai_status.as_deref())),
     ("lines", |batch| Cell::Progress(batch.lines)),
-    ("failed", |batch| Cell::Number(batch.failed_lines)),
+    ("failed", |batch| Cell::Number(batch.lines.failed)),
     ("OpenAI's id", |batch| batch.openai_id.as_deref().into()),
     ("submitted", |batch| batch.submitted_at.into()),
 ];
@@ -84,7 +88,7 @@ pub(super) const BATCH: &[Column<BatchDetails>] = &[
         Cell::state(batch.summary.openai_status.as_deref())
     }),
     ("lines", |batch| Cell::Progress(batch.summary.lines)),
-    ("failed lines", |batch| Cell::Number(batch.summary.failed_lines)),
+    ("failed lines", |batch| Cell::Number(batch.summary.lines.failed)),
     ("OpenAI's id", |batch| batch.summary.openai_id.as_deref().into()),
     ("submission key", |batch| Cell::Text(&batch.submission_key)),
     ("input file", |batch| batch.input_file.as_deref().into()),
@@ -127,6 +131,7 @@ pub(super) const ATTEMPTS: &[Column<DeliveryAttempt>] = &[
 ];
 
 pub(super) const CLOSED_ALERTS: &[Column<AlertRow>] = &[
+    ("alert", |alert| Cell::Text(alert.kind.title())),
     ("kind", |alert| Cell::Text(alert.kind.as_str())),
     ("subject", |alert| Cell::Owned(alert.subject.to_string())),
     ("message", |alert| Cell::Text(&alert.message)),
@@ -141,11 +146,87 @@ pub(super) const OBSTACLES: &[Column<Obstacle>] = &[
     ("until", |obstacle| obstacle.until.into()),
 ];
 
-pub(super) const FAILED_LOTS: &[Column<FailedLot>] = &[
-    ("lot", |lot| Cell::Text(&lot.id)),
+/// The lots of one job.
+pub(super) const LOTS: &[Column<LotSummary>] = &[
+    ("place", |lot| Cell::Id(lot.position)),
+    ("lot", |lot| Cell::Lot(&lot.job, lot.position, &lot.id)),
+    ("status", |lot| Cell::State(lot.status.as_str())),
+    ("images", |lot| Cell::Number(lot.images)),
+    ("missing", |lot| Cell::Number(lot.missing_images)),
     ("error", |lot| lot.error.as_deref().into()),
-    ("missing images", |lot| lot.missing_images.as_deref().into()),
-    ("at", |lot| lot.processed_at.into()),
+    ("ended", |lot| lot.processed_at.into()),
+];
+
+/// Lots of several jobs.
+pub(super) const FOUND_LOTS: &[Column<LotSummary>] = &[
+    ("lot", |lot| Cell::Lot(&lot.job, lot.position, &lot.id)),
+    ("job", |lot| Cell::Job(&lot.job)),
+    ("status", |lot| Cell::State(lot.status.as_str())),
+    ("error", |lot| lot.error.as_deref().into()),
+    ("ended", |lot| lot.processed_at.into()),
+];
+
+pub(super) const LOT_FACTS: &[Column<LotFacts>] = &[
+    ("status", |it| Cell::State(it.lot.status.as_str())),
+    ("job", |it| Cell::Job(&it.job)),
+    ("client", |it| Cell::Text(&it.client)),
+    ("place in the job", |it| Cell::Id(it.lot.position.into())),
+    ("webhook of its own", |it| {
+        it.details.webhook_url.as_deref().into()
+    }),
+    ("ended", |it| it.lot.processed_at.into()),
+    ("error", |it| it.lot.error_message.as_deref().into()),
+];
+
+pub(super) const IMAGES: &[Column<Image>] = &[
+    ("image", |image| Cell::Address(&image.url)),
+    ("problem", |image| image.problem.as_deref().into()),
+];
+
+pub(super) const LOT_ATTEMPTS: &[Column<LotAttempt>] = &[
+    ("for", |attempt| match attempt.language.as_str() {
+        "" => Cell::Text(attempt.stage.as_str()),
+        language => Cell::Text(language),
+    }),
+    ("batch", |attempt| match attempt.batch {
+        Some(batch) => Cell::Batch(batch),
+        None => Cell::Text("synchronous call"),
+    }),
+    ("at", |attempt| Cell::Time(attempt.at)),
+    ("outcome", |attempt| {
+        Cell::State(attempt.outcome.as_deref().unwrap_or("not ingested"))
+    }),
+    ("tokens in", |attempt| Cell::Number(attempt.usage.input)),
+    ("cached", |attempt| Cell::Number(attempt.usage.cached)),
+    ("out", |attempt| Cell::Number(attempt.usage.output)),
+    ("cost", |attempt| {
+        attempt
+            .cost
+            .map_or(Cell::Text("unknown"), |cost| Cell::Owned(dollars(cost)))
+    }),
+    ("error", |attempt| attempt.error.as_deref().into()),
+];
+
+/// The lines of one batch.
+pub(super) const LINES: &[Column<BatchLine>] = &[
+    ("lot", |line| Cell::Lot(&line.job, line.position, &line.lot)),
+    ("job", |line| Cell::Job(&line.job)),
+    ("language", |line| Cell::Text(&line.language)),
+    ("outcome", |line| {
+        Cell::State(line.outcome.as_deref().unwrap_or("not ingested"))
+    }),
+    ("tokens", |line| Cell::Number(line.tokens)),
+    ("error", |line| line.error.as_deref().into()),
+];
+
+pub(super) const EVENTS: &[Column<Event>] = &[
+    ("at", |event| Cell::Time(event.at)),
+    ("kind", |event| Cell::Text(&event.kind)),
+    ("job", |event| {
+        event.job.as_deref().map_or(Cell::Absent, Cell::Job)
+    }),
+    ("batch", |event| event.batch.map_or(Cell::Absent, Cell::Batch)),
+    ("detail", |event| Cell::Text(&event.detail)),
 ];
 
 pub(super) const EVENTS_OF_JOB: &[Column<Event>] = &[
@@ -180,4 +261,57 @@ pub(super) const COSTS: &[Column<Costs>] = &[
     ("estimated US dollars", |costs| {
         costs.estimated_dollars.as_deref().into()
     }),
+];
+
+/// The columns of what a client, model or day cost.
+macro_rules! group_costs {
+    ($name:ident, $heading:literal) => {
+        pub(super) const $name: &[Column<GroupCosts>] = &[
+            ($heading, |it| Cell::Text(&it.name)),
+            ("answers", |it| Cell::Number(it.answers)),
+            ("tokens in", |it| Cell::Number(it.usage.input)),
+            ("cached", |it| Cell::Number(it.usage.cached)),
+            ("out", |it| Cell::Number(it.usage.output)),
+            ("cost", |it| Cell::Owned(cost_of(it))),
+        ];
+    };
+}
+
+group_costs!(COSTS_BY_CLIENT, "client");
+group_costs!(COSTS_BY_MODEL, "model");
+group_costs!(COSTS_BY_DAY, "day");
+
+/// A cost, and whether more was spent that is not known.
+fn cost_of(costs: &GroupCosts) -> String {
+    match costs.is_partly_unknown {
+        true => format!("{} and an unknown part", dollars(costs.cost)),
+        false => dollars(costs.cost),
+    }
+}
+
+pub(super) const BUDGETS: &[Column<BudgetRow>] = &[
+    ("budget", |it| Cell::Owned(it.budget.subject().to_string())),
+    ("limit", |it| Cell::Owned(dollars(it.budget.limit))),
+    ("spent", |it| Cell::Owned(dollars(it.budget.spent))),
+    ("reserved by batches", |it| {
+        Cell::Owned(dollars(it.budget.reserved))
+    }),
+    ("promised to open jobs", |it| Cell::Owned(dollars(it.promised))),
+    ("left", |it| Cell::Owned(dollars(it.budget.left()))),
+    ("ends", |it| it.budget.ends_at().into()),
+];
+
+pub(super) const JOB_COSTS: &[Column<JobCosts>] = &[
+    ("job", |it| Cell::Job(&it.job)),
+    ("client", |it| Cell::Text(&it.client)),
+    ("estimated US dollars", |it| Cell::Text(&it.estimated)),
+    ("US dollars", |it| Cell::Text(&it.actual)),
+];
+
+pub(super) const QUEUES: &[Column<ModelQueue>] = &[
+    ("model", |queue| Cell::Text(&queue.model)),
+    ("limit in tokens", |queue| Cell::Number(queue.limit)),
+    ("held by our batches", |queue| Cell::Number(queue.held)),
+    ("part of caps, %", |queue| Cell::Number(queue.cap_percent.into())),
+    ("learned", |queue| Cell::Time(queue.learned_at)),
 ];

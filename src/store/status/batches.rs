@@ -23,8 +23,6 @@ pub struct BatchSummary {
     pub openai_id: Option<String>,
     /// Lines that OpenAI has done, failed ones included.
     pub lines: Progress,
-    /// Lines that failed at OpenAI.
-    pub failed_lines: u64,
     /// When it was created here.
     pub created_at: Timestamp,
     /// When OpenAI accepted it.
@@ -34,7 +32,7 @@ pub struct BatchSummary {
 }
 
 impl BatchSummary {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let failed_lines = row.get("openai_failed")?;
         Ok(Self {
             id: row.get("id")?,
@@ -44,9 +42,9 @@ impl BatchSummary {
             openai_id: row.get("openai_batch_id")?,
             lines: Progress {
                 done: row.get::<_, u64>("openai_completed")? + failed_lines,
+                failed: failed_lines,
                 all: row.get("lines")?,
             },
-            failed_lines,
             created_at: row.get("created_at")?,
             submitted_at: row.get("submitted_at")?,
             ingested_at: row.get("ingested_at")?,
@@ -59,16 +57,6 @@ pub fn active_batches(view: &View) -> Stored<Vec<BatchSummary>> {
     rows(
         view,
         &format!("SELECT * FROM openai_batches WHERE {LIVE_BATCH} ORDER BY id DESC LIMIT 25"),
-        [],
-        BatchSummary::read,
-    )
-}
-
-/// Batches, newest first.
-pub fn batches(view: &View) -> Stored<Vec<BatchSummary>> {
-    rows(
-        view,
-        "SELECT * FROM openai_batches ORDER BY id DESC LIMIT 200",
         [],
         BatchSummary::read,
     )
@@ -102,6 +90,8 @@ pub struct BatchDetails {
     pub error_file: Option<String>,
     /// The batch that has the same submission key.
     pub duplicate_of: Option<i64>,
+    /// When OpenAI's window for it ends.
+    pub expires_at: Option<Timestamp>,
     /// When it ended at OpenAI.
     pub ended_at: Option<Timestamp>,
     /// When its files at OpenAI were removed.
@@ -123,6 +113,9 @@ pub fn batch(view: &View, id: i64) -> Stored<Option<BatchDetails>> {
             output_file: row.get("output_file_id")?,
             error_file: row.get("error_file_id")?,
             duplicate_of: row.get("duplicate_of")?,
+            expires_at: row
+                .get::<_, Option<i64>>("openai_expires")?
+                .map(Timestamp::from_seconds),
             ended_at: row.get("ended_at")?,
             cleaned_at: row.get("cleaned_at")?,
             failed_calls: row.get("failures")?,

@@ -19,8 +19,6 @@ pub struct JobSummary {
     pub status: JobStatus,
     /// Lots that are processed, failed ones included.
     pub lots: Progress,
-    /// Lots that failed.
-    pub failed_lots: u64,
     /// Requests that are not settled.
     pub open_requests: u64,
     /// When it was accepted.
@@ -30,13 +28,12 @@ pub struct JobSummary {
 }
 
 impl JobSummary {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get("id")?,
             client: row.get("client")?,
             status: row.get("status")?,
             lots: lot_progress(row)?,
-            failed_lots: row.get("failed_lots")?,
             open_requests: row.get::<_, u64>("open_vision")? + row.get::<_, u64>("open_translations")?,
             created_at: row.get("created_at")?,
             completed_at: row.get("completed_at")?,
@@ -47,6 +44,7 @@ impl JobSummary {
 fn lot_progress(row: &Row<'_>) -> rusqlite::Result<Progress> {
     Ok(Progress {
         done: row.get("processed_lots")?,
+        failed: row.get("failed_lots")?,
         all: row.get("total_lots")?,
     })
 }
@@ -61,7 +59,7 @@ pub fn active_jobs(view: &View) -> Stored<Vec<JobSummary>> {
     )
 }
 
-/// Jobs that are final, newest first.
+/// The newest jobs that are final.
 pub fn ended_jobs(view: &View, limit: u32) -> Stored<Vec<JobSummary>> {
     rows(
         view,
@@ -120,38 +118,6 @@ pub fn job(view: &View, id: &str) -> Stored<Option<JobDetails>> {
                 origin: row.get("origin")?,
                 webhook_url: row.get("webhook_url")?,
                 error: row.get("error_message")?,
-            })
-        },
-    )
-}
-
-/// A lot that failed.
-#[derive(Clone, Debug)]
-pub struct FailedLot {
-    /// The client's id of it.
-    pub id: String,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// The URLs of its images that cannot be fetched, separated by spaces.
-    pub missing_images: Option<String>,
-    /// When it failed.
-    pub processed_at: Option<Timestamp>,
-}
-
-/// The first lots of a job that failed.
-pub fn failed_lots(view: &View, job: &str) -> Stored<Vec<FailedLot>> {
-    rows(
-        view,
-        "SELECT lot_id, error_message, processed_at,
-                (SELECT group_concat(value, ' ') FROM json_each(missing_images)) AS missing_images
-         FROM batch_lots WHERE batch_job_id = ? AND status = 'failed' LIMIT 50",
-        [job],
-        |row| {
-            Ok(FailedLot {
-                id: row.get("lot_id")?,
-                error: row.get("error_message")?,
-                missing_images: row.get("missing_images")?,
-                processed_at: row.get("processed_at")?,
             })
         },
     )

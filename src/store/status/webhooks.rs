@@ -1,5 +1,7 @@
 //! Webhook deliveries and their attempts.
 
+use rusqlite::Row;
+
 use super::rows;
 use crate::base::clock::Timestamp;
 use crate::store::{Stored, View};
@@ -25,24 +27,28 @@ pub struct Delivery {
     pub at: Option<Timestamp>,
 }
 
+impl Delivery {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            job: row.get("batch_job_id")?,
+            receiver: row.get("url")?,
+            state: row.get("state")?,
+            attempts: row.get("attempts")?,
+            response_status: row.get("response_status")?,
+            error: row.get("error_message")?,
+            at: row.get("at")?,
+        })
+    }
+}
+
 /// Webhook deliveries, newest first.
 pub fn deliveries(view: &View, limit: u32) -> Stored<Vec<Delivery>> {
     rows(
         view,
         "SELECT *, coalesce(delivered_at, next_at) AS at FROM webhook_deliveries ORDER BY id DESC LIMIT ?",
         [limit],
-        |row| {
-            Ok(Delivery {
-                id: row.get("id")?,
-                job: row.get("batch_job_id")?,
-                receiver: row.get("url")?,
-                state: row.get("state")?,
-                attempts: row.get("attempts")?,
-                response_status: row.get("response_status")?,
-                error: row.get("error_message")?,
-                at: row.get("at")?,
-            })
-        },
+        Delivery::read,
     )
 }
 

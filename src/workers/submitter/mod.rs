@@ -38,9 +38,6 @@ mod upload;
 
 use pack::PackDecision;
 
-/// Two batches that are refused one after another show that the account is refused.
-const PROBES: u32 = 2;
-
 /// The worker that submits batches.
 pub struct Submitter {
     store: Arc<Store>,
@@ -170,14 +167,6 @@ impl Submitter {
         self.store.read(|view| calls::count_refused(view, kind, state))
     }
 
-    /// Whether enough batches were refused an upload or a create, with no success since: they are the probes, and
-    /// no further batch is packed or uploaded.
-    fn is_probing(&self) -> Stored<bool> {
-        let uploads = self.count_refused(CallKind::Upload, BatchState::Sealed)?;
-        let creates = self.count_refused(CallKind::Create, BatchState::Uploaded)?;
-        Ok(uploads >= PROBES || creates >= PROBES)
-    }
-
     /// The batch on its way to OpenAI that an operator wants abandoned.
     fn next_to_abandon(&self) -> Stored<Option<BatchRow>> {
         self.store.read(|view| {
@@ -254,7 +243,7 @@ impl Worker for Submitter {
             return Ok(TickOutcome::idle(self.config.steps.idle));
         }
         self.drop_unneeded_listing(now)?;
-        let may_send_new = !self.is_probing()?;
+        let may_send_new = !self.store.read(calls::is_probing)?;
         let may_pack = may_send_new && self.may_create()?;
         let mut unsubmitted = vec![BatchState::Uploaded, BatchState::Creating];
         if may_send_new || self.count_refused(CallKind::Create, BatchState::Uploaded)? == 0 {
