@@ -10,7 +10,7 @@ use crate::base::text_enum::{UnknownText, text_enum};
 use crate::domain::batch::Stage;
 
 text_enum! {
-    /// The kind of a problem. `docs/reliability.md` says when an alert of each kind opens and closes.
+    /// The kind of a problem. `docs/reference/alerts.md` says when an alert of each kind opens and closes.
     AlertKind {
         /// A view that must be empty has a row.
         Invariant = "invariant",

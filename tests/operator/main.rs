@@ -18,5 +18,6 @@ mod console;
 mod days;
 mod keys;
 mod readme;
+mod reference;
 mod sqlite_docs;
 mod status_page;
