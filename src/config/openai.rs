@@ -45,6 +45,10 @@ pub struct OpenAiConfig {
     /// How long the poller waits for missing results of a finished batch.
     #[serde(with = "duration")]
     pub results_timeout: Duration,
+    /// The least time between two downloads of a result file by which a size that differs from the stated one is
+    /// accepted.
+    #[serde(with = "duration")]
+    pub size_check_interval: Duration,
     /// How long a create may take.
     #[serde(with = "duration")]
     pub create_timeout: Duration,
@@ -68,6 +72,7 @@ impl Default for OpenAiConfig {
             settling_time: Duration::from_mins(10),
             retry_interval: Duration::from_secs(5),
             results_timeout: Duration::from_hours(1),
+            size_check_interval: Duration::from_mins(10),
             create_timeout: Duration::from_mins(2),
             key: Secret::default(),
         }

@@ -26,8 +26,9 @@ pub struct NewBatch {
 pub struct Page<T> {
     /// The elements, newest first.
     pub data: Vec<T>,
-    /// Whether another page follows. To get it, pass the last element's id as `after`.
-    pub has_more: bool,
+    /// Whether another page follows. To get it, pass the last element's id as `after`. `None` if the server does not
+    /// say.
+    pub has_more: Option<bool>,
     /// OpenAI's time when it sent the page; `None` if the answer has no `Date`, or it is not trusted.
     pub date: Option<Timestamp>,
 }

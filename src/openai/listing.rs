@@ -33,6 +33,8 @@ pub struct Listing {
     /// Hashes of the ids that were listed. Only a listing that goes in circles brings none that is new.
     seen: HashSet<u64>,
     failures: u32,
+    /// Whether its end is concluded from a page that was repeated.
+    is_end_concluded: bool,
 }
 
 /// The place where a listing goes on.
@@ -55,6 +57,7 @@ impl Listing {
             may_grow: true,
             seen: HashSet::new(),
             failures: 0,
+            is_end_concluded: false,
         }
     }
 
@@ -76,6 +79,23 @@ impl Listing {
     /// The number of batches that were listed.
     pub fn batches(&self) -> usize {
         self.seen.len()
+    }
+
+    /// Whether a batch was listed.
+    pub fn has(&self, id: &str) -> bool {
+        self.seen.contains(&hash(id))
+    }
+
+    /// Whether the server pages nothing and does not say `has_more`: a second page was the first one again. Its end
+    /// is a conclusion, which the server has not stated.
+    pub fn is_end_concluded(&self) -> bool {
+        self.is_end_concluded
+    }
+
+    /// Begins again, because an end that was concluded is none.
+    pub fn refuse_end(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.restart();
     }
 
     /// Reads the next page. After a failed call it is read again, as a smaller one if the call broke off.
@@ -106,8 +126,17 @@ impl Listing {
                     CallError::Unknown { .. } | CallError::Unreadable { .. } => {
                         self.page_size = smaller_page(self.page_size)
                     }
-                    // OpenAI does not know the cursor any more.
-                    CallError::Refused(refusal) if matches!(refusal.status, 400 | 404) => self.restart(),
+                    CallError::Refused(refusal) if matches!(refusal.status, 400 | 404 | 422) => {
+                        match self.cursor {
+                            // OpenAI does not know the cursor any more.
+                            Some(_) => self.restart(),
+                            // Some compatible servers refuse pages as long as OpenAI's.
+                            None => {
+                                self.page_size = smaller_page(self.page_size);
+                                self.may_grow = false;
+                            }
+                        }
+                    }
                     _ => {}
                 }
                 Err(error)
@@ -116,20 +145,22 @@ impl Listing {
     }
 
     fn check(&mut self, page: Page<Batch>) -> CallResult<Page<Batch>> {
-        let unknown = |message: &str| {
-            Err(CallError::Unknown {
-                message: message.into(),
-            })
-        };
-        if page.data.iter().any(|batch| batch.created_at <= 0) {
-            return unknown("the listing of batches does not say when each was made");
-        }
-        let is_new = |batch: &Batch| !self.seen.contains(&hash(&batch.id));
-        if page.has_more && !page.data.iter().any(is_new) {
+        let has_new = page.data.iter().any(|batch| !self.has(&batch.id));
+        // Without `has_more`, a page that is empty or repeated is the last one. A full one may be a part.
+        let is_short = page.data.len() < self.page_size as usize;
+        let is_repeated = page.has_more.is_none() && !has_new && !page.data.is_empty() && is_short;
+        let has_more = page.has_more.unwrap_or(!page.data.is_empty() && !is_repeated);
+        if has_more && !has_new {
             self.restart();
-            return unknown("the listing of batches brings nothing new and does not end");
+            return Err(CallError::Unreadable {
+                message: "the listing of batches brings nothing new and does not end".into(),
+            });
         }
-        Ok(page)
+        self.is_end_concluded |= is_repeated;
+        Ok(Page {
+            has_more: Some(has_more),
+            ..page
+        })
     }
 
     fn record(&mut self, page: Page<Batch>, now: Moment) -> Vec<Batch> {
@@ -139,7 +170,7 @@ impl Listing {
         }
         let times: Vec<i64> = page.data.iter().map(|batch| batch.created_at).collect();
         let date = page.date.unwrap_or(now.wall).seconds();
-        self.proof.record(date, &times, page.has_more);
+        self.proof.record(date, &times, page.has_more != Some(false));
         self.seen.extend(page.data.iter().map(|batch| hash(&batch.id)));
         if let Some(last) = page.data.last() {
             self.cursor = Some(Cursor {
@@ -156,6 +187,7 @@ impl Listing {
             self.may_grow = false;
         }
         self.proof = ListingProof::new(self.proof.until());
+        self.is_end_concluded = false;
         self.seen.clear();
     }
 }

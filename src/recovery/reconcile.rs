@@ -80,6 +80,15 @@ impl Reconciliation {
             Ok(page) => page,
             Err(error) => return Ok(ListedPage::Failed(error)),
         };
+        if let Some(missing) = self.missing_newest(api, store)? {
+            self.listing.refuse_end();
+            return Ok(ListedPage::Failed(CallError::Unreadable {
+                message: format!(
+                    "GET /batches: the list of batches does not page (it ignores `after` and has no `has_more`), and \
+                     lacks the known batch {missing}"
+                ),
+            }));
+        }
         if self.listing.began().steady != began {
             // It began again.
             self.unknown = UnknownBatches::default();
@@ -110,6 +119,16 @@ impl Reconciliation {
             batches: page,
             linked,
         })
+    }
+
+    /// The newest batch of this database, if the listing lacks it although the listing is concluded to be whole. Then
+    /// the server shows a part only.
+    fn missing_newest(&self, api: &dyn BatchApi, store: &Store) -> Stored<Option<String>> {
+        if !self.listing.is_end_concluded() {
+            return Ok(None);
+        }
+        let newest = store.read(|view| batches::newest_openai_id(view, api.identity()))?;
+        Ok(newest.filter(|id| !self.listing.has(id)))
     }
 
     /// Stops the creates for batches that the store does not know. A complete listing without such batches ends

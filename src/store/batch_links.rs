@@ -162,7 +162,10 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
             ":input": batch.input_file_id, ":time": batch.created_at, ":expires": batch.expires_at,
             ":status": batch.status_text, ":now": tx.now,
             // Its cost counts on the day of its creation, not on that of its recovery.
-            ":made": Timestamp::from_seconds(batch.created_at),
+            ":made": match batch.created_at {
+                0 => tx.now,
+                seconds => Timestamp::from_seconds(seconds),
+            },
         },
     )?;
     Ok(tx.last_insert_rowid())

@@ -93,7 +93,7 @@ impl Poller {
             after = page.data.last().map(|remote| remote.id.clone());
             // Other programs' batches may fill the pages.
             let has_saved_calls = due - unseen.len() >= pages;
-            if unseen.is_empty() || !page.has_more || after.is_none() || !has_saved_calls {
+            if unseen.is_empty() || page.has_more == Some(false) || after.is_none() || !has_saved_calls {
                 break;
             }
         }

@@ -73,6 +73,19 @@ impl Spool {
         })
     }
 
+    /// Gives a part the name of a whole file, durably.
+    ///
+    /// # Errors
+    /// When it is not there, or the disk refuses.
+    pub fn accept_part(&self, key: &str, kind: SpoolKind) -> io::Result<PathBuf> {
+        let path = self.path(key, kind);
+        let part = self.part_path(key, kind);
+        File::open(&part)?.sync_all()?;
+        fs::rename(&part, &path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(path)
+    }
+
     /// Removes a batch's file and what is left of a broken download of it, if they are there.
     ///
     /// # Errors
@@ -145,6 +158,14 @@ pub struct PartFile {
 }
 
 impl PartFile {
+    /// Leaves the file as a part, which may be incomplete.
+    ///
+    /// # Errors
+    /// When the disk refuses the rest of it.
+    pub fn leave(mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
     /// Makes the file durable under its own name.
     ///
     /// # Errors

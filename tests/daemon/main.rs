@@ -11,6 +11,7 @@ mod address_guard;
 mod appliance;
 mod chain;
 mod chat_endpoint;
+mod dialects;
 mod hostile_openai;
 mod hostile_results;
 mod image_turns;
@@ -23,6 +24,7 @@ mod money;
 mod odd_server;
 mod queue;
 mod refusals;
+mod relay;
 mod second_names;
 mod secrets;
 #[path = "../support/world/mod.rs"]

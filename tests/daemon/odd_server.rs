@@ -1,80 +1,21 @@
 //! An OpenAI-compatible server with habits of its own: a relay in front of the sandbox rewrites its JSON.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-
-use batchkeeper::base::thread_group;
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, assert_results, wait_for};
+use crate::relay;
 
 /// What a relay makes of an answer's JSON. It gets the request line.
 type Rewrite = fn(&str, Value) -> String;
 
-/// Starts a relay to the appliance's sandbox. Returns its base URL. Its thread ends with the test process.
-fn relay(appliance: &Appliance, rewrite: Rewrite) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let upstream = appliance.sandbox.trim_start_matches("http://").to_owned();
-    thread_group::spawn_ungrouped("relay", move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let upstream = upstream.clone();
-            thread_group::spawn_ungrouped("relay-1", move || pass_on(client, &upstream, rewrite)).unwrap();
-        }
-    })
-    .unwrap();
-    url
-}
-
-fn read_head(from: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        from.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).ok()
-}
-
-fn pass_on(mut client: TcpStream, upstream: &str, rewrite: Rewrite) {
-    let Some(head) = read_head(&mut client) else {
-        return;
-    };
-    let length = head
-        .lines()
-        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    client.read_exact(&mut body).unwrap();
-    let (line, fields) = head.split_once("\r\n").unwrap();
-    let mut server = TcpStream::connect(upstream).unwrap();
-    let request = format!("{line}\r\nConnection: close\r\n{fields}");
-    server.write_all(&[request.as_bytes(), &body].concat()).unwrap();
-    let answered = read_head(&mut server).unwrap();
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer).unwrap();
-    let is_good = answered.contains(" 200 ") && !line.contains("/content");
-    let answer = match serde_json::from_slice(&answer) {
-        Ok(value) if is_good => rewrite(line, value),
-        _ => {
-            client.write_all(&[answered.as_bytes(), &answer].concat()).ok();
-            return;
-        }
-    };
-    let length = answer.len();
-    let head =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
-    client
-        .write_all(&[head.as_bytes(), answer.as_bytes()].concat())
-        .ok();
-}
-
 /// An appliance whose daemon asks the relay.
 fn appliance(rewrite: Rewrite) -> Appliance {
-    let mut appliance = Appliance::without_daemon("");
-    let base_url = relay(&appliance, rewrite);
-    appliance.configure(&format!("[openai]\nbase_url = {base_url:?}"));
-    appliance.start_daemon();
-    appliance
+    relay::appliance("", move |line: &str, ask: &dyn Fn() -> relay::Answer| {
+        match ask() {
+            content if line.contains("/content") => content,
+            answer => answer.rewrite(|value| rewrite(line, value)),
+        }
+    })
 }
 
 /// Rewrites an object, and each object of a listing.

@@ -180,7 +180,7 @@ impl BatchApi for SharedProject {
         }
         Ok(Page {
             data,
-            has_more,
+            has_more: Some(has_more),
             date: own.date,
         })
     }

@@ -49,14 +49,15 @@ impl ListingProof {
         self.until
     }
 
-    /// Records a page: when OpenAI sent it, when its batches were made, and whether more follow.
+    /// Records a page: when OpenAI sent it, when its batches were made, and whether more follow. A time of 0 is not
+    /// known: a listing with one is read to its end.
     pub fn record(&mut self, date: i64, times: &[i64], has_more: bool) {
         let date = *self.date.get_or_insert(date);
         for &time in times {
-            self.is_falling &= self.last.is_none_or(|last| time <= last);
+            self.is_falling &= time > 0 && self.last.is_none_or(|last| time <= last);
             self.last = Some(time);
             self.older = if time < self.until { self.older + 1 } else { 0 };
-            if time <= date {
+            if 0 < time && time <= date {
                 self.newest = self.newest.max(Some(time));
             }
         }
@@ -114,6 +115,10 @@ mod tests {
             // A time in the future, and one in the far past.
             (vec![&[900, 120, 90], &[90, 80, 70]], true, true),
             (vec![&[120, 1, 110], &[90, 80, 70]], true, false),
+            // Times that are not known.
+            (vec![&[0, 0, 0], &[0, 0, 0]], true, false),
+            (vec![&[120, 90, 80], &[70, 60, 0]], true, false),
+            (vec![&[0, 0, 0]], false, true),
         ] {
             let mut proof = ListingProof::new(100);
             for (number, page) in pages.iter().enumerate() {
@@ -133,6 +138,7 @@ mod tests {
             // A hostile time does not move it past the batches that are still to be made.
             (vec![(500, &[9_999, 450][..])], Some(440)),
             (vec![(500, &[9_999][..])], None),
+            (vec![(500, &[0, 0][..])], None),
             // Only the date of the first page counts.
             (vec![(500, &[450][..]), (600, &[550, 400][..])], Some(440)),
         ] {

@@ -14,6 +14,7 @@ pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;
 pub mod health_line;
+pub mod file_size;
 pub mod ignored_batch;
 pub mod input_lag;
 pub mod listing;

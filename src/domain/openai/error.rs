@@ -32,6 +32,8 @@ pub enum CallError {
 /// An answer with a status other than 2xx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenAiError {
+    /// The call: its method and its path, as in `GET /v1/files`. Empty if there was none.
+    pub call: String,
     /// The HTTP status.
     pub status: u16,
     /// `error.code`. If it is null, an `error.type` that says as much (`insufficient_quota`, but not
@@ -66,6 +68,16 @@ impl CallError {
         matches!(self, Self::Refused(refusal) if refusal.status == 404)
     }
 
+    /// Whether the server does not have the call at all, as opposed to its object.
+    pub fn is_not_offered(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status, 404 | 405 | 501))
+    }
+
+    /// Whether the server refuses the parameters of the call.
+    pub fn is_of_parameters(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status, 400 | 422))
+    }
+
     /// How long OpenAI asks to wait before the next call.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -77,6 +89,9 @@ impl CallError {
 
 impl fmt::Display for OpenAiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.call.is_empty() {
+            write!(f, "{}: ", self.call)?;
+        }
         write!(f, "HTTP {}", self.status)?;
         if !self.code.is_empty() {
             write!(f, " {}", self.code)?;

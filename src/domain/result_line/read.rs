@@ -31,7 +31,11 @@ pub fn read_line(bytes: &[u8]) -> Result<ResultLine, BrokenLine> {
         });
     };
     let response = member(line, "response");
-    let body = response.and_then(|response| member(response, "body"));
+    let stated = response.and_then(|response| member(response, "body"));
+    // Some compatible servers send the body as a text of JSON.
+    let text = stated.and_then(Json::as_text).map(Text::decode_lossy);
+    let inner = text.as_ref().and_then(|text| parse(text.as_bytes()).ok());
+    let body = inner.as_ref().map(|document| document.root()).or(stated);
     let status = response
         .and_then(|response| member(response, "status_code"))
         .map(|status| status.as_u64().and_then(|status| u16::try_from(status).ok()));

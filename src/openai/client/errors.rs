@@ -16,17 +16,18 @@ use crate::outbound::certificate_problem;
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 impl OpenAiClient {
-    /// Reads a response with a status other than 2xx.
-    pub(super) fn read_error(&self, response: Response<Body>) -> OpenAiError {
+    /// Reads a response to `call` with a status other than 2xx.
+    pub(super) fn read_error(&self, call: String, response: Response<Body>) -> OpenAiError {
         let (parts, body) = response.into_parts();
         let body = self.read_error_body(body.into_reader());
-        error_response::read_error(
+        let error = error_response::read_error(
             parts.status.as_u16(),
             |name| parts.headers.get(name)?.to_str().ok(),
             &body,
             self.clock.now().wall,
             &self.redactor,
-        )
+        );
+        OpenAiError { call, ..error }
     }
 
     /// Reads the body of an error, as far as it arrives within a short call's timeout. The status is known

@@ -155,7 +155,7 @@ impl BatchApi for OpenAiClient {
         let file = self.as_file(&self.json(response)?, None)?;
         match file.bytes {
             Some(bytes) if bytes != length => {
-                Err(self.unknown(&format!("{length} bytes were sent, and {} has {bytes}", file.id)))
+                Err(self.unreadable(&format!("{length} bytes were sent, and {} has {bytes}", file.id)))
             }
             _ => Ok(file),
         }

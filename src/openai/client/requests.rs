@@ -52,6 +52,7 @@ impl OpenAiClient {
         let request = request
             .body(body)
             .map_err(|error| self.not_sent(&format!("no request: {error}")))?;
+        let call = format!("{} {}", request.method(), request.uri().path());
         let response = agent.run(request).map_err(|error| self.transport_error(&error))?;
         if response.status().is_success() {
             if let Some(date) = self.date_of(&response) {
@@ -60,7 +61,7 @@ impl OpenAiClient {
             }
             Ok(response)
         } else {
-            Err(CallError::Refused(self.read_error(response)))
+            Err(CallError::Refused(self.read_error(call, response)))
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn read_error<'a>(
         message = "no explanation".to_owned();
     }
     OpenAiError {
+        call: String::new(),
         status,
         code: redactor.word(&code),
         param: redactor.word(&param),

@@ -1,11 +1,8 @@
 //! Reads OpenAI's JSON objects. It accepts the deviations that were seen in recorded traffic.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::api::Page;
 use crate::base::clock::Timestamp;
@@ -35,9 +32,22 @@ fn word(value: &Value) -> Option<String> {
     text(value).filter(|word| word.len() <= MAX_WORD && !word.contains(char::is_control))
 }
 
-/// A time in seconds of the years 1970 to 9999.
+/// A time in seconds of the years 1970 to 9999. Compatible servers also send a text of ISO 8601, or the seconds as a
+/// text.
 fn time(value: &Value) -> Option<i64> {
-    integer(value).filter(|seconds| Timestamp::from_seconds(*seconds).seconds() == *seconds)
+    let seconds = match value {
+        Value::String(text) => time_text(text.trim())?,
+        value => integer(value)?,
+    };
+    (Timestamp::from_seconds(seconds).seconds() == seconds).then_some(seconds)
+}
+
+/// A time as text. One without an offset is of UTC, as Python writes it.
+fn time_text(text: &str) -> Option<i64> {
+    let time = |text: &str| Some(text.parse::<Timestamp>().ok()?.seconds());
+    time(text)
+        .or_else(|| time(&format!("{text}Z")))
+        .or_else(|| text.parse().ok())
 }
 
 /// A text for people, cut to its longest length.
@@ -82,11 +92,12 @@ impl Batch {
     /// Reads a Batch object. `None` if it has no id or no status, or `object` names another kind. An unknown
     /// status is kept as text.
     pub fn from_json(value: &Value) -> Option<Self> {
-        let status_text = cut(&text(&value["status"])?, MAX_WORD);
+        let stated = cut(&text(&value["status"])?, MAX_WORD);
+        let status = status(&stated);
         Some(Self {
             id: object_id(value, "batch")?,
-            status: status(&status_text),
-            status_text,
+            status,
+            status_text: status.map_or(stated, |status| status.as_str().to_owned()),
             input_file_id: word(&value["input_file_id"]).unwrap_or_default(),
             output_file_id: word(&value["output_file_id"]),
             error_file_id: word(&value["error_file_id"]),
@@ -111,12 +122,18 @@ fn object_id(value: &Value, kind: &str) -> Option<String> {
     }
 }
 
+/// The status in OpenAI's words. Compatible servers have other spellings, and words of their own.
 fn status(text: &str) -> Option<BatchStatus> {
-    // Some compatible servers use these spellings.
     let text = text.trim().to_ascii_lowercase().replace(['-', ' '], "_");
     match text.as_str() {
+        "created" | "pending" | "queued" | "scheduled" | "scheduling" | "submitted" => {
+            Some(BatchStatus::Validating)
+        }
+        "processing" | "running" | "started" => Some(BatchStatus::InProgress),
+        "succeeded" | "success" => Some(BatchStatus::Completed),
+        "timeout_exceeded" => Some(BatchStatus::Expired),
         "canceled" => Some(BatchStatus::Cancelled),
-        "canceling" => Some(BatchStatus::Cancelling),
+        "canceling" | "cancellation_requested" => Some(BatchStatus::Cancelling),
         text => text.parse().ok(),
     }
 }
@@ -172,39 +189,21 @@ pub(super) fn metadata(value: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Reads a page of a listing, in its order. `None` if one element is malformed: it may be the one that the
-/// caller looks for, and the caller takes its absence as evidence.
+/// Reads a page of a listing, in its order: a list object, or the bare array that some compatible servers send. `None`
+/// if one element is malformed: it may be the one that the caller looks for, and the caller takes its absence as
+/// evidence.
 pub(super) fn page<T>(value: &Value, element: impl Fn(&Value) -> Option<T>) -> Option<Page<T>> {
-    let data = value["data"].as_array()?;
-    let data = data.iter().map(element).collect::<Option<Vec<T>>>()?;
+    let data = value.as_array().or_else(|| value["data"].as_array())?;
     Some(Page {
-        // Without `has_more`, only an empty page is the last one.
-        has_more: value["has_more"].as_bool().unwrap_or(!data.is_empty()),
-        data,
+        has_more: value["has_more"].as_bool(),
+        data: data.iter().map(element).collect::<Option<Vec<T>>>()?,
         date: None,
     })
 }
 
-/// Parses a page of batches without their `errors`, which no listing needs. A failed batch may have an error
-/// for each of its 50,000 lines.
-pub(super) fn batches_without_errors(source: impl io::Read) -> serde_json::Result<Value> {
-    #[derive(Deserialize)]
-    struct BatchPage {
-        data: Vec<BatchWithoutErrors>,
-        #[serde(default)]
-        has_more: Value,
-    }
-    #[derive(Deserialize)]
-    struct BatchWithoutErrors {
-        #[serde(default, rename = "errors")]
-        _errors: IgnoredAny,
-        #[serde(flatten)]
-        batch: Map<String, Value>,
-    }
-    let page: BatchPage = serde_json::from_reader(source)?;
-    let data: Vec<_> = page.data.into_iter().map(|it| it.batch).collect();
-    Ok(json!({"data": data, "has_more": page.has_more}))
-}
+mod batch_page;
+
+pub(super) use batch_page::batches_without_errors;
 
 #[cfg(test)]
 mod tests;

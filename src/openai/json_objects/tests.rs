@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 #[test]
@@ -56,9 +58,74 @@ fn a_page_with_a_malformed_element_is_refused() {
     let read = |value: Value| page(&value, Batch::from_json);
     assert!(read(json!({"data": [good, {"id": "batch_2"}], "has_more": false})).is_none());
     assert!(read(json!({"data": null, "has_more": false})).is_none());
-    assert!(!read(json!({"data": [good], "has_more": false})).unwrap().has_more);
-    assert!(read(json!({"data": [good]})).unwrap().has_more);
-    assert!(!read(json!({"data": []})).unwrap().has_more);
+    for (value, has_more, elements) in [
+        (json!({"data": [good], "has_more": false}), Some(false), 1),
+        (json!({"data": [good]}), None, 1),
+        (json!({"data": []}), None, 0),
+        (json!([good, good]), None, 2),
+    ] {
+        let page = read(value.clone()).unwrap();
+        assert_eq!((page.has_more, page.data.len()), (has_more, elements), "{value}");
+    }
+}
+
+#[test]
+fn a_page_of_batches_is_read_without_errors() {
+    let batch = json!({"id": "batch_1", "status": "failed", "errors": {"data": [{"code": "x"}]}});
+    let bare = json!({"id": "batch_1", "status": "failed"});
+    for (sent, has_more) in [
+        (
+            json!({"object": "list", "data": [batch], "has_more": true}),
+            json!(true),
+        ),
+        (json!({"data": [batch], "count": 1}), json!(null)),
+        (json!([batch]), json!(null)),
+    ] {
+        let read = batches_without_errors(sent.to_string().as_bytes()).unwrap();
+        assert_eq!(read, json!({"data": [bare], "has_more": has_more}), "{sent}");
+    }
+    for wrong in [
+        json!({"batches": []}),
+        json!("x"),
+        json!({"data": {"id": "batch_1"}}),
+    ] {
+        assert!(
+            batches_without_errors(wrong.to_string().as_bytes()).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn states_and_times_of_compatible_servers_are_read() {
+    for (stated, expected) in [
+        ("scheduling", "validating"),
+        ("QUEUED", "validating"),
+        ("RUNNING", "in_progress"),
+        ("In Progress", "in_progress"),
+        ("SUCCESS", "completed"),
+        ("TIMEOUT_EXCEEDED", "expired"),
+        ("CANCELED", "cancelled"),
+        ("parked", "parked"),
+    ] {
+        let batch = Batch::from_json(&json!({"id": "batch_1", "status": stated})).unwrap();
+        assert_eq!(batch.status_text, expected);
+        assert_eq!(
+            batch.status.map(BatchStatus::as_str).unwrap_or("parked"),
+            expected
+        );
+    }
+    for (stated, expected) in [
+        (json!("2026-11-23T02:13:20Z"), 1_795_400_000),
+        (json!("2026-11-23T02:13:20.417+00:00"), 1_795_400_000),
+        (json!("2026-11-23T02:13:20.417"), 1_795_400_000),
+        (json!("2026-11-23 04:13:20+02:00"), 1_795_400_000),
+        (json!("1795400000"), 1_795_400_000),
+        (json!("yesterday"), 0),
+    ] {
+        let batch = json!({"id": "batch_1", "status": "completed", "created_at": stated});
+        assert_eq!(Batch::from_json(&batch).unwrap().created_at, expected, "{stated}");
+    }
 }
 
 #[test]

@@ -153,11 +153,11 @@ pub fn due(view: &View, state: BatchState, until: Timestamp) -> Stored<Vec<Batch
     view.readable(rows).collect()
 }
 
-/// Whether a batch that OpenAI made in that second of its clock has a row.
+/// Whether a batch that OpenAI made in that second of its clock has a row. The second 0 stands for any.
 pub fn is_known_of(view: &View, second: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?1)
-                             OR EXISTS (SELECT 1 FROM ignored_batches WHERE openai_time = ?1)",
+        "SELECT ?1 > 0 AND (EXISTS (SELECT 1 FROM openai_batches WHERE openai_time = ?1)
+                             OR EXISTS (SELECT 1 FROM ignored_batches WHERE openai_time = ?1))",
     )?;
     Ok(query.query_row([second], |row| row.get(0))?)
 }

@@ -22,7 +22,7 @@ const OTHER_IDENTITY: Duration = Duration::from_mins(5);
 impl Ingester {
     /// Fetches one result file.
     pub(super) fn fetch(
-        &self,
+        &mut self,
         row: &BatchRow,
         kind: ResultKind,
         now: Moment,
@@ -39,37 +39,51 @@ impl Ingester {
         }
         let id = row.file(kind).id.as_deref().unwrap_or_default();
         match self.download(row, kind, id)? {
-            Ok(path) => {
+            Download::Whole(path) => {
                 let (bytes, sha256) = sha256_file(&path)?;
+                self.doubts.remove(&(row.id, kind));
                 self.store.write(now.wall, |tx| {
                     pauses::record_success(tx, CallKind::Download, row.id)?;
+                    // It may be another one than a part that was ingested.
+                    batches::mark_unspooled(tx, row.id, kind)?;
                     batches::mark_spooled(tx, row.id, kind, bytes, &sha256)
                 })?;
             }
-            Err(error) => {
-                let call = FailedCall {
-                    purpose: CallPurpose::Download { file: kind },
-                    error: &error,
-                    failures: row.failures,
-                    retry_interval: self.config.openai.retry_interval,
-                };
-                let wait = longest_backoff(self.config.openai.retry_interval);
-                self.store.write(now.wall, |tx| match row.abandoned_at {
-                    Some(_) => abandonment::watch(tx, row, Some(&error), wait),
-                    None => call_failure::apply_to_batch(tx, row, &call),
-                })?;
+            Download::OtherSize { stated, arrived } => {
+                let doubt = self.doubts.entry((row.id, kind)).or_default();
+                (doubt.stated, doubt.arrived, doubt.is_here) = (stated, arrived, true);
+                self.store
+                    .write(now.wall, |tx| batches::mark_unspooled(tx, row.id, kind))?;
             }
+            Download::Failed(error) => self.fail_fetch(row, kind, now, &error)?,
         }
         Ok(TickOutcome::again())
     }
 
-    /// Downloads a file and compares its size with OpenAI's: a cut download may look like a whole one.
-    fn download(
+    /// Stores that a file could not be fetched, and what follows.
+    pub(super) fn fail_fetch(
         &self,
         row: &BatchRow,
         kind: ResultKind,
-        id: &str,
-    ) -> Result<Result<PathBuf, CallError>, WorkerError> {
+        now: Moment,
+        error: &CallError,
+    ) -> Result<(), WorkerError> {
+        let call = FailedCall {
+            purpose: CallPurpose::Download { file: kind },
+            error,
+            failures: row.failures,
+            retry_interval: self.config.openai.retry_interval,
+        };
+        let wait = longest_backoff(self.config.openai.retry_interval);
+        self.store.write(now.wall, |tx| match row.abandoned_at {
+            Some(_) => abandonment::watch(tx, row, Some(error), wait),
+            None => call_failure::apply_to_batch(tx, row, &call),
+        })?;
+        Ok(())
+    }
+
+    /// Downloads a file and compares its size with OpenAI's: a cut download may look like a whole one.
+    fn download(&self, row: &BatchRow, kind: ResultKind, id: &str) -> Result<Download, WorkerError> {
         let mut target = DownloadTarget {
             spool: &self.spool,
             key: &row.key,
@@ -85,15 +99,38 @@ impl Ingester {
             return Err(error.into());
         }
         Ok(match fetched {
-            Ok((Some(expected), arrived)) if expected != arrived => Err(CallError::Unknown {
-                message: format!("file {id} has {expected} bytes, {arrived} arrived"),
-            }),
-            Ok(_) => Ok(match target.file {
+            Ok((Some(stated), arrived)) if stated != arrived => match target.file {
+                Some(file) => {
+                    file.leave()?;
+                    Download::OtherSize { stated, arrived }
+                }
+                None => Download::Failed(other_size(id, stated, arrived)),
+            },
+            Ok(_) => Download::Whole(match target.file {
                 Some(file) => file.finish()?,
                 None => self.spool.create(&row.key, kind.into())?.finish()?,
             }),
-            Err(error) => Err(error),
+            Err(error) => Download::Failed(error),
         })
+    }
+}
+
+/// What became of a download.
+enum Download {
+    /// The file is in the spool.
+    Whole(PathBuf),
+    /// It is in the spool as a part, as it has another size than the server states.
+    OtherSize { stated: u64, arrived: u64 },
+    /// It could not be fetched.
+    Failed(CallError),
+}
+
+/// The error of a file whose size is not the stated one.
+pub(super) fn other_size(id: &str, stated: u64, arrived: u64) -> CallError {
+    CallError::Unknown {
+        message: format!(
+            "file {id} has {stated} bytes, {arrived} arrived, whose complete lines are ingested"
+        ),
     }
 }
 

@@ -72,7 +72,7 @@ impl Ingester {
         let Ok(mut reader) = LineReader::open(&path, row.file(kind).ingested) else {
             return Ok(false);
         };
-        let chunk = read_chunk(&mut reader, LastLine::IsTerminated)?;
+        let chunk = read_chunk(&mut reader, LastLine::MayBeCut)?;
         if chunk.lines.is_empty() {
             return Ok(false);
         }
@@ -130,8 +130,8 @@ impl ChunkFaults {
 enum LastLine {
     /// The file is whole: its last line may have no LF.
     MayBeUnterminated,
-    /// The file may be cut: a line without LF is incomplete, and is not read.
-    IsTerminated,
+    /// The file may be cut: a line without LF is read only if it is a whole JSON text.
+    MayBeCut,
 }
 
 /// Reads as many of the next lines as one transaction may have.
@@ -147,7 +147,7 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>, last: LastLine) -> io::
             chunk.is_last = true;
             break;
         };
-        if !line.is_terminated && last == LastLine::IsTerminated {
+        if !line.is_terminated && last == LastLine::MayBeCut && !is_whole(&line.content) {
             break;
         }
         chunk.end = line.next_offset;
@@ -161,6 +161,14 @@ fn read_chunk(reader: &mut LineReader<impl io::BufRead>, last: LastLine) -> io::
         }
     }
     Ok(chunk)
+}
+
+/// Whether a line is a whole JSON text. A cut one is not.
+fn is_whole(line: &LineContent<'_>) -> bool {
+    match line {
+        LineContent::Bytes(line) => serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok(),
+        LineContent::TooLong { .. } => false,
+    }
 }
 
 /// Ingests one line into its lot. False if it belongs to no line of this batch. A fault of the

@@ -1,11 +1,13 @@
 //! The ingester: takes the result files of an ended batch into the spool, and from there to their lots.
 //!
 //! 1. The output file is fetched whole into the spool (`fetch`), and its lines are ingested (`lines`). The error
-//!    file follows. So answers reach their jobs although the error file cannot be fetched.
+//!    file follows. So answers reach their jobs although the error file cannot be fetched. A file of another size
+//!    than the server states is ingested as far as its lines are whole, and then judged (`sizes`).
 //! 2. What the lines say together pauses the model or the stage, or ends its pause (`verdict`).
 //! 3. Every line that brought no text gets its verdict (`settle`). No request is sent again and none fails
 //!    before both files were read, or before an operator abandons the batch (`abandon`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,10 @@ mod abandon;
 mod fetch;
 mod lines;
 mod settle;
+mod sizes;
 mod verdict;
+
+use sizes::DoubtfulFile;
 
 /// The worker that ingests results.
 pub struct Ingester {
@@ -36,6 +41,8 @@ pub struct Ingester {
     spool: Spool,
     /// Since when each batch waits for its missing lines.
     missing: WaitTimes,
+    /// The files whose size is not the one that the server states, by the batch's row.
+    doubts: HashMap<(i64, ResultKind), DoubtfulFile>,
 }
 
 impl Ingester {
@@ -48,21 +55,33 @@ impl Ingester {
             config,
             spool,
             missing: WaitTimes::default(),
+            doubts: HashMap::new(),
         }
     }
 
     /// Does the next step of one batch.
     fn advance(&mut self, row: &BatchRow, now: Moment) -> Result<TickOutcome, WorkerError> {
+        let mut doubtful = Vec::new();
         for kind in [ResultKind::Output, ResultKind::Error] {
             let file = row.file(kind);
-            if !file.is_spooled() {
-                return self.fetch(row, kind, now);
-            }
             if file.is_unread() {
                 return self.ingest_lines(row, kind, now);
             }
+            if file.is_spooled() {
+                continue;
+            }
+            if !self.is_doubtful(row, kind) {
+                return self.fetch(row, kind, now);
+            }
+            if self.ingest_part(row, kind, now)? {
+                return Ok(TickOutcome::again());
+            }
+            doubtful.push(kind);
         }
-        self.settle(row, now)
+        match doubtful.as_slice() {
+            [] => self.settle(row, now),
+            kinds => self.judge_sizes(row, kinds, now),
+        }
     }
 }
 

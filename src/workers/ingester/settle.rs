@@ -71,6 +71,7 @@ impl Ingester {
         })?;
         if is_settled {
             self.missing.end(row.id);
+            self.forget_doubts(row);
             // The submitter never removed the input of a batch that the auditor found.
             for kind in [SpoolKind::Output, SpoolKind::Error, SpoolKind::Input] {
                 self.spool.remove(&row.key, kind)?;
@@ -93,7 +94,7 @@ impl Ingester {
     }
 
     /// What the result files of a batch have shown.
-    fn read_files(&self, row: &BatchRow) -> Stored<ReadFiles> {
+    pub(super) fn read_files(&self, row: &BatchRow) -> Stored<ReadFiles> {
         let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
         Ok(ReadFiles {
             is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),

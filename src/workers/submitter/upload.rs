@@ -12,8 +12,9 @@ use crate::workers::pauses;
 use crate::workers::spool::SpoolKind;
 use crate::workers::worker::{TickOutcome, WorkerError};
 
-/// This many of the newest input files at OpenAI are searched for one of ours.
-const RECENT_FILES: u32 = 100;
+/// This many of the newest input files at OpenAI are searched for one of ours. Some compatible servers refuse the
+/// first number.
+const RECENT_FILES: [u32; 2] = [100, 20];
 
 /// How long a planned batch waits for a job that is being cancelled to leave it.
 const CANCELLATION: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ impl Submitter {
     /// A file that is cut, or that a create did not find, is removed.
     fn find_uploaded(&self, row: &BatchRow) -> Result<Option<FileObject>, CallError> {
         let name = input::file_name(&row.key);
-        let listed = self.api.input_files(None, RECENT_FILES)?.data;
+        let listed = self.recent_files()?;
         let refused = row.input_file_id.as_ref();
         let (whole, useless): (Vec<_>, Vec<_>) = listed
             .into_iter()
@@ -108,5 +109,20 @@ impl Submitter {
             }
         }
         Ok(whole.into_iter().next())
+    }
+
+    /// The newest input files at OpenAI. None if the server lists no files: then an input whose answer was lost is
+    /// uploaded again, and the first file stays there unused.
+    fn recent_files(&self) -> Result<Vec<FileObject>, CallError> {
+        for limit in RECENT_FILES {
+            match self.api.input_files(None, limit) {
+                Ok(page) => return Ok(page.data),
+                Err(error) if error.is_of_parameters() => {}
+                Err(error) if error.is_not_offered() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        log::info!(event = "files_not_listed"; "the server lists no files");
+        Ok(Vec::new())
     }
 }

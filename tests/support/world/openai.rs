@@ -625,6 +625,7 @@ fn refused(error: ErrorReply, call: &str) -> CallError {
     let kind = (!error.kind.ends_with("_error")).then(|| error.kind.to_owned());
     let seconds = error.retry_after.and_then(|text| text.parse().ok());
     CallError::Refused(OpenAiError {
+        call: String::new(),
         status: error.status,
         code: error.code.or(kind).unwrap_or_default(),
         param: error.param.unwrap_or_default(),
@@ -716,7 +717,7 @@ impl BatchApi for OpenAi {
             let data = page.items.iter().map(|file| FileObject::from_json(&json!(file)));
             Ok(Page {
                 data: data.map(|file| file.expect("a file")).collect(),
-                has_more: page.has_more,
+                has_more: Some(page.has_more),
                 date: None,
             })
         };
@@ -787,7 +788,7 @@ impl BatchApi for OpenAi {
             let page = state.model.list_batches(&state.caller, &query, call)?;
             Ok(Page {
                 data: page.items.iter().map(to_batch).collect(),
-                has_more: page.has_more,
+                has_more: Some(page.has_more),
                 date: Some(Timestamp::from_seconds(seconds(state.now))),
             })
         };
