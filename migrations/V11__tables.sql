@@ -18,6 +18,7 @@ CREATE TABLE instance (
     listed_until INTEGER,                   -- OpenAI's time, in seconds, up to which complete listings have
                                             -- shown every batch of the project
     compared_at  TEXT,                      -- when OpenAI's batches were last compared with this database
+    creates      INTEGER NOT NULL DEFAULT 0,   -- creates that were begun
     clock_confirmed_at             TEXT,    -- when the machine's clock was last known to be right
     clock_confirmed_by_operator_at TEXT     -- when an operator last said so
 ) STRICT;

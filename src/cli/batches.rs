@@ -1,16 +1,18 @@
 //! `batches`: rows of batches at OpenAI.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::{Context, now};
 use super::output::existing;
 use super::{CommandError, Outcome};
 use crate::config::Config;
+use crate::daemon::openai_client;
 use crate::domain::batch::BatchState;
 use crate::domain::decide::abandoned_batch::UnansweredBatch;
 use crate::domain::money::Money;
 use crate::jobs::reservation;
+use crate::recovery::unlisted;
 use crate::store::{Store, batches, inspect};
 
 /// What `batches` does.
@@ -32,6 +34,21 @@ pub(super) enum BatchesCommand {
         #[arg(long, value_name = "LINES")]
         bill_again: Option<u64>,
     },
+    /// Say whether the server made a batch of a create that was not answered; for servers that list no batches
+    Resolve(ResolveOptions),
+}
+
+/// Options of `batches resolve`.
+#[derive(Args)]
+pub(super) struct ResolveOptions {
+    /// The id of the batch's row
+    id: i64,
+    /// The server made this batch; it is asked for first
+    #[arg(long, value_name = "BATCH", required_unless_present = "not_created")]
+    created: Option<String>,
+    /// The server made none: the batch is created again, and billed twice if that is wrong
+    #[arg(long, conflicts_with = "created")]
+    not_created: bool,
 }
 
 pub(super) fn run(context: &Context, command: BatchesCommand) -> Outcome {
@@ -45,7 +62,28 @@ pub(super) fn run(context: &Context, command: BatchesCommand) -> Outcome {
             context.output.show_with(&batch, &[("events", events)])
         }
         BatchesCommand::Abandon { id, bill_again } => abandon(context, &config, &store, id, bill_again),
+        BatchesCommand::Resolve(options) => resolve(context, &store, &options),
     }
+}
+
+/// Stores what an operator knows of a create that was not answered.
+fn resolve(context: &Context, store: &Store, options: &ResolveOptions) -> Outcome {
+    let id = options.id;
+    existing(store.read(|view| inspect::batch(view, id))?, id, "batches")?;
+    let config = context.config_with_keys()?;
+    let client = openai_client(&config)?;
+    let resolved = match &options.created {
+        Some(batch) => unlisted::resolve_created(store, &client, id, batch, now()),
+        None => unlisted::resolve_not_created(store, &client, id, now()),
+    };
+    resolved?;
+    let text = match &options.created {
+        Some(batch) => format!("batch {id} is {batch}; the daemon polls it\n"),
+        None => format!("batch {id} is created again\n"),
+    };
+    context
+        .output
+        .report(&json!({"batch": id, "created": options.created}), &text)
 }
 
 /// Stores the intent to abandon a batch. The daemon, which alone has the files of the spool, carries it out.

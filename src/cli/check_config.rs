@@ -56,6 +56,13 @@ pub(super) fn run(context: &Context, options: &CheckOptions) -> Outcome {
             "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned(),
         );
     }
+    if !config.openai.lists_batches() {
+        warnings.push(
+            "openai.batch_listing is \"none\": a create that is not answered waits for an operator, and a restored \
+             database is recognized by the file beside it alone (docs/providers.md)"
+                .to_owned(),
+        );
+    }
     let probes = match options.probe {
         true => probe_stages(&config)?,
         false => Vec::new(),

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::context::{Context, now, open_store, wait};
 use super::{CommandError, Outcome, Verdict};
 use crate::base::escape::escape_controls;
+use crate::base::fields::Fields;
 use crate::daemon::openai_client;
+use crate::domain::alert::PauseScope;
 use crate::recovery::{Recovery, RecoveryFinding};
-use crate::store::{DaemonLock, identity};
+use crate::store::{DaemonLock, alerts, create_count, events, identity};
 
 /// Options of `recover`.
 #[derive(Args)]
@@ -24,6 +26,10 @@ pub(super) struct RecoverOptions {
     /// Repeat the id of a batch to ignore whose input cannot be read
     #[arg(long, value_name = "BATCH", requires = "ignore")]
     unread: Option<String>,
+    /// Create batches again after a restore where the server lists none (openai.batch_listing = "none"): what was sent
+    /// since the backup is billed again
+    #[arg(long, conflicts_with_all = ["apply", "ignore", "new_identity"])]
+    accept_unlisted: bool,
     /// Make a copied database another one, which leaves the batches to the original
     #[arg(long, conflicts_with = "apply")]
     new_identity: bool,
@@ -32,6 +38,17 @@ pub(super) struct RecoverOptions {
 pub(super) fn run(context: &Context, options: &RecoverOptions) -> Outcome {
     if options.new_identity {
         return take_new_identity(context);
+    }
+    if options.accept_unlisted {
+        return accept_unlisted(context);
+    }
+    if !context.config()?.openai.lists_batches() {
+        return Err(CommandError::Failed(
+            "openai.batch_listing is \"none\": this server's batches cannot be compared with the database. After a \
+             restore, compare the provider's own pages with `batchkeeper batches`; creates go on after: batchkeeper \
+             recover --accept-unlisted"
+                .to_owned(),
+        ));
     }
     if let Some(batch) = &options.ignore {
         return ignore(context, options, batch);
@@ -125,6 +142,35 @@ fn ignore(context: &Context, options: &RecoverOptions, batch: &str) -> Outcome {
         &format!("{}\n", escape_controls(text.trim_end())),
     )?;
     Ok(Verdict::clean_if(options.apply && !are_creates_stopped))
+}
+
+/// Ends the stop of creates after a restore, where no list shows what was made since.
+fn accept_unlisted(context: &Context) -> Outcome {
+    let (config, store) = context.open()?;
+    if config.openai.lists_batches() {
+        return Err(CommandError::Failed(
+            "this server lists its batches (openai.batch_listing), so they show what was made since the backup: \
+             batchkeeper recover --apply"
+                .to_owned(),
+        ));
+    }
+    store.record_creates()?;
+    let was_stopped = store.write(now(), |tx| {
+        let pause = alerts::paused(tx, &PauseScope::Creates)?;
+        alerts::clear_pause(tx, &PauseScope::Creates)?;
+        let detail = Fields::new().with("creates", create_count::begun(tx)?);
+        events::record(tx, None, None, "unlisted_accepted", detail)?;
+        Ok(pause.is_some())
+    })?;
+    let text = match was_stopped {
+        true => "creates go on. Requests that were sent since the backup are sent, and billed, again\n",
+        false => "creates were not stopped; this database counts as the newest one from now on\n",
+    };
+    context.output.report(
+        &json!({"accepted": true, "creates_were_stopped": was_stopped}),
+        text,
+    )?;
+    Ok(Verdict::clean_if(true))
 }
 
 fn take_new_identity(context: &Context) -> Outcome {

@@ -11,6 +11,17 @@ use super::{ConfigError, Secret};
 use crate::domain::endpoint::{Endpoint, RequestForm, TokenLimit};
 use crate::domain::openai::Identity;
 
+/// Whether the server lists its batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchListing {
+    /// It lists every batch of the account. The batch of a create that was not answered is found there.
+    #[default]
+    Full,
+    /// It lists none. An operator decides on each create that was not answered.
+    None,
+}
+
 /// `[openai]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +44,8 @@ pub struct OpenAiConfig {
     pub endpoint: Endpoint,
     /// The member of a chat request that caps an answer.
     pub token_limit: TokenLimit,
+    /// Whether the server lists its batches. This is never detected: without the list a promise is weaker.
+    pub batch_listing: BatchListing,
     /// The base of the polling interval.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
@@ -68,6 +81,7 @@ impl Default for OpenAiConfig {
             trust_date: true,
             endpoint: Endpoint::default(),
             token_limit: TokenLimit::default(),
+            batch_listing: BatchListing::default(),
             poll_interval: Duration::from_secs(30),
             settling_time: Duration::from_mins(10),
             retry_interval: Duration::from_secs(5),
@@ -92,6 +106,11 @@ impl OpenAiConfig {
     /// The API key. It is empty if none was given.
     pub fn api_key(&self) -> &Secret {
         &self.key
+    }
+
+    /// Whether the server lists its batches.
+    pub fn lists_batches(&self) -> bool {
+        self.batch_listing == BatchListing::Full
     }
 
     /// The form of requests.

@@ -35,7 +35,8 @@ text_enum! {
         WrongLink = "wrong_link",
         /// OpenAI has a second batch under one submission key.
         DuplicateBatch = "duplicate_batch",
-        /// OpenAI has batches of this database that the database does not know.
+        /// OpenAI has batches of this database that the database does not know. Where the server lists no batches: the
+        /// database has begun fewer creates than the file beside it says.
         RestoredDatabase = "restored_database",
         /// A batch was made under another account than the configured one.
         OtherIdentity = "other_identity",
@@ -53,7 +54,8 @@ text_enum! {
         Misconfigured = "misconfigured",
         /// OpenAI refuses an input file.
         UploadFailed = "upload_failed",
-        /// OpenAI answered a create with the id of another batch.
+        /// OpenAI answered a create with the id of another batch. Where the server lists no batches: a create was not
+        /// answered.
         CreateUnclear = "create_unclear",
         /// OpenAI refuses to create a batch.
         CreateRefused = "create_refused",

@@ -34,6 +34,20 @@ pub enum RecoveryError {
         /// Its row.
         row: i64,
     },
+    /// The row does not wait for an operator.
+    #[error(
+        "batch {0} waits for no decision: either its create was answered, or the daemon has not reported it yet. Look at \
+         `batchkeeper alerts` and: batchkeeper batches show {0}"
+    )]
+    NotUnanswered(i64),
+    /// The batch was made from another input, or is ignored.
+    #[error("{batch} was not made from the input of batch {row}; nothing is linked")]
+    AnotherBatch {
+        /// The server's id of the batch.
+        batch: String,
+        /// The row.
+        row: i64,
+    },
     /// The batch does not carry this database's id.
     #[error("batch {0} does not carry this database's id, so it stops nothing; nothing is ignored")]
     NotOwn(String),

@@ -8,6 +8,7 @@ mod ignore;
 pub mod import;
 pub mod reconcile;
 mod recover;
+pub mod unlisted;
 
 pub use error::RecoveryError;
 pub use recover::{Recovery, RecoveryFinding};

@@ -90,7 +90,7 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 28] = [
+const NEW_COLUMNS: [(&str, &str); 29] = [
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
@@ -100,6 +100,7 @@ const NEW_COLUMNS: [(&str, &str); 28] = [
     ("client_usage", "usage_unknown"),
     ("batch_lots", "missing_reasons"),
     ("instance", "compared_at"),
+    ("instance", "creates"),
     ("instance", "clock_confirmed_at"),
     ("instance", "clock_confirmed_by_operator_at"),
     ("job_usage", "usage_unknown"),

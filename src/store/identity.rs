@@ -12,7 +12,7 @@ use crate::domain::batch::BatchState;
 pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
     let id = uuid::Uuid::new_v4().simple().to_string();
     tx.execute(
-        "UPDATE instance SET database_id = ?, created_at = ?",
+        "UPDATE instance SET database_id = ?, created_at = ?, creates = 0",
         params![id, tx.now],
     )?;
     let rules = RetryRules::default();

@@ -27,6 +27,7 @@ pub mod clock;
 mod columns;
 mod connection;
 pub mod convert;
+pub mod create_count;
 mod error;
 pub mod events;
 pub mod figures;

@@ -55,7 +55,8 @@ impl Poller {
     /// too few, or if a listing was asked for less than an interval ago.
     fn batches_to_list(&self, now: Moment) -> Result<Option<Vec<BatchRow>>, WorkerError> {
         let base = self.config.openai.poll_interval;
-        if self.listed.is_some_and(|at| now.steady < at + base) {
+        let is_too_soon = self.listed.is_some_and(|at| now.steady < at + base);
+        if is_too_soon || !self.config.openai.lists_batches() {
             return Ok(None);
         }
         let soon = now.wall + base / 2;

@@ -27,5 +27,6 @@ mod refusals;
 mod relay;
 mod second_names;
 mod secrets;
+mod unlisted;
 #[path = "../support/world/mod.rs"]
 mod world;

@@ -364,11 +364,7 @@ fn an_edge_that_answers_in_html_is_refused_with_its_status() {
     assert!(!error.had_no_effect());
     let refusal = refused::<()>(Err(error));
     assert_eq!(
-        (
-            refusal.status,
-            refusal.message.as_str(),
-            refusal.request_id.as_str()
-        ),
+        (refusal.status, refusal.message.as_str(), &*refusal.request_id),
         (502, "<html> <h1>502 Bad Gateway</h1>", "req_7")
     );
     served.join().unwrap();
@@ -432,9 +428,10 @@ fn texts_under_detail_are_read_and_missing_files_are_not_found() {
     assert_eq!(
         refusal,
         OpenAiError {
+            call: "POST /v1/batches".into(),
             status: 400,
             code: "invalid_value".to_owned(),
-            param: "completion_window".to_owned(),
+            param: "completion_window".into(),
             message: "no such window".to_owned(),
             ..OpenAiError::default()
         }
@@ -447,7 +444,7 @@ fn texts_under_detail_are_read_and_missing_files_are_not_found() {
     assert!(error.is_not_found());
     assert_eq!(
         error.to_string(),
-        "HTTP 404 (param id): No such File object: file-1"
+        "GET /v1/files/file-1/content: HTTP 404 (param id): No such File object: file-1"
     );
     served.join().unwrap();
 }

@@ -253,7 +253,7 @@ impl FailedCall<'_> {
 pub(super) fn is_input_missing(error: &CallError) -> bool {
     matches!(error, CallError::Refused(refusal)
         if matches!(refusal.status, 400 | 404)
-            && matches!(refusal.param.as_str(), "file_id" | "input_file_id"))
+            && matches!(&*refusal.param, "file_id" | "input_file_id"))
 }
 
 /// Whether OpenAI refuses the account by a call that is for no single object, such as a listing.

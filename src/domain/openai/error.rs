@@ -33,21 +33,21 @@ pub enum CallError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenAiError {
     /// The call: its method and its path, as in `GET /v1/files`. Empty if there was none.
-    pub call: String,
+    pub call: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// `error.code`. If it is null, an `error.type` that says as much (`insufficient_quota`, but not
     /// `invalid_request_error`). Else an empty string. A number is kept as text.
     pub code: String,
     /// `error.param`, or an empty string.
-    pub param: String,
+    pub param: Box<str>,
     /// `error.message`, `detail`, or the start of a body that is not JSON. It has at most 500 characters, no
     /// control characters, and no keys or `org-…` ids.
     pub message: String,
     /// `retry-after-ms` or `Retry-After`, one hour at most.
     pub retry_after: Option<Duration>,
     /// `x-request-id`, or an empty string.
-    pub request_id: String,
+    pub request_id: Box<str>,
 }
 
 impl CallError {

@@ -27,7 +27,10 @@ impl OpenAiClient {
             self.clock.now().wall,
             &self.redactor,
         );
-        OpenAiError { call, ..error }
+        OpenAiError {
+            call: call.into(),
+            ..error
+        }
     }
 
     /// Reads the body of an error, as far as it arrives within a short call's timeout. The status is known

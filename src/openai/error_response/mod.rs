@@ -34,13 +34,13 @@ pub(super) fn read_error<'a>(
         message = "no explanation".to_owned();
     }
     OpenAiError {
-        call: String::new(),
+        call: Box::default(),
         status,
         code: redactor.word(&code),
-        param: redactor.word(&param),
+        param: redactor.word(&param).into(),
         message: redactor.message(&message),
         retry_after: retry_after(&header, now),
-        request_id: redactor.word(header("x-request-id").unwrap_or_default()),
+        request_id: redactor.word(header("x-request-id").unwrap_or_default()).into(),
     }
 }
 

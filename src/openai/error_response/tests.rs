@@ -51,7 +51,7 @@ fn every_shape_of_error_gives_its_code_param_and_message() {
     for (body, expected) in cases {
         let got = read(400, &[], body);
         assert_eq!(
-            (got.code.as_str(), got.param.as_str(), got.message.as_str()),
+            (got.code.as_str(), &*got.param, got.message.as_str()),
             expected,
             "{body}"
         );
@@ -75,7 +75,7 @@ fn messages_carry_no_secrets_no_control_characters_and_an_end() {
             .starts_with("Incorrect API key provided: sk-…. ([key]) org-…, task-force disk-x [31m éé")
     );
     assert_eq!(got.message.chars().count(), 500);
-    assert_eq!(got.request_id, "req_1");
+    assert_eq!(&*got.request_id, "req_1");
 }
 
 #[test]

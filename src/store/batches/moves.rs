@@ -148,6 +148,7 @@ pub fn mark_creating(tx: &Tx<'_>, id: i64) -> Stored<()> {
         params![tx.now, id],
     )?;
     moved(changed, || format!("batch row {id} is not uploaded"))?;
+    tx.execute("UPDATE instance SET creates = creates + 1", [])?;
     events::record(tx, None, Some(id), "creating", Fields::new())
 }
 

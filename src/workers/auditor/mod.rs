@@ -239,7 +239,8 @@ impl Worker for Auditor {
         let due = *self
             .reconcile_at
             .get_or_insert(now.steady + self.config.steps.reconcile);
-        if now.steady >= due && pauses::openai_paused(&self.store, &self.config, now)?.is_none() {
+        let may_list = self.config.openai.lists_batches();
+        if may_list && now.steady >= due && pauses::openai_paused(&self.store, &self.config, now)?.is_none() {
             let wait = self.compare_listing(now)?;
             self.reconcile_at = Some(now.steady + wait);
             if wait.is_zero() {

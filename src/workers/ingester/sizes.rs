@@ -75,7 +75,7 @@ impl Ingester {
         Ok(TickOutcome::again())
     }
 
-    /// Takes a part for the whole file. What was ingested of it stays ingested.
+    /// Takes a part for the whole file. Its ingested lines stay ingested.
     fn accept_size(&mut self, row: &BatchRow, kind: ResultKind, now: Moment) -> Result<(), WorkerError> {
         let doubt = self.doubts.remove(&(row.id, kind)).unwrap_or_default();
         let path = match self.spool.accept_part(&row.key, kind.into()) {

@@ -29,6 +29,9 @@ impl Submitter {
         }
         self.store
             .write(now.wall, |tx| batches::mark_creating(tx, row.id))?;
+        if !self.config.openai.lists_batches() {
+            self.store.record_creates()?;
+        }
         self.send_create(row, now)
     }
 
@@ -62,6 +65,10 @@ impl Submitter {
     /// batch of its own for this row. The row stays `creating`, and a listing shows whether there is one.
     fn doubt_create(&self, tx: &Tx<'_>, row: &BatchRow, named: &str) -> Stored<()> {
         let error = format!("the create was answered with {named}, which is another batch");
+        if !self.config.openai.lists_batches() {
+            // An operator decides; the alert follows with the next look at the row.
+            return batches::postpone(tx, row.id, tx.now, &error);
+        }
         let message = format!(
             "batch {}: {error}. The answer counts as lost: OpenAI's list of batches shows whether a batch was made, and \
              it is created again only if none was. Look at it: batchkeeper batches show {}",

@@ -34,6 +34,7 @@ mod input;
 mod listing;
 mod pack;
 mod shares;
+mod unlisted;
 mod upload;
 
 use pack::PackDecision;
@@ -88,7 +89,8 @@ impl Submitter {
             BatchState::Planned => self.seal(row, now),
             BatchState::Sealed => self.upload(row, now),
             BatchState::Uploaded => self.create(row, now),
-            BatchState::Creating => self.find_created(row, now),
+            BatchState::Creating if self.config.openai.lists_batches() => self.find_created(row, now),
+            BatchState::Creating => self.report_unanswered(row, now),
             BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
                 Ok(TickOutcome::idle(self.config.steps.idle))
             }
@@ -231,6 +233,9 @@ impl Worker for Submitter {
             return Ok(TickOutcome::idle(wait.min(self.config.steps.idle)));
         }
         if !self.store.read(batches::is_compared)? {
+            if !self.config.openai.lists_batches() {
+                return self.check_unlisted(now);
+            }
             let wait = self.list_at.saturating_sub(now.steady);
             return if wait.is_zero() {
                 self.compare(now)

@@ -625,13 +625,13 @@ fn refused(error: ErrorReply, call: &str) -> CallError {
     let kind = (!error.kind.ends_with("_error")).then(|| error.kind.to_owned());
     let seconds = error.retry_after.and_then(|text| text.parse().ok());
     CallError::Refused(OpenAiError {
-        call: String::new(),
+        call: Box::default(),
         status: error.status,
         code: error.code.or(kind).unwrap_or_default(),
-        param: error.param.unwrap_or_default(),
+        param: error.param.unwrap_or_default().into(),
         message: error.message,
         retry_after: seconds.map(Duration::from_secs),
-        request_id: batchkeeper::sandbox::model::request_id(call),
+        request_id: batchkeeper::sandbox::model::request_id(call).into(),
     })
 }
 
