@@ -78,7 +78,7 @@ enum Command {
     Recover(recover::RecoverOptions),
     /// Link an OpenAI batch to a job by hand
     Adopt(adopt::AdoptOptions),
-    /// List, show, cancel or retry jobs
+    /// List, show, cancel, retry or delete jobs
     Jobs {
         #[command(subcommand)]
         action: Option<jobs::JobsCommand>,
