@@ -79,3 +79,35 @@ fn private_addresses_are_refused_at_submission_in_every_spelling() {
     }
     assert_eq!(appliance.dump(), before);
 }
+
+#[test]
+fn a_webhook_to_our_own_api_starts_and_cancels_no_job() {
+    // Behind a proxy, a client may name our public address. A webhook is signed with the client's own key.
+    let appliance = Appliance::start();
+    appliance.fault(&json!({"fault": "stall_in_progress", "match": "translation"}));
+    let open = appliance.job(&appliance.lots(1), &["en", "de"]);
+    let targets = [
+        format!("{}/api/v1/generate-descriptions", appliance.api),
+        format!("{}/api/v1/generate-descriptions?dryrun=0", appliance.api),
+        format!("{}/api/v1/batch-jobs/{open}/cancel", appliance.api),
+    ];
+    for target in &targets {
+        let mut body = submission(&appliance.lots(2), &["en"]);
+        body["webhook_url"] = target.clone().into();
+        body["lots"][0]["lot_id"] = target.clone().into();
+        let job = appliance.submit(&body).json()["job_id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        appliance.results(&job);
+        let status = format!(
+            "SELECT coalesce(max(response_status), 0) FROM webhook_deliveries WHERE url = '{target}'"
+        );
+        let status = crate::appliance::wait_for("an answer", || {
+            Some(appliance.cell::<i64>(&status)).filter(|status| *status > 0)
+        });
+        assert!((400..500).contains(&status), "{target}: {status}");
+    }
+    assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM batch_jobs"), 4);
+    assert_ne!(appliance.status(&open)["status"], "cancelled");
+}
