@@ -35,6 +35,7 @@ pub(super) fn connect(path: &Path) -> Stored<Connection> {
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA cell_size_check = ON;
+         PRAGMA trusted_schema = OFF;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -4000;",
     )?;

@@ -3,7 +3,7 @@
 
 use super::inspect::{plain, table};
 use super::predicates::LIVE_JOB;
-use super::{Stored, View, unreadable};
+use super::{Stored, View, schema_check, unreadable};
 
 /// Rows whose job is not final.
 const OF_LIVE_JOBS: &str = LIVE_JOB;
@@ -68,7 +68,7 @@ pub fn live_findings(view: &View, invariant: &'static str) -> Stored<Vec<Finding
     findings_of(view, invariant, &sql)
 }
 
-/// All findings: of every invariant, of values that cannot be read, of foreign keys, and of the file's integrity.
+/// All findings: of every invariant, of values that cannot be read, of the schema, of foreign keys, and of the file's integrity.
 pub fn findings(view: &View) -> Stored<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, _) in INVARIANTS {
@@ -80,6 +80,7 @@ pub fn findings(view: &View) -> Stored<Vec<Finding>> {
         finding: it.finding(),
         subject: format!("{} row {}", it.table, it.row),
     }));
+    findings.extend(schema_check::findings(view)?);
     findings.extend(findings_of(
         view,
         "foreign_key_check",

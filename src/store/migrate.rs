@@ -34,12 +34,18 @@ pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
+/// Makes the tables, views and triggers that a database does not have yet.
+pub(super) fn make_schema(connection: &mut Connection) -> Stored<()> {
+    let made = embedded::migrations::runner().set_grouped(true).run(connection);
+    let made = made.map(drop);
+    made.map_err(|error| StoreError::Other(format!("the schema could not be brought up to date: {error}")))
+}
+
 /// Runs the migrations that a database does not have yet.
 ///
 /// They run in one transaction: if a crash separated a migration from its row in the history, the next start
 /// would fail. Foreign keys are off meanwhile and checked afterwards.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Stored<()> {
-    let migrations = embedded::migrations::runner();
     let known = schema_version();
     let found = found_schema(connection, path, known)?;
     if found == known {
@@ -51,10 +57,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) 
     // The mark comes first: after a crash in the next lines, the next start continues with this file.
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "foreign_keys", false)?;
-    migrations
-        .set_grouped(true)
-        .run(connection)
-        .map_err(|error| StoreError::Other(format!("the schema could not be brought up to date: {error}")))?;
+    make_schema(connection)?;
     let broken = connection.prepare("PRAGMA foreign_key_check")?.exists([])?;
     if broken {
         return Err(StoreError::Broken(

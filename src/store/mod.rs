@@ -54,6 +54,7 @@ pub mod report;
 pub mod requests;
 pub mod retention;
 pub mod retry;
+mod schema_check;
 pub mod settle;
 pub mod status;
 pub mod stuck;
