@@ -1,8 +1,10 @@
 //! The dump of the earlier service's tables: a JSON object with a list of rows for each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
+use std::rc::Rc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
@@ -48,6 +50,11 @@ const LOT_COLUMNS: [&str; 12] = [
     "updated_at",
 ];
 
+/// The most bytes of a row. The largest lot that the earlier service kept has less than 1 MB.
+const MAX_ROW: u64 = 16_000_000;
+/// The most unknown columns that are noted.
+const MAX_NOTED_COLUMNS: usize = 50;
+
 /// The jobs of a dump, and a report on what was refused or ignored.
 #[derive(Debug, Default)]
 pub struct Dump {
@@ -67,6 +74,10 @@ pub struct Dump {
 /// When the dump is not a JSON object of lists, has neither table, or cannot be read.
 pub fn read_dump(from: impl Read) -> Result<Dump, String> {
     let mut rows = Rows::default();
+    let from = LimitedRows {
+        from,
+        left: rows.left.clone(),
+    };
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(from));
     (&mut rows)
         .deserialize(&mut json)
@@ -86,14 +97,50 @@ pub fn read_dump(from: impl Read) -> Result<Dump, String> {
     }
 }
 
+/// Reads a dump whose rows have at most [`MAX_ROW`] bytes, as a whole row is in memory.
+struct LimitedRows<R> {
+    from: R,
+    /// Bytes that may come before the row ends.
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for LimitedRows<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        let left = self
+            .left
+            .get()
+            .checked_sub(u64::try_from(count).unwrap_or(u64::MAX));
+        let left = left.ok_or_else(|| io::Error::other(format!("a row has more than {MAX_ROW} bytes")))?;
+        self.left.set(left);
+        Ok(count)
+    }
+}
+
 /// The rows of a dump while it is read. A lot may come before its job.
-#[derive(Default)]
 struct Rows {
     dump: Dump,
     jobs: Vec<LegacyJob>,
     /// Indexes into `jobs`, by the job's id.
     places: HashMap<String, usize>,
     lots: Vec<DumpedLot>,
+    /// The unknown columns that are noted.
+    unknown_columns: BTreeSet<(&'static str, String)>,
+    /// Bytes that may come before the row ends.
+    left: Rc<Cell<u64>>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self {
+            dump: Dump::default(),
+            jobs: Vec::new(),
+            places: HashMap::new(),
+            lots: Vec::new(),
+            unknown_columns: BTreeSet::new(),
+            left: Rc::new(Cell::new(MAX_ROW)),
+        }
+    }
 }
 
 /// A row of [`LOTS`].
@@ -130,11 +177,14 @@ impl Rows {
         });
     }
 
-    /// Adds one note for each column that the import does not know.
-    fn note_columns(&mut self, table: &str, known: &[&str], row: &Map<String, Value>) {
+    /// Adds one note for each column that the import does not know, up to [`MAX_NOTED_COLUMNS`].
+    fn note_columns(&mut self, table: &'static str, known: &[&str], row: &Map<String, Value>) {
         for column in row.keys().filter(|name| !known.contains(&name.as_str())) {
-            let note = format!("column {table}.{column} is not known and ignored");
-            if !self.dump.notes.contains(&note) {
+            if self.unknown_columns.len() == MAX_NOTED_COLUMNS {
+                return;
+            }
+            if self.unknown_columns.insert((table, column.clone())) {
+                let note = format!("column {table}.{column} is not known and ignored");
                 self.dump.notes.push(note);
             }
         }
@@ -219,7 +269,10 @@ impl<'de> Visitor<'de> for &mut Rows {
                     rows: self,
                 },
                 _ => {
+                    // It is not kept in memory.
+                    self.left.set(u64::MAX);
                     tables.next_value::<IgnoredAny>()?;
+                    self.left.set(MAX_ROW);
                     self.note_table(&name);
                     continue;
                 }
@@ -266,6 +319,7 @@ impl<'de> Visitor<'de> for Table<'_> {
         let mut number = 0;
         while let Some(row) = list.next_element::<Box<RawValue>>()? {
             number += 1;
+            self.rows.left.set(MAX_ROW);
             match serde_json::from_str(row.get()).map_err(A::Error::custom)? {
                 Value::Object(row) => {
                     self.rows.note_columns(self.name, self.columns, &row);
@@ -355,5 +409,25 @@ mod tests {
             ]
         );
         assert_eq!(dump.jobs[1].lots[0].lot_id, "1234567890123");
+    }
+
+    #[test]
+    fn a_dump_that_is_made_to_exhaust_memory_is_refused() {
+        let start = &b"{\"batch_lots\": [{\"vision_result\": \""[..];
+        let error = read_dump(start.chain(io::repeat(b'A'))).expect_err("refused");
+        assert!(error.contains("a row has more than"), "{error}");
+
+        let columns: Vec<String> = (0..20_000).map(|number| format!("\"c{number}\": 1")).collect();
+        let text = format!("{{\"batch_jobs\": [{{{}}}]}}", columns.join(","));
+        let dump = read_dump(text.as_bytes()).expect("read");
+        assert_eq!(
+            dump.notes.len(),
+            MAX_NOTED_COLUMNS + 1,
+            "and one on the table that is missing"
+        );
+
+        // A large table that is ignored is no large row.
+        let others = format!("{{\"logs\": \"{}\", \"batch_jobs\": []}}", "A".repeat(17_000_000));
+        assert!(read_dump(others.as_bytes()).is_ok());
     }
 }
