@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, now};
+use super::batch_probe::BatchProbe;
+use super::context::{Context, now, wait};
 use super::{CommandError, Outcome, Verdict};
 use crate::config::Config;
 use crate::daemon::{check_outgoing, openai_client};
@@ -11,6 +12,7 @@ use crate::domain::batch::Stage;
 use crate::domain::decide::synchronous_failure::as_answer;
 use crate::domain::money::Money;
 use crate::domain::parameters::Parameters;
+use crate::domain::prices::Price;
 use crate::domain::result_line::{Answer, read_body};
 use crate::domain::usage::TokenUsage;
 use crate::openai::ResponsesApi;
@@ -28,6 +30,10 @@ pub(super) struct CheckOptions {
     /// if OpenAI refuses one
     #[arg(long)]
     probe: bool,
+    /// Make a batch of one line, cancel it, and print what the server offers; at most this line is billed, and the
+    /// files are deleted. Exit status 1 if a call that is needed is refused
+    #[arg(long)]
+    probe_batch: bool,
 }
 
 /// What a call with the parameters of a stage has shown.
@@ -67,19 +73,30 @@ pub(super) fn run(context: &Context, options: &CheckOptions) -> Outcome {
         true => probe_stages(&config)?,
         false => Vec::new(),
     };
-    let is_good = probes.iter().all(|probe| probe.problem.is_none());
+    let offered = match options.probe_batch {
+        true => Some(BatchProbe::run(&config, &openai_client(&config)?, wait)?),
+        false => None,
+    };
+    let is_good = probes.iter().all(|probe| probe.problem.is_none())
+        && offered.as_ref().is_none_or(BatchProbe::is_good);
     let mut text: String = warnings
         .iter()
         .map(|warning| format!("warning: {warning}\n"))
         .collect();
     text.extend(probes.iter().map(|probe| probe.describe(&config)));
+    text.extend(offered.iter().map(BatchProbe::describe));
     text.push_str(match is_good {
         true => "the configuration is good\n",
-        false => "the configuration is well-formed, and OpenAI refuses what would be sent with it\n",
+        false => {
+            "the configuration is well-formed, and the server does not take what would be sent with it\n"
+        }
     });
     let mut value = json!({"good": is_good, "warnings": warnings});
     if options.probe {
         value["probes"] = probes.iter().map(Probe::to_json).collect();
+    }
+    if let Some(offered) = &offered {
+        value["batch_probe"] = offered.to_json();
     }
     context.output.report(&value, &text)?;
     Ok(Verdict::clean_if(is_good))
@@ -118,16 +135,18 @@ fn problem(answer: &Answer, parameters: &Parameters) -> Option<String> {
     }
 }
 
-/// The cost of a call now; `None` if the model has no price.
+/// The cost of a synchronous call now; `None` if the model has no price.
 fn cost(config: &Config, model: &str, tokens: TokenUsage) -> Option<Money> {
-    let today = now().to_day_text();
-    let prices = config.prices();
-    let in_force = prices
-        .iter()
-        .filter(|price| price.is_for(model) && price.since <= today);
-    let price = in_force.max_by(|a, b| a.since.cmp(&b.since))?;
-    let [_, (_, synchronous)] = price.rates();
+    let [_, (_, synchronous)] = price_of(config, model)?.rates();
     Some(synchronous.cost(tokens))
+}
+
+/// The price of a model now; `None` if it has none.
+pub(super) fn price_of(config: &Config, model: &str) -> Option<Price> {
+    let today = now().to_day_text();
+    let prices = config.prices().into_iter();
+    let in_force = prices.filter(|price| price.is_for(model) && price.since <= today);
+    in_force.max_by(|a, b| a.since.cmp(&b.since))
 }
 
 impl Probe {

@@ -8,6 +8,7 @@ mod adopt;
 mod alerts;
 mod allocator;
 mod backup;
+mod batch_probe;
 mod batches;
 mod check_config;
 mod clock;

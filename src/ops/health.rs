@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::http::Response;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, alerts};
 use crate::workers::pauses;
 
 /// How much later than its due time a tick may begin.
@@ -190,7 +190,16 @@ impl Health {
         }
     }
 
-    /// The answer for operators: each check, with its error and the time since the last tick.
+    /// Why nothing can be sent to OpenAI; `None` if something can.
+    fn sending_problem(&self) -> Option<String> {
+        match self.store.read(alerts::why_nothing_is_sent) {
+            Ok(problem) => problem,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// The answer for operators: each check, with its error and the time since the last tick. The status is `degraded`,
+    /// and no 503, if nothing can be sent to OpenAI: a restart of the process would not help.
     pub(super) fn operator_response(&self) -> Response {
         let now = self.clock.now().steady;
         let (storage, port) = (self.storage_error(), lock(&self.client_port_error).clone());
@@ -215,7 +224,16 @@ impl Health {
             });
             checks.insert(thread.thread, check);
         }
-        let status = if healthy { "healthy" } else { "unhealthy" };
+        let sending = self.sending_problem();
+        let status = match (healthy, &sending) {
+            (false, _) => "unhealthy",
+            (true, Some(_)) => "degraded",
+            (true, None) => "healthy",
+        };
+        checks.insert(
+            "sending".into(),
+            json!({"ok": sending.is_none(), "message": sending}),
+        );
         let answer = json!({"status": status, "version": env!("CARGO_PKG_VERSION"), "checks": checks});
         Response::json(if healthy { 200 } else { 503 }, &answer)
     }

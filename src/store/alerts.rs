@@ -134,6 +134,19 @@ pub fn is_any_open(view: &View, kind: AlertKind) -> Stored<bool> {
     Ok(query.query_row([kind], |row| row.get(0))?)
 }
 
+/// The message of the alert that says why nothing can be sent to OpenAI; `None` if something can. A refused upload or
+/// create says so until a batch is submitted.
+pub fn why_nothing_is_sent(view: &View) -> Stored<Option<String>> {
+    let mut query = view.prepare_cached(
+        "SELECT message FROM alerts a WHERE closed_at IS NULL
+           AND (kind IN ('openai_account', 'restored_database') OR kind = 'listing_fails' AND subject = 'batches'
+                OR kind IN ('upload_failed', 'create_refused')
+                   AND NOT EXISTS (SELECT 1 FROM openai_batches b WHERE b.submitted_at > a.opened_at))
+         ORDER BY id LIMIT 1",
+    )?;
+    Ok(query.query_row([], |row| row.get(0)).optional()?)
+}
+
 /// The scopes that open alerts are about.
 pub fn open_scopes(view: &View) -> Stored<Vec<PauseScope>> {
     let mut query = view.prepare_cached("SELECT DISTINCT subject FROM alerts WHERE closed_at IS NULL")?;

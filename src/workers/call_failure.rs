@@ -91,7 +91,7 @@ fn alert_message(row: &BatchRow, call: &FailedCall<'_>, evidence: CallEvidence, 
              `batchkeeper batches abandon {id}` sends its requests again"
         ),
         (AlertKind::BatchRefused, _) => format!(
-            "OpenAI refuses to show batch {openai_id}, and shows others: {error}. It is asked again, and may run meanwhile; \
+            "OpenAI refuses to show batch {openai_id}: {error}. It is asked again, and may run meanwhile; \
              if it is lost for good, `batchkeeper batches abandon {id}` sends its requests again"
         ),
         (AlertKind::BatchGone, _) => format!(

@@ -231,7 +231,7 @@ impl Poller {
         }
         match self.api.cancel_batch(id) {
             Err(CallError::Refused(refusal)) if refusal.status == 409 => self.api.batch(id),
-            Err(CallError::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {
+            Err(CallError::Refused(refusal)) if matches!(refusal.status, 403 | 404 | 405 | 501) => {
                 log::warn!(event = "cancel_refused", openai_batch:% = id, error:% = refusal; "");
                 Ok(remote)
             }

@@ -22,6 +22,7 @@ mod large;
 mod large_changes;
 mod money;
 mod odd_server;
+mod probe_batch;
 mod queue;
 mod refusals;
 mod relay;

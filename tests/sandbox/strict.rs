@@ -258,7 +258,6 @@ fn invalid_inputs() -> Vec<InvalidInput> {
             Some(1),
         ),
         (vision_lines(4), "too_many_tasks", None, None),
-        (String::new(), "empty_file", None, None),
     ]
 }
 
@@ -294,6 +293,32 @@ fn inputs_are_checked_line_by_line() {
     world.wait(60);
     assert_eq!(world.poll(&id)["errors"]["data"][0]["param"], "file_id");
     assert_eq!(world.state()["executed"], 0);
+}
+
+#[test]
+fn an_upload_that_is_no_jsonl_is_refused() {
+    let folder = folder();
+    let world = World::new(folder.path());
+    for content in ["", "\n", "not JSON\n", "custom_id,method\n"] {
+        let answer = world.upload_parts(&[("purpose", "batch")], "input.jsonl", content.as_bytes());
+        assert_eq!(answer.status, 400, "{content:?}");
+        assert_eq!(answer.json()["error"]["param"], "file");
+    }
+}
+
+#[test]
+fn an_image_that_is_an_object_has_the_wrong_type() {
+    let folder = folder();
+    let world = World::new(folder.path());
+    let mut body = vision_body("x", &["http://127.0.0.1:1/a.jpg"]);
+    let image = &mut body["input"][0]["content"][1]["image_url"];
+    assert!(image.is_string(), "{body}");
+    *image = json!({"url": "http://127.0.0.1:1/a.jpg"});
+    let answer = world.post("/v1/responses", &body);
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["code"]),
+        (400, &json!("invalid_type"))
+    );
 }
 
 #[test]

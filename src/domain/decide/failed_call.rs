@@ -24,6 +24,8 @@ use crate::domain::openai::CallError;
 const EARLY_NOT_FOUND: u32 = 2;
 /// An answer that cannot be understood is reported after this many failures.
 const UNREADABLE_ANSWERS: u32 = 3;
+/// A refused poll or listing is reported after this many failures.
+const REFUSALS: u32 = 3;
 /// A result file that cannot be fetched is reported after this many failures.
 const DOWNLOAD_FAILURES: u32 = 5;
 
@@ -224,11 +226,16 @@ impl FailedCall<'_> {
         // One answer may be a broken gateway's. Several in a row do not pass by themselves.
         let is_unreadable =
             matches!(self.error, CallError::Unreadable { .. }) && self.failures >= UNREADABLE_ANSWERS;
+        let is_poll_refused = is_refused_for_good(self.error, self.failures);
         let is_reported = match self.purpose {
-            CallPurpose::Upload => is_refused || is_unreadable,
-            CallPurpose::Create => is_refused && !is_input_missing(self.error),
+            CallPurpose::Upload => is_refused || is_unreadable || self.error.is_not_offered(),
+            CallPurpose::Create => {
+                (is_refused || self.error.is_not_offered()) && !is_input_missing(self.error)
+            }
             CallPurpose::Poll { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
-            CallPurpose::Poll { is_overdue } => is_overdue || is_object_refused || is_unreadable,
+            CallPurpose::Poll { is_overdue } => {
+                is_overdue || is_object_refused || is_unreadable || is_poll_refused
+            }
             CallPurpose::Download { .. } if is_not_found => self.failures >= EARLY_NOT_FOUND,
             CallPurpose::Download { .. } => self.failures >= DOWNLOAD_FAILURES || is_object_refused,
             CallPurpose::FindCreated
@@ -240,7 +247,7 @@ impl FailedCall<'_> {
             CallPurpose::Upload => AlertKind::UploadFailed,
             CallPurpose::Create => AlertKind::CreateRefused,
             CallPurpose::Poll { .. } if is_not_found => AlertKind::BatchGone,
-            CallPurpose::Poll { .. } if is_object_refused => AlertKind::BatchRefused,
+            CallPurpose::Poll { .. } if is_object_refused || is_poll_refused => AlertKind::BatchRefused,
             CallPurpose::Poll { .. } if is_unreadable => AlertKind::UnknownState,
             CallPurpose::Poll { .. } => AlertKind::BatchOverdue,
             _ => AlertKind::ResultsUnavailable,
@@ -259,6 +266,13 @@ pub(super) fn is_input_missing(error: &CallError) -> bool {
 /// Whether OpenAI refuses the account by a call that is for no single object, such as a listing.
 pub fn is_account_refused(error: &CallError) -> bool {
     status(error) == 403 || is_key_or_money_refused(error)
+}
+
+/// Whether OpenAI, or a server that stands for it, refuses a call with a status that does not pass by itself, after
+/// `failures` calls that failed before. One refusal may be a gateway's, or of the parameters.
+pub fn is_refused_for_good(error: &CallError, failures: u32) -> bool {
+    let is_refused = (400..429).contains(&status(error)) && !matches!(status(error), 408 | 409);
+    (is_refused || error.is_not_offered()) && failures >= REFUSALS
 }
 
 /// Whether OpenAI refuses the key (401), or the account lacks money: whatever the call was made for.
@@ -388,7 +402,8 @@ mod tests {
     #[test]
     fn an_alert_opens_once_a_failure_will_not_pass_by_itself() {
         use AlertKind::{
-            BatchGone, BatchOverdue, CreateRefused, ResultsUnavailable, UnknownState, UploadFailed,
+            BatchGone, BatchOverdue, BatchRefused, CreateRefused, ResultsUnavailable, UnknownState,
+            UploadFailed,
         };
         use CallPurpose::{Compare, Create, FindCreated, Poll, RemoveFiles, Upload};
         let status = |status| refused(status, "", "");
@@ -417,6 +432,12 @@ mod tests {
             (overdue, status(404), 1, None),
             (running, unknown(), 9, None),
             (overdue, unknown(), 0, Some(BatchOverdue)),
+            (running, status(405), 2, None),
+            (running, status(405), 3, Some(BatchRefused)),
+            (running, status(429), 9, None),
+            (running, status(501), 3, Some(BatchRefused)),
+            (running, status(503), 9, None),
+            (Upload, status(501), 0, Some(UploadFailed)),
             (running, unreadable(), 2, None),
             (running, unreadable(), 3, Some(UnknownState)),
             (DOWNLOAD, status(404), 1, None),

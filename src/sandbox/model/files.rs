@@ -161,7 +161,16 @@ impl SimulatedOpenAi {
                 self.settings.max_upload_bytes,
             ));
         }
-        Ok(())
+        // Only the beginning is checked at once. Each line is checked when a batch is made of the file.
+        let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let first = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
+        match serde_json::from_slice::<serde::de::IgnoredAny>(first) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(refused_field(
+                "file",
+                "Invalid file format for Batch API. Must be .jsonl",
+            )),
+        }
     }
 
     /// Seconds until the file expires; `None` if it does not.

@@ -22,6 +22,9 @@ pub struct UsageObject {
 pub struct InputTokenDetails {
     /// Always 0.
     pub cached_tokens: u64,
+    /// Always 0. OpenAI's own SDK requires it.
+    #[serde(default)]
+    pub cache_write_tokens: u64,
 }
 
 /// Details of the output.

@@ -6,7 +6,7 @@ use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::decide::backoff::backoff;
-use crate::domain::decide::failed_call::{CallPurpose, FailedCall, is_account_refused};
+use crate::domain::decide::failed_call::{CallPurpose, FailedCall, is_account_refused, is_refused_for_good};
 use crate::domain::decide::lost_create::{LostCreate, LostCreateDecision, SearchRules};
 use crate::openai::CallError;
 use crate::recovery::reconcile::{self, ListedPage, Reconciliation};
@@ -73,7 +73,7 @@ impl Submitter {
                     true => self.use_complete(&listing, now)?,
                     false => {
                         self.store
-                            .write(now.wall, |tx| self.report_long_listing(tx, &listing, now))?;
+                            .write(now.wall, |tx| self.report_long_listing(tx, &listing, now, false))?;
                         self.listing = Some(listing);
                     }
                 }
@@ -141,19 +141,26 @@ impl Submitter {
             }
             match is_account_refused(error) {
                 true => Ok(()),
-                false => self.report_long_listing(tx, listing, now),
+                false => self.report_long_listing(tx, listing, now, is_refused_for_good(error, failures)),
             }
         })?;
         Ok(())
     }
 
-    /// Opens the alert if creates have waited for the list for longer than `alerts.stuck_after`.
-    fn report_long_listing(&self, tx: &Tx<'_>, listing: &Reconciliation, now: Moment) -> Stored<()> {
+    /// Opens the alert if creates have waited for the list for longer than `alerts.stuck_after`, or the server refuses to
+    /// list.
+    fn report_long_listing(
+        &self,
+        tx: &Tx<'_>,
+        listing: &Reconciliation,
+        now: Moment,
+        is_refused: bool,
+    ) -> Stored<()> {
         let Some(since) = self.listing_since else {
             return Ok(());
         };
         let is_long = now.steady.saturating_sub(since.steady) > self.config.alerts.stuck_after;
-        if !is_long {
+        if !is_long && !is_refused {
             return Ok(());
         }
         let waiting = match batches::is_compared(tx)? {
@@ -167,7 +174,7 @@ impl Submitter {
         let message = format!(
             "{waiting} until OpenAI's list of batches was read far enough, since {}; {} batches were listed, and {cause}. \
              The listing goes on by itself. If openai.base_url or the key is wrong, correct it and: systemctl restart \
-             batchkeeper",
+             batchkeeper. What the server offers: batchkeeper check-config --probe-batch",
             since.wall,
             listing.listing().batches(),
         );

@@ -80,6 +80,12 @@ fn parse_part<'a>(part: &'a Value, at: &str, content: &mut InputContent<'a>) -> 
                     "Invalid value of 'detail'.",
                 ));
             }
+            if part.get("image_url").is_some_and(|url| !url.is_string()) {
+                return Err(ErrorReply::invalid_type(
+                    &format!("{at}.image_url"),
+                    "an image URL, not an object",
+                ));
+            }
             let url = text("image_url")
                 .filter(|url| URL_STARTS.iter().any(|start| url.starts_with(start)))
                 .ok_or_else(|| {
