@@ -63,8 +63,9 @@ CREATE TABLE batch_jobs (
     cleaning_since              TEXT,       -- its lots, texts, requests and lines are being deleted in chunks
     cleaned_at                  TEXT,       -- they are deleted; this row and its usage stay
     retried_at                  TEXT,       -- when an operator last sent a part of it again, after its end
-    pending_change              TEXT CHECK (pending_change IN ('cancel', 'release', 'retry')),  -- its lots are
-    changed_to                  INTEGER NOT NULL DEFAULT 0,   -- being changed in chunks, up to this position
+    pending_change              TEXT CHECK (pending_change IN
+        ('cancel', 'release', 'retry_lots', 'retry_translations')),
+    changed_to                  INTEGER NOT NULL DEFAULT 0,   -- its lots up to this position are changed
     CHECK ((completed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
 CREATE INDEX batch_jobs_active ON batch_jobs (status)
@@ -244,7 +245,8 @@ CREATE TABLE openai_batches (
     openai_reasoning_tokens INTEGER,
     cancel_wanted           INTEGER NOT NULL DEFAULT 0 CHECK (cancel_wanted IN (0, 1)),
     abandon_wanted          INTEGER NOT NULL DEFAULT 0 CHECK (abandon_wanted IN (0, 1)),  -- an operator's intent,
-                                                      -- which the daemon carries out
+                                                      -- or that of a listing for a planned batch, which the
+                                                      -- daemon carries out
     abandoned_at            TEXT,                     -- its unanswered requests were sent on; late answers are
                                                       -- still ingested
     failures                INTEGER NOT NULL DEFAULT 0,   -- failed calls since the last good one
@@ -324,6 +326,16 @@ CREATE TABLE batch_lines (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_lines_request ON batch_lines (request_id);
 CREATE INDEX batch_lines_custom ON batch_lines (batch_id, custom_id) WHERE custom_id IS NOT NULL;
+
+-- Lines of a batch that was found at OpenAI, which have not claimed their requests yet. While there is one, no batch
+-- is sealed and none is ingested.
+CREATE TABLE unclaimed_lines (
+    batch_id   INTEGER NOT NULL REFERENCES openai_batches (id),
+    number     INTEGER NOT NULL,            -- in the order of the batch
+    request_id INTEGER,                     -- NULL if only the custom id is known
+    custom_id  TEXT,
+    PRIMARY KEY (batch_id, number)
+) STRICT, WITHOUT ROWID;
 
 -- The calls of one kind: the evidence of whether a refusal is of one object or of the account.
 CREATE TABLE call_kinds (

@@ -16,7 +16,7 @@ use crate::openai::{Batch, BatchApi};
 use crate::store::batch_links::{BatchLink, link_legacy_batch, link_own_batch};
 use crate::store::batches::{self, ListedBatch, META_SUBMISSION};
 use crate::store::orphans::{OrphanedJob, orphaned_jobs};
-use crate::store::{Store, Stored, Tx, alerts};
+use crate::store::{Store, Stored, Tx, alerts, unclaimed_lines};
 
 /// How far before the oldest orphaned job the listing goes.
 const LISTING_MARGIN: Duration = Duration::from_hours(24);
@@ -163,7 +163,7 @@ impl Recovery {
     }
 
     /// Links what can be linked: the batches of one job in one transaction, a batch of this database in a
-    /// transaction of its own, since it may have 50,000 lines.
+    /// transaction of its own. The lines of the latter claim their requests in chunks, as there may be 50,000.
     pub(super) fn link(&self, findings: &[RecoveryFinding], now: Timestamp) -> Result<usize, RecoveryError> {
         let linkable: Vec<&RecoveryFinding> = findings.iter().filter(|finding| finding.linkable).collect();
         let mut groups: BTreeMap<(Option<&str>, &str), Vec<_>> = BTreeMap::new();
@@ -183,6 +183,11 @@ impl Recovery {
                 }
                 Ok(())
             })?;
+            // If this process ends in between, the submitter goes on.
+            while self
+                .store
+                .write(now, |tx| unclaimed_lines::claim(tx, unclaimed_lines::LINES))?
+            {}
         }
         Ok(linkable.len())
     }
@@ -211,7 +216,7 @@ impl Recovery {
                 // If a row has the batch's key, the batch is that row's, or a second one under that key: this
                 // is the last time that it is sure to be listed.
                 match batches::link_listed(tx, self.store.database_id(), batch)? {
-                    ListedBatch::Unknown => link_own_batch(tx, &link(Scheme::Own, key)).map(drop),
+                    ListedBatch::Unknown => link_own_batch(tx, &link(Scheme::Own, key)),
                     _ => Ok(()),
                 }
             }

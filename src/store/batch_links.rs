@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension, named_params, params};
+use rusqlite::{named_params, params};
 
 use super::jobs::JobRow;
-use super::{Stored, Tx, View, batches, events, jobs, requests};
+use super::{Stored, Tx, View, batches, events, jobs, requests, unclaimed_lines};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
-use crate::domain::batch::{CustomId, Scheme, Stage};
+use crate::domain::batch::{Scheme, Stage};
 use crate::domain::job::{RequestState, is_english};
 use crate::domain::legacy::custom_ids;
 use crate::domain::openai::{Batch, Identity};
@@ -51,7 +51,13 @@ pub fn link_legacy_batch(tx: &Tx<'_>, job_id: &str, link: &BatchLink<'_>) -> Sto
             lines += claim_line(tx, batch, &request, Some(custom_id))?;
         }
     }
-    complete_link(tx, batch, link, lines)
+    tx.execute(
+        "UPDATE openai_batches SET lines = ? WHERE id = ?",
+        params![lines, batch],
+    )?;
+    batches::link_jobs(tx, batch)?;
+    record_link(tx, batch, link, lines)?;
+    Ok(lines)
 }
 
 /// The lots and languages that the earlier service may have asked for under each custom id. Two lots of a job
@@ -83,46 +89,16 @@ fn requests_by_custom_id(
     Ok(requests)
 }
 
-/// Links a batch of this database whose row is lost; gives the number of lines that fit.
-pub fn link_own_batch(tx: &Tx<'_>, link: &BatchLink<'_>) -> Stored<usize> {
+/// Links a batch of this database whose row is lost. Its lines claim their requests afterwards; see
+/// [`unclaimed_lines`].
+pub fn link_own_batch(tx: &Tx<'_>, link: &BatchLink<'_>) -> Stored<()> {
     let batch = insert_batch(tx, link, None)?;
     if link.custom_ids.is_empty() {
         record_lost_lines(tx, batch, link.batch)?;
-        batches::mark_lost(tx, batch, link.evidence)?;
-        return Ok(0);
+        return batches::mark_lost(tx, batch, link.evidence);
     }
-    let mut lot = tx.prepare_cached(
-        "SELECT l.id, j.seq FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
-         WHERE l.batch_job_id = ? AND l.position = ?",
-    )?;
-    let (mut lines, mut without_job) = (0, 0_u32);
-    for text in link.custom_ids {
-        let Ok(id) = text.parse::<CustomId>() else {
-            without_job += 1;
-            continue;
-        };
-        let found: Option<(i64, i64)> = lot
-            .query_row(params![id.job, id.position], |row| {
-                Ok((row.get("id")?, row.get("seq")?))
-            })
-            .optional()?;
-        if let Some((lot, job)) = found {
-            let request = LineRequest {
-                lot,
-                job,
-                stage: link.stage,
-                language: id.language.as_deref().unwrap_or(""),
-            };
-            lines += claim_line(tx, batch, &request, None)?;
-        } else {
-            without_job += 1;
-        }
-    }
-    tx.execute(
-        "UPDATE openai_batches SET lines_without_job = ? WHERE id = ?",
-        params![without_job, batch],
-    )?;
-    complete_link(tx, batch, link, lines)
+    unclaimed_lines::add(tx, batch, link.custom_ids)?;
+    record_link(tx, batch, link, link.custom_ids.len())
 }
 
 /// Stores what OpenAI says of a batch that is over and whose lines are not known any more.
@@ -172,16 +148,21 @@ fn insert_batch(tx: &Tx<'_>, link: &BatchLink<'_>, job_id: Option<&str>) -> Stor
 }
 
 /// The request that a line of a linked batch answers.
-struct LineRequest<'a> {
-    lot: i64,
-    job: i64,
-    stage: Stage,
-    language: &'a str,
+pub(super) struct LineRequest<'a> {
+    pub(super) lot: i64,
+    pub(super) job: i64,
+    pub(super) stage: Stage,
+    pub(super) language: &'a str,
 }
 
 /// Adds a line to a linked batch, and claims its request unless that has its answer; gives the number of
 /// lines added, 0 or 1.
-fn claim_line(tx: &Tx<'_>, batch: i64, of: &LineRequest<'_>, custom_id: Option<&str>) -> Stored<usize> {
+pub(super) fn claim_line(
+    tx: &Tx<'_>,
+    batch: i64,
+    of: &LineRequest<'_>,
+    custom_id: Option<&str>,
+) -> Stored<usize> {
     let LineRequest {
         lot,
         job,
@@ -205,6 +186,18 @@ fn claim_line(tx: &Tx<'_>, batch: i64, of: &LineRequest<'_>, custom_id: Option<&
         .query_row(params![lot, stage, language], |row| row.get(0))?;
     tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state IN ('held', 'waiting')")?
         .execute([request])?;
+    add_line(tx, batch, request, job, custom_id)
+}
+
+/// Adds a line to a linked batch. Its request leaves a batch that is not sealed. Gives the number of lines added,
+/// 0 or 1.
+pub(super) fn add_line(
+    tx: &Tx<'_>,
+    batch: i64,
+    request: i64,
+    job: i64,
+    custom_id: Option<&str>,
+) -> Stored<usize> {
     requests::leave_planned(tx, request)?;
     tx.prepare_cached("INSERT OR IGNORE INTO batch_links (batch_id, job) VALUES (?, ?)")?
         .execute([batch, job])?;
@@ -226,16 +219,10 @@ fn claim_postponed(tx: &Tx<'_>, lot: i64, stage: Stage, language: &str) -> Store
     Ok(claimed == 1)
 }
 
-fn complete_link(tx: &Tx<'_>, batch: i64, link: &BatchLink<'_>, lines: usize) -> Stored<usize> {
-    tx.execute(
-        "UPDATE openai_batches SET lines = ? WHERE id = ?",
-        params![lines, batch],
-    )?;
-    batches::link_jobs(tx, batch)?;
+fn record_link(tx: &Tx<'_>, batch: i64, link: &BatchLink<'_>, lines: usize) -> Stored<()> {
     let detail = Fields::new()
         .with("openai_batch", link.batch.id.as_str())
         .with("lines", lines)
         .with("evidence", link.evidence.to_string());
-    events::record(tx, None, Some(batch), "linked", detail)?;
-    Ok(lines)
+    events::record(tx, None, Some(batch), "linked", detail)
 }

@@ -238,14 +238,17 @@ fn read_only_uri(path: &Path) -> String {
     uri + "?mode=ro"
 }
 
-/// The tables that are copied. The history of the migrations is the new file's own, each start of the daemon
-/// writes the prices, and the old schema has no counts of calls and no ignored batches.
+/// The tables that are not copied. The history of the migrations is the new file's own, each start of the daemon
+/// writes the prices, and the old schema does not have the others.
+const NOT_COPIED: &str =
+    "'refinery_schema_history', 'prices', 'call_kinds', 'ignored_batches', 'unclaimed_lines'";
+
+/// The tables that are copied.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {
-    let mut query = connection.prepare(
+    let mut query = connection.prepare(&format!(
         "SELECT name FROM main.sqlite_schema
-         WHERE type = 'table' AND name NOT IN ('refinery_schema_history', 'prices', 'call_kinds', 'ignored_batches') AND name NOT LIKE 'sqlite_%'
-         ORDER BY name",
-    )?;
+         WHERE type = 'table' AND name NOT IN ({NOT_COPIED}) AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    ))?;
     let names = query.query_map([], |row| row.get("name"))?;
     Ok(names.collect::<Result<_, _>>()?)
 }

@@ -20,7 +20,7 @@ pub fn take_new_identity(tx: &Tx<'_>) -> Stored<(String, usize)> {
     let live: Vec<BatchState> = BatchState::ALL.iter().copied().filter(is_live).collect();
     for row in batches::in_states(tx, &live, u32::MAX)? {
         match row.state {
-            BatchState::Planned => batches::unplan(tx, row.id)?,
+            BatchState::Planned => while !batches::unplan(tx, row.id, u32::MAX)? {},
             _ => settle::abandon(tx, row.id, "left to the original database", rules)?,
         }
     }

@@ -61,6 +61,7 @@ pub mod stuck;
 pub mod synchronous_calls;
 pub mod times;
 mod transaction;
+pub mod unclaimed_lines;
 pub mod unreadable;
 pub mod webhook_deliveries;
 

@@ -9,7 +9,8 @@ use crate::domain::batch::Outcome;
 use crate::domain::decide::abandoned_batch::WatchedBatch;
 use crate::openai::CallError;
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, Stored, Tx, alerts, settle};
+use crate::store::settle::{self, UnreadLines};
+use crate::store::{Store, Stored, Tx, alerts};
 
 /// Requests that are released in one transaction.
 const CHUNK: u32 = 200;
@@ -18,8 +19,9 @@ const CHUNK: u32 = 200;
 /// Returns whether all are released. The last chunk is followed by a call that finds none.
 pub fn release_lines(store: &Store, config: &Config, row: &BatchRow, now: Moment) -> Stored<bool> {
     let rules = config.retry_rules();
+    let unread = UnreadLines::all(Outcome::NotRun);
     store.write(now.wall, |tx| {
-        let last = settle::settle_lines(tx, row.id, row.settled_to, CHUNK, Outcome::NotRun, rules)?;
+        let last = settle::settle_lines(tx, row.id, row.settled_to, CHUNK, &unread, rules)?;
         match last {
             Some(last) => batches::record_settled_to(tx, row.id, last).map(|()| false),
             None => Ok(true),

@@ -9,7 +9,7 @@ use crate::base::fields::Fields;
 use crate::domain::batch::BatchState;
 use crate::domain::decide::abandoned_batch::UnansweredBatch;
 use crate::domain::openai::BatchStatus;
-use crate::store::{StoreError, Stored, Tx, View, events, moved};
+use crate::store::{StoreError, Stored, Tx, View, events, moved, unclaimed_lines};
 
 /// The batch as the decision on its abandonment sees it.
 ///
@@ -24,6 +24,7 @@ pub fn unanswered(view: &View, id: i64) -> Stored<UnansweredBatch> {
             return refuse("over, or not made yet");
         }
         _ if row.abandoned_at.is_some() => return refuse("abandoned already"),
+        _ if unclaimed_lines::has_any_of(view, id)? => return refuse("being linked: try again in a minute"),
         _ => {}
     }
     let (unanswered, answered) = view.query_row(

@@ -2,12 +2,12 @@
 
 use rusqlite::{named_params, params};
 
-use super::{BatchRow, by_key, by_openai_id, drop_empty, find_one, ignored, link_jobs, mark_submitted};
+use super::{BatchRow, by_key, by_openai_id, drop_empty, find_one, ignored, mark_submitted};
 use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::openai::{Batch, BatchStatus};
-use crate::store::{Stored, Tx, alerts, events, moved, requests};
+use crate::store::{Stored, Tx, alerts, events, moved, requests, unclaimed_lines};
 
 /// What the database knows of a batch that OpenAI lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Lis
             }
             // No row says which lines it was made with.
             BatchState::Planned => {
-                unplan(tx, row.id)?;
+                mark_unplanned(tx, row.id)?;
                 Ok(ListedBatch::Unknown)
             }
             BatchState::Submitted | BatchState::Ended | BatchState::Ingested | BatchState::Failed => {
@@ -79,15 +79,33 @@ pub fn link_listed(tx: &Tx<'_>, database_id: &str, remote: &Batch) -> Stored<Lis
     }
 }
 
-/// Drops a planned submission. Its requests wait again.
-pub fn unplan(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    tx.execute(
-        "UPDATE requests SET state = 'waiting'
-         WHERE state = 'claimed' AND id IN (SELECT request_id FROM batch_lines WHERE batch_id = ?)",
+/// Marks a planned submission to be dropped. Another row may have its key from now on.
+pub(in crate::store) fn mark_unplanned(tx: &Tx<'_>, id: i64) -> Stored<()> {
+    let changed = tx.execute(
+        "UPDATE openai_batches SET abandon_wanted = 1, submission_key = submission_key || '#unplanned'
+         WHERE id = ? AND state = 'planned'",
         [id],
     )?;
-    tx.execute("DELETE FROM batch_lines WHERE batch_id = ?", [id])?;
-    drop_empty(tx, id)
+    moved(changed, || format!("batch row {id} is not planned"))
+}
+
+/// Drops a planned submission, up to `limit` lines of it at a time. Its requests wait again. Returns whether it is
+/// dropped.
+pub fn unplan(tx: &Tx<'_>, id: i64, limit: u32) -> Stored<bool> {
+    let mut requests = tx.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ? LIMIT ?")?;
+    let requests: Vec<i64> = requests
+        .query_map(params![id, limit], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if requests.is_empty() {
+        return drop_empty(tx, id).map(|()| true);
+    }
+    let mut release =
+        tx.prepare_cached("UPDATE requests SET state = 'waiting' WHERE id = ? AND state = 'claimed'")?;
+    for request in requests {
+        release.execute([request])?;
+        requests::leave_planned(tx, request)?;
+    }
+    Ok(false)
 }
 
 /// Marks a batch as created whose create this database has not seen.
@@ -100,16 +118,16 @@ fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
     moved(changed, || format!("batch row {id} is not sealed or uploaded"))
 }
 
-/// Inserts a row for a second batch under one key.
+/// Inserts a row for a second batch under one key. Its lines are those of the first; see [`unclaimed_lines`].
 fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64> {
     let running = !remote.status.is_some_and(BatchStatus::is_final);
     tx.execute(
         "INSERT INTO openai_batches (submission_key, stage, scheme, state, openai_batch_id, job_id, duplicate_of,
-                base_url, organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
+                base_url, organization, project, model, parameters, input_bytes, input_sha256, input_file_id,
                 input_file_time, openai_time, openai_expires, openai_status, cancel_wanted, next_at, created_at,
                 submitted_at, queue_tokens, queue_caps)
          SELECT submission_key || '#' || :remote, stage, scheme, 'submitted', :remote, job_id, id, base_url,
-                organization, project, model, parameters, lines, input_bytes, input_sha256, input_file_id,
+                organization, project, model, parameters, input_bytes, input_sha256, input_file_id,
                 input_file_time, :time, :expires, :status, :cancel, :now, :now, :now, queue_tokens, queue_caps
          FROM openai_batches WHERE id = :first",
         named_params! {
@@ -118,25 +136,7 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
         },
     )?;
     let id = tx.last_insert_rowid();
-    tx.execute(
-        "INSERT INTO batch_lines (batch_id, request_id, custom_id)
-         SELECT ?, request_id, custom_id FROM batch_lines WHERE batch_id = ?",
-        [id, first.id],
-    )?;
-    // Jobs that were cleaned meanwhile have no lines any more.
-    tx.execute(
-        "UPDATE openai_batches SET lines = (SELECT count(*) FROM batch_lines WHERE batch_id = ?1) WHERE id = ?1",
-        [id],
-    )?;
-    tx.execute(
-        "INSERT INTO batch_links (batch_id, job) SELECT ?, job FROM batch_links WHERE batch_id = ?",
-        [id, first.id],
-    )?;
-    if first.openai_batch_id.is_none() {
-        // The first never had an id: it was abandoned, or its create's answer was lost for too long.
-        link_jobs(tx, id)?;
-    }
-    claim_again(tx, id)?;
+    unclaimed_lines::copy(tx, id, first.id)?;
     let detail = Fields::new()
         .with("openai_batch", remote.id.as_str())
         .with_text(&format!("second under key {}", first.key));
@@ -148,20 +148,4 @@ fn insert_duplicate(tx: &Tx<'_>, first: &BatchRow, remote: &Batch) -> Stored<i64
     );
     alerts::open(tx, AlertKind::DuplicateBatch, &AlertSubject::Batch(id), &message)?;
     Ok(id)
-}
-
-/// Claims the requests of a batch that wait to be sent or that are in a batch which is not sealed. This batch
-/// may answer them, so none of them is sent again before it is ingested.
-fn claim_again(tx: &Tx<'_>, batch: i64) -> Stored<()> {
-    let mut lines = tx.prepare_cached("SELECT request_id FROM batch_lines WHERE batch_id = ?")?;
-    let lines: Vec<i64> = lines
-        .query_map([batch], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut claim =
-        tx.prepare_cached("UPDATE requests SET state = 'claimed' WHERE id = ? AND state = 'waiting'")?;
-    for request in lines {
-        claim.execute([request])?;
-        requests::leave_planned(tx, request)?;
-    }
-    Ok(())
 }

@@ -75,11 +75,14 @@ pub struct Input {
     pub sha256: String,
 }
 
-/// Whether a job is being cancelled that has requests in a batch.
+/// Whether requests leave a planned batch: a job of it is being cancelled, the batch is dropped, or a batch that was
+/// found at OpenAI has not claimed its requests yet.
 pub fn loses_lines(view: &View, id: i64) -> Stored<bool> {
     let mut query = view.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM batch_links k JOIN batch_jobs j ON j.seq = k.job
-                        WHERE k.batch_id = ? AND j.pending_change = 'cancel')",
+                        WHERE k.batch_id = ?1 AND j.pending_change = 'cancel')
+             OR EXISTS (SELECT 1 FROM openai_batches WHERE id = ?1 AND abandon_wanted = 1)
+             OR EXISTS (SELECT 1 FROM unclaimed_lines)",
     )?;
     Ok(query.query_row([id], |row| row.get(0))?)
 }
@@ -228,10 +231,8 @@ pub fn mark_submitted(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
 
 /// Stores a batch's OpenAI id on the jobs that it works for.
 pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
-    for (stage, column) in [
-        (Stage::Vision, "openai_batch_id"),
-        (Stage::Translation, "openai_translation_batch_id"),
-    ] {
+    for stage in Stage::ALL {
+        let column = id_column(*stage);
         tx.execute(
             &format!(
                 "UPDATE batch_jobs SET {column} = b.openai_batch_id, updated_at = ?,
@@ -243,6 +244,28 @@ pub fn link_jobs(tx: &Tx<'_>, id: i64) -> Stored<()> {
         )?;
     }
     Ok(())
+}
+
+/// Stores the OpenAI id of a batch of that stage on one job that it works for.
+pub(in crate::store) fn link_job(tx: &Tx<'_>, job: i64, stage: Stage, openai_id: &str) -> Stored<()> {
+    let column = id_column(stage);
+    tx.execute(
+        &format!(
+            "UPDATE batch_jobs SET {column} = ?1, updated_at = ?2,
+                    status = CASE WHEN status = 'pending' THEN 'processing' ELSE status END
+             WHERE seq = ?3 AND {column} IS NOT ?1"
+        ),
+        params![openai_id, tx.now, job],
+    )?;
+    Ok(())
+}
+
+/// The column of a job that names its newest batch of a stage.
+fn id_column(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Vision => "openai_batch_id",
+        Stage::Translation => "openai_translation_batch_id",
+    }
 }
 
 /// Puts a batch off until `until`, because a call for it failed.

@@ -7,6 +7,7 @@ use rusqlite::params;
 use super::BatchRow;
 use crate::base::clock::Timestamp;
 use crate::domain::alert::PauseScope;
+use crate::domain::batch::Outcome;
 use crate::domain::decide::batch_verdict::{BatchLines, BatchVerdict, JobLines, LineCounts, RecentLines};
 use crate::store::predicates::{LIVE_BATCH, LIVE_JOB};
 use crate::store::{Stored, Tx, View};
@@ -16,17 +17,17 @@ const RECENT: Duration = Duration::from_hours(6);
 /// The most batches whose lines are counted.
 const BATCHES: u32 = 100;
 
-/// The lines of a batch whose files are read.
-pub fn batch_lines(view: &View, batch: i64) -> Stored<BatchLines> {
-    let first = first_lines(view, batch)?;
+/// The lines of a batch whose files are read. `unread` is the outcome of a line that is in no file.
+pub fn batch_lines(view: &View, batch: i64, unread: Outcome) -> Stored<BatchLines> {
+    let first = first_lines(view, batch, unread)?;
     let mut query = view.prepare_cached(
-        "SELECT count(*) AS lines, coalesce(sum(outcome IS 'passing'), 0) AS failed,
+        "SELECT count(*) AS lines, coalesce(sum(coalesce(outcome, ?2) = 'passing'), 0) AS failed,
                 coalesce(sum(outcome IN ('answered', 'refused', 'truncated', 'filtered')), 0) AS ran,
                 min(setting) AS setting,
                 min(CASE WHEN setting IS NOT NULL THEN error END) AS setting_error
-         FROM batch_lines WHERE batch_id = ? AND outcome IS NOT 'not_run'",
+         FROM batch_lines WHERE batch_id = ?1 AND outcome IS NOT 'not_run'",
     )?;
-    Ok(query.query_row([batch], |row| {
+    Ok(query.query_row(params![batch, unread], |row| {
         Ok(BatchLines {
             first,
             all: LineCounts {
@@ -41,16 +42,16 @@ pub fn batch_lines(view: &View, batch: i64) -> Stored<BatchLines> {
 }
 
 /// The lines of a batch whose request was not sent before, by job.
-fn first_lines(view: &View, batch: i64) -> Stored<Vec<JobLines>> {
+fn first_lines(view: &View, batch: i64, unread: Outcome) -> Stored<Vec<JobLines>> {
     let mut query = view.prepare_cached(
-        "SELECT r.job, j.client, count(*) AS lines, sum(l.outcome IS 'passing') AS failed
+        "SELECT r.job, j.client, count(*) AS lines, sum(coalesce(l.outcome, ?2) = 'passing') AS failed
          FROM batch_lines l JOIN requests r ON r.id = l.request_id JOIN batch_jobs j ON j.seq = r.job
-         WHERE l.batch_id = ? AND l.outcome IS NOT 'not_run'
+         WHERE l.batch_id = ?1 AND l.outcome IS NOT 'not_run'
            AND NOT EXISTS (SELECT 1 FROM batch_lines e WHERE e.request_id = l.request_id AND e.batch_id < l.batch_id
                                                          AND e.outcome IS NOT 'not_run')
          GROUP BY r.job",
     )?;
-    let rows = query.query_map([batch], |row| {
+    let rows = query.query_map(params![batch, unread], |row| {
         Ok(JobLines {
             job: row.get("job")?,
             client: row.get("client")?,
@@ -86,7 +87,8 @@ pub fn recent_lines(
         if older.get::<_, Option<BatchVerdict>>("verdict")? == Some(BatchVerdict::Recovered) {
             break;
         }
-        recent.add(first_lines(view, older.get("id")?)?);
+        // Each of its lines has an outcome.
+        recent.add(first_lines(view, older.get("id")?, Outcome::Missing)?);
     }
     Ok(recent)
 }

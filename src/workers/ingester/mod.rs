@@ -17,7 +17,7 @@ use crate::domain::batch::{BatchState, ResultKind};
 use crate::domain::due::Due;
 use crate::openai::BatchApi;
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, View};
+use crate::store::{Store, View, unclaimed_lines};
 use crate::workers::call_failure;
 use crate::workers::pauses;
 use crate::workers::spool::Spool;
@@ -32,6 +32,9 @@ mod sizes;
 mod verdict;
 
 use sizes::DoubtfulFile;
+
+/// How long the ingester waits for a batch that was found to claim its requests.
+const UNCLAIMED_WAIT: Duration = Duration::from_secs(1);
 
 /// The worker that ingests results.
 pub struct Ingester {
@@ -105,6 +108,9 @@ impl Worker for Ingester {
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
         let idle = self.config.steps.idle;
+        if self.store.read(unclaimed_lines::has_any)? {
+            return Ok(TickOutcome::idle(UNCLAIMED_WAIT.min(idle)));
+        }
         let to_abandon = |view: &View| batches::next_to_abandon(view, BatchState::Ended);
         if let Some(row) = self.store.read(to_abandon)? {
             return self.abandon(&row, now);

@@ -14,7 +14,7 @@ use crate::domain::decide::refused_batch::{
 };
 use crate::domain::openai::BatchStatus;
 use crate::store::batches::{self, BatchRow};
-use crate::store::settle;
+use crate::store::settle::{self, UnreadLines};
 use crate::store::{StoreError, Stored, Tx, View, alerts, queue};
 use crate::workers::pauses;
 use crate::workers::spool::SpoolKind;
@@ -43,14 +43,10 @@ impl Ingester {
             // The model pauses first: a request that waits again may be sent again at once.
             match &refused {
                 Some(refused) => self.store.write(now.wall, |tx| {
-                    settle::mark_not_run(tx, row.id, &refused.blamed_lines())?;
                     batches::set_reason(tx, row.id, &refused.reason())?;
                     self.pause_refused_model(tx, row, refused)
                 })?,
-                None => {
-                    self.mark_unread(row, now)?;
-                    self.judge_batch(row, now)?;
-                }
+                None => self.judge_batch(row, now)?,
             }
         }
         let mut rules = self.config.retry_rules();
@@ -58,8 +54,9 @@ impl Ingester {
             let decide = |view: &View| decide_refused(view, row, refused, now.wall);
             rules.not_run = self.store.read(decide)?.lines;
         }
+        let unread = unread_lines(row, refused.as_ref());
         let is_settled = self.store.write(now.wall, |tx| {
-            let last = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, Outcome::Missing, rules)?;
+            let last = settle::settle_lines(tx, row.id, row.settled_to, VERDICTS, &unread, rules)?;
             if let Some(last) = last {
                 batches::record_settled_to(tx, row.id, last)?;
                 return Ok(false);
@@ -97,25 +94,9 @@ impl Ingester {
     pub(super) fn read_files(&self, row: &BatchRow) -> Stored<ReadFiles> {
         let (unread, answered) = self.store.read(|view| settle::unread_lines(view, row.id))?;
         Ok(ReadFiles {
-            is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),
-            has_file: row.output.id.is_some() || row.error_file.id.is_some(),
-            lines: row.lines.into(),
             unread,
             answered,
-            counts: row.counts,
-        })
-    }
-
-    /// Marks the lines of a batch that ended before any of them ran. They have failed transiently.
-    fn mark_unread(&self, row: &BatchRow, now: Moment) -> Stored<()> {
-        let read = self.read_files(row)?;
-        if read.unread == 0 || read.unread_outcome() != Outcome::Passing {
-            return Ok(());
-        }
-        let status = row.openai_status.as_deref().unwrap_or_default();
-        let error = format!("the batch is {status}, and OpenAI names no result file");
-        self.store.write(now.wall, |tx| {
-            settle::mark_unread(tx, row.id, Outcome::Passing, &error)
+            ..unread_files(row)
         })
     }
 
@@ -174,6 +155,42 @@ impl Ingester {
             row.id
         );
         pauses::pause_model(tx, &row.model, AlertKind::ModelRefused, &message, wait, None)
+    }
+}
+
+/// What is known of a batch's result files before their lines are counted.
+fn unread_files(row: &BatchRow) -> ReadFiles {
+    ReadFiles {
+        is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),
+        has_file: row.output.id.is_some() || row.error_file.id.is_some(),
+        lines: row.lines.into(),
+        unread: row.lines.into(),
+        answered: 0,
+        counts: row.counts,
+    }
+}
+
+/// The outcome of the lines of a batch that are in neither file, if it was not refused.
+pub(super) fn unread_outcome(row: &BatchRow) -> Outcome {
+    unread_files(row).unread_outcome()
+}
+
+/// The lines of a batch that are in neither file.
+fn unread_lines(row: &BatchRow, refused: Option<&RefusedBatch<'_>>) -> UnreadLines {
+    if let Some(refused) = refused {
+        // If OpenAI blames a line twice, its first reason counts.
+        let blamed = refused.blamed_lines().into_iter().rev().collect();
+        return UnreadLines {
+            blamed,
+            ..UnreadLines::all(Outcome::NotRun)
+        };
+    }
+    let outcome = unread_outcome(row);
+    let status = row.openai_status.as_deref().unwrap_or_default();
+    let error = format!("the batch is {status}, and OpenAI names no result file");
+    UnreadLines {
+        error: (outcome == Outcome::Passing).then_some(error),
+        ..UnreadLines::all(outcome)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Ingester;
+use super::settle::unread_outcome;
 use crate::base::clock::Moment;
 use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
 use crate::domain::decide::batch_verdict::{
@@ -25,7 +26,7 @@ impl Ingester {
             return Ok(());
         }
         let (lines, recent, clients) = self.store.read(|view| {
-            let lines = batches::batch_lines(view, row.id)?;
+            let lines = batches::batch_lines(view, row.id, unread_outcome(row))?;
             let clients = batches::clients_with_work(view)?;
             let recent = batches::recent_lines(view, row, &lines, clients, now.wall)?;
             Ok((lines, recent, clients))

@@ -23,7 +23,7 @@ use crate::domain::due::Due;
 use crate::openai::{BatchApi, CallError};
 use crate::recovery::reconcile::Reconciliation;
 use crate::store::batches::{self, BatchRow};
-use crate::store::{Store, Stored, Tx, View, alerts, calls, settle};
+use crate::store::{Store, Stored, Tx, View, alerts, calls, settle, unclaimed_lines};
 use crate::workers::spool::{Spool, SpoolKind};
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, Worker, WorkerError};
@@ -59,11 +59,18 @@ pub struct Submitter {
     last_stage: Stage,
     /// The cap of the requests that were packed last, by stage.
     last_caps: BTreeMap<Stage, Option<u32>>,
+    /// Lines of one chunk of a batch that was found, or is dropped.
+    chunk: u32,
 }
 
 impl Submitter {
     /// A submitter that has not compared OpenAI's batches yet.
     pub fn new(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>) -> Self {
+        Self::with_chunks(store, api, config, unclaimed_lines::LINES)
+    }
+
+    /// The same, with up to `chunk` lines of a batch that was found, or is dropped, in one transaction.
+    pub fn with_chunks(store: Arc<Store>, api: Arc<dyn BatchApi>, config: Arc<Config>, chunk: u32) -> Self {
         let spool = Spool::new(config.spool());
         Self {
             store,
@@ -77,6 +84,7 @@ impl Submitter {
             lost_creates: HashMap::new(),
             last_stage: Stage::Vision,
             last_caps: BTreeMap::new(),
+            chunk,
         }
     }
 
@@ -169,6 +177,23 @@ impl Submitter {
         self.store.read(|view| calls::count_refused(view, kind, state))
     }
 
+    /// Does the next part of what was only marked: a batch that was found claims its requests, or a planned batch
+    /// that a listing has shown to be made differently loses them. Returns whether there was one.
+    fn do_marked(&self, now: Moment) -> Stored<bool> {
+        if self.store.read(unclaimed_lines::has_any)? {
+            return self
+                .store
+                .write(now.wall, |tx| unclaimed_lines::claim(tx, self.chunk));
+        }
+        let unplanned = |view: &View| batches::next_to_abandon(view, BatchState::Planned);
+        let Some(row) = self.store.read(unplanned)? else {
+            return Ok(false);
+        };
+        self.store
+            .write(now.wall, |tx| batches::unplan(tx, row.id, self.chunk))?;
+        Ok(true)
+    }
+
     /// The batch on its way to OpenAI that an operator wants abandoned.
     fn next_to_abandon(&self) -> Stored<Option<BatchRow>> {
         self.store.read(|view| {
@@ -226,6 +251,9 @@ impl Worker for Submitter {
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
+        if self.do_marked(now)? {
+            return Ok(TickOutcome::again());
+        }
         if let Some(row) = self.next_to_abandon()? {
             return self.abandon(&row, now);
         }

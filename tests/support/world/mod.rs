@@ -264,7 +264,7 @@ impl World {
         let api = || Arc::clone(&self.api);
         let config = || Arc::clone(&self.config);
         let workers: Vec<Box<dyn Worker>> = vec![
-            Box::new(Submitter::new(store.clone(), api(), config())),
+            Box::new(Submitter::with_chunks(store.clone(), api(), config(), CHUNK)),
             Box::new(Poller::new(store.clone(), api(), config())),
             Box::new(Ingester::new(store.clone(), api(), config())),
             Box::new(Finisher::with_chunks(store.clone(), config(), CHUNK)),
