@@ -177,7 +177,9 @@ fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) ->
 
 fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    let sent = store.write(now(), |tx| job_changes::release(tx, &job, config.images.check))?;
+    let sent = store.write(now(), |tx| {
+        job_changes::release(tx, &job, job_changes::LOTS, config.images.check)
+    })?;
     if sent == 0 {
         return Err(CommandError::Failed(format!(
             "job {} has no held requests: nothing to send (of what failed: --failed-lots, --failed-translations)",
@@ -199,10 +201,13 @@ fn retry(
     dry_run: bool,
 ) -> Outcome {
     let job = find(store, id)?;
-    let size = match dry_run {
-        true => store.read(|view| retry::retry_size(view, &job, scope))?,
-        false => store.write(now(), |tx| retry::retry(tx, &job, scope, config.images.check))?,
-    };
+    let size = store.read(|view| retry::retry_size(view, &job, scope))?;
+    if !dry_run {
+        let (lots, check_images) = (job_changes::LOTS, config.images.check);
+        store.write(now(), |tx| {
+            retry::retry(tx, &job, scope, &size, lots, check_images)
+        })?;
+    }
     let others = job.languages.iter().filter(|tag| !is_english(tag)).count();
     let vision = u64::from(size.vision);
     let translations = u64::from(size.translations) + vision * u64::try_from(others).unwrap_or(u64::MAX);

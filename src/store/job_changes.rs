@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::jobs::JobRow;
 use super::predicates::LIVE_JOB;
+use super::retry::{self, RetryScope};
 use super::settle::{self, JobLanguages};
 use super::{Stored, Tx, View, events};
 use crate::base::fields::Fields;
@@ -52,9 +53,10 @@ pub fn next(view: &View) -> Stored<Option<ChangingJob>> {
     Ok(query.query_row([], ChangingJob::read).optional()?)
 }
 
-/// Releases the held requests of an orphan, as an operator demands. Returns their number. The images of their
-/// lots are checked first if `check_images`. A lot without an image fails, as at its submission.
-pub fn release(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<usize> {
+/// Releases the held requests of an orphan, as an operator demands: of up to `lots` lots with the mark, the finisher
+/// those of the others. Returns their number. The images of their lots are checked first if `check_images`. A lot
+/// without an image fails, as at its submission.
+pub fn release(tx: &Tx<'_>, job: &JobRow, lots: u32, check_images: bool) -> Stored<usize> {
     let held: usize = tx
         .prepare_cached(&format!(
             "SELECT count(*) FROM requests r JOIN batch_jobs j ON j.seq = r.job
@@ -64,7 +66,7 @@ pub fn release(tx: &Tx<'_>, job: &JobRow, check_images: bool) -> Stored<usize> {
     if held > 0 {
         let detail = Fields::new().with("requests", held);
         events::record(tx, Some(&job.id), None, "released", detail)?;
-        begin(tx, job.seq, JobChange::Release, LOTS, check_images)?;
+        begin(tx, job.seq, JobChange::Release, lots, check_images)?;
     }
     Ok(held)
 }
@@ -78,8 +80,8 @@ pub(super) fn begin(tx: &Tx<'_>, job: i64, change: JobChange, lots: u32, check_i
     advance(tx, job, lots, check_images)
 }
 
-/// Changes up to `lots` more lots of a marked job. The last chunk ends the mark. The images of released lots are
-/// checked if `check_images`.
+/// Changes up to `lots` more lots of a marked job. The last chunk ends the mark. The images of lots that are sent are
+/// checked first if `check_images`.
 pub fn advance(tx: &Tx<'_>, job: i64, lots: u32, check_images: bool) -> Stored<()> {
     let job = tx
         .prepare_cached(
@@ -93,7 +95,12 @@ pub fn advance(tx: &Tx<'_>, job: i64, lots: u32, check_images: bool) -> Stored<(
     let last = chunk.last().map(|lot| lot.position);
     match job.change {
         JobChange::Cancel => cancel_lots(tx, &job, &chunk)?,
-        JobChange::Retry => {}
+        JobChange::RetryLots => {
+            retry::reopen_lots(tx, &job, RetryScope::FailedLots, &chunk, check_images)?;
+        }
+        JobChange::RetryTranslations => {
+            retry::reopen_lots(tx, &job, RetryScope::FailedTranslations, &chunk, check_images)?;
+        }
         JobChange::Release => {
             for lot in &chunk {
                 settle::release_lot(tx, lot.id, check_images)?;
@@ -109,8 +116,12 @@ pub fn advance(tx: &Tx<'_>, job: i64, lots: u32, check_images: bool) -> Stored<(
             if job.change == JobChange::Cancel {
                 end_cancellation(tx, &job)?;
             }
+            // Meanwhile no settled request moved the job on.
             tx.execute(
-                "UPDATE batch_jobs SET pending_change = NULL WHERE seq = ?",
+                "UPDATE batch_jobs SET pending_change = NULL,
+                        status = CASE WHEN status IN ('pending', 'processing') AND open_vision = 0
+                                      THEN 'translating' ELSE status END
+                 WHERE seq = ?",
                 [job.seq],
             )?
         }

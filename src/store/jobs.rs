@@ -280,11 +280,13 @@ pub fn count_webhooks(view: &View, id: &str) -> Stored<u32> {
     Ok(query.query_row([id], |row| row.get(0))?)
 }
 
-/// Up to `limit` jobs that are not final and whose requests are all settled.
+/// Up to `limit` jobs that are not final and whose requests are all settled. A job that is being changed may get
+/// more of them.
 pub fn settled(view: &View, limit: u32) -> Stored<Vec<JobRow>> {
     let mut query = view.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM batch_jobs
-         WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0 ORDER BY seq"
+         WHERE completed_at IS NULL AND open_vision = 0 AND open_translations = 0 AND pending_change IS NULL
+         ORDER BY seq"
     ))?;
     let rows = query.query_and_then([], job_row)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -1,17 +1,19 @@
 //! `jobs retry`: reopens a final job and sends its failed lots, or its failed translations, again. They are
-//! billed again.
+//! billed again. The job is open at once; its lots are reopened in chunks (see [`job_changes`]).
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use rusqlite::params;
 
+use super::job_changes::{self, ChangingJob, ChangingLot};
 use super::jobs::JobRow;
 use super::predicates::LIVE_BATCH;
 use super::settle::{self, AnswerOrigin};
-use super::{StoreError, Stored, Tx, View, events, images};
+use super::{StoreError, Stored, Tx, View, events, images, moved};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
-use crate::domain::job::{JobStatus, RequestState};
+use crate::domain::job::{JobChange, JobStatus, RequestState};
 
 /// What a retry sends again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,15 @@ pub enum RetryScope {
     FailedLots,
     /// The translations that failed of lots with a description, also where the lot has other texts.
     FailedTranslations,
+}
+
+impl RetryScope {
+    fn change(self) -> JobChange {
+        match self {
+            Self::FailedLots => JobChange::RetryLots,
+            Self::FailedTranslations => JobChange::RetryTranslations,
+        }
+    }
 }
 
 /// The requests that a retry sends.
@@ -57,9 +68,16 @@ impl FailedRequest {
     }
 }
 
-fn failed_requests(view: &View, job: &JobRow, scope: RetryScope) -> Stored<Vec<FailedRequest>> {
+/// The failed requests of those lots of a job that a retry sends.
+fn failed_requests(
+    view: &View,
+    job: &str,
+    lots: RangeInclusive<i64>,
+    scope: RetryScope,
+) -> Stored<Vec<FailedRequest>> {
     let condition = match scope {
-        RetryScope::FailedLots => "l.status = 'failed'",
+        // Without the sign SQLite would read all failed lots of the job for each chunk.
+        RetryScope::FailedLots => "+l.status = 'failed'",
         // A line without a verdict may still answer it.
         RetryScope::FailedTranslations => {
             "r.stage = 'translation' AND is_described AND NOT is_translated
@@ -73,9 +91,10 @@ fn failed_requests(view: &View, job: &JobRow, scope: RetryScope) -> Stored<Vec<F
                         WHERE t.lot = r.lot AND t.language = r.language
                             AND t.text IS NOT NULL) AS is_translated
          FROM batch_lots l JOIN requests r ON r.lot = l.id
-         WHERE l.batch_job_id = ? AND r.state = 'failed' AND {condition} ORDER BY r.id"
+         WHERE l.batch_job_id = ? AND l.position BETWEEN ? AND ? AND r.state = 'failed' AND {condition}
+         ORDER BY r.id"
     ))?;
-    let rows = query.query_map([&job.id], |row| {
+    let rows = query.query_map(params![job, lots.start(), lots.end()], |row| {
         let (stage, is_described) = (row.get("stage")?, row.get("is_described")?);
         Ok(FailedRequest {
             id: row.get("id")?,
@@ -109,34 +128,67 @@ fn size_of(failed: &[FailedRequest]) -> RetrySize {
 
 /// The requests that a retry of a job would send.
 pub fn retry_size(view: &View, job: &JobRow, scope: RetryScope) -> Stored<RetrySize> {
-    Ok(size_of(&failed_requests(view, job, scope)?))
+    Ok(size_of(&failed_requests(view, &job.id, 0..=i64::MAX, scope)?))
 }
 
-/// Reopens a final job for its failed lots or translations. Its webhooks report the new end under new ids; they replace
-/// deliveries that are still due.
+/// Reopens a final job for its failed lots or translations, and up to `lots` of its lots with it; the finisher reopens
+/// the others. `size` is what was read before. The webhooks of the job report the new end under new ids; they
+/// replace deliveries that are still due.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if the job is not final, is being cleaned, or a batch of it is not ingested yet.
-pub fn retry(tx: &Tx<'_>, job: &JobRow, scope: RetryScope, check_images: bool) -> Stored<RetrySize> {
+pub fn retry(
+    tx: &Tx<'_>,
+    job: &JobRow,
+    scope: RetryScope,
+    size: &RetrySize,
+    lots: u32,
+    check_images: bool,
+) -> Stored<()> {
     check_retry(tx, job)?;
-    let failed = failed_requests(tx, job, scope)?;
-    let size = size_of(&failed);
     if size.lots == 0 {
-        return Ok(size);
+        return Ok(());
     }
-    reopen_requests(tx, &failed, check_images)?;
-    reopen_job(tx, job, &failed)?;
-    // A text that came after the failure is paid for: it is an answer now.
-    for late in failed.iter().filter(|request| request.has_text) {
-        settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
-    }
+    let status = match size.vision {
+        0 => JobStatus::Translating,
+        _ => JobStatus::Pending,
+    };
+    let changed = tx.execute(
+        "UPDATE batch_jobs SET status = ?1, completed_at = NULL, error_message = NULL, updated_at = ?2, retried_at = ?2
+         WHERE seq = ?3 AND status = ?4 AND cleaning_since IS NULL",
+        params![status, tx.now, job.seq, job.status],
+    )?;
+    moved(changed, || {
+        format!("job {} is not {} any more", job.id, job.status)
+    })?;
     schedule_webhooks(tx, job)?;
     let detail = Fields::new()
         .with("lots", size.lots)
         .with("vision", size.vision)
         .with("translations", size.translations);
     events::record(tx, Some(&job.id), None, "retried", detail)?;
-    Ok(size)
+    job_changes::begin(tx, job.seq, scope.change(), lots, check_images)
+}
+
+/// Reopens the failed requests of some lots of a job.
+pub(super) fn reopen_lots(
+    tx: &Tx<'_>,
+    job: &ChangingJob,
+    scope: RetryScope,
+    lots: &[ChangingLot],
+    check_images: bool,
+) -> Stored<()> {
+    let (Some(first), Some(last)) = (lots.first(), lots.last()) else {
+        return Ok(());
+    };
+    let failed = failed_requests(tx, &job.id, first.position..=last.position, scope)?;
+    reopen_requests(tx, &failed, check_images)?;
+    count_reopened(tx, job.seq, &failed)?;
+    // A text that came after the failure is paid for: it is an answer now.
+    for late in failed.iter().filter(|request| request.has_text) {
+        settle::settle_answered(tx, &settle::get_request(tx, late.id)?, AnswerOrigin::Batch)?;
+    }
+    Ok(())
 }
 
 /// Refuses a retry of a job that has no failed lots to send again, or not yet.
@@ -166,30 +218,22 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
     }
 }
 
-/// Reopens a job whose requests are open again.
-fn reopen_job(tx: &Tx<'_>, job: &JobRow, failed: &[FailedRequest]) -> Stored<()> {
+/// Counts the requests of a job that are open again, and takes back that their lots were finished.
+fn count_reopened(tx: &Tx<'_>, job: i64, failed: &[FailedRequest]) -> Stored<()> {
     let lots: HashSet<i64> = failed.iter().map(|request| request.lot).collect();
     let failed_lots = failed.iter().filter(|request| request.is_lot_failed);
     let failed_lots: HashSet<i64> = failed_lots.map(|request| request.lot).collect();
     let opened = || failed.iter().filter(|request| !request.is_postponed());
-    let vision = count(opened(), Stage::Vision);
-    let status = match vision {
-        0 => JobStatus::Translating,
-        _ => JobStatus::Pending,
-    };
     tx.execute(
-        "UPDATE batch_jobs SET status = ?1, completed_at = NULL, error_message = NULL, updated_at = ?2, retried_at = ?2,
-                processed_lots = processed_lots - ?3, failed_lots = failed_lots - ?4, open_vision = ?5,
-                open_translations = ?6
-         WHERE seq = ?7",
+        "UPDATE batch_jobs SET processed_lots = processed_lots - ?, failed_lots = failed_lots - ?,
+                open_vision = open_vision + ?, open_translations = open_translations + ?
+         WHERE seq = ?",
         params![
-            status,
-            tx.now,
             lots.len(),
             failed_lots.len(),
-            vision,
+            count(opened(), Stage::Vision),
             count(opened(), Stage::Translation),
-            job.seq
+            job
         ],
     )?;
     Ok(())

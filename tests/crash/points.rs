@@ -55,6 +55,7 @@ const READ: &str = "answer read";
 const HALF: &str = "outcome half written";
 const COMMITTED: &str = "outcome committed";
 const SAME_FILE: &str = "same file";
+const RETRY: &str = "retry chunks";
 
 fn point(effect: &'static str, moment: &'static str, at: At, left: &'static str) -> Point {
     Point {
@@ -149,6 +150,13 @@ fn points() -> Vec<Point> {
         point("cancel chunks", "last half written", once("finisher", 2, Torn), "job.status = 'cancelled' AND job.changed_to = 60 AND delivery.state = 'scheduled'"),
         point("cancel chunks", "last committed", once("finisher", 2, Done), "job.status = 'cancelled' AND job.pending_change IS NULL AND delivery.state = 'due'"),
 
+        // The command reopens thirty lots with the mark, and each transaction of the finisher thirty more. The first one ended the failed job.
+        point(RETRY, "marked", once("finisher", 1, Ahead), "delivery.state = 'scheduled' AND job.changed_to = 30"),
+        point(RETRY, "second half written", once("finisher", 1, Torn), "delivery.state = 'scheduled' AND job.changed_to = 30"),
+        point(RETRY, "second committed", once("finisher", 1, Done), "delivery.state = 'scheduled' AND job.changed_to = 60"),
+        point(RETRY, "last half written", once("finisher", 2, Torn), "delivery.state = 'scheduled' AND job.changed_to = 60"),
+        point(RETRY, "last committed", once("finisher", 2, Done), "delivery.state = 'scheduled' AND job.pending_change IS NULL"),
+
         point("delete", "before it is sent", delete(Before), "batch.cleaned_at IS NULL"),
         point("delete", ANSWERED, delete(Answered), "batch.cleaned_at IS NULL"),
         point("delete", READ, delete(Read), "batch.cleaned_at IS NULL"),
@@ -196,6 +204,13 @@ impl Point {
                 rig.wait_for("SELECT 1 FROM openai_batches WHERE openai_status = 'in_progress'");
                 rig.strike(strike);
                 rig.cancel_and_be_killed();
+            } else if self.effect == RETRY {
+                rig.faults(&json!([{"fault": "refusal_line"}]));
+                rig.submit(80, &["en"]);
+                rig.wait_until_through();
+                rig.no_faults();
+                rig.strike(strike);
+                rig.retry_and_be_killed();
             } else {
                 if self.effect == SAME_FILE {
                     rig.faults(&json!([{"fault": "file_lag_fail", "times": 1}]));
@@ -218,14 +233,14 @@ impl Point {
         rig.finish(Expected::default());
     }
 
-    /// A query that counts the newest job if the database holds the state that this point names.
+    /// A query that gives 1 if the database holds the state that this point names of the newest job.
     fn left(&self, rig: &Rig, stage: &str) -> String {
         format!(
             "WITH job AS (SELECT j.* FROM batch_jobs j JOIN batch_lots l ON l.batch_job_id = j.id WHERE l.lot_id = 'LOT-{}-0'),
              batch AS (SELECT b.*, (SELECT count(*) FROM batch_lines l WHERE l.batch_id = b.id) AS claimed
                        FROM openai_batches b WHERE b.stage = '{stage}' AND b.id > {}),
              delivery AS (SELECT d.* FROM webhook_deliveries d JOIN job ON job.id = d.batch_job_id)
-             SELECT count(*) FROM (SELECT 1) LEFT JOIN job LEFT JOIN batch LEFT JOIN delivery WHERE {}",
+             SELECT EXISTS (SELECT 1 FROM (SELECT 1) LEFT JOIN job LEFT JOIN batch LEFT JOIN delivery WHERE {})",
             rig.jobs.len(),
             rig.number("SELECT coalesce(max(id), 0) FROM openai_batches"),
             self.left

@@ -118,6 +118,8 @@ text_enum! {
         /// An operator releases the job's held requests.
         Release = "release",
         /// An operator reopens the job's failed lots.
-        Retry = "retry",
+        RetryLots = "retry_lots",
+        /// An operator reopens the job's failed translations.
+        RetryTranslations = "retry_translations",
     }
 }

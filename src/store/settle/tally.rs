@@ -31,7 +31,8 @@ pub(in crate::store) fn write_tallies(tx: &Tx<'_>) -> Stored<()> {
     let mut count = tx.prepare_cached(
         "UPDATE batch_jobs SET open_vision = open_vision - ?1, open_translations = open_translations - ?2 + ?3,
                 processed_lots = processed_lots + ?4, failed_lots = failed_lots + ?5, updated_at = ?6,
-                status = CASE WHEN status IN ('pending', 'processing') AND open_vision = ?1 THEN 'translating' ELSE status END
+                status = CASE WHEN status IN ('pending', 'processing') AND open_vision = ?1 AND pending_change IS NULL
+                              THEN 'translating' ELSE status END
          WHERE seq = ?7",
     )?;
     for (job, tally) in tallies {

@@ -42,6 +42,7 @@ impl Rig {
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             lots,
             cancelled: false,
+            retried: false,
         };
         (job, body.to_string())
     }
@@ -107,6 +108,16 @@ impl Rig {
         self.wait_until_killed();
         let cancelled = "SELECT count(*) FROM batch_jobs WHERE completed_at IS NULL";
         assert!(!confirmed || self.number(cancelled) == 0);
+    }
+
+    /// Has an operator send the failed lots of the newest job again, and waits until the shim has killed the daemon.
+    pub fn retry_and_be_killed(&mut self) {
+        let job = self.jobs.last_mut().unwrap();
+        job.retried = true;
+        let id = job.id.clone();
+        let (status, said) = self.command(&["jobs", "retry", &id, "--failed-lots"]);
+        assert_eq!(status, Some(0), "{said}");
+        self.wait_until_killed();
     }
 
     /// The status of the listener's health endpoint.

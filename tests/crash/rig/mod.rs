@@ -46,6 +46,8 @@ pub struct Job {
     lots: Vec<Lot>,
     /// Whether the client cancelled it.
     cancelled: bool,
+    /// Whether all of its lots failed first, and an operator sent them again.
+    retried: bool,
 }
 
 /// The options that differ between tests.

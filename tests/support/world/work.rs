@@ -163,7 +163,11 @@ impl World {
         let check = self.config.images.check;
         let retried = self.survive(|world| {
             world.store().write(now, |tx| match jobs::by_id(tx, job)? {
-                Some(job) => retry::retry(tx, &job, RetryScope::FailedLots, check).map(|cost| cost.lots > 0),
+                Some(job) => {
+                    let size = retry::retry_size(tx, &job, RetryScope::FailedLots)?;
+                    retry::retry(tx, &job, RetryScope::FailedLots, &size, CHUNK, check)?;
+                    Ok(size.lots > 0)
+                }
                 None => Ok(false),
             })
         });
