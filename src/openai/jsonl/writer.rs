@@ -34,7 +34,7 @@ pub fn encode_request_line(
         body,
     })?;
     // Line breaks in strings are escaped. A `RawValue` may have line breaks between its members.
-    if line.contains(&b'\n') || line.contains(&b'\r') {
+    if memchr::memchr2(b'\n', b'\r', &line).is_some() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("the body of {custom_id} is not on one line"),
@@ -53,25 +53,20 @@ fn escape_line_separators(line: Vec<u8>) -> Vec<u8> {
         ("\u{2028}".as_bytes(), b"\\u2028"),
         ("\u{2029}".as_bytes(), b"\\u2029"),
     ];
-    // These bytes begin the three characters. Most texts have neither.
-    if !line.contains(&0xC2) && !line.contains(&0xE2) {
-        return line;
-    }
-    let separator_at = |rest: &[u8]| SEPARATORS.iter().find(|(raw, _)| rest.starts_with(raw));
-    let mut escaped = Vec::with_capacity(line.len() + 64);
-    let mut rest = line.as_slice();
-    while let [first, after @ ..] = rest {
-        match separator_at(rest) {
-            Some((raw, escape)) => {
-                escaped.extend_from_slice(escape);
-                rest = &rest[raw.len()..];
-            }
-            None => {
-                escaped.push(*first);
-                rest = after;
-            }
+    let mut escaped = Vec::new();
+    let mut copied = 0;
+    // These bytes begin the three characters. They also begin others, such as typographic quotes and dashes.
+    for at in memchr::memchr2_iter(0xC2, 0xE2, &line) {
+        if let Some((raw, escape)) = SEPARATORS.iter().find(|(raw, _)| line[at..].starts_with(raw)) {
+            escaped.extend_from_slice(&line[copied..at]);
+            escaped.extend_from_slice(escape);
+            copied = at + raw.len();
         }
     }
+    if copied == 0 {
+        return line;
+    }
+    escaped.extend_from_slice(&line[copied..]);
     escaped
 }
 

@@ -22,7 +22,7 @@ pub struct UnreadLines {
     pub outcome: Outcome,
     /// Why they have it; `None` if the reason of the batch says it.
     pub error: Option<String>,
-    /// What is wrong with those that OpenAI blames for the refusal of the batch, by their number from 1.
+    /// The errors of those that OpenAI blames for the refusal of the batch, by their number from 1.
     pub blamed: HashMap<u64, String>,
 }
 
