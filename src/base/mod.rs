@@ -10,3 +10,4 @@ pub mod percent;
 pub mod private_file;
 pub mod text_enum;
 pub mod thread_group;
+pub mod thread_pool;

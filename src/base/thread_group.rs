@@ -39,18 +39,34 @@ impl ThreadGroup {
     /// # Errors
     /// If the system refuses a further thread.
     pub fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.spawn_temporary(name, move || {
+            run();
+            false
+        })
+    }
+
+    /// Starts a thread of this group that may end. `run` returns whether the process can do without it from then on;
+    /// then its end is not reported.
+    ///
+    /// # Errors
+    /// If the system refuses a further thread.
+    pub fn spawn_temporary(
+        &self,
+        name: &str,
+        run: impl FnOnce() -> bool + Send + 'static,
+    ) -> std::io::Result<()> {
         let end_reporter = EndReporter {
             name: name.to_owned(),
             ends: self.ends.clone(),
+            is_expected: false,
         };
         let handle = spawn_ungrouped(name, move || {
-            let _end_reporter = end_reporter;
-            run();
+            let mut end_reporter = end_reporter;
+            end_reporter.is_expected = run();
         })?;
-        self.handles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(handle);
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.retain(|handle| !handle.is_finished());
+        handles.push(handle);
         Ok(())
     }
 
@@ -73,10 +89,15 @@ impl ThreadGroup {
 struct EndReporter {
     name: String,
     ends: Sender<ThreadEnd>,
+    /// Whether the process can do without the thread.
+    is_expected: bool,
 }
 
 impl Drop for EndReporter {
     fn drop(&mut self) {
+        if self.is_expected {
+            return;
+        }
         let end = ThreadEnd {
             name: std::mem::take(&mut self.name),
             panicked: thread::panicking(),

@@ -18,6 +18,7 @@ use crate::api::Api;
 use crate::base::clock::Clock;
 use crate::base::private_file::make_private_folder;
 use crate::base::thread_group::ThreadGroup;
+use crate::base::thread_pool::{PoolSize, PoolThread, ThreadPool};
 use crate::config::Config;
 use crate::http::Server;
 use crate::openai::BatchApi;
@@ -42,7 +43,7 @@ use crate::workers::submitter::Submitter;
 use crate::workers::synchronous::SynchronousCaller;
 use crate::workers::wakeups::{Topic, Wakeups};
 use crate::workers::webhook_sender::WebhookSender;
-use crate::workers::worker::Worker;
+use crate::workers::worker::{Successor, Worker};
 
 /// How long a connection to a webhook's or an image's host may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +84,7 @@ impl Daemon {
             config,
         };
         shared.start_workers(shared.workers(&client)?)?;
+        shared.start_callers(&client)?;
         let servers = shared.start_listeners(client)?;
         shared.start_watchdog(&servers)?;
         log::info!(
@@ -114,7 +116,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Every worker of this configuration. The watchdog is started after them.
+    /// Every worker of which there is one. The watchdog is started after them.
     fn workers(&self, client: &Arc<OpenAiClient>) -> Result<WorkerList, DaemonError> {
         let (store, clock, config) = (&self.store, &self.clock, &self.config);
         let (outbound, health) = (&self.outbound, &self.health);
@@ -140,12 +142,6 @@ impl Shared {
                 config.clone(),
             ));
         }
-        workers.add_several(synchronous_callers(config), || {
-            SynchronousCaller::new(store.clone(), client.clone(), clock.clone(), config.clone())
-        });
-        workers.add_several(config.webhooks.concurrency, || {
-            WebhookSender::new(store.clone(), outbound.clone(), clock.clone(), config.clone())
-        });
         if !config.alerts.heartbeat_url.is_empty() {
             workers.add(Heartbeat::new(health.clone(), outbound.clone(), config.clone()));
         }
@@ -169,22 +165,76 @@ impl Shared {
 
     fn start_workers(&self, workers: WorkerList) -> Result<(), DaemonError> {
         // All of them are registered before the first one starts: a worker that never ticks is late, too.
-        for (name, worker) in &workers.named {
-            self.health.register(name, worker.longest_tick());
+        for worker in &workers.0 {
+            self.health.register(worker.name(), worker.longest_tick());
         }
-        for (name, worker) in workers.named {
+        for worker in workers.0 {
             let woken = self.wakeups.subscribe(worker.subscriptions());
-            self.start_worker(name, worker, woken)?;
+            self.start_worker(worker, woken)?;
         }
         Ok(())
     }
 
-    fn start_worker(
+    /// Starts the workers of which several may wait for answers from the outside at the same time.
+    fn start_callers(&self, client: &Arc<OpenAiClient>) -> Result<(), DaemonError> {
+        let (store, clock, config) = (&self.store, &self.clock, &self.config);
+        let of = (
+            store.clone(),
+            self.outbound.clone(),
+            clock.clone(),
+            config.clone(),
+        );
+        self.start_pool("webhook_sender", config.webhooks.concurrency, move |successor| {
+            let (store, outbound, clock, config) = of.clone();
+            Box::new(WebhookSender::new(store, outbound, clock, config).with_successor(successor))
+        })?;
+        let of = (store.clone(), client.clone(), clock.clone(), config.clone());
+        self.start_pool("synchronous", synchronous_callers(config), move |successor| {
+            let (store, client, clock, config) = of.clone();
+            Box::new(SynchronousCaller::new(store, client, clock, config).with_successor(successor))
+        })
+    }
+
+    /// Starts a pool of up to `most` workers. One of them waits for work.
+    fn start_pool(
         &self,
-        name: String,
-        worker: Box<dyn Worker>,
-        woken: Receiver<()>,
+        name: &str,
+        most: u32,
+        make: impl Fn(Successor) -> Box<dyn Worker> + Send + Sync + 'static,
     ) -> Result<(), DaemonError> {
+        if most == 0 {
+            return Ok(());
+        }
+        let size = PoolSize::one_waits(usize::try_from(most).unwrap_or(usize::MAX));
+        let (stopped, wakeups) = (self.stopped.clone(), self.wakeups.clone());
+        let (health, clock) = (self.health.clone(), self.clock.clone());
+        let run = move |thread: &Arc<PoolThread>| {
+            let begun = thread.clone();
+            let worker = make(Successor::new(move || begun.begin_work()));
+            health.register(&thread.name(), worker.longest_tick());
+            let thread = WorkerThread {
+                name: thread.name(),
+                woken: wakeups.subscribe(worker.subscriptions()),
+                worker,
+                stopped: stopped.clone(),
+                wakeups: wakeups.clone(),
+                health: health.clone(),
+                clock: clock.clone(),
+                pool: Some(thread.clone()),
+            };
+            thread.run()
+        };
+        match ThreadPool::start(&self.group, name, size, run) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(DaemonError::Thread {
+                name: name.to_owned(),
+                error,
+            }),
+        }
+    }
+
+    fn start_worker(&self, worker: Box<dyn Worker>, woken: Receiver<()>) -> Result<(), DaemonError> {
+        let name = worker.name().to_owned();
         let thread = WorkerThread {
             name: name.clone(),
             worker,
@@ -193,9 +243,10 @@ impl Shared {
             wakeups: self.wakeups.clone(),
             health: self.health.clone(),
             clock: self.clock.clone(),
+            pool: None,
         };
         self.group
-            .spawn(&name, move || thread.run())
+            .spawn_temporary(&name, move || thread.run())
             .map_err(|error| DaemonError::Thread { name, error })
     }
 
@@ -237,28 +288,17 @@ impl Shared {
         };
         let interval = sd_notify::watchdog_enabled();
         let watchdog = Watchdog::new(self.store.clone(), self.health.clone(), address, interval);
-        self.start_worker(watchdog.name().into(), Box::new(watchdog), never())
+        self.start_worker(Box::new(watchdog), never())
     }
 }
 
-/// Workers with the names of their threads.
+/// The workers of which there is one.
 #[derive(Default)]
-struct WorkerList {
-    named: Vec<(String, Box<dyn Worker>)>,
-}
+struct WorkerList(Vec<Box<dyn Worker>>);
 
 impl WorkerList {
     fn add(&mut self, worker: impl Worker + 'static) {
-        self.named.push((worker.name().into(), Box::new(worker)));
-    }
-
-    /// Adds workers of one kind, numbered from 1.
-    fn add_several<W: Worker + 'static>(&mut self, count: u32, make: impl Fn() -> W) {
-        for number in 1..=count {
-            let worker = make();
-            self.named
-                .push((format!("{}-{number}", worker.name()), Box::new(worker)));
-        }
+        self.0.push(Box::new(worker));
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, select};
 
 use crate::base::clock::Clock;
+use crate::base::thread_pool::PoolThread;
 use crate::ops::Health;
 use crate::workers::wakeups::Wakeups;
 use crate::workers::worker::{Worker, WorkerError};
@@ -27,11 +28,14 @@ pub(super) struct WorkerThread {
     pub(super) wakeups: Wakeups,
     pub(super) health: Arc<Health>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Its place in a pool of workers of one kind; `None` if it is the only one.
+    pub(super) pool: Option<Arc<PoolThread>>,
 }
 
 impl WorkerThread {
-    /// Ticks until the daemon stops, or until an error that cannot pass.
-    pub(super) fn run(mut self) {
+    /// Ticks until the daemon stops, until enough others of its kind wait for work, or until an error that cannot
+    /// pass. Returns whether the daemon can go on without it.
+    pub(super) fn run(mut self) -> bool {
         let mut last_error = None;
         loop {
             self.health.record_tick_start(&self.name);
@@ -42,28 +46,34 @@ impl WorkerThread {
                     if last_error.take().is_some() {
                         log::info!(event = "recovered", worker:% = self.name; "");
                     }
+                    // Another one that wakes now must see that this one waits.
+                    let ends = self.pool.as_ref().is_some_and(|thread| thread.end_work());
                     if next.worked {
                         self.worker
                             .notifies()
                             .into_iter()
                             .for_each(|topic| self.wakeups.notify(topic));
                     }
+                    if ends {
+                        self.health.forget(&self.name);
+                        return true;
+                    }
                     wait
                 }
                 Err(error) => match self.handle_error(&error, &mut last_error) {
                     Some(wait) => wait,
-                    None => return,
+                    None => return false,
                 },
             };
             let stopped = &self.stopped;
             if wait.is_zero() {
                 select! {
-                    recv(stopped) -> _ => return,
+                    recv(stopped) -> _ => return true,
                     default => continue,
                 }
             }
             select! {
-                recv(stopped) -> _ => return,
+                recv(stopped) -> _ => return true,
                 recv(self.woken) -> _ => {}
                 default(wait) => {}
             }
@@ -141,8 +151,11 @@ mod tests {
             wakeups,
             health: health.clone(),
             clock,
+            pool: None,
         };
-        group.spawn("doomed", move || thread.run()).expect("a thread");
+        group
+            .spawn_temporary("doomed", move || thread.run())
+            .expect("a thread");
         let ended = wait_for_end(&never::<()>(), &endings).expect_err("it ends by itself");
         (
             ended.to_string(),

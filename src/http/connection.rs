@@ -25,6 +25,7 @@ use super::request_context::RequestContext;
 use super::request_head::{self, RequestHead};
 use super::response_writer::{ResponseWriter, worker_failure};
 use crate::base::clock::Clock;
+use crate::base::thread_pool::ThreadPool;
 
 /// How long the server lingers, so that the client can read the last response.
 const LINGER: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub struct ConnectionHandler {
     pub clock: Arc<dyn Clock>,
     /// The way to the workers.
     pub inner: Arc<InnerServer>,
+    /// The threads of the workers.
+    pub workers: Arc<ThreadPool>,
     /// The permits of the connections.
     pub limiter: Arc<ConnectionLimiter>,
     /// The memory for the bodies of all requests.
@@ -240,6 +243,9 @@ impl ConnectionHandler {
         body: Vec<Vec<u8>>,
     ) -> io::Result<UnixStream> {
         let mut inner = self.inner.connect()?;
+        if !self.workers.start_if_none_waits() {
+            return Err(io::Error::other("the system refuses a thread"));
+        }
         let mut first = write_request_head(head, &context.id, context.peer).into_bytes();
         let mut pieces = body.into_iter();
         if let Some(piece) = pieces.next() {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::connection_limiter::ConnectionLimiter;
-use super::worker::OutgoingResponse;
+use super::worker::{IDLE, OutgoingResponse};
 use crate::base::clock::Clock;
+use crate::base::thread_pool::PoolThread;
 
 /// An owner's response is cut for one of another owner if it has this many more than that one.
 const SURPLUS: usize = 2;
@@ -74,9 +75,32 @@ impl Downloads {
         None
     }
 
-    /// Writes responses until [`Self::close`], then those that are left.
-    pub fn run(&self) {
-        while let Some((id, response)) = self.next() {
+    /// Writes responses until [`Self::close`], then those that are left; or until none comes for [`IDLE`]. Returns
+    /// true: the server can do without this thread then.
+    pub fn run(&self, thread: &PoolThread) -> bool {
+        loop {
+            let (state, wait) = self
+                .changed
+                .wait_timeout_while(self.lock(), IDLE, |state| {
+                    state.waiting.is_empty() && !state.is_closed
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            let (is_closed, has_work) = (state.is_closed, !state.waiting.is_empty());
+            drop(state);
+            if has_work {
+                thread.begin_work();
+                self.write_next();
+                thread.end_work();
+            } else if is_closed || wait.timed_out() && thread.end_wait() {
+                return true;
+            }
+        }
+    }
+
+    /// Writes the next response, if one waits.
+    pub fn write_next(&self) {
+        let next = self.next(&mut self.lock());
+        if let Some((id, response)) = next {
             response.write();
             self.lock().running.remove(&id);
         }
@@ -88,12 +112,8 @@ impl Downloads {
         self.changed.notify_all();
     }
 
-    /// Waits for the next response: the first one of the owner with the fewest running ones.
-    fn next(&self) -> Option<(String, OutgoingResponse)> {
-        let mut state = self
-            .changed
-            .wait_while(self.lock(), |state| state.waiting.is_empty() && !state.is_closed)
-            .unwrap_or_else(PoisonError::into_inner);
+    /// The next response: the first one of the owner with the fewest running ones.
+    fn next(&self, state: &mut State) -> Option<(String, OutgoingResponse)> {
         let running = |response: &OutgoingResponse| state.running_of(&response.owner).count();
         let (at, _) = state
             .waiting

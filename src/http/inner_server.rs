@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tiny_http::ConfigListenAddr;
 use uuid::Uuid;
@@ -21,10 +22,17 @@ const MAX_PATH_BYTES: usize = 107;
 
 /// The server behind the private socket.
 pub struct InnerServer {
-    /// `None` once closed. Dropping the last reference removes socket and folder.
-    current: Mutex<Option<Arc<InnerListener>>>,
+    current: Mutex<Current>,
     sockets: AtomicU64,
     receivers: usize,
+}
+
+/// The state of an inner server. Dropping the last reference removes socket and folder.
+enum Current {
+    /// No connection was opened yet: tiny_http's threads are not needed.
+    Unused(Arc<SocketFolder>),
+    Listening(Arc<InnerListener>),
+    Closed,
 }
 
 /// One tiny_http and its socket. The order of the fields matters, since they are dropped in this order:
@@ -36,43 +44,43 @@ struct InnerListener {
 }
 
 impl InnerServer {
-    /// Starts to listen. `receivers` threads call [`InnerServer::receive`].
+    /// Prepares the folder of the socket. Up to `receivers` threads call [`InnerServer::receive`].
     ///
     /// # Errors
-    /// If the folder or the socket cannot be created.
-    pub fn start(receivers: usize) -> io::Result<Self> {
-        let folder = Arc::new(SocketFolder::create()?);
+    /// If the folder cannot be created.
+    pub fn new(receivers: usize) -> io::Result<Self> {
         Ok(Self {
-            current: Mutex::new(Some(Arc::new(InnerListener::start(&folder, 0)?))),
-            sockets: AtomicU64::new(1),
+            current: Mutex::new(Current::Unused(Arc::new(SocketFolder::create()?))),
+            sockets: AtomicU64::new(0),
             receivers,
         })
     }
 
-    /// Waits for the next request; `None` once closed.
-    pub fn receive(&self) -> Option<tiny_http::Request> {
-        loop {
-            let listening = self.current()?;
-            match listening.tiny.recv() {
-                Ok(request) => return Some(request),
-                // `unblock` woke this thread. An error of the system would have a number.
-                Err(error) if error.raw_os_error().is_none() => {}
-                Err(error) => {
-                    // If this fails, the next call of `connect` tries it again.
-                    if let Err(error) = self.replace(&listening, &error) {
-                        log::error!(event = "http_inner_listener_down", error:%; "");
-                    }
+    /// Waits for the next request, after the first [`InnerServer::connect`]. `None` once closed; `Some(None)` if none
+    /// came for about `within`.
+    pub fn receive(&self, within: Duration) -> Option<Option<tiny_http::Request>> {
+        let listening = self.current()?;
+        match listening.tiny.recv_timeout(within) {
+            Ok(Some(request)) => Some(Some(request)),
+            // The time is over, or `unblock` woke this thread.
+            Ok(None) => self.current().map(|_| None),
+            Err(error) => {
+                // If this fails, the next call of `connect` tries it again.
+                if let Err(error) = self.replace(&listening, &error) {
+                    log::error!(event = "http_inner_listener_down", error:%; "");
                 }
+                Some(None)
             }
         }
     }
 
-    /// Opens a connection to tiny_http.
+    /// Opens a connection to tiny_http, which the first one starts.
     ///
     /// # Errors
     /// If the system refuses it, or the server is closed.
     pub fn connect(&self) -> io::Result<UnixStream> {
         let closed = || io::Error::from(ErrorKind::NotConnected);
+        self.start_if_unused()?;
         let listening = self.current().ok_or_else(closed)?;
         match UnixStream::connect(&listening.path) {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
@@ -85,20 +93,32 @@ impl InnerServer {
 
     /// Makes every [`InnerServer::receive`] return `None`.
     pub fn close(&self) {
-        let closed = self.lock().take();
-        if let Some(listening) = closed {
+        let before = std::mem::replace(&mut *self.lock(), Current::Closed);
+        if let Current::Listening(listening) = before {
             self.wake_receivers(&listening);
         }
+    }
+
+    fn start_if_unused(&self) -> io::Result<()> {
+        let mut current = self.lock();
+        if let Current::Unused(folder) = &*current {
+            *current = Current::Listening(self.start_listener(folder)?);
+        }
+        Ok(())
+    }
+
+    fn start_listener(&self, folder: &Arc<SocketFolder>) -> io::Result<Arc<InnerListener>> {
+        let number = self.sockets.fetch_add(1, Ordering::Relaxed);
+        InnerListener::start(folder, number).map(Arc::new)
     }
 
     /// Starts a new tiny_http in place of a broken one.
     fn replace(&self, broken: &Arc<InnerListener>, why: &io::Error) -> io::Result<()> {
         let mut current = self.lock();
         // Another thread may have replaced it already.
-        if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
+        if matches!(&*current, Current::Listening(it) if Arc::ptr_eq(it, broken)) {
             log::warn!(event = "http_inner_listener_again", error:% = why; "");
-            let number = self.sockets.fetch_add(1, Ordering::Relaxed);
-            *current = Some(Arc::new(InnerListener::start(&broken.folder, number)?));
+            *current = Current::Listening(self.start_listener(&broken.folder)?);
             drop(current);
             self.wake_receivers(broken);
         }
@@ -111,11 +131,15 @@ impl InnerServer {
         }
     }
 
+    /// The listener, unless this is unused or closed.
     fn current(&self) -> Option<Arc<InnerListener>> {
-        self.lock().clone()
+        match &*self.lock() {
+            Current::Listening(listening) => Some(listening.clone()),
+            Current::Unused(_) | Current::Closed => None,
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<InnerListener>>> {
+    fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -185,15 +209,18 @@ mod tests {
 
     #[test]
     fn a_dead_listener_is_replaced_and_nothing_stays_behind() {
-        let inner = Arc::new(InnerServer::start(1).unwrap());
+        let inner = Arc::new(InnerServer::new(1).unwrap());
+        inner.start_if_unused().unwrap();
         let folder = inner.current().unwrap().folder.0.clone();
         let mode = std::fs::metadata(&folder).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o700);
         let receiver = {
             let inner = Arc::clone(&inner);
             thread_group::spawn_ungrouped("receiver", move || {
-                while let Some(request) = inner.receive() {
-                    request.respond(tiny_http::Response::empty(204)).unwrap();
+                while let Some(received) = inner.receive(Duration::from_secs(1)) {
+                    received
+                        .into_iter()
+                        .for_each(|request| request.respond(tiny_http::Response::empty(204)).unwrap());
                 }
             })
             .unwrap()

@@ -1,8 +1,9 @@
 //! Starts and stops an HTTP server.
 //!
-//! Its threads belong to a thread group: one accepts connections, `workers` threads call the handler, and
-//! `downloads` threads write long responses at their clients' pace. Each connection has a thread outside of
-//! the group, which ends with it. A panic in the handler ends its worker. The daemon watches the group and
+//! Its threads belong to a thread group: one accepts connections, up to `workers` threads call the handler, and up
+//! to `downloads` threads write long responses at their clients' pace. Only the first is there while the server is
+//! idle. Each connection has a thread outside of the group, which ends with it. A panic in the handler ends its
+//! worker. The daemon watches the group and
 //! stops then, since the request may have left something half-done. The client gets a 500.
 
 use std::io;
@@ -25,6 +26,7 @@ use super::response_writer::ResponseWriter;
 use super::worker::RequestWorker;
 use crate::base::clock::Clock;
 use crate::base::thread_group::ThreadGroup;
+use crate::base::thread_pool::{PoolSize, PoolThread, ThreadPool};
 
 /// A running server. Dropping it stops it at once.
 pub struct Server {
@@ -52,7 +54,7 @@ impl Server {
         handler: Arc<dyn Handler>,
     ) -> io::Result<Self> {
         lower_to_descriptor_limit(name, &mut limits);
-        let inner = Arc::new(InnerServer::start(limits.workers)?);
+        let inner = Arc::new(InnerServer::new(limits.workers)?);
         let limiter = Arc::new(ConnectionLimiter::new(
             limits.connections,
             limits.connections_per_peer,
@@ -72,22 +74,23 @@ impl Server {
             listening: TcpStream::from(OwnedFd::from(socket.try_clone()?)),
             running: Mutex::new(Some(running)),
         };
-        for number in 1..=limits.downloads {
-            let downloads = Arc::clone(&downloads);
-            group.spawn(&format!("{name}-long-{number}"), move || downloads.run())?;
-        }
-        for number in 1..=limits.workers {
-            let worker = RequestWorker {
-                inner: Arc::clone(&inner),
-                handler: Arc::clone(&handler),
-                downloads: Arc::clone(&downloads),
-            };
-            group.spawn(&format!("{name}-{number}"), move || worker.run())?;
-        }
+        let queue = Arc::clone(&downloads);
+        let run = move |thread: &Arc<PoolThread>| queue.run(thread);
+        let size = PoolSize::on_demand(limits.downloads);
+        let long = ThreadPool::start(group, &format!("{name}-long"), size, run)?;
+        let worker = RequestWorker {
+            inner: Arc::clone(&inner),
+            handler: Arc::clone(&handler),
+            downloads,
+            download_threads: long,
+        };
+        let run = move |thread: &Arc<PoolThread>| worker.run(thread);
+        let workers = ThreadPool::start(group, name, PoolSize::on_demand(limits.workers), run)?;
         let connections = Arc::new(ConnectionHandler {
             limiter,
             budget: MemoryBudget::new(limits.body_budget),
             inner,
+            workers,
             responses: ResponseWriter::new(Arc::clone(&clock), handler),
             clock,
             limits,

@@ -4,6 +4,7 @@ use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::connection_limiter::peer_network;
 use super::downloads::Downloads;
@@ -12,6 +13,10 @@ use super::inner_protocol::{read_request, write_response};
 use super::inner_server::InnerServer;
 use super::message::{Response, ResponseBody};
 use super::response_writer::{BUFFERED_RESPONSE_BYTES, handler_fields, with_retry_after};
+use crate::base::thread_pool::{PoolThread, ThreadPool};
+
+/// How long a thread waits for the next request or response.
+pub const IDLE: Duration = Duration::from_secs(10);
 
 /// A stream that ends within this length is sent as bytes. The connection reads these from the worker at
 /// once, and holds them in memory until the client has received them.
@@ -23,16 +28,28 @@ pub struct RequestWorker {
     pub inner: Arc<InnerServer>,
     /// The program that answers requests.
     pub handler: Arc<dyn Handler>,
-    /// The threads for long responses.
+    /// The long responses.
     pub downloads: Arc<Downloads>,
+    /// The threads for them.
+    pub download_threads: Arc<ThreadPool>,
 }
 
 impl RequestWorker {
-    /// Handles requests until the inner server is closed.
-    pub fn run(&self) {
-        while let Some(request) = self.inner.receive() {
-            self.handle(request);
+    /// Handles requests until the inner server is closed, or until none comes for [`IDLE`]. Returns true: the server
+    /// can do without this thread then.
+    pub fn run(&self, thread: &PoolThread) -> bool {
+        while let Some(received) = self.inner.receive(IDLE) {
+            match received {
+                Some(request) => {
+                    thread.begin_work();
+                    self.handle(request);
+                    thread.end_work();
+                }
+                None if thread.end_wait() => break,
+                None => {}
+            }
         }
+        true
     }
 
     fn handle(&self, mut inner_request: tiny_http::Request) {
@@ -70,7 +87,8 @@ impl RequestWorker {
         match unsent {
             Some(refused) if is_long && refused.is_stream() => refused.refuse(&*self.handler),
             Some(short) => short.write(),
-            None => {}
+            None if self.download_threads.start_if_none_waits() => {}
+            None => self.downloads.write_next(),
         }
     }
 }

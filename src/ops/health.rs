@@ -102,6 +102,11 @@ impl Health {
         lock(&self.threads).insert(thread.to_owned(), health);
     }
 
+    /// Removes a thread that has ended because there was no work for it.
+    pub fn forget(&self, thread: &str) {
+        lock(&self.threads).remove(thread);
+    }
+
     /// Records that a thread begins a tick.
     pub fn record_tick_start(&self, thread: &str) {
         let now = self.clock.now().steady;

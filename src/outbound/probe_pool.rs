@@ -1,14 +1,15 @@
-//! A fixed pool of threads that probe images.
+//! The threads that probe images. They start when there are images to probe, and end when there are none.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::client::GuardedClient;
 use super::image_probe::{ImageLimits, ImageProblem};
 use crate::base::thread_group::ThreadGroup;
+use crate::base::thread_pool::{PoolSize, PoolThread, ThreadPool};
 
 /// How much of an image a probe looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,37 +30,48 @@ pub struct ProbeResult {
     pub took: Duration,
 }
 
-/// The pool of threads. Dropping it ends them. A caller starts as many probes at once as there are threads.
+/// How long a thread waits for the next image.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The pool of threads. Dropping it ends them. A caller starts as many probes at once as there may be threads.
 pub struct ProbePool {
+    threads: Arc<ThreadPool>,
     to_threads: Sender<(String, ProbeDepth)>,
     from_threads: Receiver<ProbeResult>,
 }
 
 impl ProbePool {
-    /// Starts `threads` threads that probe images. Each calls `notify` when a result is there.
+    /// A pool of up to `threads` threads. Each calls `notify` when a result is there.
     ///
     /// # Errors
-    /// If the system refuses a further thread.
+    /// If the system refuses a thread.
     pub fn start(
         group: &ThreadGroup,
         client: &Arc<GuardedClient>,
         threads: u32,
-        notify: impl Fn() + Clone + Send + 'static,
+        notify: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (to_threads, urls) = unbounded::<(String, ProbeDepth)>();
         let (finished, from_threads) = unbounded();
-        for number in 1..=threads {
-            let (client, urls, finished) = (client.clone(), urls.clone(), finished.clone());
-            let notify = notify.clone();
-            group.spawn(&format!("image-{number}"), move || {
-                for (url, depth) in urls {
-                    // Sending fails only if the daemon is stopping and has dropped the pool.
-                    drop(finished.send(probe(&client, url, depth)));
-                    notify();
+        let client = client.clone();
+        let size = PoolSize::on_demand(usize::try_from(threads).unwrap_or(usize::MAX));
+        let run = move |thread: &Arc<PoolThread>| {
+            loop {
+                match urls.recv_timeout(IDLE) {
+                    Ok((url, depth)) => {
+                        thread.begin_work();
+                        // Sending fails only if the daemon is stopping and has dropped the pool.
+                        drop(finished.send(probe(&client, url, depth)));
+                        notify();
+                        thread.end_work();
+                    }
+                    Err(RecvTimeoutError::Timeout) if !thread.end_wait() => {}
+                    Err(_) => return true,
                 }
-            })?;
-        }
+            }
+        };
         Ok(Self {
+            threads: ThreadPool::start(group, "image", size, run)?,
             to_threads,
             from_threads,
         })
@@ -67,12 +79,17 @@ impl ProbePool {
 
     /// Starts the probe of an image.
     pub fn start_probe(&self, url: String, depth: ProbeDepth) {
-        // Sending cannot fail: the threads end only after the pool is dropped.
+        // Sending cannot fail: the pool keeps a receiver.
         drop(self.to_threads.send((url, depth)));
+        self.threads.start_if_none_waits();
     }
 
     /// The results since the last call.
     pub fn take_results(&self) -> Vec<ProbeResult> {
+        if !self.to_threads.is_empty() {
+            // The system may have refused a thread before.
+            self.threads.start_if_none_waits();
+        }
         self.from_threads.try_iter().collect()
     }
 }

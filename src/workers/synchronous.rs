@@ -28,7 +28,7 @@ use crate::store::synchronous_calls::{self, SynchronousCall, SynchronousResult};
 use crate::store::{Store, StoreError, Stored, Tx, View, alerts, events, jobs, money, requests};
 use crate::workers::pauses;
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{SET_ASIDE, TickOutcome, Worker, WorkerError};
+use crate::workers::worker::{SET_ASIDE, Successor, TickOutcome, Worker, WorkerError};
 
 /// The longest id of a response that is stored, in bytes.
 const MAX_ID: usize = 256;
@@ -41,6 +41,7 @@ pub struct SynchronousCaller {
     config: Arc<Config>,
     /// A call that has ended and could not be stored yet. It is kept: it is paid for.
     unstored: Option<MadeCall>,
+    successor: Successor,
 }
 
 /// A call that was made.
@@ -68,7 +69,14 @@ impl SynchronousCaller {
             clock,
             config,
             unstored: None,
+            successor: Successor::default(),
         }
+    }
+
+    /// Has another worker started for each call that this one begins.
+    pub fn with_successor(mut self, successor: Successor) -> Self {
+        self.successor = successor;
+        self
     }
 
     /// Leaves the requests that come too late to the batches. While the account is paused, or an operator has
@@ -133,6 +141,7 @@ impl SynchronousCaller {
         if !begun {
             return Ok(TickOutcome::again());
         }
+        self.successor.start();
         let parameters = self.config.parameters(line.custom_id.stage());
         let response = self
             .api

@@ -21,7 +21,7 @@ use crate::store::jobs::{self, JobRow};
 use crate::store::webhook_deliveries::{self, DeliveryLimits, DueDelivery};
 use crate::store::{Store, StoreError, Stored, Tx, alerts};
 use crate::workers::wakeups::Topic;
-use crate::workers::worker::{SET_ASIDE, TickOutcome, Worker, WorkerError};
+use crate::workers::worker::{SET_ASIDE, Successor, TickOutcome, Worker, WorkerError};
 
 /// Attempts to one receiver at the same time.
 const PER_RECEIVER: u32 = 8;
@@ -37,6 +37,7 @@ pub struct WebhookSender {
     /// An attempt whose outcome could not be stored yet. It is kept while the disk is full: a webhook that
     /// has arrived is not sent again.
     unstored: Option<DeliveryAttempt>,
+    successor: Successor,
 }
 
 /// An attempt that has ended.
@@ -64,7 +65,14 @@ impl WebhookSender {
             clock,
             config,
             unstored: None,
+            successor: Successor::default(),
         }
+    }
+
+    /// Has another worker started for each call that this one begins.
+    pub fn with_successor(mut self, successor: Successor) -> Self {
+        self.successor = successor;
+        self
     }
 
     /// At most half of the senders call receivers that fail: the other half stays free for those that answer.
@@ -92,6 +100,7 @@ impl WebhookSender {
         })? {
             return Ok(TickOutcome::again());
         }
+        self.successor.start();
         let (answer, error) = self.send(&delivery, &job, now)?;
         let ended = self.clock.now();
         let attempt = EndedAttempt {
@@ -262,8 +271,12 @@ impl Worker for WebhookSender {
         "webhook_sender"
     }
 
+    fn notifies(&self) -> Option<Topic> {
+        Some(Topic::WebhookAttempted)
+    }
+
     fn subscriptions(&self) -> &'static [Topic] {
-        &[Topic::JobCancelled, Topic::JobFinished]
+        &[Topic::JobCancelled, Topic::JobFinished, Topic::WebhookAttempted]
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {

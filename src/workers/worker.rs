@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Moment;
@@ -124,6 +125,30 @@ pub trait Worker: Send {
     /// # Errors
     /// If the store or the spool fails; see [`WorkerError::passes`].
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError>;
+}
+
+/// Starts another worker of the same kind. A worker that calls the outside has it started once its call is a committed
+/// row, so that other calls do not wait for this one.
+#[derive(Clone)]
+pub struct Successor(Arc<dyn Fn() + Send + Sync>);
+
+impl Successor {
+    /// A successor that `start` starts.
+    pub fn new(start: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(start))
+    }
+
+    /// Starts it.
+    pub fn start(&self) {
+        (self.0)();
+    }
+}
+
+impl Default for Successor {
+    /// No successor: the worker is the only one of its kind.
+    fn default() -> Self {
+        Self::new(|| {})
+    }
 }
 
 /// Since when rows are waited for, on the steady clock. A wait does not change when the wall clock is set, and

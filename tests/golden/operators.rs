@@ -106,6 +106,10 @@ fn pages() -> Fixtures {
     let learned = "INSERT INTO queue_limits (model, tokens, learned_at)
                    VALUES ('gpt-6-luna', 2000000, '2026-11-24T02:24:00.000Z')";
     assert_eq!(database.execute(learned, []), Ok(1));
+    wait_for("one webhook sender", || {
+        let page = page(&appliance, "/health");
+        page["checks"]["webhook_sender-2"].is_null().then_some(())
+    });
     for path in PAGES {
         talk.ask(&format!("{path}, two jobs have ended"), &Ask::new("GET", path));
     }

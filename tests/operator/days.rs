@@ -435,7 +435,6 @@ fn health_shows_each_threads_last_tick() {
         "ingester",
         "finisher",
         "webhook_sender-1",
-        "webhook_sender-2",
         "alert_notifier",
         "auditor",
         "remote_cleanup",
@@ -450,6 +449,19 @@ fn health_shows_each_threads_last_tick() {
     // A client sees the status only.
     let brief = call("GET", &format!("{}/health", appliance.api), &[], b"").json();
     assert_eq!(brief, json!({"status": "healthy"}));
+}
+
+/// Callers, senders and request workers start when there is work for them.
+#[test]
+fn an_idle_daemon_has_few_threads() {
+    let appliance = Appliance::start();
+    let answer = call("GET", &format!("{}/health", appliance.api), &[], b"");
+    assert_eq!(answer.status, 200);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", appliance.daemon_id())).unwrap();
+    let names: Vec<String> = threads
+        .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap())
+        .collect();
+    assert!(names.len() < 25, "{names:?}");
 }
 
 #[test]
