@@ -290,6 +290,8 @@ fn clients_submit_while_the_largest_job_is_retried() {
     let connection = Connection::open(appliance.database()).unwrap();
     connection.execute_batch(FAILED_JOB).unwrap();
     appliance.start_daemon();
+    // Other workers would send the requests at once.
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
     let retried = appliance.run(&["jobs", "retry", JOB, "--failed-translations"]);
     assert_eq!(retried.status, 0, "{}", retried.err);
     submit_while_it_changes(&appliance);

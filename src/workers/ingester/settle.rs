@@ -158,7 +158,7 @@ impl Ingester {
     }
 }
 
-/// What is known of a batch's result files before their lines are counted.
+/// The result files of a batch before their lines are counted.
 fn unread_files(row: &BatchRow) -> ReadFiles {
     ReadFiles {
         is_completed: row.openai_status.as_deref() == Some(BatchStatus::Completed.as_str()),
