@@ -446,7 +446,8 @@ CREATE TABLE alerts (
     subject   TEXT NOT NULL,
     message   TEXT NOT NULL,                -- what is wrong, and the command that fixes it
     opened_at TEXT NOT NULL,
-    closed_at TEXT
+    closed_at TEXT,
+    acknowledged_at TEXT                    -- when an operator said that it is being looked after
 ) STRICT;
 CREATE UNIQUE INDEX alerts_open ON alerts (kind, subject) WHERE closed_at IS NULL;
 
@@ -484,6 +485,21 @@ CREATE INDEX events_time ON events (at);
 CREATE INDEX events_batch ON events (batch_id) WHERE batch_id IS NOT NULL;
 -- The answers whose tokens are unknown: an alert names the newest.
 CREATE INDEX events_usage_unknown ON events (at) WHERE kind = 'usage_unknown';
+
+-- Every change that a person makes, by a command or on a page. Triggers refuse to change or delete a row, and
+-- retention keeps it.
+CREATE TABLE operator_actions (
+    id      INTEGER PRIMARY KEY,
+    at      TEXT NOT NULL,
+    actor   TEXT NOT NULL,                  -- a name that is not verified
+    origin  TEXT NOT NULL,                  -- command line, or a browser's address
+    action  TEXT NOT NULL,
+    subject TEXT NOT NULL,                  -- a job, delivery, batch, alert or scope
+    detail  TEXT NOT NULL,                  -- the state that was seen, and the effect
+    cost    INTEGER,                        -- at most, pico-dollars
+    nonce   TEXT UNIQUE                     -- of the page's form: it has an effect once
+) STRICT;
+CREATE INDEX operator_actions_subject ON operator_actions (subject);
 
 -- ---------------------------------------------------------------------------------------------------------
 -- Usage and money

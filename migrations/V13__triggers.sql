@@ -213,3 +213,21 @@ WHEN NEW.ended_at IS NOT NULL AND OLD.ended_at IS NULL BEGIN
                                               WHEN NEW.response_status IS NOT NULL THEN 'refused' ELSE 'unreachable' END, 1)
         ON CONFLICT DO UPDATE SET number = number + 1;
 END;
+
+-- ---------------------------------------------------------------------------------------------------------
+-- operator_actions is append-only
+-- ---------------------------------------------------------------------------------------------------------
+
+CREATE TRIGGER operator_actions_kept BEFORE UPDATE ON operator_actions BEGIN
+    SELECT RAISE(ABORT, 'operator_actions is append-only');
+END;
+
+CREATE TRIGGER operator_actions_stay BEFORE DELETE ON operator_actions BEGIN
+    SELECT RAISE(ABORT, 'operator_actions is append-only');
+END;
+
+-- A replacement deletes a row without the trigger above.
+CREATE TRIGGER operator_actions_added BEFORE INSERT ON operator_actions
+WHEN EXISTS (SELECT 1 FROM operator_actions WHERE id = NEW.id OR nonce = NEW.nonce) BEGIN
+    SELECT RAISE(ABORT, 'operator_actions is append-only');
+END;

@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::Outcome;
-use super::context::{Context, now};
+use super::context::{Context, now, record_begin};
 use super::recover::recovery;
+use crate::domain::operator_action::ActionKind;
 
 /// Options of `adopt`.
 #[derive(Args)]
@@ -19,6 +20,7 @@ pub(super) struct AdoptOptions {
 }
 
 pub(super) fn run(context: &Context, AdoptOptions { job, batch }: &AdoptOptions) -> Outcome {
+    record_begin(&context.open()?.1, ActionKind::Adopt, &format!("{job} {batch}"))?;
     recovery(context)?.adopt(job, batch, now())?;
     context.output.report(
         &json!({"job": job, "batch": batch}),

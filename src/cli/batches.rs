@@ -3,14 +3,16 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::context::{Context, now};
+use super::context::{Context, change, now};
 use super::output::existing;
 use super::{CommandError, Outcome};
+use crate::base::fields::Fields;
 use crate::config::Config;
 use crate::daemon::openai_client;
 use crate::domain::batch::BatchState;
 use crate::domain::decide::abandoned_batch::UnansweredBatch;
 use crate::domain::money::Money;
+use crate::domain::operator_action::ActionKind;
 use crate::jobs::reservation;
 use crate::recovery::unlisted;
 use crate::store::{Store, batches, inspect};
@@ -90,14 +92,15 @@ fn resolve(context: &Context, store: &Store, options: &ResolveOptions) -> Outcom
 fn abandon(context: &Context, config: &Config, store: &Store, id: i64, bill_again: Option<u64>) -> Outcome {
     existing(store.read(|view| inspect::batch(view, id))?, id, "batches")?;
     let stage = store.read(|view| batches::get(view, id))?.stage;
-    let (batch, is_confirmed) = store.write(now(), |tx| {
+    let (batch, is_confirmed) = change(store, ActionKind::AbandonBatch, &id.to_string(), |tx| {
         let batch = batches::unanswered(tx, id)?;
         let lines = batch.lines_billed_again();
         let is_confirmed = lines == 0 || bill_again == Some(lines);
         if is_confirmed {
             batches::request_abandonment(tx, id, lines)?;
         }
-        Ok((batch, is_confirmed))
+        let detail = is_confirmed.then(|| Fields::new().with("billed_again_at_most", lines));
+        Ok(((batch, is_confirmed), detail))
     })?;
     let lines = batch.lines_billed_again();
     let cost = store

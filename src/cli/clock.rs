@@ -4,7 +4,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Outcome;
-use super::context::{Context, now};
+use super::context::{Context, change, now};
+use crate::base::fields::Fields;
+use crate::domain::operator_action::ActionKind;
 use crate::store::clock;
 
 /// What `clock` does.
@@ -18,7 +20,10 @@ pub(super) fn run(context: &Context, command: &ClockCommand) -> Outcome {
     let ClockCommand::Confirm = command;
     let (_, store) = context.open()?;
     let now = now();
-    store.write(now, clock::confirm_by_operator)?;
+    change(&store, ActionKind::ConfirmClock, "clock", |tx| {
+        clock::confirm_by_operator(tx)?;
+        Ok(((), Some(Fields::new())))
+    })?;
     context.output.report(
         &json!({"confirmed_at": now.to_string()}),
         &format!("the clock is confirmed for a day: it is {now}\n"),

@@ -9,8 +9,11 @@ use crossbeam_channel::never;
 use super::CommandError;
 use super::output::Output;
 use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::base::fields::Fields;
 use crate::config::Config;
-use crate::store::Store;
+use crate::domain::operator_action::{ActionKind, Actor};
+use crate::store::audit::{self, OperatorAction};
+use crate::store::{Store, Stored, Tx};
 
 /// The configuration's file if neither the command line nor the environment names one.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/batchkeeper/config.toml";
@@ -59,6 +62,47 @@ pub(super) fn open_store(config: &Config) -> Result<Store, CommandError> {
         true => Ok(Store::open(&config.database, now())?),
         false => Err(CommandError::NoDatabase(config.database.clone())),
     }
+}
+
+/// Makes a change for an operator, and its row of the audit in the same transaction. The change returns what the
+/// row says of its effect, or `None` if there was nothing to change.
+pub(super) fn change<T>(
+    store: &Store,
+    kind: ActionKind,
+    subject: &str,
+    change: impl FnOnce(&Tx<'_>) -> Stored<(T, Option<Fields>)>,
+) -> Stored<T> {
+    store.write(now(), |tx| {
+        let (changed, detail) = change(tx)?;
+        if let Some(detail) = detail {
+            record(tx, kind, subject, detail)?;
+        }
+        Ok(changed)
+    })
+}
+
+/// Records that an operator begins a change of several transactions.
+pub(super) fn record_begin(store: &Store, kind: ActionKind, subject: &str) -> Stored<()> {
+    store.write(now(), |tx| record(tx, kind, subject, Fields::new()))
+}
+
+fn record(tx: &Tx<'_>, kind: ActionKind, subject: &str, detail: Fields) -> Stored<()> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = rustix::process::getuid().as_raw();
+    let name = variable("SUDO_USER").or_else(|| variable("USER"));
+    let actor = Actor {
+        name: name.unwrap_or_else(|| format!("uid {user}")),
+        origin: "command line".to_owned(),
+    };
+    let action = OperatorAction {
+        actor: &actor,
+        kind,
+        subject,
+        detail,
+        cost: None,
+        nonce: None,
+    };
+    audit::record(tx, action)
 }
 
 /// The wall clock's time.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, now, wait};
+use super::context::{Context, now, record_begin, wait};
 use super::progress::Progress;
 use super::{CommandError, Outcome, Verdict};
 use crate::config::Config;
 use crate::daemon::openai_client;
+use crate::domain::operator_action::ActionKind;
 use crate::recovery::Recovery;
 use crate::recovery::import::{Dump, read_dump};
 use crate::store::{Store, jobs, legacy};
@@ -44,6 +45,13 @@ pub(super) fn run(context: &Context, options: &ImportOptions) -> Outcome {
         true => None,
         false => Some(Arc::new(Store::open(&config.database, now())?)),
     };
+    if let (Some(store), false) = (&store, options.dry_run) {
+        record_begin(
+            store,
+            ActionKind::ImportLegacy,
+            &options.file.display().to_string(),
+        )?;
+    }
     let imported = import(store.as_deref(), &dump, options.dry_run)?;
     let links = match &store {
         Some(store) if !options.dry_run => confirm_links(&config, store, &imported.links),

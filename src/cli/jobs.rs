@@ -3,12 +3,14 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::context::{Context, now};
+use super::context::{Context, change, now};
 use super::{CommandError, Outcome};
+use crate::base::fields::Fields;
 use crate::config::Config;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
+use crate::domain::operator_action::ActionKind;
 use crate::jobs::budget_waits::budget_waits;
 use crate::jobs::reservation;
 use crate::store::jobs::{self, JobRow};
@@ -18,9 +20,6 @@ use crate::store::{Store, cancel, inspect, job_changes};
 
 /// The least characters of an id that name a job.
 const SHORTEST_PREFIX: usize = 8;
-/// The reason that is stored with a cancelled job.
-const CANCELLED: &str = "cancelled by the operator";
-
 /// Which jobs are listed.
 #[derive(Args, Default)]
 pub(super) struct ListOptions {
@@ -139,7 +138,10 @@ fn show(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome 
 
 fn cancel(context: &Context, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    store.write(now(), |tx| cancel::cancel(tx, &job, CANCELLED, job_changes::LOTS))?;
+    change(store, ActionKind::CancelJob, &job.id, |tx| {
+        cancel::cancel(tx, &job, cancel::BY_OPERATOR, job_changes::LOTS)?;
+        Ok(((), Some(Fields::new().with("lots", job.total_lots))))
+    })?;
     context.output.report(
         &json!({"job": job.id, "status": JobStatus::Cancelled.as_str()}),
         &format!("job {} is cancelled\n", job.id),
@@ -166,7 +168,14 @@ fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) ->
              retention.remote_files. Delete them: batchkeeper jobs delete {id} --lots {lots}"
         )));
     }
-    if !store.write(now(), |tx| retention::request_deletion(tx, &job, lots))? {
+    let is_requested = change(store, ActionKind::DeleteJob, id, |tx| {
+        let is_requested = retention::request_deletion(tx, &job, lots)?;
+        Ok((
+            is_requested,
+            is_requested.then(|| Fields::new().with("lots", lots)),
+        ))
+    })?;
+    if !is_requested {
         return Err(CommandError::Failed(format!("job {id} has changed; try again")));
     }
     context.output.report(
@@ -177,8 +186,9 @@ fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) ->
 
 fn release_held(context: &Context, config: &Config, store: &Store, id: &str) -> Outcome {
     let job = find(store, id)?;
-    let sent = store.write(now(), |tx| {
-        job_changes::release(tx, &job, job_changes::LOTS, config.images.check)
+    let sent = change(store, ActionKind::ReleaseHeld, &job.id, |tx| {
+        let sent = job_changes::release(tx, &job, job_changes::LOTS, config.images.check)?;
+        Ok((sent, (sent > 0).then(|| Fields::new().with("requests", sent))))
     })?;
     if sent == 0 {
         return Err(CommandError::Failed(format!(
@@ -204,8 +214,9 @@ fn retry(
     let size = store.read(|view| retry::retry_size(view, &job, scope))?;
     if !dry_run {
         let (lots, check_images) = (job_changes::LOTS, config.images.check);
-        store.write(now(), |tx| {
-            retry::retry(tx, &job, scope, &size, lots, check_images)
+        change(store, scope.action(), &job.id, |tx| {
+            retry::retry(tx, &job, scope, &size, lots, check_images)?;
+            Ok(((), (size.lots > 0).then(|| size.fields())))
         })?;
     }
     let others = job.languages.iter().filter(|tag| !is_english(tag)).count();

@@ -4,8 +4,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
-use super::context::{Context, now};
-use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
+use super::context::{Context, change};
+use crate::base::fields::Fields;
+use crate::domain::alert::PauseScope;
+use crate::domain::operator_action::ActionKind;
 use crate::store::alerts;
 
 /// Options of `pause` and `resume`.
@@ -50,11 +52,9 @@ impl From<OperatorScope> for PauseScope {
 pub(super) fn run(context: &Context, options: &PauseOptions) -> Outcome {
     let scope = PauseScope::from(options.scope);
     let (_, store) = context.open()?;
-    let message = format!("{scope} paused by the operator; go on with: batchkeeper resume {scope}");
-    store.write(now(), |tx| {
-        alerts::pause(tx, &scope, &message, None)?;
-        let subject = AlertSubject::Scope(scope.clone());
-        alerts::open(tx, AlertKind::Paused, &subject, &message).map(drop)
+    change(&store, ActionKind::Pause, &scope.to_string(), |tx| {
+        alerts::pause_by_operator(tx, &scope)?;
+        Ok(((), Some(Fields::new())))
     })?;
     context.output.report(
         &json!({"scope": scope.to_string(), "paused": true}),

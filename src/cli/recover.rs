@@ -5,12 +5,13 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, now, open_store, wait};
+use super::context::{Context, change, now, open_store, record_begin, wait};
 use super::{CommandError, Outcome, Verdict};
 use crate::base::escape::escape_controls;
 use crate::base::fields::Fields;
 use crate::daemon::openai_client;
 use crate::domain::alert::PauseScope;
+use crate::domain::operator_action::ActionKind;
 use crate::recovery::{Recovery, RecoveryFinding};
 use crate::store::{DaemonLock, alerts, create_count, events, identity};
 
@@ -55,6 +56,9 @@ pub(super) fn run(context: &Context, options: &RecoverOptions) -> Outcome {
     }
     let recovery = recovery(context)?;
     let findings = recovery.survey()?;
+    if options.apply {
+        record_begin(&context.open()?.1, ActionKind::Recover, "--apply")?;
+    }
     let linked = match options.apply {
         true => Some(recovery.apply(&findings, now())?),
         false => None,
@@ -126,6 +130,13 @@ fn ignore(context: &Context, options: &RecoverOptions, batch: &str) -> Outcome {
     let recovery = recovery(context)?;
     let ignorable = recovery.examine(batch, options.unread.as_deref())?;
     let evidence = &ignorable.evidence;
+    if options.apply {
+        record_begin(
+            &context.open()?.1,
+            ActionKind::Recover,
+            &format!("--ignore {batch}"),
+        )?;
+    }
     let are_creates_stopped = match options.apply {
         true => recovery.ignore(&ignorable, now())?,
         false => recovery.are_creates_stopped()?,
@@ -155,12 +166,12 @@ fn accept_unlisted(context: &Context) -> Outcome {
         ));
     }
     store.record_creates()?;
-    let was_stopped = store.write(now(), |tx| {
+    let was_stopped = change(&store, ActionKind::Recover, "--accept-unlisted", |tx| {
         let pause = alerts::paused(tx, &PauseScope::Creates)?;
         alerts::clear_pause(tx, &PauseScope::Creates)?;
         let detail = Fields::new().with("creates", create_count::begun(tx)?);
-        events::record(tx, None, None, "unlisted_accepted", detail)?;
-        Ok(pause.is_some())
+        events::record(tx, None, None, "unlisted_accepted", detail.clone())?;
+        Ok((pause.is_some(), Some(detail)))
     })?;
     let text = match was_stopped {
         true => "creates go on. Requests that were sent since the backup are sent, and billed, again\n",
@@ -178,7 +189,11 @@ fn take_new_identity(context: &Context) -> Outcome {
     // The daemon puts the database's id into batches that it creates, so it must not run.
     let lock = DaemonLock::take(&config.database)?;
     let store = open_store(&config)?;
-    let (id, held) = store.write(now(), identity::take_new_identity)?;
+    let (id, held) = change(&store, ActionKind::Recover, "--new-identity", |tx| {
+        let (id, held) = identity::take_new_identity(tx)?;
+        let detail = Fields::new().with("database", id.as_str()).with("held", held);
+        Ok(((id, held), Some(detail)))
+    })?;
     drop(lock);
     context.output.report(
         &json!({"database_id": id, "held": held}),

@@ -3,17 +3,19 @@
 use serde_json::json;
 
 use super::Outcome;
-use super::context::{Context, now};
+use super::context::{Context, change};
 use super::pause::PauseOptions;
-use crate::domain::alert::{AlertKind, AlertSubject, PauseScope};
+use crate::base::fields::Fields;
+use crate::domain::alert::PauseScope;
+use crate::domain::operator_action::ActionKind;
 use crate::store::alerts;
 
 pub(super) fn run(context: &Context, options: &PauseOptions) -> Outcome {
     let scope = PauseScope::from(options.scope);
     let (_, store) = context.open()?;
-    let was_paused = store.write(now(), |tx| {
-        alerts::close(tx, AlertKind::Paused, &AlertSubject::Scope(scope.clone()))?;
-        alerts::resume(tx, &scope)
+    let was_paused = change(&store, ActionKind::Resume, &scope.to_string(), |tx| {
+        let was_paused = alerts::resume_by_operator(tx, &scope)?;
+        Ok((was_paused, was_paused.then(Fields::new)))
     })?;
     let state = match was_paused {
         true => "no longer paused",

@@ -4,8 +4,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Outcome;
-use super::context::{Context, now};
+use super::context::{Context, change};
 use super::output::existing;
+use crate::base::fields::Fields;
+use crate::domain::operator_action::ActionKind;
 use crate::store::{inspect, webhook_deliveries};
 
 /// What `webhooks` does.
@@ -43,7 +45,10 @@ pub(super) fn run(context: &Context, command: WebhooksCommand) -> Outcome {
         }
         WebhooksCommand::Resend { id } => {
             find(id)?;
-            let new = store.write(now(), |tx| webhook_deliveries::resend(tx, id))?;
+            let new = change(&store, ActionKind::ResendWebhook, &id.to_string(), |tx| {
+                let new = webhook_deliveries::resend(tx, id)?;
+                Ok((new, Some(Fields::new().with("again_as", new))))
+            })?;
             context.output.report(
                 &json!({"delivery": id, "again_as": new}),
                 &format!("delivery {id} is sent again as delivery {new}\n"),
@@ -51,7 +56,10 @@ pub(super) fn run(context: &Context, command: WebhooksCommand) -> Outcome {
         }
         WebhooksCommand::Abandon { id } => {
             find(id)?;
-            store.write(now(), |tx| webhook_deliveries::abandon(tx, id))?;
+            change(&store, ActionKind::AbandonWebhook, &id.to_string(), |tx| {
+                webhook_deliveries::abandon(tx, id)?;
+                Ok(((), Some(Fields::new())))
+            })?;
             context.output.report(
                 &json!({"delivery": id, "abandoned": true}),
                 &format!("delivery {id} is abandoned; its job can be cleaned up when its time is over\n"),

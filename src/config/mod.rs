@@ -55,6 +55,13 @@ pub struct Config {
     ops_token_file: Option<PathBuf>,
     #[serde(skip)]
     ops_token: Secret,
+    ops_read_token_file: Option<PathBuf>,
+    #[serde(skip)]
+    ops_read_token: Secret,
+    /// Whether the read token shows the texts of lots.
+    pub ops_read_texts: bool,
+    /// Whether the operator's pages may change something. It needs `ops_token_file`.
+    pub ops_actions: bool,
     /// The database's file. The folder `spool` lies beside it.
     pub database: PathBuf,
     /// The log's level, and levels of modules. `RUST_LOG` takes precedence.
@@ -107,6 +114,10 @@ impl Default for Config {
             ops_hosts: Vec::new(),
             ops_token_file: None,
             ops_token: Secret::default(),
+            ops_read_token_file: None,
+            ops_read_token: Secret::default(),
+            ops_read_texts: false,
+            ops_actions: false,
             database: "/var/lib/batchkeeper/batchkeeper.db".into(),
             log: "info".into(),
             log_format: LogFormat::default(),
@@ -243,6 +254,11 @@ impl Config {
     /// The token that every request to the operator's pages must have. It is empty if none is needed.
     pub fn ops_token(&self) -> &Secret {
         &self.ops_token
+    }
+
+    /// The token that may only read the operator's pages. It is empty if there is none.
+    pub fn ops_read_token(&self) -> &Secret {
+        &self.ops_read_token
     }
 }
 

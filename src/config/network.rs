@@ -196,6 +196,16 @@ impl Config {
                  or listen on 127.0.0.1",
             );
         }
+        for (key, is_set) in [
+            ("ops_actions", self.ops_actions),
+            ("ops_read_token_file", self.ops_read_token_file.is_some()),
+        ] {
+            if is_set && self.ops_token_file.is_none() {
+                return refuse(format!(
+                    "{key} needs ops_token_file: without it, everyone may act"
+                ));
+            }
+        }
         for (key, text) in [("listen", &self.listen), ("ops_listen", &self.ops_listen)] {
             if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
                 return refuse(format!(

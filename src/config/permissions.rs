@@ -54,6 +54,7 @@ impl Config {
         let others = [
             &self.openai.api_key_file,
             &self.ops_token_file,
+            &self.ops_read_token_file,
             &self.alerts.webhook_key_file,
         ];
         of_clients

@@ -62,6 +62,12 @@ impl Config {
         if let Some(path) = &self.ops_token_file {
             self.ops_token = read_ops_token(path)?;
         }
+        if let Some(path) = &self.ops_read_token_file {
+            self.ops_read_token = read_ops_token(path)?;
+            if self.ops_read_token.reveal() == self.ops_token.reveal() {
+                return refuse("ops_read_token_file has the token of ops_token_file: give it one of its own");
+            }
+        }
         self.openai.key = match &self.openai.api_key_file {
             Some(path) => read_openai_key(path)?,
             None => openai_key_of_environment()?,

@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::http::Handler;
 use crate::http::{HttpLimits, Server};
 
+/// Bytes of a form of the operators' pages.
+const MAX_FORM_BYTES: u64 = 16_384;
+
 /// Starts the listener of the client API. `None` if it is off. `waiting_requests` is the number of requests
 /// that may wait for a synchronous job at the same time; they occupy no worker of other requests.
 ///
@@ -41,7 +44,7 @@ pub(super) fn start_operator_listener(
     pages: Arc<dyn Handler>,
 ) -> Result<Option<Server>, DaemonError> {
     let limits = HttpLimits {
-        max_body_bytes: 0,
+        max_body_bytes: if config.ops_actions { MAX_FORM_BYTES } else { 0 },
         workers: 2,
         downloads: 1,
         connections: 128,

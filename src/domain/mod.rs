@@ -15,6 +15,7 @@ pub mod job;
 pub mod legacy;
 pub mod money;
 pub mod openai;
+pub mod operator_action;
 pub mod parameters;
 pub mod prices;
 pub mod request_body;

@@ -11,12 +11,33 @@ use base64::engine::general_purpose::STANDARD;
 use super::answers::server_refusal;
 use super::request_metrics::RequestMetrics;
 use crate::base::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::domain::operator_action::Actor;
 use crate::domain::signature::{Key, Message, sign, verify};
 use crate::http::{Handler, Request, Response};
 
 /// Makes a browser ask its user for the token.
 const CHALLENGE: &str = "Basic realm=\"batchkeeper\", charset=\"UTF-8\"";
+
+/// A person or program that may read the operators' pages.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// The name that a browser sent, and its address.
+    pub actor: Actor,
+    /// Whether it may change something.
+    pub may_act: bool,
+    /// Whether it may read the texts of lots.
+    pub may_read_texts: bool,
+}
+
+/// Answers requests of operators.
+pub trait OperatorHandler: Send + Sync + 'static {
+    /// The answer to an operator's request.
+    fn handle(&self, request: &Request, operator: &Operator) -> Response;
+
+    /// The answer to a request that the HTTP server refuses.
+    fn refuse(&self, status: u16, code: &str, message: &str) -> Response;
+}
 
 /// Passes the operators' requests on to another handler, and refuses all others.
 pub struct OperatorAuth<H> {
@@ -26,6 +47,9 @@ pub struct OperatorAuth<H> {
     address: Option<IpAddr>,
     hosts: Vec<String>,
     token: Option<Token>,
+    read_token: Option<Token>,
+    may_read_texts: bool,
+    has_actions: bool,
 }
 
 /// The token, as a key and as the signature of itself. Comparing signatures takes the same time for every
@@ -35,24 +59,38 @@ struct Token {
     signature: String,
 }
 
-impl<H: Handler> OperatorAuth<H> {
+impl Token {
+    /// `None` if there is no token: the configuration refuses one that is too short for a key.
+    fn new(secret: &Secret) -> Option<Self> {
+        let secret = secret.reveal();
+        let key = Key::new(secret).ok()?;
+        Some(Self {
+            signature: sign(&key, Message::Bytes(secret.as_bytes())),
+            key,
+        })
+    }
+
+    fn is(&self, sent: &str) -> bool {
+        let message = Message::Bytes(sent.as_bytes());
+        verify(&self.signature, std::slice::from_ref(&self.key), &[message])
+    }
+}
+
+impl<H: OperatorHandler> OperatorAuth<H> {
     /// Authentication in front of `inner`, with the host names and the token of the configuration.
     /// `metrics` counts wrong tokens.
     pub fn new(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<RequestMetrics>, inner: H) -> Self {
         let address: Option<SocketAddr> = config.ops_listen.parse().ok();
-        let secret = config.ops_token().reveal();
-        // The configuration refuses a token that is too short for a key.
-        let token = Key::new(secret).ok().map(|key| Token {
-            signature: sign(&key, Message::Bytes(secret.as_bytes())),
-            key,
-        });
         Self {
             inner,
             clock,
             metrics,
             address: address.map(|address| address.ip()),
             hosts: config.ops_hosts.iter().map(|host| normalize(host)).collect(),
-            token,
+            token: Token::new(config.ops_token()),
+            read_token: Token::new(config.ops_read_token()),
+            may_read_texts: config.ops_read_texts,
+            has_actions: config.ops_actions,
         }
     }
 
@@ -73,10 +111,20 @@ impl<H: Handler> OperatorAuth<H> {
         }
     }
 
-    /// Refuses a request without the token, if there is one.
-    fn check_token(&self, request: &Request) -> Result<(), Response> {
+    /// The operator that sends a request. A request without a token is refused, if there is one.
+    fn operator(&self, request: &Request) -> Result<Operator, Response> {
+        let operator = |name: Option<String>, may_act, may_read_texts| Operator {
+            actor: Actor {
+                name: name
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or_else(|| "operator".to_owned()),
+                origin: request.peer.to_string(),
+            },
+            may_act: may_act && self.has_actions,
+            may_read_texts,
+        };
         let Some(token) = &self.token else {
-            return Ok(());
+            return Ok(operator(None, false, true));
         };
         let now = self.clock.now().steady;
         let wrong = &self.metrics.wrong_tokens;
@@ -87,12 +135,14 @@ impl<H: Handler> OperatorAuth<H> {
                 server_refusal(429, "RATE_LIMITED", message).with_header("Retry-After", &seconds.to_string())
             );
         }
-        let Some(sent) = request.header("authorization").and_then(token_of) else {
+        let Some((name, sent)) = request.header("authorization").and_then(credentials) else {
             return Err(no_token("The operator's pages need their token"));
         };
-        let message = Message::Bytes(sent.as_bytes());
-        if verify(&token.signature, std::slice::from_ref(&token.key), &[message]) {
-            return Ok(());
+        if token.is(&sent) {
+            return Ok(operator(name, true, true));
+        }
+        if self.read_token.as_ref().is_some_and(|token| token.is(&sent)) {
+            return Ok(operator(name, false, self.may_read_texts));
         }
         wrong.record(request.peer, now);
         Err(no_token("This is not the token of the operator's pages"))
@@ -117,21 +167,23 @@ fn normalize(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-/// The token of the header `Authorization`: that of `Bearer`, or the password of `Basic` from browsers.
-fn token_of(header: &str) -> Option<String> {
+/// The user name and the token of the header `Authorization`: that of `Bearer`, or the password of `Basic` from
+/// browsers.
+fn credentials(header: &str) -> Option<(Option<String>, String)> {
     let (scheme, value) = header.split_once(' ')?;
     let value = value.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(value.to_owned());
+        return Some((None, value.to_owned()));
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let pair = String::from_utf8(STANDARD.decode(value).ok()?).ok()?;
-    pair.split_once(':').map(|(_, password)| password.to_owned())
+    let (name, password) = pair.split_once(':')?;
+    Some((Some(name.to_owned()), password.to_owned()))
 }
 
-impl<H: Handler> Handler for OperatorAuth<H> {
+impl<H: OperatorHandler> Handler for OperatorAuth<H> {
     fn handle(&self, request: Request) -> Response {
         if !self.is_own_host(request.header("host").unwrap_or("")) {
             let message = "This host name is not one of the operator's pages': ask for localhost, or add it to ops_hosts.";
@@ -141,11 +193,12 @@ impl<H: Handler> Handler for OperatorAuth<H> {
             let message = "The request has more than one header field `Authorization`: send it once.";
             return server_refusal(400, "INVALID_PARAMETER", message);
         }
-        if let Err(refused) = self.check_token(&request) {
-            return refused;
-        }
+        let operator = match self.operator(&request) {
+            Ok(operator) => operator,
+            Err(refused) => return refused,
+        };
         self.inner
-            .handle(request)
+            .handle(&request, &operator)
             .with_header("Cache-Control", "no-store")
             .with_header("X-Content-Type-Options", "nosniff")
     }
@@ -162,9 +215,10 @@ mod tests {
 
     struct Inner;
 
-    impl Handler for Inner {
-        fn handle(&self, _: Request) -> Response {
-            Response::bytes(200, "text/plain", Vec::new())
+    impl OperatorHandler for Inner {
+        fn handle(&self, _: &Request, operator: &Operator) -> Response {
+            let may = if operator.may_act { 201 } else { 200 };
+            Response::bytes(may, "text/plain", Vec::new())
         }
 
         fn refuse(&self, status: u16, code: &str, message: &str) -> Response {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+mod act;
+mod actions;
 pub(crate) mod answers;
 mod auth;
 mod costs;
@@ -15,16 +17,17 @@ mod request_metrics;
 mod waits;
 mod wrong_credentials;
 
-pub use auth::OperatorAuth;
+pub use auth::{Operator, OperatorAuth, OperatorHandler};
 pub use health::{Health, ThreadHealth};
 pub use request_metrics::RequestMetrics;
 
+use self::actions::FormKey;
 use self::answers::{RequestError, method_not_allowed, openapi_document, server_refusal};
 use self::metrics::Metrics;
 use self::pages::StatusPage;
 use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::config::Config;
-use crate::http::{Handler, Request, Response};
+use crate::http::{Request, Response};
 use crate::store::{Store, alerts, batches, figures, status};
 
 /// Gives the milliseconds by which the machine's clock is ahead of OpenAI's; `None` if unknown.
@@ -39,6 +42,7 @@ pub struct Ops {
     requests: Arc<RequestMetrics>,
     clock_skew: ClockSkew,
     metrics: Metrics,
+    form_key: Option<FormKey>,
 }
 
 impl Ops {
@@ -51,7 +55,10 @@ impl Ops {
         requests: Arc<RequestMetrics>,
         clock_skew: ClockSkew,
     ) -> Self {
+        let token = config.ops_token().reveal();
+        let form_key = FormKey::new(token, store.database_id()).filter(|_| config.ops_actions);
         Self {
+            form_key,
             store,
             health,
             clock,
@@ -62,7 +69,10 @@ impl Ops {
         }
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+    fn answer(&self, request: &Request, operator: &Operator) -> Result<Response, RequestError> {
+        if let (Some(kind), Some(key)) = (request.path.strip_prefix("/actions/"), &self.form_key) {
+            return self.action(kind, key, request, operator);
+        }
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
             return Err(method_not_allowed("GET, HEAD"));
         }
@@ -83,12 +93,12 @@ impl Ops {
             "/openapi.json" => Ok(openapi_document(include_str!("openapi.json"))),
             path => match pages::file(path) {
                 Some(file) => Ok(file),
-                None => self.page()?.answer(request),
+                None => self.page(operator)?.answer(request),
             },
         }
     }
 
-    fn page(&self) -> Result<StatusPage<'_>, RequestError> {
+    fn page<'a>(&'a self, operator: &'a Operator) -> Result<StatusPage<'a>, RequestError> {
         let now = self.clock.now();
         Ok(StatusPage {
             store: &self.store,
@@ -96,11 +106,17 @@ impl Ops {
             config: &self.config,
             figures: self.metrics.figures(&self.store, now.steady)?,
             now,
+            operator,
         })
     }
 
     /// A refusal as a page, if a browser asked for a page.
-    fn refuse_browser(&self, request: &Request, error: &RequestError) -> Option<Response> {
+    fn refuse_browser(
+        &self,
+        request: &Request,
+        operator: &Operator,
+        error: &RequestError,
+    ) -> Option<Response> {
         let is_browser = request
             .header("accept")
             .is_some_and(|accept| accept.contains("text/html"));
@@ -111,7 +127,7 @@ impl Ops {
             return None;
         }
         let page = self
-            .page()
+            .page(operator)
             .ok()?
             .refusal(error.code.status(), &error.message)
             .ok()?;
@@ -207,10 +223,10 @@ fn delivery(row: &status::Delivery) -> Value {
     })
 }
 
-impl Handler for Ops {
-    fn handle(&self, request: Request) -> Response {
-        self.answer(&request).unwrap_or_else(|error| {
-            let page = self.refuse_browser(&request, &error);
+impl OperatorHandler for Ops {
+    fn handle(&self, request: &Request, operator: &Operator) -> Response {
+        self.answer(request, operator).unwrap_or_else(|error| {
+            let page = self.refuse_browser(request, operator, &error);
             page.unwrap_or_else(|| error.into_response())
         })
     }

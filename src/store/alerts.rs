@@ -172,6 +172,8 @@ pub fn count_open(view: &View) -> Stored<Vec<(AlertKind, u64)>> {
 /// An alert, open or closed.
 #[derive(Clone, Debug)]
 pub struct AlertRow {
+    /// Its row.
+    pub id: i64,
     /// The kind of the problem.
     pub kind: AlertKind,
     /// The affected thing.
@@ -182,17 +184,21 @@ pub struct AlertRow {
     pub opened_at: Timestamp,
     /// When it was closed; `None` while it is open.
     pub closed_at: Option<Timestamp>,
+    /// When an operator said that it is being looked after.
+    pub acknowledged_at: Option<Timestamp>,
 }
 
 impl AlertRow {
     /// Reads a row that has the columns of `alerts`.
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
+            id: row.get("id")?,
             kind: row.get("kind")?,
             subject: row.get("subject")?,
             message: row.get("message")?,
             opened_at: row.get("opened_at")?,
             closed_at: row.get("closed_at")?,
+            acknowledged_at: row.get("acknowledged_at")?,
         })
     }
 }
@@ -200,7 +206,7 @@ impl AlertRow {
 /// The newest alerts, newest first; with `open_only` those that are open.
 pub fn list(view: &View, open_only: bool, limit: u32) -> Stored<Vec<AlertRow>> {
     let mut query = view.prepare_cached(
-        "SELECT kind, subject, message, opened_at, closed_at FROM alerts WHERE closed_at IS NULL OR NOT ?
+        "SELECT * FROM alerts WHERE closed_at IS NULL OR NOT ?
          ORDER BY id DESC LIMIT ?",
     )?;
     let rows = query.query_and_then(params![open_only, limit], |row| Ok(AlertRow::read(row)?))?;
@@ -281,6 +287,40 @@ pub fn probe_stages(tx: &Tx<'_>) -> Stored<()> {
 /// Ends the pause of a scope; returns whether there was one.
 pub fn resume(tx: &Tx<'_>, scope: &PauseScope) -> Stored<bool> {
     Ok(tx.execute("DELETE FROM pauses WHERE scope = ?", [scope])? == 1)
+}
+
+/// Pauses a scope for an operator, and opens the alert about it.
+pub fn pause_by_operator(tx: &Tx<'_>, scope: &PauseScope) -> Stored<()> {
+    let message = format!("{scope} paused by the operator; go on with: batchkeeper resume {scope}");
+    pause(tx, scope, &message, None)?;
+    open(
+        tx,
+        AlertKind::Paused,
+        &AlertSubject::Scope(scope.clone()),
+        &message,
+    )
+    .map(drop)
+}
+
+/// Ends a pause for an operator, and closes the alert about it. Returns whether there was a pause.
+pub fn resume_by_operator(tx: &Tx<'_>, scope: &PauseScope) -> Stored<bool> {
+    close(tx, AlertKind::Paused, &AlertSubject::Scope(scope.clone()))?;
+    resume(tx, scope)
+}
+
+/// Notes that a person looks after an open alert. Returns whether it was open and not noted yet.
+pub fn acknowledge(tx: &Tx<'_>, id: i64) -> Stored<bool> {
+    let changed = tx.execute(
+        "UPDATE alerts SET acknowledged_at = ? WHERE id = ? AND closed_at IS NULL AND acknowledged_at IS NULL",
+        params![tx.now, id],
+    )?;
+    Ok(changed == 1)
+}
+
+/// An alert by its row.
+pub fn by_id(view: &View, id: i64) -> Stored<Option<AlertRow>> {
+    let mut query = view.prepare_cached("SELECT * FROM alerts WHERE id = ?")?;
+    Ok(query.query_row([id], AlertRow::read).optional()?)
 }
 
 /// Ends the pause of a scope and closes its alerts: a call under that scope succeeded.

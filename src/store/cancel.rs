@@ -9,6 +9,9 @@ use super::{Stored, Tx, events, job_changes, moved};
 use crate::base::fields::Fields;
 use crate::domain::job::JobChange;
 
+/// The reason that is stored with a job that an operator cancels.
+pub const BY_OPERATOR: &str = "cancelled by the operator";
+
 /// Cancels a job that is not final: it is final at once, up to `lots` of its lots are cancelled with it, and
 /// the finisher cancels the others. Then its webhook deliveries are due. A batch that is not sealed loses
 /// the job's requests. A sealed one keeps them, and the poller cancels it at OpenAI if no other job needs it.

@@ -9,6 +9,7 @@ use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::domain::decide::batch_verdict::BatchVerdict;
 use crate::domain::decide::failed_call::CallKind;
 use crate::domain::job::{JobChange, JobStatus, LotStatus, Mode, RequestState};
+use crate::domain::operator_action::ActionKind;
 use crate::domain::parameters::Setting;
 use crate::domain::usage::TokenUsage;
 
@@ -54,6 +55,7 @@ macro_rules! text_columns {
 }
 
 text_columns!(
+    ActionKind,
     AlertChange,
     AlertKind,
     BatchState,

@@ -90,7 +90,8 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 29] = [
+const NEW_COLUMNS: [(&str, &str); 30] = [
+    ("alerts", "acknowledged_at"),
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
     ("batch_jobs", "retried_at"),
@@ -240,8 +241,7 @@ fn read_only_uri(path: &Path) -> String {
 
 /// The tables that are not copied. The history of the migrations is the new file's own, each start of the daemon
 /// writes the prices, and the old schema does not have the others.
-const NOT_COPIED: &str =
-    "'refinery_schema_history', 'prices', 'call_kinds', 'ignored_batches', 'unclaimed_lines'";
+const NOT_COPIED: &str = "'refinery_schema_history', 'prices', 'call_kinds', 'ignored_batches', 'unclaimed_lines', 'operator_actions'";
 
 /// The tables that are copied.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {

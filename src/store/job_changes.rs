@@ -53,16 +53,20 @@ pub fn next(view: &View) -> Stored<Option<ChangingJob>> {
     Ok(query.query_row([], ChangingJob::read).optional()?)
 }
 
+/// Number of held requests of a job that is not final.
+pub fn count_held(view: &View, job: i64) -> Stored<u64> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT count(*) FROM requests r JOIN batch_jobs j ON j.seq = r.job
+         WHERE r.job = ? AND r.state = 'held' AND j.{LIVE_JOB}"
+    ))?;
+    Ok(query.query_row([job], |row| row.get(0))?)
+}
+
 /// Releases the held requests of an orphan, as an operator demands: of up to `lots` lots with the mark, the finisher
 /// those of the others. Returns their number. The images of their lots are checked first if `check_images`. A lot
 /// without an image fails, as at its submission.
 pub fn release(tx: &Tx<'_>, job: &JobRow, lots: u32, check_images: bool) -> Stored<usize> {
-    let held: usize = tx
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM requests r JOIN batch_jobs j ON j.seq = r.job
-             WHERE r.job = ? AND r.state = 'held' AND j.{LIVE_JOB}"
-        ))?
-        .query_row([job.seq], |row| row.get(0))?;
+    let held = usize::try_from(count_held(tx, job.seq)?).unwrap_or(usize::MAX);
     if held > 0 {
         let detail = Fields::new().with("requests", held);
         events::record(tx, Some(&job.id), None, "released", detail)?;

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use crate::base::clock::Timestamp;
 
 pub mod alerts;
+pub mod audit;
 pub mod backup;
 pub mod batch_links;
 pub mod batches;

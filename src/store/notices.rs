@@ -33,7 +33,7 @@ pub struct Notice {
 /// `longest` from now, the clock was set back since: the notice is due.
 pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
     let mut due = view.prepare_cached(
-        "SELECT n.id, n.change, n.attempts, n.alert, a.kind, a.subject, a.message, a.opened_at, a.closed_at
+        "SELECT n.id AS notice, n.alert, n.change, n.attempts, a.*
          FROM alert_notices n JOIN alerts a ON a.id = n.alert
          WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
            AND (n.change = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
@@ -42,7 +42,7 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
     )?;
     let notices = due.query_and_then(params![now, now + longest], |row| {
         Ok(Notice {
-            id: row.get("id")?,
+            id: row.get("notice")?,
             change: row.get("change")?,
             attempts: row.get("attempts")?,
             alert_id: row.get("alert")?,

@@ -14,6 +14,7 @@ use super::{StoreError, Stored, Tx, View, events, images, moved};
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
 use crate::domain::job::{JobChange, JobStatus, RequestState};
+use crate::domain::operator_action::ActionKind;
 
 /// What a retry sends again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,14 @@ impl RetryScope {
             Self::FailedTranslations => JobChange::RetryTranslations,
         }
     }
+
+    /// The operator's action.
+    pub fn action(self) -> ActionKind {
+        match self {
+            Self::FailedLots => ActionKind::RetryFailedLots,
+            Self::FailedTranslations => ActionKind::RetryFailedTranslations,
+        }
+    }
 }
 
 /// The requests that a retry sends.
@@ -42,6 +51,16 @@ pub struct RetrySize {
     pub vision: u32,
     /// Number of translations, without those that follow new descriptions.
     pub translations: u32,
+}
+
+impl RetrySize {
+    /// The numbers, for an event.
+    pub fn fields(&self) -> Fields {
+        Fields::new()
+            .with("lots", self.lots)
+            .with("vision", self.vision)
+            .with("translations", self.translations)
+    }
 }
 
 /// A failed request. A lot without a usable image has none.
@@ -162,11 +181,7 @@ pub fn retry(
         format!("job {} is not {} any more", job.id, job.status)
     })?;
     schedule_webhooks(tx, job)?;
-    let detail = Fields::new()
-        .with("lots", size.lots)
-        .with("vision", size.vision)
-        .with("translations", size.translations);
-    events::record(tx, Some(&job.id), None, "retried", detail)?;
+    events::record(tx, Some(&job.id), None, "retried", size.fields())?;
     job_changes::begin(tx, job.seq, scope.change(), lots, check_images)
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Times {
 }
 
 /// Every table with times. Days, and the minutes of `minute_stats`, are names of sums and not times.
-pub(super) const TIMES: [Times; 20] = [
+pub(super) const TIMES: [Times; 21] = [
     times(
         "instance",
         "t.id",
@@ -82,7 +82,12 @@ pub(super) const TIMES: [Times; 20] = [
     ),
     times("failing_receivers", "t.host", &["since"], &[]),
     times("pauses", "t.scope", &["since"], &["until"]),
-    times("alerts", "t.id", &["opened_at"], &["closed_at"]),
+    times(
+        "alerts",
+        "t.id",
+        &["opened_at"],
+        &["closed_at", "acknowledged_at"],
+    ),
     times(
         "alert_notices",
         "t.id",
@@ -90,6 +95,7 @@ pub(super) const TIMES: [Times; 20] = [
         &["next_at", "notified_at"],
     ),
     times("events", "t.id", &["at"], &[]),
+    times("operator_actions", "t.id", &[], &["at"]),
     times("cleaned_work", "t.job", &[], &["began_at"]),
 ];
 

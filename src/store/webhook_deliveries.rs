@@ -273,6 +273,15 @@ pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
     )
 }
 
+/// Makes a delivery that waits after a failure due now, for an operator. Returns whether it waited.
+pub fn try_now(tx: &Tx<'_>, id: i64) -> Stored<bool> {
+    let changed = tx.execute(
+        "UPDATE webhook_deliveries SET next_at = ?1 WHERE id = ?2 AND state = 'due' AND in_flight = 0 AND next_at > ?1",
+        params![tx.now, id],
+    )?;
+    Ok(changed == 1)
+}
+
 /// Sends a delivery that has ended again, for an operator: as a new delivery with an id of its own. Gives its
 /// row.
 ///

@@ -12,6 +12,7 @@ mod appliance;
 #[path = "../support/pages/mod.rs"]
 mod pages;
 
+mod actions;
 mod command_line;
 mod commands;
 mod console;

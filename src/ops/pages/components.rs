@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
+use super::action;
 use crate::base::clock::Timestamp;
 use crate::base::escape::escape_controls;
 use crate::domain::money::Money;
+use crate::domain::operator_action::ActionKind;
 use crate::store::status::Progress;
 
 /// The browser may break longer text anywhere, so that tables stay narrow. In bytes.
@@ -138,6 +140,8 @@ pub(super) enum Cell<'r> {
     Id(i64),
     /// A lot by its job and place, with the client's id of it, as a link to its page.
     Lot(&'r str, i64, &'r str),
+    /// The page of an action on a row, with the words of its link.
+    Act(ActionKind, i64, &'static str),
     /// The address of a picture on the Internet, as a link that only a person follows.
     Address(&'r str),
     /// A state, as a badge.
@@ -199,6 +203,7 @@ impl Cell<'_> {
                 Self::Lot(job, position, id) => {
                     a href={ "/jobs/" (text(job)) "/lots/" (position) } { (breakable(id)) }
                 }
+                Self::Act(kind, id, words) => { a href=(action::address(*kind, &id.to_string())) { (words) } }
                 Self::Address(url) => { (address(url)) }
                 Self::State(state) => { (badge(state)) }
                 Self::Progress(amount) => { (progress(*amount)) }

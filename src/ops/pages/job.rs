@@ -31,7 +31,7 @@ impl StatusPage<'_> {
             let events = status::events_of_job(view, id)?;
             let caption = ("Batches that work for it", "No batch works for it yet.");
             Ok(Some(vec![
-                html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) },
+                html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) (self.job_actions(&job)) },
                 html! {
                     h2 { "What it cost" }
                     @if let Some(costs) = costs { (facts(COSTS, &costs, self.wall())) }

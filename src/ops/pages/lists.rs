@@ -93,12 +93,8 @@ impl StatusPage<'_> {
         let page = self
             .store
             .read(|view| listing::deliveries_page(view, &filter, cursor))?;
-        let list = self.list(
-            "/webhooks",
-            ("Webhooks, newest first", DELIVERIES),
-            &filters,
-            &page,
-        );
+        let columns = self.with_delivery_action(DELIVERIES);
+        let list = self.list("/webhooks", ("Webhooks, newest first", &columns), &filters, &page);
         Ok(Content::list(
             "Webhooks",
             vec![filter_form("/webhooks", &filters), list],
@@ -127,7 +123,12 @@ impl StatusPage<'_> {
         );
         Ok(Content::list(
             "Alerts",
-            vec![open, filter_form("/alerts", &filters), closed],
+            vec![
+                open,
+                self.pause_actions(),
+                filter_form("/alerts", &filters),
+                closed,
+            ],
         ))
     }
 

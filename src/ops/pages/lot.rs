@@ -62,14 +62,19 @@ impl StatusPage<'_> {
                 html! {
                     h1 { (title) }
                     (facts(LOT_FACTS, &facts_of_lot, self.wall()))
-                    h2 { "The seller's text" }
-                    p class="text" { (text_lines(&facts_of_lot.details.additional_info)) }
+                    @if self.operator.may_read_texts {
+                        h2 { "The seller's text" }
+                        p class="text" { (text_lines(&facts_of_lot.details.additional_info)) }
+                    }
                     nav class="pager" aria-label="Lots of the job" {
                         @if let Some(to) = before { a rel="prev" href=(link(to)) { "Previous lot" } }
                         @if let Some(to) = after { a rel="next" href=(link(to)) { "Next lot" } }
                     }
                 },
-                show_texts(&texts),
+                match self.operator.may_read_texts {
+                    true => show_texts(&texts),
+                    false => html! { h2 { "Texts" } p class="empty" { "This token does not show texts (ops_read_texts)." } },
+                },
                 self.table("Images", IMAGES, &images, "It has no image."),
                 self.table(
                     "Attempts, oldest first",

@@ -6,12 +6,14 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 
 use super::answers::{RequestError, no_such_path};
+use super::auth::Operator;
 use super::health::Health;
 use crate::base::clock::{Moment, Timestamp};
 use crate::config::Config;
 use crate::domain::alert::AlertSubject;
 use crate::domain::alert_words::{MessagePart, message_parts};
 use crate::domain::decide::health_line::{self, HealthFacts};
+use crate::domain::operator_action::ActionKind;
 use crate::http::{Request, Response};
 use crate::store::figures::Figures;
 use crate::store::{Store, alerts, status};
@@ -19,6 +21,7 @@ use chart::Span;
 use components::{Column, table, text, time};
 use controls::Query;
 
+mod action;
 mod batch;
 mod chart;
 mod components;
@@ -35,7 +38,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The pages of the navigation.
-const NAVIGATION: [(&str, &str); 7] = [
+const NAVIGATION: [(&str, &str); 8] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/batches", "Batches"),
@@ -43,6 +46,7 @@ const NAVIGATION: [(&str, &str); 7] = [
     ("/alerts", "Alerts"),
     ("/events", "Events"),
     ("/costs", "Costs"),
+    ("/audit", "Audit"),
 ];
 
 /// The style, script or icon at a path.
@@ -96,6 +100,7 @@ pub(super) struct StatusPage<'a> {
     /// The figures, which may be some seconds old.
     pub(super) figures: Figures,
     pub(super) now: Moment,
+    pub(super) operator: &'a Operator,
 }
 
 impl StatusPage<'_> {
@@ -131,6 +136,7 @@ impl StatusPage<'_> {
             ["webhooks"] => Some(self.webhooks(query)?),
             ["alerts"] => Some(self.alerts(query)?),
             ["events"] => Some(self.events(query)?),
+            ["audit"] => Some(self.audit(query)?),
             ["costs"] => Some(self.costs(query)?),
             ["costs.csv"] => Some(self.costs_csv(query)?),
             ["search"] => Some(self.search(query)?),
@@ -183,6 +189,13 @@ impl StatusPage<'_> {
                             strong { (alert.kind.title()) } " "
                             (alert_subject(&alert.subject)) " "
                             span class="since" { (time(alert.opened_at, self.wall())) }
+                            @if let Some(at) = alert.acknowledged_at {
+                                " · acknowledged " (time(at, self.wall()))
+                            } @else if self.operator.may_act {
+                                " · " a href=(action::address(ActionKind::AcknowledgeAlert, &alert.id.to_string())) {
+                                    "Acknowledge …"
+                                }
+                            }
                         }
                         p { (message(&alert.message)) }
                     }

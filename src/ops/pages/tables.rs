@@ -4,6 +4,7 @@ use super::components::{Cell, Column, dollars};
 use super::costs::BudgetRow;
 use super::lot::{Image, LotFacts};
 use crate::store::alerts::AlertRow;
+use crate::store::audit::ActionRow;
 use crate::store::queue::ModelQueue;
 use crate::store::status::listing::{BatchLine, LotSummary};
 use crate::store::status::{
@@ -288,6 +289,21 @@ fn cost_of(costs: &GroupCosts) -> String {
         false => dollars(costs.cost),
     }
 }
+
+pub(super) const ACTIONS: &[Column<ActionRow>] = &[
+    ("at", |row| Cell::Time(row.at)),
+    ("who", |row| Cell::Text(&row.actor)),
+    ("from", |row| Cell::Text(&row.origin)),
+    ("action", |row| Cell::Text(&row.action)),
+    ("subject", |row| match row.subject.len() {
+        36 => Cell::Job(&row.subject),
+        _ => Cell::Text(&row.subject),
+    }),
+    ("seen and effect", |row| Cell::Text(&row.detail)),
+    ("cost at most", |row| {
+        row.cost.map_or(Cell::Absent, |cost| Cell::Owned(dollars(cost)))
+    }),
+];
 
 pub(super) const BUDGETS: &[Column<BudgetRow>] = &[
     ("budget", |it| Cell::Owned(it.budget.subject().to_string())),

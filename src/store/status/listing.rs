@@ -10,6 +10,7 @@ use crate::domain::alert::AlertKind;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::job::{JobStatus, LotStatus};
 use crate::store::alerts::AlertRow;
+use crate::store::audit::ActionRow;
 use crate::store::{Stored, View};
 
 /// Rows of a page.
@@ -273,6 +274,15 @@ pub fn events_page(view: &View, filter: &EventsFilter, cursor: Cursor) -> Stored
     events(filter).read(view, cursor, Event::read)
 }
 
+fn operator_actions(subject: Option<&str>) -> List {
+    List::new("SELECT *, id AS page_key FROM operator_actions", "id").when("subject = ?", subject)
+}
+
+/// A page of the changes that persons made, of one subject if it is given, newest first.
+pub fn operator_actions_page(view: &View, subject: Option<&str>, cursor: Cursor) -> Stored<Page<ActionRow>> {
+    operator_actions(subject).read(view, cursor, ActionRow::read)
+}
+
 /// A lot in a list.
 #[derive(Clone, Debug)]
 pub struct LotSummary {
@@ -438,6 +448,8 @@ mod tests {
             event(Some("retried"), None),
             event(None, since),
             lines(7),
+            operator_actions(None),
+            operator_actions(Some("intake")),
             lots("x", None),
             lots("x", Some(LotStatus::Failed)),
         ];

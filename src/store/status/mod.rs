@@ -29,7 +29,7 @@ pub use waiting::{
     FailingReceiver, Obstacle, PausedScope, active_lines, batch_obstacles, count_failing_receivers,
     failing_receivers, paused_scopes, queued_since,
 };
-pub use webhooks::{Delivery, DeliveryAttempt, attempts_of_job, deliveries};
+pub use webhooks::{Delivery, DeliveryAttempt, attempts_of_job, deliveries, delivery};
 
 /// A number of things that are done, and the number of all of them.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::rows;
+use super::{row, rows};
 use crate::base::clock::Timestamp;
 use crate::store::{Stored, View};
 
@@ -40,6 +40,16 @@ impl Delivery {
             at: row.get("at")?,
         })
     }
+}
+
+/// The delivery of that row.
+pub fn delivery(view: &View, id: i64) -> Stored<Option<Delivery>> {
+    row(
+        view,
+        "SELECT *, coalesce(delivered_at, next_at) AS at FROM webhook_deliveries WHERE id = ?",
+        [id],
+        Delivery::read,
+    )
 }
 
 /// Webhook deliveries, newest first.
