@@ -505,7 +505,13 @@ CREATE INDEX operator_actions_subject ON operator_actions (subject);
 -- Usage and money
 -- ---------------------------------------------------------------------------------------------------------
 
--- The configured prices, in pico-dollars a token. Each start of the daemon writes them.
+-- From which day on (UTC) a provider was used. A day has the prices of its provider.
+CREATE TABLE providers (
+    since    TEXT PRIMARY KEY,
+    base_url TEXT NOT NULL
+) STRICT;
+
+-- The configured prices of the provider of each day, in pico-dollars a token. Each start of the daemon writes them.
 -- Costs are never stored: a view multiplies the tokens by the price of the attempt's day. A corrected price
 -- therefore corrects every cost.
 CREATE TABLE prices (
@@ -513,9 +519,9 @@ CREATE TABLE prices (
     dated_models TEXT NOT NULL,             -- a GLOB pattern of the model's dated names, which cost the same
     mode         TEXT NOT NULL CHECK (mode IN ('batch', 'synchronous')),
     since        TEXT NOT NULL,             -- a day (UTC)
-    input        INTEGER NOT NULL CHECK (input >= 0),
-    cached       INTEGER NOT NULL CHECK (cached >= 0),
-    output       INTEGER NOT NULL CHECK (output >= 0),
+    input        INTEGER CHECK (input >= 0),   -- NULL: the provider has no price
+    cached       INTEGER CHECK (cached >= 0),
+    output       INTEGER CHECK (output >= 0),
     PRIMARY KEY (model, mode, since)
 ) STRICT, WITHOUT ROWID;
 

@@ -145,8 +145,10 @@ fn cost(config: &Config, model: &str, tokens: TokenUsage) -> Option<Money> {
 pub(super) fn price_of(config: &Config, model: &str) -> Option<Price> {
     let today = now().to_day_text();
     let prices = config.prices().into_iter();
-    let in_force = prices.filter(|price| price.is_for(model) && price.since <= today);
-    in_force.max_by(|a, b| a.since.cmp(&b.since))
+    let base_url = &config.openai.base_url;
+    let in_force =
+        prices.filter(|price| price.is_for(model) && price.is_of(base_url) && price.since <= today);
+    in_force.max_by(|a, b| (a.provider.is_some(), &a.since).cmp(&(b.provider.is_some(), &b.since)))
 }
 
 impl Probe {

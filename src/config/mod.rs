@@ -36,7 +36,7 @@ pub use error::ConfigError;
 pub use logging::LogFormat;
 pub use money::{BudgetPolicy, BudgetsConfig};
 pub use network::{HttpConfig, LimitsConfig, NetworkConfig, PrivateNetworks};
-pub use openai::OpenAiConfig;
+pub use openai::{BatchListing, HeaderSource, OpenAiConfig};
 pub use secrets::Secret;
 pub use shown::ShownKey;
 pub use storage::{BackupConfig, RetentionConfig};

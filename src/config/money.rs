@@ -61,7 +61,11 @@ impl Config {
             return Ok(());
         }
         let prices = self.prices();
-        let has_price = |model: &&String| prices.iter().any(|price| price.is_for(model));
+        let has_price = |model: &&String| {
+            prices
+                .iter()
+                .any(|price| price.is_for(model) && price.is_of(&self.openai.base_url))
+        };
         let mut models = [&self.vision.model, &self.translation.model].into_iter();
         match models.find(|model| !has_price(model)) {
             Some(model) => refuse(format!(

@@ -1,5 +1,6 @@
 //! `[openai]`: OpenAI's API, or a server that stands for it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,19 @@ use super::units::duration;
 use super::{ConfigError, Secret};
 use crate::domain::endpoint::{Endpoint, RequestForm, TokenLimit};
 use crate::domain::openai::Identity;
+
+/// The value of an additional header field. It may be a secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum HeaderSource {
+    /// The value itself.
+    Value(Secret),
+    /// The file that holds it.
+    File {
+        /// Its path.
+        file: PathBuf,
+    },
+}
 
 /// Whether the server lists its batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,6 +50,9 @@ pub struct OpenAiConfig {
     pub organization: String,
     /// The header `OpenAI-Project`. Empty sends none.
     pub project: String,
+    /// Header fields of every call, beside the usual ones. `Authorization` takes the place of the usual one, and is not
+    /// sent if it is empty.
+    pub headers: BTreeMap<String, HeaderSource>,
     /// Whether `base_url` may be plain HTTP to another machine, which sends the key unencrypted.
     pub allow_plain_http: bool,
     /// Whether the `Date` of answers is OpenAI's time. A gateway in between may have a wrong clock.
@@ -67,6 +84,8 @@ pub struct OpenAiConfig {
     pub create_timeout: Duration,
     #[serde(skip)]
     pub(super) key: Secret,
+    #[serde(skip)]
+    pub(super) loaded_headers: Vec<(String, Secret)>,
 }
 
 impl Default for OpenAiConfig {
@@ -89,6 +108,8 @@ impl Default for OpenAiConfig {
             size_check_interval: Duration::from_mins(10),
             create_timeout: Duration::from_mins(2),
             key: Secret::default(),
+            headers: BTreeMap::new(),
+            loaded_headers: Vec::new(),
         }
     }
 }
@@ -106,6 +127,11 @@ impl OpenAiConfig {
     /// The API key. It is empty if none was given.
     pub fn api_key(&self) -> &Secret {
         &self.key
+    }
+
+    /// The additional header fields, with their values.
+    pub fn header_fields(&self) -> &[(String, Secret)] {
+        &self.loaded_headers
     }
 
     /// Whether the server lists its batches.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use super::openai::HeaderSource;
 
 /// Bits that a file must not have: the group's right to write, and every right of others. The group may
 /// read, as with `root:batchkeeper 0640` and with systemd's credentials.
@@ -57,7 +58,12 @@ impl Config {
             &self.ops_read_token_file,
             &self.alerts.webhook_key_file,
         ];
+        let of_headers = self.openai.headers.values().filter_map(|source| match source {
+            HeaderSource::File { file } => Some(file),
+            HeaderSource::Value(_) => None,
+        });
         of_clients
+            .chain(of_headers)
             .chain(others.into_iter().flatten())
             .map(PathBuf::as_path)
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::clients::ClientConfig;
 use super::error::refuse;
 use super::key_text::{self, KeyAlphabet};
+use super::openai::{HeaderSource, OpenAiConfig};
 use super::{Config, ConfigError};
 use crate::domain::signature::Key;
 
@@ -72,6 +73,7 @@ impl Config {
             Some(path) => read_openai_key(path)?,
             None => openai_key_of_environment()?,
         };
+        self.openai.load_headers()?;
         for client in &mut self.clients {
             client.load_keys()?;
         }
@@ -97,6 +99,23 @@ impl Config {
     pub fn has_openai_key(&self) -> bool {
         self.openai.api_key_file.is_some()
             || std::env::var_os(OPENAI_VARIABLE).is_some_and(|it| !it.is_empty())
+    }
+}
+
+impl OpenAiConfig {
+    fn load_headers(&mut self) -> Result<(), ConfigError> {
+        let load = |(name, source): (&String, &HeaderSource)| {
+            let value = match source {
+                HeaderSource::Value(value) => value.clone(),
+                HeaderSource::File { file } => {
+                    read_secret(&format!("openai.headers.{name}"), file, KeyAlphabet::Signing)?
+                }
+            };
+            Ok((name.clone(), value))
+        };
+        let loaded: Result<_, ConfigError> = self.headers.iter().map(load).collect();
+        self.loaded_headers = loaded?;
+        Ok(())
     }
 }
 

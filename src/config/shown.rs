@@ -8,7 +8,7 @@ use super::{Config, ConfigError};
 /// Every key with its default.
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// Keys whose values are secrets. Addresses of webhooks and heartbeats often hold a token.
-const SECRETS: [&str; 4] = ["keys", "webhook_key", "webhook_url", "heartbeat_url"];
+const SECRETS: [&str; 5] = ["headers", "keys", "webhook_key", "webhook_url", "heartbeat_url"];
 
 /// A key of the configuration.
 #[derive(Clone, Debug, PartialEq)]

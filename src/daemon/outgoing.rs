@@ -37,6 +37,10 @@ fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonErr
     settings.allow_plain_http = openai.allow_plain_http;
     settings.trust_date = openai.trust_date;
     settings.ca_file = ca_file("openai.ca_file", openai.ca_file.as_deref())?;
+    let fields = openai.header_fields().iter();
+    settings.headers = fields
+        .map(|(name, value)| (name.clone(), ApiKey::new(value.reveal())))
+        .collect();
     settings.timeouts = Timeouts {
         create: openai.create_timeout,
         respond: config.synchronous.timeout,

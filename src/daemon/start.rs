@@ -319,7 +319,7 @@ fn open_store(config: &Config, clock: &dyn Clock) -> Result<Store, DaemonError> 
 /// Stores the prices, and releases what the previous process had claimed and did not finish.
 fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<(), DaemonError> {
     store.write(clock.now().wall, |tx| {
-        money::set_prices(tx, &config.prices())?;
+        money::set_prices(tx, &config.prices(), &config.openai.base_url)?;
         batches::clear_compared(tx)?;
         calls::forget_refusals(tx)?;
         alerts::probe_stages(tx)?;

@@ -48,6 +48,10 @@ pub struct Price {
     pub batch: [Money; 3],
     /// The prices in a synchronous call.
     pub synchronous: [Money; 3],
+    /// The `openai.base_url` of the provider that has these prices. `None`: any provider that has no price of its own for
+    /// this model.
+    #[serde(default)]
+    pub provider: Option<String>,
 }
 
 impl Price {
@@ -68,9 +72,12 @@ impl Price {
         is_named(model, &self.model)
     }
 
-    /// The dated names that have this price, as a GLOB pattern of SQLite.
-    pub fn dated_models(&self) -> String {
-        format!("{}{DATE_SUFFIX}", self.model)
+    /// Whether it may be a price of the provider with that base URL.
+    pub fn is_of(&self, base_url: &str) -> bool {
+        let bare = |url: &str| url.trim_end_matches('/').to_owned();
+        self.provider
+            .as_deref()
+            .is_none_or(|it| bare(it) == bare(base_url))
     }
 
     /// The rates of each mode: `batch` and `synchronous`.
@@ -80,6 +87,11 @@ impl Price {
             ("synchronous", Rates::from_dollars(self.synchronous)),
         ]
     }
+}
+
+/// The dated names of a model, which have its price, as a GLOB pattern of SQLite.
+pub fn dated_models(model: &str) -> String {
+    format!("{model}{DATE_SUFFIX}")
 }
 
 /// Whether a name is that of `model`, or a dated name of it.
@@ -140,9 +152,11 @@ o3             2026-06-27 1.00   1.00   4.00
 o4-mini        2026-06-27 0.55   0.55   2.20
 ";
 
-/// The prices in force: those of the configuration, and the shipped ones of the models that it does not name.
+/// The prices in force: those of the configuration, and the shipped ones of the models that it names for no provider
+/// or for single ones.
 pub fn prices(configured: &[Price]) -> Vec<Price> {
-    let is_configured = |model: &str| configured.iter().any(|price| price.model == model);
+    let is_for_all = |price: &Price| price.provider.is_none();
+    let is_configured = |model: &str| configured.iter().any(|it| it.model == model && is_for_all(it));
     let shipped = SHIPPED.lines().filter_map(parse_shipped);
     let mut all: Vec<Price> = shipped.filter(|price| !is_configured(&price.model)).collect();
     all.extend_from_slice(configured);
@@ -164,7 +178,51 @@ fn parse_shipped(line: &str) -> Option<Price> {
         since: (*since).to_owned(),
         batch,
         synchronous: batch.map(|price| price.times(2)),
+        provider: None,
     })
+}
+
+/// From which day on (UTC) a provider was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderDay {
+    /// The day; the first one of a list counts for all days before it, too.
+    pub since: String,
+    /// Its `openai.base_url`.
+    pub base_url: String,
+}
+
+/// The price of a model from a day on; `None`: it has none.
+pub type PriceDay<'a> = (&'a str, &'a str, Option<&'a Price>);
+
+/// The price of each model on each day: that of the provider of the day. So a new provider changes no cost of an earlier
+/// day. `providers` is in the order of the days.
+pub fn price_days<'a>(prices: &'a [Price], providers: &'a [ProviderDay]) -> Vec<PriceDay<'a>> {
+    let mut models: Vec<&str> = prices.iter().map(|price| price.model.as_str()).collect();
+    models.sort_unstable();
+    models.dedup();
+    let mut days = Vec::new();
+    for model in models {
+        for (at, provider) in providers.iter().enumerate() {
+            let end = providers.get(at + 1).map(|next| next.since.as_str());
+            let mut own: Vec<&Price> = prices
+                .iter()
+                .filter(|price| price.model == model && price.is_of(&provider.base_url))
+                .collect();
+            if own.iter().any(|price| price.provider.is_some()) {
+                own.retain(|price| price.provider.is_some());
+            }
+            own.sort_by(|a, b| a.since.cmp(&b.since));
+            let start = if at == 0 { "" } else { provider.since.as_str() };
+            if at > 0 {
+                let in_force = own.iter().rfind(|price| price.since.as_str() <= start);
+                days.push((model, start, in_force.copied()));
+            }
+            let later = own.into_iter().filter(|price| price.since.as_str() > start);
+            let within = later.filter(|price| end.is_none_or(|end| price.since.as_str() < end));
+            days.extend(within.map(|price| (model, price.since.as_str(), Some(price))));
+        }
+    }
+    days
 }
 
 #[cfg(test)]
@@ -206,6 +264,60 @@ mod tests {
             assert!(!is_for(suffix), "{suffix}");
         }
         assert!(!price.is_for("gpt-6"));
+    }
+
+    #[test]
+    fn a_day_has_the_prices_of_its_provider() {
+        let price = |since: &str, provider: Option<&str>| Price {
+            since: since.into(),
+            provider: provider.map(str::to_owned),
+            ..prices(&[]).remove(0)
+        };
+        let used = |days: &[(&str, &str)]| -> Vec<ProviderDay> {
+            days.iter()
+                .map(|(since, base_url)| ProviderDay {
+                    since: (*since).to_owned(),
+                    base_url: (*base_url).to_owned(),
+                })
+                .collect()
+        };
+        let all = [
+            price("2026-01-01", Some("https://a/v1")),
+            price("2026-03-01", Some("https://a/v1/")),
+            price("2026-02-01", Some("https://b/v1")),
+            price("2026-01-15", None),
+        ];
+        let found = |days: &[(&str, &str)]| -> Vec<(String, Option<String>)> {
+            let providers = used(days);
+            price_days(&all, &providers)
+                .into_iter()
+                .map(|(_, since, price)| (since.to_owned(), price.map(|it| it.since.clone())))
+                .collect()
+        };
+        let row = |since: &str, price: &str| (since.to_owned(), Some(price.to_owned()));
+        assert_eq!(
+            found(&[("2026-01-10", "https://a/v1")]),
+            [row("2026-01-01", "2026-01-01"), row("2026-03-01", "2026-03-01")]
+        );
+        // The days of the first provider keep their prices.
+        assert_eq!(
+            found(&[("2026-01-10", "https://a/v1"), ("2026-02-10", "https://b/v1/")]),
+            [row("2026-01-01", "2026-01-01"), row("2026-02-10", "2026-02-01")]
+        );
+        // This provider has no price of its own, and the price for all is in force.
+        assert_eq!(
+            found(&[("2026-01-10", "https://a/v1"), ("2026-02-10", "https://c/v1")])[1],
+            row("2026-02-10", "2026-01-15")
+        );
+        // Before its own first price, a provider has none.
+        assert_eq!(
+            found(&[("2026-01-10", "https://c/v1"), ("2026-01-20", "https://b/v1")]),
+            [
+                row("2026-01-15", "2026-01-15"),
+                ("2026-01-20".to_owned(), None),
+                row("2026-02-01", "2026-02-01")
+            ]
+        );
     }
 
     #[test]

@@ -9,24 +9,22 @@ const MAX_WORD_CHARS: usize = 128;
 
 /// Removes the API key and other secrets from texts.
 pub(super) struct Redactor {
-    api_key: String,
+    secrets: Vec<String>,
 }
 
 impl Redactor {
-    /// Creates a redactor for this key.
-    pub(super) fn new(api_key: &str) -> Self {
+    /// Creates a redactor for these secrets. Empty ones are ignored.
+    pub(super) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
         Self {
-            api_key: api_key.to_owned(),
+            secrets: secrets.map(str::to_owned).collect(),
         }
     }
 
     /// Removes secrets and control characters, and cuts the text to `limit` characters.
     fn redact(&self, text: &str, limit: usize) -> String {
-        let text = if self.api_key.is_empty() {
-            text.to_owned()
-        } else {
-            text.replace(&self.api_key, "[key]")
-        };
+        let hide = |text: String, secret: &String| text.replace(secret, "[key]");
+        let text = self.secrets.iter().fold(text.to_owned(), hide);
         let text = without_secrets(&text);
         let on_one_line = text
             .chars()

@@ -17,7 +17,7 @@ use crate::domain::usage::TokenUsage;
 use crate::domain::{
     budgets::{Budgets, SpendingLimits},
     money::Money,
-    prices::{Price, Rates},
+    prices::{Price, ProviderDay, Rates, dated_models, price_days},
 };
 
 /// The newest completed jobs that estimates are learned from.
@@ -42,27 +42,50 @@ pub(super) fn sum_of_money(column: &str) -> String {
     )
 }
 
-/// Replaces the table of prices.
-pub fn set_prices(tx: &Tx<'_>, prices: &[Price]) -> Stored<()> {
+/// Stores that the provider with that base URL is used from today on, and replaces the table of prices.
+pub fn set_prices(tx: &Tx<'_>, prices: &[Price], base_url: &str) -> Stored<()> {
+    let mut providers = providers(tx)?;
+    if providers.last().is_none_or(|last| last.base_url != base_url) {
+        let since = tx.now.to_day_text();
+        tx.execute(
+            "INSERT OR REPLACE INTO providers (since, base_url) VALUES (?, ?)",
+            [since.as_str(), base_url],
+        )?;
+        providers = self::providers(tx)?;
+    }
     tx.execute("DELETE FROM prices", [])?;
-    for price in prices {
-        for (mode, rates) in price.rates() {
+    for (model, since, price) in price_days(prices, &providers) {
+        for mode in ["batch", "synchronous"] {
+            let rates = price.and_then(|price| price.rates().into_iter().find(|(of, _)| *of == mode));
+            let rates = rates.map(|(_, rates)| rates);
             tx.execute(
                 "INSERT OR REPLACE INTO prices (model, dated_models, mode, since, input, cached, output)
                  VALUES (?, ?, ?, ?, ?, ?, ?)",
                 params![
-                    price.model,
-                    price.dated_models(),
+                    model,
+                    dated_models(model),
                     mode,
-                    price.since,
-                    rates.input,
-                    rates.cached,
-                    rates.output
+                    since,
+                    rates.map(|rates| rates.input),
+                    rates.map(|rates| rates.cached),
+                    rates.map(|rates| rates.output)
                 ],
             )?;
         }
     }
     Ok(())
+}
+
+/// The providers that were used, in the order of their first days.
+fn providers(view: &View) -> Stored<Vec<ProviderDay>> {
+    let mut query = view.prepare_cached("SELECT since, base_url FROM providers ORDER BY since")?;
+    let rows = query.query_map([], |row| {
+        Ok(ProviderDay {
+            since: row.get("since")?,
+            base_url: row.get("base_url")?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The price of a model on a day; `None` if it has no price.
@@ -73,13 +96,15 @@ pub fn rates(view: &View, model: &str, mode: &str, day: &str) -> Stored<Option<R
          ORDER BY since DESC LIMIT 1",
     )?;
     let found = query.query_row(params![model, mode, day], |row| {
-        Ok(Rates {
-            input: row.get("input")?,
+        let input: Option<i64> = row.get("input")?;
+        let Some(input) = input else { return Ok(None) };
+        Ok(Some(Rates {
+            input,
             cached: row.get("cached")?,
             output: row.get("output")?,
-        })
+        }))
     });
-    Ok(found.optional()?)
+    Ok(found.optional()?.flatten())
 }
 
 /// The usage of requests of one language in the newest completed jobs, failed attempts included.
@@ -447,7 +472,7 @@ mod tests {
         let now = Timestamp::from_seconds(1_795_400_000);
         let store = Store::open(&folder.path().join("a.db"), now).expect("a store");
         let written = store.write(now, |tx| {
-            set_prices(tx, &prices(&[]))?;
+            set_prices(tx, &prices(&[]), "https://a/v1")?;
             for (client, tokens) in [("a", i64::MAX), ("b", i64::MAX), ("c", 3)] {
                 tx.execute(
                     "INSERT INTO client_usage VALUES (?1, '2026-11-24', 'gpt-6-luna', 'batch', 1, ?2, 0, ?2, 0, 0)",
@@ -509,7 +534,7 @@ mod tests {
         ];
         store
             .write(now, |tx| {
-                set_prices(tx, &all)?;
+                set_prices(tx, &all, "https://a/v1")?;
                 for name in names {
                     tx.execute(
                         "INSERT INTO client_usage VALUES ('shop', '2026-11-24', ?, 'batch', 1, 1000, 400, 70, 9, 0)",

@@ -174,7 +174,7 @@ mod tests {
         let named = store.read(|view| {
             let mut query = view.prepare(
                 "SELECT m.name || '.' || c.name FROM sqlite_schema m, pragma_table_info(m.name) c
-                 WHERE m.type = 'table' AND c.type = 'TEXT' AND m.name <> 'prices'
+                 WHERE m.type = 'table' AND c.type = 'TEXT' AND m.name NOT IN ('prices', 'providers')
                    AND (c.name LIKE '%\\_at' ESCAPE '\\' OR c.name LIKE '%since' OR c.name IN ('at', 'until'))",
             )?;
             let names = query.query_map([], |row| row.get::<_, String>(0))?;

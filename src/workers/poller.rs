@@ -230,7 +230,8 @@ impl Poller {
             return Ok(remote);
         }
         match self.api.cancel_batch(id) {
-            Err(CallError::Refused(refusal)) if refusal.status == 409 => self.api.batch(id),
+            // Some compatible servers say 400.
+            Err(CallError::Refused(refusal)) if matches!(refusal.status, 400 | 409) => self.api.batch(id),
             Err(CallError::Refused(refusal)) if matches!(refusal.status, 403 | 404 | 405 | 501) => {
                 log::warn!(event = "cancel_refused", openai_batch:% = id, error:% = refusal; "");
                 Ok(remote)

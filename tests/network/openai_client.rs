@@ -1106,3 +1106,34 @@ fn the_date_of_an_answer_is_kept_unless_it_is_not_trusted() {
     assert!(newest.received.steady <= SystemClock::new().now().steady);
     served.join().unwrap();
 }
+
+#[test]
+fn additional_header_fields_are_sent_and_never_shown() {
+    let (base, served) = answering(http(400, "", r#"{"error": {"message": "no azure-key-0123"}}"#));
+    let mut settings = settings(&base);
+    settings.headers = vec![
+        ("api-key".to_owned(), ApiKey::new("azure-key-0123")),
+        ("Authorization".to_owned(), ApiKey::new("")),
+        ("X-Team".to_owned(), ApiKey::new("cars")),
+    ];
+    let client = OpenAiClient::new(settings.clone()).unwrap();
+    let error = client.batch("batch_1").unwrap_err().to_string();
+    assert!(!error.contains("azure-key") && error.contains("[key]"), "{error}");
+    let sent = served.join().unwrap()[0].head.to_lowercase();
+    assert!(
+        sent.contains("api-key: azure-key-0123") && sent.contains("x-team: cars"),
+        "{sent}"
+    );
+    assert!(!sent.contains("authorization"), "{sent}");
+    assert!(!format!("{settings:?}").contains("azure-key"));
+    for (name, value) in [
+        ("Host", "a"),
+        ("Content-Length", "1"),
+        ("a b", "c"),
+        ("X-Odd", "a\nb"),
+    ] {
+        settings.headers = vec![(name.to_owned(), ApiKey::new(value))];
+        let refused = OpenAiClient::new(settings.clone()).unwrap_err();
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
+}

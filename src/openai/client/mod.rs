@@ -18,7 +18,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::{HeaderValue, Method, header};
+use ureq::http::{HeaderName, HeaderValue, Method, header};
 use ureq::{Agent, SendBody};
 
 mod agents;
@@ -31,7 +31,7 @@ mod upload_form;
 use self::agents::{Limits, agent};
 use self::downloads::PageReader;
 pub use self::settings::{ApiKey, ClientSettings, SettingsError, Timeouts};
-use self::settings::{check_base_url, optional_header};
+use self::settings::{additional_headers, check_base_url, optional_header};
 use self::upload_form::{UploadForm, is_upload_name};
 use super::api::{BatchApi, CallResult, NewBatch, Page, ResponsesApi};
 use super::json_objects;
@@ -44,10 +44,16 @@ use crate::domain::openai::{Batch, FileObject, Identity, ServerDate};
 /// is parsed while it arrives.
 const MAX_LISTING_BYTES: u64 = 1 << 30;
 
+/// The shortest value of a header field that is taken out of messages.
+const SHORTEST_SECRET: usize = 8;
+
 /// OpenAI's API over HTTP/1.1.
 pub struct OpenAiClient {
     identity: Identity,
-    authorization: HeaderValue,
+    /// `None` if one of `headers` takes its place, or it is not wanted.
+    authorization: Option<HeaderValue>,
+    /// Additional fields.
+    headers: Vec<(HeaderName, HeaderValue)>,
     organization: Option<HeaderValue>,
     project: Option<HeaderValue>,
     timeouts: Timeouts,
@@ -87,6 +93,7 @@ impl OpenAiClient {
             trust_date,
             max_download,
             ca_file,
+            headers,
         } = settings;
         let end = identity.base_url.trim_end_matches('/').len();
         identity.base_url.truncate(end);
@@ -97,13 +104,18 @@ impl OpenAiClient {
         let mut authorization =
             HeaderValue::from_str(&format!("Bearer {}", api_key.0)).map_err(|_| SettingsError::ApiKey)?;
         authorization.set_sensitive(true);
+        let (fields, has_authorization) = additional_headers(&headers)?;
+        // A short value is a word, such as a version.
+        let values = headers.iter().map(|(_, value)| value.0.as_str());
+        let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
         let new_agent = |limits: Limits<'_>| agent(https_only, &timeouts, ca_file.as_ref(), limits);
         Ok(Self {
             organization: optional_header(&identity.organization, "organization")?,
             project: optional_header(&identity.project, "project")?,
             identity,
-            authorization,
-            redactor: Redactor::new(&api_key.0),
+            authorization: Some(authorization).filter(|_| !has_authorization),
+            redactor: Redactor::new(secrets.chain([api_key.0.as_str()])),
+            headers: fields,
             clock: SystemClock::new(),
             small: new_agent(&|config| config.timeout_global(Some(timeouts.small))),
             create: new_agent(&|config| config.timeout_global(Some(timeouts.create))),

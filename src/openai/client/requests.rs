@@ -29,10 +29,15 @@ impl OpenAiClient {
     pub(super) fn request(&self, method: Method, path: &str) -> request::Builder {
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.identity.base_url))
-            .header(header::AUTHORIZATION, &self.authorization)
-            // ureq is built without decompression.
-            .header(header::ACCEPT_ENCODING, "identity");
+            .uri(format!("{}{path}", self.identity.base_url));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        // ureq is built without decompression.
+        request = request.header(header::ACCEPT_ENCODING, "identity");
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         if let Some(organization) = &self.organization {
             request = request.header("OpenAI-Organization", organization);
         }

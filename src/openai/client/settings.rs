@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ureq::http::{HeaderValue, Uri};
+use ureq::http::{HeaderName, HeaderValue, Uri, header};
 
 use crate::openai::Identity;
 use crate::outbound::CaFile;
@@ -86,6 +86,9 @@ pub struct ClientSettings {
     pub max_download: u64,
     /// Certificate authorities beside the public ones.
     pub ca_file: Option<CaFile>,
+    /// Header fields of every call, beside the usual ones. `Authorization` takes the place of the usual one, and is
+    /// not sent if it is empty.
+    pub headers: Vec<(String, ApiKey)>,
 }
 
 impl ClientSettings {
@@ -99,6 +102,7 @@ impl ClientSettings {
             trust_date: true,
             max_download: 4 << 30,
             ca_file: None,
+            headers: Vec::new(),
         }
     }
 }
@@ -121,6 +125,53 @@ pub enum SettingsError {
     /// The organization or the project has characters that are not allowed in a header field.
     #[error("openai.{0} has a character that cannot be in a header field; use visible ASCII alone")]
     Identity(&'static str),
+    /// The name or the value of an additional header field cannot be sent, or the program sets the field itself.
+    #[error(
+        "openai.headers: {0:?} cannot be sent: it is no name of a header field, its value has odd characters, or the \
+         program sets it itself"
+    )]
+    Header(String),
+}
+
+/// The header fields that the client sets itself.
+const OWN_FIELDS: [&str; 12] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "openai-organization",
+    "openai-project",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The additional header fields, and whether `Authorization` is one of them.
+pub(super) fn additional_headers(
+    fields: &[(String, ApiKey)],
+) -> Result<(Vec<(HeaderName, HeaderValue)>, bool), SettingsError> {
+    let mut headers = Vec::new();
+    let mut has_authorization = false;
+    for (name, value) in fields {
+        let refused = || SettingsError::Header(name.clone());
+        let field = HeaderName::try_from(name.as_str()).map_err(|_| refused())?;
+        if OWN_FIELDS.contains(&field.as_str()) {
+            return Err(refused());
+        }
+        has_authorization |= field == header::AUTHORIZATION;
+        let mut value = HeaderValue::from_str(&value.0)
+            .ok()
+            .filter(|value| value.to_str().is_ok())
+            .ok_or_else(refused)?;
+        value.set_sensitive(true);
+        if !value.is_empty() {
+            headers.push((field, value));
+        }
+    }
+    Ok((headers, has_authorization))
 }
 
 /// Checks the base URL. Returns whether it is `https`.

@@ -4,7 +4,7 @@ use super::*;
 
 fn read(status: u16, headers: &[(&str, &str)], body: &str) -> OpenAiError {
     let now = Timestamp::from_seconds(1_795_400_000);
-    let redactor = Redactor::new("the-very-key-0123");
+    let redactor = Redactor::new(["the-very-key-0123"]);
     let header = |name: &str| {
         let found = headers.iter().find(|(header, _)| *header == name)?;
         Some(found.1)

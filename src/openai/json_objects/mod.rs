@@ -129,7 +129,7 @@ fn status(text: &str) -> Option<BatchStatus> {
         "created" | "pending" | "queued" | "scheduled" | "scheduling" | "submitted" => {
             Some(BatchStatus::Validating)
         }
-        "processing" | "running" | "started" => Some(BatchStatus::InProgress),
+        "processing" | "progress" | "running" | "started" => Some(BatchStatus::InProgress),
         "succeeded" | "success" => Some(BatchStatus::Completed),
         "timeout_exceeded" => Some(BatchStatus::Expired),
         "canceled" => Some(BatchStatus::Cancelled),

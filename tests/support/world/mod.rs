@@ -252,7 +252,7 @@ impl World {
         let now = self.clock.now().wall;
         let store = Store::open(&self.config.database, now).expect("a store");
         let released = store.write(now, |tx| {
-            money::set_prices(tx, &self.config.prices())?;
+            money::set_prices(tx, &self.config.prices(), &self.config.openai.base_url)?;
             batches::clear_compared(tx)?;
             calls::forget_refusals(tx)?;
             alerts::probe_stages(tx)?;
