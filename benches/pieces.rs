@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 const KEY: &str = "a key of these measurements, long enough";
-const TEXT: &str = "The front bumper is cracked on the left side & hangs loose.\n\nThe bonnet is \"dented\".";
+const TEXT: &str =
+    "The front bumper’s left side is cracked – it hangs loose & shakes.\n\nThe bonnet is \"dented\".";
 
 fn main() {
     divan::main();
@@ -30,7 +31,7 @@ fn main() {
 /// A submission with 1,000 lots.
 fn submission() -> Vec<u8> {
     let lot = |number: usize| {
-        json!({"lot_id": format!("LOT-{number}"), "additional_info": "rear bumper torn, left door dented. ".repeat(8),
+        json!({"lot_id": format!("LOT-{number}"), "additional_info": "rear bumper torn – seller’s “as is”. ".repeat(8),
                "images": ["https://cdn.cars.example/1.jpg", "https://cdn.cars.example/2.jpg"]})
     };
     let lots: Vec<Value> = (0..1000).map(lot).collect();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::rig::now_in_seconds;
 
 /// The text in each line of a result file.
-const TEXT: &str = "The front bumper is cracked on the left side and hangs loose; the left headlamp is broken.\n\n\
+const TEXT: &str = "The front bumper’s left side is cracked – it hangs loose; the left headlamp is “broken”.\n\n\
     The bonnet is dented near its front edge, and the paint has come off in two places as large as a hand.";
 /// Input and output tokens of a line.
 const TOKENS: [u64; 2] = [500, 50];
@@ -142,7 +142,7 @@ impl BareOpenAi {
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("content-length")
-                .then(|| value.parse().unwrap())
+                .then(|| value.parse().unwrap_or(0))
         });
         let mut body = vec![0; length.unwrap_or(0)];
         if reader.read_exact(&mut body).is_err() {
@@ -166,8 +166,10 @@ impl BareOpenAi {
             ("GET", ["batches"]) => self.list(target),
             ("GET", ["batches", id]) => {
                 let state = self.lock();
-                let batch = state.batches.iter().find(|batch| batch.id == *id);
-                state.object(batch.unwrap())
+                match state.batches.iter().find(|batch| batch.id == *id) {
+                    Some(batch) => state.object(batch),
+                    None => Value::Null,
+                }
             }
             ("GET", ["files"]) => json!({"object": "list", "data": [], "has_more": false}),
             ("GET", ["files", id, "content"]) => return self.send_results(stream, id),
@@ -181,11 +183,17 @@ impl BareOpenAi {
                 self.lock().hooks.push(begun);
                 json!({})
             }
-            other => panic!("bare OpenAI does not serve {other:?}"),
+            // Another program on this machine may connect.
+            _ => Value::Null,
         };
         let body = answer.to_string();
+        let status = if answer.is_null() {
+            "404 Not Found"
+        } else {
+            "200 OK"
+        };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
         let mut stream = stream;

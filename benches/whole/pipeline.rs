@@ -83,12 +83,14 @@ fn one_language() -> Vec<Figure> {
     let mut copy = bare::copy(&database, &folder.path().join("copy.db"));
     let taken = Instant::now();
     process.forget_peak();
+    let written = process.written();
     openai.complete();
     // The spooled file is deleted when it is ingested.
     let spooled = wait("the results", || spooled(&appliance, LOTS * LINE));
     wait("the end", || (count(&database, "ingested") == 1).then_some(()));
     let whole = taken.elapsed();
     let ours = ingest_time(&database, "vision");
+    let written = process.written() - written;
     let memory = process.peak().saturating_sub(idle);
     let reference = bare::ingest(&mut copy, &spooled);
     figures.push(Figure::against(
@@ -101,6 +103,14 @@ fn one_language() -> Vec<Figure> {
         reference,
     ));
     figures.push(Figure::alone("additional memory during it", megabytes(memory)));
+    let for_each = written as f64 / (LOTS * LINE) as f64;
+    figures.push(Figure::alone(
+        "written to disk during it, spool included",
+        format!(
+            "{}, {for_each:.1} bytes for each byte of results",
+            megabytes(written / 1000)
+        ),
+    ));
     figures
 }
 

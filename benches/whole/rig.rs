@@ -98,12 +98,33 @@ pub struct Signed {
     pub signature: String,
 }
 
+/// What sellers write: typographic quotes and dashes, accents, Cyrillic, emoji. Each with how often a lot repeats it.
+const TEXTS: [(&str, usize); 5] = [
+    (
+        "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ",
+        4,
+    ),
+    (
+        "Seller’s note: “runs and drives” – hail on roof & hood; rear bumper torn… ",
+        4,
+    ),
+    (
+        "Удар в левую переднюю часть: фара разбита, капот помят, подушки сработали. ",
+        6,
+    ),
+    (
+        "Schlüssel vorhanden, Türen zerkratzt – Airbag ausgelöst; vendu « en l’état ». ",
+        4,
+    ),
+    ("🚗💥 won’t start, no keys", 1),
+];
+
 /// A job of `lots` lots, about 470 bytes each.
 pub fn job(lots: usize, languages: &[&str], webhook: Option<String>) -> Signed {
-    let words = "hail on roof and hood, rear bumper torn, left door dented, airbags deployed. ";
     let lots: Vec<Value> = (0..lots)
         .map(|number| {
-            let info = format!("sedan no. {number}: {}", words.repeat(4));
+            let (text, times) = TEXTS[number % TEXTS.len()];
+            let info = format!("sedan no. {number}: {}", text.repeat(times));
             let images = [0, 1].map(|at| format!("https://cdn.cars.example/lots/{number:05}/{at}.jpg"));
             json!({"lot_id": format!("LOT-{number:05}"), "additional_info": info, "images": images})
         })
@@ -178,6 +199,13 @@ impl Process {
         let ticks: u64 = [11, 12].map(|at| fields[at].parse::<u64>().unwrap()).iter().sum();
         // USER_HZ is 100, whatever the kernel's internal tick is.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// The bytes that it has had written to the disk.
+    pub fn written(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.0)).unwrap();
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.unwrap().parse().unwrap()
     }
 
     fn status(&self, name: &str) -> u64 {
