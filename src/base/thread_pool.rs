@@ -88,8 +88,13 @@ impl ThreadPool {
     /// Starts a thread for new work if none waits. Returns false if the pool has no thread, because the system
     /// refuses one; otherwise a thread of the pool does the work.
     pub fn start_if_none_waits(self: &Arc<Self>) -> bool {
+        self.start_if_fewer_wait(1)
+    }
+
+    /// The same if fewer threads wait than pieces of work do.
+    pub fn start_if_fewer_wait(self: &Arc<Self>, work: usize) -> bool {
         let mut state = self.lock();
-        if !state.waiting.is_empty() {
+        if state.waiting.len() >= work {
             return true;
         }
         let number = state.add_thread(self.size.threads);

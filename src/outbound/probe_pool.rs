@@ -81,7 +81,7 @@ impl ProbePool {
     pub fn start_probe(&self, url: String, depth: ProbeDepth) {
         // Sending cannot fail: the pool keeps a receiver.
         drop(self.to_threads.send((url, depth)));
-        self.threads.start_if_none_waits();
+        self.threads.start_if_fewer_wait(self.to_threads.len());
     }
 
     /// The results since the last call.
