@@ -50,6 +50,8 @@ pub struct Config {
     pub listen: String,
     /// The address of the operator's pages. Empty turns them off.
     pub ops_listen: String,
+    #[serde(skip)]
+    settings: Vec<ShownKey>,
     /// Host names of the operator's pages, besides those of this machine.
     pub ops_hosts: Vec<String>,
     ops_token_file: Option<PathBuf>,
@@ -111,6 +113,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8080".into(),
             ops_listen: "127.0.0.1:8081".into(),
+            settings: Vec::new(),
             ops_hosts: Vec::new(),
             ops_token_file: None,
             ops_token: Secret::default(),
@@ -161,7 +164,16 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_without_keys(path: &Path) -> Result<Self, ConfigError> {
         let overrides = environment::overrides(std::env::vars_os())?;
-        Self::read_file(path, |text| Self::parse_with(text, &overrides))
+        Self::read_file(path, |text| {
+            let mut config = Self::parse_with(text, &overrides)?;
+            config.settings = Self::show(text, &overrides)?;
+            Ok(config)
+        })
+    }
+
+    /// Every key of the file that was loaded, without secrets.
+    pub fn settings(&self) -> &[ShownKey] {
+        &self.settings
     }
 
     /// Every key of the configuration in `path`, with its value and its source.

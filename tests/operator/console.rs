@@ -120,6 +120,26 @@ fn a_lot_is_found_by_its_id_with_its_texts_and_why_one_is_missing() {
 }
 
 #[test]
+fn the_settings_show_what_is_in_force_and_no_secret() {
+    let appliance = Appliance::with("[alerts]\nwebhook_url = \"https://hooks.example/T0KEN\"");
+    let settings = html(&appliance, "/settings");
+    for part in [
+        "batch.max_wait",
+        "150ms",
+        "retention.results",
+        "default",
+        "schema",
+        "batchkeeper.db",
+    ] {
+        assert!(settings.contains(part), "{part}: {settings}");
+    }
+    assert!(
+        !settings.contains("T0KEN") && !settings.contains(crate::appliance::KEY),
+        "{settings}"
+    );
+}
+
+#[test]
 fn a_refusal_is_a_page_for_browsers_and_json_for_programs() {
     let appliance = Appliance::start();
     for (path, status) in [

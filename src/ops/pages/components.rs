@@ -44,14 +44,18 @@ pub(super) fn brief(value: u64) -> String {
     }
 }
 
-/// An amount of dollars, to the cent; amounts below one dollar to four digits.
+/// An amount of dollars, to the cent; amounts below one dollar to four digits, tiny ones to six.
 pub(super) fn dollars(amount: Money) -> String {
     if amount == Money(0) {
         return "$0".to_owned();
     }
     let exact = amount.to_string();
     let (whole, parts) = exact.split_once('.').unwrap_or((&exact, ""));
-    let shown = if whole == "0" { 4 } else { 2 };
+    let shown = match whole {
+        "0" if parts.starts_with("0000") => 6,
+        "0" => 4,
+        _ => 2,
+    };
     let parts: String = parts.chars().take(shown).collect();
     let whole = whole.parse().map_or_else(|_| whole.to_owned(), number);
     format!("${whole}.{parts}")
@@ -297,6 +301,7 @@ mod tests {
         assert_eq!(dollars(Money(1_234_567_899_000_000)), "$1\u{202f}234.56");
         assert_eq!(dollars(Money(0)), "$0");
         assert_eq!(dollars(Money(12_345_600_000)), "$0.0123");
+        assert_eq!(dollars(Money(27_400_000)), "$0.000027");
         assert_eq!(duration(Duration::from_millis(1_250)), "1.2\u{202f}s");
         assert_eq!(duration(Duration::from_secs(7_300)), "2\u{202f}h");
         let now = Timestamp::from_seconds(1_795_400_000);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
+use super::action;
 use super::components::{facts, text};
 use super::tables::{IMAGES, LOT_ATTEMPTS, LOT_FACTS};
 use super::{Content, RequestError, StatusPage};
 use crate::domain::batch::Stage;
 use crate::domain::decide::waiting_requests::WaitCause;
-use crate::domain::job::{RequestState, is_english};
+use crate::domain::job::{JobStatus, RequestState, is_english};
+use crate::domain::operator_action::ActionKind;
 use crate::store::jobs::JobRow;
 use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::status::{self, LotDetails, LotRequest};
@@ -69,6 +71,7 @@ impl StatusPage<'_> {
                     nav class="pager" aria-label="Lots of the job" {
                         @if let Some(to) = before { a rel="prev" href=(link(to)) { "Previous lot" } }
                         @if let Some(to) = after { a rel="next" href=(link(to)) { "Next lot" } }
+                        (self.retry_links(&job))
                     }
                 },
                 match self.operator.may_read_texts {
@@ -86,6 +89,23 @@ impl StatusPage<'_> {
             Ok(Some((title, parts)))
         })?;
         Ok(parts.map(|(title, parts)| Content::object(title, parts)))
+    }
+}
+
+impl StatusPage<'_> {
+    /// Links that send again what failed of a lot's job; nothing if the operator may not act.
+    fn retry_links(&self, job: &JobRow) -> Markup {
+        let is_retriable = matches!(job.status, JobStatus::Completed | JobStatus::Failed);
+        html! {
+            @if self.operator.may_act && is_retriable {
+                a href=(action::address(ActionKind::RetryFailedLots, &job.id)) {
+                    "Send failed lots of the job again …"
+                }
+                a href=(action::address(ActionKind::RetryFailedTranslations, &job.id)) {
+                    "Send failed translations of the job again …"
+                }
+            }
+        }
     }
 }
 

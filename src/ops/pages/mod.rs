@@ -31,6 +31,7 @@ mod job;
 mod lists;
 mod lot;
 mod overview;
+mod settings;
 mod tables;
 
 /// The pages load nothing from other hosts, have no inline code and no frames, and send forms to themselves alone.
@@ -38,7 +39,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The pages of the navigation.
-const NAVIGATION: [(&str, &str); 8] = [
+const NAVIGATION: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/batches", "Batches"),
@@ -47,6 +48,7 @@ const NAVIGATION: [(&str, &str); 8] = [
     ("/events", "Events"),
     ("/costs", "Costs"),
     ("/audit", "Audit"),
+    ("/settings", "Settings"),
 ];
 
 /// The style, script or icon at a path.
@@ -139,6 +141,7 @@ impl StatusPage<'_> {
             ["audit"] => Some(self.audit(query)?),
             ["costs"] => Some(self.costs(query)?),
             ["costs.csv"] => Some(self.costs_csv(query)?),
+            ["settings"] => Some(self.settings()?),
             ["search"] => Some(self.search(query)?),
             ["jobs", id] => self.job(id, query)?,
             ["jobs", id, "lots", position] => match position.parse() {

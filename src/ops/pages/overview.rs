@@ -121,7 +121,7 @@ impl StatusPage<'_> {
         }
     }
 
-    fn threads(&self) -> Markup {
+    pub(super) fn threads(&self) -> Markup {
         let late_threads = self.health.late_threads(self.now.steady);
         let mut threads = self.health.threads();
         threads.sort_by_cached_key(|thread| natural_order(&thread.thread));

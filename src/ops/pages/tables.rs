@@ -3,6 +3,8 @@
 use super::components::{Cell, Column, dollars};
 use super::costs::BudgetRow;
 use super::lot::{Image, LotFacts};
+use super::settings::Running;
+use crate::config::ShownKey;
 use crate::store::alerts::AlertRow;
 use crate::store::audit::ActionRow;
 use crate::store::queue::ModelQueue;
@@ -303,6 +305,22 @@ pub(super) const ACTIONS: &[Column<ActionRow>] = &[
     ("cost at most", |row| {
         row.cost.map_or(Cell::Absent, |cost| Cell::Owned(dollars(cost)))
     }),
+];
+
+pub(super) const RUNNING: &[Column<Running>] = &[
+    ("version", |_| Cell::Text(env!("CARGO_PKG_VERSION"))),
+    ("schema", |it| Cell::Text(&it.schema)),
+    ("SQLite", |it| Cell::Text(it.sqlite)),
+    ("database", |it| Cell::Text(&it.database)),
+    ("bytes", |it| Cell::Number(it.bytes)),
+    ("bytes of the WAL", |it| Cell::Number(it.wal_bytes)),
+    ("free bytes on its disk", |it| Cell::Number(it.free_bytes)),
+];
+
+pub(super) const SETTINGS: &[Column<ShownKey>] = &[
+    ("key", |it| Cell::Text(&it.key)),
+    ("value", |it| Cell::Text(&it.value)),
+    ("from", |it| Cell::Text(&it.source)),
 ];
 
 pub(super) const BUDGETS: &[Column<BudgetRow>] = &[

@@ -1,0 +1,44 @@
+//! The configuration in force without secrets, and what runs: version, schema, database, disk.
+
+use super::components::facts;
+use super::tables::{RUNNING, SETTINGS};
+use super::{Content, RequestError, StatusPage};
+use crate::store::{schema_version, sqlite_version};
+
+/// What runs.
+pub(super) struct Running {
+    pub(super) schema: String,
+    pub(super) sqlite: &'static str,
+    pub(super) database: String,
+    pub(super) bytes: u64,
+    pub(super) wal_bytes: u64,
+    pub(super) free_bytes: u64,
+}
+
+impl StatusPage<'_> {
+    pub(super) fn settings(&self) -> Result<Content, RequestError> {
+        let (bytes, wal_bytes) = self.store.bytes();
+        let running = Running {
+            schema: schema_version().to_string(),
+            sqlite: sqlite_version(),
+            database: self.store.path().display().to_string(),
+            bytes,
+            wal_bytes,
+            free_bytes: self.store.free_bytes()?,
+        };
+        let none = "The daemon was started without a file.";
+        Ok(Content::list(
+            "Settings",
+            vec![
+                maud::html! { h2 { "What runs" } (facts(RUNNING, &running, self.wall())) },
+                self.threads(),
+                self.table(
+                    "The configuration in force, since the start of the daemon",
+                    SETTINGS,
+                    self.config.settings(),
+                    none,
+                ),
+            ],
+        ))
+    }
+}
