@@ -221,9 +221,20 @@ impl Prober<'_> {
             });
         }
         let cancelled = self.api.cancel_batch(&batch.id);
-        self.record("POST /batches/{id}/cancel", Need::Useful, cancelled, |batch| {
-            Ok(batch.status_text.clone())
-        });
+        let call = "POST /batches/{id}/cancel";
+        match cancelled {
+            // A batch that has ended is refused. So the call is there.
+            Err(CallError::Refused(refusal)) if matches!(refusal.status, 400 | 409) => {
+                let result = Ok(format!("too late: {}", refusal.message));
+                let need = Need::Useful;
+                self.checks.push(Check { call, need, result });
+            }
+            cancelled => {
+                self.record(call, Need::Useful, cancelled, |batch| {
+                    Ok(batch.status_text.clone())
+                });
+            }
+        }
         let mut last = batch;
         for _ in 0..POLLS {
             if let Ok(shown) = self.api.batch(&last.id) {

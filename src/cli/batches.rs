@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::context::{Context, change, now};
+use super::context::{Context, change, now, record_begin};
 use super::output::existing;
 use super::{CommandError, Outcome};
 use crate::base::fields::Fields;
@@ -74,6 +74,11 @@ fn resolve(context: &Context, store: &Store, options: &ResolveOptions) -> Outcom
     existing(store.read(|view| inspect::batch(view, id))?, id, "batches")?;
     let config = context.config_with_keys()?;
     let client = openai_client(&config)?;
+    let decision = match &options.created {
+        Some(batch) => format!("{id} --created {batch}"),
+        None => format!("{id} --not-created"),
+    };
+    record_begin(store, ActionKind::ResolveCreate, &decision)?;
     let resolved = match &options.created {
         Some(batch) => unlisted::resolve_created(store, &client, id, batch, now()),
         None => unlisted::resolve_not_created(store, &client, id, now()),

@@ -211,6 +211,31 @@ mod tests {
     }
 
     #[test]
+    fn values_of_header_fields_are_read_and_do_not_show() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "azure-key-0123\n").expect("written");
+        let text = format!(
+            "{LEAST}[openai]\nheaders = {{ api-key = {{ file = {:?} }}, X-Team = \"team-4567\" }}\n",
+            file.path()
+        );
+        let config = Config::parse(&text).expect("valid");
+        let fields: Vec<(&str, &str)> = config
+            .openai
+            .header_fields()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.reveal()))
+            .collect();
+        assert_eq!(fields, [("X-Team", "team-4567"), ("api-key", "azure-key-0123")]);
+        let shown = format!("{config:?} {:?}", Config::show(&text, &[]).expect("valid"));
+        assert!(
+            !shown.contains("azure-key") && !shown.contains("team-4567"),
+            "{shown}"
+        );
+        let gone = text.replace(&file.path().display().to_string(), "/nonexistent");
+        assert!(complaint(&gone).contains("openai.headers.api-key"));
+    }
+
+    #[test]
     fn a_key_must_be_there_and_no_example() {
         let empty = tempfile::NamedTempFile::new().expect("a file");
         let empty = format!("{LEAST}[openai]\napi_key_file = {:?}\n", empty.path());

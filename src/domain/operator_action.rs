@@ -23,6 +23,8 @@ text_enum! {
         AbandonWebhook = "abandon_webhook",
         /// A batch is abandoned.
         AbandonBatch = "abandon_batch",
+        /// What became of a create that was not answered is said.
+        ResolveCreate = "resolve_create",
         /// A scope of work is paused.
         Pause = "pause",
         /// A pause ends.
