@@ -1,11 +1,11 @@
-//! The configuration in force without secrets, and what runs: version, schema, database, disk.
+//! The configuration in force without secrets; version, schema, database and disk.
 
 use super::components::facts;
 use super::tables::{RUNNING, SETTINGS};
 use super::{Content, RequestError, StatusPage};
 use crate::store::{schema_version, sqlite_version};
 
-/// What runs.
+/// The program and its database.
 pub(super) struct Running {
     pub(super) schema: String,
     pub(super) sqlite: &'static str,
@@ -30,7 +30,7 @@ impl StatusPage<'_> {
         Ok(Content::list(
             "Settings",
             vec![
-                maud::html! { h2 { "What runs" } (facts(RUNNING, &running, self.wall())) },
+                maud::html! { h2 { "The program and its database" } (facts(RUNNING, &running, self.wall())) },
                 self.threads(),
                 self.table(
                     "The configuration in force, since the start of the daemon",
