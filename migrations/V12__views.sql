@@ -149,7 +149,7 @@ SELECT id AS job_id, client, status,
            AS estimated_usd
 FROM costed;
 
--- A client, by day and model. What was used for jobs that this database does not have is the client
+-- A client, by day and model. Tokens of jobs that this database does not have belong to the client
 -- `without a job`.
 CREATE VIEW v_spending AS
 WITH used AS (

@@ -114,7 +114,7 @@ impl ErrorCode {
 pub struct ApiError {
     /// The code.
     pub code: ErrorCode,
-    /// What is wrong, and what the client can do.
+    /// The problem, and how the client can solve it.
     pub message: String,
     /// Details for programs: an object, or null.
     pub details: Value,

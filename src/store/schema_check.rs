@@ -14,7 +14,7 @@ type Objects = BTreeMap<(String, String), String>;
 
 const OBJECTS: &str = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL";
 
-/// What is missing or different, and each trigger that is not ours. Other tables, views and indexes of an operator's own
+/// Each object that is missing or different, and each trigger that is not ours. Other tables, views and indexes of an operator's own
 /// change no row of ours.
 pub(super) fn findings(view: &View) -> Stored<Vec<Finding>> {
     let mut fresh = Connection::open_in_memory()?;

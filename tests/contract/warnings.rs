@@ -1,4 +1,4 @@
-//! What is ignored is named: a misspelled field or parameter must not become a paid job without a word.
+//! The answer names what it ignores: a misspelled field or parameter must not become a paid job without a word.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Another account, another project under the same settings, a key that is revoked, no money, a
-//! copied database: none makes a second paid batch, none fails a job for good, each is told of with
-//! what mends it, and is over by itself once it is mended.
+//! copied database: none makes a second paid batch, none fails a job for good. Each opens an
+//! alert that names the remedy, and closes by itself after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn world() -> World {
     world
 }
 
-/// Every open alert says what mends it.
+/// Every open alert names its remedy.
 fn each_names_what_mends_it(world: &World) {
     let messages = world.texts("SELECT message FROM alerts WHERE closed_at IS NULL");
     assert!(!messages.is_empty(), "{}", world.dump());

@@ -1,5 +1,5 @@
-//! Alerts told to whoever is configured: at least once when they open and when they close, in that
-//! order, under one id each, signed.
+//! Alerts are posted to the configured receiver: at least once when they open and when they close, in that order,
+//! under one id each, signed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ const KEY: &str = "0123456789abcdef0123";
 /// A post: its headers and its body.
 type Heard = (Vec<(String, String)>, Vec<u8>);
 
-/// What is posted, and how it is answered: `Some` a status, `None` the end of the process.
+/// Posted alerts, and how each is answered: `Some` a status, `None` the end of the process.
 #[derive(Default)]
 struct Listener {
     heard: Mutex<Vec<Heard>>,
@@ -76,7 +76,7 @@ impl HttpPost for Listener {
     }
 }
 
-/// A world with a herald beside it.
+/// A world with an alert notifier beside it.
 struct Scene {
     world: World,
     listener: Arc<Listener>,

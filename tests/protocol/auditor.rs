@@ -1,5 +1,4 @@
-//! The auditor: what it finds, what it mends by itself, and that every alert closes when its cause is
-//! gone.
+//! The auditor: what it finds, what it corrects by itself, and that every alert closes when its cause is gone.
 
 use std::sync::Arc;
 use std::time::Duration;

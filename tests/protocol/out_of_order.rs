@@ -1,4 +1,4 @@
-//! What comes late, or before what it is made from: nothing is sent without its text, nothing that is
+//! Events in another order than usual: nothing is sent without its text, nothing that is
 //! here is paid again, and no second batch stays unseen.
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const RUNNING: &str =
     "SELECT count(*) FROM openai_batches WHERE openai_status IN ('validating', 'in_progress')";
 
-/// A world with a job whose twelve batches run for so long.
+/// A world with a job whose twelve batches each run for `latency`.
 fn twelve_batches(latency: Duration) -> (World, String) {
     a_batch_for_each(&LOTS, latency)
 }

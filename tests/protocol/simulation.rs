@@ -1,7 +1,7 @@
 //! Many worlds by chance (`world/life.rs`), and bugs that they must find.
 //!
 //! A failing seed is printed; `SIMULATION_SEED=<seed>` runs that one alone, `SIMULATION_SEEDS=<n>`
-//! runs so many, `SIMULATION_SHOW=1` with `--nocapture` shows how each ended. Any number of them:
+//! runs that number of seeds, `SIMULATION_SHOW=1` with `--nocapture` shows how each ended. Any number of them:
 //! `cargo run --release --example simulate -- --seeds N --from S`.
 
 use crate::world::life;
@@ -10,7 +10,7 @@ use crate::world::sabotage::Bug;
 
 /// Worlds in an ordinary run.
 const SEEDS: u64 = 40;
-/// A bug must be found among so many.
+/// A bug must be found among this number of seeds.
 const MOST: u64 = 1000;
 
 #[test]

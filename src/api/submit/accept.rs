@@ -71,7 +71,7 @@ pub struct CheckedSubmission<'a> {
     pub content_sha256: &'a str,
     /// How it is answered.
     pub mode: Mode,
-    /// What was ignored, for the answer.
+    /// Warnings for the answer: what was ignored.
     pub warnings: &'a [String],
 }
 

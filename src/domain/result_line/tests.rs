@@ -532,7 +532,7 @@ fn odd_texts_are_kept() {
     );
     // A file may begin with a byte order mark.
     assert_eq!(said(format!("\u{feff}{}", line_saying("a")).as_bytes()), "a");
-    // What is no character is replaced: the rest was paid for.
+    // Bytes that are no character are replaced: the rest was paid for.
     assert_eq!(said(line_saying(r"a\ud83db").as_bytes()), "a\u{fffd}b");
     assert_eq!(said(line_saying(r"a\u0000b").as_bytes()), "ab");
     let large = "x".repeat(5_000_000);

@@ -189,7 +189,7 @@ pub fn batch_faults() -> Vec<(&'static str, Course)> {
 }
 
 impl Chaos {
-    /// What goes wrong with a call.
+    /// The fault of a call.
     pub(super) fn fault(&mut self, op: Op) -> Option<Fault> {
         if !self.random.chance(self.calls) {
             return None;
@@ -216,7 +216,7 @@ impl Chaos {
         let random = &mut self.random;
         let goes_wrong = random.chance(self.batches);
         if goes_wrong {
-            // Batches that end early leave the most to be told apart, so half of the faults are such ends.
+            // Batches that end early have the most outcomes, so half of the faults are such ends.
             *course = match random.below(4) {
                 0 => Course::ends(End::Expires(0)),
                 1 => Course::ends(End::Cancelled(0)),

@@ -105,7 +105,7 @@ pub fn live(seed: u64, bug: Option<Bug>) -> String {
             backup = Some(world.back_up());
         }
         if let Some(backup) = backup.as_ref().filter(|_| random.chance(4)) {
-            // Nobody restores a backup faster than this.
+            // An operator needs longer than this to restore a backup.
             world.advance(LISTED);
             world.restore(backup);
         }
@@ -256,7 +256,7 @@ pub struct Failure {
     pub why: String,
 }
 
-/// Lives of all these seeds, on so many threads; `tell` hears of each that is over.
+/// Lives of all these seeds, on `threads` threads; `tell` is called after each.
 pub fn run(
     seeds: Range<u64>,
     threads: u32,

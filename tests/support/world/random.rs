@@ -22,7 +22,7 @@ impl Random {
         self.next() % end.max(1)
     }
 
-    /// True in so many of a thousand cases.
+    /// True in `permille` of a thousand cases.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }

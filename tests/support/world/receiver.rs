@@ -13,24 +13,24 @@ use super::random::Random;
 /// A delivery that fails oftener than this would be given up.
 const MOST_FAILURES: u32 = 6;
 
-/// See the module.
+/// A receiver of webhooks, and how often each job was reported to it.
 #[derive(Default)]
 pub struct Receiver(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// By job: the ids under which it was told of, and how often that failed.
+    /// By job: the ids under which it was reported, and how often that failed.
     jobs: BTreeMap<String, (BTreeSet<String>, u32)>,
     chaos: Option<(Random, u64)>,
 }
 
 impl Receiver {
-    /// From now on so many of a thousand deliveries go wrong.
+    /// From now on `permille` of a thousand deliveries fail.
     pub fn fails(&self, random: Random, permille: u64) {
         self.0.lock().unwrap().chaos = Some((random, permille));
     }
 
-    /// The ids under which a job was told of.
+    /// The ids under which a job was reported.
     pub fn ids(&self, job: &str) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let told = state.jobs.get(job);

@@ -32,7 +32,7 @@ pub enum Op {
     Respond,
 }
 
-/// What goes wrong with a call.
+/// The fault of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Fails before a byte is sent.
@@ -152,7 +152,7 @@ impl Fate {
         FaultRule::new(fault).value(value)
     }
 
-    /// The same for lines of a stage whose text holds this, so many times.
+    /// The same for lines of a stage whose text holds this, `times` times.
     pub(super) fn rule_for(self, text: &str, stage: Stage, times: u32) -> FaultRule {
         let kind = match stage {
             Stage::Vision => "kind:description",
@@ -205,9 +205,9 @@ impl Outage {
 #[derive(Clone, Debug)]
 pub enum End {
     Completes,
-    /// The window closes when so many lines are answered.
+    /// The window closes after this number of answered lines.
     Expires(usize),
-    /// Somebody cancels it when so many lines are answered.
+    /// Another program cancels it after this number of answered lines.
     Cancelled(usize),
     /// Validation fails.
     Refused(Vec<BatchError>),
@@ -218,9 +218,9 @@ pub enum End {
 pub enum Ids {
     AtOnce,
     Never,
-    /// Both so long after the end.
+    /// Both this time after the end.
     Late(Duration),
-    /// That of the output so long after the end.
+    /// That of the output this time after the end.
     OutputLate(Duration),
 }
 
@@ -232,7 +232,7 @@ pub struct Course {
     pub ids: Ids,
     /// A line that nobody sent is in the output.
     pub stranger: bool,
-    /// What OpenAI says of the tokens of the whole is so much more than its lines say; none: it says
+    /// By how much the tokens that OpenAI states for the whole exceed those of its lines; `None` if it states
     /// nothing.
     pub usage_beyond: Option<u64>,
     /// The output's last line has no LF.
@@ -313,7 +313,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A rule that a batch is held against when it is validated.
+/// A rule that a batch is checked against when it is validated.
 #[derive(Clone, Debug)]
 pub enum Rule {
     /// Refused without saying which line, when a line's text holds this.
@@ -322,7 +322,7 @@ pub enum Rule {
     Blame(&'static str),
     /// More lines than this are more than the queue takes.
     QueueOf(usize),
-    /// Batches that have not ended hold so many tokens together at most: a quarter of each line's
+    /// Batches that have not ended hold this number of tokens together at most: a quarter of each line's
     /// bytes, and the cap of its answer.
     TokensOf(u64),
     /// The same, and only the lines' bytes count.
