@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[path = "../support/appliance/mod.rs"]
 mod appliance;
 
+mod over_time;
 mod readers;
 mod strangers;
 mod transfers;
