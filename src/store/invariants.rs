@@ -1,6 +1,7 @@
 //! The invariants: views that must be empty. The auditor reads them for what is not final, `doctor` for
 //! everything.
 
+use super::finding::Finding;
 use super::inspect::{plain, table};
 use super::predicates::LIVE_JOB;
 use super::{Stored, View, schema_check, unreadable};
@@ -38,17 +39,6 @@ pub(super) const INVARIANTS: [Invariant; 17] = [
 ];
 /// The most findings of one view that the auditor reads.
 const MOST_LIVE: u32 = 5;
-
-/// A row that breaks an invariant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The view that must be empty.
-    pub invariant: &'static str,
-    /// The job, batch or row.
-    pub subject: String,
-    /// The problem.
-    pub finding: String,
-}
 
 /// The invariants that the auditor reads. It reads each in a snapshot of its own, so that no snapshot lasts
 /// long.

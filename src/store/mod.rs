@@ -33,6 +33,7 @@ mod error;
 pub mod events;
 pub mod figures;
 mod files;
+pub mod finding;
 pub mod free_space;
 pub mod idempotency;
 pub mod identity;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Statement};
 
-use super::invariants::Finding;
+use super::finding::Finding;
 use super::migrate::make_schema;
 use super::{Stored, View};
 

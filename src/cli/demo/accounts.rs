@@ -13,8 +13,12 @@ const STORED: &str = "SELECT count(*), coalesce(sum(answered), 0), \
     FROM v_costs";
 
 /// Shows that each batch was made once, that each request was answered once, and what it cost.
-pub(super) fn show_proof(demo: &Demo, caller: &LocalClient) -> Result<(), CommandError> {
-    let (_, state) = get(caller, &format!("{}/sandbox/state", demo.sandbox), &[])?;
+pub(super) fn show_proof(demo: &Demo) -> Result<(), CommandError> {
+    let (_, state) = get(
+        &LocalClient::new(),
+        &format!("{}/sandbox/state", demo.sandbox),
+        &[],
+    )?;
     let number = |name: &str| state.get(name).and_then(Value::as_u64).unwrap_or_default();
     let store = Store::open(&demo.database, demo.clock.now().wall).map_err(|error| error.to_string())?;
     let stored = store

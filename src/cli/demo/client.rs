@@ -7,7 +7,6 @@ use std::time::Duration;
 use crossbeam_channel::never;
 use serde_json::{Value, json};
 
-use super::accounts::show_proof;
 use super::display::Display;
 use super::process::DaemonProcess;
 use super::{CommandError, KEY, LANGUAGES, print};
@@ -47,9 +46,7 @@ pub(super) fn run(demo: &Demo, daemon: &mut DaemonProcess) -> Result<(), Command
     watch(demo, &caller, &key, &job)?;
     verify_webhook(demo, &caller, &key, &job)?;
     show_descriptions(demo, &caller, &key, &job)?;
-    show_queries(demo, &job)?;
-    say("")?;
-    show_proof(demo, &caller)
+    show_queries(demo, &job)
 }
 
 fn wait_for_daemon(

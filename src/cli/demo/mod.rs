@@ -25,6 +25,7 @@ mod client;
 mod display;
 mod process;
 
+use accounts::show_proof;
 use client::Demo;
 use display::Display;
 use process::DaemonProcess;
@@ -86,6 +87,8 @@ fn show(
     display.line("daemon", &demo.api)?;
     display.line("status", &format!("http://{ops}/ (the operator's page)"))?;
     client::run(&demo, &mut daemon)?;
+    print("\n")?;
+    show_proof(&demo)?;
     if options.keep {
         let (config, database) = (config.display(), demo.database.display());
         print(&format!(

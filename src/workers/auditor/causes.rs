@@ -5,7 +5,7 @@ use crate::config::{BackupConfig, Config};
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::decide::audit::{is_backup_late, is_budget_used};
 use crate::jobs::budget_waits::{BudgetWait, BudgetWaits};
-use crate::store::invariants::Finding;
+use crate::store::finding::Finding;
 use crate::store::money::BudgetUse;
 use crate::store::{Store, StoreError, Stored, View, backup};
 use crate::workers::pauses;
