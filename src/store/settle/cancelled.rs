@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::request::{JobLanguages, lacks_outcome};
+use super::languages::{JobLanguages, lacks_outcome};
 use super::tally::count_finished_lot;
 use crate::domain::job::LotStatus;
 use crate::store::predicates::OPEN_REQUEST;

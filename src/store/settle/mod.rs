@@ -6,6 +6,7 @@
 
 mod batch;
 mod cancelled;
+mod languages;
 mod lines;
 mod request;
 mod tally;
@@ -13,11 +14,10 @@ mod verdict;
 
 pub use batch::*;
 pub(super) use cancelled::{CANCELLED, cancel_lot};
+pub(super) use languages::JobLanguages;
 pub use lines::*;
 pub use request::fail_unsent;
-pub(super) use request::{
-    AnswerOrigin, JobLanguages, RequestRow, get_request, release_lot, settle_answered, succeed,
-};
+pub(super) use request::{AnswerOrigin, RequestRow, get_request, release_lot, settle_answered, succeed};
 pub(super) use tally::{Tallies, write_tallies};
 pub use verdict::RetryRules;
 pub(super) use verdict::{Failure, Judged, judge};
