@@ -31,8 +31,8 @@ macro_rules! text_enum {
                 match text {
                     $($text => Ok($name::$variant),)+
                     _ => Err($crate::base::text_enum::UnknownText {
-                        what: stringify!($name),
                         text: text.to_owned(),
+                        verdict: format!("none of {}", [$($text),+].join(", ")),
                     }),
                 }
             }
@@ -43,10 +43,10 @@ pub(crate) use text_enum;
 
 /// The text is not the text of any value of an enum.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {what}")]
+#[error("{text:?} is {verdict}")]
 pub struct UnknownText {
-    /// The enum's name.
-    pub what: &'static str,
     /// The text.
     pub text: String,
+    /// What it is not: `none of pending, completed`.
+    pub verdict: String,
 }

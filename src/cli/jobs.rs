@@ -155,6 +155,11 @@ fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) ->
         seq: row.seq,
         id: row.id.clone(),
     };
+    if let Some(since) = row.cleaning_since {
+        return Err(CommandError::Failed(format!(
+            "the texts of job {id} are deleted already, since {since}"
+        )));
+    }
     let obstacle = store.read(|view| retention::obstacle(view, job.seq))?;
     if let Some(obstacle) = obstacle {
         return Err(CommandError::Failed(format!(
@@ -272,6 +277,11 @@ fn find(store: &Store, id: &str) -> Result<JobRow, CommandError> {
     let found = store.read(|view| jobs::by_id_or_prefix(view, id, SHORTEST_PREFIX))?;
     match found.as_slice() {
         [_] => {}
+        [] if id.len() < SHORTEST_PREFIX => {
+            return Err(CommandError::Failed(format!(
+                "there is no job {id}; give its id, or the first {SHORTEST_PREFIX} characters of it"
+            )));
+        }
         [] => return Err(CommandError::not_found(id, "jobs")),
         several => {
             let ids: Vec<&str> = several.iter().map(|job| job.id.as_str()).collect();

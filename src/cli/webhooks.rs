@@ -26,7 +26,7 @@ pub(super) enum WebhooksCommand {
         /// The delivery's id
         id: i64,
     },
-    /// Abandon a delivery that did not arrive, so that its job can be cleaned up
+    /// Abandon a delivery that did not arrive: it is not tried again, and its job can be cleaned up
     Abandon {
         /// The delivery's id
         id: i64,

@@ -299,8 +299,8 @@ impl FromStr for PauseScope {
                 Some(("stage", stage)) => Self::Stage(stage.parse()?),
                 _ => {
                     return Err(UnknownText {
-                        what: "PauseScope",
                         text: text.to_owned(),
+                        verdict: "no scope that can be paused".to_owned(),
                     });
                 }
             },

@@ -102,6 +102,9 @@ impl ErrorCode {
     /// The value of the `error` member: the code in words.
     fn words(self) -> String {
         let mut words = self.as_str().replace('_', " ").to_lowercase();
+        for (name, spelled) in [("json", "JSON"), ("openai api", "OpenAI API"), ("url", "URL")] {
+            words = words.replace(name, spelled);
+        }
         if let Some(first) = words.get_mut(..1) {
             first.make_ascii_uppercase();
         }

@@ -126,8 +126,8 @@ impl FromStr for CustomId {
 
     fn from_str(text: &str) -> Result<Self, UnknownText> {
         parse_custom_id(text).ok_or_else(|| UnknownText {
-            what: "custom id",
             text: text.to_owned(),
+            verdict: "no custom id".to_owned(),
         })
     }
 }

@@ -41,7 +41,7 @@ fn obstacles() -> [(String, &'static str); 6] {
             "EXISTS (SELECT 1 FROM webhook_deliveries d
                      WHERE d.batch_job_id = j.id AND d.state IN ('scheduled', 'due'))"
                 .to_owned(),
-            "a webhook is not delivered yet",
+            "a webhook is still due; wait for it, or abandon it (batchkeeper webhooks)",
         ),
         (
             "EXISTS (SELECT 1 FROM webhook_deliveries d JOIN alerts a ON a.kind = 'webhook_failed'

@@ -243,14 +243,25 @@ pub fn close_abandoned_alerts(tx: &Tx<'_>, delivery: &DueDelivery) -> Stored<()>
         .try_for_each(|id| alerts::close(tx, AlertKind::WebhookFailed, &AlertSubject::Delivery(*id)))
 }
 
-/// Abandons a webhook that did not arrive, for an operator: its alert closes, and retention may clean its
-/// job.
+/// Abandons a webhook that did not arrive, for an operator: it is not tried again, its alert closes, and retention may
+/// clean its job.
 ///
 /// # Errors
-/// [`super::StoreError::Conflict`] if it did arrive, is still retried, or an operator has abandoned it
-/// before.
+/// [`super::StoreError::Conflict`] if it did arrive, is being sent, or an operator has abandoned it before.
 pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
     let subject = AlertSubject::Delivery(id);
+    let ended: Option<String> = tx
+        .query_row(
+            "UPDATE webhook_deliveries SET state = 'failed', next_at = NULL,
+                error_message = coalesce(error_message, 'abandoned by the operator')
+             WHERE id = ? AND state = 'due' AND in_flight = 0 RETURNING batch_job_id",
+            [id],
+            |row| row.get("batch_job_id"),
+        )
+        .optional()?;
+    if ended.is_some() {
+        return record_abandoned(tx, id, ended.as_deref());
+    }
     let job: Option<String> = tx
         .query_row(
             "SELECT d.batch_job_id FROM webhook_deliveries d JOIN alerts a ON a.kind = ?
@@ -264,13 +275,12 @@ pub fn abandon(tx: &Tx<'_>, id: i64) -> Stored<()> {
         format!("there is nothing to decide about delivery {id}; look at it: batchkeeper webhooks show {id}")
     })?;
     alerts::close(tx, AlertKind::WebhookFailed, &subject)?;
-    events::record(
-        tx,
-        job.as_deref(),
-        None,
-        "webhook_abandoned",
-        Fields::new().with("delivery", id),
-    )
+    record_abandoned(tx, id, job.as_deref())
+}
+
+fn record_abandoned(tx: &Tx<'_>, id: i64, job: Option<&str>) -> Stored<()> {
+    let detail = Fields::new().with("delivery", id);
+    events::record(tx, job, None, "webhook_abandoned", detail)
 }
 
 /// Makes a delivery that waits after a failure due now, for an operator. Returns whether it waited.

@@ -622,3 +622,41 @@ fn an_operator_deletes_one_job_and_no_other() {
     assert_eq!(after, cost, "what was paid stays");
     appliance.assert_sound();
 }
+
+#[test]
+fn a_webhook_that_is_still_retried_can_be_abandoned_so_that_its_job_is_deleted() {
+    let appliance = Appliance::with("[webhooks]\nretry_delays = [\"1h\"]");
+    appliance.fault(&json!({"fault": "hook_status", "match": "broken", "value": 503}));
+    let mut body = crate::appliance::submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = appliance.hook("broken").into();
+    let job = appliance.submit(&body).json()["job_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    appliance.results(&job);
+    appliance.wait_until_ingested();
+    let waits =
+        "SELECT count(*) FROM webhook_deliveries WHERE state = 'due' AND attempts = 1 AND in_flight = 0";
+    wait_for("the first attempt", || {
+        (appliance.cell::<i64>(waits) == 1).then_some(())
+    });
+    let delete = ["jobs", "delete", &job, "--lots", "2"];
+    let ran = appliance.run(&delete);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("a webhook is still due"), "{}", ran.err);
+    assert_eq!(appliance.run(&["webhooks", "abandon", "1"]).status, 0);
+    assert_eq!(
+        appliance.run(&["webhooks", "abandon", "1"]).status,
+        1,
+        "it is decided"
+    );
+    assert_eq!(appliance.run(&delete).status, 0);
+    let cleaned = "SELECT count(*) FROM batch_jobs WHERE cleaned_at IS NOT NULL";
+    wait_for("the job's end", || {
+        (appliance.cell::<i64>(cleaned) == 1).then_some(())
+    });
+    let again = appliance.run(&delete);
+    assert_eq!(again.status, 1);
+    assert!(again.err.contains("are deleted already"), "{}", again.err);
+    appliance.assert_sound();
+}

@@ -31,15 +31,15 @@ fn the_environment_overrides_the_file_and_config_show_says_so() {
     );
     let keys = parsed(&ran);
     for (key, value, source) in [
-        ("batch.max_requests", "3", "BATCHKEEPER_BATCH__MAX_REQUESTS"),
-        ("batch.max_wait", "\"150ms\"", "file"),
-        ("batch.max_attempts", "5", "default"),
+        ("batch.max_requests", json!(3), "BATCHKEEPER_BATCH__MAX_REQUESTS"),
+        ("batch.max_wait", json!("150ms"), "file"),
+        ("batch.max_attempts", json!(5), "default"),
         (
             "alerts.heartbeat_url",
-            "(secret)",
+            json!("(secret)"),
             "BATCHKEEPER_ALERTS__HEARTBEAT_URL",
         ),
-        ("clients[0].keys", "(secret)", "file"),
+        ("clients[0].keys", json!("(secret)"), "file"),
     ] {
         let expected = json!({"key": key, "value": value, "source": source});
         assert_eq!(shown(&keys, key), &expected);

@@ -162,11 +162,11 @@ impl Owner {
 fn next_with_sandbox(folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "Next:\n  \
+        "Next, the first two in terminals of their own:\n  \
          batchkeeper sandbox --state {folder}/sandbox\n  \
          batchkeeper serve --config {folder}/config.toml\n  \
          batchkeeper sign --headers --config {folder}/config.toml {folder}/job.json | curl -H @- \
-         --data-binary @{folder}/job.json http://127.0.0.1:8080/api/v1/generate-descriptions\n"
+         -H 'Content-Type: application/json' --data-binary @{folder}/job.json http://127.0.0.1:8080/api/v1/generate-descriptions\n"
     )
 }
 
