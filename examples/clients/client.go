@@ -134,7 +134,10 @@ func main() {
 			return
 		case http.StatusAccepted:
 			// A webhook reports the end immediately. Poll if the client cannot receive webhooks.
-			time.Sleep(min(wait, time.Duration(poll*float64(time.Second))))
+			if longest := time.Duration(poll * float64(time.Second)); wait > longest {
+				wait = longest
+			}
+			time.Sleep(wait)
 		default:
 			fail("%d %s: %s", status, results.Code, results.Message)
 		}
