@@ -46,6 +46,7 @@ fn check_status(status: &Value, job: &str, stage: &str) {
             "error_message",
             "error",
             "webhook_configured",
+            "warnings",
         ])
     );
     assert_eq!(

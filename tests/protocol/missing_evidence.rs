@@ -47,7 +47,7 @@ fn a_part_of_an_upload_that_is_gone_already_holds_nothing_up() {
     let job = world.submit(&["dented door"], &["en"]);
     let row = world.run_to(BatchState::Sealed);
     let part = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(part.path(), "a part\n").unwrap();
+    std::fs::write(part.path(), "{\"custom_id\": \"a part\"}\n").unwrap();
     let api: &dyn BatchApi = world.openai.as_ref();
     api.upload(&format!("batchkeeper-{}.jsonl", row.key), part.path())
         .unwrap();

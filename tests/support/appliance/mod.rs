@@ -569,9 +569,10 @@ impl Appliance {
     pub fn dump(&self) -> String {
         let tables = open(&self.database());
         let mut names = tables
-            // The counts of successful calls grow with each listing of OpenAI's batches.
+            // The counts of successful calls grow with each listing of OpenAI's batches, and commands write down who ran
+            // them, whatever they change.
             .prepare(
-                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'call_kinds' ORDER BY name",
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('call_kinds', 'operator_actions') ORDER BY name",
             )
             .unwrap();
         let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap();
