@@ -39,14 +39,17 @@ pub struct DeliveryLimits {
 
 /// The number of attempts in flight to receiver `h.host` at time `?1`. An attempt whose lease is over is not
 /// in flight: its process has ended.
-const IN_FLIGHT: &str = "SELECT count(*) FROM webhook_deliveries u WHERE u.host = h.host AND u.in_flight = 1
+const IN_FLIGHT: &str = "SELECT count(*) FROM webhook_deliveries u
+     INDEXED BY webhook_deliveries_in_flight WHERE u.host = h.host AND u.in_flight = 1
      AND u.next_at > ?1";
 /// The number of attempts in flight to all failing receivers at time `?1`.
 const IN_FLIGHT_TO_FAILING: &str =
-    "SELECT count(*) FROM webhook_deliveries u JOIN failing_receivers g ON g.host = u.host
+    "SELECT count(*) FROM webhook_deliveries u INDEXED BY webhook_deliveries_in_flight
+         JOIN failing_receivers g ON g.host = u.host
      WHERE u.in_flight = 1 AND u.next_at > ?1";
 
-/// The delivery that may be attempted now. Failing receivers come last. The query looks up each receiver
+/// The delivery that may be attempted now. The indexes are named, as SQLite would prefer those of the pages, which hold
+/// every delivery. Failing receivers come last. The query looks up each receiver
 /// once: a dead one with a long queue costs no more than another.
 pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<Due<DueDelivery>> {
     let first = next_time(view, "")?;
@@ -55,13 +58,15 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
     }
     let mut due = view.prepare_cached(&format!(
         "WITH RECURSIVE h (host) AS (
-             SELECT min(host) FROM webhook_deliveries WHERE state = 'due'
+             SELECT min(host) FROM webhook_deliveries INDEXED BY webhook_deliveries_hosts WHERE state = 'due'
              UNION ALL
-             SELECT (SELECT min(host) FROM webhook_deliveries WHERE state = 'due' AND host > h.host)
+             SELECT (SELECT min(host) FROM webhook_deliveries INDEXED BY webhook_deliveries_hosts
+                     WHERE state = 'due' AND host > h.host)
              FROM h WHERE h.host IS NOT NULL)
          SELECT d.id, d.batch_job_id, d.url, d.host, d.resend_number, d.attempts
          FROM h JOIN webhook_deliveries d ON d.id =
-                  (SELECT id FROM webhook_deliveries WHERE state = 'due' AND host = h.host AND next_at <= ?1
+                  (SELECT id FROM webhook_deliveries INDEXED BY webhook_deliveries_hosts
+                   WHERE state = 'due' AND host = h.host AND next_at <= ?1
                    ORDER BY next_at LIMIT 1)
               LEFT JOIN failing_receivers f ON f.host = h.host
          WHERE ({IN_FLIGHT}) < CASE WHEN f.host IS NULL THEN ?2 ELSE 1 END
@@ -90,7 +95,8 @@ pub fn next_due(view: &View, now: Timestamp, limits: DeliveryLimits) -> Stored<D
 /// The first due time after `after`.
 fn next_time(view: &View, after: &str) -> Stored<Option<Timestamp>> {
     let mut query = view.prepare_cached(
-        "SELECT next_at FROM webhook_deliveries WHERE state = 'due' AND next_at > ? ORDER BY next_at",
+        "SELECT next_at FROM webhook_deliveries INDEXED BY webhook_deliveries_due
+         WHERE state = 'due' AND next_at > ? ORDER BY next_at",
     )?;
     let times = query.query_and_then([after], |row| Ok(row.get(0)?))?;
     view.readable(times).next().transpose()
@@ -117,7 +123,8 @@ pub fn set_aside(tx: &Tx<'_>, id: i64, at: Timestamp) -> Stored<()> {
 /// Whether a due time is further away than the longest wait.
 pub fn has_odd_due_times(view: &View, now: Timestamp, longest: Duration) -> Stored<bool> {
     let mut query = view.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'due' AND next_at > ?)",
+        "SELECT EXISTS (SELECT 1 FROM webhook_deliveries INDEXED BY webhook_deliveries_due
+                        WHERE state = 'due' AND next_at > ?)",
     )?;
     Ok(query.query_row([now + longest], |row| row.get(0))?)
 }
