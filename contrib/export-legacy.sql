@@ -3,7 +3,7 @@
 --     psql -X -f export-legacy.sql "dbname=…" > dump.json
 --
 -- It reads one snapshot through a cursor: neither side holds it in memory, and writers are not
--- blocked. Stop the earlier service first, including its workers (docs/migrating.md). On an error,
+-- blocked. Stop the earlier service first, including its workers (docs/start/migrating.md). On an error,
 -- psql ends with a status other than 0 and the dump ends within its JSON: no import accepts such a
 -- file.
 

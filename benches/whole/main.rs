@@ -1,6 +1,6 @@
 //! Measures the real program's speed and memory, next to bare references in the same run. `cargo
 //! bench --bench whole` runs all measurements but the largest; `-- NAME …` runs only the named
-//! ones. The names are those of [`ROWS`]; docs/performance.md has the figures.
+//! ones. The names are those of [`ROWS`]; docs/explanation/performance.md has the figures.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -65,7 +65,7 @@ pub(super) fn run(context: &Context, options: &CheckOptions) -> Outcome {
     if !config.openai.lists_batches() {
         warnings.push(
             "openai.batch_listing is \"none\": a create that is not answered waits for an operator, and a restored \
-             database is recognized by the file beside it alone (docs/providers.md)"
+             database is recognized by the file beside it alone (docs/how-to/providers.md)"
                 .to_owned(),
         );
     }

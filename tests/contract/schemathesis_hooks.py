@@ -1,4 +1,4 @@
-"""Signs what schemathesis sends, so that it gets past the signature. See docs/contract.md."""
+"""Signs what schemathesis sends, so that it gets past the signature. See docs/reference/contract.md."""
 
 import hashlib
 import hmac

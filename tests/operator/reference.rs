@@ -188,7 +188,7 @@ fn every_key_of_the_configuration_is_listed() {
     let (entries, sections) = entries();
     let mut text = "# Configuration\n\n`config.example.toml` with types and ranges. Durations have a unit: `ms`, `s`, `m`, `h`, `d`. Sizes have\n\
         `KB`, `MB` or `GB`, or are a number of bytes. Variables of the environment override keys\n\
-        ([operations.md](../operations.md)). `batchkeeper config show` prints the values in force.\n"
+        ([operations.md](../how-to/operations.md)). `batchkeeper config show` prints the values in force.\n"
         .to_owned();
     for (section, comment) in &sections {
         let keys: Vec<&Entry> = entries.iter().filter(|entry| entry.section == *section).collect();

@@ -1,4 +1,4 @@
-//! Tests of docs/sqlite.md: every query in it works on a database with jobs, and a reader never
+//! Tests of docs/reference/sqlite.md: every query in it works on a database with jobs, and a reader never
 //! blocks the daemon.
 
 use std::fs;
@@ -7,7 +7,7 @@ use crate::appliance::{Appliance, wait_for};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-const DOCUMENT: &str = include_str!("../../docs/sqlite.md");
+const DOCUMENT: &str = include_str!("../../docs/reference/sqlite.md");
 /// The last line of a query that must return no row.
 const EMPTY: &str = "-- must be empty";
 

@@ -171,7 +171,7 @@ fn nothing_fails_for_good_because_openai_is_down() {
 }
 
 #[test]
-#[ignore = "prints the table of docs/reliability.md, half an hour"]
+#[ignore = "prints the table of docs/explanation/reliability.md, half an hour"]
 fn table_of_outages() {
     println!(
         "| lines that fail | outage | {} |",

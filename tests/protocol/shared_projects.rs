@@ -229,7 +229,7 @@ impl BatchApi for SharedProject {
 const WITH_AUDITOR: &[&str] = &["submitter", "poller", "ingester", "finisher", "auditor"];
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The figures in `docs/reliability.md`.
+/// The figures in `docs/explanation/reliability.md`.
 #[test]
 fn each_comparison_of_a_busy_project_reads_only_the_new_pages() {
     let mut world = World::new();

@@ -212,11 +212,11 @@ fn lines_may_fail_for_a_time_or_in_both_files() {
 
 #[test]
 fn every_fault_is_described() {
-    let page = std::fs::read_to_string("docs/sandbox.md").unwrap();
+    let page = std::fs::read_to_string("docs/how-to/sandbox.md").unwrap();
     for fault in batchkeeper::sandbox::Fault::ALL {
         assert!(
             page.contains(&format!("`{fault}`")),
-            "docs/sandbox.md lacks {fault}"
+            "docs/how-to/sandbox.md lacks {fault}"
         );
     }
 }
