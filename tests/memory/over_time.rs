@@ -3,16 +3,15 @@
 //! `cargo test --release --test memory over_time -- --ignored --nocapture` runs them; with `GOLDEN_UPDATE=1` it draws
 //! `docs/pictures/memory-under-attack.svg`.
 
-use std::fmt::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::appliance::{Appliance, call, wait_for};
+use crate::appliance::{Appliance, call, now, wait_for};
 
 const EVERY: Duration = Duration::from_millis(100);
 /// How much memory may grow, and how much of that may be left half a minute later, in MB.
@@ -25,6 +24,11 @@ const MARGIN: f64 = 48.0;
 
 /// Samples of the resident memory: seconds since the start, and MB.
 type Samples = Vec<(f64, f64)>;
+
+/// Time passes, while the daemon works.
+fn pause(time: Duration) {
+    thread::park_timeout(time);
+}
 
 /// Lots with a hundred images each, every image on a silent host of its own.
 fn silent_lots(job: usize, port: u16) -> Vec<Value> {
@@ -74,7 +78,7 @@ fn send_silent(appliance: &Appliance, jobs: usize, port: u16) {
     let taken: Vec<String> = (0..jobs)
         .map(|job| appliance.job(&silent_lots(job, port), &["en"]))
         .collect();
-    thread::sleep(Duration::from_secs(3));
+    pause(Duration::from_secs(3));
     for job in taken {
         assert_eq!(appliance.run(&["jobs", "cancel", &job]).status, 0);
     }
@@ -86,7 +90,8 @@ fn three_attacks_are_survived_in_little_memory() {
     let appliance = Appliance::with("[synchronous]\nenabled = false\n[images]\nconcurrency = 64");
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (start, is_over) = (Instant::now(), AtomicBool::new(false));
+    let (start, is_over) = (now(), AtomicBool::new(false));
+    let seconds = || now().since(start).as_secs_f64();
     let megabytes = || appliance.resident_memory() as f64 / 1024.0;
     let idle = megabytes();
     let mut marks: Vec<(f64, &str)> = Vec::new();
@@ -95,8 +100,8 @@ fn three_attacks_are_survived_in_little_memory() {
         let sampler = scope.spawn(|| {
             let mut samples = Samples::new();
             while !is_over.load(Ordering::Relaxed) {
-                samples.push((start.elapsed().as_secs_f64(), megabytes()));
-                thread::sleep(EVERY);
+                samples.push((seconds(), megabytes()));
+                pause(EVERY);
             }
             samples
         });
@@ -107,7 +112,7 @@ fn three_attacks_are_survived_in_little_memory() {
             }),
             ("240 such jobs", &|appliance| send_silent(appliance, 240, port)),
         ] {
-            marks.push((start.elapsed().as_secs_f64(), name));
+            marks.push((seconds(), name));
             attack(&appliance);
             wait_for("memory to be given back", || {
                 (megabytes() < idle + MOST_KEPT).then_some(())
@@ -142,50 +147,43 @@ fn draw(samples: &Samples, marks: &[(f64, &str)], idle: f64) -> String {
         .take_while(|memory| *memory < top)
     {
         let at = y(memory);
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{MARGIN} {at:.1}H{WIDTH}\" stroke=\"#ddd\"/><text x=\"4\" y=\"{:.1}\" fill=\"#555\">{memory} MB</text>",
+        svg.push_str(&format!("<path d=\"M{MARGIN} {at:.1}H{WIDTH}\" stroke=\"#ddd\"/><text x=\"4\" y=\"{:.1}\" fill=\"#555\">{memory} MB</text>\n",
             at + 4.0
-        );
+        ));
     }
     for second in (0..)
         .step_by(20)
         .map(f64::from)
         .take_while(|second| *second < end)
     {
-        let _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"#555\">{second} s</text>",
+        svg.push_str(&format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"#555\">{second} s</text>\n",
             x(second),
             HEIGHT - MARGIN + 18.0
-        );
+        ));
     }
     let bound = y(idle + MOST_GROWTH);
-    let _ = writeln!(
-        svg,
+    svg.push_str(&format!(
         "<path d=\"M{MARGIN} {bound:.1}H{WIDTH}\" stroke=\"#b00\" stroke-dasharray=\"6 4\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" fill=\"#b00\">the bound: 300 MB above idle</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\" fill=\"#b00\">the bound: 300 MB above idle</text>\n",
         MARGIN + 6.0,
         bound - 6.0
-    );
+    ));
     for (number, (at, name)) in (0_u32..).zip(marks) {
         let height = HEIGHT - 8.0 - 13.0 * f64::from(number % 2);
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{0:.1} 24V{1:.1}\" stroke=\"#888\" stroke-dasharray=\"2 3\"/><text x=\"{0:.1}\" y=\"{2:.1}\" fill=\"#333\">{name}</text>",
+        svg.push_str(&format!("<path d=\"M{0:.1} 24V{1:.1}\" stroke=\"#888\" stroke-dasharray=\"2 3\"/><text x=\"{0:.1}\" y=\"{2:.1}\" fill=\"#333\">{name}</text>\n",
             x(*at),
             HEIGHT - MARGIN,
             height + 4.0
-        );
+        ));
     }
     let points: Vec<String> = samples
         .iter()
         .map(|(at, memory)| format!("{:.1},{:.1}", x(*at), y(*memory)))
         .collect();
-    let _ = writeln!(
-        svg,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"#0a58ca\" stroke-width=\"1.5\"/>\n</svg>",
+    svg.push_str(&format!(
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"#0a58ca\" stroke-width=\"1.5\"/>\n</svg>\n",
         points.join(" ")
-    );
+    ));
     svg
 }
