@@ -22,9 +22,9 @@ pub struct UsageObject {
 pub struct InputTokenDetails {
     /// Always 0.
     pub cached_tokens: u64,
-    /// Always 0. OpenAI's own SDK requires it.
-    #[serde(default)]
-    pub cache_write_tokens: u64,
+    /// 0 in a response, where OpenAI's own SDK requires it. A batch does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
 }
 
 /// Details of the output.

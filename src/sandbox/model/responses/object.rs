@@ -203,7 +203,10 @@ fn usage(request: &ResponsesRequest<'_>, generated: &GeneratedText, absurd: Opti
         .unwrap_or([counted, generated.output_tokens]);
     UsageObject {
         input_tokens,
-        input_tokens_details: InputTokenDetails::default(),
+        input_tokens_details: InputTokenDetails {
+            cached_tokens: 0,
+            cache_write_tokens: Some(0),
+        },
         output_tokens,
         output_tokens_details: OutputTokenDetails {
             reasoning_tokens: generated.reasoning_tokens,
