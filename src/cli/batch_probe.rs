@@ -46,7 +46,7 @@ enum Need {
 struct Check {
     call: &'static str,
     need: Need,
-    /// What came back, or why nothing did.
+    /// The server's answer in short, or why there is none.
     result: Result<String, String>,
 }
 

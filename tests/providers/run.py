@@ -211,7 +211,7 @@ idle = "200ms"
 
 
 def faults(status, results, count):
-    """What is missing in the results of a job."""
+    """The faults in the results of a job, such as lots without a text."""
     if status != 200:
         return [f"the results were answered with {status}: {results}"]
     lots = results["results"]["lots"]
