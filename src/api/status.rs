@@ -9,7 +9,7 @@ use super::limits::RateLimit;
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::batch::BatchState;
-use crate::domain::job::JobStatus;
+use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
 use crate::domain::usage::TokenUsage;
 use crate::http::{Request, Response};
@@ -118,7 +118,31 @@ pub(super) fn progress(job: &JobRow, now: Timestamp) -> Value {
         "failed_lots": job.failed_lots,
         "completion_percentage": percentage(job.processed_lots, job.total_lots),
         "estimated_completion": estimate.map(Timestamp::to_seconds_text),
+        "requests": requests(job),
     })
+}
+
+/// The requests of a job: all that it needs, and those that are settled.
+fn requests(job: &JobRow) -> Value {
+    let translated = job.languages.iter().filter(|tag| !is_english(tag)).count();
+    let (total, settled) = count_requests(
+        job.total_lots.into(),
+        u64::try_from(translated).unwrap_or(u64::MAX),
+        job.open_vision.into(),
+        job.open_translations.into(),
+    );
+    json!({"total": total, "settled": settled})
+}
+
+/// Number of all requests of a job, and of those that are settled. Each lot needs a description, and a translation into
+/// each of `translated` languages. The translations of a lot are counted before they can be asked for: a lot whose
+/// description is open has all of them to come, and a lot whose description failed has none.
+fn count_requests(lots: u64, translated: u64, open_vision: u64, open_translations: u64) -> (u64, u64) {
+    let of_lot = 1 + translated;
+    let total = lots * of_lot;
+    // A recovered batch may have translations of a lot whose description is open.
+    let open = open_vision * of_lot + open_translations;
+    (total, total.saturating_sub(open))
 }
 
 /// A part of the whole in percent, rounded to a tenth. Only the whole gives 100.
@@ -149,6 +173,28 @@ pub(super) fn removal_member(job: &JobRow) -> Option<(String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_settled_one_by_one_and_their_total_stays() {
+        // Lots, translated languages, open descriptions, open translations; all requests, settled ones.
+        for (lots, translated, vision, translations, expected) in [
+            (400, 9, 400, 0, (4_000, 0)),
+            // Each description that came has its translations to come.
+            (400, 9, 100, 2_700, (4_000, 300)),
+            (400, 9, 0, 3_600, (4_000, 400)),
+            (400, 9, 0, 1, (4_000, 3_999)),
+            // A description that failed settles its translations, too.
+            (2, 3, 1, 0, (8, 4)),
+            (2, 3, 0, 0, (8, 8)),
+            (3, 0, 1, 0, (3, 2)),
+            (50_000, 10, 50_000, 0, (550_000, 0)),
+            // Translations of a recovered batch, beside their open description.
+            (1, 2, 1, 2, (3, 0)),
+        ] {
+            let counted = count_requests(lots, translated, vision, translations);
+            assert_eq!(counted, expected, "{lots} {translated} {vision} {translations}");
+        }
+    }
 
     #[test]
     fn a_hundred_percent_is_all_of_it() {

@@ -35,6 +35,10 @@ pub struct JobRow {
     pub processed_lots: u32,
     /// Lots that failed.
     pub failed_lots: u32,
+    /// Vision requests that are not settled.
+    pub open_vision: u32,
+    /// Translation requests that are there and not settled.
+    pub open_translations: u32,
     /// Why it failed, or was cancelled.
     pub error_message: Option<String>,
     /// When it was accepted.
@@ -50,8 +54,8 @@ pub struct JobRow {
 }
 
 const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_batch_id, \
-    openai_translation_batch_id, total_lots, processed_lots, failed_lots, error_message, created_at, \
-    updated_at, completed_at, cleaning_since, retried_at";
+    openai_translation_batch_id, total_lots, processed_lots, failed_lots, open_vision, open_translations, \
+    error_message, created_at, updated_at, completed_at, cleaning_since, retried_at";
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {
@@ -70,6 +74,8 @@ fn job_row(row: &Row<'_>) -> Stored<JobRow> {
         total_lots: row.get("total_lots")?,
         processed_lots: row.get("processed_lots")?,
         failed_lots: row.get("failed_lots")?,
+        open_vision: row.get("open_vision")?,
+        open_translations: row.get("open_translations")?,
         error_message: row.get("error_message")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,

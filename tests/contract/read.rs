@@ -56,7 +56,8 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
             "processed_lots",
             "failed_lots",
             "completion_percentage",
-            "estimated_completion"
+            "estimated_completion",
+            "requests"
         ])
     );
     // The lot without an image has failed immediately.
@@ -65,6 +66,8 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
         (&json!(1), &json!(1))
     );
     assert_eq!(progress["completion_percentage"], 25.0);
+    // Four descriptions and four translations; one lot has failed.
+    assert_eq!(progress["requests"], json!({"total": 8, "settled": 2}));
     assert!(progress["estimated_completion"].is_string());
     for absent in ["completed_at", "error_message", "error", "openai_batch_id"] {
         assert_eq!(first[absent], Value::Null, "{absent}");
@@ -84,6 +87,7 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
     assert_eq!(last["status"], "completed");
     assert_eq!(last["progress"]["processed_lots"], 4);
     assert_eq!(last["progress"]["completion_percentage"], 100.0);
+    assert_eq!(last["progress"]["requests"], json!({"total": 8, "settled": 8}));
     assert_eq!(last["progress"]["estimated_completion"], Value::Null);
     assert_eq!(last["openai_batch_id"], last["openai_vision_batch_id"]);
     assert_eq!(

@@ -56,6 +56,7 @@ fn check_status(status: &Value, job: &str, stage: &str) {
             "failed_lots",
             "completion_percentage",
             "estimated_completion",
+            "requests",
         ])
     );
     assert_eq!(status["job_id"], job);
