@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use batchkeeper::base::clock::Timestamp;
 use batchkeeper::domain::html::paragraphs;
-use batchkeeper::domain::job::{SubmissionRules, UnusableUrl, check_submission};
+use batchkeeper::domain::job::{
+    MAX_METADATA_KEY_CHARS, MAX_METADATA_KEYS, MAX_OWN_CHARS, SubmissionRules, UnusableUrl, check_submission,
+};
 use batchkeeper::domain::result_line::{Answer, read_line};
 use batchkeeper::domain::signature::{Key, Message, SignedRequest, is_fresh, sign, v1_hex, verify};
 use batchkeeper::http::request_head::{end_of_head, parse};
@@ -55,6 +57,7 @@ pub fn submission(data: &[u8]) {
     let rules = SubmissionRules {
         max_languages: 10,
         max_images: 100,
+        ignores_invalid_own_fields: false,
         check_image_url: &url,
         check_webhook_url: &url,
     };
@@ -64,12 +67,18 @@ pub fn submission(data: &[u8]) {
     assert!((1..=10).contains(&submission.languages.len()));
     assert!((1..=50_000).contains(&submission.lots.len()));
     assert!(submission.webhooks().len() <= 100);
+    assert!(submission.metadata.len() <= MAX_METADATA_KEYS);
+    for (key, value) in &submission.metadata {
+        assert!((1..=MAX_METADATA_KEY_CHARS).contains(&key.chars().count()));
+        assert!(value.chars().count() <= MAX_OWN_CHARS);
+    }
     let mut ids = HashSet::new();
     for lot in &submission.lots {
         assert!((1..=100).contains(&lot.lot_id.chars().count()));
         assert!(ids.insert(lot.lot_id.as_ref()));
         assert!(lot.additional_info.len() <= 16 * 1024);
         assert!(lot.images.len() <= 100);
+        assert!(lot.reference.as_deref().unwrap_or_default().chars().count() <= MAX_OWN_CHARS);
         assert!(lot.images.iter().all(|image| url(image).is_ok()));
     }
 }

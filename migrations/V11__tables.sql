@@ -86,6 +86,16 @@ CREATE INDEX batch_jobs_kept ON batch_jobs (completed_at)
 CREATE INDEX batch_jobs_changing ON batch_jobs (seq) WHERE pending_change IS NOT NULL;
 CREATE INDEX batch_jobs_cleaning ON batch_jobs (seq) WHERE cleaning_since IS NOT NULL AND cleaned_at IS NULL;
 
+-- The client's own values of a job.
+CREATE TABLE job_metadata (
+    job   INTEGER NOT NULL REFERENCES batch_jobs (seq),
+    key   TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (job, key)
+) STRICT, WITHOUT ROWID;
+-- Finds jobs by a value; it ends in the job's key.
+CREATE INDEX job_metadata_value ON job_metadata (value);
+
 CREATE TABLE batch_lots (
     id              INTEGER PRIMARY KEY,
     batch_job_id    TEXT NOT NULL REFERENCES batch_jobs (id),
@@ -96,6 +106,7 @@ CREATE TABLE batch_lots (
     missing_images  TEXT,                   -- JSON list of the URLs that cannot be used
     missing_reasons TEXT CHECK (json_type(missing_reasons) = 'object'),  -- why each of images is missing, by URL
     webhook_url     TEXT,                   -- NULL if the job's URL applies
+    reference       TEXT,                   -- the client's own name of the lot
     status          TEXT NOT NULL,          -- pending, completed, failed, cancelled
     vision_result   TEXT,
     error_message   TEXT,
@@ -104,6 +115,7 @@ CREATE TABLE batch_lots (
 ) STRICT;
 -- Finds a lot by the client's id of it.
 CREATE INDEX batch_lots_lot_id ON batch_lots (lot_id);
+CREATE INDEX batch_lots_reference ON batch_lots (reference) WHERE reference IS NOT NULL;
 -- Counts the finished lots of a job without reading their texts.
 CREATE INDEX batch_lots_status ON batch_lots (batch_job_id, status);
 

@@ -11,7 +11,7 @@ use crate::base::hex;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::Submission;
 use crate::http::{Request, Response};
-use crate::python_json::{Json, write_canonical};
+use crate::python_json::{Json, write_canonical_without};
 use crate::store::idempotency::{self as stored, IdempotencyKey, KeyKind};
 use crate::store::{Store, Stored, Tx, View};
 
@@ -177,7 +177,8 @@ pub fn remember(
         .try_for_each(|key| stored::record_use(tx, client, key, &keys.body_sha256, job, answer))
 }
 
-/// The SHA-256 of lots, languages and webhooks in hex. Equal submissions have the same.
+/// The SHA-256 of lots, languages and webhooks in hex. Equal submissions have the same: the client's own fields do not
+/// count.
 pub fn content_sha256(body: Json<'_>, submission: &Submission<'_>) -> String {
     let mut hash = Sha256::new();
     for text in [
@@ -187,8 +188,14 @@ pub fn content_sha256(body: Json<'_>, submission: &Submission<'_>) -> String {
         hash.update(text);
         hash.update([0]);
     }
-    if let Some(lots) = body.field("lots") {
-        write_canonical(lots, &mut |piece| hash.update(piece));
+    hash.update(b"[");
+    let lots = body.field("lots").and_then(Json::as_array);
+    for (position, lot) in lots.into_iter().flatten().enumerate() {
+        if position > 0 {
+            hash.update(b",");
+        }
+        write_canonical_without(lot, "reference", &mut |piece| hash.update(piece));
     }
+    hash.update(b"]");
     hex::encode(hash.finalize().as_slice())
 }

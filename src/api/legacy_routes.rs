@@ -6,6 +6,7 @@ use super::{Api, RequestError};
 use crate::base::clock::Timestamp;
 use crate::domain::job::{JobStatus, is_english};
 use crate::http::{Request, Response};
+use crate::jobs::lot_json::metadata_member;
 use crate::jobs::results_stream::{ResultsStream, ResultsTemplate};
 use crate::store::jobs::JobRow;
 use crate::store::lots::LotRow;
@@ -25,8 +26,10 @@ impl Api {
             "created_at": job.created_at.to_seconds_text(),
             "updated_at": job.updated_at.to_seconds_text(),
         });
-        if let (Value::Object(answer), Some(error)) = (&mut answer, &job.error_message) {
-            answer.insert("error".into(), json!(error));
+        if let Value::Object(answer) = &mut answer {
+            let error = job.error_message.as_ref();
+            answer.extend(error.map(|error| ("error".into(), json!(error))));
+            answer.extend(metadata_member(&job));
         }
         Ok(Response::json(200, &answer))
     }
@@ -57,6 +60,9 @@ impl Api {
             head.insert("message".into(), json!(message));
             head.insert("error".into(), json!(job.error_message));
         }
+        if let Value::Object(head) = &mut head {
+            head.extend(metadata_member(&job));
+        }
         if !job.status.is_final() {
             return Ok(Response::json(200, &head));
         }
@@ -85,12 +91,16 @@ fn lot_json(job: &JobRow, lot: &LotRow) -> Value {
         Some((language.clone(), json!(text?)))
     };
     let translations: Map<String, Value> = job.languages.iter().filter_map(text).collect();
-    json!({
+    let mut json = json!({
         "lot_id": lot.lot_id,
         "status": lot.status.as_str(),
         "vision_result": lot.vision_result,
         "translations": translations,
         "error_message": lot.error_message,
         "missing_images": lot.missing_images,
-    })
+    });
+    if let Some(reference) = &lot.reference {
+        json["reference"] = json!(reference);
+    }
+    json
 }

@@ -6,6 +6,7 @@ use super::limits::RateLimit;
 use super::{Api, query};
 use crate::base::clock::Timestamp;
 use crate::http::{Request, Response};
+use crate::jobs::lot_json::metadata_member;
 use crate::ops::answers::RequestError;
 use crate::store::jobs::{self, JobFilter, JobRow};
 
@@ -46,7 +47,7 @@ impl Api {
 }
 
 fn job_json(job: &JobRow) -> Value {
-    json!({
+    let mut listed = json!({
         "id": job.id,
         "job_id": job.id,
         "status": job.status.as_str(),
@@ -60,5 +61,9 @@ fn job_json(job: &JobRow) -> Value {
         "openai_vision_batch_id": job.vision_batch,
         "openai_translation_batch_id": job.translation_batch,
         "error_message": job.error_message,
-    })
+    });
+    if let Value::Object(listed) = &mut listed {
+        listed.extend(metadata_member(job));
+    }
+    listed
 }

@@ -13,6 +13,7 @@ use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
 use crate::domain::usage::TokenUsage;
 use crate::http::{Request, Response};
+use crate::jobs::lot_json::metadata_member;
 use crate::ops::answers::RequestError;
 use crate::store::jobs::{self, JobRow};
 use crate::store::money;
@@ -83,6 +84,7 @@ impl Api {
             answer.insert(name.to_owned(), value);
         }
         answer.extend(removal_member(&job));
+        answer.extend(metadata_member(&job));
         Ok(Response::json(200, &Value::Object(answer)))
     }
 }

@@ -11,7 +11,7 @@ use super::{Api, RequestError};
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, LotStatus, Mode, VERSION};
 use crate::http::Response;
-use crate::jobs::lot_json::LotJson;
+use crate::jobs::lot_json::{LotJson, metadata_member};
 use crate::store::jobs::{self, JobRow};
 use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::{StoreError, idempotency, synchronous_calls};
@@ -248,7 +248,7 @@ fn answer_json(job: &JobRow, lot: &LotRow, mut warnings: Vec<String>) -> Value {
     if let Some(result) = result.as_object_mut() {
         result.remove("processed_at");
     }
-    json!({
+    let mut answer = json!({
         "version": VERSION,
         "job_id": job.id,
         "processing_mode": Mode::Synchronous.as_str(),
@@ -257,7 +257,11 @@ fn answer_json(job: &JobRow, lot: &LotRow, mut warnings: Vec<String>) -> Value {
         "lots": [result],
         "warnings": warnings,
         "pending_languages": pending,
-    })
+    });
+    if let Value::Object(answer) = &mut answer {
+        answer.extend(metadata_member(job));
+    }
+    answer
 }
 
 fn failed(job: &JobRow, lot: &LotRow) -> Response {

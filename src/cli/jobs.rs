@@ -168,7 +168,7 @@ fn delete(context: &Context, store: &Store, id: &str, confirmed: Option<u64>) ->
     }
     if confirmed != Some(lots) {
         return Err(CommandError::Failed(format!(
-            "this deletes {lots} lots of job {id} with their texts, image URLs and requests, and nothing brings them back. \
+            "this deletes {lots} lots of job {id} with their texts, image URLs and requests, and the client's metadata. Nothing brings them back. \
              Its row, events, webhooks' addresses and costs stay, and so do backups; its files at OpenAI are deleted after \
              retention.remote_files. Delete them: batchkeeper jobs delete {id} --lots {lots}"
         )));

@@ -23,6 +23,8 @@ pub struct LotJson<'a> {
     missing_reasons: BTreeMap<&'a str, &'a str>,
     processed_at: Option<String>,
     processed_images: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
     status: &'a str,
 }
 
@@ -49,6 +51,7 @@ impl<'a> LotJson<'a> {
             missing_reasons: lot.missing_reasons(),
             processed_at: lot.processed_at.map(Timestamp::to_seconds_text),
             processed_images: lot.images_processed(),
+            reference: lot.reference.as_deref(),
             status: lot.status.as_str(),
         }
     }
@@ -87,6 +90,11 @@ fn reason_without_text(lot: &LotRow) -> &str {
         LotStatus::Completed | LotStatus::Failed => "no text",
     };
     lot.error_message.as_deref().unwrap_or(reason)
+}
+
+/// The member with the client's own values of a job; `None` if it has none.
+pub fn metadata_member(job: &JobRow) -> Option<(String, Value)> {
+    (!job.metadata.is_empty()).then(|| ("metadata".into(), json!(job.metadata)))
 }
 
 /// The member `processing_summary` of a job.

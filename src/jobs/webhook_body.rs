@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::PAGE;
-use super::lot_json::{LotJson, processing_summary};
+use super::lot_json::{LotJson, metadata_member, processing_summary};
 use crate::domain::job::{JobStatus, VERSION};
 use crate::python_json::write_canonical_value;
 use crate::store::jobs::JobRow;
@@ -35,6 +35,7 @@ fn head_of(job: &JobRow, images: u64) -> Map<String, Value> {
     ] {
         head.insert(name.to_owned(), value);
     }
+    head.extend(metadata_member(job));
     head
 }
 

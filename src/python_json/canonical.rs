@@ -20,6 +20,18 @@ pub fn write_canonical(json: Json<'_>, sink: Sink<'_>) {
     .value(json);
 }
 
+/// The same without the members of one name, if the value is an object.
+pub fn write_canonical_without(json: Json<'_>, name: &str, sink: Sink<'_>) {
+    let mut writer = Writer {
+        members: Vec::new(),
+        sink,
+    };
+    match json {
+        Json::Object(members) => writer.object(members, Some(name)),
+        other => writer.value(other),
+    }
+}
+
 /// Where a member's name and value begin in the text.
 type MemberSpan = Span;
 
@@ -45,15 +57,17 @@ impl Writer<'_> {
                 }
                 (self.sink)(b"]");
             }
-            Json::Object(members) => self.object(members),
+            Json::Object(members) => self.object(members, None),
         }
     }
 
-    fn object(&mut self, mut members: Members<'_>) {
+    fn object(&mut self, mut members: Members<'_>, without: Option<&str>) {
         let document = members.document();
         let first = self.members.len();
         while let Some((name, value)) = members.next_span() {
-            self.members.push(Span::new(name, value));
+            if without.is_none_or(|left_out| !document.string(name).is(left_out)) {
+                self.members.push(Span::new(name, value));
+            }
         }
         let name_of = |member: &MemberSpan| document.string(member.start());
         // Equal names keep their order, so the last of them stays the last.

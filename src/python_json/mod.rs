@@ -9,7 +9,9 @@ mod document;
 mod parse;
 mod text;
 
-pub use canonical::{write_canonical, write_canonical_value, write_number, write_string};
+pub use canonical::{
+    write_canonical, write_canonical_value, write_canonical_without, write_number, write_string,
+};
 pub use document::{Document, Elements, Json, Members};
 pub use parse::{
     JsonError, JsonProblem, MAX_DEPTH, MAX_INTEGER_DIGITS, MAX_OPEN_MEMBERS, parse, parse_within,

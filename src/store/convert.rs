@@ -90,7 +90,7 @@ const VALUES: [(&str, &str, &str); 6] = [
 ];
 
 /// The columns that the old schema does not have. Their default is the value of a new database.
-const NEW_COLUMNS: [(&str, &str); 30] = [
+const NEW_COLUMNS: [(&str, &str); 31] = [
     ("alerts", "acknowledged_at"),
     ("batch_jobs", "pending_change"),
     ("batch_jobs", "changed_to"),
@@ -100,6 +100,7 @@ const NEW_COLUMNS: [(&str, &str); 30] = [
     ("cleaned_work", "usage_unknown"),
     ("client_usage", "usage_unknown"),
     ("batch_lots", "missing_reasons"),
+    ("batch_lots", "reference"),
     ("instance", "compared_at"),
     ("instance", "creates"),
     ("instance", "clock_confirmed_at"),
@@ -241,7 +242,7 @@ fn read_only_uri(path: &Path) -> String {
 
 /// The tables that are not copied. The history of the migrations is the new file's own, each start of the daemon
 /// writes the prices with their providers, and the old schema does not have the others.
-const NOT_COPIED: &str = "'refinery_schema_history', 'prices', 'providers', 'call_kinds', 'ignored_batches', 'unclaimed_lines', 'operator_actions'";
+const NOT_COPIED: &str = "'refinery_schema_history', 'prices', 'providers', 'call_kinds', 'ignored_batches', 'unclaimed_lines', 'operator_actions', 'job_metadata'";
 
 /// The tables that are copied.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {

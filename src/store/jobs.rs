@@ -8,7 +8,9 @@ use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
 use crate::domain::decide::missing_images::has_too_few_images;
-use crate::domain::job::{JobStatus, LotStatus, Mode, NO_IMAGE, NewLot, RequestState, Submission, receiver};
+use crate::domain::job::{
+    JobStatus, LotStatus, Metadata, Mode, NO_IMAGE, NewLot, RequestState, Submission, receiver,
+};
 
 /// A job as pollers see it.
 #[derive(Clone, Debug)]
@@ -51,11 +53,14 @@ pub struct JobRow {
     pub cleaning_since: Option<Timestamp>,
     /// When an operator last sent a part of it again, after its end.
     pub retried_at: Option<Timestamp>,
+    /// The client's own values.
+    pub metadata: Metadata,
 }
 
 const COLUMNS: &str = "seq, id, client, status, languages, webhook_url, openai_batch_id, \
     openai_translation_batch_id, total_lots, processed_lots, failed_lots, open_vision, open_translations, \
-    error_message, created_at, updated_at, completed_at, cleaning_since, retried_at";
+    error_message, created_at, updated_at, completed_at, cleaning_since, retried_at, \
+    (SELECT json_group_object(key, value) FROM job_metadata m WHERE m.job = batch_jobs.seq) AS metadata";
 
 fn job_row(row: &Row<'_>) -> Stored<JobRow> {
     Ok(JobRow {
@@ -82,6 +87,7 @@ fn job_row(row: &Row<'_>) -> Stored<JobRow> {
         completed_at: row.get("completed_at")?,
         cleaning_since: row.get("cleaning_since")?,
         retried_at: row.get("retried_at")?,
+        metadata: serde_json::from_str(row.get_ref("metadata")?.as_str().map_err(rusqlite::Error::from)?)?,
     })
 }
 
@@ -117,6 +123,10 @@ pub fn insert(tx: &Tx<'_>, new: &NewJob<'_>) -> Stored<()> {
         },
     )?;
     let job = tx.last_insert_rowid();
+    for (key, value) in &new.submission.metadata {
+        tx.prepare_cached("INSERT INTO job_metadata (job, key, value) VALUES (?, ?, ?)")?
+            .execute(params![job, key, value])?;
+    }
     for (position, lot) in lots.iter().enumerate() {
         insert_lot(tx, new, position, lot)?;
         if !is_unusable(lot) {
@@ -151,13 +161,14 @@ fn insert_lot(tx: &Tx<'_>, new: &NewJob<'_>, position: usize, lot: &NewLot<'_>) 
     tx.prepare_cached(
         "INSERT INTO batch_lots (batch_job_id, position, lot_id, additional_info, images, missing_images,
              webhook_url,
-                                 status, error_message, processed_at)
-         VALUES (:job, :position, :lot_id, :info, :images, :missing, :webhook, :status, :error, :processed)",
+                                 reference, status, error_message, processed_at)
+         VALUES (:job, :position, :lot_id, :info, :images, :missing, :webhook, :reference, :status, :error,
+             :processed)",
     )?
     .execute(named_params! {
         ":job": new.id, ":position": position, ":lot_id": lot.lot_id, ":info": lot.additional_info,
         ":images": json!(lot.images).to_string(), ":missing": missing, ":webhook": lot.webhook_url,
-        ":status": status, ":error": error, ":processed": processed_at,
+        ":reference": lot.reference, ":status": status, ":error": error, ":processed": processed_at,
     })?;
     Ok(())
 }

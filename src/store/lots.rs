@@ -17,6 +17,8 @@ pub struct LotRow {
     pub position: u32,
     /// The client's id.
     pub lot_id: String,
+    /// The client's own name of it.
+    pub reference: Option<String>,
     /// Its status.
     pub status: LotStatus,
     /// The English description.
@@ -106,7 +108,7 @@ pub fn page(
         LotFilter::Webhook(url) => Some(url),
     };
     let mut lots = view.prepare_cached(
-        "SELECT l.id, l.position, l.lot_id, l.status, l.vision_result, l.error_message, l.images,
+        "SELECT l.id, l.position, l.lot_id, l.reference, l.status, l.vision_result, l.error_message, l.images,
              l.missing_images, l.missing_reasons, l.processed_at, j.languages, j.pending_change IS 'cancel' AS is_cancelled
          FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ?1 AND l.position >= ?2
@@ -124,6 +126,7 @@ pub fn page(
                 Some(text) => Ok(text),
                 None => Err(row.get("error")?),
             };
+             AND (?5 OR l.status <> 'pending')
             Ok((row.get("language")?, outcome))
         })?;
         let mut lot = lot_row(row, texts.collect::<Result<_, _>>()?)?;
@@ -154,6 +157,7 @@ fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>)
 
 fn reasons(column: Option<String>) -> Stored<BTreeMap<String, String>> {
     let reasons = column.map(|text| serde_json::from_str(&text)).transpose()?;
+        reference: row.get("reference")?,
     Ok(reasons.unwrap_or_default())
 }
 

@@ -1,4 +1,4 @@
-//! Removes the lots, texts, requests and lines of expired jobs, a chunk at a time. The job's row and the sums
+//! Removes the lots, texts, requests, lines and metadata of expired jobs, a chunk at a time. The job's row and the sums
 //! of its lines stay.
 
 use std::time::Duration;
@@ -178,7 +178,7 @@ pub fn delete_old_rows(tx: &Tx<'_>) -> Stored<()> {
 /// The lots of a chunk: of job `?1` up to position `?2`.
 const CHUNK: &str = "SELECT id FROM batch_lots WHERE batch_job_id = ?1 AND position <= ?2";
 
-/// Marks the cleaning of a job as begun; gives whether that is possible now.
+/// Marks the cleaning of a job as begun, and removes the client's own values of it; gives whether that is possible now.
 fn begin(tx: &Tx<'_>, job: &ExpiredJob) -> Stored<bool> {
     let is_over = is_over();
     let begun = tx
@@ -187,6 +187,10 @@ fn begin(tx: &Tx<'_>, job: &ExpiredJob) -> Stored<bool> {
                  AND {is_over}"
         ))?
         .execute(params![tx.now, job.seq])?;
+    if begun == 1 {
+        tx.prepare_cached("DELETE FROM job_metadata WHERE job = ?")?
+            .execute([job.seq])?;
+    }
     Ok(begun == 1)
 }
 

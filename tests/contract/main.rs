@@ -21,6 +21,7 @@ mod list;
 mod missing_images;
 mod older;
 mod openapi;
+mod own_fields;
 mod read;
 mod receiver;
 mod reference;

@@ -276,3 +276,64 @@ fn a_lot_that_fails_twice_counts_once_and_a_refused_retry_changes_nothing() {
     assert_ne!(refused.status, 0, "{refused:?}");
     assert_eq!(appliance.dump(), before);
 }
+
+#[test]
+fn a_client_s_own_words_find_its_jobs_and_lots() {
+    let appliance = Appliance::with("[batch]\nmax_wait = \"1h\"");
+    let nasty = "\"><script>alert(1)</script>\u{202e}";
+    let send = |order: &str, reference: &str| {
+        let mut body = submission(&appliance.lots(2), &["en"]);
+        body["metadata"] = json!({"order": order, "copy": order, "note <b>": nasty});
+        body["lots"][1]["reference"] = json!(reference);
+        let answer = appliance.submit(&body);
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        answer.json()["job_id"].as_str().unwrap().to_owned()
+    };
+    let first = send("order 1001", "shelf 7/a");
+    let second = send("order 1002", nasty);
+    let found = |query: &str| {
+        let answer = get(&appliance, &format!("/search?q={query}"));
+        assert_eq!(answer.status, 303, "{query}");
+        answer.header("location").unwrap().to_owned()
+    };
+    assert_eq!(found("order+1001"), format!("/jobs/{first}"));
+    assert_eq!(found("shelf+7%2Fa"), format!("/jobs/{first}/lots/1"));
+    // Two jobs have the same value, and a lot has it as its reference.
+    let shown = html(
+        &appliance,
+        "/search?q=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E%E2%80%AE",
+    );
+    for part in [
+        format!("/jobs/{first}\""),
+        format!("/jobs/{second}\""),
+        format!("/jobs/{second}/lots/1\""),
+    ] {
+        assert!(shown.contains(&part), "{part}: {shown}");
+    }
+    let listed = html(&appliance, "/jobs?metadata=order+1002");
+    assert!(listed.contains(&second) && !listed.contains(&first), "{listed}");
+    assert_eq!(listed.matches("class=\"id\"").count(), 1, "{listed}");
+    let both = html(
+        &appliance,
+        &format!(
+            "/jobs?status=pending&client=default&metadata={}",
+            "%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E%E2%80%AE"
+        ),
+    );
+    assert_eq!(both.matches("class=\"id\"").count(), 2, "{both}");
+    assert!(html(&appliance, "/jobs?metadata=order").contains("There is none."));
+    assert!(!both.contains("<script>alert"), "{both}");
+    let job = html(&appliance, &format!("/jobs/{second}"));
+    assert!(job.contains("The client's metadata"), "{job}");
+    let lot = html(&appliance, &format!("/jobs/{second}/lots/1"));
+    for page in [&shown, &listed, &job, &lot] {
+        assert!(
+            !page.contains("<script>alert") && !page.contains('\u{202e}'),
+            "{page}"
+        );
+    }
+    assert!(
+        lot.contains("reference") && lot.contains("&lt;script&gt;"),
+        "{lot}"
+    );
+}

@@ -53,6 +53,7 @@ pub fn check<'a>(
     let rules = SubmissionRules {
         max_languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
         max_images: usize::try_from(images).unwrap_or(usize::MAX),
+        ignores_invalid_own_fields: client.legacy(),
         check_image_url: &image,
         check_webhook_url: &webhook,
     };

@@ -37,10 +37,11 @@ pub(super) fn of_query(request: &Request, client: &ClientConfig) -> Result<Vec<S
     }
 }
 
-/// The warning for each unknown field of the body.
+/// The warning for each field of the body that was ignored.
 pub(super) fn of_body(submission: &Submission<'_>) -> impl Iterator<Item = String> {
-    let fields = submission.unknown_fields.iter();
-    fields.map(|name| format!("The field `{name}` is unknown and was ignored."))
+    let unknown = submission.unknown_fields.iter();
+    let unknown = unknown.map(|name| format!("The field `{name}` is unknown and was ignored."));
+    unknown.chain(submission.ignored_fields.iter().cloned())
 }
 
 /// The warning for each lot with an image URL that expires before the lot's batch must have ended. A synchronous

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use super::field_checks::check_webhook;
+use super::own_fields::{InvalidOwnFields, check_reference};
 use super::submission::{MAX_LOTS, NewLot, SubmissionRules};
 use super::unknown_fields::UnknownFields;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -27,6 +28,7 @@ pub(super) fn check_lots<'a>(
     lots: Elements<'a>,
     rules: &SubmissionRules<'_>,
     unknown: &mut UnknownFields,
+    invalid: &mut InvalidOwnFields,
 ) -> Result<Vec<NewLot<'a>>, ApiError> {
     let number = lots.count();
     if number == 0 {
@@ -43,7 +45,7 @@ pub(super) fn check_lots<'a>(
     let mut seen = HashSet::with_capacity(number);
     let mut checked = Vec::with_capacity(number);
     for (position, lot) in lots.enumerate() {
-        let lot = check_lot(position, lot, rules, unknown)?;
+        let lot = check_lot(position, lot, rules, unknown, invalid)?;
         if !seen.insert(lot.lot_id.clone()) {
             let message = format!("`lot_id` \"{}\" stands twice in the job.", lot.lot_id);
             return Err(ApiError::new(ErrorCode::DuplicateLotId, message).with(json!({"lot_id": lot.lot_id})));
@@ -69,12 +71,13 @@ fn check_lot<'a>(
     lot: Json<'a>,
     rules: &SubmissionRules<'_>,
     unknown: &mut UnknownFields,
+    invalid: &mut InvalidOwnFields,
 ) -> Result<NewLot<'a>, ApiError> {
     if !matches!(lot, Json::Object(_)) {
         return Err(invalid_lot(position, "must be an object."));
     }
-    let fields = ["lot_id", "additional_info", "images", "webhook"];
-    let [lot_id, info, images, webhook] = lot.fields(fields, |name| unknown.note("lots[].", name));
+    let fields = ["lot_id", "additional_info", "images", "webhook", "reference"];
+    let [lot_id, info, images, webhook, reference] = lot.fields(fields, |name| unknown.note("lots[].", name));
     let lot_id = check_lot_id(position, lot_id)?;
     let additional_info = check_additional_info(position, info)?;
     let (images, unusable_images) = match images {
@@ -92,12 +95,14 @@ fn check_lot<'a>(
         ApiError::new(error.code, format!("Lot {position}: {}", error.message))
             .with(json!({"position": position}))
     })?;
+    let reference = invalid.ignore_or_refuse("lots[].reference", check_reference(position, reference))?;
     Ok(NewLot {
         lot_id,
         additional_info,
         images,
         unusable_images,
         webhook_url,
+        reference,
     })
 }
 
@@ -136,7 +141,7 @@ fn check_additional_info<'a>(position: usize, info: Option<Json<'a>>) -> Result<
 }
 
 /// Decodes a text of a lot, which must have no lone surrogate and no NUL.
-fn check_text<'a>(position: usize, name: &str, text: Text<'a>) -> Result<Cow<'a, str>, ApiError> {
+pub(super) fn check_text<'a>(position: usize, name: &str, text: Text<'a>) -> Result<Cow<'a, str>, ApiError> {
     let text = text.decode().map_err(|_| {
         let problem = format!("`{name}` holds half of a surrogate pair.");
         invalid_lot(position, &problem)
@@ -147,7 +152,7 @@ fn check_text<'a>(position: usize, name: &str, text: Text<'a>) -> Result<Cow<'a,
     Ok(text)
 }
 
-fn invalid_lot(position: usize, problem: &str) -> ApiError {
+pub(super) fn invalid_lot(position: usize, problem: &str) -> ApiError {
     ApiError::new(ErrorCode::InvalidLot, format!("Lot {position}: {problem}"))
         .with(json!({"position": position}))
 }

@@ -1,19 +1,21 @@
 //! Jobs and lots: their states, and the checks of a submission.
 //!
 //! [`submission`] has the types, [`submission_checks`] the checks of a whole submission, [`lot_checks`] those
-//! of a lot, and [`field_checks`] those of single members.
+//! of a lot, [`field_checks`] those of single members, and [`own_fields`] those of the client's own members.
 
 use crate::base::text_enum::text_enum;
 
 mod field_checks;
 mod language;
 mod lot_checks;
+mod own_fields;
 mod receiver;
 mod submission;
 mod submission_checks;
 mod unknown_fields;
 
 pub use language::is_english;
+pub use own_fields::{MAX_METADATA_KEY_CHARS, MAX_METADATA_KEYS, MAX_OWN_CHARS, Metadata};
 pub use receiver::receiver;
 pub use submission::{
     MAX_LOTS, NO_IMAGE, NewLot, Submission, SubmissionRules, UNUSABLE_URL, UnusableUrl, VERSION,

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use super::own_fields::Metadata;
+
 /// The only version of the submission's form.
 pub const VERSION: &str = "1.0.0";
 /// The most lots of a job.
@@ -20,10 +22,14 @@ pub struct Submission<'a> {
     pub languages: Vec<String>,
     /// The webhook of the lots without their own.
     pub webhook_url: Option<Cow<'a, str>>,
+    /// The client's own values.
+    pub metadata: Metadata,
     /// The lots in the order sent.
     pub lots: Vec<NewLot<'a>>,
     /// Names of fields that are unknown and were ignored, such as `lots[].colour`; the first twenty.
     pub unknown_fields: Vec<String>,
+    /// Warnings of fields that are known and were ignored all the same.
+    pub ignored_fields: Vec<String>,
 }
 
 /// One lot of a submission.
@@ -39,6 +45,8 @@ pub struct NewLot<'a> {
     pub unusable_images: Vec<Cow<'a, str>>,
     /// The lot's own webhook.
     pub webhook_url: Option<Cow<'a, str>>,
+    /// The client's own name of the lot.
+    pub reference: Option<Cow<'a, str>>,
 }
 
 /// The limits that the configuration sets for a submission.
@@ -47,6 +55,8 @@ pub struct SubmissionRules<'r> {
     pub max_languages: usize,
     /// The most images of a lot.
     pub max_images: usize,
+    /// Whether an invalid `metadata` or `reference` is ignored, with a warning, instead of refused.
+    pub ignores_invalid_own_fields: bool,
     /// Checks the URL of an image.
     pub check_image_url: &'r dyn Fn(&str) -> Result<(), UnusableUrl>,
     /// Checks the URL of a webhook.

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::field_checks::{check_webhook, required};
 use super::language::{MAX_LANGUAGE_CHARS, is_language_tag};
 use super::lot_checks::check_lots;
+use super::own_fields::{InvalidOwnFields, check_metadata};
 use super::submission::{Submission, SubmissionRules, VERSION};
 use super::unknown_fields::UnknownFields;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -32,8 +33,10 @@ pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Resu
     let mut unknown = UnknownFields::of_body(body);
     let languages = check_languages(body, rules)?;
     let webhook_url = check_webhook(body.field("webhook_url"), "webhook_url", rules)?;
+    let mut invalid = InvalidOwnFields::new(rules.ignores_invalid_own_fields);
+    let metadata = invalid.ignore_or_refuse("metadata", check_metadata(body.field("metadata")))?;
     let lots = match required(body, "lots")? {
-        Json::Array(lots) => check_lots(lots, rules, &mut unknown)?,
+        Json::Array(lots) => check_lots(lots, rules, &mut unknown, &mut invalid)?,
         _ => {
             return Err(ApiError::new(
                 ErrorCode::InvalidParameter,
@@ -44,8 +47,10 @@ pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Resu
     let submission = Submission {
         languages,
         webhook_url,
+        metadata,
         lots,
         unknown_fields: unknown.into_names(),
+        ignored_fields: invalid.into_warnings(),
     };
     if submission.webhooks().len() > MAX_WEBHOOKS {
         let message = format!("A job may name at most {MAX_WEBHOOKS} distinct webhook URLs.");

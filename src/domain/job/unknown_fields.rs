@@ -7,11 +7,12 @@ const MAX_NAMES: usize = 20;
 /// The most characters of a name.
 const MAX_NAME_CHARS: usize = 60;
 /// The fields of a submission's body.
-const BODY_FIELDS: [&str; 6] = [
+const BODY_FIELDS: [&str; 7] = [
     "signature",
     "version",
     "languages",
     "webhook_url",
+    "metadata",
     "lots",
     "event",
 ];

@@ -4,7 +4,7 @@ use maud::html;
 
 use super::components::{facts, text};
 use super::controls::{Filter, Query, filter_form};
-use super::tables::{ATTEMPTS, COSTS, EVENTS_OF_JOB, JOB, LOTS, WORKING_BATCHES};
+use super::tables::{ATTEMPTS, COSTS, EVENTS_OF_JOB, JOB, LOTS, METADATA, WORKING_BATCHES};
 use super::{Content, RequestError, StatusPage};
 use crate::domain::job::LotStatus;
 use crate::store::status::{self, listing};
@@ -24,6 +24,7 @@ impl StatusPage<'_> {
             let Some(job) = status::job(view, id)? else {
                 return Ok(None);
             };
+            let metadata = status::metadata_of_job(view, id)?;
             let costs = status::costs_of_job(view, id)?;
             let lots = listing::lots_page(view, id, lot_status, cursor)?;
             let batches = status::batches_of_job(view, id)?;
@@ -32,6 +33,11 @@ impl StatusPage<'_> {
             let caption = ("Batches that work for it", "No batch works for it yet.");
             Ok(Some(vec![
                 html! { h1 { "Job " span class="id" { (text(id)) } } (facts(JOB, &job, self.wall())) (self.job_actions(&job)) },
+                html! {
+                    @if !metadata.is_empty() {
+                        (self.table("The client's metadata", METADATA, &metadata, ""))
+                    }
+                },
                 html! {
                     h2 { "What it cost" }
                     @if let Some(costs) = costs { (facts(COSTS, &costs, self.wall())) }

@@ -35,15 +35,18 @@ impl StatusPage<'_> {
     pub(super) fn jobs(&self, query: &Query<'_>) -> Result<Content, RequestError> {
         let status = query.parsed("status", "a job's status", |text| text.parse::<JobStatus>().ok())?;
         let client = query.text("client");
+        let metadata = query.text("metadata");
         let clients = self.config.clients.iter().map(|client| &client.name);
         let filters = [
             Filter::choice("status", "status", JobStatus::ALL, status.map(JobStatus::as_str)),
             Filter::choice("client", "client", clients, client.as_deref()),
+            Filter::text("metadata", "value of its metadata", metadata.clone()),
             Filter::since(query),
         ];
         let filter = JobsFilter {
             status,
             client,
+            metadata,
             since: query.day("since")?,
         };
         let cursor = query.cursor()?;
@@ -175,7 +178,7 @@ impl StatusPage<'_> {
             @if found.count() == 0 {
                 h2 { "Nothing is found" }
                 p { "No job, lot, batch, file or reference has this id: " code { (text(&wanted)) } }
-                p class="empty" { "A job is found by the first four characters of its id, everything else by the whole id." }
+                p class="empty" { "A job is found by the first four characters of its id, everything else by the whole id, reference, or value of its metadata." }
             }
             @if !found.jobs.is_empty() { (links("Jobs", "/jobs/", &found.jobs)) }
             @if !batches.is_empty() { (links("Batches", "/batches/", &batches)) }

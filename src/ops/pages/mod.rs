@@ -274,7 +274,7 @@ impl StatusPage<'_> {
                             }
                         }
                         form class="find" method="get" action="/search" role="search" aria-label="Find" {
-                            input type="search" name="q" aria-label="Id of a job, lot, batch or file"
+                            input type="search" name="q" aria-label="Id of a job, lot, batch or file, or a client's reference"
                                 placeholder="Find an id" required;
                             button { "Find" }
                         }

@@ -59,6 +59,12 @@ pub(super) const JOB: &[Column<JobDetails>] = &[
     ("error", |job| job.error.as_deref().into()),
 ];
 
+/// A client's own values of a job.
+pub(super) const METADATA: &[Column<(String, String)>] = &[
+    ("key", |(key, _)| Cell::Text(key)),
+    ("value", |(_, value)| Cell::Text(value)),
+];
+
 pub(super) const BATCHES: &[Column<BatchSummary>] = &[
     ("batch", |batch| Cell::Batch(batch.id)),
     ("stage", |batch| Cell::Text(batch.stage.as_str())),
@@ -163,6 +169,7 @@ pub(super) const LOTS: &[Column<LotSummary>] = &[
 /// Lots of several jobs.
 pub(super) const FOUND_LOTS: &[Column<LotSummary>] = &[
     ("lot", |lot| Cell::Lot(&lot.job, lot.position, &lot.id)),
+    ("reference", |lot| lot.reference.as_deref().into()),
     ("job", |lot| Cell::Job(&lot.job)),
     ("status", |lot| Cell::State(lot.status.as_str())),
     ("error", |lot| lot.error.as_deref().into()),
@@ -173,6 +180,7 @@ pub(super) const LOT_FACTS: &[Column<LotFacts>] = &[
     ("status", |it| Cell::State(it.lot.status.as_str())),
     ("job", |it| Cell::Job(&it.job)),
     ("client", |it| Cell::Text(&it.client)),
+    ("reference", |it| it.lot.reference.as_deref().into()),
     ("place in the job", |it| Cell::Id(it.lot.position.into())),
     ("webhook of its own", |it| {
         it.details.webhook_url.as_deref().into()

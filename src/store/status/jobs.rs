@@ -101,6 +101,16 @@ pub struct JobDetails {
     pub error: Option<String>,
 }
 
+/// The client's own values of a job, by key.
+pub fn metadata_of_job(view: &View, id: &str) -> Stored<Vec<(String, String)>> {
+    rows(
+        view,
+        "SELECT m.key, m.value FROM batch_jobs j JOIN job_metadata m ON m.job = j.seq WHERE j.id = ? ORDER BY m.key",
+        [id],
+        |row| Ok((row.get("key")?, row.get("value")?)),
+    )
+}
+
 /// The job of that id.
 pub fn job(view: &View, id: &str) -> Stored<Option<JobDetails>> {
     row(

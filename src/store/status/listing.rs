@@ -158,10 +158,21 @@ pub struct JobsFilter {
     pub client: Option<String>,
     /// They were accepted at this time or later.
     pub since: Option<Timestamp>,
+    /// A value of the client's metadata.
+    pub metadata: Option<String>,
 }
 
 fn jobs(filter: &JobsFilter) -> List {
-    List::new("SELECT *, seq AS page_key FROM batch_jobs", "seq")
+    let list = match &filter.metadata {
+        None => List::new("SELECT *, seq AS page_key FROM batch_jobs", "seq"),
+        // The order of the join is given: the index of the values ends in the key of the page.
+        Some(_) => List::new(
+            "SELECT j.*, m.job AS page_key FROM job_metadata m CROSS JOIN batch_jobs j ON j.seq = m.job",
+            "m.job",
+        ),
+    };
+    let is_first = "m.value = ? AND m.key = (SELECT min(key) FROM job_metadata o WHERE o.job = m.job AND o.value = m.value)";
+    list.when(is_first, filter.metadata.as_ref())
         .when("status = ?", filter.status)
         .when("client = ?", filter.client.as_ref())
         .when(
@@ -292,6 +303,8 @@ pub struct LotSummary {
     pub position: i64,
     /// The client's id of it.
     pub id: String,
+    /// The client's own name of it.
+    pub reference: Option<String>,
     /// Its state.
     pub status: LotStatus,
     /// How many images it has.
@@ -310,6 +323,7 @@ impl LotSummary {
             job: row.get("batch_job_id")?,
             position: row.get("position")?,
             id: row.get("lot_id")?,
+            reference: row.get("reference")?,
             status: row.get("status")?,
             images: row.get("image_count")?,
             missing_images: row.get("missing_count")?,
@@ -320,12 +334,13 @@ impl LotSummary {
 }
 
 /// The columns of [`LotSummary`].
-pub(super) const LOT_COLUMNS: &str = "batch_job_id, position, lot_id, status, error_message, processed_at,
+pub(super) const LOT_COLUMNS: &str =
+    "batch_job_id, position, lot_id, reference, status, error_message, processed_at,
     json_array_length(images) AS image_count,
     coalesce(json_array_length(missing_images), 0) AS missing_count";
 
 fn lots(job: &str, status: Option<LotStatus>) -> List {
-    const SELECT: &str = "SELECT batch_job_id, position, lot_id, status, error_message, processed_at,
+    const SELECT: &str = "SELECT batch_job_id, position, lot_id, reference, status, error_message, processed_at,
         json_array_length(images) AS image_count,
         coalesce(json_array_length(missing_images), 0) AS missing_count, position AS page_key FROM batch_lots";
     let mut list = List::new(SELECT, "position")
@@ -415,6 +430,15 @@ mod tests {
                 status,
                 client: client.map(str::to_owned),
                 since,
+                metadata: None,
+            })
+        };
+        let by_metadata = |status| {
+            jobs(&JobsFilter {
+                status,
+                client: Some("shop".into()),
+                since,
+                metadata: Some("order 7".into()),
             })
         };
         let failed = Some(JobStatus::Failed);
@@ -438,6 +462,8 @@ mod tests {
             job(None, Some("shop"), None),
             job(failed, Some("shop"), since),
             job(None, None, since),
+            by_metadata(None),
+            by_metadata(failed),
             delivery(None, None, None),
             delivery(Some("failed"), None, since),
             delivery(None, Some("a.example:443"), None),

@@ -22,7 +22,7 @@ pub use batches::{
 };
 pub use costs::{CostGroup, GroupCosts, JobCosts, costs_by, newest_job_costs};
 pub use intervals::{Interval, intervals};
-pub use jobs::{JobDetails, JobSummary, active_jobs, ended_jobs, job, jobs_of_batch};
+pub use jobs::{JobDetails, JobSummary, active_jobs, ended_jobs, job, jobs_of_batch, metadata_of_job};
 pub use lot::{LotAttempt, LotDetails, LotRequest, attempts_of_lot, lot, requests_of_lot};
 pub use search::{Found, MOST_FOUND, search};
 pub use waiting::{

@@ -12,9 +12,9 @@ const SHORTEST_BEGINNING: usize = 4;
 /// What a search has found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// Jobs, by id or the beginning of it.
+    /// Jobs, by id or the beginning of it, or by a value of the client's metadata.
     pub jobs: Vec<String>,
-    /// Lots, by the client's id, newest first.
+    /// Lots, by the client's id or reference, newest first.
     pub lots: Vec<LotSummary>,
     /// Batches, by their row, OpenAI's id, the id of a file, or the submission key.
     pub batches: Vec<i64>,
@@ -30,7 +30,10 @@ impl Found {
 /// Finds jobs, lots and batches. Each lookup is by an index.
 pub fn search(view: &View, text: &str) -> Stored<Found> {
     Ok(Found {
-        jobs: jobs(view, text)?,
+        jobs: jobs(view, text)?
+            .into_iter()
+            .chain(jobs_with_value(view, text)?)
+            .collect(),
         lots: lots(view, text)?,
         batches: batches(view, text)?,
     })
@@ -52,10 +55,33 @@ fn jobs(view: &View, text: &str) -> Stored<Vec<String>> {
     )
 }
 
-fn lots(view: &View, text: &str) -> Stored<Vec<LotSummary>> {
+/// The newest jobs with a value of the client's metadata.
+fn jobs_with_value(view: &View, text: &str) -> Stored<Vec<String>> {
     rows(
         view,
-        &format!("SELECT {LOT_COLUMNS} FROM batch_lots WHERE lot_id = ? ORDER BY id DESC LIMIT {MOST_FOUND}"),
+        &format!(
+            "SELECT j.id FROM (SELECT DISTINCT job FROM job_metadata WHERE value = ? ORDER BY job DESC
+                               LIMIT {MOST_FOUND}) m
+             JOIN batch_jobs j ON j.seq = m.job ORDER BY m.job DESC"
+        ),
+        [text],
+        |row| row.get("id"),
+    )
+}
+
+fn lots(view: &View, text: &str) -> Stored<Vec<LotSummary>> {
+    let newest = |column: &str| {
+        format!(
+            "SELECT * FROM (SELECT id FROM batch_lots WHERE {column} = ?1 ORDER BY id DESC LIMIT {MOST_FOUND})"
+        )
+    };
+    rows(
+        view,
+        &format!(
+            "SELECT {LOT_COLUMNS} FROM batch_lots WHERE id IN ({} UNION {}) ORDER BY id DESC LIMIT {MOST_FOUND}",
+            newest("lot_id"),
+            newest("reference")
+        ),
         [text],
         LotSummary::read,
     )

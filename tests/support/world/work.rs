@@ -8,7 +8,7 @@ use batchkeeper::api::idempotency::{IdempotencyKeys, Replay};
 use batchkeeper::api::submit::accept::{CheckedSubmission, Refusal, SubmissionOutcome, accept};
 use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::batch::BatchState;
-use batchkeeper::domain::job::{Mode, NewLot, Submission};
+use batchkeeper::domain::job::{Metadata, Mode, NewLot, Submission};
 use batchkeeper::recovery::{Recovery, RecoveryError};
 use batchkeeper::store::batches::{self, BatchRow};
 use batchkeeper::store::jobs::{self, JobRow};
@@ -31,6 +31,8 @@ impl World {
     pub fn submit_in(&mut self, mode: Mode, client: &str, lots: &[&str], languages: &[&str]) -> String {
         let submission = Submission {
             unknown_fields: Vec::new(),
+            ignored_fields: Vec::new(),
+            metadata: Metadata::new(),
             languages: languages.iter().map(|tag| (*tag).to_owned()).collect(),
             webhook_url: Some("https://client.test/hook".into()),
             lots: lots
@@ -42,6 +44,7 @@ impl World {
                     images: IMAGES[..self.images].iter().map(|url| (*url).into()).collect(),
                     unusable_images: Vec::new(),
                     webhook_url: None,
+                    reference: None,
                 })
                 .collect(),
         };
@@ -102,6 +105,8 @@ impl World {
     pub fn repeat(&mut self, order: usize) {
         let nothing = Submission {
             unknown_fields: Vec::new(),
+            ignored_fields: Vec::new(),
+            metadata: Metadata::new(),
             languages: vec!["en".into()],
             webhook_url: None,
             lots: Vec::new(),
@@ -116,6 +121,8 @@ impl World {
         let Order { client, key, .. } = &self.orders[order];
         let nothing = Submission {
             unknown_fields: Vec::new(),
+            ignored_fields: Vec::new(),
+            metadata: Metadata::new(),
             languages: vec!["en".into()],
             webhook_url: None,
             lots: Vec::new(),
