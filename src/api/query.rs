@@ -32,6 +32,23 @@ pub(super) fn parsed<T, E>(
     })
 }
 
+/// Whether a query parameter is true; false if it is absent or empty.
+pub(super) fn flag(request: &Request, name: &str) -> Result<bool, ApiError> {
+    let flag = parsed(request, name, "true or false", parse_flag)?;
+    Ok(flag.unwrap_or(false))
+}
+
+/// The same, but an empty value is refused: it might be a mistake that costs money.
+pub(super) fn flag_with_value(request: &Request, name: &str) -> Result<bool, ApiError> {
+    match parameter(request, name)?.as_deref() {
+        Some("") => {
+            let message = format!("`{name}` must be true or false.");
+            Err(ApiError::new(ErrorCode::InvalidParameter, message))
+        }
+        _ => flag(request, name),
+    }
+}
+
 /// An integer of the query.
 pub(super) fn integer(request: &Request, name: &str, default: i64) -> Result<i64, ApiError> {
     let number = parsed(request, name, "a whole number", parse_integer)?;
@@ -41,6 +58,14 @@ pub(super) fn integer(request: &Request, name: &str, default: i64) -> Result<i64
 /// A time of the query.
 pub(super) fn time(request: &Request, name: &str) -> Result<Option<Timestamp>, ApiError> {
     parsed(request, name, "a time such as 2026-11-24T02:24:00Z", parse_time)
+}
+
+fn parse_flag(text: &str) -> Result<bool, ()> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(()),
+    }
 }
 
 /// A number out of range becomes the nearest one in range.

@@ -8,7 +8,7 @@ use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::{JobStatus, MAX_LOTS};
 use crate::http::{Request, Response};
-use crate::jobs::lot_json::processing_summary;
+use crate::jobs::lot_json::{metadata_member, processing_summary};
 use crate::jobs::results_stream::{ResultsStream, ResultsTemplate};
 use crate::ops::answers::RequestError;
 use crate::store::jobs::JobRow;
@@ -49,6 +49,7 @@ impl Api {
         // While retention removes a job's lots, some are still there. None of them is shown.
         let limit = job.cleaning_since.map_or(limit, |_| 0);
         let offset = number("offset", 0, 0)?;
+        let is_partial = query::flag(request, "partial")?;
         let (status, head) = match job.status {
             JobStatus::Completed if job.cleaning_since.is_some() => {
                 let what = "The job was completed, and its results were removed after their time.";
@@ -64,13 +65,41 @@ impl Api {
                 (410, error_head(&job, code, "The job was cancelled."))
             }
             JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
-                return Ok(unfinished(&job, now));
+                let head = unfinished_head(&job, now);
+                let lots = is_partial.then_some((offset, limit));
+                return self.unfinished(job, &head, lots);
             }
         };
         let template = ResultsTemplate::results(&head);
         let client = job.client.clone();
         let body = ResultsStream::new(self.store.clone(), job, template, offset, limit);
         Ok(Response::stream(status, "application/json", body).owned_by(&client))
+    }
+
+    /// 202 for a job that is not final. `lots` are the first and the number of the finished lots that it has; `None` if
+    /// they were not asked for.
+    fn unfinished(
+        &self,
+        job: JobRow,
+        head: &Value,
+        lots: Option<(u32, u32)>,
+    ) -> Result<Response, RequestError> {
+        let response = match lots {
+            None => Response::json(202, head),
+            Some((offset, limit)) => {
+                let first = self
+                    .store
+                    .read(|view| lots::position_of_finished(view, &job.id, offset))?;
+                // Lots that finish after this are not in the answer if there is no first one.
+                let limit = first.map_or(0, |_| limit);
+                let client = job.client.clone();
+                let template = ResultsTemplate::results(head);
+                let store = self.store.clone();
+                let body = ResultsStream::new(store, job, template, first.unwrap_or(0), limit);
+                Response::stream(202, "application/json", body.without_pending()).owned_by(&client)
+            }
+        };
+        Ok(response.with_header("Retry-After", RETRY_AFTER))
     }
 
     /// What the results of a completed job begin with.
@@ -91,19 +120,25 @@ impl Api {
             let cost = self.store.read(|view| money::job_cost(view, job.seq))?;
             head["processing_details"] = json!({"cost": cost_json(cost)});
         }
+        if let Value::Object(head) = &mut head {
+            head.extend(metadata_member(job));
+        }
         Ok(head)
     }
 }
 
-/// 202 for a job that is not final.
-fn unfinished(job: &JobRow, now: Timestamp) -> Response {
-    let answer = json!({
+/// What the answer of a job that is not final begins with.
+fn unfinished_head(job: &JobRow, now: Timestamp) -> Value {
+    let mut head = json!({
         "error": "Job not completed",
         "status": job.status.as_str(),
         "progress": progress(job, now),
         "message": format!("The job is {}; ask again later, or wait for its webhook.", job.status),
     });
-    Response::json(202, &answer).with_header("Retry-After", RETRY_AFTER)
+    if let Value::Object(head) = &mut head {
+        head.extend(metadata_member(job));
+    }
+    head
 }
 
 /// The error that the results of a job begin with if they are incomplete or were removed.
@@ -123,6 +158,7 @@ fn error_head(job: &JobRow, code: ErrorCode, what: &str) -> Value {
             job.completed_at.map(Timestamp::to_seconds_text).into(),
         );
         head.extend(removal_member(job));
+        head.extend(metadata_member(job));
     }
     head
 }

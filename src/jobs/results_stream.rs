@@ -49,6 +49,7 @@ pub struct ResultsStream {
     store: Arc<Store>,
     job: JobRow,
     template: ResultsTemplate,
+    filter: LotFilter<'static>,
     /// The position of the next lot.
     position: u32,
     /// Lots still to read.
@@ -61,7 +62,7 @@ pub struct ResultsStream {
 }
 
 impl ResultsStream {
-    /// Streams up to `limit` lots from the `offset`-th on.
+    /// Streams up to `limit` lots from the position `offset` on.
     pub fn new(
         store: Arc<Store>,
         job: JobRow,
@@ -74,6 +75,7 @@ impl ResultsStream {
             store,
             job,
             template,
+            filter: LotFilter::All,
             position: offset,
             remaining: limit,
             has_lots: false,
@@ -81,6 +83,13 @@ impl ResultsStream {
             pending,
             sent: 0,
         }
+    }
+
+    /// Leaves out the lots that have not ended.
+    #[must_use]
+    pub fn without_pending(mut self) -> Self {
+        self.filter = LotFilter::Finished;
+        self
     }
 
     fn next_page(&mut self) -> Stored<()> {
@@ -91,7 +100,7 @@ impl ResultsStream {
             Vec::new()
         } else {
             self.store
-                .read(|view| lots::page(view, &self.job.id, LotFilter::All, self.position, want))?
+                .read(|view| lots::page(view, &self.job.id, self.filter, self.position, want))?
         };
         for row in &page {
             if self.has_lots {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::settle::CANCELLED;
 use super::{Stored, View};
@@ -84,6 +84,8 @@ impl LotRow {
 pub enum LotFilter<'a> {
     /// Every lot.
     All,
+    /// Those that have ended.
+    Finished,
     /// The lots that the webhook at this URL reports.
     Webhook(&'a str),
 }
@@ -95,6 +97,16 @@ pub fn ended_since(view: &View, job_id: &str, since: Timestamp) -> Stored<u32> {
     Ok(query.query_row(params![job_id, since], |row| row.get(0))?)
 }
 
+/// The position of a job's finished lot after `number` others; `None` if there are fewer.
+pub fn position_of_finished(view: &View, job_id: &str, number: u32) -> Stored<Option<u32>> {
+    let mut query = view.prepare_cached(
+        "SELECT position FROM batch_lots WHERE batch_job_id = ? AND status <> 'pending'
+         ORDER BY position LIMIT 1 OFFSET ?",
+    )?;
+    let position = query.query_row(params![job_id, number], |row| row.get("position"));
+    Ok(position.optional()?)
+}
+
 /// Up to `limit` lots of a job from `position` on, in their order.
 pub fn page(
     view: &View,
@@ -104,21 +116,23 @@ pub fn page(
     limit: u32,
 ) -> Stored<Vec<LotRow>> {
     let url = match filter {
-        LotFilter::All => None,
+        LotFilter::All | LotFilter::Finished => None,
         LotFilter::Webhook(url) => Some(url),
     };
+    let with_pending = !matches!(filter, LotFilter::Finished);
     let mut lots = view.prepare_cached(
         "SELECT l.id, l.position, l.lot_id, l.reference, l.status, l.vision_result, l.error_message, l.images,
              l.missing_images, l.missing_reasons, l.processed_at, j.languages, j.pending_change IS 'cancel' AS is_cancelled
          FROM batch_lots l JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.batch_job_id = ?1 AND l.position >= ?2
              AND (?3 IS NULL OR coalesce(l.webhook_url, j.webhook_url) = ?3)
+             AND (?5 OR l.status <> 'pending')
          ORDER BY l.position LIMIT ?4",
     )?;
     let mut translations =
         view.prepare_cached("SELECT language, text, error FROM lot_translations WHERE lot = ?")?;
     let mut page = Vec::new();
-    let mut rows = lots.query(params![job_id, position, url, limit])?;
+    let mut rows = lots.query(params![job_id, position, url, limit, with_pending])?;
     while let Some(row) = rows.next()? {
         let texts = translations.query_map([row.get::<_, i64>("id")?], |row| {
             let text: Option<String> = row.get("text")?;
@@ -126,7 +140,6 @@ pub fn page(
                 Some(text) => Ok(text),
                 None => Err(row.get("error")?),
             };
-             AND (?5 OR l.status <> 'pending')
             Ok((row.get("language")?, outcome))
         })?;
         let mut lot = lot_row(row, texts.collect::<Result<_, _>>()?)?;
@@ -144,6 +157,7 @@ fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>)
     Ok(LotRow {
         position: row.get("position")?,
         lot_id: row.get("lot_id")?,
+        reference: row.get("reference")?,
         status: row.get("status")?,
         vision_result: row.get("vision_result")?,
         error_message: row.get("error_message")?,
@@ -157,7 +171,6 @@ fn lot_row(row: &Row<'_>, translations: HashMap<String, Result<String, String>>)
 
 fn reasons(column: Option<String>) -> Stored<BTreeMap<String, String>> {
     let reasons = column.map(|text| serde_json::from_str(&text)).transpose()?;
-        reference: row.get("reference")?,
     Ok(reasons.unwrap_or_default())
 }
 

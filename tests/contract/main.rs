@@ -22,6 +22,7 @@ mod missing_images;
 mod older;
 mod openapi;
 mod own_fields;
+mod partial;
 mod read;
 mod receiver;
 mod reference;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::idempotency::{self, IdempotencyKeys, Replay, replayed};
 use super::limits::{RateLimit, too_many_requests};
-use super::query::parameter;
+use super::query::flag_with_value;
 use super::status::TYPICAL_STAGE;
 use super::synchronous::SynchronousPermit;
 use super::{Api, JSON, json_response, overloaded, parse_body};
@@ -41,7 +41,7 @@ impl Api {
         let body = document.root();
         let caller = self.authenticate_submission(request, body, now)?;
         let client = caller.client;
-        let dry_run = is_dry_run(request)?;
+        let dry_run = flag_with_value(request, "dry_run")?;
         let mut warnings = warnings::of_query(request, client)?;
         let mode = self.mode(request, body);
         let rate = match mode {
@@ -214,17 +214,6 @@ fn check_media_type(request: &Request) -> Result<(), ApiError> {
     }
     let message = "The body must be JSON: send `Content-Type: application/json`.";
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
-}
-
-fn is_dry_run(request: &Request) -> Result<bool, ApiError> {
-    match parameter(request, "dry_run")?.as_deref() {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(_) => Err(ApiError::new(
-            ErrorCode::InvalidParameter,
-            "`dry_run` must be true or false.",
-        )),
-    }
 }
 
 fn log_received(job: &JobRow, request: &Request, warnings: &[String]) {
