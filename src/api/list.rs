@@ -5,15 +5,16 @@ use serde_json::{Value, json};
 use super::limits::RateLimit;
 use super::{Api, query};
 use crate::base::clock::Timestamp;
+use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Request, Response};
 use crate::jobs::lot_json::metadata_member;
 use crate::ops::answers::RequestError;
-use crate::store::jobs::{self, JobFilter, JobRow};
+use crate::store::jobs::{self, JobFilter, JobPage, JobRow};
 
-/// Jobs in an answer if the request has no `limit`.
-const DEFAULT_LIMIT: i64 = 10;
-/// The most jobs in an answer.
-const MAX_LIMIT: i64 = 100;
+/// Rows of a page if the request has no `limit`.
+pub(super) const DEFAULT_LIMIT: i64 = 10;
+/// The most rows of a page.
+pub(super) const MAX_LIMIT: i64 = 100;
 
 impl Api {
     pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
@@ -27,23 +28,55 @@ impl Api {
             created_after: query::time(request, "created_after")?,
             created_before: query::time(request, "created_before")?,
         };
-        let most = u32::try_from(limit).unwrap_or(u32::MAX);
-        let (total, rows) = self
+        let cursor = query::parameter(request, "cursor")?;
+        let begins_at_cursor = cursor.as_deref().filter(|cursor| !cursor.is_empty());
+        if begins_at_cursor.is_some() && offset > 0 {
+            let message = "A request has either `cursor` or `offset`: leave one out.";
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
+        }
+        let (total, mut rows) = self
             .store
-            .read(|view| jobs::list(view, client, &filter, most, offset))?;
-        let end = offset.saturating_add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+            .read(|view| {
+                let after = match begins_at_cursor.map(|cursor| jobs::find(view, client, cursor)) {
+                    None => None,
+                    Some(found) => match found? {
+                        Some(job) => Some(job),
+                        None => return Ok(None),
+                    },
+                };
+                let page = JobPage {
+                    after: after.as_ref(),
+                    offset,
+                    // One more shows whether there is another page.
+                    limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
+                };
+                jobs::list(view, client, &filter, page).map(Some)
+            })?
+            .ok_or_else(unknown_cursor)?;
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = rows.len() > most;
+        rows.truncate(most);
         let list: Value = rows.iter().map(job_json).collect();
-        let answer = json!({
+        let mut answer = json!({
             "jobs": list,
             "pagination": {
                 "limit": limit,
                 "offset": offset,
                 "total": total,
-                "has_more": end < total,
+                "has_more": has_more,
             },
         });
+        if cursor.is_some() {
+            let last = rows.last().filter(|_| has_more);
+            answer["pagination"]["next_cursor"] = json!(last.map(|job| &job.id));
+        }
         Ok(Response::json(200, &answer))
     }
+}
+
+fn unknown_cursor() -> ApiError {
+    let message = "`cursor` is unknown: take `next_cursor` of the page before, or begin with an empty one.";
+    ApiError::new(ErrorCode::InvalidParameter, message)
 }
 
 fn job_json(job: &JobRow) -> Value {

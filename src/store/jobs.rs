@@ -227,19 +227,25 @@ pub struct JobFilter {
     pub created_before: Option<Timestamp>,
 }
 
+/// Where a page of a client's jobs begins, and the most jobs that it has.
+#[derive(Clone, Copy, Debug)]
+pub struct JobPage<'a> {
+    /// After this job, in the order of the list; `None` at the first one.
+    pub after: Option<&'a JobRow>,
+    /// Jobs to skip.
+    pub offset: u64,
+    /// The most jobs.
+    pub limit: u32,
+}
+
 /// The number of a client's jobs, and a page of them, newest first.
-pub fn list(
-    view: &View,
-    client: &str,
-    filter: &JobFilter,
-    limit: u32,
-    offset: u64,
-) -> Stored<(u64, Vec<JobRow>)> {
+pub fn list(view: &View, client: &str, filter: &JobFilter, page: JobPage<'_>) -> Stored<(u64, Vec<JobRow>)> {
     const WHERE: &str = "client = :client AND (:status IS NULL OR status = :status)
            AND created_at >= coalesce(:after, '') AND (:before IS NULL OR created_at < :before)";
     let mut count = view.prepare_cached(&format!("SELECT count(*) FROM batch_jobs WHERE {WHERE}"))?;
-    let mut page = view.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE}
+    // Without a job to begin after, the page begins before a time that no job has.
+    let mut rows = view.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM batch_jobs WHERE {WHERE} AND (created_at, seq) < (:after_time, :after_job)
              ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset"
     ))?;
     let JobFilter {
@@ -253,10 +259,14 @@ pub fn list(
         },
         |row| row.get(0),
     )?;
-    let rows = page.query_and_then(
+    let after_time = page
+        .after
+        .map_or_else(|| "~".to_owned(), |job| job.created_at.to_string());
+    let rows = rows.query_and_then(
         named_params! {
             ":client": client, ":status": status, ":after": created_after, ":before": created_before,
-            ":limit": limit, ":offset": offset,
+            ":after_time": after_time, ":after_job": page.after.map_or(0, |job| job.seq),
+            ":limit": page.limit, ":offset": page.offset,
         },
         job_row,
     )?;

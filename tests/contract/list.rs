@@ -84,6 +84,56 @@ fn a_client_s_jobs_are_listed_newest_first_by_pages() {
 }
 
 #[test]
+fn a_cursor_leads_through_the_list_while_new_jobs_arrive() {
+    let appliance = Appliance::with("[images]\ncheck = false\n[batch]\nmax_wait = \"1h\"");
+    let send = || accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
+    let mut jobs: Vec<String> = (0..7).map(|_| send()).collect();
+    jobs.reverse();
+    let list = |query: &str| {
+        let answer = appliance.get(&format!("/api/v1/batch-jobs?{query}"));
+        assert_eq!(answer.status, 200, "{query}: {}", answer.json());
+        answer.json()
+    };
+    let (mut cursor, mut seen, mut sizes) = (String::new(), Vec::new(), Vec::new());
+    loop {
+        let page = list(&format!("limit=3&cursor={cursor}"));
+        let rows = page["jobs"].as_array().unwrap();
+        seen.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        sizes.push(rows.len());
+        let next = page["pagination"]["next_cursor"].as_str().map(str::to_owned);
+        assert_eq!(page["pagination"]["has_more"], next.is_some());
+        // Jobs that arrive meanwhile move no page.
+        send();
+        match next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!((seen, sizes), (jobs.clone(), vec![3, 3, 1]));
+    // A page that ends with the last job is the last one. Filters work as without a cursor.
+    let last = list(&format!("limit=2&cursor={}", jobs[4]));
+    assert_eq!(last["jobs"].as_array().unwrap().len(), 2);
+    assert_eq!(last["pagination"]["next_cursor"], Value::Null);
+    let none = list(&format!("status=completed&cursor={}", jobs[0]));
+    assert_eq!(
+        (&none["jobs"], &none["pagination"]["total"]),
+        (&json!([]), &json!(0))
+    );
+    assert!(list("limit=3")["pagination"].get("next_cursor").is_none());
+    for query in [
+        "cursor=x".to_owned(),
+        "cursor=00000000-0000-4000-8000-000000000000".into(),
+        format!("cursor={}%00", jobs[0]),
+        format!("cursor={}&offset=1", jobs[0]),
+        format!("cursor={}&cursor={}", jobs[0], jobs[1]),
+        format!("cursor={}", "a".repeat(4000)),
+    ] {
+        let answer = appliance.get(&format!("/api/v1/batch-jobs?{query}"));
+        refused(&answer, 400, "INVALID_PARAMETER");
+    }
+}
+
+#[test]
 fn every_path_names_its_methods_and_accepts_one_trailing_slash() {
     let appliance = Appliance::start();
     let job = accepted(&appliance.submit(&submission(&appliance.lots(2), &["en"])));
