@@ -102,6 +102,20 @@ impl Api {
         })
     }
 
+    /// The client of a request that reads a lot. The legacy signature is over the lot's id, over the empty body, or
+    /// over path and query as sent.
+    pub(super) fn authenticate_lot(
+        &self,
+        request: &Request,
+        lot_id: &str,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
+        let presented = request.header("x-signature").ok_or_else(missing_signature)?;
+        let target = request.target();
+        let legacy = [lot_id, "", &target].map(|text| Message::Bytes(text.as_bytes()));
+        self.verify(request, presented, &legacy, now)
+    }
+
     /// The client of a request that lists its jobs. The legacy signature is over path and query as sent.
     pub(super) fn authenticate_list(
         &self,

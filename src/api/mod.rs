@@ -23,6 +23,7 @@ mod large_bodies;
 mod legacy_routes;
 mod limits;
 mod list;
+mod lot;
 mod query;
 mod reference_page;
 mod results;
@@ -101,6 +102,7 @@ impl Api {
         match route {
             Route::Submit => self.submit(request, now),
             Route::List => self.list(request, now),
+            Route::Lot(id) => self.lot(request, id, now),
             Route::Cancel(id) => self.cancel(request, id, now),
             Route::Status(id) => self.status(request, id, now),
             Route::Results(id) => self.results(request, id, now),

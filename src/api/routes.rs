@@ -1,10 +1,11 @@
 //! The paths of the client API, and the methods that each allows.
 
-/// A path of the client API, with the job that it names.
+/// A path of the client API, with the job or lot that it names, as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'r> {
     Submit,
     List,
+    Lot(&'r str),
     Cancel(&'r str),
     Status(&'r str),
     Results(&'r str),
@@ -35,6 +36,7 @@ impl<'r> Route<'r> {
         Some(match *rest {
             ["generate-descriptions"] => Self::Submit,
             ["batch-jobs"] => Self::List,
+            ["lots", id] => Self::Lot(id),
             ["batch-jobs", id, "cancel"] => Self::Cancel(id),
             ["batch-status", id] => Self::Status(id),
             ["batch-results", id] | ["jobs", id, "results"] => Self::Results(id),
@@ -63,6 +65,7 @@ impl<'r> Route<'r> {
         match self {
             Self::Submit => "/api/v1/generate-descriptions",
             Self::List => "/api/v1/batch-jobs",
+            Self::Lot(_) => "/api/v1/lots/{lot_id}",
             Self::Cancel(_) => "/api/v1/batch-jobs/{job_id}/cancel",
             Self::Status(_) => "/api/v1/batch-status/{job_id}",
             Self::Results(_) => "/api/v1/batch-results/{job_id}",
@@ -96,6 +99,6 @@ mod tests {
             let allowed = route.allow().split(", ").filter(|it| *it != "HEAD");
             assert_eq!(methods, allowed.map(str::to_lowercase).collect::<Vec<_>>());
         }
-        assert_eq!(paths.len(), 12);
+        assert_eq!(paths.len(), 13);
     }
 }

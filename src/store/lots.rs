@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::jobs::{self, JobRow};
 use super::settle::CANCELLED;
 use super::{Stored, View};
 use crate::base::clock::Timestamp;
@@ -95,6 +96,35 @@ pub fn ended_since(view: &View, job_id: &str, since: Timestamp) -> Stored<u32> {
     let mut query =
         view.prepare_cached("SELECT count(*) FROM batch_lots WHERE batch_job_id = ? AND processed_at >= ?")?;
     Ok(query.query_row(params![job_id, since], |row| row.get(0))?)
+}
+
+/// The number of a client's jobs that have a lot of this id, and a page of them with the lot, newest first. Jobs whose
+/// lots retention removes are left out.
+pub fn of_client(
+    view: &View,
+    client: &str,
+    lot_id: &str,
+    limit: u32,
+    offset: u64,
+) -> Stored<(u64, Vec<(JobRow, LotRow)>)> {
+    // The order of the join is given: a client has far more jobs than a lot.
+    const FROM: &str = "FROM batch_lots l CROSS JOIN batch_jobs j ON j.id = l.batch_job_id
+         WHERE l.lot_id = ? AND j.client = ? AND j.cleaning_since IS NULL";
+    let mut count = view.prepare_cached(&format!("SELECT count(*) {FROM}"))?;
+    let total = count.query_row([lot_id, client], |row| row.get(0))?;
+    let mut places = view.prepare_cached(&format!(
+        "SELECT l.batch_job_id, l.position {FROM} ORDER BY j.created_at DESC, l.id DESC LIMIT ? OFFSET ?"
+    ))?;
+    let places = places.query_map(params![lot_id, client, limit, offset], |row| {
+        Ok((row.get::<_, String>("batch_job_id")?, row.get("position")?))
+    })?;
+    let mut found = Vec::new();
+    for place in places {
+        let (job, position) = place?;
+        let lot = page(view, &job, LotFilter::All, position, 1)?.pop();
+        found.extend(jobs::by_id(view, &job)?.zip(lot));
+    }
+    Ok((total, found))
 }
 
 /// The position of a job's finished lot after `number` others; `None` if there are fewer.

@@ -141,6 +141,7 @@ fn every_path_names_its_methods_and_accepts_one_trailing_slash() {
     let paths = [
         (SUBMIT.to_owned(), "POST"),
         ("/api/v1/batch-jobs".into(), "GET, HEAD"),
+        ("/api/v1/lots/LOT-0000".into(), "GET, HEAD"),
         (format!("/api/v1/batch-jobs/{job}/cancel"), "POST"),
         (format!("/api/v1/batch-status/{job}"), "GET, HEAD"),
         (format!("/api/v1/batch-results/{job}"), "GET, HEAD"),

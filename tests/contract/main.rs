@@ -18,6 +18,7 @@ mod idempotency;
 mod images;
 mod limits;
 mod list;
+mod lots;
 mod missing_images;
 mod older;
 mod openapi;

@@ -230,6 +230,7 @@ const JOB_READS: [&str; 6] = [
     "/api/v1/jobs/{job_id}/results",
 ];
 const LIST: &str = "/api/v1/batch-jobs";
+const LOT: &str = "/api/v1/lots/{lot_id}";
 pub(crate) const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
 const UNKNOWN_JOB: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -382,16 +383,22 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         "",
         "?limit=3&offset=1&status=completed",
         "?created_after=2020-01-01T00:00:00Z",
+        "?limit=1&cursor=",
         "?status=done",
     ] {
         witness.check("GET", LIST, &appliance.get(&format!("{LIST}{query}")));
     }
-    for (method, path) in JOB_READS
-        .map(|path| ("GET", path))
-        .into_iter()
-        .chain([("GET", LIST), ("POST", CANCEL)])
+    let lot = |id: &str| LOT.replace("{lot_id}", id);
+    for path in ["LOT-0000", "LOT-0000?limit=x", "none"] {
+        witness.check("GET", LOT, &appliance.get(&lot(path)));
+    }
+    for (method, path) in
+        JOB_READS
+            .map(|path| ("GET", path))
+            .into_iter()
+            .chain([("GET", LIST), ("GET", LOT), ("POST", CANCEL)])
     {
-        let target = at(path, &completed);
+        let target = at(path, &completed).replace("{lot_id}", "LOT-0000");
         witness.check(method, path, &unsigned(&appliance, method, &target, &[]));
         let wrong = [("X-Signature", "00")];
         witness.check(method, path, &unsigned(&appliance, method, &target, &wrong));
@@ -426,6 +433,7 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         let new = with("languages", json!(["en", "fr"]));
         witness.check("POST", SUBMIT, &send(&appliance, &new));
         witness.check("GET", LIST, &appliance.get(LIST));
+        witness.check("GET", LOT, &appliance.get(&lot("LOT-0000")));
     }
     for path in JOB_READS {
         witness.check("GET", path, &appliance.get(&at(path, &completed)));
