@@ -110,7 +110,7 @@ fn the_daemon_and_openai_at_random_moments() {
 /// Takes backups at random moments, and restores each of them at another random moment.
 #[test]
 fn older_databases_at_random_moments() {
-    restore_at_random(6);
+    restore_at_random(3);
 }
 
 fn restore_at_random(restores: u64) {

@@ -282,9 +282,12 @@ fn a_wait_for_a_budget_is_named_wherever_an_operator_looks() {
     });
     let message = alert["message"].as_str().unwrap();
     assert!(message.contains("2 requests wait"), "{message}");
-    let page = call("GET", &appliance.ops, &[], b"");
-    let page = String::from_utf8(page.body).unwrap();
-    assert!(page.contains("for the budget total "), "{page}");
+    // Until OpenAI's batches have been listed after the start, everything waits for that.
+    let page = wait_for("a page that names the budget", || {
+        let page = call("GET", &appliance.ops, &[], b"");
+        let page = String::from_utf8(page.body).unwrap();
+        page.contains("for the budget total ").then_some(page)
+    });
     assert!(!page.contains("to be packed"), "{page}");
     let costs = call("GET", &format!("{}/api/ops/costs", appliance.ops), &[], b"").json();
     assert_eq!(costs["budgets"][0]["waiting_requests"], 2, "{costs}");
