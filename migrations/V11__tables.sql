@@ -182,10 +182,11 @@ CREATE TABLE idempotency_keys (
     kind        TEXT NOT NULL CHECK (kind IN ('key', 'signature')),
     key         TEXT NOT NULL,
     body_sha256 TEXT NOT NULL,
-    job         INTEGER NOT NULL REFERENCES batch_jobs (seq),
+    job         INTEGER REFERENCES batch_jobs (seq),   -- NULL for a test event
     answer      TEXT CHECK (json_valid(answer)),    -- NULL if the answer is that of the job's acceptance
     used_at     TEXT NOT NULL,
-    PRIMARY KEY (client, kind, key)
+    PRIMARY KEY (client, kind, key),
+    CHECK (job IS NOT NULL OR answer IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_job ON idempotency_keys (job);
 CREATE INDEX idempotency_keys_signatures ON idempotency_keys (used_at) WHERE kind = 'signature';

@@ -78,13 +78,13 @@ impl Api {
         })
     }
 
-    /// The client of a request that cancels a job. The legacy signature is over the job id, or over a body
-    /// that names the job: any other signed body of the client would cancel every job of it.
-    pub(super) fn authenticate_cancel(
+    /// The client of a request that changes a job; `what` names the change. The legacy signature is over the job id,
+    /// or over a body that names the job: any other signed body of the client would change every job of it.
+    pub(super) fn authenticate_job_change(
         &self,
         request: &Request,
         body: Option<Json<'_>>,
-        job_id: &str,
+        (what, job_id): (&str, &str),
         now: Timestamp,
     ) -> Result<AuthenticatedClient<'_>, ApiError> {
         let presented = request.header("x-signature").ok_or_else(missing_signature)?;
@@ -95,11 +95,21 @@ impl Api {
         }
         self.verify(request, presented, &legacy, now).map_err(|error| ApiError {
             message: format!(
-                "{} A cancel is signed with signature v1, over the job id, or over a body whose `job_id` is that id.",
+                "{} {what} is signed with signature v1, over the job id, or over a body whose `job_id` is that id.",
                 error.message
             ),
             ..error
         })
+    }
+
+    /// The client of a request whose body says all. The legacy signature is over the raw body.
+    pub(super) fn authenticate_body(
+        &self,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient<'_>, ApiError> {
+        let presented = request.header("x-signature").ok_or_else(missing_signature)?;
+        self.verify(request, presented, &[Message::Bytes(&request.body)], now)
     }
 
     /// The client of a request that reads a lot. The legacy signature is over the lot's id, over the empty body, or

@@ -2,16 +2,15 @@
 
 use serde_json::json;
 
-use super::idempotency::{self, IdempotencyKeys, Replay};
+use super::idempotency::{self, Replay};
 use super::limits::RateLimit;
 use super::status::job_not_found;
-use super::{Api, json_response, parse_body};
+use super::{Api, json_response};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::domain::job::JobStatus;
 use crate::http::{Request, Response};
 use crate::ops::answers::RequestError;
-use crate::python_json::{Document, Json};
 use crate::store::jobs::{self, JobRow};
 use crate::store::{cancel, job_changes};
 use crate::workers::wakeups::Topic;
@@ -35,21 +34,10 @@ impl Api {
         id: &str,
         now: Timestamp,
     ) -> Result<Response, RequestError> {
-        let permit = self.large_body_permit(request)?;
-        let document = match request.body.as_slice() {
-            [] => None,
-            body => Some(parse_body(body)?),
-        };
-        let body = document.as_ref().map(Document::root);
-        let caller = self.authenticate_cancel(request, body, id, now)?;
-        let client = caller.client.name.as_str();
-        self.count_request(client, RateLimit::Reads)?;
-        refuse_webhook_body(body)?;
-        drop(permit);
-        // A second cancellation changes nothing, so the header is not needed.
-        let keys = IdempotencyKeys::of_request(request, caller.signature)?.without_header();
+        let change = self.job_change(request, id, ("A cancel", RateLimit::Reads), now)?;
+        let (client, keys) = (change.client, &change.keys);
         let outcome = self.store.write(now, |tx| {
-            if let Some(replay) = idempotency::find_replay(tx, client, &keys)? {
+            if let Some(replay) = idempotency::find_replay(tx, client, keys)? {
                 return Ok(CancelOutcome::Repeated(replay));
             }
             let Some(job) = jobs::find(tx, client, id)? else {
@@ -62,7 +50,7 @@ impl Api {
             }
             let cancelled_at = job.completed_at.unwrap_or(tx.now);
             let answer = cancelled(&job, cancelled_at);
-            idempotency::remember(tx, client, &keys, job.seq, Some(&answer))?;
+            idempotency::remember(tx, client, keys, Some(job.seq), Some(&answer))?;
             Ok(CancelOutcome::Cancelled(answer))
         })?;
         match outcome {
@@ -81,16 +69,6 @@ impl Api {
             }
         }
     }
-}
-
-/// Refuses a body that is one of our own webhooks. A webhook is signed with the client's key, and its signature
-/// must not cancel a job.
-fn refuse_webhook_body(body: Option<Json<'_>>) -> Result<(), ApiError> {
-    if body.is_some_and(|body| body.field("event").is_some()) {
-        let message = "A body with an `event` field is a webhook of this service, never a request.";
-        return Err(ApiError::new(ErrorCode::InvalidParameter, message));
-    }
-    Ok(())
 }
 
 fn cancelled(job: &JobRow, cancelled_at: Timestamp) -> String {

@@ -98,7 +98,7 @@ pub(super) fn replayed(response: Response) -> Response {
 
 /// An earlier use of one of a request's keys.
 struct EarlierUse {
-    job: i64,
+    job: Option<i64>,
     kind: KeyKind,
     replay: Replay,
 }
@@ -161,8 +161,8 @@ pub fn replay_unchecked(
     store.write(now, |tx| replay(tx, client, keys))
 }
 
-/// Stores the keys of a request in the transaction of its effect on a job. `answer` is what the client
-/// gets; `None` if that is the stored acceptance of the job.
+/// Stores the keys of a request in the transaction of its effect. `job` is the job that it has changed, if it has changed
+/// one. `answer` is what the client gets; `None` if that is the stored acceptance of the job.
 ///
 /// # Errors
 /// The store's.
@@ -170,7 +170,7 @@ pub fn remember(
     tx: &Tx<'_>,
     client: &str,
     keys: &IdempotencyKeys,
-    job: i64,
+    job: Option<i64>,
     answer: Option<&str>,
 ) -> Stored<()> {
     keys.iter()

@@ -11,6 +11,9 @@ use crate::domain::api_error::{ApiError, ErrorCode};
 /// The time over which requests are counted.
 const WINDOW: Duration = Duration::from_mins(1);
 
+/// The most resends and test events of a client in [`WINDOW`], together.
+pub(super) const MAX_WEBHOOKS: u32 = 10;
+
 /// Requests that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RateLimit {
@@ -18,6 +21,8 @@ pub(super) enum RateLimit {
     Submissions,
     /// Synchronous submissions.
     Synchronous,
+    /// Resends of webhooks, and test events: each is a call to a receiver.
+    Webhooks,
     /// All other signed requests.
     Reads,
 }
@@ -54,6 +59,7 @@ impl Api {
         let (most, what) = match limit {
             RateLimit::Submissions => (self.config.limits.submit, "submissions"),
             RateLimit::Synchronous => (self.config.limits.synchronous, "synchronous requests"),
+            RateLimit::Webhooks => (MAX_WEBHOOKS, "resends and test events"),
             RateLimit::Reads => (self.config.limits.read, "reads"),
         };
         if most == 0 {

@@ -11,14 +11,16 @@ use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::http::{Handler, Request, Response};
 use crate::ops::answers::{RequestError, method_not_allowed, no_such_path, openapi_document, server_refusal};
 use crate::ops::{Health, RequestMetrics};
-use crate::outbound::SsrfGuard;
+use crate::outbound::{GuardedClient, SsrfGuard};
 use crate::python_json::{self, Document};
 use crate::store::Store;
 use crate::workers::wakeups::Wakeups;
 
 mod auth;
 mod cancel;
+mod deliveries;
 pub mod idempotency;
+mod job_change;
 mod large_bodies;
 mod legacy_routes;
 mod limits;
@@ -31,11 +33,13 @@ mod routes;
 mod status;
 pub mod submit;
 mod synchronous;
+mod test_event;
 
 use large_bodies::LargeBodyPermits;
 use limits::RateLimiter;
 use routes::Route;
 use synchronous::SynchronousPermits;
+use test_event::TestEventPermits;
 
 /// The media type of request and response bodies.
 const JSON: &str = "application/json";
@@ -56,21 +60,23 @@ pub struct Api {
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
     guard: SsrfGuard,
+    outbound: Arc<GuardedClient>,
     health: Arc<Health>,
     metrics: Arc<RequestMetrics>,
     wakeups: Wakeups,
     rates: RateLimiter,
     synchronous: SynchronousPermits,
+    test_events: TestEventPermits,
     large_bodies: LargeBodyPermits,
 }
 
 impl Api {
-    /// The client API. `wakeups` wakes the workers when there may be work; `metrics` counts the requests.
+    /// The client API. `outbound` sends test events, and its guard checks the URLs of submissions. `wakeups` wakes the workers when there may be work; `metrics` counts the requests.
     pub fn new(
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
         config: Arc<Config>,
-        guard: SsrfGuard,
+        outbound: Arc<GuardedClient>,
         health: Arc<Health>,
         metrics: Arc<RequestMetrics>,
         wakeups: Wakeups,
@@ -80,12 +86,14 @@ impl Api {
             clock,
             large_bodies: LargeBodyPermits::new(config.http.workers),
             config,
-            guard,
+            guard: outbound.guard().clone(),
+            outbound,
             health,
             metrics,
             wakeups,
             rates: RateLimiter::default(),
             synchronous: SynchronousPermits::default(),
+            test_events: TestEventPermits::default(),
         }
     }
 
@@ -104,6 +112,9 @@ impl Api {
             Route::List => self.list(request, now),
             Route::Lot(id) => self.lot(request, id, now),
             Route::Cancel(id) => self.cancel(request, id, now),
+            Route::Deliveries(id) => self.deliveries(request, id, now),
+            Route::Resend(id, delivery) => self.resend(request, id, delivery, now),
+            Route::TestEvent => self.test_event(request, now),
             Route::Status(id) => self.status(request, id, now),
             Route::Results(id) => self.results(request, id, now),
             Route::Download(id) => self.download(request, id, now),

@@ -7,6 +7,10 @@ pub(super) enum Route<'r> {
     List,
     Lot(&'r str),
     Cancel(&'r str),
+    Deliveries(&'r str),
+    /// With the delivery.
+    Resend(&'r str, &'r str),
+    TestEvent,
     Status(&'r str),
     Results(&'r str),
     Download(&'r str),
@@ -41,6 +45,9 @@ impl<'r> Route<'r> {
             ["batch-status", id] => Self::Status(id),
             ["batch-results", id] | ["jobs", id, "results"] => Self::Results(id),
             ["batch-results", id, "download"] => Self::Download(id),
+            ["jobs", id, "deliveries"] => Self::Deliveries(id),
+            ["jobs", id, "deliveries", delivery, "resend"] => Self::Resend(id, delivery),
+            ["webhooks", "test"] => Self::TestEvent,
             ["jobs", id, "status"] => Self::LegacyStatus(id),
             ["jobs", id] => Self::LegacyJob(id),
             _ => return None,
@@ -50,7 +57,7 @@ impl<'r> Route<'r> {
     /// The methods that the route allows, as the header `Allow` lists them. HEAD is GET without the body.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Submit | Self::Cancel(_) => "POST",
+            Self::Submit | Self::Cancel(_) | Self::Resend(..) | Self::TestEvent => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -67,6 +74,9 @@ impl<'r> Route<'r> {
             Self::List => "/api/v1/batch-jobs",
             Self::Lot(_) => "/api/v1/lots/{lot_id}",
             Self::Cancel(_) => "/api/v1/batch-jobs/{job_id}/cancel",
+            Self::Deliveries(_) => "/api/v1/jobs/{job_id}/deliveries",
+            Self::Resend(..) => "/api/v1/jobs/{job_id}/deliveries/{delivery_id}/resend",
+            Self::TestEvent => "/api/v1/webhooks/test",
             Self::Status(_) => "/api/v1/batch-status/{job_id}",
             Self::Results(_) => "/api/v1/batch-results/{job_id}",
             Self::Download(_) => "/api/v1/batch-results/{job_id}/download",
@@ -99,6 +109,6 @@ mod tests {
             let allowed = route.allow().split(", ").filter(|it| *it != "HEAD");
             assert_eq!(methods, allowed.map(str::to_lowercase).collect::<Vec<_>>());
         }
-        assert_eq!(paths.len(), 13);
+        assert_eq!(paths.len(), 16);
     }
 }

@@ -157,6 +157,12 @@ impl Config {
         Ok(config)
     }
 
+    /// What precedes the hexadecimal digits in `X-Signature` of a client's webhooks.
+    pub fn signature_prefix<'c>(&'c self, client: &'c ClientConfig) -> &'c str {
+        let own = client.signature_prefix.as_deref();
+        own.unwrap_or(&self.webhooks.signature_prefix)
+    }
+
     /// Reads the configuration in `path` without keys and tokens, for a command that neither calls OpenAI
     /// nor signs. Its user need not be able to read their files.
     ///

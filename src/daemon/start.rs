@@ -24,8 +24,8 @@ use crate::http::Server;
 use crate::openai::BatchApi;
 use crate::openai::client::OpenAiClient;
 use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
+use crate::outbound::GuardedClient;
 use crate::outbound::probe_pool::ProbePool;
-use crate::outbound::{GuardedClient, SsrfGuard};
 use crate::store::{
     DaemonLock, Store, alerts, batches, calls, lock_until_exit, money, requests, synchronous_calls,
     webhook_deliveries,
@@ -69,14 +69,13 @@ impl Daemon {
         let (stop, stopped) = bounded(0);
         let shared = Shared {
             outbound: Arc::new(GuardedClient::new(
-                guard.clone(),
+                guard,
                 clock.clone(),
                 CONNECT_TIMEOUT,
                 ca_file.as_ref(),
             )),
             health: Arc::new(Health::new(store.clone(), clock.clone(), config.clone())),
             wakeups: Wakeups::default(),
-            guard,
             group,
             stopped,
             store,
@@ -107,7 +106,6 @@ struct Shared {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     store: Arc<Store>,
-    guard: SsrfGuard,
     outbound: Arc<GuardedClient>,
     health: Arc<Health>,
     wakeups: Wakeups,
@@ -257,7 +255,7 @@ impl Shared {
             store.clone(),
             clock.clone(),
             config.clone(),
-            self.guard.clone(),
+            self.outbound.clone(),
             self.health.clone(),
             requests.clone(),
             self.wakeups.clone(),

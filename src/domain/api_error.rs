@@ -33,6 +33,8 @@ text_enum! {
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The job is final already.
         JobNotCancellable = "JOB_NOT_CANCELLABLE",
+        /// The delivery has not ended, or another one to its URL has not.
+        DeliveryNotResendable = "DELIVERY_NOT_RESENDABLE",
         /// The job failed. Its results are incomplete.
         JobFailed = "JOB_FAILED",
         /// The job was cancelled. Its results are incomplete.
@@ -82,7 +84,10 @@ impl ErrorCode {
             Self::InvalidSignature => 403,
             Self::JobNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::DuplicateLotId | Self::IdempotencyKeyReused | Self::JobNotCancellable => 409,
+            Self::DuplicateLotId
+            | Self::IdempotencyKeyReused
+            | Self::JobNotCancellable
+            | Self::DeliveryNotResendable => 409,
             Self::JobFailed | Self::JobCancelled | Self::ResultsRemoved => 410,
             Self::RequestTooLarge | Self::BatchSizeExceeded => 413,
             Self::UnsupportedMediaType => 415,

@@ -153,6 +153,11 @@ impl GuardedClient {
         }
     }
 
+    /// The guard that restricts it.
+    pub fn guard(&self) -> &SsrfGuard {
+        &self.guard
+    }
+
     /// Sends a GET and returns the status of the response, all within `timeout`.
     ///
     /// # Errors

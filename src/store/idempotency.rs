@@ -29,8 +29,8 @@ pub struct IdempotencyKey<'a> {
 /// The first request with a key.
 #[derive(Clone, Debug)]
 pub struct FirstUse {
-    /// The row of its job.
-    pub job: i64,
+    /// The row of its job; `None` if it has none.
+    pub job: Option<i64>,
     /// The SHA-256 of its body, in hex.
     pub body_sha256: String,
     /// Its answer, as JSON.
@@ -102,7 +102,7 @@ pub fn record_use(
     client: &str,
     key: IdempotencyKey<'_>,
     body_sha256: &str,
-    job: i64,
+    job: Option<i64>,
     answer: Option<&str>,
 ) -> Stored<()> {
     tx.execute(

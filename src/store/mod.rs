@@ -41,6 +41,7 @@ pub mod images;
 pub mod inspect;
 pub mod invariants;
 pub mod job_changes;
+pub mod job_deliveries;
 pub mod jobs;
 pub mod legacy;
 pub mod lots;

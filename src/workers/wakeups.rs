@@ -29,6 +29,8 @@ pub enum Topic {
     SynchronousCallEnded,
     /// A job has become final.
     JobFinished,
+    /// A client has a webhook sent again.
+    WebhookResent,
     /// An attempt at a webhook has ended.
     WebhookAttempted,
     /// The auditor compared OpenAI's batches with the store.

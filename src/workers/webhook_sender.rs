@@ -189,10 +189,7 @@ impl WebhookSender {
     ) -> Vec<(&'static str, String)> {
         let event = job.status.event().unwrap_or("batch_job");
         let id = webhook_id(&job.id, event, &delivery.url, delivery.resend_number);
-        let prefix = client
-            .signature_prefix
-            .as_ref()
-            .unwrap_or(&self.config.webhooks.signature_prefix);
+        let prefix = self.config.signature_prefix(client);
         let attempt = delivery.attempts + 1;
         let keys = client.webhook_keys();
         let mut headers = webhook_headers(keys, prefix, &id, attempt, now.wall, body);
@@ -260,7 +257,7 @@ fn failure_reason(status: Option<u16>, error: Option<&str>) -> String {
 }
 
 /// The id by which a receiver recognises repeats. It is made of job, event and URL alone: every attempt has
-/// the same id, also after a restore. `resend_number`: an operator's resend is another delivery.
+/// the same id, also after a restore. `resend_number`: a resend is another delivery.
 pub fn webhook_id(job: &str, event: &str, url: &str, resend_number: u32) -> String {
     let digest = Sha256::digest(format!("{job}\n{event}\n{url}\n{resend_number}"));
     format!("msg_{}", hex::encode(&digest[..16]))
@@ -276,7 +273,12 @@ impl Worker for WebhookSender {
     }
 
     fn subscriptions(&self) -> &'static [Topic] {
-        &[Topic::JobCancelled, Topic::JobFinished, Topic::WebhookAttempted]
+        &[
+            Topic::JobCancelled,
+            Topic::JobFinished,
+            Topic::WebhookResent,
+            Topic::WebhookAttempted,
+        ]
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {

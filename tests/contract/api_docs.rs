@@ -25,7 +25,8 @@ use crate::openapi::Schema;
 use crate::pages::{Block, Reader, blocks, is_installed, section};
 
 /// Members whose values depend on the prompts, the prices or the speed of the machine.
-const VARYING: [&str; 7] = [
+const VARYING: [&str; 8] = [
+    "took_ms",
     "creation_time",
     "total_processing_time",
     "learned_from_answers",
@@ -379,6 +380,7 @@ fn the_tables_of_limits_and_headers_are_those_of_the_program() {
         limits.submit.to_string(),
         limits.synchronous.to_string(),
         limits.read.to_string(),
+        "10".to_owned(),
         limits.lots_per_day.to_string(),
         format!(
             "{} and {} of all clients",

@@ -14,6 +14,7 @@ mod pages;
 mod api_docs;
 mod cancel;
 mod clients;
+mod deliveries;
 mod idempotency;
 mod images;
 mod limits;

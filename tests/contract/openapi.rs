@@ -231,6 +231,9 @@ const JOB_READS: [&str; 6] = [
 ];
 const LIST: &str = "/api/v1/batch-jobs";
 const LOT: &str = "/api/v1/lots/{lot_id}";
+const DELIVERIES: &str = "/api/v1/jobs/{job_id}/deliveries";
+const RESEND: &str = "/api/v1/jobs/{job_id}/deliveries/{delivery_id}/resend";
+const TEST_EVENT: &str = "/api/v1/webhooks/test";
 pub(crate) const CANCEL: &str = "/api/v1/batch-jobs/{job_id}/cancel";
 const UNKNOWN_JOB: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -403,6 +406,7 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         let wrong = [("X-Signature", "00")];
         witness.check(method, path, &unsigned(&appliance, method, &target, &wrong));
     }
+    check_webhooks(&appliance, &mut witness);
     let health = |appliance: &Appliance| unsigned(appliance, "GET", "/health", &[]);
     witness.check("GET", "/health", &health(&appliance));
     for path in ["/openapi.json", "/docs"] {
@@ -421,6 +425,14 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
             .unwrap();
         witness.check("POST", SUBMIT, &send(&appliance, &good));
         witness.check("POST", CANCEL, &appliance.v1("POST", &at(CANCEL, &running), b""));
+        let resend = at(RESEND, &completed).replace("{delivery_id}", "1");
+        witness.check("POST", RESEND, &appliance.v1("POST", &resend, b"{}"));
+        let url = json!({"url": appliance.hook("full")}).to_string();
+        witness.check(
+            "POST",
+            TEST_EVENT,
+            &appliance.v1("POST", TEST_EVENT, url.as_bytes()),
+        );
         witness.check("GET", "/health", &health(&appliance));
     }
 
@@ -439,8 +451,89 @@ fn every_client_answer_is_documented_and_every_documented_answer_is_served() {
         witness.check("GET", path, &appliance.get(&at(path, &completed)));
     }
     witness.check("POST", CANCEL, &appliance.v1("POST", &at(CANCEL, &running), b""));
+    let list = at(DELIVERIES, &completed);
+    witness.check("GET", DELIVERIES, &appliance.get(&list));
+    check_test_events(&appliance, &mut witness);
+    let resend = at(RESEND, &completed).replace("{delivery_id}", "1");
+    witness.check("POST", RESEND, &appliance.v1("POST", &resend, b""));
     check_synchronous_jobs(&mut witness);
     witness.assert_complete();
+}
+
+/// What a client asks about its webhooks.
+fn check_webhooks(appliance: &Appliance, witness: &mut Witness) {
+    let mut body = submission(&appliance.lots(2), &["en"]);
+    body["webhook_url"] = json!(appliance.hook("documented"));
+    let job = appliance.submit(&body).json()["job_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let cancel = CANCEL.replace("{job_id}", &job);
+    let list = DELIVERIES.replace("{job_id}", &job);
+    let first = appliance.get(&list).json()["deliveries"][0]["id"].clone();
+    let resend =
+        |job: &str, delivery: &str| RESEND.replace("{job_id}", job).replace("{delivery_id}", delivery);
+    let path = resend(&job, &first.to_string());
+    witness.check("POST", RESEND, &appliance.v1("POST", &path, b"1"));
+    assert_eq!(appliance.v1("POST", &cancel, b"").status, 200);
+    wait_for("the webhook's end", || {
+        let delivery = appliance.get(&list).json()["deliveries"][0].clone();
+        (delivery["status"] == "delivered").then_some(())
+    });
+    for (target, body) in [
+        (path.clone(), "2"),
+        (path.clone(), "3"),
+        (resend(&job, "0"), ""),
+        (resend(UNKNOWN_JOB, "1"), ""),
+        (path.clone(), "{"),
+        (path.clone(), "{\"event\": \"batch_job_completed\"}"),
+    ] {
+        witness.check("POST", RESEND, &appliance.v1("POST", &target, body.as_bytes()));
+    }
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    let clean = "UPDATE batch_jobs SET cleaning_since = completed_at WHERE id = ?";
+    assert_eq!(database.execute(clean, [&job]), Ok(1));
+    witness.check("POST", RESEND, &appliance.v1("POST", &path, b"4"));
+    for target in [
+        &list,
+        &format!("{list}?limit=x"),
+        &DELIVERIES.replace("{job_id}", UNKNOWN_JOB),
+    ] {
+        witness.check("GET", DELIVERIES, &appliance.get(target));
+    }
+    for (method, path, target) in [
+        ("GET", DELIVERIES, list.as_str()),
+        ("POST", RESEND, path.as_str()),
+        ("POST", TEST_EVENT, TEST_EVENT),
+    ] {
+        let url = format!("{}{target}", appliance.api);
+        let body: &[u8] = if method == "GET" { b"" } else { b"{}" };
+        witness.check(method, path, &call(method, &url, &[], body));
+        let wrong = [("X-Signature", "00")];
+        witness.check(method, path, &call(method, &url, &wrong, body));
+    }
+}
+
+/// Test events, until the limit of a minute.
+fn check_test_events(appliance: &Appliance, witness: &mut Witness) {
+    let url = |url: &str| json!({"url": url}).to_string();
+    let good = url(&appliance.hook("tested"));
+    let send = |body: &str| appliance.v1("POST", TEST_EVENT, body.as_bytes());
+    for body in [
+        "{",
+        "{}",
+        "{\"event\": \"test\"}",
+        &url("ftp://client.example"),
+        &good,
+    ] {
+        witness.check("POST", TEST_EVENT, &send(body));
+    }
+    assert_eq!(appliance.run(&["pause", "webhooks"]).status, 0);
+    for number in 0..10 {
+        let body = url(&appliance.hook(&format!("paused{number}")));
+        witness.check("POST", TEST_EVENT, &send(&body));
+    }
+    assert_eq!(appliance.run(&["resume", "webhooks"]).status, 0);
 }
 
 /// Jobs with one lot, answered synchronously.

@@ -71,6 +71,10 @@ fn every_webhook_is_as_documented() {
     let documented = witness.document["webhooks"].as_object().unwrap();
     let events: Vec<&str> = JobStatus::ALL.iter().filter_map(|it| it.event()).collect();
     let names: BTreeSet<&str> = documented.keys().map(String::as_str).collect();
+    let url = json!({"url": appliance.hook("test")}).to_string();
+    let answer = appliance.v1("POST", "/api/v1/webhooks/test", url.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let events: Vec<&str> = events.into_iter().chain(["test"]).collect();
     assert_eq!(names, events.iter().copied().collect());
     for event in events {
         let delivery = &appliance.delivered(event, 1)[0];

@@ -191,7 +191,7 @@ fn a_clock_that_was_a_year_ahead_leaves_no_trace() {
     };
     let stored = world.store().write(world.now(), |tx| {
         queue::learn(tx, "a model", 1_000)?;
-        idempotency::record_use(tx, "a", signature, "", seq, None)
+        idempotency::record_use(tx, "a", signature, "", Some(seq), None)
     });
     stored.expect("stored");
     world.settle();

@@ -35,17 +35,7 @@ pub fn check<'a>(
             .map(drop)
             .map_err(|problem| UnusableUrl(problem.to_string()))
     };
-    let webhook = |url: &str| {
-        let checked = guard
-            .check_url(url)
-            .map_err(|problem| UnusableUrl(problem.to_string()))?;
-        if client.may_notify(&checked.host) {
-            Ok(())
-        } else {
-            let reason = format!("this client's webhooks do not go to {}", checked.host);
-            Err(UnusableUrl(reason))
-        }
-    };
+    let webhook = |url: &str| check_receiver(url, client, guard);
     let images = match mode {
         Mode::Batch => config.images.max_per_lot,
         Mode::Synchronous => config.synchronous.max_images,
@@ -58,6 +48,23 @@ pub fn check<'a>(
         check_webhook_url: &webhook,
     };
     job::check_submission(body, &rules)
+}
+
+/// Checks the URL of a receiver of a client's webhooks.
+pub(in crate::api) fn check_receiver(
+    url: &str,
+    client: &ClientConfig,
+    guard: &SsrfGuard,
+) -> Result<(), UnusableUrl> {
+    let checked = guard
+        .check_url(url)
+        .map_err(|problem| UnusableUrl(problem.to_string()))?;
+    if client.may_notify(&checked.host) {
+        Ok(())
+    } else {
+        let reason = format!("this client's webhooks do not go to {}", checked.host);
+        Err(UnusableUrl(reason))
+    }
 }
 
 /// A submission that was checked, with what its repeats are recognized by.
@@ -149,7 +156,7 @@ pub fn accept(
         let answer = answer(&row).to_string();
         money::keep_estimate(tx, row.seq, estimate.cost, estimate.tokens)?;
         stored::record_acceptance(tx, row.seq, checked.client, checked.content_sha256, &answer)?;
-        remember(tx, checked.client, checked.keys, row.seq, None)?;
+        remember(tx, checked.client, checked.keys, Some(row.seq), None)?;
         stored::add_daily_lots(tx, checked.client, submission.lots.len())?;
         Ok(SubmissionOutcome::Accepted(Box::new(row), answer))
     })
@@ -171,7 +178,7 @@ fn find_repeat(tx: &Tx<'_>, config: &Config, checked: &CheckedSubmission<'_>) ->
     else {
         return Ok(None);
     };
-    remember(tx, client, keys, job, None)?;
+    remember(tx, client, keys, Some(job), None)?;
     Ok(Some(Replay::Answer(answer)))
 }
 

@@ -26,6 +26,7 @@ pub mod queue_limit;
 pub mod refused_batch;
 pub mod remote_cleanup;
 pub mod request_error;
+pub mod resend;
 pub mod restored_database;
 pub mod stated_usage;
 pub mod synchronous_failure;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::submission::SubmissionRules;
+use super::submission::UnusableUrl;
 use crate::domain::api_error::{ApiError, ErrorCode};
 use crate::python_json::Json;
 
@@ -18,11 +18,15 @@ pub(super) fn required<'a>(body: Json<'a>, name: &str) -> Result<Json<'a>, ApiEr
     })
 }
 
-/// Checks a webhook URL. `None` if it is absent or empty.
-pub(super) fn check_webhook<'a>(
+/// Checks the webhook URL of a member; `check_url` says whether the URL may be called. `None` if the member is absent or
+/// empty.
+///
+/// # Errors
+/// `INVALID_WEBHOOK_URL` if the member is no URL, or one that may not be called.
+pub fn check_webhook<'a>(
     value: Option<Json<'a>>,
     name: &str,
-    rules: &SubmissionRules<'_>,
+    check_url: &dyn Fn(&str) -> Result<(), UnusableUrl>,
 ) -> Result<Option<Cow<'a, str>>, ApiError> {
     let refuse = |why: &str| ApiError::new(ErrorCode::InvalidWebhookUrl, format!("`{name}` {why}"));
     match value {
@@ -37,7 +41,7 @@ pub(super) fn check_webhook<'a>(
             if url.chars().count() > MAX_WEBHOOK_CHARS {
                 return Err(refuse(&format!("is longer than {MAX_WEBHOOK_CHARS} characters.")));
             }
-            (rules.check_webhook_url)(&url).map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
+            check_url(&url).map_err(|why| refuse(&format!("cannot be used: {why}.")))?;
             Ok(Some(url))
         }
         Some(_) => Err(refuse("must be a text.")),

@@ -91,7 +91,7 @@ fn check_lot<'a>(
         }
         Some(_) => return Err(invalid_lot(position, "`images` must be a list.")),
     };
-    let webhook_url = check_webhook(webhook, "webhook", rules).map_err(|error| {
+    let webhook_url = check_webhook(webhook, "webhook", rules.check_webhook_url).map_err(|error| {
         ApiError::new(error.code, format!("Lot {position}: {}", error.message))
             .with(json!({"position": position}))
     })?;

@@ -14,6 +14,7 @@ mod submission;
 mod submission_checks;
 mod unknown_fields;
 
+pub use field_checks::check_webhook;
 pub use language::is_english;
 pub use own_fields::{MAX_METADATA_KEY_CHARS, MAX_METADATA_KEYS, MAX_OWN_CHARS, Metadata};
 pub use receiver::receiver;

@@ -32,7 +32,7 @@ pub fn check_submission<'a>(body: Json<'a>, rules: &SubmissionRules<'_>) -> Resu
     check_version(body)?;
     let mut unknown = UnknownFields::of_body(body);
     let languages = check_languages(body, rules)?;
-    let webhook_url = check_webhook(body.field("webhook_url"), "webhook_url", rules)?;
+    let webhook_url = check_webhook(body.field("webhook_url"), "webhook_url", rules.check_webhook_url)?;
     let mut invalid = InvalidOwnFields::new(rules.ignores_invalid_own_fields);
     let metadata = invalid.ignore_or_refuse("metadata", check_metadata(body.field("metadata")))?;
     let lots = match required(body, "lots")? {
