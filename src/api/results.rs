@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::status::{cost_json, progress, removal_member};
+use super::status::{cost_json, removal_member};
 use super::{Api, query};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -65,7 +65,7 @@ impl Api {
                 (410, error_head(&job, code, "The job was cancelled."))
             }
             JobStatus::Pending | JobStatus::Processing | JobStatus::Translating => {
-                let head = unfinished_head(&job, now);
+                let head = unfinished_head(&job, self.progress(&job, now)?);
                 let lots = is_partial.then_some((offset, limit));
                 return self.unfinished(job, &head, lots);
             }
@@ -128,11 +128,11 @@ impl Api {
 }
 
 /// What the answer of a job that is not final begins with.
-fn unfinished_head(job: &JobRow, now: Timestamp) -> Value {
+fn unfinished_head(job: &JobRow, progress: Value) -> Value {
     let mut head = json!({
         "error": "Job not completed",
         "status": job.status.as_str(),
-        "progress": progress(job, now),
+        "progress": progress,
         "message": format!("The job is {}; ask again later, or wait for its webhook.", job.status),
     });
     if let Value::Object(head) = &mut head {

@@ -1,14 +1,13 @@
 //! `GET /api/v1/batch-status/{job_id}`: a job's state and progress.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::limits::RateLimit;
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
-use crate::domain::batch::BatchState;
+use crate::domain::batch::{BatchState, Stage};
+use crate::domain::decide::estimated_end::{LAST_BATCHES, OpenJob, StageTimes};
 use crate::domain::job::{JobStatus, is_english};
 use crate::domain::money::Money;
 use crate::domain::usage::TokenUsage;
@@ -16,10 +15,7 @@ use crate::http::{Request, Response};
 use crate::jobs::lot_json::metadata_member;
 use crate::ops::answers::RequestError;
 use crate::store::jobs::{self, JobRow};
-use crate::store::money;
-
-/// How long a stage usually takes. Four of five batches at OpenAI end within an hour.
-pub(super) const TYPICAL_STAGE: Duration = Duration::from_hours(1);
+use crate::store::{Stored, View, batches, money};
 
 impl Api {
     /// The job that a signed request reads. A job of another client is not found.
@@ -44,7 +40,7 @@ impl Api {
     ) -> Result<Response, RequestError> {
         let job = self.find_job(request, id, now)?;
         let shows_costs = self.config.budgets.show_costs;
-        let (batches, webhooks, cost) = self.store.read(|view| {
+        let (working, webhooks, cost) = self.store.read(|view| {
             Ok((
                 jobs::batches(view, job.seq)?,
                 jobs::count_webhooks(view, &job.id)?,
@@ -69,13 +65,13 @@ impl Api {
                 "completed_at",
                 job.completed_at.map(Timestamp::to_seconds_text).into(),
             ),
-            ("progress", progress(&job, now)),
+            ("progress", self.progress(&job, now)?),
             ("languages", json!(job.languages)),
             ("processing_details", details),
             ("openai_batch_id", json!(job.vision_batch)),
             ("openai_vision_batch_id", json!(job.vision_batch)),
             ("openai_translation_batch_id", json!(job.translation_batch)),
-            ("openai_batch_ids", batches.iter().map(batch_json).collect()),
+            ("openai_batch_ids", working.iter().map(batch_json).collect()),
             ("error_message", json!(job.error_message)),
             ("error", json!(job.error_message)),
             ("webhook_configured", json!(webhooks > 0)),
@@ -87,6 +83,41 @@ impl Api {
         answer.extend(metadata_member(&job));
         Ok(Response::json(200, &Value::Object(answer)))
     }
+
+    /// How far a job is, and when it probably ends.
+    pub(super) fn progress(&self, job: &JobRow, now: Timestamp) -> Stored<Value> {
+        let estimate = match job.status.is_final() {
+            true => None,
+            false => Some(self.estimated_end(job, self.store.read(stage_times)?, now)),
+        };
+        Ok(json!({
+            "total_lots": job.total_lots,
+            "processed_lots": job.processed_lots,
+            "failed_lots": job.failed_lots,
+            "completion_percentage": percentage(job.processed_lots, job.total_lots),
+            "estimated_completion": estimate.map(Timestamp::to_seconds_text),
+            "requests": requests(job),
+        }))
+    }
+
+    /// When an open job probably ends.
+    pub(super) fn estimated_end(&self, job: &JobRow, times: StageTimes, now: Timestamp) -> Timestamp {
+        let open = OpenJob {
+            created_at: job.created_at,
+            is_described: job.status == JobStatus::Translating,
+            has_translations: job.languages.iter().any(|tag| !is_english(tag)),
+            longest_wait: self.config.batch.max_wait,
+        };
+        open.estimated_end(times, now)
+    }
+}
+
+/// How long the last batches of each stage took.
+pub(super) fn stage_times(view: &View) -> Stored<StageTimes> {
+    Ok(StageTimes::of(
+        batches::last_durations(view, Stage::Vision, LAST_BATCHES)?,
+        batches::last_durations(view, Stage::Translation, LAST_BATCHES)?,
+    ))
 }
 
 /// 404 for a job that the client does not have.
@@ -104,24 +135,6 @@ fn batch_json(batch: &jobs::JobBatch) -> Value {
         BatchState::Failed => "failed",
     };
     json!({"openai_batch_id": batch.openai_batch_id, "stage": batch.stage.as_str(), "state": state})
-}
-
-/// How far a job is, and when it probably ends.
-pub(super) fn progress(job: &JobRow, now: Timestamp) -> Value {
-    let stages = match job.status {
-        JobStatus::Pending | JobStatus::Processing => 2,
-        _ => 1,
-    };
-    let estimate = (!job.status.is_final())
-        .then(|| (job.created_at + TYPICAL_STAGE * 2).max(now + TYPICAL_STAGE * stages / 4));
-    json!({
-        "total_lots": job.total_lots,
-        "processed_lots": job.processed_lots,
-        "failed_lots": job.failed_lots,
-        "completion_percentage": percentage(job.processed_lots, job.total_lots),
-        "estimated_completion": estimate.map(Timestamp::to_seconds_text),
-        "requests": requests(job),
-    })
 }
 
 /// The requests of a job: all that it needs, and those that are settled.

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
+use batchkeeper::base::clock::Timestamp;
 use serde_json::{Value, json};
 
 use crate::appliance::{Appliance, KEY, assert_results, call, sign_bytes, submission, wait_for};
@@ -109,6 +110,44 @@ fn a_status_has_its_fields_from_the_first_moment_to_the_last() {
     for name in ["created_at", "updated_at", "completed_at"] {
         let time = last[name].as_str().unwrap();
         assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    }
+}
+
+#[test]
+fn an_estimate_is_made_from_the_last_batches() {
+    let appliance = Appliance::start();
+    let estimated = |answer: &Value, created_at: &Value| {
+        let time = |text: &Value| text.as_str().unwrap().parse::<Timestamp>().unwrap();
+        time(&answer["estimated_completion"]).since(time(created_at))
+    };
+    let accepted = appliance
+        .submit(&submission(&appliance.lots(2), &["en", "ru"]))
+        .json();
+    assert_eq!(estimated(&accepted, &accepted["created_at"]).as_secs(), 7_200);
+    appliance.results(accepted["job_id"].as_str().unwrap());
+    for lots in 3..5 {
+        appliance.results(&appliance.job(&appliance.lots(lots), &["en", "ru"]));
+    }
+    appliance.wait_until_ingested();
+    // Each stage takes ten minutes now.
+    let database = rusqlite::Connection::open(appliance.database()).unwrap();
+    database.busy_timeout(std::time::Duration::from_mins(1)).unwrap();
+    let sql =
+        "UPDATE openai_batches SET created_at = strftime('%Y-%m-%dT%H:%M:%fZ', ingested_at, '-10 minutes')";
+    assert!(database.execute(sql, []).unwrap() >= 6);
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    for (languages, expected) in [(&["en", "ru"][..], 1_200), (&["en"], 600)] {
+        let accepted = appliance
+            .submit(&submission(&appliance.lots(2), languages))
+            .json();
+        let job = accepted["job_id"].as_str().unwrap();
+        let created_at = &accepted["created_at"];
+        let status = appliance.status(job);
+        for answer in [&accepted, &status["progress"]] {
+            let estimate = estimated(answer, created_at).as_secs();
+            // `batch.max_wait` comes before each batch.
+            assert!((expected..expected + 5).contains(&estimate), "{estimate}");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::idempotency::{self, IdempotencyKeys, Replay, replayed};
 use super::limits::{RateLimit, too_many_requests};
 use super::query::flag_with_value;
-use super::status::TYPICAL_STAGE;
+use super::status::stage_times;
 use super::synchronous::SynchronousPermit;
 use super::{Api, JSON, json_response, overloaded, parse_body};
 use crate::base::clock::Timestamp;
@@ -145,9 +145,10 @@ impl Api {
                 permit.is_some()
             }
         };
+        let times = self.store.read(stage_times)?;
         let acceptance = |job: &JobRow| {
             let took = self.clock.now().steady.saturating_sub(started);
-            acceptance(job, checked, took)
+            acceptance(job, checked, self.estimated_end(job, times, now), took)
         };
         let outcome = accept::accept(&self.store, &self.config, checked, admit, acceptance, now)?;
         Ok((outcome, permit))
@@ -228,7 +229,12 @@ fn log_received(job: &JobRow, request: &Request, warnings: &[String]) {
 }
 
 /// The answer to a new batch job. It is stored with the job and given again to repeats.
-fn acceptance(job: &JobRow, checked: &CheckedSubmission<'_>, took: Duration) -> Value {
+fn acceptance(
+    job: &JobRow,
+    checked: &CheckedSubmission<'_>,
+    estimated_end: Timestamp,
+    took: Duration,
+) -> Value {
     json!({
         "job_id": job.id,
         "status": "accepted",
@@ -236,7 +242,7 @@ fn acceptance(job: &JobRow, checked: &CheckedSubmission<'_>, took: Duration) -> 
         "total_lots": job.total_lots,
         "lots_count": job.total_lots,
         "languages": job.languages,
-        "estimated_completion": (job.created_at + TYPICAL_STAGE * 2).to_seconds_text(),
+        "estimated_completion": estimated_end.to_seconds_text(),
         "creation_time": format!("{:.2}s", took.as_secs_f64()),
         "processing_mode": checked.mode.as_str(),
         "webhook_configured": !checked.submission.webhooks().is_empty(),

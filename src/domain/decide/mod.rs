@@ -10,6 +10,7 @@ pub mod batch_verdict;
 pub mod blamed_image;
 pub mod clock_confirmation;
 pub mod ended_lot;
+pub mod estimated_end;
 pub mod failed_call;
 pub mod failed_create;
 pub mod failed_line;

@@ -14,6 +14,7 @@ use crate::store::predicates::{ACTIVE_BATCH, LIVE_BATCH, UNSUBMITTED_BATCH};
 
 mod abandoned;
 mod comparison;
+mod durations;
 pub mod ignored;
 mod listed;
 mod moves;
@@ -23,6 +24,7 @@ mod verdicts;
 
 pub use abandoned::*;
 pub use comparison::*;
+pub use durations::*;
 pub use listed::*;
 pub use moves::*;
 pub use results::*;
