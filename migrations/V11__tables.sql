@@ -464,11 +464,18 @@ CREATE TABLE alerts (
 ) STRICT;
 CREATE UNIQUE INDEX alerts_open ON alerts (kind, subject) WHERE closed_at IS NULL;
 
--- Notifications of alerts to `alerts.webhook_url`. The transaction that opens or closes an alert adds a row.
+-- The receivers of alerts. Each start of the daemon writes them from the configuration.
+CREATE TABLE alert_receivers (
+    name           TEXT PRIMARY KEY,        -- alerts.webhook_url, or a name of [[alert_receivers]]
+    least_severity TEXT NOT NULL CHECK (least_severity IN ('notice', 'warning', 'critical'))
+) STRICT, WITHOUT ROWID;
+
+-- Notifications of alerts. The transaction that opens or closes an alert adds a row for each receiver.
 CREATE TABLE alert_notices (
     id              INTEGER PRIMARY KEY,
     alert           INTEGER NOT NULL REFERENCES alerts (id),
     change          TEXT NOT NULL CHECK (change IN ('opened', 'closed')),
+    receiver        TEXT NOT NULL DEFAULT 'alerts.webhook_url',
     state           TEXT NOT NULL CHECK (state IN ('due', 'notified', 'failed', 'unwanted')),
     attempts        INTEGER NOT NULL DEFAULT 0,
     next_at         TEXT,
@@ -476,11 +483,11 @@ CREATE TABLE alert_notices (
     error_message   TEXT,
     created_at      TEXT NOT NULL,
     notified_at     TEXT,
-    UNIQUE (alert, change),
+    UNIQUE (alert, change, receiver),
     CHECK ((state = 'due') = (next_at IS NOT NULL)),
     CHECK ((state = 'notified') = (notified_at IS NOT NULL))
 ) STRICT;
-CREATE INDEX alert_notices_due ON alert_notices (next_at) WHERE state = 'due';
+CREATE INDEX alert_notices_due ON alert_notices (receiver, next_at) WHERE state = 'due';
 CREATE INDEX alert_notices_failed ON alert_notices (created_at) WHERE state = 'failed';
 
 -- What happened to jobs and batches.

@@ -193,6 +193,12 @@ WHEN NEW.state IN ('ingested', 'failed') AND OLD.state NOT IN ('ingested', 'fail
               UNION ALL SELECT 'output_tokens', NEW.output_tokens) k
         WHERE NEW.ingested_at IS NOT NULL
         ON CONFLICT DO UPDATE SET number = number + excluded.number;
+    INSERT INTO minute_stats (minute, what, number)
+        SELECT substr(NEW.ingested_at, 1, 16), iif(outcome = 'answered', 'lines_answered', 'lines_failed'), count(*)
+        FROM batch_lines
+        WHERE batch_id = NEW.id AND outcome <> 'not_run' AND NEW.ingested_at IS NOT NULL
+        GROUP BY 2
+        ON CONFLICT DO UPDATE SET number = number + excluded.number;
 END;
 
 -- Synchronous calls.

@@ -57,6 +57,7 @@ pub(super) fn run(context: &Context, options: &CheckOptions) -> Outcome {
         let path = path.display();
         format!("{path} exists only while the service runs: no key was checked")
     }));
+    warnings.extend(config.unusable_alert_programs());
     if !config.has_openai_key() {
         warnings.push(
             "no OpenAI key here: set openai.api_key_file, or the service needs OPENAI_API_KEY".to_owned(),

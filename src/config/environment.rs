@@ -12,7 +12,7 @@ const PREFIX: &str = "BATCHKEEPER_";
 /// Between section and key.
 const SEPARATOR: &str = "__";
 /// Keys that hold secrets, or lists of tables: only the file sets them.
-const FILE_ONLY: [&str; 4] = ["clients", "prices", "webhook_key", "keys"];
+const FILE_ONLY: [&str; 5] = ["alert_receivers", "clients", "prices", "webhook_key", "keys"];
 /// Every key with its default, as a table of the same form.
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 

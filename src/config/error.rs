@@ -27,8 +27,8 @@ pub enum ConfigError {
         error: Box<Self>,
     },
     /// The text is not TOML, a key is unknown, or a value has the wrong type.
-    #[error(transparent)]
-    Form(#[from] toml::de::Error),
+    #[error("{0}")]
+    Form(String),
     /// A file with a key or a token cannot be read.
     #[error("{setting}: {}: {error}", path.display())]
     SecretFile {
@@ -44,12 +44,48 @@ pub enum ConfigError {
     Value(String),
 }
 
+impl From<toml::de::Error> for ConfigError {
+    fn from(error: toml::de::Error) -> Self {
+        Self::Form(without_value(&error.to_string()))
+    }
+}
+
 impl ConfigError {
+    /// An error at a place of a text. The line itself is not shown: its value may be a secret.
+    pub(super) fn in_text(error: &toml::de::Error, text: &str) -> Self {
+        let message = without_value(error.message());
+        let start = error.span().map(|span| span.start);
+        let Some((before, rest)) = start.and_then(|start| text.split_at_checked(start)) else {
+            return Self::Form(message);
+        };
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = 1 + before[line_start..].chars().count();
+        let line = text[line_start..].lines().next().unwrap_or(rest);
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let is_key = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let key = match !key.is_empty() && line.contains('=') && key.chars().all(is_key) {
+            true => format!(" ({key})"),
+            false => String::new(),
+        };
+        let number = 1 + before.matches('\n').count();
+        Self::Form(format!("line {number}, column {column}{key}: {message}"))
+    }
+
     pub(super) fn in_file(self, path: &Path) -> Self {
         Self::InFile {
             path: path.to_owned(),
             error: Box::new(self),
         }
+    }
+}
+
+/// A message of the TOML parser without the text that it quotes, which may be a secret.
+fn without_value(message: &str) -> String {
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}a text{}", &message[..start], &message[end + 1..])
+        }
+        _ => message.to_owned(),
     }
 }
 

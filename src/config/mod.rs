@@ -11,10 +11,12 @@ use crate::domain::prices::Price;
 use crate::domain::translation::TranslationParameters;
 use crate::domain::vision::VisionParameters;
 
+mod alerts;
 mod batch;
 mod clients;
 mod environment;
 mod error;
+mod key_list;
 mod key_text;
 mod logging;
 mod money;
@@ -28,19 +30,21 @@ mod storage;
 mod units;
 mod webhooks;
 
+use alerts::ReceiverConfig;
 use environment::Override;
 
+pub use alerts::{AlertChannel, AlertReceiver, AlertsConfig};
 pub use batch::{BatchConfig, ImagesConfig, StepsConfig, SynchronousConfig};
 pub use clients::ClientConfig;
 pub use error::ConfigError;
 pub use logging::LogFormat;
 pub use money::{BudgetPolicy, BudgetsConfig};
 pub use network::{HttpConfig, LimitsConfig, NetworkConfig, PrivateNetworks};
-pub use openai::{BatchListing, HeaderSource, OpenAiConfig};
-pub use secrets::Secret;
+pub use openai::{BatchListing, OpenAiConfig};
+pub use secrets::{Secret, SecretSource};
 pub use shown::ShownKey;
 pub use storage::{BackupConfig, RetentionConfig};
-pub use webhooks::{AlertsConfig, WebhooksConfig};
+pub use webhooks::WebhooksConfig;
 
 /// The whole configuration. `config.example.toml` says what each key is for.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,6 +104,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// `[alerts]`: notifications to the operator.
     pub alerts: AlertsConfig,
+    /// `[[alert_receivers]]`, as configured. [`Config::alert_receivers`] adds the signed one.
+    alert_receivers: Vec<ReceiverConfig>,
     /// `[[prices]]`, as configured. [`Config::prices`] adds the shipped ones.
     prices: Vec<Price>,
     /// `[budgets]`: what may be spent.
@@ -139,6 +145,7 @@ impl Default for Config {
             retention: RetentionConfig::default(),
             backup: BackupConfig::default(),
             alerts: AlertsConfig::default(),
+            alert_receivers: Vec::new(),
             prices: Vec::new(),
             budgets: BudgetsConfig::default(),
             steps: StepsConfig::default(),
@@ -218,7 +225,7 @@ impl Config {
     fn parse_with(text: &str, overrides: &[Override]) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| match renamed::find(text) {
             Some(message) => ConfigError::Value(message),
-            None => error.into(),
+            None => ConfigError::in_text(&error, text),
         })?;
         if !overrides.is_empty() {
             let mut table: toml::Table = toml::from_str(text)?;
@@ -251,6 +258,7 @@ impl Config {
         self.limits.check()?;
         self.backup.check()?;
         self.alerts.check()?;
+        alerts::check_receivers(&self.alert_receivers)?;
         self.check_money()?;
         self.steps.check()
     }

@@ -8,22 +8,9 @@ use serde::Deserialize;
 
 use super::error::{check_longer_than_zero, refuse};
 use super::units::duration;
-use super::{ConfigError, Secret};
+use super::{ConfigError, Secret, SecretSource};
 use crate::domain::endpoint::{Endpoint, RequestForm, TokenLimit};
 use crate::domain::openai::Identity;
-
-/// The value of an additional header field. It may be a secret.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum HeaderSource {
-    /// The value itself.
-    Value(Secret),
-    /// The file that holds it.
-    File {
-        /// Its path.
-        file: PathBuf,
-    },
-}
 
 /// Whether the server lists its batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -52,7 +39,7 @@ pub struct OpenAiConfig {
     pub project: String,
     /// Header fields of every call, beside the usual ones. `Authorization` takes the place of the usual one, and is not
     /// sent if it is empty.
-    pub headers: BTreeMap<String, HeaderSource>,
+    pub headers: BTreeMap<String, SecretSource>,
     /// Whether `base_url` may be plain HTTP to another machine, which sends the key unencrypted.
     pub allow_plain_http: bool,
     /// Whether the `Date` of answers is OpenAI's time. A gateway in between may have a wrong clock.

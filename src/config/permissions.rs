@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Config;
-use super::openai::HeaderSource;
+use super::alerts::ReceiverConfig;
+use super::{Config, SecretSource};
 
 /// Bits that a file must not have: the group's right to write, and every right of others. The group may
 /// read, as with `root:batchkeeper 0640` and with systemd's credentials.
@@ -24,7 +24,9 @@ impl Config {
         };
         let mut files: Vec<PathBuf> = ["", "-wal", "-shm"].map(beside_database).into();
         files.extend(self.key_files().map(Path::to_owned));
-        if self.clients.iter().any(|client| !client.keys.is_empty()) {
+        let of_receivers = self.alert_receivers.iter().flat_map(ReceiverConfig::secrets);
+        let mut secrets = self.openai.headers.values().chain(of_receivers);
+        if self.clients.iter().any(|client| !client.keys.is_empty()) || secrets.any(SecretSource::is_value) {
             files.push(config_file.to_owned());
         }
         files.sort();
@@ -58,12 +60,11 @@ impl Config {
             &self.ops_read_token_file,
             &self.alerts.webhook_key_file,
         ];
-        let of_headers = self.openai.headers.values().filter_map(|source| match source {
-            HeaderSource::File { file } => Some(file),
-            HeaderSource::Value(_) => None,
-        });
+        let of_headers = self.openai.headers.values();
+        let of_receivers = self.alert_receivers.iter().flat_map(ReceiverConfig::secrets);
+        let sources = of_headers.chain(of_receivers).filter_map(SecretSource::file);
         of_clients
-            .chain(of_headers)
+            .chain(sources)
             .chain(others.into_iter().flatten())
             .map(PathBuf::as_path)
     }

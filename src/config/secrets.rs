@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
 use super::clients::ClientConfig;
 use super::error::refuse;
 use super::key_text::{self, KeyAlphabet};
-use super::openai::{HeaderSource, OpenAiConfig};
+use super::openai::OpenAiConfig;
 use super::{Config, ConfigError};
 use crate::domain::signature::Key;
 
@@ -37,7 +37,8 @@ impl Secret {
         &self.0
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -54,6 +55,42 @@ impl fmt::Debug for Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from).map(|text| Self::new(&text))
+    }
+}
+
+/// Where a secret comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "it is neither a text nor { file = \"…\" }")]
+pub enum SecretSource {
+    /// The secret itself.
+    Value(Secret),
+    /// The file that holds it.
+    File {
+        /// Its path.
+        file: PathBuf,
+    },
+}
+
+impl SecretSource {
+    /// Whether the configuration's file holds the secret itself.
+    pub(super) fn is_value(&self) -> bool {
+        matches!(self, Self::Value(_))
+    }
+
+    /// The file that holds it; `None` if the configuration does.
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File { file } => Some(file),
+            Self::Value(_) => None,
+        }
+    }
+
+    /// Reads it. `setting` names it in errors.
+    pub(super) fn load(&self, setting: &str) -> Result<Secret, ConfigError> {
+        match self {
+            Self::Value(value) => Ok(value.clone()),
+            Self::File { file } => read_secret(setting, file, KeyAlphabet::Signing),
+        }
     }
 }
 
@@ -78,6 +115,9 @@ impl Config {
             client.load_keys()?;
         }
         self.alerts.loaded = self.load_alert_keys()?;
+        for receiver in &mut self.alert_receivers {
+            receiver.load_secrets()?;
+        }
         Ok(())
     }
 
@@ -104,14 +144,8 @@ impl Config {
 
 impl OpenAiConfig {
     fn load_headers(&mut self) -> Result<(), ConfigError> {
-        let load = |(name, source): (&String, &HeaderSource)| {
-            let value = match source {
-                HeaderSource::Value(value) => value.clone(),
-                HeaderSource::File { file } => {
-                    read_secret(&format!("openai.headers.{name}"), file, KeyAlphabet::Signing)?
-                }
-            };
-            Ok((name.clone(), value))
+        let load = |(name, source): (&String, &SecretSource)| {
+            Ok((name.clone(), source.load(&format!("openai.headers.{name}"))?))
         };
         let loaded: Result<_, ConfigError> = self.headers.iter().map(load).collect();
         self.loaded_headers = loaded?;

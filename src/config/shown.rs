@@ -3,19 +3,20 @@
 use toml::{Table, Value};
 
 use super::environment::{self, Override};
+use super::key_list::{UNSET, may_show};
 use super::{Config, ConfigError};
 
 /// Every key with its default.
 const EXAMPLE: &str = include_str!("../../config.example.toml");
-/// Keys whose values are secrets. Addresses of webhooks and heartbeats often hold a token.
-const SECRETS: [&str; 5] = ["headers", "keys", "webhook_key", "webhook_url", "heartbeat_url"];
+/// The sections that are lists of tables.
+const LISTS: [&str; 3] = ["alert_receivers", "clients", "prices"];
 
 /// A key of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShownKey {
     /// Section and key, as `openai.base_url`.
     pub key: String,
-    /// The value as TOML; `(secret)` in place of a secret.
+    /// The value as TOML. In place of a secret `(secret)`; without a value `(not set: …)`, with what is in force then.
     pub value: String,
     /// `default`, `file`, or the environment's variable.
     pub source: String,
@@ -31,7 +32,7 @@ impl Config {
         let defaults: Table = toml::from_str(EXAMPLE)?;
         let mut own: Table = toml::from_str(text)?;
         let mut shown = Vec::new();
-        let lists: Vec<(String, Value)> = ["clients", "prices"]
+        let lists: Vec<(String, Value)> = LISTS
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), own.remove(*name)?)))
             .collect();
@@ -55,17 +56,37 @@ impl Config {
         };
         for (name, value) in &merged {
             match value {
-                Value::Table(section) => shown.extend(section.iter().map(|(key, value)| {
-                    ShownKey::new(format!("{name}.{key}"), key, value, source(name, key))
-                })),
-                value => shown.push(ShownKey::new(name.clone(), name, value, source("", name))),
+                Value::Table(section) => shown.extend(
+                    section
+                        .iter()
+                        .map(|(key, value)| ShownKey::new(name, key, value, source(name, key))),
+                ),
+                value => shown.push(ShownKey::new("", name, value, source("", name))),
             }
         }
+        let is_set = |section: &str, key: &str| match section {
+            "" => merged.contains_key(key),
+            _ => merged.get(section).is_some_and(|table| table.get(key).is_some()),
+        };
+        let unset = UNSET.iter().filter(|(section, key, _)| !is_set(section, key));
+        shown.extend(unset.map(|(section, key, in_force)| ShownKey {
+            key: full_name(section, key),
+            value: format!("(not set: {in_force})"),
+            source: "default".to_owned(),
+        }));
+        shown.sort_by(|a, b| a.key.cmp(&b.key));
         for (name, list) in lists {
             for (number, entry) in list.as_array().into_iter().flatten().enumerate() {
-                shown.extend(entry.as_table().into_iter().flatten().map(|(key, value)| {
-                    ShownKey::new(format!("{name}[{number}].{key}"), key, value, "file".to_owned())
-                }));
+                shown.extend(
+                    entry
+                        .as_table()
+                        .into_iter()
+                        .flatten()
+                        .map(|(key, value)| ShownKey {
+                            key: format!("{name}[{number}].{key}"),
+                            ..ShownKey::new(&name, key, value, "file".to_owned())
+                        }),
+                );
             }
         }
         Ok(shown)
@@ -73,13 +94,24 @@ impl Config {
 }
 
 impl ShownKey {
-    fn new(key: String, name: &str, value: &Value, source: String) -> Self {
+    fn new(section: &str, key: &str, value: &Value, source: String) -> Self {
         let is_empty = value.as_str() == Some("");
-        let value = match SECRETS.contains(&name) && !is_empty {
-            true => "(secret)".to_owned(),
-            false => value.to_string(),
+        let value = match may_show(section, key) || is_empty {
+            true => value.to_string(),
+            false => "(secret)".to_owned(),
         };
-        Self { key, value, source }
+        Self {
+            key: full_name(section, key),
+            value,
+            source,
+        }
+    }
+}
+
+fn full_name(section: &str, key: &str) -> String {
+    match section {
+        "" => key.to_owned(),
+        section => format!("{section}.{key}"),
     }
 }
 
@@ -119,6 +151,13 @@ mod tests {
             ("batch.max_active", "3", "BATCHKEEPER_BATCH__MAX_ACTIVE"),
             ("batch.max_requests", "10000", "default"),
             ("alerts.webhook_url", "(secret)", "file"),
+            ("alerts.heartbeat_url", "\"\"", "default"),
+            ("http.headers", "64", "default"),
+            (
+                "openai.api_key_file",
+                "(not set: OPENAI_API_KEY of the environment)",
+                "default",
+            ),
             ("clients[0].name", "\"default\"", "file"),
             ("clients[0].keys", "(secret)", "file"),
         ] {

@@ -26,7 +26,7 @@ mod watchdog;
 mod worker_thread;
 
 pub use error::DaemonError;
-pub use outgoing::{check_outgoing, openai_client};
+pub use outgoing::{check_outgoing, guarded_client, openai_client};
 pub use run::wait_for_end;
 pub use signals::stop_signals;
 

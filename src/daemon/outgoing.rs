@@ -1,11 +1,18 @@
 //! What the configuration says about outgoing calls: OpenAI's client, and addresses that may be called.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::DaemonError;
+use crate::base::clock::Clock;
 use crate::config::{Config, PrivateNetworks};
+use crate::domain::alert::SIGNED_RECEIVER;
 use crate::openai::client::{ApiKey, ClientSettings, OpenAiClient, Timeouts};
-use crate::outbound::{CaFile, SsrfGuard};
+use crate::outbound::{CaFile, GuardedClient, SsrfGuard};
+
+/// How long a connection to a webhook's or an image's host may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The client of OpenAI's API that the configuration describes.
 ///
@@ -53,7 +60,7 @@ fn client_with_key(config: &Config, key: &str) -> Result<OpenAiClient, DaemonErr
 ///
 /// # Errors
 /// When the file cannot be used.
-pub(super) fn network_ca_file(config: &Config) -> Result<Option<CaFile>, DaemonError> {
+fn network_ca_file(config: &Config) -> Result<Option<CaFile>, DaemonError> {
     ca_file("network.ca_file", config.network.ca_file.as_deref())
 }
 
@@ -69,7 +76,7 @@ fn ca_file(setting: &str, path: Option<&Path>) -> Result<Option<CaFile>, DaemonE
 ///
 /// # Errors
 /// When `network.allow_private` names something that is no network.
-pub(super) fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
+fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
     let networks = match &config.network.allow_private {
         PrivateNetworks::All(true) => return Ok(SsrfGuard::AllowAll),
         PrivateNetworks::All(false) => return Ok(SsrfGuard::DenyPrivate),
@@ -88,11 +95,40 @@ pub(super) fn ssrf_guard(config: &Config) -> Result<SsrfGuard, DaemonError> {
 ///
 /// # Errors
 /// When a URL is refused.
-pub(super) fn check_alert_urls(config: &Config, guard: &SsrfGuard) -> Result<(), DaemonError> {
-    for (key, url) in config.alerts.urls() {
-        guard.check_url(url).map_err(|error| config_error(key, error))?;
+fn check_alert_urls(config: &Config, guard: &SsrfGuard) -> Result<(), DaemonError> {
+    let check = |key: &str, url: &str| match guard.check_url(url) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(config_error(key, error)),
+    };
+    for receiver in config.alert_receivers() {
+        if let Some(url) = receiver.channel.url() {
+            let key = match receiver.name.as_str() {
+                SIGNED_RECEIVER => SIGNED_RECEIVER.to_owned(),
+                name => format!("alert_receivers {name:?}: url"),
+            };
+            check(&key, url)?;
+        }
     }
-    Ok(())
+    match config.alerts.heartbeat_url.as_str() {
+        "" => Ok(()),
+        url => check("alerts.heartbeat_url", url),
+    }
+}
+
+/// The client that calls URLs that others name.
+///
+/// # Errors
+/// When `network.allow_private` or `network.ca_file` cannot be used, or a URL of an alert is refused.
+pub fn guarded_client(config: &Config, clock: Arc<dyn Clock>) -> Result<GuardedClient, DaemonError> {
+    let guard = ssrf_guard(config)?;
+    check_alert_urls(config, &guard)?;
+    let ca_file = network_ca_file(config)?;
+    Ok(GuardedClient::new(
+        guard,
+        clock,
+        CONNECT_TIMEOUT,
+        ca_file.as_ref(),
+    ))
 }
 
 fn config_error(key: impl Into<String>, problem: impl ToString) -> DaemonError {

@@ -4,13 +4,12 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::heartbeat::Heartbeat;
 use super::listeners::{start_client_listener, start_operator_listener};
-use super::outgoing::{check_alert_urls, network_ca_file, openai_client, ssrf_guard};
+use super::outgoing::{guarded_client, openai_client};
 use super::watchdog::Watchdog;
 use super::worker_thread::WorkerThread;
 use super::{Daemon, DaemonError};
@@ -27,8 +26,8 @@ use crate::ops::{Health, OperatorAuth, Ops, RequestMetrics};
 use crate::outbound::GuardedClient;
 use crate::outbound::probe_pool::ProbePool;
 use crate::store::{
-    DaemonLock, Store, alerts, batches, calls, lock_until_exit, money, requests, synchronous_calls,
-    webhook_deliveries,
+    DaemonLock, Store, Stored, Tx, alerts, batches, calls, lock_until_exit, money, notices, requests,
+    synchronous_calls, webhook_deliveries,
 };
 use crate::workers::alert_notifier::AlertNotifier;
 use crate::workers::auditor::Auditor;
@@ -45,9 +44,6 @@ use crate::workers::wakeups::{Topic, Wakeups};
 use crate::workers::webhook_sender::WebhookSender;
 use crate::workers::worker::{Successor, Worker};
 
-/// How long a connection to a webhook's or an image's host may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Daemon {
     /// Opens the database, then starts the workers and the listeners.
     ///
@@ -61,19 +57,12 @@ impl Daemon {
         prepare_spool(&store, &config.spool())?;
         prepare_store(&store, &config, &*clock)?;
         let client = Arc::new(openai_client(&config)?);
-        let guard = ssrf_guard(&config)?;
-        check_alert_urls(&config, &guard)?;
-        let ca_file = network_ca_file(&config)?;
+        let outbound = Arc::new(guarded_client(&config, clock.clone())?);
 
         let (group, thread_ends) = ThreadGroup::new();
         let (stop, stopped) = bounded(0);
         let shared = Shared {
-            outbound: Arc::new(GuardedClient::new(
-                guard,
-                clock.clone(),
-                CONNECT_TIMEOUT,
-                ca_file.as_ref(),
-            )),
+            outbound,
             health: Arc::new(Health::new(store.clone(), clock.clone(), config.clone())),
             wakeups: Wakeups::default(),
             group,
@@ -127,12 +116,15 @@ impl Shared {
         workers.add(RemoteCleanup::new(store.clone(), api.clone(), config.clone()));
         workers.add(Finisher::new(store.clone(), config.clone()));
         workers.add(Retention::new(store.clone(), api, config.clone()));
-        workers.add(AlertNotifier::new(
-            store.clone(),
-            outbound.clone(),
-            clock.clone(),
-            config.clone(),
-        ));
+        for receiver in config.alert_receivers() {
+            workers.add(AlertNotifier::new(
+                store.clone(),
+                outbound.clone(),
+                clock.clone(),
+                config.clone(),
+                receiver,
+            ));
+        }
         if config.images.check {
             workers.add(ImageChecker::new(
                 store.clone(),
@@ -321,6 +313,7 @@ fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<()
         batches::clear_compared(tx)?;
         calls::forget_refusals(tx)?;
         alerts::probe_stages(tx)?;
+        set_alert_receivers(tx, config)?;
         webhook_deliveries::release_unfinished(tx)?;
         synchronous_calls::release_unfinished(tx)?;
         if !config.images.check {
@@ -330,6 +323,16 @@ fn prepare_store(store: &Store, config: &Config, clock: &dyn Clock) -> Result<()
         Ok(())
     })?;
     Ok(())
+}
+
+/// Stores the receivers of alerts. Commands open alerts, too, and do not read the configuration of receivers.
+fn set_alert_receivers(tx: &Tx<'_>, config: &Config) -> Stored<()> {
+    let receivers = config.alert_receivers();
+    let receivers: Vec<_> = receivers
+        .iter()
+        .map(|it| (it.name.as_str(), it.least_severity))
+        .collect();
+    notices::set_receivers(tx, &receivers)
 }
 
 /// Makes the spool's folder, and removes files that a killed process left in it. No worker uses it yet. A link,

@@ -22,6 +22,8 @@ text_enum! {
         StuckBatch = "stuck_batch",
         /// A batch has not ended although OpenAI's window for it is over.
         BatchOverdue = "batch_overdue",
+        /// OpenAI's window for a batch closes soon, and the batch has not ended.
+        BatchExpiring = "batch_expiring",
         /// OpenAI does not list a running batch.
         BatchNotListed = "batch_not_listed",
         /// OpenAI answers 404 for a running batch.
@@ -50,6 +52,8 @@ text_enum! {
         ModelFails = "model_fails",
         /// Creates wait for OpenAI's list of batches, which cannot be read.
         ListingFails = "listing_fails",
+        /// Too many of the lines that were ingested lately have no answer.
+        FailedLines = "failed_lines",
         /// Every line of a batch failed because of a setting.
         Misconfigured = "misconfigured",
         /// OpenAI refuses an input file.
@@ -87,7 +91,7 @@ text_enum! {
         ClockSkew = "clock_skew",
         /// The machine's clock has not been confirmed for a week.
         ClockUnconfirmed = "clock_unconfirmed",
-        /// Alerts could not be sent to `alerts.webhook_url`.
+        /// Alerts could not be sent to a receiver.
         NotificationFailed = "notification_failed",
         /// A thread does not tick.
         ThreadStuck = "thread_stuck",
@@ -143,11 +147,26 @@ pub enum AlertSubject {
     Clock,
     /// The costs.
     Costs,
+    /// The lines of all batches.
+    Lines,
     /// The notifications to `alerts.webhook_url`.
     Notifications,
+    /// The notifications to a receiver of `[[alert_receivers]]`, by its name.
+    AlertReceiver(String),
 }
 
+/// The name of the receiver of signed alert notifications: the key that names its URL.
+pub const SIGNED_RECEIVER: &str = "alerts.webhook_url";
+
 impl AlertSubject {
+    /// The notifications to a receiver, by its name.
+    pub fn notifications_to(receiver: &str) -> Self {
+        match receiver {
+            SIGNED_RECEIVER => Self::Notifications,
+            name => Self::AlertReceiver(name.to_owned()),
+        }
+    }
+
     /// A model, by its name.
     pub fn model(name: &str) -> Self {
         Self::Scope(PauseScope::Model(name.to_owned()))
@@ -173,7 +192,9 @@ impl fmt::Display for AlertSubject {
             Self::Backup => f.write_str("backup"),
             Self::Clock => f.write_str("clock"),
             Self::Costs => f.write_str("costs"),
-            Self::Notifications => f.write_str("alerts.webhook_url"),
+            Self::Lines => f.write_str("lines"),
+            Self::Notifications => f.write_str(SIGNED_RECEIVER),
+            Self::AlertReceiver(name) => write!(f, "alert_receiver:{name}"),
         }
     }
 }
@@ -188,7 +209,8 @@ impl FromStr for AlertSubject {
             "backup" => Self::Backup,
             "clock" => Self::Clock,
             "costs" => Self::Costs,
-            "alerts.webhook_url" => Self::Notifications,
+            "lines" => Self::Lines,
+            SIGNED_RECEIVER => Self::Notifications,
             _ => text
                 .parse()
                 .map_or_else(|_| Self::Named(text.to_owned()), Self::Scope),
@@ -208,6 +230,7 @@ fn prefixed(text: &str) -> Option<AlertSubject> {
         "batch" => row().map(AlertSubject::Batch),
         "usage" => row().map(AlertSubject::Usage),
         "delivery" => row().map(AlertSubject::Delivery),
+        "alert_receiver" => Some(AlertSubject::AlertReceiver(rest.to_owned())),
         "client" => {
             let (client, period) = rest.rsplit_once(' ')?;
             Some(AlertSubject::Budget {
@@ -354,7 +377,9 @@ mod tests {
             AlertSubject::Backup,
             AlertSubject::Clock,
             AlertSubject::Costs,
+            AlertSubject::Lines,
             AlertSubject::Notifications,
+            AlertSubject::AlertReceiver("on-call".into()),
         ]);
         for subject in subjects {
             let text = subject.to_string();

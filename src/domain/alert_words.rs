@@ -1,26 +1,17 @@
 //! Alerts in words: how urgent each kind is, its title, and the commands in its message.
 
 use super::alert::AlertKind;
+use crate::base::text_enum::text_enum;
 
-/// How urgent an alert is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Nothing stops; a person should know.
-    Notice,
-    /// A part of the work waits, or will.
-    Warning,
-    /// Work or money may be lost, or all work waits.
-    Critical,
-}
-
-impl Severity {
-    /// Its word on pages and in notifications.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Notice => "notice",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
+text_enum! {
+    /// How urgent an alert is. Its word stands on pages, in notifications and in the configuration.
+    Severity {
+        /// Nothing stops; a person should know.
+        Notice = "notice",
+        /// A part of the work waits, or will.
+        Warning = "warning",
+        /// Work or money may be lost, or all work waits.
+        Critical = "critical",
     }
 }
 
@@ -90,6 +81,8 @@ impl AlertKind {
             Self::BackupLate => "The newest backup is too old",
             Self::ClockSkew => "The machine's clock is wrong",
             Self::ClockUnconfirmed => "The machine's clock is not confirmed",
+            Self::BatchExpiring => "A batch may not end within OpenAI's window",
+            Self::FailedLines => "Too many lines fail",
             Self::NotificationFailed => "Alerts do not reach their receiver",
             Self::ThreadStuck => "A thread does not tick",
             Self::PortSilent => "The client API does not answer",

@@ -1,6 +1,7 @@
 //! What the program is about, as data and rules: no SQL, no HTTP, no threads.
 
 pub mod alert;
+pub mod alert_text;
 pub mod alert_words;
 pub mod api_error;
 pub mod batch;

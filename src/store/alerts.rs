@@ -3,7 +3,7 @@
 use log::Level;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Stored, Tx, View};
+use super::{Stored, Tx, View, notices};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::alert::{AlertCause, AlertChange, AlertKind, AlertSubject, PauseScope};
@@ -28,7 +28,7 @@ pub fn open(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject, message: &str)
             .with("subject", subject)
             .with("message", message);
         tx.log_after_commit(Level::Warn, fields);
-        add_notice(tx, tx.last_insert_rowid(), AlertChange::Opened)?;
+        notices::add(tx, tx.last_insert_rowid(), kind, AlertChange::Opened)?;
     }
     Ok(added == 1)
 }
@@ -48,17 +48,8 @@ pub fn close(tx: &Tx<'_>, kind: AlertKind, subject: &AlertSubject) -> Stored<()>
             .with("kind", kind.to_string())
             .with("subject", subject);
         tx.log_after_commit(Level::Info, fields);
-        add_notice(tx, alert, AlertChange::Closed)?;
+        notices::add(tx, alert, kind, AlertChange::Closed)?;
     }
-    Ok(())
-}
-
-/// Adds the notice of a change in the transaction that made the change.
-fn add_notice(tx: &Tx<'_>, alert: i64, change: AlertChange) -> Stored<()> {
-    tx.execute(
-        "INSERT INTO alert_notices (alert, change, state, next_at, created_at) VALUES (?1, ?2, 'due', ?3, ?3)",
-        params![alert, change, tx.now],
-    )?;
     Ok(())
 }
 

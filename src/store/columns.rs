@@ -5,6 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertChange, AlertKind, AlertSubject, PauseScope};
+use crate::domain::alert_words::Severity;
 use crate::domain::batch::{BatchState, Outcome, Scheme, Stage};
 use crate::domain::decide::batch_verdict::BatchVerdict;
 use crate::domain::decide::failed_call::CallKind;
@@ -69,6 +70,7 @@ text_columns!(
     JobChange,
     Scheme,
     Setting,
+    Severity,
     Stage
 );
 

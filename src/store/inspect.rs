@@ -214,7 +214,8 @@ pub fn alert(view: &View, id: i64) -> Stored<Table> {
 pub fn alert_notices(view: &View, id: i64) -> Stored<Table> {
     table(
         view,
-        "SELECT change, state, attempts, next_at, notified_at, response_status AS status, error_message AS error
+        "SELECT receiver, change, state, attempts, next_at, notified_at, response_status AS status,
+                error_message AS error
          FROM alert_notices WHERE alert = ? ORDER BY id",
         [id],
     )

@@ -1,5 +1,5 @@
-//! `alert_notices`: the notifications of alerts, those that are due and those that ended. The transaction
-//! that opens or closes an alert adds the notice.
+//! `alert_receivers` and `alert_notices`: the receivers of alerts, and the notifications, those that are due and those
+//! that ended. The transaction that opens or closes an alert adds a notice for each receiver.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use rusqlite::params;
 use super::alerts::AlertRow;
 use super::{Stored, Tx, View, moved};
 use crate::base::clock::Timestamp;
-use crate::domain::alert::AlertChange;
+use crate::domain::alert::{AlertChange, AlertKind};
+use crate::domain::alert_words::Severity;
 use crate::domain::decide::webhook_answer::DeliveryDecision;
 use crate::domain::due::Due;
 
@@ -27,20 +28,70 @@ pub struct Notice {
     pub alert: AlertRow,
 }
 
-/// The first notice that is due.
+/// Stores the receivers of the configuration, each with the least severity that it is notified of.
+///
+/// The notices that are due to other receivers end. Each receiver gets a notice of each open alert that it has none
+/// of: it may be new.
+pub fn set_receivers(tx: &Tx<'_>, receivers: &[(&str, Severity)]) -> Stored<()> {
+    tx.execute("DELETE FROM alert_receivers", [])?;
+    for (name, severity) in receivers {
+        tx.execute(
+            "INSERT INTO alert_receivers (name, least_severity) VALUES (?, ?)",
+            params![name, severity],
+        )?;
+    }
+    tx.execute(
+        "UPDATE alert_notices SET state = 'unwanted', next_at = NULL
+         WHERE state = 'due' AND receiver NOT IN (SELECT name FROM alert_receivers)",
+        [],
+    )?;
+    let mut query = tx.prepare_cached("SELECT id, kind FROM alerts WHERE closed_at IS NULL")?;
+    let open: Vec<(i64, AlertKind)> = query
+        .query_map([], |row| Ok((row.get("id")?, row.get("kind")?)))?
+        .collect::<Result<_, _>>()?;
+    open.iter()
+        .try_for_each(|(alert, kind)| add(tx, *alert, *kind, AlertChange::Opened))
+}
+
+/// Adds the notices of a change, one for each receiver that is notified of this kind and has none.
+pub(super) fn add(tx: &Tx<'_>, alert: i64, kind: AlertKind, change: AlertChange) -> Stored<()> {
+    let severity = kind.severity();
+    let mut query = tx.prepare_cached("SELECT name, least_severity FROM alert_receivers")?;
+    let receivers: Vec<(String, Severity)> = query
+        .query_map([], |row| Ok((row.get("name")?, row.get("least_severity")?)))?
+        .collect::<Result<_, _>>()?;
+    for (receiver, _) in receivers.iter().filter(|(_, least)| severity >= *least) {
+        tx.execute(
+            "INSERT INTO alert_notices (alert, change, receiver, state, next_at, created_at)
+             VALUES (?1, ?2, ?3, 'due', ?4, ?4)
+             ON CONFLICT DO UPDATE SET state = 'due', next_at = excluded.next_at WHERE state = 'unwanted'",
+            params![alert, change, receiver, tx.now],
+        )?;
+    }
+    Ok(())
+}
+
+/// The first notices that are due to a receiver, at most `most`.
 ///
 /// The notice that an alert was closed comes after the one that it was opened. If a notice is due later than
 /// `longest` from now, the clock was set back since: the notice is due.
-pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<Notice>> {
+pub fn next_due(
+    view: &View,
+    receiver: &str,
+    now: Timestamp,
+    longest: Duration,
+    most: usize,
+) -> Stored<Due<Vec<Notice>>> {
     let mut due = view.prepare_cached(
         "SELECT n.id AS notice, n.alert, n.change, n.attempts, a.*
          FROM alert_notices n JOIN alerts a ON a.id = n.alert
-         WHERE n.state = 'due' AND (n.next_at <= ?1 OR n.next_at > ?2)
+         WHERE n.state = 'due' AND n.receiver = ?1 AND (n.next_at <= ?2 OR n.next_at > ?3)
            AND (n.change = 'opened' OR NOT EXISTS (SELECT 1 FROM alert_notices o
-                WHERE o.alert = n.alert AND o.change = 'opened' AND o.state = 'due'))
+                WHERE o.alert = n.alert AND o.receiver = ?1 AND o.change = 'opened' AND o.state = 'due'
+                  AND o.next_at > ?2 AND o.next_at <= ?3))
          ORDER BY +n.id",
     )?;
-    let notices = due.query_and_then(params![now, now + longest], |row| {
+    let notices = due.query_and_then(params![receiver, now, now + longest], |row| {
         Ok(Notice {
             id: row.get("notice")?,
             change: row.get("change")?,
@@ -49,13 +100,14 @@ pub fn next_due(view: &View, now: Timestamp, longest: Duration) -> Stored<Due<No
             alert: AlertRow::read(row)?,
         })
     })?;
-    if let Some(notice) = view.readable(notices).next() {
-        return Ok(Due::Now(notice?));
+    let notices: Vec<Notice> = view.readable(notices).take(most).collect::<Result<_, _>>()?;
+    if !notices.is_empty() {
+        return Ok(Due::Now(notices));
     }
     let mut later = view.prepare_cached(
-        "SELECT next_at FROM alert_notices WHERE state = 'due' AND next_at > ? ORDER BY next_at",
+        "SELECT next_at FROM alert_notices WHERE state = 'due' AND receiver = ? AND next_at > ? ORDER BY next_at",
     )?;
-    let times = later.query_and_then([now], |row| Ok(row.get("next_at")?))?;
+    let times = later.query_and_then(params![receiver, now], |row| Ok(row.get("next_at")?))?;
     Ok(Due::new(None, view.readable(times).next().transpose()?))
 }
 
@@ -89,30 +141,4 @@ pub fn end(
         params![state, next_at, notified_at, status, error, notice.id, notice.attempts + 1],
     )?;
     moved(changed, || format!("notice {} is not at that attempt", notice.id))
-}
-
-/// Whether a notice is due.
-pub fn has_due(view: &View) -> Stored<bool> {
-    let mut query = view.prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_notices WHERE state = 'due')")?;
-    Ok(query.query_row([], |row| row.get(0))?)
-}
-
-/// Ends all notices that are due: no receiver is configured.
-pub fn discard_due(tx: &Tx<'_>) -> Stored<()> {
-    tx.execute(
-        "UPDATE alert_notices SET state = 'unwanted', next_at = NULL WHERE state = 'due'",
-        [],
-    )?;
-    Ok(())
-}
-
-/// Makes a notice due for each open alert that has none: a receiver is configured now.
-pub fn add_for_open_alerts(tx: &Tx<'_>) -> Stored<()> {
-    tx.execute(
-        "INSERT INTO alert_notices (alert, change, state, next_at, created_at)
-         SELECT id, 'opened', 'due', ?1, ?1 FROM alerts WHERE closed_at IS NULL
-         ON CONFLICT DO UPDATE SET state = 'due', next_at = excluded.next_at WHERE state = 'unwanted'",
-        [tx.now],
-    )?;
-    Ok(())
 }

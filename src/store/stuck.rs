@@ -8,6 +8,7 @@ use super::{Stored, View};
 use crate::base::clock::Timestamp;
 use crate::domain::alert::{AlertCause, AlertSubject};
 use crate::domain::batch::Stage;
+use crate::domain::decide::audit::RecentLines;
 use crate::domain::openai::Identity;
 
 /// The most stalled jobs, and stalled batches, that are reported: a person reads them. Kinds of alerts that
@@ -123,6 +124,48 @@ pub fn overdue_batches(view: &View, before: Timestamp) -> Stored<Vec<AlertCause>
     Ok(query.query_map(parameters, cause)?.collect::<Result<_, _>>()?)
 }
 
+/// Batches that have not ended, as far as is known, and whose window closes between two times in seconds.
+pub fn expiring_batches(view: &View, (from, to): (i64, i64)) -> Stored<Vec<AlertCause>> {
+    let mut query = view.prepare_cached(&format!(
+        "SELECT b.id, b.openai_batch_id, b.openai_completed + b.openai_failed AS done, b.lines,
+                strftime('%Y-%m-%dT%H:%M:%SZ', coalesce(b.openai_expires, b.openai_time + ?1), 'unixepoch') AS closes_at
+         FROM openai_batches b
+         WHERE b.state = 'submitted' AND b.{LIVE_BATCH} AND b.abandoned_at IS NULL
+           AND coalesce(b.openai_status, '') NOT IN ('completed', 'failed', 'expired', 'cancelled')
+           AND coalesce(b.openai_expires, b.openai_time + ?1) BETWEEN ?2 AND ?3"
+    ))?;
+    let cause = |row: &Row<'_>| {
+        let (id, openai_id): (i64, String) = (row.get("id")?, row.get("openai_batch_id")?);
+        let (done, lines): (u64, u64) = (row.get("done")?, row.get("lines")?);
+        let closes_at: String = row.get("closes_at")?;
+        let message = format!(
+            "batch {openai_id} has not ended, and OpenAI's window for it closes at {closes_at}; {done} of its {lines} \
+             lines are done. Lines without an answer are sent again in another batch after it, and are not billed \
+             twice. Nothing has to be done; look at it: batchkeeper batches show {id}"
+        );
+        let subject = AlertSubject::Batch(id);
+        Ok(AlertCause { subject, message })
+    };
+    Ok(query
+        .query_map([WINDOW, from, to], cause)?
+        .collect::<Result<_, _>>()?)
+}
+
+/// The lines that were ingested since a time.
+pub fn recent_lines(view: &View, since: Timestamp) -> Stored<RecentLines> {
+    let mut query = view.prepare_cached(
+        "SELECT coalesce(sum(number) FILTER (WHERE what = 'lines_answered'), 0) AS answered,
+                coalesce(sum(number) FILTER (WHERE what = 'lines_failed'), 0) AS failed
+         FROM minute_stats WHERE minute >= substr(?, 1, 16)",
+    )?;
+    Ok(query.query_row([since], |row| {
+        Ok(RecentLines {
+            answered: row.get("answered")?,
+            failed: row.get("failed")?,
+        })
+    })?)
+}
+
 /// Batches that OpenAI may have under another account than `identity`, and that must still be asked about.
 pub fn batches_of_other_identity(view: &View, identity: &Identity) -> Stored<Vec<BatchRow>> {
     batches::find_all(
@@ -169,28 +212,34 @@ pub fn has_work(view: &View, model: Option<&str>, stages: &[Stage]) -> Stored<bo
     Ok(live.query_row([model], |row| row.get(0))?)
 }
 
-/// The notifications that should have reached the receiver before `before`, and those that were abandoned
-/// after `abandoned_after`, as one cause.
+/// The notifications that should have reached their receiver before `before`, and those that were abandoned
+/// after `abandoned_after`, as one cause for each receiver.
 pub fn failed_notifications(
     view: &View,
     before: Timestamp,
     abandoned_after: Timestamp,
 ) -> Stored<Vec<AlertCause>> {
     let mut query = view.prepare_cached(
-        "SELECT count(*) AS number, max(n.error_message) AS error FROM alert_notices n
+        "SELECT n.receiver, count(*) AS number, max(n.error_message) AS error FROM alert_notices n
          WHERE n.state = 'due' AND n.attempts > 0 AND n.created_at < ? OR n.state = 'failed'
-             AND n.created_at > ?",
+             AND n.created_at > ?
+         GROUP BY n.receiver",
     )?;
-    let (number, error): (u64, Option<String>) = query.query_row([before, abandoned_after], |row| {
-        Ok((row.get("number")?, row.get("error")?))
-    })?;
-    if number == 0 {
-        return Ok(Vec::new());
-    }
-    let message = format!(
-        "{number} alert notifications have not reached alerts.webhook_url: {}. See: batchkeeper alerts",
-        error.unwrap_or_default()
-    );
-    let subject = AlertSubject::Notifications;
-    Ok(vec![AlertCause { subject, message }])
+    let cause = |row: &Row<'_>| {
+        let (receiver, number): (String, u64) = (row.get("receiver")?, row.get("number")?);
+        let error: Option<String> = row.get("error")?;
+        let what = match number {
+            1 => "1 alert notification has".to_owned(),
+            number => format!("{number} alert notifications have"),
+        };
+        let message = format!(
+            "{what} not reached {receiver}: {}. Try it: batchkeeper alerts test",
+            error.unwrap_or_default()
+        );
+        let subject = AlertSubject::notifications_to(&receiver);
+        Ok(AlertCause { subject, message })
+    };
+    Ok(query
+        .query_map([before, abandoned_after], cause)?
+        .collect::<Result<_, _>>()?)
 }

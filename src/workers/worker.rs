@@ -101,7 +101,7 @@ impl From<std::io::Error> for WorkerError {
 /// thread; the simulation runs the same ticks in one thread.
 pub trait Worker: Send {
     /// The name of its thread, in the log and in `/health`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// The topic that it notifies after a tick that did something; `None` if that is work for no other
     /// worker.

@@ -421,7 +421,13 @@ fn a_row_that_was_changed_by_hand_does_not_end_the_daemon() {
 
 #[test]
 fn health_shows_each_threads_last_tick() {
-    let appliance = Appliance::start();
+    let mut appliance = Appliance::without_daemon("");
+    let hook = appliance.hook("alerts");
+    appliance.configure(&format!(
+        "[alerts]\nwebhook_url = {hook:?}\n\
+         [[alert_receivers]]\nname = \"chat\"\nkind = \"slack\"\nurl = {hook:?}\n"
+    ));
+    appliance.start_daemon();
     let names = [
         "submitter",
         "poller",
@@ -429,6 +435,7 @@ fn health_shows_each_threads_last_tick() {
         "finisher",
         "webhook_sender-1",
         "alert_notifier",
+        "alert_notifier-chat",
         "auditor",
         "remote_cleanup",
         "image_checker",
@@ -443,7 +450,7 @@ fn health_shows_each_threads_last_tick() {
         (answer.status == 200 && are_shown).then_some(health)
     });
     let checks = &health["checks"];
-    for name in &names[..10] {
+    for name in &names[..11] {
         let check = &checks[name];
         assert_eq!(check["ok"], true, "{name}: {check}");
         assert!(check["seconds_since_tick"].as_u64().unwrap() < 60, "{name}");

@@ -18,6 +18,7 @@ mod commands;
 mod console;
 mod days;
 mod keys;
+mod on_call;
 mod readme;
 mod reference;
 mod sqlite_docs;

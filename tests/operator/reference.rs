@@ -197,7 +197,7 @@ fn every_key_of_the_configuration_is_listed() {
         }
         let head = match section.as_str() {
             "" => "At the top".to_owned(),
-            "clients" | "prices" => format!("[[{section}]]"),
+            "alert_receivers" | "clients" | "prices" => format!("[[{section}]]"),
             section => format!("[{section}]"),
         };
         text.push_str(&format!("\n## {head}\n\n"));

@@ -11,7 +11,7 @@ use batchkeeper::base::clock::Clock;
 use batchkeeper::domain::alert::{AlertKind, AlertSubject};
 use batchkeeper::domain::signature::{Key, Message, ReceivedWebhook, sign, webhook_secret};
 use batchkeeper::outbound::{HttpPost, OutboundError, PostResponse};
-use batchkeeper::store::{Store, alerts};
+use batchkeeper::store::{Store, alerts, notices};
 use batchkeeper::workers::alert_notifier::AlertNotifier;
 use batchkeeper::workers::worker::Worker;
 use serde_json::Value;
@@ -81,7 +81,8 @@ struct Scene {
     world: World,
     listener: Arc<Listener>,
     store: Arc<Store>,
-    herald: AlertNotifier,
+    /// `None` if there is no receiver.
+    herald: Option<AlertNotifier>,
 }
 
 impl Scene {
@@ -93,12 +94,23 @@ impl Scene {
     fn in_world(world: World, listener: Arc<Listener>) -> Self {
         let now = world.clock.now().wall;
         let store = Arc::new(Store::open(&world.config.database, now).unwrap());
-        let herald = AlertNotifier::new(
-            store.clone(),
-            listener.clone(),
-            world.clock.clone(),
-            world.config.clone(),
-        );
+        let receivers = world.config.alert_receivers();
+        let stored: Vec<_> = receivers
+            .iter()
+            .map(|it| (it.name.as_str(), it.least_severity))
+            .collect();
+        store
+            .write(now, |tx| notices::set_receivers(tx, &stored))
+            .unwrap();
+        let herald = receivers.into_iter().next().map(|receiver| {
+            AlertNotifier::new(
+                store.clone(),
+                listener.clone(),
+                world.clock.clone(),
+                world.config.clone(),
+                receiver,
+            )
+        });
         Self {
             world,
             listener,
@@ -130,9 +142,12 @@ impl Scene {
 
     /// Ticks until there is nothing to do now; false when the process ended.
     fn work(&mut self) -> bool {
+        let Some(herald) = &mut self.herald else {
+            return true;
+        };
         loop {
             let now = self.world.clock.now();
-            let ticked = catch_unwind(AssertUnwindSafe(|| self.herald.tick(now)));
+            let ticked = catch_unwind(AssertUnwindSafe(|| herald.tick(now)));
             match ticked {
                 Ok(next) if next.as_ref().unwrap().worked => {}
                 Ok(_) => return true,

@@ -10,6 +10,11 @@ const OVERDUE: Duration = Duration::from_mins(30);
 /// How long a past event (an abandoned notification, a difference of token counts) is reported.
 const REPORTED: Duration = Duration::from_hours(24);
 
+/// The age up to which lines count for the share of failed ones.
+pub const RECENT_LINES: Duration = Duration::from_hours(1);
+/// The share of failed lines says nothing if there are fewer.
+const LEAST_LINES: u64 = 50;
+
 /// Work that has waited since before this time is stalled: it waits longer than a batch may wait to be
 /// filled, and a lost create to be found.
 pub fn stalled_before(
@@ -24,6 +29,29 @@ pub fn stalled_before(
 /// A batch whose window closed before this time, and that has not ended, is overdue.
 pub fn overdue_before(now: Timestamp) -> Timestamp {
     now.before(OVERDUE)
+}
+
+/// The times, in seconds by OpenAI's clock, between which the window of a running batch closes if the batch is
+/// reported as expiring; `None` if none is. A batch whose window closed earlier is overdue.
+pub fn expiring_between(now: Timestamp, warning: Duration) -> Option<(i64, i64)> {
+    (!warning.is_zero()).then(|| (overdue_before(now).seconds(), (now + warning).seconds()))
+}
+
+/// The lines that were ingested lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecentLines {
+    /// Those with an answer.
+    pub answered: u64,
+    /// Those without one. Lines that OpenAI did not run, as in a cancelled batch, do not count.
+    pub failed: u64,
+}
+
+impl RecentLines {
+    /// Whether enough lines failed to report it: more than `percent` percent, of at least [`LEAST_LINES`].
+    pub fn are_failing(self, percent: u32) -> bool {
+        let lines = self.answered + self.failed;
+        lines >= LEAST_LINES && self.failed * 100 > lines * u64::from(percent)
+    }
 }
 
 /// A past event is reported if it happened after this time.
@@ -148,6 +176,37 @@ mod tests {
         assert_eq!(stalled, at(-75 * 60));
         assert_eq!(overdue_before(at(0)), at(-30 * 60));
         assert_eq!(reported_after(at(0)), at(-24 * 3600));
+    }
+
+    #[test]
+    fn a_batch_expires_between_the_warning_and_the_time_at_which_it_is_overdue() {
+        let (from, to) = expiring_between(at(0), Duration::from_hours(2)).expect("a warning");
+        for (expires, expected) in [
+            (2 * 3_600 + 1, false),
+            (2 * 3_600, true),
+            (0, true),
+            (-30 * 60, true),
+            (-30 * 60 - 1, false),
+        ] {
+            let expires = at(expires).seconds();
+            assert_eq!((from..=to).contains(&expires), expected, "{expires}");
+        }
+        assert_eq!(expiring_between(at(0), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn lines_fail_if_enough_of_enough_of_them_do() {
+        for (answered, failed, percent, expected) in [
+            (0, 0, 20, false),
+            (0, 49, 20, false),
+            (0, 50, 20, true),
+            (80, 20, 20, false),
+            (79, 21, 20, true),
+            (0, 1_000, 100, false),
+        ] {
+            let lines = RecentLines { answered, failed };
+            assert_eq!(lines.are_failing(percent), expected, "{lines:?} {percent}");
+        }
     }
 
     #[test]

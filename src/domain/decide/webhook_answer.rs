@@ -33,6 +33,13 @@ pub struct ReceiverAnswer {
     pub retry_after: Option<Duration>,
 }
 
+impl ReceiverAnswer {
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        matches!(self.status, Some(200..300))
+    }
+}
+
 /// An attempt that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedAttempt<'a> {
@@ -97,9 +104,9 @@ impl EndedAttempt<'_> {
 
     /// Decides what follows from an attempt at an alert notification.
     pub fn decide_notification(&self) -> DeliveryDecision {
-        match self.answer.status {
-            Some(200..300) => DeliveryDecision::Delivered,
-            _ => {
+        match self.answer.is_success() {
+            true => DeliveryDecision::Delivered,
+            false => {
                 let asked = self.answer.retry_after.unwrap_or_default();
                 self.retry_after(|delay| delay.max(asked.min(LONGEST_RETRY_AFTER)))
             }

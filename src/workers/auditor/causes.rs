@@ -3,7 +3,7 @@
 use crate::base::clock::Timestamp;
 use crate::config::{BackupConfig, Config};
 use crate::domain::alert::{AlertCause, AlertSubject};
-use crate::domain::decide::audit::{is_backup_late, is_budget_used};
+use crate::domain::decide::audit::{RecentLines, is_backup_late, is_budget_used};
 use crate::jobs::budget_waits::{BudgetWait, BudgetWaits};
 use crate::store::finding::Finding;
 use crate::store::money::BudgetUse;
@@ -28,6 +28,24 @@ pub(super) fn low_disk(store: &Store, config: &Config) -> Stored<Vec<AlertCause>
         }
     });
     Ok(cause.into_iter().collect())
+}
+
+/// Too many of the newest lines have no answer. `is_explained`: another alert says why.
+pub(super) fn failing_lines(lines: RecentLines, is_explained: bool, percent: u32) -> Vec<AlertCause> {
+    if is_explained || !lines.are_failing(percent) {
+        return Vec::new();
+    }
+    let all = lines.answered + lines.failed;
+    let message = format!(
+        "{} of the {all} lines that were ingested within an hour have no answer, more than \
+         alerts.failed_lines_percent = {percent}. A line that failed is sent again up to batch.max_attempts times; then \
+         its lot fails. Which batches: batchkeeper batches; what OpenAI says of a lot: batchkeeper jobs",
+        lines.failed
+    );
+    vec![AlertCause {
+        subject: AlertSubject::Lines,
+        message,
+    }]
 }
 
 /// The newest backup is too old, if backups are made at all.

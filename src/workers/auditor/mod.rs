@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::domain::alert::{AlertCause, AlertKind, PauseScope};
 use crate::domain::batch::Stage;
 use crate::domain::decide::audit::{
-    PauseState, is_pause_idle, overdue_before, reported_after, stalled_before,
+    PauseState, RECENT_LINES, expiring_between, is_pause_idle, overdue_before, reported_after, stalled_before,
 };
 use crate::domain::decide::clock_confirmation::ClockVerdict;
 use crate::jobs::budget_waits::budget_waits;
@@ -89,14 +89,20 @@ impl Auditor {
     /// The causes of each kind of alert, except those of the invariants.
     fn find_causes(&self, now: Moment) -> Stored<Vec<(AlertKind, Vec<AlertCause>)>> {
         let Config {
-            alerts,
+            alerts: alert_config,
             batch,
             openai,
             ..
         } = self.config.as_ref();
-        let stalled = stalled_before(now.wall, alerts.stuck_after, batch.max_wait, openai.settling_time);
+        let stalled = stalled_before(
+            now.wall,
+            alert_config.stuck_after,
+            batch.max_wait,
+            openai.settling_time,
+        );
         let overdue = overdue_before(now.wall);
         let reported = reported_after(now.wall);
+        let expiring = expiring_between(now.wall, alert_config.expiry_warning);
         self.store.read(|view| {
             let (budgets, costs) = causes::of_costs(budget_waits(view, &self.config, now.wall))?;
             // While OpenAI refuses the account no batch moves, and that has an alert of its own. Between two probes
@@ -107,10 +113,23 @@ impl Auditor {
             };
             let other_identity = stuck::batches_of_other_identity(view, self.api.identity())?;
             let other_identity = other_identity.iter().map(pauses::of_other_identity);
+            let expiring = expiring.map(|times| stuck::expiring_batches(view, times));
+            let lines = stuck::recent_lines(view, now.wall.before(RECENT_LINES))?;
+            let limit = alert_config.failed_lines_percent;
+            let is_explained = alerts::is_any_open(view, AlertKind::ModelFails)?
+                || alerts::is_any_open(view, AlertKind::Misconfigured)?;
             Ok(vec![
                 (AlertKind::StuckJob, stuck::stalled_jobs(view, stalled)?),
                 (AlertKind::StuckBatch, stalled_batches),
                 (AlertKind::BatchOverdue, stuck::overdue_batches(view, overdue)?),
+                (
+                    AlertKind::BatchExpiring,
+                    expiring.transpose()?.unwrap_or_default(),
+                ),
+                (
+                    AlertKind::FailedLines,
+                    causes::failing_lines(lines, is_explained, limit),
+                ),
                 (AlertKind::UsageDiffers, money::differences(view, reported)?),
                 (AlertKind::UsageUnknown, money::unknown_usage(view, reported)?),
                 (AlertKind::CostsUnreadable, costs),
