@@ -145,6 +145,7 @@ impl Shared {
             &self.group,
             &self.outbound,
             self.config.images.concurrency,
+            &self.config.openai.base_url,
             notify,
         )
         .map_err(|error| DaemonError::Thread {

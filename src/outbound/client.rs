@@ -228,7 +228,7 @@ fn agent(guard: SsrfGuard, connect_timeout: Duration, ca_file: Option<&CaFile>) 
 }
 
 /// The wait that `Retry-After` asks for.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     http_date::retry_after(text("retry-after")?, text("date"), now, MAX_RETRY_AFTER)
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
 
-use super::client::{GuardedClient, OutboundError};
+use super::client::{GuardedClient, OutboundError, retry_after};
 use super::url;
+use crate::base::clock::Timestamp;
+use crate::domain::decide::postponed_image::PassingProblem;
 use crate::domain::image_format::{self, ImageFormat};
 use crate::domain::image_reader::ImageReader;
 
@@ -50,6 +52,12 @@ pub enum ImageProblem {
     /// The response has a status other than 2xx.
     #[error("the host answers with status {0}")]
     Status(u16),
+    /// The host asks for patience: 429, or 503 with `Retry-After`. The time is the one that it names.
+    #[error("the host answers with status {0}")]
+    HostAsksToWait(u16, Option<Duration>),
+    /// The host's name cannot be looked up, and OpenAI's neither.
+    #[error("no name of a host can be looked up at the moment")]
+    NoNames,
     /// The response is no picture that OpenAI takes. This holds what it is.
     #[error("OpenAI takes JPEG, PNG, GIF and WebP, and this is {0}")]
     NotAnImage(String),
@@ -68,10 +76,20 @@ pub enum ImageProblem {
 }
 
 impl ImageProblem {
-    /// Whether a retry may succeed.
+    /// What stood in the way of the probe, if it says nothing about the image.
+    pub fn passing(&self) -> Option<PassingProblem> {
+        match self {
+            Self::HostAsksToWait(_, asked) => Some(PassingProblem::HostAsksToWait(*asked)),
+            Self::NoNames => Some(PassingProblem::NoNames),
+            _ => None,
+        }
+    }
+
+    /// Whether a retry at once may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Request(error) => error.is_retryable(),
+            Self::HostAsksToWait(..) | Self::NoNames => false,
             Self::Status(_)
             | Self::Empty
             | Self::NotAnImage(_)
@@ -107,7 +125,7 @@ impl GuardedClient {
             }
             _ => response,
         };
-        check_size(&response, limits)?;
+        check_size(&response, limits, self.clock.now().wall)?;
         check_start(response)
     }
 
@@ -117,7 +135,7 @@ impl GuardedClient {
     /// If the image cannot be fetched, is damaged, or is none that OpenAI takes.
     pub fn probe_whole_image(&self, url: &str, limits: &ImageLimits) -> Result<(), ImageProblem> {
         let response = self.request(ImageRequest::Whole, url, limits)?;
-        check_size(&response, limits)?;
+        check_size(&response, limits, self.clock.now().wall)?;
         check_whole(response, limits)
     }
 
@@ -198,9 +216,16 @@ fn is_accepted(response: &Response<Body>, limits: &ImageLimits) -> bool {
 }
 
 /// Checks the status of a `GET`, and the size that it announces.
-fn check_size(response: &Response<Body>, limits: &ImageLimits) -> Result<(), ImageProblem> {
-    if !response.status().is_success() {
-        return Err(ImageProblem::Status(response.status().as_u16()));
+fn check_size(response: &Response<Body>, limits: &ImageLimits, now: Timestamp) -> Result<(), ImageProblem> {
+    let status = response.status();
+    if !status.is_success() {
+        let asked = retry_after(response.headers(), now);
+        return Err(match (status, asked) {
+            (StatusCode::TOO_MANY_REQUESTS, _) | (StatusCode::SERVICE_UNAVAILABLE, Some(_)) => {
+                ImageProblem::HostAsksToWait(status.as_u16(), asked)
+            }
+            _ => ImageProblem::Status(status.as_u16()),
+        });
     }
     match image_bytes(response) {
         Some(bytes) if bytes > limits.max_bytes => Err(ImageProblem::TooLarge(bytes)),

@@ -83,6 +83,37 @@ fn missing_images_are_left_out_and_a_lot_with_too_many_fails_alone() {
     appliance.assert_sound();
 }
 
+#[test]
+fn a_host_that_asks_for_patience_gets_it_and_no_lot_fails() {
+    // A host that serves one image in a second, as those that protect themselves do.
+    let busy = Receiver::start(|nth, _| match nth {
+        0..4 => status(429),
+        4..8 => status(503).with("Retry-After: 1"),
+        _ => image(),
+    });
+    let always = Receiver::start(|_, _| status(429));
+    let appliance = Appliance::start();
+    let patient = accepted(&appliance.submit(&submission(
+        &[lot("first", &[busy.url("a")]), lot("second", &[busy.url("b")])],
+        &["en"],
+    )));
+    let endless = [
+        lot("endless", &[always.url("a")]),
+        lot("beside", &[appliance.image("truck.jpg")]),
+    ];
+    let endless = accepted(&appliance.submit(&submission(&endless, &["en"])));
+    let results = appliance.results(&patient);
+    for lot in results["results"]["lots"].as_array().unwrap() {
+        assert_eq!(lot["status"], "completed", "{lot}");
+        assert_eq!(lot["missing_images"], json!([]), "{lot}");
+    }
+    // A host that never serves anything stops its own lots alone. They fail after ten minutes.
+    wait_for("the lot beside", || {
+        let done = appliance.status(&endless)["progress"]["processed_lots"] == 1;
+        done.then_some(())
+    });
+}
+
 /// A lot with two usable images and three texts that are no usable URL. The last text is too long
 /// to be listed whole.
 fn with_unusable(first: &str, second: &str) -> (Value, Value) {

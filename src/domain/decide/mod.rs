@@ -23,6 +23,7 @@ pub mod lost_create;
 pub mod missing_images;
 pub mod missing_lines;
 pub mod polled_batch;
+pub mod postponed_image;
 pub mod queue_limit;
 pub mod refused_batch;
 pub mod remote_cleanup;

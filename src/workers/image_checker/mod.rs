@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::domain::alert::PauseScope;
 use crate::domain::decide::missing_images::{self, LotImagesDecision, has_too_few_images, oldest_check};
 use crate::domain::url_expiry::with_expiry;
+use crate::outbound::ImageProblem;
 use crate::outbound::probe_pool::{ProbeDepth, ProbePool, ProbeResult};
 use crate::store::images::{self, DueJob, DueLot, ImageCheck, MissingImage};
 use crate::store::{Store, Stored, View, alerts, batches, settle};
@@ -102,6 +103,21 @@ impl ImageChecker {
             whole: HashSet::new(),
             pause: PAUSE,
         }
+    }
+
+    /// The results of probes that say something about their image.
+    fn take_results(&mut self, now: Moment) -> Vec<ProbeResult> {
+        self.turns.set_time(now.steady);
+        let mut results = self.probes.take_results();
+        results.retain(|ProbeResult { url, outcome, took }| {
+            let passing = outcome.as_ref().err().and_then(ImageProblem::passing);
+            let is_postponed = passing.is_some_and(|problem| self.turns.postpone(url, problem));
+            if let Some(job) = self.turns.finish(url, *took, is_postponed) {
+                self.positions.remove(&job);
+            }
+            !is_postponed
+        });
+        results
     }
 
     fn store_results(&self, results: &[ProbeResult], now: Moment) -> Stored<()> {
@@ -261,12 +277,7 @@ impl Worker for ImageChecker {
     }
 
     fn tick(&mut self, now: Moment) -> Result<TickOutcome, WorkerError> {
-        let results = self.probes.take_results();
-        for ProbeResult { url, took, .. } in &results {
-            if let Some(job) = self.turns.finish(url, *took) {
-                self.positions.remove(&job);
-            }
-        }
+        let results = self.take_results(now);
         self.store_results(&results, now)?;
         let jobs = self.store.read(images::due_jobs)?;
         let rows: HashSet<i64> = jobs.iter().map(|job| job.row).collect();

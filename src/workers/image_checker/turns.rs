@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::domain::decide::postponed_image::{self, PassingProblem};
 use crate::outbound::host_and_port;
 
 /// Concurrent probes of one host, until the host has shown that it is fast.
 const MIN_PER_HOST: usize = 2;
 /// A probe that takes longer sets its host back to [`MIN_PER_HOST`]. A faster one lets the host have one more.
 const SLOW_PROBE: Duration = Duration::from_secs(1);
+/// How long after its end a pause of a host counts for the next one.
+const PAUSES_KEPT: Duration = Duration::from_mins(2);
 /// Images of one host that may wait in a lane. Images of other hosts find a place.
 const MAX_QUEUED_PER_HOST: usize = 64;
 
@@ -29,6 +32,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct ProbeTurns {
     probes: usize,
+    /// The time on the steady clock, as of the last [`Self::set_time`].
+    now: Duration,
     lanes: BTreeMap<Lane, LaneQueue>,
     /// The last lane of each kind that had its turn: synchronous, batch.
     last: [Option<Lane>; 2],
@@ -55,6 +60,16 @@ struct RunningProbe {
 struct HostLoad {
     running: usize,
     most: usize,
+    pause: Option<HostPause>,
+}
+
+/// A host that gets no probe for a while.
+#[derive(Clone, Copy, Debug)]
+struct HostPause {
+    /// When the first pause in a row began.
+    since: Duration,
+    until: Duration,
+    pauses: u32,
 }
 
 impl ProbeTurns {
@@ -62,11 +77,17 @@ impl ProbeTurns {
     pub(super) fn new(probes: u32) -> Self {
         Self {
             probes: usize::try_from(probes).unwrap_or(usize::MAX),
+            now: Duration::ZERO,
             lanes: BTreeMap::new(),
             last: [None, None],
             hosts: HashMap::new(),
             running: HashMap::new(),
         }
+    }
+
+    /// Sets the time on the steady clock.
+    pub(super) fn set_time(&mut self, now: Duration) {
+        self.now = now;
     }
 
     /// Whether a lane may have further images: it has fewer than there are probes.
@@ -84,11 +105,12 @@ impl ProbeTurns {
     /// queued.
     pub(super) fn offer(&mut self, lane: &Lane, job: i64, url: &str) -> bool {
         let is_running = self.running.contains_key(url);
-        if is_running || !self.has_place(lane) {
+        let host = host_and_port(url);
+        if is_running || !self.has_place(lane) || self.is_paused(&host) {
             return false;
         }
         let queue = self.lanes.entry(lane.clone()).or_default();
-        let of_host = queue.hosts.entry(host_and_port(url)).or_default();
+        let of_host = queue.hosts.entry(host).or_default();
         if *of_host >= MAX_QUEUED_PER_HOST || !queue.urls.insert(url.to_owned()) {
             return false;
         }
@@ -103,18 +125,52 @@ impl ProbeTurns {
     /// Drops the waiting images of jobs that no longer want them.
     pub(super) fn keep_jobs(&mut self, wanted: &HashSet<i64>) {
         for queue in self.lanes.values_mut() {
-            let dropped = queue.jobs.iter().any(|(job, _)| !wanted.contains(job));
-            if dropped {
-                let kept = std::mem::take(queue)
-                    .jobs
-                    .into_iter()
-                    .filter(|(job, _)| wanted.contains(job));
-                for (job, urls) in kept {
-                    queue.add_job(job, urls);
-                }
+            if queue.jobs.iter().any(|(job, _)| !wanted.contains(job)) {
+                queue.keep(|job, _| wanted.contains(&job));
             }
         }
         self.lanes.retain(|_, queue| !queue.urls.is_empty());
+    }
+
+    /// After a probe of a batch's image that says nothing about the image: gives its host no probe for a while
+    /// and drops the waiting images of the host, which are read again later. Returns false if the image counts
+    /// as missing all the same. A synchronous request does not wait.
+    pub(super) fn postpone(&mut self, url: &str, problem: PassingProblem) -> bool {
+        let Some(probe) = self.running.get(url).filter(|probe| probe.lane.is_batch) else {
+            return false;
+        };
+        let host = probe.host.clone();
+        let load = self.hosts.entry(host.clone()).or_insert_with(HostLoad::new);
+        // A pause that is long over says nothing any more.
+        let pause = load.pause.filter(|pause| pause.until + PAUSES_KEPT > self.now);
+        // Probes that ran at the same time tell of the same refusal.
+        if pause.is_some_and(|pause| pause.until > self.now) {
+            return true;
+        }
+        let (since, pauses) = pause.map_or((self.now, 0), |it| (it.since, it.pauses));
+        let Some(wait) = postponed_image::decide(problem, pauses, self.now.saturating_sub(since)) else {
+            return false;
+        };
+        if pauses == 0 {
+            log::info!(event = "image_host_paused", host, seconds = wait.as_secs(), reason:? = problem; "");
+        }
+        load.pause = Some(HostPause {
+            since,
+            until: self.now + wait,
+            pauses: pauses + 1,
+        });
+        for queue in self.lanes.values_mut() {
+            if queue.hosts.get(&host).is_some_and(|waiting| *waiting > 0) {
+                queue.keep(|_, url| host_and_port(url) != host);
+            }
+        }
+        self.lanes.retain(|_, queue| !queue.urls.is_empty());
+        true
+    }
+
+    fn is_paused(&self, host: &str) -> bool {
+        let pause = self.hosts.get(host).and_then(|load| load.pause);
+        pause.is_some_and(|pause| pause.until > self.now)
     }
 
     /// The next image to probe. The caller starts the probe, and reports its end with [`Self::finish`].
@@ -140,20 +196,26 @@ impl ProbeTurns {
     }
 
     /// Counts a finished probe, and sets how many further ones its host may have at once. Gives the job that
-    /// it was started for.
-    pub(super) fn finish(&mut self, url: &str, took: Duration) -> Option<i64> {
+    /// it was started for. `is_postponed`: the probe says nothing about its image.
+    pub(super) fn finish(&mut self, url: &str, took: Duration, is_postponed: bool) -> Option<i64> {
         let RunningProbe { job, host, .. } = self.running.remove(url)?;
         let most_of_host = (self.probes / 2).max(MIN_PER_HOST);
         if let Some(load) = self.hosts.get_mut(&host) {
             load.running -= 1;
-            load.most = match took > SLOW_PROBE {
+            load.most = match took > SLOW_PROBE || is_postponed {
                 true => MIN_PER_HOST,
                 false => (load.most + 1).min(most_of_host),
             };
+            if !is_postponed {
+                load.pause = None;
+            }
         }
-        // The load of a host without probes is forgotten, once there are many.
+        // The load of a host without probes is forgotten, once there are many, and its pauses a while after the
+        // last one.
         if self.hosts.len() > 4 * self.probes {
-            self.hosts.retain(|_, load| load.running > 0);
+            let paused = |pause: HostPause| pause.until + PAUSES_KEPT > self.now;
+            let is_kept = |load: &HostLoad| load.running > 0 || load.pause.is_some_and(paused);
+            self.hosts.retain(|_, load| is_kept(load));
         }
         Some(job)
     }
@@ -201,6 +263,16 @@ impl LaneQueue {
         self.jobs.push_back((job, urls));
     }
 
+    /// Keeps the images of which `is_kept` says so.
+    fn keep(&mut self, is_kept: impl Fn(i64, &str) -> bool) {
+        for (job, mut urls) in std::mem::take(self).jobs {
+            urls.retain(|url| is_kept(job, url));
+            if !urls.is_empty() {
+                self.add_job(job, urls);
+            }
+        }
+    }
+
     /// Takes the first image that may start of the first job that has one. That job comes last then.
     fn take(&mut self, may_start: impl Fn(&str) -> bool) -> Option<(i64, String)> {
         for _ in 0..self.jobs.len() {
@@ -227,6 +299,7 @@ impl HostLoad {
         Self {
             running: 0,
             most: MIN_PER_HOST,
+            pause: None,
         }
     }
 }
@@ -291,11 +364,53 @@ mod tests {
         assert!(!turns.offer(&lane("a", true), 1, &url(0)), "it waits already");
         assert_eq!(start_all(&mut turns), [url(0), url(1)]);
         assert!(!turns.offer(&lane("b", true), 2, &url(0)), "it is being probed");
-        assert_eq!(turns.finish(&url(0), Duration::ZERO), Some(1));
+        assert_eq!(turns.finish(&url(0), Duration::ZERO, false), Some(1));
         assert_eq!(start_all(&mut turns), [url(2), url(3)]);
-        turns.finish(&url(1), SLOW_PROBE * 2);
-        turns.finish(&url(2), SLOW_PROBE * 2);
+        turns.finish(&url(1), SLOW_PROBE * 2, false);
+        turns.finish(&url(2), SLOW_PROBE * 2, false);
         assert_eq!(start_all(&mut turns), [url(4)]);
+    }
+
+    #[test]
+    fn a_host_that_asks_for_patience_gets_no_probe_for_a_while_and_others_go_on() {
+        let mut turns = ProbeTurns::new(64);
+        let url = |number: usize| format!("https://one.example/{number}.jpg");
+        for number in 0..4 {
+            turns.offer(&lane("a", true), 1, &url(number));
+        }
+        assert_eq!(start_all(&mut turns), [url(0), url(1)]);
+        let asks = PassingProblem::HostAsksToWait(Some(Duration::from_secs(5)));
+        for number in [0, 1] {
+            assert!(turns.postpone(&url(number), asks));
+            turns.finish(&url(number), Duration::ZERO, true);
+        }
+        assert!(!turns.offer(&lane("a", true), 1, &url(4)));
+        assert!(turns.offer(&lane("a", true), 1, &silent(1)));
+        assert_eq!(
+            start_all(&mut turns),
+            [silent(1)],
+            "the host's others are dropped"
+        );
+        // It asks again, and again, until patience ends.
+        let mut time = Duration::ZERO;
+        loop {
+            time += Duration::from_mins(2);
+            turns.set_time(time);
+            assert!(turns.offer(&lane("a", true), 1, &url(0)));
+            assert_eq!(start_all(&mut turns), [url(0)]);
+            let is_postponed = turns.postpone(&url(0), asks);
+            turns.finish(&url(0), Duration::ZERO, is_postponed);
+            if !is_postponed {
+                break;
+            }
+        }
+        assert_eq!(time, Duration::from_mins(10), "it counts as missing then");
+        assert!(turns.offer(&lane("a", false), 2, &url(0)));
+        assert_eq!(start_all(&mut turns), [url(0)]);
+        assert!(
+            !turns.postpone(&url(0), asks),
+            "a synchronous request does not wait"
+        );
     }
 
     #[test]
