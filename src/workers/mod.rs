@@ -5,6 +5,7 @@ pub mod alert_notifier;
 pub mod auditor;
 pub mod call_failure;
 pub mod clock;
+mod doubtful_create;
 pub mod finisher;
 pub mod image_checker;
 pub mod ingester;

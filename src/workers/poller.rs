@@ -19,6 +19,7 @@ use crate::domain::openai::BatchStatus;
 use crate::openai::{Batch, BatchApi, CallError};
 use crate::store::batches::{self, BatchRow};
 use crate::store::{Store, Stored, Tx, View, alerts, calls, settle};
+use crate::workers::doubtful_create::doubt_create;
 use crate::workers::wakeups::Topic;
 use crate::workers::worker::{TickOutcome, WaitTimes, Worker, WorkerError};
 use crate::workers::{abandonment, call_failure, pauses};
@@ -114,6 +115,9 @@ impl Poller {
             let Some(row) = unseen.remove(&remote.id) else {
                 continue;
             };
+            if is_of_another_create(&row, remote) {
+                continue;
+            }
             let decision = polled_batch::decide(remote, now.wall, base, true);
             if let PolledBatchDecision::Running {
                 wait,
@@ -157,6 +161,7 @@ impl Poller {
             self.api.batch(id)
         };
         match answer {
+            Ok(remote) if is_of_another_create(row, &remote) && self.doubt(row, &remote, now)? => {}
             Ok(remote) => {
                 let may_wait_for_files = polled_batch::are_files_late(&remote)
                     && self.late.waited(row.id, now) < self.config.openai.results_timeout;
@@ -182,6 +187,19 @@ impl Poller {
             }
         }
         Ok(TickOutcome::again())
+    }
+
+    /// Takes back OpenAI's id, which is another batch's. Returns false if the row's own batch is known beside it: its
+    /// answers count, and this row ends as any batch without answers.
+    fn doubt(&self, row: &BatchRow, remote: &Batch, now: Moment) -> Stored<bool> {
+        self.store.write(now.wall, |tx| {
+            if row.abandoned_at.is_some() || batches::has_duplicate(tx, row.id)? {
+                return Ok(false);
+            }
+            batches::mark_wrongly_submitted(tx, row)?;
+            doubt_create(tx, row.id, &remote.id, &self.config.openai)?;
+            Ok(true)
+        })
     }
 
     /// Stores that a call for an abandoned batch failed, or could not be made: it is asked on for late answers,
@@ -247,6 +265,10 @@ impl Poller {
 }
 
 /// Closes the alerts about a batch that could not be read.
+fn is_of_another_create(row: &BatchRow, remote: &Batch) -> bool {
+    polled_batch::is_of_another_create(remote, row.input_file_id.as_deref(), row.input_file_time)
+}
+
 fn close_unread(tx: &Tx<'_>, subject: &AlertSubject) -> Stored<()> {
     alerts::close(tx, AlertKind::BatchGone, subject)?;
     alerts::close(tx, AlertKind::BatchRefused, subject)

@@ -1,10 +1,15 @@
 //! Answers that are lost after the effect, and listings that prove nothing.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use crate::MINUTE;
 use crate::world::World;
-use crate::world::openai::{Fault, Op};
+use crate::world::openai::{Course, End, Fault, Op};
 use batchkeeper::domain::batch::BatchState;
 use batchkeeper::openai::BatchApi;
+use batchkeeper::sandbox::Fault as Listed;
 
 #[test]
 fn a_lost_answer_to_the_upload_is_found_by_its_name() {
@@ -54,6 +59,47 @@ fn a_listing_that_breaks_off_proves_nothing() {
     world.settle();
     world.assert_answered(&job);
     assert_eq!(world.made(), 1);
+}
+
+/// A create is answered with the id of another program's batch, which goes on as given.
+fn answered_with_theirs(theirs: Course) {
+    let mut world = World::new();
+    // The listing of the auditor would find ours later.
+    world.turns = &["submitter", "poller", "ingester", "finisher"];
+    let file = world.openai.upload_theirs();
+    world.openai.state().courses.push_back(theirs);
+    let theirs = world.openai.state().add_batch(&file, BTreeMap::new(), false);
+    let theirs = theirs.expect("made").id;
+    world.advance(10 * MINUTE);
+    let known = Fault::Listed(Listed::CreateKnownId, Value::Null);
+    world.openai.state().fail(Op::Create, known);
+    // It ends after theirs, which tells nothing of it.
+    let slow = Course {
+        latency: 120 * MINUTE,
+        ..Course::default()
+    };
+    world.openai.state().courses.push_back(slow);
+    let job = world.submit(&["dented door"], &["en"]);
+    world.settle();
+    world.assert_answered(&job);
+    assert_eq!(world.made(), 2, "theirs, and ours once");
+    let wrong = format!("SELECT count(*) FROM openai_batches WHERE openai_batch_id = '{theirs}'");
+    assert_eq!(world.number(&wrong), 0);
+    let unclear = "SELECT count(*) FROM alerts WHERE kind = 'create_unclear' AND closed_at IS NOT NULL";
+    assert_eq!(world.number(unclear), 1);
+}
+
+#[test]
+fn an_answer_that_names_a_batch_of_another_program_is_lost_and_ours_is_found() {
+    answered_with_theirs(Course::default());
+    answered_with_theirs(Course {
+        end: End::Refused(Vec::new()),
+        ..Course::default()
+    });
+    answered_with_theirs(Course {
+        end: End::Expires(0),
+        ..Course::default()
+    });
 }
 
 #[test]

@@ -52,6 +52,16 @@ pub fn decide(
     }
 }
 
+/// Whether OpenAI's object under the id that a create was answered with is of another batch: it was made from another
+/// file than ours, and before ours was there, by OpenAI's own times. One of both proves nothing: servers that copy
+/// OpenAI's API may give files other names, or round times.
+pub fn is_of_another_create(batch: &Batch, input_file: Option<&str>, input_file_time: Option<i64>) -> bool {
+    let has_other_file =
+        !batch.input_file_id.is_empty() && input_file.is_some_and(|id| id != batch.input_file_id);
+    let is_older = batch.created_at > 0 && input_file_time.is_some_and(|time| batch.created_at < time);
+    has_other_file && is_older
+}
+
 /// How long until a batch is polled again: sooner while it is young.
 fn interval(batch: &Batch, now: Timestamp, base: Duration) -> Duration {
     let age = now.since(Timestamp::from_seconds(batch.created_at));
@@ -108,6 +118,32 @@ mod tests {
             usage: None,
             errors: Vec::new(),
             metadata: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_create_is_known_by_its_file_and_its_time() {
+        let polled = batch(Some(BatchStatus::InProgress), 100);
+        let unnamed = Batch {
+            input_file_id: String::new(),
+            ..polled.clone()
+        };
+        let undated = Batch {
+            created_at: 0,
+            ..polled.clone()
+        };
+        for (remote, file, file_age, expected) in [
+            (&polled, Some("file-2"), Some(50), true),
+            (&polled, Some("file-1"), Some(50), false),
+            (&polled, Some("file-2"), Some(100), false),
+            (&polled, Some("file-2"), Some(150), false),
+            (&polled, None, Some(50), false),
+            (&polled, Some("file-2"), None, false),
+            (&unnamed, Some("file-2"), Some(50), false),
+            (&undated, Some("file-2"), Some(50), false),
+        ] {
+            let is_another = is_of_another_create(remote, file, file_age.map(|age| NOW - age));
+            assert_eq!(is_another, expected, "{file:?} {file_age:?}");
         }
     }
 

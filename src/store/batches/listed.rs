@@ -7,7 +7,7 @@ use crate::base::fields::Fields;
 use crate::domain::alert::{AlertKind, AlertSubject};
 use crate::domain::batch::BatchState;
 use crate::domain::openai::{Batch, BatchStatus};
-use crate::store::{Stored, Tx, alerts, events, moved, requests, unclaimed_lines};
+use crate::store::{Stored, Tx, View, alerts, events, moved, requests, unclaimed_lines};
 
 /// What the database knows of a batch that OpenAI lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,13 @@ fn mark_created_unseen(tx: &Tx<'_>, id: i64, remote: &Batch) -> Stored<()> {
         params![remote.input_file_id, id],
     )?;
     moved(changed, || format!("batch row {id} is not sealed or uploaded"))
+}
+
+/// Whether a second batch under the key of a batch is known.
+pub fn has_duplicate(view: &View, id: i64) -> Stored<bool> {
+    let mut query =
+        view.prepare_cached("SELECT EXISTS (SELECT 1 FROM openai_batches WHERE duplicate_of = ?)")?;
+    Ok(query.query_row([id], |row| row.get(0))?)
 }
 
 /// Inserts a row for a second batch under one key. Its lines are those of the first; see [`unclaimed_lines`].

@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{count_lines, get, mark_ingested};
+use super::{BatchRow, count_lines, get, mark_ingested};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::Stage;
@@ -162,6 +162,27 @@ pub fn mark_not_created(tx: &Tx<'_>, id: i64) -> Stored<()> {
         [id],
     )?;
     moved(changed, || format!("batch row {id} is not creating"))
+}
+
+/// Takes back OpenAI's id, which is another batch's. The answer of the create counts as lost.
+pub fn mark_wrongly_submitted(tx: &Tx<'_>, row: &BatchRow) -> Stored<()> {
+    let column = id_column(row.stage);
+    tx.execute(
+        &format!(
+            "UPDATE batch_jobs SET {column} = NULL, updated_at = ?
+             WHERE {column} = ? AND seq IN (SELECT job FROM batch_links WHERE batch_id = ?)"
+        ),
+        params![tx.now, row.openai_batch_id, row.id],
+    )?;
+    let changed = tx.execute(
+        "UPDATE openai_batches SET state = 'creating', openai_batch_id = NULL, openai_time = NULL, openai_expires = NULL,
+                openai_status = NULL, submitted_at = NULL
+         WHERE id = ? AND state = 'submitted'",
+        [row.id],
+    )?;
+    moved(changed, || format!("batch row {} is not submitted", row.id))?;
+    let detail = Fields::new().with("openai_batch", row.openai_batch_id.as_deref().unwrap_or_default());
+    events::record(tx, None, Some(row.id), "another_batch", detail)
 }
 
 /// Has the input uploaded again as another file, because a create does not find the first one.

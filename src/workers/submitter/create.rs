@@ -9,7 +9,8 @@ use crate::domain::decide::lost_create::LostCreateDecision;
 use crate::domain::parameters::Parameters;
 use crate::openai::{CallError, NewBatch};
 use crate::store::batches::{self, BatchRow, META_DATABASE, META_SUBMISSION, ignored};
-use crate::store::{StoreError, Stored, Tx, alerts, calls};
+use crate::store::{StoreError, alerts, calls};
+use crate::workers::doubtful_create::doubt_create;
 use crate::workers::spool::SpoolKind;
 use crate::workers::worker::{TickOutcome, WorkerError};
 use crate::workers::{call_failure, pauses};
@@ -43,7 +44,7 @@ impl Submitter {
                 let is_linked = self.store.write(now.wall, |tx| {
                     let other = batches::by_openai_id(tx, &remote.id)?;
                     if other.is_some() || ignored::is_ignored(tx, &remote.id)? {
-                        self.doubt_create(tx, row, &remote.id)?;
+                        doubt_create(tx, row.id, &remote.id, &self.config.openai)?;
                         return Ok(false);
                     }
                     calls::record_success(tx, CallKind::Create, row.id)?;
@@ -59,28 +60,6 @@ impl Submitter {
             Err(error) => self.fail_create(row, now, &error)?,
         }
         Ok(TickOutcome::again())
-    }
-
-    /// Treats the answer of a create as lost, because it names a batch that is known already: OpenAI may have made a
-    /// batch of its own for this row. The row stays `creating`, and a listing shows whether there is one.
-    fn doubt_create(&self, tx: &Tx<'_>, row: &BatchRow, named: &str) -> Stored<()> {
-        let error = format!("the create was answered with {named}, which is another batch");
-        if !self.config.openai.lists_batches() {
-            // An operator decides; the alert follows with the next look at the row.
-            return batches::postpone(tx, row.id, tx.now, &error);
-        }
-        let message = format!(
-            "batch {}: {error}. The answer counts as lost: OpenAI's list of batches shows whether a batch was made, and \
-             it is created again only if none was. Look at it: batchkeeper batches show {}",
-            row.id, row.id
-        );
-        alerts::open(
-            tx,
-            AlertKind::CreateUnclear,
-            &AlertSubject::Batch(row.id),
-            &message,
-        )?;
-        batches::postpone(tx, row.id, tx.now + self.config.openai.retry_interval, &error)
     }
 
     fn new_batch(&self, row: &BatchRow) -> Result<NewBatch, WorkerError> {

@@ -96,16 +96,26 @@ impl World {
     pub(super) fn no_batch_is_unheard_of(&self) {
         let known =
             self.texts("SELECT openai_batch_id FROM openai_batches WHERE openai_batch_id IS NOT NULL");
-        let creating = self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
-        let is_known = |batch: &super::openai::HeldBatch| {
-            let key = batch.metadata.get("submission");
-            batch.is_twin
-                || batch.is_theirs()
-                || known.contains(&batch.id)
-                || key.is_some_and(|key| creating.contains(key))
-        };
+        let mut searched = self.texts("SELECT submission_key FROM openai_batches WHERE state = 'creating'");
+        let submitted = self.texts(
+            "SELECT submission_key || ' ' || openai_batch_id FROM openai_batches WHERE state = 'submitted'",
+        );
         let unheard: Vec<String> = {
             let openai = self.openai.state();
+            // A create that was answered with the id of another program's batch: the next poll shows it.
+            let theirs = openai.batches.iter().filter(|batch| batch.is_theirs());
+            let theirs: Vec<&str> = theirs.map(|batch| batch.id.as_str()).collect();
+            searched.extend(submitted.iter().filter_map(|row| {
+                let (key, id) = row.split_once(' ')?;
+                theirs.contains(&id).then(|| key.to_owned())
+            }));
+            let is_known = |batch: &super::openai::HeldBatch| {
+                let key = batch.metadata.get("submission");
+                batch.is_twin
+                    || batch.is_theirs()
+                    || known.contains(&batch.id)
+                    || key.is_some_and(|key| searched.contains(key))
+            };
             let unheard = openai.batches.iter().filter(|batch| !is_known(batch));
             unheard.map(|batch| batch.id.clone()).collect()
         };
