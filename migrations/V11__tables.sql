@@ -517,9 +517,19 @@ CREATE TABLE operator_actions (
     subject TEXT NOT NULL,                  -- a job, delivery, batch, alert or scope
     detail  TEXT NOT NULL,                  -- the state that was seen, and the effect
     cost    INTEGER,                        -- at most, pico-dollars
-    nonce   TEXT UNIQUE                     -- of the page's form: it has an effect once
+    nonce   TEXT UNIQUE,                    -- of the page's form: it has an effect once
+    outcome_of INTEGER UNIQUE REFERENCES operator_actions (id)   -- this row is the outcome of that one
 ) STRICT;
 CREATE INDEX operator_actions_subject ON operator_actions (subject);
+
+-- What persons have asked for and a worker carries out. The row goes when the outcome is recorded.
+CREATE TABLE operator_tasks (
+    action   INTEGER PRIMARY KEY REFERENCES operator_actions (id),
+    kind     TEXT NOT NULL CHECK (kind IN ('resend_webhooks', 'send_test_event', 'back_up')),
+    subject  TEXT NOT NULL,
+    position INTEGER NOT NULL DEFAULT 0,    -- of several rows: those up to this one are done
+    done     INTEGER NOT NULL DEFAULT 0     -- and that many
+) STRICT;
 
 -- ---------------------------------------------------------------------------------------------------------
 -- Usage and money

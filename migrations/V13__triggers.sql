@@ -234,6 +234,7 @@ END;
 
 -- A replacement deletes a row without the trigger above.
 CREATE TRIGGER operator_actions_added BEFORE INSERT ON operator_actions
-WHEN EXISTS (SELECT 1 FROM operator_actions WHERE id = NEW.id OR nonce = NEW.nonce) BEGIN
+WHEN EXISTS (SELECT 1 FROM operator_actions
+             WHERE id = NEW.id OR nonce = NEW.nonce OR outcome_of = NEW.outcome_of) BEGIN
     SELECT RAISE(ABORT, 'operator_actions is append-only');
 END;

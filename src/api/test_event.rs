@@ -16,12 +16,13 @@ use crate::base::clock::Timestamp;
 use crate::config::ClientConfig;
 use crate::domain::alert::PauseScope;
 use crate::domain::api_error::{ApiError, ErrorCode};
-use crate::domain::job::{VERSION, check_webhook};
+use crate::domain::job::check_webhook;
 use crate::domain::signature::webhook_headers;
 use crate::http::{Request, Response};
+use crate::jobs::test_event::test_event_body;
 use crate::ops::answers::RequestError;
 use crate::outbound::HttpPost;
-use crate::python_json::{Json, write_canonical_value};
+use crate::python_json::Json;
 use crate::store::alerts;
 
 /// How long the receiver has. An HTTP worker waits for it.
@@ -131,15 +132,7 @@ impl Api {
         url: &str,
         now: Timestamp,
     ) -> Result<Value, RequestError> {
-        let mut body = Vec::new();
-        let event = json!({
-            "event": "test",
-            "client": client.name,
-            "timestamp": now.to_seconds_text(),
-            "message": "A test event: it reports no job.",
-            "version": VERSION,
-        });
-        write_canonical_value(&event, &mut |bytes| body.extend_from_slice(bytes));
+        let body = test_event_body(&client.name, now);
         let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
         let prefix = self.config.signature_prefix(client);
         let headers = webhook_headers(client.webhook_keys(), prefix, &id, 1, now, &body);

@@ -1,6 +1,5 @@
 //! `backup`: a verified copy of the database, while the daemon runs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::TypedValueParser;
@@ -10,10 +9,10 @@ use serde_json::json;
 use super::context::Context;
 use super::progress::Progress;
 use super::{CommandError, Outcome};
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::SystemClock;
 use crate::config::BackupConfig;
 use crate::store::Store;
-use crate::store::backup::{self, Copied};
+use crate::store::backup::Copied;
 
 /// Options of `backup`.
 #[derive(Args)]
@@ -37,7 +36,7 @@ pub(super) fn run(context: &Context, options: BackupOptions) -> Outcome {
     let (config, store) = context.open()?;
     let (copied, removed) = match &options.file {
         Some(file) => (copy(&store, file)?, Vec::new()),
-        None => copy_into_folder(&store, &config.database, &folder(options, config.backup)?)?,
+        None => copy_into(&store, &folder(options, config.backup)?)?,
     };
     let Copied {
         path,
@@ -80,32 +79,12 @@ fn copy(store: &Store, to: &Path) -> Result<Copied, CommandError> {
     Ok(copied?)
 }
 
-/// Makes a copy that has its time as its name. Surplus copies are removed once the new one is verified.
-fn copy_into_folder(
-    store: &Store,
-    database: &Path,
-    folder: &BackupConfig,
-) -> Result<(Copied, Vec<PathBuf>), CommandError> {
+fn copy_into(store: &Store, folder: &BackupConfig) -> Result<(Copied, Vec<PathBuf>), CommandError> {
+    let mut progress = Progress::new("copied");
     let clock = SystemClock::new();
-    let began = clock.now().wall;
-    let stem = database
-        .file_stem()
-        .map_or("batchkeeper".into(), |stem| stem.to_string_lossy());
-    let name = format!("{stem}-{}.db", began.to_compact_text());
-    let dir = std::path::absolute(&folder.dir)?;
-    let copied = copy(store, &dir.join(name))?;
-    let surplus = store.write(clock.now().wall, |tx| {
-        backup::record(tx, &copied, began)?;
-        backup::surplus(tx, &dir, folder.keep)
-    })?;
-    for path in &surplus {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let path = path.clone();
-                return Err(CommandError::File { path, error });
-            }
-            _ => store.write(clock.now().wall, |tx| backup::forget(tx, path))?,
-        }
-    }
-    Ok((copied, surplus))
+    let made = store.back_up_into(&folder.dir, folder.keep, &clock, &mut |done, all| {
+        progress.show(done, all);
+    });
+    progress.end();
+    Ok(made?)
 }

@@ -102,7 +102,7 @@ fn record(tx: &Tx<'_>, kind: ActionKind, subject: &str, detail: Fields) -> Store
         cost: None,
         nonce: None,
     };
-    audit::record(tx, action)
+    audit::record(tx, action).map(drop)
 }
 
 /// The wall clock's time.

@@ -34,6 +34,7 @@ use crate::workers::auditor::Auditor;
 use crate::workers::finisher::Finisher;
 use crate::workers::image_checker::ImageChecker;
 use crate::workers::ingester::Ingester;
+use crate::workers::operator_tasks::OperatorTasks;
 use crate::workers::poller::Poller;
 use crate::workers::remote_cleanup::RemoteCleanup;
 use crate::workers::retention::Retention;
@@ -129,6 +130,14 @@ impl Shared {
             workers.add(ImageChecker::new(
                 store.clone(),
                 self.start_probes()?,
+                config.clone(),
+            ));
+        }
+        if config.ops_actions {
+            workers.add(OperatorTasks::new(
+                store.clone(),
+                outbound.clone(),
+                clock.clone(),
                 config.clone(),
             ));
         }

@@ -1,5 +1,9 @@
 //! What a person changes by a command or on a page, and who did it.
 
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::clock::Timestamp;
 use crate::base::text_enum::text_enum;
 
 text_enum! {
@@ -17,6 +21,10 @@ text_enum! {
         ReleaseHeld = "release_held",
         /// A webhook is sent again.
         ResendWebhook = "resend_webhook",
+        /// All webhooks of a receiver since a time are sent again.
+        ResendWebhooks = "resend_webhooks",
+        /// A test event is sent to a receiver.
+        SendTestEvent = "send_test_event",
         /// A due webhook is tried at once.
         TryWebhook = "try_webhook",
         /// A webhook that did not arrive is abandoned.
@@ -29,6 +37,8 @@ text_enum! {
         Pause = "pause",
         /// A pause ends.
         Resume = "resume",
+        /// A backup is made.
+        BackUp = "back_up",
         /// An alert is acknowledged.
         AcknowledgeAlert = "acknowledge_alert",
         /// The machine's clock is confirmed.
@@ -42,6 +52,57 @@ text_enum! {
     }
 }
 
+impl ActionKind {
+    /// The changes of a job that are carried out after the action.
+    pub const OF_JOBS: [Self; 4] = [
+        Self::CancelJob,
+        Self::RetryFailedLots,
+        Self::RetryFailedTranslations,
+        Self::ReleaseHeld,
+    ];
+}
+
+/// The webhooks of one receiver, of jobs that ended from `since` on and before `until`. Its text is the subject of an
+/// action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResendRange {
+    /// Its host and port.
+    pub receiver: String,
+    /// The beginning.
+    pub since: Timestamp,
+    /// The end.
+    pub until: Timestamp,
+}
+
+impl fmt::Display for ResendRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.receiver, self.since, self.until)
+    }
+}
+
+impl FromStr for ResendRange {
+    type Err = NoRange;
+
+    fn from_str(text: &str) -> Result<Self, NoRange> {
+        let mut parts = text.split(' ');
+        let mut part = || parts.next().ok_or(NoRange);
+        let range = Self {
+            receiver: part()?.to_owned(),
+            since: part()?.parse().map_err(|_| NoRange)?,
+            until: part()?.parse().map_err(|_| NoRange)?,
+        };
+        match parts.next() {
+            None if !range.receiver.is_empty() => Ok(range),
+            _ => Err(NoRange),
+        }
+    }
+}
+
+/// A text is no [`ResendRange`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not a receiver and two times")]
+pub struct NoRange;
+
 /// The person who makes a change, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
@@ -49,4 +110,30 @@ pub struct Actor {
     pub name: String,
     /// `command line`, or the address of the browser.
     pub origin: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_back_from_its_text() {
+        let range = ResendRange {
+            receiver: "hooks.example:443".into(),
+            since: Timestamp::from_seconds(1_795_400_000),
+            until: Timestamp::from_millis(1_795_486_400_123),
+        };
+        assert_eq!(range.to_string().parse(), Ok(range.clone()));
+        let text = range.to_string();
+        for odd in [
+            "",
+            "a b c",
+            "hooks.example:443",
+            &text[1..5],
+            &format!("{text} x"),
+            &format!(" {text}"),
+        ] {
+            assert_eq!(odd.parse::<ResendRange>(), Err(NoRange), "{odd}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod learned;
 pub mod lot_json;
 pub mod reservation;
 pub mod results_stream;
+pub mod test_event;
 pub mod webhook_body;
 
 /// Lots that are read from the store in one transaction.

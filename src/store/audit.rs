@@ -28,7 +28,7 @@ pub struct OperatorAction<'a> {
 }
 
 /// Stores a change that a person makes, and logs it once the transaction is committed.
-pub fn record(tx: &Tx<'_>, action: OperatorAction<'_>) -> Stored<()> {
+pub fn record(tx: &Tx<'_>, action: OperatorAction<'_>) -> Stored<i64> {
     let OperatorAction {
         actor, kind, subject, ..
     } = action;
@@ -46,6 +46,7 @@ pub fn record(tx: &Tx<'_>, action: OperatorAction<'_>) -> Stored<()> {
             action.nonce
         ],
     )?;
+    let id = tx.last_insert_rowid();
     let fields = Fields::new()
         .with("event", "operator_action")
         .with("action", kind.as_str())
@@ -53,7 +54,46 @@ pub fn record(tx: &Tx<'_>, action: OperatorAction<'_>) -> Stored<()> {
         .with("actor", actor.name.as_str())
         .with("origin", actor.origin.as_str());
     tx.log_after_commit(Level::Info, fields.followed_by(action.detail));
+    Ok(id)
+}
+
+/// Stores the outcome of a change that was carried out later, as a second row.
+pub fn record_outcome(tx: &Tx<'_>, action: i64, outcome: Fields) -> Stored<()> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO operator_actions (at, actor, origin, action, subject, detail, outcome_of)
+         SELECT ?, 'batchkeeper', 'the daemon', action, subject, ?, id FROM operator_actions WHERE id = ?
+         RETURNING action, subject",
+    )?;
+    let row = insert.query_row(params![tx.now, outcome.to_string(), action], |row| {
+        Ok((
+            row.get::<_, ActionKind>("action")?,
+            row.get::<_, String>("subject")?,
+        ))
+    });
+    let (kind, subject) = row?;
+    let fields = Fields::new()
+        .with("event", "operator_action_outcome")
+        .with("action", kind.as_str())
+        .with("subject", subject);
+    tx.log_after_commit(Level::Info, fields.followed_by(outcome));
     Ok(())
+}
+
+/// Stores the same outcome for all changes of a job that have none yet.
+pub fn record_job_outcome(tx: &Tx<'_>, job: &str, outcome: &Fields) -> Stored<()> {
+    let mut query = tx.prepare_cached(
+        "SELECT id, action FROM operator_actions a WHERE subject = ? AND outcome_of IS NULL
+           AND NOT EXISTS (SELECT 1 FROM operator_actions o WHERE o.outcome_of = a.id)",
+    )?;
+    let pending: Vec<(i64, ActionKind)> = query
+        .query_map([job], |row| Ok((row.get("id")?, row.get("action")?)))?
+        .collect::<Result<_, _>>()?;
+    let of_job = pending
+        .iter()
+        .filter(|(_, kind)| ActionKind::OF_JOBS.contains(kind));
+    of_job
+        .map(|(id, _)| *id)
+        .try_for_each(|id| record_outcome(tx, id, outcome.clone()))
 }
 
 /// Whether a change with that nonce was made.
@@ -87,7 +127,10 @@ impl ActionRow {
             at: row.get("at")?,
             actor: row.get("actor")?,
             origin: row.get("origin")?,
-            action: row.get("action")?,
+            action: match row.get::<_, Option<i64>>("outcome_of")? {
+                Some(_) => format!("outcome of {}", row.get::<_, String>("action")?),
+                None => row.get("action")?,
+            },
             subject: row.get("subject")?,
             detail: row.get("detail")?,
             cost: row.get::<_, Option<i64>>("cost")?.map(Money),

@@ -16,7 +16,7 @@ use super::error::{StoreError, Stored, cannot};
 use super::files::{APPLICATION_ID, beside, create_partial, make_private_folder_of, sync_folder_of};
 
 use super::{Store, Tx, View};
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 
 /// Pages that are copied between two reports of progress.
 const PAGES: i32 = 4096;
@@ -50,6 +50,43 @@ impl Store {
     /// If `to` is there already, the copy cannot be written, or it differs from the database.
     pub fn back_up(&self, to: &Path, progress: Progress<'_>) -> Stored<Copied> {
         self.read(|view| copy(view.connection(), to, progress))
+    }
+}
+
+impl Store {
+    /// Makes a copy in a folder, with its time as its name, and stores that it is there. Once it is verified, the copies
+    /// beyond the newest `keep` are removed. Gives the copy, and what was removed.
+    ///
+    /// # Errors
+    /// As [`Store::back_up`]; also if an old copy cannot be removed.
+    pub fn back_up_into(
+        &self,
+        folder: &Path,
+        keep: u32,
+        clock: &dyn Clock,
+        progress: Progress<'_>,
+    ) -> Stored<(Copied, Vec<PathBuf>)> {
+        let began = clock.now().wall;
+        let stem = self.path().file_stem();
+        let stem = stem.map_or("batchkeeper".into(), |stem| stem.to_string_lossy());
+        let folder = std::path::absolute(folder).map_err(|error| cannot("find", folder, &error))?;
+        let copied = self.back_up(
+            &folder.join(format!("{stem}-{}.db", began.to_compact_text())),
+            progress,
+        )?;
+        let surplus = self.write(clock.now().wall, |tx| {
+            record(tx, &copied, began)?;
+            surplus(tx, &folder, keep)
+        })?;
+        for path in &surplus {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot("remove", path, &error));
+                }
+                _ => self.write(clock.now().wall, |tx| forget(tx, path))?,
+            }
+        }
+        Ok((copied, surplus))
     }
 }
 
@@ -200,7 +237,7 @@ fn contents(of: &Connection) -> Stored<Contents> {
 }
 
 /// Stores that there is a verified copy. Everything that was committed before `snapshot_at` is in it.
-pub fn record(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> {
+fn record(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()> {
     tx.execute(
         "INSERT INTO backups (path, bytes, snapshot_at, verified_at) VALUES (?, ?, ?, ?)",
         params![copied.path.to_string_lossy(), copied.bytes, snapshot_at, tx.now],
@@ -209,7 +246,7 @@ pub fn record(tx: &Tx<'_>, copied: &Copied, snapshot_at: Timestamp) -> Stored<()
 }
 
 /// The backups in `folder` except the newest `keep`, newest first.
-pub fn surplus(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
+fn surplus(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
     let mut query = view.prepare("SELECT path FROM backups ORDER BY id DESC")?;
     let paths = query.query_map([], |row| row.get("path").map(|path: String| path.into()))?;
     let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>()?;
@@ -219,7 +256,7 @@ pub fn surplus(view: &View, folder: &Path, keep: u32) -> Stored<Vec<PathBuf>> {
 }
 
 /// Removes a backup from the list.
-pub fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
+fn forget(tx: &Tx<'_>, path: &Path) -> Stored<()> {
     tx.execute("DELETE FROM backups WHERE path = ?", [path.to_string_lossy()])?;
     Ok(())
 }

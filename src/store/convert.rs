@@ -243,7 +243,7 @@ fn read_only_uri(path: &Path) -> String {
 
 /// The tables that are not copied. The history of the migrations is the new file's own, each start of the daemon
 /// writes the prices with their providers, and the old schema does not have the others.
-const NOT_COPIED: &str = "'refinery_schema_history', 'prices', 'providers', 'call_kinds', 'ignored_batches', 'unclaimed_lines', 'operator_actions', 'job_metadata', 'alert_receivers'";
+const NOT_COPIED: &str = "'refinery_schema_history', 'prices', 'providers', 'call_kinds', 'ignored_batches', 'unclaimed_lines', 'operator_actions', 'operator_tasks', 'job_metadata', 'alert_receivers'";
 
 /// The tables that are copied.
 fn tables(connection: &Connection) -> Stored<Vec<String>> {

@@ -7,7 +7,7 @@ use super::jobs::JobRow;
 use super::predicates::LIVE_JOB;
 use super::retry::{self, RetryScope};
 use super::settle::{self, JobLanguages};
-use super::{Stored, Tx, View, events};
+use super::{Stored, Tx, View, audit, events};
 use crate::base::fields::Fields;
 use crate::domain::job::{JobChange, LotStatus};
 
@@ -168,5 +168,16 @@ fn end_cancellation(tx: &Tx<'_>, job: &ChangingJob) -> Stored<()> {
              AND state = 'scheduled'",
         params![tx.now, job.id],
     )?;
-    Ok(())
+    let outcome = tx.query_row(
+        "SELECT total_lots, processed_lots, failed_lots FROM batch_jobs WHERE seq = ?",
+        [job.seq],
+        |row| {
+            Ok(Fields::new()
+                .with("status", "cancelled")
+                .with("lots", row.get::<_, u32>("total_lots")?)
+                .with("processed_lots", row.get::<_, u32>("processed_lots")?)
+                .with("failed_lots", row.get::<_, u32>("failed_lots")?))
+        },
+    )?;
+    audit::record_job_outcome(tx, &job.id, &outcome)
 }

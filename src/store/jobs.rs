@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use serde_json::json;
 
-use super::{Stored, Tx, View, events, moved, planned_calls};
+use super::{Stored, Tx, View, audit, events, moved, planned_calls};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::batch::{BatchState, Stage};
@@ -341,6 +341,11 @@ pub fn finish(tx: &Tx<'_>, job: &JobRow, status: JobStatus, error: Option<&str>)
         .with("failed_lots", job.failed_lots)
         .with("took", format!("{:?}", tx.now.since(job.created_at)))
         .with_some("error", error);
+    let outcome = Fields::new()
+        .with("status", status.as_str())
+        .with("lots", job.total_lots)
+        .with("failed_lots", job.failed_lots);
+    audit::record_job_outcome(tx, &job.id, &outcome)?;
     events::record(tx, Some(&job.id), None, status.as_str(), detail)
 }
 

@@ -9,6 +9,7 @@ mod doubtful_create;
 pub mod finisher;
 pub mod image_checker;
 pub mod ingester;
+pub mod operator_tasks;
 pub mod pauses;
 pub mod poller;
 pub mod remote_cleanup;

@@ -95,7 +95,7 @@ fn an_unanswered_create_waits_until_an_operator_names_its_batch() {
     assert_one_batch_a_submission(&appliance);
     let event: String = appliance.cell("SELECT detail FROM events WHERE kind = 'resolved'");
     assert!(event.contains(&made), "{event}");
-    let audited = "SELECT group_concat(subject) FROM operator_actions WHERE action = 'resolve_create'";
+    let audited = "SELECT group_concat(subject) FROM operator_actions WHERE action = 'resolve_create' AND outcome_of IS NULL";
     assert!(
         appliance
             .cell::<String>(audited)

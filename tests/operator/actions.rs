@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::appliance::{Answer, Appliance, call, wait_for};
+use crate::appliance::{Answer, Appliance, call, sign_bytes, submission, wait_for};
 
 const TOKEN: &str = "the operators' token of the test";
 const READ_TOKEN: &str = "a token of the test that may read";
@@ -117,7 +117,10 @@ fn a_failed_lot_is_sent_again_in_two_steps_and_once() {
             (303, Some(format!("/jobs/{job}").as_str()))
         );
     }
-    assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM operator_actions"), 1);
+    assert_eq!(
+        appliance.cell::<i64>("SELECT count(*) FROM operator_actions WHERE outcome_of IS NULL"),
+        1
+    );
     appliance.results(&job);
     appliance.wait_until_ingested();
     let failed = "SELECT failed_lots FROM batch_jobs";
@@ -167,7 +170,8 @@ fn a_page_that_shows_an_old_state_changes_nothing() {
         &form(&resume, ""),
     );
     assert_eq!((done.status, done.header("location")), (303, Some("/alerts")));
-    let actions = appliance.row("SELECT group_concat(action || ' ' || origin) FROM operator_actions");
+    let actions = appliance
+        .row("SELECT group_concat(action || ' ' || origin) FROM operator_actions WHERE outcome_of IS NULL");
     assert_eq!(actions, [json!("pause command line,resume 127.0.0.1")]);
 }
 
@@ -308,7 +312,130 @@ fn a_change_by_a_command_is_in_the_audit() {
     // Nothing was changed: no row.
     assert_eq!(appliance.run(&["resume", "webhooks"]).status, 0);
     assert_ne!(appliance.run(&["jobs", "cancel", &job]).status, 0);
-    let rows = appliance.row("SELECT group_concat(action || ' ' || subject, '; ') FROM operator_actions");
+    let rows = appliance.row(
+        "SELECT group_concat(action || ' ' || subject, '; ') FROM operator_actions WHERE outcome_of IS NULL",
+    );
     let expected = format!("cancel_job {job}; pause webhooks; resume webhooks; confirm_clock clock");
     assert_eq!(rows, [json!(expected)]);
+}
+
+/// The outcome row of a kind of action, once it is there.
+fn outcome(appliance: &Appliance, kind: &str) -> String {
+    let sql = format!(
+        "SELECT max(detail) FROM operator_actions WHERE action = '{kind}' AND outcome_of IS NOT NULL"
+    );
+    wait_for("the outcome", || appliance.cell::<Option<String>>(&sql))
+}
+
+/// Sends the form of an action's page; `typed` is what is typed.
+fn act(appliance: &Appliance, address: &str, typed: &str) -> Answer {
+    let effect = page(appliance, address);
+    let (path, _) = address.split_once('?').unwrap();
+    ask(appliance, "POST", path, &[OWN_PAGE], &form(&effect, typed))
+}
+
+#[test]
+fn all_webhooks_of_a_receiver_are_sent_again_and_the_outcome_is_a_row() {
+    let appliance = appliance("");
+    let jobs: Vec<String> = (0..3)
+        .map(|_| {
+            let mut body = submission(&appliance.lots(1), &["en"]);
+            body["webhook_url"] = json!(appliance.hook("again"));
+            let answer = appliance.submit(&body);
+            answer.json()["job_id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for job in &jobs {
+        appliance.ended(job);
+    }
+    appliance.delivered("again", 3);
+    wait_for("the deliveries' ends", || {
+        let open = "SELECT count(*) FROM webhook_deliveries WHERE state <> 'delivered'";
+        (appliance.cell::<i64>(open) == 0).then_some(())
+    });
+    let host = appliance.cell::<String>("SELECT host FROM webhook_deliveries LIMIT 1");
+    let day = appliance.cell::<String>("SELECT date('now')");
+    // Without a day there is no link.
+    assert!(!page(&appliance, &format!("/webhooks?receiver={host}")).contains("/actions/resend_webhooks"));
+    let list = page(&appliance, &format!("/webhooks?receiver={host}&since={day}"));
+    let link = |kind: &str| {
+        let (_, rest) = list.split_once(&format!("href=\"/actions/{kind}?")).expect(kind);
+        format!("/actions/{kind}?{}", rest.split('"').next().unwrap())
+    };
+    let address = link("resend_webhooks");
+    let effect = page(&appliance, &address);
+    assert!(effect.contains("3 webhooks of jobs that ended from"), "{effect}");
+    assert_eq!(act(&appliance, &address, "2").status, 400);
+    let done = act(&appliance, &address, "3");
+    assert_eq!(done.status, 303);
+    let place = done.header("location").unwrap().to_owned();
+    appliance.delivered("again", 6);
+    assert_eq!(outcome(&appliance, "resend_webhooks"), "sent_again=3");
+    let audit = page(&appliance, &place);
+    assert!(
+        audit.contains("outcome of resend_webhooks") && audit.contains("sent_again=3"),
+        "{audit}"
+    );
+    assert_eq!(appliance.cell::<i64>("SELECT count(*) FROM operator_tasks"), 0);
+
+    // A test event, signed as the client's webhooks.
+    assert_eq!(act(&appliance, &link("send_test_event"), "").status, 303);
+    assert_eq!(outcome(&appliance, "send_test_event"), "status=200");
+    let events = appliance.delivered("again", 7);
+    let body = events[6]["body"].as_str().unwrap();
+    assert!(body.contains("\"event\":\"test\""), "{body}");
+    let headers = events[6]["headers"].as_array().unwrap();
+    let signature = headers.iter().find(|pair| pair[0] == "x-signature").unwrap();
+    assert_eq!(signature[1], sign_bytes(body.as_bytes()));
+    appliance.assert_sound();
+}
+
+#[test]
+fn a_backup_is_made_from_the_page_and_its_outcome_is_a_row() {
+    let without = appliance("");
+    assert!(!page(&without, "/settings").contains("/actions/back_up"));
+    let refused = act(&without, "/actions/back_up?subject=database", "");
+    assert_eq!(refused.status, 409);
+    drop(without);
+    let appliance = appliance("[backup]\ndir = \"/nonexistent\"");
+    assert!(page(&appliance, "/settings").contains("/actions/back_up?subject=database"));
+    // A folder that cannot be made.
+    let folder = "[backup]\ndir = \"/proc/backups\"";
+    drop(appliance);
+    let failing = self::appliance(folder);
+    assert_eq!(act(&failing, "/actions/back_up?subject=database", "").status, 303);
+    assert!(outcome(&failing, "back_up").starts_with("failed="));
+    drop(failing);
+    let copies = tempfile::tempdir().unwrap();
+    let working = self::appliance(&format!("[backup]\ndir = {:?}", copies.path().join("copies")));
+    assert_eq!(act(&working, "/actions/back_up?subject=database", "").status, 303);
+    let made = outcome(&working, "back_up");
+    assert!(made.contains("file=") && made.contains("rows="), "{made}");
+    assert_eq!(
+        std::fs::read_dir(copies.path().join("copies")).unwrap().count(),
+        1
+    );
+    assert_eq!(working.cell::<i64>("SELECT count(*) FROM backups"), 1);
+}
+
+#[test]
+fn the_outcome_of_a_change_of_a_job_is_a_second_row() {
+    let appliance = appliance("[images]\ncheck = false");
+    appliance.fault(&json!({"fault": "refusal_line", "match": "_1$", "times": 1}));
+    let job = appliance.job(&appliance.lots(3), &["en"]);
+    appliance.results(&job);
+    let address = format!("/actions/retry_failed_lots?subject={job}");
+    assert_eq!(act(&appliance, &address, &job[..8]).status, 303);
+    let retried = outcome(&appliance, "retry_failed_lots");
+    assert_eq!(retried, "status=completed lots=3 failed_lots=0");
+    assert_eq!(appliance.run(&["pause", "submissions"]).status, 0);
+    // More lots than one transaction changes.
+    let other = appliance.job(&appliance.lots(70), &["en"]);
+    let address = format!("/actions/cancel_job?subject={other}");
+    assert_eq!(act(&appliance, &address, &other[..8]).status, 303);
+    let cancelled = outcome(&appliance, "cancel_job");
+    assert!(cancelled.starts_with("status=cancelled lots=70"), "{cancelled}");
+    // One outcome for each change, and none is changed afterwards.
+    let rows = "SELECT count(*) FROM operator_actions WHERE outcome_of IS NOT NULL";
+    assert_eq!(appliance.cell::<i64>(rows), 2);
 }

@@ -3,24 +3,28 @@
 //! batch) stays on the command line.
 
 mod form;
+mod later;
 
 pub(super) use form::{Form, FormKey, is_from_own_page};
 
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
+use crate::base::percent;
 use crate::config::Config;
 use crate::domain::alert::PauseScope;
 use crate::domain::batch::Stage;
 use crate::domain::job::is_english;
 use crate::domain::money::Money;
-use crate::domain::operator_action::{ActionKind, Actor};
+use crate::domain::operator_action::{ActionKind, Actor, ResendRange};
 use crate::jobs::reservation;
 use crate::store::alerts::AlertRow;
 use crate::store::audit::{self, OperatorAction};
 use crate::store::jobs::JobRow;
 use crate::store::retry::{self, RetryScope, RetrySize};
 use crate::store::status::{self, Delivery};
-use crate::store::{StoreError, Stored, Tx, View, alerts, cancel, job_changes, jobs, webhook_deliveries};
+use crate::store::{
+    StoreError, Stored, Tx, View, alerts, cancel, job_changes, jobs, operator_tasks, webhook_deliveries,
+};
 
 /// An action on something that exists.
 #[derive(Clone, Debug)]
@@ -35,6 +39,12 @@ pub(super) enum Action {
     Resend(Delivery),
     /// Try a due webhook at once.
     TryNow(Delivery),
+    /// Send all webhooks of a receiver again, of jobs that ended in a period.
+    ResendAll(ResendRange),
+    /// Send a test event to the receiver of a delivery.
+    TestEvent(Delivery),
+    /// Make a backup.
+    BackUp,
     /// Pause a scope.
     Pause(PauseScope),
     /// End the pause of a scope.
@@ -83,6 +93,9 @@ impl Action {
             ActionKind::ReleaseHeld => job()?.map(Self::Release),
             ActionKind::ResendWebhook => delivery()?.map(Self::Resend),
             ActionKind::TryWebhook => delivery()?.map(Self::TryNow),
+            ActionKind::ResendWebhooks => subject.parse().ok().map(Self::ResendAll),
+            ActionKind::SendTestEvent => delivery()?.map(Self::TestEvent),
+            ActionKind::BackUp => (subject == later::DATABASE).then_some(Self::BackUp),
             ActionKind::Pause => scope().map(Self::Pause),
             ActionKind::Resume => scope().map(Self::Resume),
             ActionKind::AcknowledgeAlert => match subject.parse() {
@@ -100,6 +113,9 @@ impl Action {
             Self::Release(_) => ActionKind::ReleaseHeld,
             Self::Resend(_) => ActionKind::ResendWebhook,
             Self::TryNow(_) => ActionKind::TryWebhook,
+            Self::ResendAll(_) => ActionKind::ResendWebhooks,
+            Self::TestEvent(_) => ActionKind::SendTestEvent,
+            Self::BackUp => ActionKind::BackUp,
             Self::Pause(_) => ActionKind::Pause,
             Self::Resume(_) => ActionKind::Resume,
             Self::Acknowledge(_) => ActionKind::AcknowledgeAlert,
@@ -112,6 +128,11 @@ impl Action {
             Self::Cancel(job) | Self::Retry(job, _) | Self::Release(job) => format!("/jobs/{}", job.id),
             Self::Resend(delivery) | Self::TryNow(delivery) => format!("/jobs/{}", delivery.job),
             Self::Pause(_) | Self::Resume(_) | Self::Acknowledge(_) => "/alerts".to_owned(),
+            // The outcome will be there.
+            Self::ResendAll(_) | Self::TestEvent(_) | Self::BackUp => {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+                format!("/audit?subject={}", percent::encode(&self.subject(), is_plain))
+            }
         }
     }
 
@@ -146,6 +167,9 @@ impl Action {
                 ),
                 state,
             ),
+            Self::ResendAll(range) => later::preview_resend(view, range, state)?,
+            Self::TestEvent(delivery) => later::preview_test_event(delivery, state),
+            Self::BackUp => later::preview_backup(config, state),
             Self::Pause(scope) => simple(
                 format!("Pause {scope}"),
                 format!(
@@ -175,6 +199,11 @@ impl Action {
             Self::Resend(delivery) | Self::TryNow(delivery) => {
                 format!("{} after {} attempts", delivery.state, delivery.attempts)
             }
+            Self::ResendAll(range) => later::state_of_resend(view, range)?,
+            Self::TestEvent(_) => {
+                later::state(view, self.kind(), &self.subject(), "not asked for".to_owned())?
+            }
+            Self::BackUp => later::state_of_backup(view)?,
             Self::Pause(scope) | Self::Resume(scope) => match alerts::paused(view, scope)? {
                 Some(_) => "paused".to_owned(),
                 None => "not paused".to_owned(),
@@ -194,7 +223,11 @@ impl Action {
     fn subject(&self) -> String {
         match self {
             Self::Cancel(job) | Self::Retry(job, _) | Self::Release(job) => job.id.clone(),
-            Self::Resend(delivery) | Self::TryNow(delivery) => delivery.id.to_string(),
+            Self::Resend(delivery) | Self::TryNow(delivery) | Self::TestEvent(delivery) => {
+                delivery.id.to_string()
+            }
+            Self::ResendAll(range) => range.to_string(),
+            Self::BackUp => later::DATABASE.to_owned(),
             Self::Pause(scope) | Self::Resume(scope) => scope.to_string(),
             Self::Acknowledge(alert) => alert.id.to_string(),
         }
@@ -237,8 +270,22 @@ impl Action {
             cost: preview.cost,
             nonce: Some(nonce),
         };
-        audit::record(tx, action)?;
+        let id = audit::record(tx, action)?;
+        if self.is_carried_out_later() {
+            operator_tasks::add(tx, id, self.kind(), &subject)?;
+        }
         Ok(true)
+    }
+
+    /// The effect of asking for what a worker carries out; `None` if that is asked for already.
+    fn ask_once(&self, tx: &Tx<'_>) -> Stored<Option<Fields>> {
+        let is_pending = operator_tasks::is_pending(tx, self.kind(), &self.subject())?;
+        Ok((!is_pending).then(Fields::new))
+    }
+
+    /// Whether a worker carries it out.
+    fn is_carried_out_later(&self) -> bool {
+        matches!(self, Self::ResendAll(_) | Self::TestEvent(_) | Self::BackUp)
     }
 
     /// Makes the change; returns its effect, or `None` if there was nothing to change.
@@ -263,6 +310,9 @@ impl Action {
                 Some(Fields::new().with("again_as", new))
             }
             Self::TryNow(delivery) => webhook_deliveries::try_now(tx, delivery.id)?.then(Fields::new),
+            Self::ResendAll(_) | Self::TestEvent(_) => self.ask_once(tx)?,
+            Self::BackUp if config.backup.is_on() => self.ask_once(tx)?,
+            Self::BackUp => None,
             Self::Pause(scope) => {
                 alerts::pause_by_operator(tx, scope)?;
                 Some(Fields::new())

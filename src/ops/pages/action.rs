@@ -6,15 +6,18 @@ use super::components::{Cell, Column, text};
 use super::controls::{Query, pager};
 use super::tables::ACTIONS;
 use super::{Content, RequestError, StatusPage};
+use crate::base::clock::Timestamp;
+use crate::base::percent;
 use crate::domain::job::JobStatus;
-use crate::domain::operator_action::ActionKind;
+use crate::domain::operator_action::{ActionKind, ResendRange};
 use crate::http::Response;
 use crate::ops::actions::{Form, FormKey, Preview};
 use crate::store::status::{Delivery, JobDetails, listing};
 
 /// The page of an action.
 pub(super) fn address(kind: ActionKind, subject: &str) -> String {
-    format!("/actions/{kind}?subject={subject}")
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    format!("/actions/{kind}?subject={}", percent::encode(subject, is_plain))
 }
 
 impl StatusPage<'_> {
@@ -92,6 +95,49 @@ impl StatusPage<'_> {
                             a href=(address(ActionKind::Pause, &name)) { "Pause " (name) " …" }
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Links to the actions on a receiver: all its webhooks since a day, and a test event to the URL of `newest`.
+    pub(super) fn receiver_actions(
+        &self,
+        receiver: Option<&str>,
+        since: Option<Timestamp>,
+        newest: Option<&Delivery>,
+    ) -> Markup {
+        let range = receiver.zip(since).map(|(receiver, since)| ResendRange {
+            receiver: receiver.to_owned(),
+            since,
+            until: self.wall(),
+        });
+        html! {
+            @if self.operator.may_act {
+                nav class="pager" aria-label="Actions on a receiver" {
+                    @if let Some(range) = range {
+                        a href=(address(ActionKind::ResendWebhooks, &range.to_string())) {
+                            "Send all of " (text(&range.receiver)) " again …"
+                        }
+                    } @else {
+                        span { "To send all webhooks of a receiver again: filter by receiver and day." }
+                    }
+                    @if let (Some(receiver), Some(newest)) = (receiver, newest) {
+                        a href=(address(ActionKind::SendTestEvent, &newest.id.to_string())) {
+                            "Send a test event to " (text(receiver)) " …"
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A link to the backup; nothing if the operator may not act, or there is no folder for backups.
+    pub(super) fn backup_action(&self) -> Markup {
+        html! {
+            @if self.operator.may_act && self.config.backup.is_on() {
+                nav class="pager" aria-label="Actions" {
+                    a href=(address(ActionKind::BackUp, "database")) { "Back up now …" }
                 }
             }
         }

@@ -87,10 +87,11 @@ impl StatusPage<'_> {
             Filter::text("receiver", "receiver (host:port)", receiver.clone()),
             Filter::since(query),
         ];
+        let since = query.day("since")?;
         let filter = DeliveriesFilter {
             state,
             receiver,
-            since: query.day("since")?,
+            since,
         };
         let cursor = query.cursor()?;
         let page = self
@@ -100,7 +101,11 @@ impl StatusPage<'_> {
         let list = self.list("/webhooks", ("Webhooks, newest first", &columns), &filters, &page);
         Ok(Content::list(
             "Webhooks",
-            vec![filter_form("/webhooks", &filters), list],
+            vec![
+                filter_form("/webhooks", &filters),
+                self.receiver_actions(filter.receiver.as_deref(), since, page.rows.first()),
+                list,
+            ],
         ))
     }
 

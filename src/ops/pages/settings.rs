@@ -31,6 +31,7 @@ impl StatusPage<'_> {
             "Settings",
             vec![
                 maud::html! { h2 { "The program and its database" } (facts(RUNNING, &running, self.wall())) },
+                self.backup_action(),
                 self.threads(),
                 self.table(
                     "The configuration in force, since the start of the daemon",
