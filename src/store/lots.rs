@@ -108,7 +108,8 @@ pub fn of_client(
     offset: u64,
 ) -> Stored<(u64, Vec<(JobRow, LotRow)>)> {
     // The index and the order of the join are given: if many lots have the same id, SQLite would read the whole table.
-    const FROM: &str = "FROM batch_lots l INDEXED BY batch_lots_lot_id CROSS JOIN batch_jobs j ON j.id = l.batch_job_id
+    const FROM: &str =
+        "FROM batch_lots l INDEXED BY batch_lots_lot_id CROSS JOIN batch_jobs j ON j.id = l.batch_job_id
          WHERE l.lot_id = ? AND j.client = ? AND j.cleaning_since IS NULL";
     let mut count = view.prepare_cached(&format!("SELECT count(*) {FROM}"))?;
     let total = count.query_row([lot_id, client], |row| row.get(0))?;

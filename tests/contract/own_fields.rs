@@ -152,18 +152,21 @@ fn they_are_no_part_of_an_equal_submission() {
 }
 
 #[test]
-fn what_is_no_metadata_or_reference_is_refused_or_for_earlier_clients_ignored() {
+fn what_is_no_metadata_or_reference_is_refused_or_for_earlier_programs_ignored() {
     let appliance = Appliance::with(&format!(
         "clients = [{{name = \"default\", keys = [{KEY:?}]}},
                     {{name = \"strict\", keys = [{STRICT_KEY:?}], legacy = false}}]
          [batch]\nmax_wait = \"1h\""
     ));
-    let strict = |body: &Value| {
+    let signed = |key: &str, client: &str, body: &Value| {
         let text = body.to_string();
-        let mut headers = v1(STRICT_KEY, "POST", SUBMIT, text.as_bytes()).to_vec();
-        headers.push(("X-Client-Id", "strict".to_owned()));
+        let mut headers = v1(key, "POST", SUBMIT, text.as_bytes()).to_vec();
+        headers.push(("X-Client-Id", client.to_owned()));
         appliance.post(&borrowed(&headers), text.as_bytes())
     };
+    let strict = |body: &Value| signed(STRICT_KEY, "strict", body);
+    // The same client, but its program is no earlier one: it signs with signature v1.
+    let with_v1 = |body: &Value| signed(KEY, "default", body);
     let good = submission(&appliance.lots(2), &["en"]);
     let many: Value = (0..17)
         .map(|key| (key.to_string(), json!("v")))
@@ -185,9 +188,11 @@ fn what_is_no_metadata_or_reference_is_refused_or_for_earlier_clients_ignored() 
     ] {
         let mut body = good.clone();
         body["metadata"] = odd;
-        let error = refused(&strict(&body), 400, "INVALID_PARAMETER");
-        let message = error["message"].as_str().unwrap();
-        assert!(message.starts_with("`metadata"), "{message}");
+        for answer in [strict(&body), with_v1(&body)] {
+            let error = refused(&answer, 400, "INVALID_PARAMETER");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.starts_with("`metadata"), "{message}");
+        }
         let answer = appliance.send(&body, &[]);
         let job = accepted(&answer);
         jobs += 1;
@@ -209,8 +214,10 @@ fn what_is_no_metadata_or_reference_is_refused_or_for_earlier_clients_ignored() 
         let mut body = good.clone();
         body["lots"][1]["reference"] = odd;
         body["lots"][0]["reference"] = json!("ж".repeat(512));
-        let error = refused(&strict(&body), 422, "INVALID_LOT");
-        assert_eq!(error["details"]["position"], 1, "{error}");
+        for answer in [strict(&body), with_v1(&body)] {
+            let error = refused(&answer, 422, "INVALID_LOT");
+            assert_eq!(error["details"]["position"], 1, "{error}");
+        }
         let answer = appliance.send(&body, &[]);
         accepted(&answer);
         jobs += 1;

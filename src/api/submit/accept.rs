@@ -18,13 +18,13 @@ use crate::store::jobs::{self, JobRow, NewJob};
 use crate::store::money::{self, BudgetUse};
 use crate::store::{Store, StoreError, Stored, Tx};
 
-/// Checks the body of a submission.
+/// Checks the body of a submission of a client. `is_legacy`: its signature is that of the earlier service.
 ///
 /// # Errors
 /// The contract's error for the first thing that is wrong.
 pub fn check<'a>(
     body: Json<'a>,
-    client: &ClientConfig,
+    (client, is_legacy): (&ClientConfig, bool),
     mode: Mode,
     config: &Config,
     guard: &SsrfGuard,
@@ -43,7 +43,7 @@ pub fn check<'a>(
     let rules = SubmissionRules {
         max_languages: usize::try_from(config.limits.languages).unwrap_or(usize::MAX),
         max_images: usize::try_from(images).unwrap_or(usize::MAX),
-        ignores_invalid_own_fields: client.legacy(),
+        ignores_invalid_own_fields: is_legacy,
         check_image_url: &image,
         check_webhook_url: &webhook,
     };

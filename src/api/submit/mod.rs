@@ -49,8 +49,9 @@ impl Api {
             _ => RateLimit::Submissions,
         };
         self.count_request(&client.name, rate)?;
+        let is_legacy = caller.signature.is_none();
         let keys = IdempotencyKeys::of_request(request, caller.signature)?;
-        let check = || accept::check(body, client, mode, &self.config, &self.guard);
+        let check = || accept::check(body, (client, is_legacy), mode, &self.config, &self.guard);
         if dry_run {
             let submission = check()?;
             warnings.extend(warnings::of_body(&submission));

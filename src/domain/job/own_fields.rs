@@ -112,8 +112,8 @@ pub(super) fn check_reference<'a>(
     Ok(Some(text))
 }
 
-/// Own fields that are not valid. A client of the earlier service may use the names for something else: its fields are
-/// ignored, and the answer says why. Those of other clients are refused.
+/// Own fields that are not valid. A program of the earlier service may use the names for something else: its fields are
+/// ignored, and the answer says why. Those of other programs are refused.
 #[derive(Debug)]
 pub(super) struct InvalidOwnFields {
     are_ignored: bool,
