@@ -128,8 +128,10 @@ fn next(view: &View, condition: &str, parameter: Option<Timestamp>) -> Stored<Op
 /// How long the signature of a POST is kept. That is far longer than a signature is fresh: if the clock is
 /// set back by less than this, no old signature is accepted again.
 const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
-/// How long the figures of a minute are kept.
-const FIGURES_RETENTION: Duration = Duration::from_hours(8 * 24);
+/// How long figures are kept by the minute. After that, those of an hour are added up.
+const MINUTES_RETENTION: Duration = Duration::from_hours(8 * 24);
+/// How long figures are kept: the chart of a month needs them.
+const FIGURES_RETENTION: Duration = Duration::from_hours(32 * 24);
 
 /// Rows that are older than `?1`: their table, their condition, and how long they are kept.
 const OLD_ROWS: [(&str, &str, Duration); 3] = [
@@ -144,7 +146,11 @@ const OLD_ROWS: [(&str, &str, Duration); 3] = [
 /// The most rows of a table that one transaction deletes.
 const CHUNK_ROWS: u32 = 500;
 
-/// Whether [`delete_old_rows`] has something to delete.
+/// The figures of minutes whose hour is added up: those before minute `?1`. The row of an hour is that of its first
+/// minute.
+const MERGED_MINUTES: &str = "minute < substr(?1, 1, 16) AND substr(minute, 15, 2) <> '00'";
+
+/// Whether [`delete_old_rows`] has something to delete or to add up.
 pub fn has_old_rows(view: &View, now: Timestamp) -> Stored<bool> {
     for (table, condition, age) in OLD_ROWS {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})");
@@ -155,11 +161,35 @@ pub fn has_old_rows(view: &View, now: Timestamp) -> Stored<bool> {
             return Ok(true);
         }
     }
-    Ok(false)
+    let mut minutes = view.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM minute_stats WHERE {MERGED_MINUTES})"
+    ))?;
+    Ok(minutes.query_row([now.before(MINUTES_RETENTION)], |row| row.get(0))?)
 }
 
-/// Deletes old signatures, image checks and figures, a chunk of each.
+/// Adds the figures of old minutes up to those of their hours, a chunk of them.
+fn merge_minutes(tx: &Tx<'_>) -> Stored<()> {
+    let before = tx.now.before(MINUTES_RETENTION);
+    let chunk = format!("FROM minute_stats WHERE {MERGED_MINUTES} ORDER BY minute, what LIMIT {CHUNK_ROWS}");
+    tx.execute(
+        &format!(
+            "INSERT INTO minute_stats (minute, what, number, millis)
+             SELECT substr(minute, 1, 14) || '00', what, sum(number), sum(millis) FROM (SELECT * {chunk})
+             WHERE TRUE GROUP BY 1, 2
+             ON CONFLICT DO UPDATE SET number = number + excluded.number, millis = millis + excluded.millis"
+        ),
+        [before],
+    )?;
+    tx.execute(
+        &format!("DELETE FROM minute_stats WHERE (minute, what) IN (SELECT minute, what {chunk})"),
+        [before],
+    )?;
+    Ok(())
+}
+
+/// Deletes old signatures, image checks and figures, and adds up the figures of old minutes, a chunk of each.
 pub fn delete_old_rows(tx: &Tx<'_>) -> Stored<()> {
+    merge_minutes(tx)?;
     for (table, condition, age) in OLD_ROWS {
         let key = match table {
             "idempotency_keys" => "client, kind, key",

@@ -337,3 +337,36 @@ fn a_client_s_own_words_find_its_jobs_and_lots() {
         "{lot}"
     );
 }
+
+#[test]
+fn a_month_is_shown_by_the_hour_and_costs_by_the_day() {
+    let appliance = Appliance::start();
+    let job = appliance.job(&appliance.lots(2), &["en"]);
+    appliance.results(&job);
+    appliance.wait_until_ingested();
+    // Minutes of an hour 20 days ago, and of one 40 days ago.
+    database(&appliance)
+        .execute_batch(
+            "WITH RECURSIVE n (n) AS (SELECT 10 UNION ALL SELECT n + 1 FROM n WHERE n < 40)
+             INSERT INTO minute_stats SELECT strftime('%Y-%m-%dT%H:', 'now', d || ' days') || n, 'lots_completed', 3, 7
+             FROM n, (SELECT -20 AS d UNION ALL SELECT -40);",
+        )
+        .unwrap();
+    wait_for("the minutes to be added up", || {
+        let rows = "SELECT group_concat(number || ' ' || millis) FROM minute_stats
+                    WHERE minute < strftime('%Y-%m-%dT%H:%M', 'now', '-9 days') AND what = 'lots_completed'";
+        (appliance.cell::<Option<String>>(rows).as_deref() == Some("93 217")).then_some(())
+    });
+    let month = html(&appliance, "/?span=month");
+    assert!(
+        month.contains("href=\"/?span=month\" aria-current=\"true\""),
+        "{month}"
+    );
+    assert!(month.contains("95 lots completed in the last month"), "{month}");
+    let day = appliance.cell::<String>("SELECT date('now')");
+    let costs = html(&appliance, "/costs");
+    assert!(
+        costs.contains("Cost per day") && costs.contains(&format!("<title>{day}: $0.")),
+        "{costs}"
+    );
+}

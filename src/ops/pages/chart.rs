@@ -8,8 +8,8 @@ use super::components::{duration, number};
 use crate::store::status::Interval;
 
 /// The size of the SVG in its own units.
-const WIDTH: u64 = 960;
-const HEIGHT: u64 = 200;
+pub(super) const WIDTH: u64 = 960;
+pub(super) const HEIGHT: u64 = 200;
 /// The height of the upper part, which has the line of mean times.
 const LINE: u64 = 56;
 /// The height of the lower part, which has the bars of lots.
@@ -27,7 +27,7 @@ pub(super) struct Span {
 }
 
 /// The spans to choose from. The first one is the default.
-pub(super) const SPANS: [Span; 3] = [
+pub(super) const SPANS: [Span; 4] = [
     Span {
         name: "hour",
         minutes: 1,
@@ -42,6 +42,11 @@ pub(super) const SPANS: [Span; 3] = [
         name: "week",
         minutes: 180,
         bars: 56,
+    },
+    Span {
+        name: "month",
+        minutes: 720,
+        bars: 60,
     },
 ];
 
@@ -59,7 +64,7 @@ impl Span {
 }
 
 /// The height of `value` if `most` has the height `full`. Values above 0 are always visible.
-fn height(value: u64, most: u64, full: u64) -> u64 {
+pub(super) fn height(value: u64, most: u64, full: u64) -> u64 {
     let height = value.saturating_mul(full).checked_div(most).unwrap_or(0);
     height.max(u64::from(value > 0))
 }

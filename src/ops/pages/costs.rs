@@ -5,6 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::controls::{Filter, Query, address, filter_form};
+use super::cost_chart::cost_chart;
 use super::tables::{BUDGETS, COSTS_BY_CLIENT, COSTS_BY_DAY, COSTS_BY_MODEL, JOB_COSTS, QUEUES};
 use super::{Content, RequestError, StatusPage};
 use crate::domain::money::Money;
@@ -42,6 +43,7 @@ impl StatusPage<'_> {
                 budgets.push(BudgetRow { budget, promised });
             }
             let none = "Nothing was spent.";
+            let by_day = by(CostGroup::Day)?;
             Ok(vec![
                 self.table(
                     "Budgets",
@@ -51,7 +53,8 @@ impl StatusPage<'_> {
                 ),
                 self.table("By client", COSTS_BY_CLIENT, &by(CostGroup::Client)?, none),
                 self.table("By model", COSTS_BY_MODEL, &by(CostGroup::Model)?, none),
-                self.table("By day", COSTS_BY_DAY, &by(CostGroup::Day)?, none),
+                cost_chart(&by_day, self.wall()),
+                self.table("By day", COSTS_BY_DAY, &by_day, none),
                 self.table(
                     "Estimate and cost of the last ended jobs",
                     JOB_COSTS,

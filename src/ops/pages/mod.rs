@@ -26,6 +26,7 @@ mod batch;
 mod chart;
 mod components;
 mod controls;
+mod cost_chart;
 mod costs;
 mod job;
 mod lists;
