@@ -113,7 +113,11 @@ impl Api {
     fn check_test_url(&self, body: Json<'_>, client: &ClientConfig) -> Result<String, ApiError> {
         let check = |url: &str| check_receiver(url, client, &self.guard);
         let url = match body {
-            Json::Object(_) => check_webhook(body.field("url"), "url", &check)?,
+            // `webhook_url` as in a submission, or `url` as deliveries name it.
+            Json::Object(_) => match body.field("webhook_url") {
+                Some(url) => check_webhook(Some(url), "webhook_url", &check)?,
+                None => check_webhook(body.field("url"), "url", &check)?,
+            },
             _ => {
                 let message = "The body must be a JSON object with `url`.";
                 return Err(ApiError::new(ErrorCode::InvalidParameter, message));

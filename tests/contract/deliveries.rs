@@ -328,7 +328,7 @@ fn a_test_event_is_signed_and_its_outcome_is_the_answer() {
         assert_eq!(answer["error"], error);
     }
     // A v1 signature counts once.
-    let body = json!({"url": receiver.url("once")}).to_string();
+    let body = json!({"webhook_url": receiver.url("once")}).to_string();
     let headers = v1(KEY, "POST", TEST, body.as_bytes());
     let first = post(&appliance, TEST, &headers, &body);
     let again = post(&appliance, TEST, &headers, &body);
