@@ -14,7 +14,7 @@ use crate::store::alerts;
 #[derive(Args)]
 pub(super) struct PauseOptions {
     /// What the pause stops
-    #[arg(value_enum)]
+    #[arg(value_enum, value_name = "intake|submissions|webhooks")]
     pub(super) scope: OperatorScope,
 }
 

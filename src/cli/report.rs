@@ -167,7 +167,7 @@ fn show_text(context: &Context, report: &PeriodReport) -> Outcome {
     context.output.show(&accounts_table(&report.accounts))?;
     if report.cleaned_jobs > 0 {
         print(&format!(
-            "{} of the jobs are cleaned up after their time. Their requests are counted from their headers \
+            "{} of the jobs are cleaned up: their time is over, or an operator deleted them. Their requests are counted from their headers \
              and from paid answers. Not counted: requests of imported jobs that were not answered here, and \
              translations that a cancelled job wanted.\n",
             report.cleaned_jobs

@@ -173,26 +173,26 @@ impl SignedHeaders {
     }
 }
 
-/// Prints the earlier service's forms, if the client may use them, and signature v1.
+/// Prints signature v1, then the earlier service's forms if the client may use them.
 fn show_forms(
     context: &Context,
     header: Option<String>,
     field: Option<String>,
     v1: &SignedHeaders,
 ) -> Outcome {
-    let mut text = String::new();
+    let mut legacy = String::new();
     let mut all = json!({"v1": v1.to_json()});
     if let Some(header) = header {
-        text.push_str(&format!("X-Signature: {header}\n"));
+        legacy.push_str(&format!("X-Signature: {header}\n"));
         all["X-Signature"] = json!(header);
     }
     if let Some(field) = field {
-        text.push_str(&format!("\"signature\": \"{field}\"\n"));
+        legacy.push_str(&format!("\"signature\": \"{field}\"\n"));
         all["signature"] = json!(field);
     }
-    if !text.is_empty() {
-        text.push_str("or, as signature v1:\n");
+    let mut text = format!("{}signed: {}\n", v1.header_lines(), v1.signed);
+    if !legacy.is_empty() {
+        text.push_str(&format!("or, in the earlier service's forms:\n{legacy}"));
     }
-    text.push_str(&format!("{}signed: {}\n", v1.header_lines(), v1.signed));
     context.output.report(&all, &text)
 }

@@ -69,7 +69,7 @@ text_enum! {
         ResultsUnavailable = "results_unavailable",
         /// A receiver takes no webhook.
         WebhookReceiver = "webhook_receiver",
-        /// A webhook was abandoned.
+        /// A webhook failed after its last attempt.
         WebhookFailed = "webhook_failed",
         /// OpenAI's token count of a batch differs from the sum of its lines.
         UsageDiffers = "usage_differs",

@@ -70,7 +70,7 @@ impl AlertKind {
             Self::InputChanged => "A sealed batch has changed",
             Self::ResultsUnavailable => "A result file cannot be fetched",
             Self::WebhookReceiver => "A receiver takes no webhook",
-            Self::WebhookFailed => "A webhook was abandoned",
+            Self::WebhookFailed => "A webhook failed after its last attempt",
             Self::UsageDiffers => "OpenAI counts other tokens",
             Self::UsageUnknown => "OpenAI stated impossible tokens",
             Self::CostsUnreadable => "The costs cannot be added up",

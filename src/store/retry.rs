@@ -215,8 +215,8 @@ fn check_retry(tx: &Tx<'_>, job: &JobRow) -> Stored<()> {
     }
     if job.cleaning_since.is_some() {
         return refuse(format!(
-            "job {id} was cleaned after its time (retention.results): its lots are gone, its client must \
-             send them again"
+            "job {id} was cleaned: its time (retention.results) is over, or an operator deleted it. Its lots are gone; \
+             its client must send them again"
         ));
     }
     let has_live_batch: bool = tx.query_row(

@@ -321,7 +321,7 @@ pub fn resend(tx: &Tx<'_>, id: i64) -> Stored<i64> {
     moved(made, || {
         format!(
             "delivery {id} is not there, is not due before its job has ended, is still being tried, or its \
-             job's lots are gone after their time; look at it: batchkeeper webhooks show {id}"
+             job's lots are gone (their time is over, or an operator deleted them); look at it: batchkeeper webhooks show {id}"
         )
     })?;
     Ok(tx.last_insert_rowid())

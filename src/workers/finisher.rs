@@ -80,7 +80,10 @@ impl Worker for Finisher {
                     continue;
                 }
                 let first = jobs::first_failure(tx, &job.id)?.unwrap_or_default();
-                let error = format!("all {} lots failed; the first: {first}", job.total_lots);
+                let error = match job.total_lots {
+                    1 => format!("the only lot failed: {first}"),
+                    lots => format!("all {lots} lots failed; the first: {first}"),
+                };
                 jobs::finish(tx, job, JobStatus::Failed, Some(&error))?;
             }
             Ok(())

@@ -398,14 +398,21 @@ fn sign_shows_each_signature_that_a_client_may_use() {
     let file = appliance.path("body.json");
     std::fs::write(&file, &body).unwrap();
     let file = file.to_str().unwrap();
-    // The form that the README shows comes first.
+    // Signature v1 comes first.
     let both = appliance.run(&["sign", file]);
     let lines: Vec<&str> = both.out.lines().collect();
     assert_eq!(lines.len(), 7, "{}", both.out);
+    assert_eq!(lines[0], "X-Client-Id: default");
     assert!(
-        lines[0].starts_with("X-Signature: ") && !lines[0].contains("v1="),
+        lines[5].starts_with("X-Signature: ") && !lines[5].contains("v1="),
         "{}",
-        lines[0]
+        lines[5]
+    );
+    let pause = appliance.run(&["pause"]);
+    assert!(
+        pause.err.contains("<intake|submissions|webhooks>"),
+        "{}",
+        pause.err
     );
     let read = appliance.run(&["sign", "--job", "J"]);
     assert_eq!(read.out.lines().count(), 1, "{}", read.out);
