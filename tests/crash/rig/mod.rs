@@ -153,6 +153,7 @@ impl Rig {
             None => "max_wait = \"60ms\"".to_owned(),
             Some(requests) => format!("max_wait = \"1h\"\nmax_requests = {requests}"),
         };
+        // Some worlds let most lines fail on purpose, and no alert may stay open.
         let remote_files = if tidy { "1ms" } else { "7d" };
         format!(
             "listen = \"127.0.0.1:0\"\nops_listen = \"\"\ndatabase = {:?}\n\n\
@@ -162,6 +163,7 @@ impl Rig {
              [batch]\n{batch}\nqueue_backoff = \"100ms\"\nretry_period = \"1s\"\n\n[images]\ncheck = false\n\n[steps]\nidle = \"50ms\"\n\n\
              [webhooks]\nretry_delays = {retries:?}\ntimeout = \"1m\"\nconcurrency = 2\n\n\
              [network]\nallow_private = [\"127.0.0.0/8\"]\n\n[synchronous]\nenabled = false\n\n[limits]\nsubmit = 0\nread = 0\ndisk_reserve = 0\n\n\
+             [alerts]\nfailed_lines_percent = 100\n\n\
              [retention]\nremote_files = \"{remote_files}\"\n",
             self.database(),
             self.sandbox_address,
