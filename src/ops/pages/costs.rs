@@ -6,11 +6,11 @@ use maud::{Markup, html};
 
 use super::controls::{Filter, Query, address, filter_form};
 use super::cost_chart::cost_chart;
+use super::rows::BudgetRow;
 use super::tables::{BUDGETS, COSTS_BY_CLIENT, COSTS_BY_DAY, COSTS_BY_MODEL, JOB_COSTS, QUEUES};
 use super::{Content, RequestError, StatusPage};
-use crate::domain::money::Money;
 use crate::store::inspect::{Table, plain};
-use crate::store::money::{self, BudgetUse};
+use crate::store::money;
 use crate::store::queue;
 use crate::store::status::{self, CostGroup};
 
@@ -18,13 +18,6 @@ use crate::store::status::{self, CostGroup};
 const SHOWN: Duration = Duration::from_hours(31 * 24);
 /// Jobs whose estimate is compared with their cost.
 const COMPARED_JOBS: u32 = 20;
-
-/// A budget and what is used or promised of it.
-pub(super) struct BudgetRow {
-    pub(super) budget: BudgetUse,
-    /// The part of the estimates of jobs that are not final which is not spent yet.
-    pub(super) promised: Money,
-}
 
 impl StatusPage<'_> {
     fn costs_since(&self, query: &Query<'_>) -> Result<String, RequestError> {

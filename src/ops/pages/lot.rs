@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::action;
 use super::components::{facts, text};
+use super::rows::{Image, LotFacts};
 use super::tables::{IMAGES, LOT_ATTEMPTS, LOT_FACTS};
 use super::{Content, RequestError, StatusPage};
 use crate::domain::batch::Stage;
@@ -16,21 +17,6 @@ use crate::store::jobs::JobRow;
 use crate::store::lots::{self, LotFilter, LotRow};
 use crate::store::status::{self, LotDetails, LotRequest};
 use crate::store::{View, jobs};
-
-/// What the facts of a lot are made from.
-pub(super) struct LotFacts {
-    pub(super) job: String,
-    pub(super) client: String,
-    pub(super) lot: LotRow,
-    pub(super) details: LotDetails,
-}
-
-/// An image of a lot.
-pub(super) struct Image {
-    pub(super) url: String,
-    /// Why it cannot be used.
-    pub(super) problem: Option<String>,
-}
 
 /// A language of a lot: its text, or why there is none.
 struct LanguageText {

@@ -32,6 +32,7 @@ mod job;
 mod lists;
 mod lot;
 mod overview;
+mod rows;
 mod settings;
 mod tables;
 

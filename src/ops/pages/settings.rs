@@ -1,19 +1,10 @@
 //! The configuration in force without secrets; version, schema, database and disk.
 
 use super::components::facts;
+use super::rows::Running;
 use super::tables::{RUNNING, SETTINGS};
 use super::{Content, RequestError, StatusPage};
 use crate::store::{schema_version, sqlite_version};
-
-/// The program and its database.
-pub(super) struct Running {
-    pub(super) schema: String,
-    pub(super) sqlite: &'static str,
-    pub(super) database: String,
-    pub(super) bytes: u64,
-    pub(super) wal_bytes: u64,
-    pub(super) free_bytes: u64,
-}
 
 impl StatusPage<'_> {
     pub(super) fn settings(&self) -> Result<Content, RequestError> {

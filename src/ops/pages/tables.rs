@@ -1,9 +1,7 @@
 //! The tables of the status page: which columns each has, and how each column is drawn.
 
 use super::components::{Cell, Column, dollars};
-use super::costs::BudgetRow;
-use super::lot::{Image, LotFacts};
-use super::settings::Running;
+use super::rows::{BudgetRow, Image, LotFacts, Running};
 use crate::config::ShownKey;
 use crate::store::alerts::AlertRow;
 use crate::store::audit::ActionRow;
