@@ -639,7 +639,7 @@ CREATE TABLE counters (
     PRIMARY KEY (what, label)
 ) STRICT, WITHOUT ROWID;
 
--- Statistics by the minute, kept for eight days; then by the hour, kept for 32 days.
+-- Statistics by the minute, kept for eight days; then by the hour, kept for 31 days.
 CREATE TABLE minute_stats (
     minute TEXT NOT NULL,                   -- 2026-11-25T09:24
     what   TEXT NOT NULL,                   -- lots_completed, lots_failed, input_tokens (not cached), …

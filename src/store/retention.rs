@@ -131,7 +131,7 @@ const SIGNATURE_RETENTION: Duration = Duration::from_hours(24);
 /// How long figures are kept by the minute. After that, those of an hour are added up.
 const MINUTES_RETENTION: Duration = Duration::from_hours(8 * 24);
 /// How long figures are kept: the chart of a month needs them.
-const FIGURES_RETENTION: Duration = Duration::from_hours(32 * 24);
+const FIGURES_RETENTION: Duration = Duration::from_hours(31 * 24);
 
 /// Rows that are older than `?1`: their table, their condition, and how long they are kept.
 const OLD_ROWS: [(&str, &str, Duration); 3] = [

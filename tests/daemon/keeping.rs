@@ -220,7 +220,7 @@ fn a_cleaned_job_still_answers_status_requests() {
     }
     let retry = appliance.run(&["jobs", "retry", &job, "--failed-lots"]);
     assert_eq!(retry.status, 1);
-    assert!(retry.err.contains("cleaned after its time"), "{}", retry.err);
+    assert!(retry.err.contains("was cleaned: its time"), "{}", retry.err);
     let recover = appliance.run(&["recover", "--apply"]);
     assert_eq!(recover.status, 0, "{}{}", recover.out, recover.err);
     appliance.assert_sound();
@@ -280,7 +280,10 @@ fn imported_jobs_stay_in_the_accounts_when_they_are_cleaned() {
     assert_eq!(after["accounts"], before["accounts"]);
     assert_eq!(after["cleaned_jobs"], 2);
     let told = report(&appliance, &[]);
-    assert!(told.contains("2 of the jobs are cleaned up after"), "{told}");
+    assert!(
+        told.contains("2 of the jobs are cleaned up: their time"),
+        "{told}"
+    );
 }
 
 #[test]
