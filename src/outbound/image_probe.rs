@@ -76,7 +76,7 @@ pub enum ImageProblem {
 }
 
 impl ImageProblem {
-    /// What stood in the way of the probe, if it says nothing about the image.
+    /// The reason why the probe failed, if it says nothing about the image.
     pub fn passing(&self) -> Option<PassingProblem> {
         match self {
             Self::HostAsksToWait(_, asked) => Some(PassingProblem::HostAsksToWait(*asked)),

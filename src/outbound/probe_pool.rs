@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(outcome(nowhere, "openai.invalid"), ImageProblem::NoNames);
         assert!(connection(outcome(nowhere, "localhost")));
         assert!(connection(outcome(nowhere, "::1")));
-        // The host has an address, and nobody listens there.
+        // The host has an address, and no server listens there.
         assert!(connection(outcome("http://127.0.0.1:1/1.jpg", "openai.invalid")));
     }
 }

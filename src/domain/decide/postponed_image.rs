@@ -1,6 +1,6 @@
 //! When an image that could not be checked is probed again later, and does not count as missing.
 //!
-//! | what stood in the way | the image |
+//! | why the probe failed | the image |
 //! |---|---|
 //! | its host asks for patience (429, or 503 with `Retry-After`), for less than ten minutes | its host gets no probe for a while |
 //! | the same, for longer | counts as missing |
@@ -14,10 +14,10 @@ use super::backoff::backoff;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A host's own wish counts up to this.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
-/// A host that has asked for patience for so long is taken for one that gives no images.
+/// After this time of asking for patience, a host is taken for one that gives no images.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// What stands in the way of a probe, and says nothing about the image.
+/// A reason why a probe failed that says nothing about the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassingProblem {
     /// The host asks for patience, for this time if it names one.

@@ -143,7 +143,7 @@ impl ProbeTurns {
         let load = self.hosts.entry(host.clone()).or_insert_with(HostLoad::new);
         // A pause that is long over says nothing any more.
         let pause = load.pause.filter(|pause| pause.until + PAUSES_KEPT > self.now);
-        // Probes that ran at the same time tell of the same refusal.
+        // Probes that ran at the same time met the same refusal.
         if pause.is_some_and(|pause| pause.until > self.now) {
             return true;
         }
