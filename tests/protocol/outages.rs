@@ -212,16 +212,16 @@ fn a_job_that_fails_alone_pauses_no_model_and_has_its_attempts() {
         .openai
         .state()
         .fates
-        .push(("bad", Stage::Vision, Fate::Status(500), u32::MAX));
-    let lots: Vec<String> = (0..60).map(|lot| format!("bad {lot}")).collect();
+        .push(("unlucky", Stage::Vision, Fate::Status(500), u32::MAX));
+    let lots: Vec<String> = (0..60).map(|lot| format!("unlucky {lot}")).collect();
     let lots: Vec<&str> = lots.iter().map(String::as_str).collect();
-    let bad = world.submit_as("a", &lots, &["de"]);
+    let unlucky = world.submit_as("a", &lots, &["de"]);
     submit(&mut world, "b", 60);
     let begun = world.elapsed;
     world.settle();
     // The share of failed lines is reported, and no model is.
     assert_eq!(world.texts("SELECT DISTINCT kind FROM alerts"), ["failed_lines"]);
-    assert_eq!(world.job(&bad).failed_lots, 60);
+    assert_eq!(world.job(&unlucky).failed_lots, 60);
     assert_eq!(
         world.number("SELECT count(*) FROM requests WHERE state = 'failed'"),
         60
