@@ -11,20 +11,22 @@ use crate::domain::money::Money;
 use crate::store::status::GroupCosts;
 
 const DAY: Duration = Duration::from_hours(24);
+/// The fewest days that are drawn.
+const LEAST_DAYS: usize = 14;
 /// The most days that are drawn; further ones are in the table.
 const MOST_DAYS: usize = 92;
 /// The space above the highest bar.
 const MARGIN: u64 = 8;
 
-/// The days from the first that cost something to today, at most [`MOST_DAYS`], oldest first, each with its cost. A day
-/// without a row cost nothing.
+/// The days from the first that cost something to today, at least [`LEAST_DAYS`] and at most [`MOST_DAYS`], oldest first,
+/// each with its cost. A day without a row cost nothing.
 fn days(costs: &[GroupCosts], today: Timestamp) -> Vec<(String, Option<&GroupCosts>)> {
     let Some(first) = costs.iter().map(|day| day.name.as_str()).min() else {
         return Vec::new();
     };
     let mut days = Vec::new();
     let mut at = today;
-    while days.len() < MOST_DAYS && at.to_day_text().as_str() >= first {
+    while days.len() < LEAST_DAYS || days.len() < MOST_DAYS && at.to_day_text().as_str() >= first {
         let name = at.to_day_text();
         let cost = costs.iter().find(|day| day.name == name);
         days.push((name, cost));
@@ -107,21 +109,13 @@ mod tests {
             day("2026-11-27", 1_000_000_000_000),
         ];
         let names: Vec<String> = days(&costs, today).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(
-            names,
-            [
-                "2026-11-27",
-                "2026-11-28",
-                "2026-11-29",
-                "2026-11-30",
-                "2026-12-01"
-            ]
-        );
+        assert_eq!(names.len(), LEAST_DAYS);
+        assert_eq!((&*names[0], &*names[13]), ("2026-11-18", "2026-12-01"));
         let shown = cost_chart(&costs, today).into_string();
-        assert_eq!(shown.matches("<rect").count(), 5, "{shown}");
-        assert_eq!(shown.matches("height=\"0\"").count(), 3, "{shown}");
+        assert_eq!(shown.matches("<rect").count(), 14, "{shown}");
+        assert_eq!(shown.matches("height=\"0\"").count(), 12, "{shown}");
         assert!(shown.contains("<title>2026-11-30: $4"), "{shown}");
-        assert!(shown.contains("$5") && shown.contains("in 5 days"), "{shown}");
+        assert!(shown.contains("$5") && shown.contains("in 14 days"), "{shown}");
         assert_eq!(cost_chart(&[], today).into_string(), "");
         let long = [day("2020-01-01", 1)];
         assert_eq!(days(&long, today).len(), MOST_DAYS);
