@@ -165,6 +165,10 @@ pub fn join(base: &str, location: &[u8]) -> Result<String, UrlProblem> {
     let location = percent::encode_bytes(location, |byte| byte.is_ascii());
     let base = Url::parse(base).map_err(|_| UrlProblem::Malformed)?;
     let mut url = base.join(&location).map_err(|_| UrlProblem::Malformed)?;
+    if url.cannot_be_a_base() {
+        // Such as `data:`: it names no host.
+        return Err(UrlProblem::Scheme);
+    }
     url.set_fragment(None);
     // Browsers leave a backslash in a query as it is; `parse` refuses one everywhere.
     Ok(url.as_str().replace('\\', "%5C"))

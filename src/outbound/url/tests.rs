@@ -109,6 +109,8 @@ fn locations_are_joined() {
             Some("http://xn--bcher-kva.example/%C3%BC"),
         ),
         ("http://x:99999/", None),
+        ("data:image/gif;base64,R0lGOD", None),
+        ("A: !", None),
     ] {
         let joined = join(base, location.as_bytes());
         assert_eq!(joined.as_deref().ok(), expected, "{location}");
