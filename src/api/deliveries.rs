@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::idempotency::{self, Replay};
 use super::limits::{RateLimit, too_many_requests};
-use super::list::MAX_LIMIT;
+use super::page::{MAX_LIMIT, Page};
 use super::status::job_not_found;
-use super::{Api, json_response, query};
+use super::{Api, json_response};
 use crate::base::clock::Timestamp;
 use crate::base::fields::Fields;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -42,23 +42,15 @@ impl Api {
         now: Timestamp,
     ) -> Result<Response, RequestError> {
         let job = self.find_job(request, id, now)?;
-        let limit = query::integer(request, "limit", MAX_LIMIT)?.clamp(1, MAX_LIMIT);
-        let offset = query::integer(request, "offset", 0)?.max(0).unsigned_abs();
-        let most = u32::try_from(limit).unwrap_or(u32::MAX);
+        let page = Page::of_request(request, MAX_LIMIT)?;
         let (total, rows) = self
             .store
-            .read(|view| job_deliveries::page(view, &job.id, most, offset))?;
-        let end = offset.saturating_add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+            .read(|view| job_deliveries::page(view, &job.id, page.limit, page.offset))?;
         let deliveries: Value = rows.iter().map(|row| delivery_json(&job, row)).collect();
         let answer = json!({
             "job_id": job.id,
             "deliveries": deliveries,
-            "pagination": {
-                "limit": limit,
-                "offset": offset,
-                "total": total,
-                "has_more": end < total,
-            },
+            "pagination": page.pagination(total, page.has_more(rows.len(), total)),
         });
         Ok(Response::json(200, &answer))
     }

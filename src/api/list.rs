@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::limits::RateLimit;
+use super::page::Page;
 use super::{Api, query};
 use crate::base::clock::Timestamp;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -12,17 +13,14 @@ use crate::ops::answers::RequestError;
 use crate::store::jobs::{self, JobFilter, JobPage, JobRow};
 
 /// Rows of a page if the request has no `limit`.
-pub(super) const DEFAULT_LIMIT: i64 = 10;
-/// The most rows of a page.
-pub(super) const MAX_LIMIT: i64 = 100;
+pub(super) const DEFAULT_LIMIT: u32 = 10;
 
 impl Api {
     pub(super) fn list(&self, request: &Request, now: Timestamp) -> Result<Response, RequestError> {
         let caller = self.authenticate_list(request, now)?;
         let client = caller.client.name.as_str();
         self.count_request(client, RateLimit::Reads)?;
-        let limit = query::integer(request, "limit", DEFAULT_LIMIT)?.clamp(1, MAX_LIMIT);
-        let offset = query::integer(request, "offset", 0)?.max(0).unsigned_abs();
+        let page = Page::of_request(request, DEFAULT_LIMIT)?;
         let filter = JobFilter {
             status: query::parsed(request, "status", "a job's state", str::parse)?,
             created_after: query::time(request, "created_after")?,
@@ -30,7 +28,7 @@ impl Api {
         };
         let cursor = query::parameter(request, "cursor")?;
         let begins_at_cursor = cursor.as_deref().filter(|cursor| !cursor.is_empty());
-        if begins_at_cursor.is_some() && offset > 0 {
+        if begins_at_cursor.is_some() && page.offset > 0 {
             let message = "A request has either `cursor` or `offset`: leave one out.";
             return Err(ApiError::new(ErrorCode::InvalidParameter, message).into());
         }
@@ -44,27 +42,22 @@ impl Api {
                         None => return Ok(None),
                     },
                 };
-                let page = JobPage {
+                let asked = JobPage {
                     after: after.as_ref(),
-                    offset,
+                    offset: page.offset,
                     // One more shows whether there is another page.
-                    limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
+                    limit: page.limit + 1,
                 };
-                jobs::list(view, client, &filter, page).map(Some)
+                jobs::list(view, client, &filter, asked).map(Some)
             })?
             .ok_or_else(unknown_cursor)?;
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let most = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let has_more = rows.len() > most;
         rows.truncate(most);
         let list: Value = rows.iter().map(job_json).collect();
         let mut answer = json!({
             "jobs": list,
-            "pagination": {
-                "limit": limit,
-                "offset": offset,
-                "total": total,
-                "has_more": has_more,
-            },
+            "pagination": page.pagination(total, has_more),
         });
         if cursor.is_some() {
             let last = rows.last().filter(|_| has_more);

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::Api;
 use super::limits::RateLimit;
-use super::list::{DEFAULT_LIMIT, MAX_LIMIT};
-use super::{Api, query};
+use super::list::DEFAULT_LIMIT;
+use super::page::Page;
 use crate::base::clock::Timestamp;
 use crate::base::percent;
 use crate::domain::api_error::{ApiError, ErrorCode};
@@ -21,26 +22,18 @@ impl Api {
         let caller = self.authenticate_lot(request, &id, now)?;
         let client = caller.client.name.as_str();
         self.count_request(client, RateLimit::Reads)?;
-        let limit = query::integer(request, "limit", DEFAULT_LIMIT)?.clamp(1, MAX_LIMIT);
-        let offset = query::integer(request, "offset", 0)?.max(0).unsigned_abs();
-        let most = u32::try_from(limit).unwrap_or(u32::MAX);
+        let page = Page::of_request(request, DEFAULT_LIMIT)?;
         let (total, found) = self
             .store
-            .read(|view| lots::of_client(view, client, &id, most, offset))?;
+            .read(|view| lots::of_client(view, client, &id, page.limit, page.offset))?;
         if total == 0 {
             return Err(lot_not_found(&id).into());
         }
-        let end = offset.saturating_add(u64::try_from(found.len()).unwrap_or(u64::MAX));
         let jobs: Value = found.iter().map(|(job, lot)| entry(job, lot)).collect();
         let answer = json!({
             "lot_id": id,
             "jobs": jobs,
-            "pagination": {
-                "limit": limit,
-                "offset": offset,
-                "total": total,
-                "has_more": end < total,
-            },
+            "pagination": page.pagination(total, page.has_more(found.len(), total)),
         });
         Ok(Response::json(200, &answer))
     }

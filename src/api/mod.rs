@@ -26,6 +26,7 @@ mod legacy_routes;
 mod limits;
 mod list;
 mod lot;
+mod page;
 mod query;
 mod reference_page;
 mod results;
